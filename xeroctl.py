@@ -36,6 +36,8 @@ import os
 import re
 import sys
 import time
+from collections import defaultdict
+from itertools import chain
 
 __version__ = "0.1.0"
 
@@ -559,7 +561,6 @@ class Screen:
         self.is_live = self.is_terminal and environ.get("TERM") != "dumb"
         self.color = wants_color(environ, self.is_terminal)
         self.raw = False
-        self.secrets = {}
         self.column_zero = True
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -572,68 +573,78 @@ class Screen:
 
     def write(self, text, style=None):
         """Write text of any origin, in a style where colour is on."""
-        if not text:
-            return
-        self.column_zero = text[-1] == "\n"
+        if text:
+            self.column_zero = text[-1] == "\n"
+            if self.is_terminal or style:
+                text = self.dressed(text, style)
+            self.control(text)
+
+    def dressed(self, text, style):
+        """The text as this stream may show it."""
         if self.is_terminal and not self.raw:
             text = visible(text)
-        for secret, shown in self.secrets.items():
-            text = text.replace(secret, shown)
-        self.control(f"\033[{style}m{text}\033[0m"
-                     if style and self.color else text)
+        return f"\033[{style}m{text}\033[0m" if style and self.color else text
 
     def control(self, text):
         """Write text that is ours, control sequences included."""
-        if self.binary is None:
-            self.stream.write(text)
-        else:
-            self.binary.write(text.encode("utf-8", "backslashreplace"))
+        try:
+            if self.binary is None:
+                self.stream.write(text)
+            else:
+                self.binary.write(text.encode("utf-8", "backslashreplace"))
+        except (OSError, ValueError) as problem:
+            self.failed(problem)
+
+    def flush(self):
+        try:
+            (self.binary or self.stream).flush()
+        except (OSError, ValueError) as problem:
+            self.failed(problem)
 
     def end_line(self):
         """Begin a new line unless one has just begun."""
         if not self.column_zero:
             self.write("\n")
 
-    def flush(self):
-        (self.binary or self.stream).flush()
-
 
 class Stdout(Screen):
     """Standard output: results, and nothing may be lost without a word."""
 
-    def control(self, text):
-        self.guarded(super().control, text)
-
-    def flush(self):
-        self.guarded(super().flush)
-
     def write_bytes(self, block):
         """Write bytes as they are; on a terminal, as harmless text."""
         if self.binary is None or self.is_terminal and not self.raw:
-            self.write(self.decoder.decode(block))
-        else:
-            self.guarded(self.binary.write, block)
-
-    def guarded(self, action, *args):
-        """Tell a reader that went away from a write that failed."""
+            return self.write(self.decoder.decode(block))
         try:
-            action(*args)
-        except BrokenPipeError:
+            self.binary.write(block)
+        except OSError as problem:
+            self.failed(problem)
+
+    def failed(self, problem):
+        """Tell a reader that went away from a write that failed."""
+        if isinstance(problem, BrokenPipeError):
             raise ReaderGone()
-        except OSError as error:
-            raise XeroctlError(
-                f"cannot write to standard output: {error.strerror}")
+        reason = getattr(problem, "strerror", None) or problem
+        raise XeroctlError(f"cannot write to standard output: {reason}")
 
 
 class Stderr(Screen):
-    """Standard error: remarks; if nobody can read them, so be it."""
+    """Standard error: remarks; if nobody can read them, so be it.
 
-    def control(self, text):
-        try:
-            super().control(text)
-            super().flush()
-        except (OSError, ValueError):
-            pass
+    It never shows a secret, whoever quotes it.
+    """
+
+    def __init__(self, stream, environ):
+        super().__init__(stream, environ)
+        self.secrets = {}
+
+    def write(self, text, style=None):
+        for secret, shown in self.secrets.items():
+            text = text.replace(secret, shown)
+        super().write(text, style)
+        self.flush()
+
+    def failed(self, problem):
+        """There is nobody left to tell."""
 
 
 class StatusLine:
@@ -748,9 +759,14 @@ class Terminal:
         self.err.secrets[secret] = shown
 
     def say(self, text, style=None):
-        """Print a line on stderr, --quiet or not."""
+        """Print a line on stderr, --quiet or not.
+
+        On a terminal it does not go on where running text has stopped.
+        """
         if self.status_line:
             self.status_line.clear()
+        if self.err.is_terminal and self.out.is_terminal:
+            self.out.end_line()
         self.err.write(text, style)
         self.err.write("\n")
 
@@ -1171,6 +1187,78 @@ def ask(client, wire, request):
                             wire.sent)
 
 
+def plain_blocks(response):
+    """Yield a body of known length, or one that ends with the connection.
+
+    http.client ends a read(n) in silence when less has come than
+    Content-Length says, so the bytes are counted here.
+    """
+    import http.client
+    left = response.length
+    while left != 0:
+        block = response.read1(BLOCK if left is None else min(left, BLOCK))
+        if not block:
+            break
+        left = None if left is None else left - len(block)
+        yield block
+    if left:
+        raise http.client.IncompleteRead(b"", left)
+
+
+def chunked_blocks(response):
+    """Yield the data of a chunked body (RFC 9112, 7.1) as it arrives.
+
+    http.client would hand it out chunk by chunk, which costs a stream of
+    tokens more than all the rest.
+    """
+    import http.client
+    frame = ChunkedFrame()
+    while not frame.is_over:
+        block = response.fp.read1(BLOCK)
+        if not block:
+            raise http.client.IncompleteRead(b"")
+        data = frame.take_off(block)
+        if data:
+            yield data
+
+
+class ChunkedFrame:
+    """Takes the frame off a chunked body, fed in blocks split anywhere."""
+
+    def __init__(self):
+        self.rest, self.left, self.is_over = b"", 0, False
+
+    def take_off(self, block):
+        """Return the data in a block; keep what is not complete."""
+        block, position, pieces = self.rest + block, 0, []
+        while not self.is_over:
+            if self.left:
+                pieces.append(block[position:position + self.left])
+                position += len(pieces[-1])
+                self.left -= len(pieces[-1])
+            end = block.find(b"\n", position)
+            if self.left or end < 0:
+                break
+            line, position = block[position:end], end + 1
+            if line != b"\r":  # which is the end of the chunk before
+                self.left = chunk_size(line)
+                self.is_over = not self.left
+        self.rest = block[position:]
+        return b"".join(pieces)
+
+
+def chunk_size(line):
+    """Read the head of a chunk: a hexadecimal size, and extensions."""
+    import http.client
+    try:
+        size = int(line.partition(b";")[0], 16)
+    except ValueError:
+        size = -1
+    if size < 0:
+        raise http.client.HTTPException(f"bad chunk {line[:20]!r}")
+    return size
+
+
 class Answer:
     """The open answer to one request; close it, or use it in a with."""
 
@@ -1186,26 +1274,13 @@ class Answer:
         self.wire.shut()
 
     def blocks(self):
-        """Yield the body as it arrives; raise if it is cut short.
-
-        http.client ends a read(n) in silence when less has come than
-        Content-Length says, so the bytes are counted here.
-        """
+        """Yield the body as it arrives; raise if it is cut short."""
         import http.client
-        left = self.response.length
         try:
-            while left != 0:
-                block = self.response.read1(
-                    BLOCK if left is None else min(left, BLOCK))
-                if not block:
-                    break
-                left = None if left is None else left - len(block)
-                yield block
+            yield from (chunked_blocks if self.response.chunked
+                        else plain_blocks)(self.response)
         except (OSError, http.client.HTTPException) as problem:
             raise network_error(problem, self.url, self.wire.limits, True)
-        if left:
-            raise ConnectionFailed("HTTP", f"{self.url}: the answer broke off"
-                                   f" {left} bytes before its end", sent=True)
 
     def read(self):
         """Return the whole body; refuse one that would fill the memory."""
@@ -1585,9 +1660,8 @@ class Api:
 # ---------------------------------------------------------------------------
 
 DONE = "[DONE]"
-TERMINAL_EVENTS = frozenset(
-    "response." + end for end in ("completed", "failed", "incomplete",
-                                  "cancelled"))
+TERMINAL_EVENTS = ("response.completed", "response.failed",
+                   "response.incomplete", "response.cancelled")
 
 
 class StreamError(XeroctlError):
@@ -1596,28 +1670,31 @@ class StreamError(XeroctlError):
     kind = "stream_error"
 
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
 def sse_lines(blocks):
-    """Yield (line, is_whole) from blocks of bytes, split anywhere.
+    """Yield lines, ends included, from blocks of bytes that split anywhere.
 
     A line ends with CRLF, LF or CR (WHATWG HTML, 9.2.5).  A CR ends its line
     at once, without waiting for the LF that may follow in the next block.
-    The last line may lack its end: then is_whole is false.
+    Only the last line may lack its end.
     """
     parts, after_cr = [], False
     for block in blocks:
         if after_cr and block[:1] == b"\n":
             block = block[1:]
         after_cr = block[-1:] == b"\r"
-        *lines, rest = block.splitlines(True) or [b""]
-        if rest[-1:] in (b"\n", b"\r"):
-            lines, rest = lines + [rest], b""
-        for line in lines:
-            yield b"".join(parts + [line.rstrip(b"\r\n")]), True
+        lines = block.splitlines(True) or [b""]
+        rest = b"" if lines[-1][-1:] in (b"\n", b"\r") else lines.pop()
+        if parts and lines:
+            lines[0] = b"".join(parts) + lines[0]
             parts = []
+        yield from lines
         if rest:
             parts.append(rest)
     if parts:
-        yield b"".join(parts), False
+        yield b"".join(parts)
 
 
 def sse_events(blocks):
@@ -1625,32 +1702,27 @@ def sse_events(blocks):
 
     WHATWG HTML, 9.2.6: fields up to a blank line make an event, several data
     fields are joined by newlines, one space after the colon belongs to the
-    syntax, an event without data is none.  Beyond it, a last event without
-    its blank line counts.
+    syntax, an event without data is none, one byte order mark may come
+    first.  Beyond it, a last event without its blank line counts; is_whole
+    is false if even its last line lacks an end.
     """
-    event, data, is_whole = "", [], True
-    for line, is_whole in skip_mark(sse_lines(blocks)):
-        if not line:
+    lines = sse_lines(blocks)
+    first = next(lines, b"")
+    if first.startswith(BYTE_ORDER_MARK):
+        first = first[3:]
+    event, data, line = "", [], b""
+    for line in chain([first], lines):
+        field, _, value = line.rstrip(b"\r\n").partition(b":")
+        if field == b"data":
+            data.append(value[value[:1] == b" ":].decode("utf-8", "replace"))
+        elif field == b"event":
+            event = value[value[:1] == b" ":].decode("utf-8", "replace")
+        elif line in (b"\n", b"\r\n", b"\r"):
             if data:
                 yield event, "\n".join(data), True
             event, data = "", []
-            continue
-        field, _, value = line.partition(b":")
-        value = (value[1:] if value[:1] == b" " else value)
-        if field == b"data":
-            data.append(value.decode("utf-8", "replace"))
-        elif field == b"event":
-            event = value.decode("utf-8", "replace")
     if data:
-        yield event, "\n".join(data), is_whole
-
-
-def skip_mark(lines):
-    """Drop one byte order mark before the first line."""
-    for line, is_whole in lines:
-        yield line[3:] if line[:3] == b"\xef\xbb\xbf" else line, is_whole
-        break
-    yield from lines
+        yield event, "\n".join(data), line[-1:] in (b"\n", b"\r")
 
 
 def ended_early():
@@ -1667,8 +1739,10 @@ def api_events(blocks):
     terminal response event: whether it was complete is the caller's to say.
     """
     for event, data, is_whole in sse_events(blocks):
-        if data == DONE:
+        if data[:1] == "[" and data.strip() == DONE:
             return
+        if not data:
+            continue  # kept alive
         try:
             payload = parse_json(data)
         except ValueError:
@@ -1676,19 +1750,16 @@ def api_events(blocks):
                 break
             raise AnswerError("an event of the stream is no JSON: "
                               + body_summary(data))
-        kind = event_kind(event, payload)
-        check_told(kind, payload)
+        if not isinstance(payload, dict):
+            continue
+        kind = event if event and event != "message" else (
+            payload.get("type") or payload.get("object"))
+        if "error" in payload or kind == "error":
+            check_told(kind, payload)
         yield kind, payload
         if kind in TERMINAL_EVENTS:
             return
     raise ended_early()
-
-
-def event_kind(event, payload):
-    if event and event != "message":
-        return event
-    found = dig(payload, "type") or dig(payload, "object")
-    return found if isinstance(found, str) else ""
 
 
 def check_told(kind, payload):
@@ -1708,7 +1779,6 @@ def answer_events(answer):
 
     A body of JSON where a stream was asked for is the one and only event.
     """
-    from itertools import chain
     blocks = answer.blocks()
     first = next(blocks, b"")
     if first.lstrip()[:1] in (b"{", b"[", b"<"):
@@ -2430,22 +2500,22 @@ class ChatAnswer:
             self.head = {key: value for key, value in chunk.items()
                          if key not in ("choices", "usage")}
         self.usage = chunk.get("usage") or self.usage
-        choices = chunk.get("choices")
-        pieces = []
+        choices, shown = chunk.get("choices"), []
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
-                pieces += self.add_choice(choice)
-        return pieces
+                kept = self.choice(choice.get("index"))
+                pieces = kept.add(choice)
+                self.deltas += len(pieces)
+                shown += pieces if kept.index == 0 else ()
+        return shown
 
-    def add_choice(self, choice):
-        index = choice.get("index")
-        index = index if isinstance(index, int) else 0
+    def choice(self, index):
+        """The choice of an index, made at its first delta."""
         kept = self.choices.get(index)
         if kept is None:
-            kept = self.choices[index] = ChatChoice(index)
-        pieces = kept.add(choice)
-        self.deltas += len(pieces)
-        return pieces if index == 0 else ()
+            index = index if isinstance(index, int) else 0
+            kept = self.choices.setdefault(index, ChatChoice(index))
+        return kept
 
     @property
     def has_begun(self):
@@ -2482,40 +2552,39 @@ class ChatAnswer:
 class ChatChoice:
     """One of the answers in a chat.completion, growing by deltas."""
 
-    SHOWN = (("content", TEXT), ("refusal", REFUSAL),
-             ("reasoning_content", REASONING), ("reasoning", REASONING))
+    SHOWN = {"content": TEXT, "refusal": REFUSAL,
+             "reasoning_content": REASONING, "reasoning": REASONING}
+    KEPT_APART = frozenset(("index", "delta", "message", "finish_reason"))
 
     def __init__(self, index):
         self.index, self.message = index, {"role": "assistant"}
-        self.texts, self.tool_calls, self.more = {}, [], {}
+        self.texts, self.tool_calls, self.more = defaultdict(list), [], {}
         self.finish_reason = None
 
     def add(self, choice):
         """Take a chunk's choice in; return its (kind, text) pieces."""
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        for key, value in choice.items():
+            if key not in self.KEPT_APART:
+                self.more[key] = value
         delta = choice.get("delta") or choice.get("message")
-        self.more.update((key, value) for key, value in choice.items()
-                         if key not in ("index", "delta", "message",
-                                        "finish_reason"))
-        if not isinstance(delta, dict):
-            return []
         pieces = []
-        for key, value in delta.items():
-            self.take(key, value, pieces)
+        for key, value in delta.items() if isinstance(delta, dict) else ():
+            if key in self.SHOWN:
+                text = content_text(value)
+                self.texts[key].append(text)
+                if text:
+                    pieces.append((self.SHOWN[key], text))
+            elif value is not None:
+                self.take(key, value)
         return pieces
 
-    def take(self, key, value, pieces):
-        """Take one member of a delta in."""
-        kind = dict(self.SHOWN).get(key)
-        if kind:
-            text = content_text(value)
-            self.texts.setdefault(key, []).append(text)
-            if text:
-                pieces.append((kind, text))
-        elif key == "tool_calls":
+    def take(self, key, value):
+        """Take a member of a delta in that is no text."""
+        if key == "tool_calls":
             for call in value if isinstance(value, list) else ():
                 self.take_call(call)
-        elif value is not None:
+        else:
             self.message[key] = value
 
     def take_call(self, part):
@@ -2542,14 +2611,14 @@ class ChatChoice:
         return call
 
     def text(self):
-        return "".join(self.texts.get("content", ()))
+        return "".join(self.texts["content"])
 
     def json(self):
         """The choice as it stands in a chat.completion."""
         message = dict(self.message)
-        message["content"] = self.text() if "content" in self.texts else None
-        for key, _ in self.SHOWN[1:]:
-            if any(self.texts.get(key, ())):
+        message["content"] = self.text() if self.texts["content"] else None
+        for key in self.SHOWN:
+            if key != "content" and any(self.texts[key]):
                 message[key] = "".join(self.texts[key])
         if self.tool_calls:
             message["tool_calls"] = [
@@ -2562,11 +2631,13 @@ class ChatChoice:
 
 def content_text(value):
     """The text of a content: a string, or a list of parts."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, list):
         return "".join(map(content_text, value))
     if isinstance(value, dict):
         return content_text(value.get("text") or value.get("refusal"))
-    return value if isinstance(value, str) else ""
+    return ""
 
 
 def join_function(function, part):
@@ -2613,7 +2684,7 @@ class Talk:
 
     def event(self, kind, payload):
         """Show that a vendor event came, on one dim line."""
-        if kind.startswith("x_") and not self.terminal.quiet:
+        if str(kind).startswith("x_") and not self.terminal.quiet:
             self.spinner.stop()
             more = {k: v for k, v in payload.items() if k != "type"}
             line = f"{kind} {compact_json(more)}"
@@ -2629,8 +2700,8 @@ class Talk:
 
 
 def is_chunk(kind, payload):
-    return isinstance(payload, dict) and (
-        kind == "chat.completion.chunk" or "choices" in payload)
+    return (kind == "chat.completion.chunk"
+            or isinstance(payload, dict) and "choices" in payload)
 
 
 def stream_chat(app, talk, body, headers):

@@ -1,0 +1,183 @@
+"""Two runners with one surface, and the router that they talk to.
+
+`run` calls main() in this process, with streams, environment and clock of its
+own; `run_process` starts the copied file as a user does.  Both return a
+Result.  Nothing in xeroctl.py is patched, and no environment is inherited.
+"""
+
+import glob
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+SCRIPT = os.path.join(ROOT, "xeroctl.py")
+sys.path[:0] = [ROOT, HERE]
+
+import xeroctl  # noqa: E402
+from router import Router  # noqa: E402
+
+
+class Result(str):
+    """Standard output, with .stderr and .exit_status beside it."""
+
+    def __new__(cls, stdout, stderr, exit_status):
+        self = super().__new__(cls, stdout)
+        self.stderr, self.exit_status = stderr, exit_status
+        return self
+
+    def __repr__(self):
+        return (f"exit {self.exit_status}\n--- stdout\n{self}"
+                f"\n--- stderr\n{self.stderr}")
+
+
+class FakeClock:
+    """Time that passes only while somebody sleeps; jitter is none."""
+
+    def __init__(self):
+        self.slept, self.at = [], 0.0
+
+    def now(self):
+        return 1770000000 + self.at
+
+    def monotonic(self):
+        return self.at
+
+    def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.at += seconds
+
+    def jitter(self):
+        return 0.0
+
+
+def text_stream(data=b""):
+    """A text stream over bytes, as the standard streams are."""
+    return io.TextIOWrapper(io.BytesIO(data), encoding="ascii", newline="")
+
+
+def written(stream):
+    stream.flush()
+    return stream.buffer.getvalue().decode("utf-8")
+
+
+def environment(router=None, **more):
+    """An environment of nothing but what is named here."""
+    environ = {}
+    if router is not None:
+        environ = {"XEROTIER_BASE_URL": router.base_url,
+                   "XEROTIER_API_KEY": router.key}
+    environ.update((k, v) for k, v in more.items() if v is not None)
+    return environ
+
+
+@pytest.fixture
+def router():
+    with Router() as router:
+        yield router
+
+
+@pytest.fixture
+def openai_router():
+    with Router(openai=True) as router:
+        yield router
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def run(router, clock):
+    """run("chat", "-m", "hi", stdin=b"", XEROTIER_OUTPUT="json") in process.
+
+    groups= hands a table of groups in; tables of commands are data.
+    """
+    def runner(*argv, stdin=b"", groups=None, against=router, **environ):
+        streams = xeroctl.Streams(text_stream(stdin), text_stream(),
+                                  text_stream())
+        more = {} if groups is None else {"groups": groups}
+        status = xeroctl.main(argv, environment(against, **environ), streams,
+                              clock, **more)
+        return Result(written(streams.stdout), written(streams.stderr),
+                      status)
+    return runner
+
+
+def version_of(python):
+    """(major, minor) of an interpreter, or None if it does not run."""
+    try:
+        said = subprocess.check_output(
+            [python, "-c", "import sys; print(*sys.version_info[:2])"],
+            stderr=subprocess.DEVNULL)
+        return tuple(map(int, said.split()))
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        return None
+
+
+def interpreters():
+    """One interpreter for each Python from 3.6 on that the machine has.
+
+    The one that runs the tests, then those of pyenv (its shims only choose
+    among them, and are slow), then those on PATH.
+    """
+    found = {sys.version_info[:2]: sys.executable}
+    pyenv = glob.glob(os.path.expanduser("~/.pyenv/versions/*/bin/python3"))
+    on_path = [os.path.join(folder, f"python3.{minor}")
+               for folder in os.get_exec_path() for minor in range(6, 30)
+               if os.path.basename(folder) != "shims"]
+    for python in sorted(pyenv) + on_path:
+        version = version_of(python) if os.path.exists(python) else None
+        if version and version >= (3, 6):
+            found.setdefault(version, python)
+    return [found[version] for version in sorted(found)]
+
+
+INTERPRETERS = interpreters()
+
+
+def python_name(python):
+    return "py" + ".".join(map(str, version_of(python)))
+
+
+@pytest.fixture(params=INTERPRETERS, ids=python_name)
+def python(request):
+    """Each interpreter at hand in turn."""
+    return request.param
+
+
+@pytest.fixture
+def start(router, python):
+    """Start the script as a process: start("chat", …) is a Popen."""
+    started = []
+
+    def starter(*argv, options=(), against=router, script=SCRIPT,
+                **environ):
+        process = subprocess.Popen(
+            [python, *options, script, *argv], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environment(against, **environ))
+        started.append(process)
+        return process
+    yield starter
+    for process in started:
+        process.kill()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            stream.close()
+        process.wait()
+
+
+@pytest.fixture
+def run_process(start):
+    """As run, but in a process of its own, under each interpreter."""
+    def runner(*argv, stdin=b"", timeout=20, **options):
+        process = start(*argv, **options)
+        stdout, stderr = process.communicate(stdin, timeout)
+        return Result(stdout.decode("utf-8"), stderr.decode("utf-8"),
+                      process.returncode)
+    return runner
