@@ -1334,8 +1334,7 @@ API_HINTS = {
     400: "-v shows the request, --dry-run its body",
     401: "is the key right? " + KEY_HELP,
     403: "the key is known, but may not do this",
-    404: "is it there? also check the base URL, and --style openai for a"
-         " server that is not a Xerotier router",
+    404: "is it there? also check the base URL (…/v1) and --style",
     429: "try again later, or raise --retries",
     501: "this server does not offer it",
     503: "try again later, or raise --retries",
@@ -1725,9 +1724,12 @@ def sse_events(blocks):
         yield event, "\n".join(data), line[-1:] in (b"\n", b"\r")
 
 
-def ended_early():
-    return ConnectionFailed("HTTP", "the stream ended before the answer was"
-                            " complete", sent=True)
+def ended_early(has_begun):
+    """The error for a stream that just stops."""
+    return ConnectionFailed(
+        "HTTP", "the stream ended before the answer was complete"
+        if has_begun else "the stream ended before it began",
+        "without --stream the server may say why", sent=True)
 
 
 def api_events(blocks):
@@ -1738,6 +1740,7 @@ def api_events(blocks):
     tells, and ConnectionFailed if the stream ends before [DONE] or a
     terminal response event: whether it was complete is the caller's to say.
     """
+    kind = None
     for event, data, is_whole in sse_events(blocks):
         if data[:1] == "[" and data.strip() == DONE:
             return
@@ -1759,7 +1762,7 @@ def api_events(blocks):
         yield kind, payload
         if kind in TERMINAL_EVENTS:
             return
-    raise ended_early()
+    raise ended_early(kind is not None)
 
 
 def check_told(kind, payload):
@@ -2558,7 +2561,7 @@ class ChatChoice:
 
     def __init__(self, index):
         self.index, self.message = index, {"role": "assistant"}
-        self.texts, self.tool_calls, self.more = defaultdict(list), [], {}
+        self.texts, self.tool_calls, self.more = defaultdict(bytearray), [], {}
         self.finish_reason = None
 
     def add(self, choice):
@@ -2572,7 +2575,8 @@ class ChatChoice:
         for key, value in delta.items() if isinstance(delta, dict) else ():
             if key in self.SHOWN:
                 text = content_text(value)
-                self.texts[key].append(text)
+                # Bytes: a list of small strings takes ten times the memory.
+                self.texts[key] += text.encode("utf-8", "surrogatepass")
                 if text:
                     pieces.append((self.SHOWN[key], text))
             elif value is not None:
@@ -2610,16 +2614,18 @@ class ChatChoice:
         self.tool_calls.append(call)
         return call
 
-    def text(self):
-        return "".join(self.texts["content"])
+    def text(self, key="content"):
+        """All of a text that has come so far."""
+        return self.texts[key].decode("utf-8", "surrogatepass")
 
     def json(self):
         """The choice as it stands in a chat.completion."""
         message = dict(self.message)
-        message["content"] = self.text() if self.texts["content"] else None
+        has_content = "content" in self.texts
+        message["content"] = self.text() if has_content else None
         for key in self.SHOWN:
-            if key != "content" and any(self.texts[key]):
-                message[key] = "".join(self.texts[key])
+            if key != "content" and self.texts[key]:
+                message[key] = self.text(key)
         if self.tool_calls:
             message["tool_calls"] = [
                 {key: value for key, value in call.items() if key != "index"}
