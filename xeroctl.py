@@ -1,3 +1,4 @@
+
 #!/usr/bin/env python3
 """xeroctl: the Xerotier inference platform, from one file.
 
@@ -268,14 +269,14 @@ def plant(tree, path, value):
     tree[last] = value
 
 
-def visible(text):
-    """Show control characters as escapes (\\x1b) that do nothing."""
-    return CONTROLS.sub(as_escape, text)
-
-
 def as_escape(match):
     code = ord(match.group())
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def visible(text):
+    """Show control characters as escapes (\\x1b) that do nothing."""
+    return CONTROLS.sub(as_escape, text)
 
 
 def one_line(text):
@@ -332,6 +333,14 @@ def parse_json(text):
         raise ValueError("nested too deeply")
 
 
+def zone_seconds(zone):
+    """Seconds east of UTC for "+02:00", "-0530", "Z" or None."""
+    if not zone or zone in "Zz":
+        return 0
+    minutes = int(zone[1:3]) * 60 + int(zone[-2:])
+    return minutes * (-60 if zone[0] == "-" else 60)
+
+
 def seconds_of(value):
     """Read epoch seconds or ISO 8601 as epoch seconds; None if neither."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -346,14 +355,6 @@ def seconds_of(value):
     except ValueError:
         return None
     return seconds - zone_seconds(found.group(7))
-
-
-def zone_seconds(zone):
-    """Seconds east of UTC for "+02:00", "-0530", "Z" or None."""
-    if not zone or zone in "Zz":
-        return 0
-    minutes = int(zone[1:3]) * 60 + int(zone[-2:])
-    return minutes * (-60 if zone[0] == "-" else 60)
 
 
 def as_text(value):
@@ -406,20 +407,20 @@ def as_seconds(seconds):
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
-def display_width(text):
-    """Count the terminal cells of a text (Unicode UAX #11)."""
-    try:
-        return len(text.encode("ascii"))
-    except UnicodeEncodeError:
-        return sum(map(cell_width, text))
-
-
 def cell_width(character):
     # unicodedata is a large table: only text that is not ASCII pays for it.
     import unicodedata
     if unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def display_width(text):
+    """Count the terminal cells of a text (Unicode UAX #11)."""
+    try:
+        return len(text.encode("ascii"))
+    except UnicodeEncodeError:
+        return sum(map(cell_width, text))
 
 
 def padded(text, width):
@@ -560,7 +561,7 @@ class Screen:
         self.is_terminal = is_terminal(stream)
         self.is_live = self.is_terminal and environ.get("TERM") != "dumb"
         self.color = wants_color(environ, self.is_terminal)
-        self.raw = False
+        self.raw = self.is_broken = False
         self.column_zero = True
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -587,18 +588,22 @@ class Screen:
 
     def control(self, text):
         """Write text that is ours, control sequences included."""
-        try:
-            if self.binary is None:
-                self.stream.write(text)
-            else:
-                self.binary.write(text.encode("utf-8", "backslashreplace"))
-        except (OSError, ValueError) as problem:
-            self.failed(problem)
+        if self.binary is None:
+            self.attempt(self.stream.write, text)
+        else:
+            self.attempt(self.binary.write,
+                         text.encode("utf-8", "backslashreplace"))
 
     def flush(self):
+        self.attempt((self.binary or self.stream).flush)
+
+    def attempt(self, action, *args):
+        """Do one thing with the stream; once it failed, do none."""
         try:
-            (self.binary or self.stream).flush()
+            if not self.is_broken:
+                action(*args)
         except (OSError, ValueError) as problem:
+            self.is_broken = True
             self.failed(problem)
 
     def end_line(self):
@@ -613,11 +618,9 @@ class Stdout(Screen):
     def write_bytes(self, block):
         """Write bytes as they are; on a terminal, as harmless text."""
         if self.binary is None or self.is_terminal and not self.raw:
-            return self.write(self.decoder.decode(block))
-        try:
-            self.binary.write(block)
-        except OSError as problem:
-            self.failed(problem)
+            self.write(self.decoder.decode(block))
+        else:
+            self.attempt(self.binary.write, block)
 
     def failed(self, problem):
         """Tell a reader that went away from a write that failed."""
@@ -827,8 +830,9 @@ def check_url(text, what):
         raise NotConfigured(f"{what} {text!r} is no http or https URL")
     if "@" in parts.netloc:
         raise NotConfigured(f"{what} carries credentials", KEY_HELP)
-    if parts.query or parts.fragment or re.search(r"[\0-\x20\x7f]", text):
-        raise NotConfigured(f"{what} {text!r} is more than a base URL")
+    if parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", text):
+        raise NotConfigured(f"{what} {text!r} holds more than a base URL may",
+                            "no ?, #, space; percent-encode the rest")
     return text.rstrip("/")
 
 
@@ -1011,7 +1015,7 @@ class Limits:
     def expired(self):
         """The error for a wait that took too long."""
         if (self.deadline is not None
-                and self.clock.monotonic() >= self.deadline):
+                and self.clock.monotonic() >= self.deadline - 0.01):
             return ConnectionFailed("timeout", "the call took longer than"
                                     " --max-time", sent=True, lasting=True)
         return ConnectionFailed(
@@ -1069,6 +1073,21 @@ def look_up(host, port):
                                "check the host in the base URL")
 
 
+def connect(address, timeout):
+    """Connect to one address of getaddrinfo."""
+    import socket
+    family, kind, protocol, _, target = address
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(target)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 def open_socket(host, port, limits):
     """Connect to the first address of a host that answers."""
     addresses = look_up(host, port)
@@ -1083,21 +1102,6 @@ def open_socket(host, port, limits):
                 raise ConnectionFailed(
                     "connect", f"{host}:{port}: {reason}",
                     "is the server up, and the base URL right?")
-
-
-def connect(address, timeout):
-    """Connect to one address of getaddrinfo."""
-    import socket
-    family, kind, protocol, _, target = address
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.settimeout(timeout)
-        sock.connect(target)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def start_tls(sock, host):
@@ -1143,27 +1147,15 @@ def origin_of(url):
     return parts.scheme, parts.hostname, port
 
 
+def is_same_origin(url, other):
+    try:
+        return origin_of(url) == origin_of(other)
+    except ValueError:  # a port that is none
+        return False
+
+
 def is_loopback(host):
     return host in ("localhost", "::1") or host.startswith("127.")
-
-
-def exchange(request, limits, connect_limits):
-    """Send one request; return its open Answer, whatever the status."""
-    import http.client
-    scheme, host, port = origin_of(request.url)
-    sock = open_socket(host, port, connect_limits)
-    try:
-        if scheme == "https":
-            sock = start_tls(sock, host)
-        wire = Wire(sock, limits)
-        default = 443 if scheme == "https" else 80
-        client = http.client.HTTPConnection(host, port)
-        client.default_port = default
-        client.sock = wire
-        return Answer(ask(client, wire, request), wire, request.url)
-    except BaseException:
-        sock.close()
-        raise
 
 
 def ask(client, wire, request):
@@ -1205,21 +1197,16 @@ def plain_blocks(response):
         raise http.client.IncompleteRead(b"", left)
 
 
-def chunked_blocks(response):
-    """Yield the data of a chunked body (RFC 9112, 7.1) as it arrives.
-
-    http.client would hand it out chunk by chunk, which costs a stream of
-    tokens more than all the rest.
-    """
+def chunk_size(line):
+    """Read the head of a chunk: a hexadecimal size, and extensions."""
     import http.client
-    frame = ChunkedFrame()
-    while not frame.is_over:
-        block = response.fp.read1(BLOCK)
-        if not block:
-            raise http.client.IncompleteRead(b"")
-        data = frame.take_off(block)
-        if data:
-            yield data
+    try:
+        size = int(line.partition(b";")[0], 16)
+    except ValueError:
+        size = -1
+    if size < 0:
+        raise http.client.HTTPException(f"bad chunk {line[:20]!r}")
+    return size
 
 
 class ChunkedFrame:
@@ -1247,16 +1234,117 @@ class ChunkedFrame:
         return b"".join(pieces)
 
 
-def chunk_size(line):
-    """Read the head of a chunk: a hexadecimal size, and extensions."""
+def chunked_blocks(response):
+    """Yield the data of a chunked body (RFC 9112, 7.1) as it arrives.
+
+    http.client would hand it out chunk by chunk, which costs a stream of
+    tokens more than all the rest.
+    """
     import http.client
+    frame = ChunkedFrame()
+    while not frame.is_over:
+        block = response.fp.read1(BLOCK)
+        if not block:
+            raise http.client.IncompleteRead(b"")
+        data = frame.take_off(block)
+        if data:
+            yield data
+
+
+def not_json(answer, text, problem):
+    """Return the AnswerError for a body that should have been JSON."""
+    what = body_summary(text)
+    if not is_html(text):
+        what = f"no JSON ({problem}): {what}"
+    return AnswerError(f"{answer.url} answered with {what}",
+                       "is the base URL that of an API?",
+                       request_id=answer.request_id)
+
+
+# What to try next, by error code or else by status.
+API_HINTS = {
+    "endpoint_not_found": "--endpoint takes the slug, not the model's name;"
+                          " xeroctl api /endpoints lists them",
+    "model_not_found": "xeroctl api /models lists what is served",
+    "scope_insufficient": "use a key with the scope that the message names",
+    "quota_exceeded": "the quota is used up: wait for its reset or raise it",
+    "endpoint_inactive": "the endpoint is not active yet: try again later",
+    400: "-v shows the request, --dry-run its body",
+    401: "is the key right? " + KEY_HELP,
+    403: "the key is known, but may not do this",
+    404: "is it there? also check the base URL (…/v1) and --style",
+    429: "try again later, or raise --retries",
+    501: "this server does not offer it",
+    503: "try again later, or raise --retries",
+}
+
+
+def validation_message(item):
+    """One entry of the list that FastAPI puts under "detail"."""
+    where = dig(item, "loc")
+    place = ".".join(map(str, where)) if isinstance(where, list) else ""
+    said = as_text(dig(item, "msg") or item)
+    return f"{place}: {said}" if place else said
+
+
+def error_message(body):
+    """Find the message where servers put it; None if nowhere."""
+    for path in ("error.message", "error", "detail", "message"):
+        found = dig(body, path)
+        if isinstance(found, list):
+            found = "; ".join(map(validation_message, found))
+        if isinstance(found, str) and found:
+            return found
+    return None
+
+
+def is_positive(value):
+    return (isinstance(value, (int, float)) and not isinstance(value, bool)
+            and value > 0)
+
+
+def http_time(value):
+    """Read an HTTP date as epoch seconds; None if it is none."""
+    from email.utils import mktime_tz, parsedate_tz
+    parts = parsedate_tz(value) if value else None
     try:
-        size = int(line.partition(b";")[0], 16)
+        return mktime_tz(parts) if parts else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def header_seconds(value, now):
+    """Read Retry-After: seconds, or an HTTP date (RFC 9110, 10.2.3)."""
+    if re.match(r"\s*\d+(\.\d+)?\s*$", value):
+        return float(value)
+    date = http_time(value)
+    return 0 if date is None else max(0, date - now)
+
+
+def retry_after(answer, about):
+    """Seconds that an answer asks to wait: the greater of header and body."""
+    said = dig(about, "retry_after")
+    said = said if is_positive(said) else 0
+    return max(said, header_seconds(answer.headers.get("Retry-After", ""),
+                                    answer.wire.limits.clock.now()))
+
+
+def api_error(answer, text):
+    """Read an error in any of the shapes that servers send."""
+    try:
+        body = parse_json(text)
     except ValueError:
-        size = -1
-    if size < 0:
-        raise http.client.HTTPException(f"bad chunk {line[:20]!r}")
-    return size
+        body = None
+    about = dig(body, "error")
+    about = about if isinstance(about, dict) else body
+    message = (error_message(body) or body_summary(text)
+               or answer.response.reason)
+    code, status = dig(about, "code"), answer.status
+    return ApiError(
+        status, message, API_HINTS.get(as_text(code), API_HINTS.get(status)),
+        body=body, retry_after=retry_after(answer, about),
+        strategy=dig(about, "retry_strategy"), code=code,
+        param=dig(about, "param"), request_id=answer.request_id)
 
 
 class Answer:
@@ -1313,100 +1401,23 @@ class Answer:
         return api_error(self, text)
 
 
-def not_json(answer, text, problem):
-    """Return the AnswerError for a body that should have been JSON."""
-    what = body_summary(text)
-    if not is_html(text):
-        what = f"no JSON ({problem}): {what}"
-    return AnswerError(f"{answer.url} answered with {what}",
-                       "is the base URL that of an API?",
-                       request_id=answer.request_id)
-
-
-# What to try next, by error code or else by status.
-API_HINTS = {
-    "endpoint_not_found": "--endpoint takes the slug, not the model's name;"
-                          " xeroctl api /endpoints lists them",
-    "model_not_found": "xeroctl api /models lists what is served",
-    "scope_insufficient": "use a key with the scope that the message names",
-    "quota_exceeded": "the quota is used up: wait for its reset or raise it",
-    "endpoint_inactive": "the endpoint is not active yet: try again later",
-    400: "-v shows the request, --dry-run its body",
-    401: "is the key right? " + KEY_HELP,
-    403: "the key is known, but may not do this",
-    404: "is it there? also check the base URL (…/v1) and --style",
-    429: "try again later, or raise --retries",
-    501: "this server does not offer it",
-    503: "try again later, or raise --retries",
-}
-
-
-def api_error(answer, text):
-    """Read an error in any of the shapes that servers send."""
+def exchange(request, limits, connect_limits):
+    """Send one request; return its open Answer, whatever the status."""
+    import http.client
+    scheme, host, port = origin_of(request.url)
+    sock = open_socket(host, port, connect_limits)
     try:
-        body = parse_json(text)
-    except ValueError:
-        body = None
-    about = dig(body, "error")
-    about = about if isinstance(about, dict) else body
-    message = (error_message(body) or body_summary(text)
-               or answer.response.reason)
-    code, status = dig(about, "code"), answer.status
-    return ApiError(
-        status, message, API_HINTS.get(as_text(code), API_HINTS.get(status)),
-        body=body, retry_after=retry_after(answer, about),
-        strategy=dig(about, "retry_strategy"), code=code,
-        param=dig(about, "param"), request_id=answer.request_id)
-
-
-def error_message(body):
-    """Find the message where servers put it; None if nowhere."""
-    for path in ("error.message", "error", "detail", "message"):
-        found = dig(body, path)
-        if isinstance(found, list):
-            found = "; ".join(map(validation_message, found))
-        if isinstance(found, str) and found:
-            return found
-    return None
-
-
-def validation_message(item):
-    """One entry of the list that FastAPI puts under "detail"."""
-    where = dig(item, "loc")
-    place = ".".join(map(str, where)) if isinstance(where, list) else ""
-    said = as_text(dig(item, "msg") or item)
-    return f"{place}: {said}" if place else said
-
-
-def is_positive(value):
-    return (isinstance(value, (int, float)) and not isinstance(value, bool)
-            and value > 0)
-
-
-def retry_after(answer, about):
-    """Seconds that an answer asks to wait: the greater of header and body."""
-    said = dig(about, "retry_after")
-    said = said if is_positive(said) else 0
-    return max(said, header_seconds(answer.headers.get("Retry-After", ""),
-                                    answer.wire.limits.clock.now()))
-
-
-def header_seconds(value, now):
-    """Read Retry-After: seconds, or an HTTP date (RFC 9110, 10.2.3)."""
-    if re.match(r"\s*\d+(\.\d+)?\s*$", value):
-        return float(value)
-    date = http_time(value)
-    return 0 if date is None else max(0, date - now)
-
-
-def http_time(value):
-    """Read an HTTP date as epoch seconds; None if it is none."""
-    from email.utils import mktime_tz, parsedate_tz
-    parts = parsedate_tz(value) if value else None
-    try:
-        return mktime_tz(parts) if parts else None
-    except (ValueError, OverflowError):
-        return None
+        if scheme == "https":
+            sock = start_tls(sock, host)
+        wire = Wire(sock, limits)
+        default = 443 if scheme == "https" else 80
+        client = http.client.HTTPConnection(host, port)
+        client.default_port = default
+        client.sock = wire
+        return Answer(ask(client, wire, request), wire, request.url)
+    except BaseException:
+        sock.close()
+        raise
 
 
 def is_worth_repeating(request, error):
@@ -1419,6 +1430,11 @@ def is_worth_repeating(request, error):
     # A 503 is sent by a router that did not act (router-api.md, 2.2).
     return error.status == 503 or (
         error.status in (500, 502, 504) and request.repeatable)
+
+
+def milliseconds(strategy, name, default):
+    value = dig(strategy, name)
+    return value / 1000 if is_positive(value) else default
 
 
 def retry_wait(error, attempt, jitter):
@@ -1442,11 +1458,6 @@ def retry_wait(error, attempt, jitter):
     return max(getattr(error, "retry_after", None) or 0, min(wait, highest))
 
 
-def milliseconds(strategy, name, default):
-    value = dig(strategy, name)
-    return value / 1000 if is_positive(value) else default
-
-
 def redirected(request, answer):
     """Return the request that a redirect asks for, or raise.
 
@@ -1455,11 +1466,8 @@ def redirected(request, answer):
     """
     from urllib.parse import urljoin
     target = urljoin(request.url, answer.headers["Location"])
-    try:
-        same = origin_of(target) == origin_of(request.url)
-    except ValueError:
-        same = False
-    if request.method not in ("GET", "HEAD") or not same:
+    if (request.method not in ("GET", "HEAD")
+            or not is_same_origin(target, request.url)):
         raise AnswerError(
             f"HTTP {answer.status}: the server redirects {request.method} to"
             f" {target}, which is not followed",
@@ -1524,7 +1532,7 @@ class Api:
     def url(self, path, slug):
         if not re.match(r"https?://", path):
             return self.deployment.url(path, slug)
-        if origin_of(path) != origin_of(self.deployment.base_url):
+        if not is_same_origin(path, self.deployment.base_url):
             raise UsageError(f"{path} is not on the deployment's origin",
                              "the key is meant for "
                              + self.deployment.base_url)
@@ -1732,6 +1740,18 @@ def ended_early(has_begun):
         "without --stream the server may say why", sent=True)
 
 
+def check_told(kind, payload):
+    """Raise the StreamError that an event tells, if it tells one."""
+    told = dig(payload, "error")
+    if not told and kind != "error":
+        return
+    about = told if isinstance(told, dict) else payload
+    raise StreamError(
+        "the server broke off the stream: "
+        + (error_message(payload) or as_text(told or payload)),
+        code=dig(about, "code"), param=dig(about, "param"))
+
+
 def api_events(blocks):
     """Yield (kind, payload) for each JSON event, up to the terminal one.
 
@@ -1765,16 +1785,14 @@ def api_events(blocks):
     raise ended_early(kind is not None)
 
 
-def check_told(kind, payload):
-    """Raise the StreamError that an event tells, if it tells one."""
-    told = dig(payload, "error")
-    if not told and kind != "error":
-        return
-    about = told if isinstance(told, dict) else payload
-    raise StreamError(
-        "the server broke off the stream: "
-        + (error_message(payload) or as_text(told or payload)),
-        code=dig(about, "code"), param=dig(about, "param"))
+def whole_answer(answer, text):
+    """Yield the one event of an answer that is no stream."""
+    try:
+        payload = parse_json(text)
+    except ValueError as problem:
+        raise not_json(answer, text, problem)
+    check_told("", payload)
+    yield "", payload
 
 
 def answer_events(answer):
@@ -1789,19 +1807,13 @@ def answer_events(answer):
     return api_events(chain([first], blocks))
 
 
-def whole_answer(answer, text):
-    """Yield the one event of an answer that is no stream."""
-    try:
-        payload = parse_json(text)
-    except ValueError as problem:
-        raise not_json(answer, text, problem)
-    check_told("", payload)
-    yield "", payload
-
-
 # ---------------------------------------------------------------------------
 # 8. Output
 # ---------------------------------------------------------------------------
+
+CELL_FORMATS = {"": as_text, "state": as_text, "time": as_time,
+                "size": as_size}
+
 
 class Column:
     """A head and where its value is, from "Head=path|other.path:format".
@@ -1834,9 +1846,6 @@ class Column:
                 if self.format == "state" else None)
 
 
-CELL_FORMATS = {"": as_text, "state": as_text, "time": as_time,
-                "size": as_size}
-
 # Where servers put the records of a list.
 RECORD_KEYS = "data", "models", "items", "results"
 
@@ -1863,6 +1872,12 @@ def csv_text(rows):
     return target.getvalue()
 
 
+def planned_headers(request):
+    """The headers of a request that say something about it."""
+    return [(name, value) for name, value in request.headers.items()
+            if name not in ("User-Agent", "Accept")]
+
+
 def curl_command(request, key):
     """Return the curl command that sends a request, without the key."""
     from shlex import quote
@@ -1879,12 +1894,6 @@ def curl_command(request, key):
         body = quote(request.data().decode("utf-8", "replace"))
         words.append(f"--data-raw {body}")
     return " \\\n  ".join(words)
-
-
-def planned_headers(request):
-    """The headers of a request that say something about it."""
-    return [(name, value) for name, value in request.headers.items()
-            if name not in ("User-Agent", "Accept")]
 
 
 def planned_request(request, key):
@@ -2092,16 +2101,6 @@ def field(name, *more, **options):
     return declared
 
 
-def number(low=None, high=None):
-    """A converter to a float within bounds; nan is in none."""
-    return bounded(float, "a number", low, high)
-
-
-def integer(low=None, high=None):
-    """A converter to an integer within bounds."""
-    return bounded(int, "a whole number", low, high)
-
-
 def bounded(convert, what, low, high):
     where = (f"from {low} to {high}" if high is not None
              else f"of at least {low}" if low is not None else "")
@@ -2118,6 +2117,16 @@ def bounded(convert, what, low, high):
                 f"{text!r} is not {what} {where}".rstrip())
         return value
     return converted
+
+
+def number(low=None, high=None):
+    """A converter to a float within bounds; nan is in none."""
+    return bounded(float, "a number", low, high)
+
+
+def integer(low=None, high=None):
+    """A converter to an integer within bounds."""
+    return bounded(int, "a whole number", low, high)
 
 
 def seconds(text):
@@ -2229,6 +2238,14 @@ def by_flag(*verbs):
     return verbs
 
 
+def has_more(page, records, query):
+    """Whether a page has a next one; a full page may, if none says so."""
+    said = dig(page, "has_more")
+    if said is None:
+        return bool(records) and len(records) == query.get("limit")
+    return bool(said)
+
+
 class Cursor:
     """Pages by after=<last id>, while has_more (OpenAI)."""
 
@@ -2250,6 +2267,11 @@ class Cursor:
     @staticmethod
     def hint(query):
         return f"--after {query['after']}"
+
+
+def total_of(page):
+    said = dig(page, "total")
+    return said if is_positive(said) else 0
 
 
 class Offset:
@@ -2274,19 +2296,6 @@ class Offset:
     @staticmethod
     def hint(query):
         return f"--offset {query['offset']}"
-
-
-def has_more(page, records, query):
-    """Whether a page has a next one; a full page may, if none says so."""
-    said = dig(page, "has_more")
-    if said is None:
-        return bool(records) and len(records) == query.get("limit")
-    return bool(said)
-
-
-def total_of(page):
-    said = dig(page, "total")
-    return said if is_positive(said) else 0
 
 
 def each_page(fetch, paging, query):
@@ -2428,6 +2437,26 @@ def deletes(summary="Delete an item.", name="delete", **options):
 
 # == waiting: poll until something has ended =================================
 
+def is_passing(error):
+    """Whether a failure may be over at the next poll."""
+    if isinstance(error, ConnectionFailed):
+        return not error.lasting
+    return error.status == 429 or error.status >= 500
+
+
+def poll_patiently(app, poll):
+    """Call poll() until it answers; raise what still fails after 5 minutes."""
+    started = app.clock.monotonic()
+    while True:
+        try:
+            return poll()
+        except (ApiError, ConnectionFailed) as error:
+            lasted = app.clock.monotonic() - started
+            if not is_passing(error) or lasted >= LONGEST_OUTAGE_S:
+                raise
+        app.clock.sleep(POLL_S)
+
+
 def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
     """Poll every 2 s until is_over(item); return that item.
 
@@ -2455,26 +2484,6 @@ def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
         progress.clear()
 
 
-def poll_patiently(app, poll):
-    """Call poll() until it answers; raise what still fails after 5 minutes."""
-    started = app.clock.monotonic()
-    while True:
-        try:
-            return poll()
-        except (ApiError, ConnectionFailed) as error:
-            lasted = app.clock.monotonic() - started
-            if not is_passing(error) or lasted >= LONGEST_OUTAGE_S:
-                raise
-        app.clock.sleep(POLL_S)
-
-
-def is_passing(error):
-    """Whether a failure may be over at the next poll."""
-    if isinstance(error, ConnectionFailed):
-        return not error.lasting
-    return error.status == 429 or error.status >= 500
-
-
 # == answers: what a model says, as it comes =================================
 
 TEXT, REFUSAL, REASONING = "text", "refusal", "reasoning"
@@ -2485,71 +2494,24 @@ FINISH_HINTS = {
 }
 
 
-class ChatAnswer:
-    """A chat.completion, put together from its chunks (OpenAI).
+def content_text(value):
+    """The text of a content: a string, or a list of parts."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join(map(content_text, value))
+    if isinstance(value, dict):
+        return content_text(value.get("text") or value.get("refusal"))
+    return ""
 
-    Takes whole completions as well: a message is a delta that comes at once.
-    """
 
-    def __init__(self):
-        self.head, self.choices, self.usage = {}, {}, None
-        self.deltas, self.received = 0, None
-
-    def add(self, chunk):
-        """Take a chunk in; return its (kind, text) pieces to be shown."""
-        if chunk.get("object") == "chat.completion":
-            self.received = chunk
-        if not self.head:
-            self.head = {key: value for key, value in chunk.items()
-                         if key not in ("choices", "usage")}
-        self.usage = chunk.get("usage") or self.usage
-        choices, shown = chunk.get("choices"), []
-        for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, dict):
-                kept = self.choice(choice.get("index"))
-                pieces = kept.add(choice)
-                self.deltas += len(pieces)
-                shown += pieces if kept.index == 0 else ()
-        return shown
-
-    def choice(self, index):
-        """The choice of an index, made at its first delta."""
-        kept = self.choices.get(index)
-        if kept is None:
-            index = index if isinstance(index, int) else 0
-            kept = self.choices.setdefault(index, ChatChoice(index))
-        return kept
-
-    @property
-    def has_begun(self):
-        """Whether any delta with something in it has arrived."""
-        return bool(self.deltas) or any(
-            choice.tool_calls for choice in self.choices.values())
-
-    @property
-    def is_finished(self):
-        """Whether every choice has told why it ended."""
-        return bool(self.choices) and all(
-            choice.finish_reason for choice in self.choices.values())
-
-    def first(self):
-        return self.choices.get(0) or ChatChoice(0)
-
-    def completion(self):
-        """The whole, as received or as an answer without stream would be."""
-        if self.received:
-            return self.received
-        whole_answer = dict(self.head, object="chat.completion")
-        whole_answer["choices"] = [
-            choice.json() for _, choice in sorted(self.choices.items())]
-        if self.usage is not None:
-            whole_answer["usage"] = self.usage
-        return whole_answer
-
-    def tokens(self):
-        """Completion tokens as the server counts them, else the deltas."""
-        counted = dig(self.usage, "completion_tokens")
-        return counted if isinstance(counted, int) else self.deltas
+def join_function(function, part):
+    """Join a piece of a function call: arguments grow, names come once."""
+    for key, value in part.items():
+        if key == "arguments" and isinstance(value, str):
+            function[key] = function.get(key, "") + value
+        elif value is not None:
+            function[key] = value
 
 
 class ChatChoice:
@@ -2635,24 +2597,68 @@ class ChatChoice:
                     **dict(self.more, finish_reason=self.finish_reason))
 
 
-def content_text(value):
-    """The text of a content: a string, or a list of parts."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return "".join(map(content_text, value))
-    if isinstance(value, dict):
-        return content_text(value.get("text") or value.get("refusal"))
-    return ""
+class ChatAnswer:
+    """A chat.completion, put together from its chunks (OpenAI).
 
+    Takes whole completions as well: a message is a delta that comes at once.
+    has_begun tells whether a delta with something in it has arrived; deltas
+    counts those with text.
+    """
 
-def join_function(function, part):
-    """Join a piece of a function call: arguments grow, names come once."""
-    for key, value in part.items():
-        if key == "arguments" and isinstance(value, str):
-            function[key] = function.get(key, "") + value
-        elif value is not None:
-            function[key] = value
+    def __init__(self):
+        self.head, self.choices, self.usage = {}, {}, None
+        self.has_begun, self.deltas, self.received = False, 0, None
+
+    def add(self, chunk):
+        """Take a chunk in; return its (kind, text) pieces to be shown."""
+        if chunk.get("object") == "chat.completion":
+            self.received = chunk
+        if not self.head:
+            self.head = {key: value for key, value in chunk.items()
+                         if key not in ("choices", "usage")}
+        self.usage = chunk.get("usage") or self.usage
+        choices, shown = chunk.get("choices"), []
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict):
+                kept = self.choice(choice.get("index"))
+                pieces = kept.add(choice)
+                shown += pieces if kept.index == 0 else ()
+                self.deltas += (TEXT in dict(pieces))
+                self.has_begun |= bool(pieces or kept.tool_calls)
+        return shown
+
+    def choice(self, index):
+        """The choice of an index, made at its first delta."""
+        kept = self.choices.get(index)
+        if kept is None:
+            index = index if isinstance(index, int) else 0
+            kept = self.choices.setdefault(index, ChatChoice(index))
+        return kept
+
+    @property
+    def is_finished(self):
+        """Whether every choice has told why it ended."""
+        return bool(self.choices) and all(
+            choice.finish_reason for choice in self.choices.values())
+
+    def first(self):
+        return self.choices.get(0) or ChatChoice(0)
+
+    def completion(self):
+        """The whole, as received or as an answer without stream would be."""
+        if self.received:
+            return self.received
+        whole_answer = dict(self.head, object="chat.completion")
+        whole_answer["choices"] = [
+            choice.json() for _, choice in sorted(self.choices.items())]
+        if self.usage is not None:
+            whole_answer["usage"] = self.usage
+        return whole_answer
+
+    def tokens(self):
+        """Completion tokens as the server counts them, else the deltas."""
+        counted = dig(self.usage, "completion_tokens")
+        return counted if isinstance(counted, int) else self.deltas
 
 
 class Talk:
@@ -2710,24 +2716,6 @@ def is_chunk(kind, payload):
             or isinstance(payload, dict) and "choices" in payload)
 
 
-def stream_chat(app, talk, body, headers):
-    """Ask for a streamed answer and show it; return the ChatAnswer."""
-    answer = ChatAnswer()
-    body = dict(body, stream=True, stream_options={"include_usage": True})
-    try:
-        with app.api.open("POST", "/chat/completions", slug=app.slug(),
-                          body=body, headers=headers,
-                          accept="text/event-stream",
-                          silence=INFERENCE_TIMEOUT_S) as reply:
-            take_events(app, talk, answer, answer_events(reply))
-    except ConnectionFailed as error:
-        if not answer.is_finished:
-            raise broken(answer, error)
-    except (StreamError, AnswerError) as error:
-        raise broken(answer, error)
-    return answer
-
-
 def take_events(app, talk, answer, events):
     """Take the events of a chat stream in, each shown as it comes."""
     shows_events = app.out.form == JSONL
@@ -2751,6 +2739,33 @@ def broken(answer, error):
                         " complete", **error.facts)
 
 
+def stream_chat(app, talk, body, headers):
+    """Ask for a streamed answer and show it; return the ChatAnswer."""
+    answer = ChatAnswer()
+    body = dict(body, stream=True, stream_options={"include_usage": True})
+    try:
+        with app.api.open("POST", "/chat/completions", slug=app.slug(),
+                          body=body, headers=headers,
+                          accept="text/event-stream",
+                          silence=INFERENCE_TIMEOUT_S) as reply:
+            take_events(app, talk, answer, answer_events(reply))
+    except ConnectionFailed as error:
+        if not answer.is_finished:
+            raise broken(answer, error)
+    except (StreamError, AnswerError) as error:
+        raise broken(answer, error)
+    return answer
+
+
+def check_completion(reply):
+    """Raise unless an answer is a chat.completion with a choice."""
+    choices = dig(reply, "choices")
+    if not isinstance(choices, list) or not choices:
+        check_told("", reply)
+        raise AnswerError("the answer is no chat.completion: "
+                          + compact_json(reply)[:300])
+
+
 def ask_chat(app, talk, body, headers):
     """Ask for an answer at once and show it; return the ChatAnswer."""
     reply = app.api.call(
@@ -2763,15 +2778,6 @@ def ask_chat(app, talk, body, headers):
     if app.out.form == JSONL:
         app.out.json_line(reply)
     return answer
-
-
-def check_completion(reply):
-    """Raise unless an answer is a chat.completion with a choice."""
-    choices = dig(reply, "choices")
-    if not isinstance(choices, list) or not choices:
-        check_told("", reply)
-        raise AnswerError("the answer is no chat.completion: "
-                          + compact_json(reply)[:300])
 
 
 def show_rest(app, answer):
@@ -2805,6 +2811,46 @@ def usage_line(usage):
 
 # == chat: answers from a model, and chats from a template ===================
 
+def tell_ends(app, answer, show_usage):
+    """Say why an answer stopped early, and what it cost."""
+    hint = FINISH_HINTS.get(answer.first().finish_reason)
+    if hint:
+        app.terminal.note("hint: " + hint)
+    if show_usage:
+        app.terminal.say(usage_line(answer.usage))
+
+
+def message_text(app, args):
+    """The user's message: what -m says, or standard input for `-`."""
+    if args.message is None:
+        raise UsageError("--message is missing", "-m TEXT, or -m - to read it"
+                         " from standard input")
+    text = app.read_text("-") if args.message == "-" else args.message
+    if not text:
+        raise UsageError("the message is empty")
+    return text
+
+
+def chat_body(app, args):
+    """Build the body of a chat completion from the flags."""
+    messages = []
+    system = (app.read_text(args.from_file) if args.from_file is not None
+              else args.system)
+    if system is not None:
+        messages.append({"role": "system", "content": system})
+    messages.append({"role": "user", "content": message_text(app, args)})
+    body = {"model": args.model or app.endpoint(), "messages": messages}
+    body.update(sent_fields(args))
+    return body
+
+
+CHAT_FIELDS = ("ID=id", "Model=model", "Created=created:time",
+               "Finish=choices.0.finish_reason",
+               "Prompt tokens=usage.prompt_tokens",
+               "Completion tokens=usage.completion_tokens",
+               "Content=choices.0.message.content")
+
+
 def send_chat(app, group, args):
     """Send one message and show the answer, at once or as it comes."""
     body, headers = chat_body(app, args), sent_headers(args)
@@ -2822,37 +2868,56 @@ def send_chat(app, group, args):
     tell_ends(app, answer, args.show_usage)
 
 
-def tell_ends(app, answer, show_usage):
-    """Say why an answer stopped early, and what it cost."""
-    hint = FINISH_HINTS.get(answer.first().finish_reason)
-    if hint:
-        app.terminal.note("hint: " + hint)
-    if show_usage:
-        app.terminal.say(usage_line(answer.usage))
+def post_message(app, chat_id, text):
+    """Post a user message to a chat that was just made."""
+    try:
+        if not isinstance(chat_id, str):
+            raise AnswerError("the answer to apply has no chat_id")
+        app.api.call("POST", path_of("chats", chat_id, "messages"),
+                     body={"role": "user", "content": text}, stand_in={})
+    except XeroctlError as error:
+        raise XeroctlError(
+            f"the chat {as_text(chat_id)} was created, but its message was"
+            f" not posted: {error}", "the chat is kept; post the message to"
+            f" it: xeroctl api POST /chats/{as_text(chat_id)}/messages",
+            **error.facts)
 
 
-def chat_body(app, args):
-    """Build the body of a chat completion from the flags."""
-    messages = []
-    system = (app.read_text(args.from_file) if args.from_file is not None
-              else args.system)
-    if system is not None:
-        messages.append({"role": "system", "content": system})
-    messages.append({"role": "user", "content": message_text(app, args)})
-    body = {"model": args.model or app.endpoint(), "messages": messages}
-    body.update(sent_fields(args))
-    return body
+def only_named(name, templates, workspace):
+    """Return the id of the one template of a name, or raise."""
+    found = [dig(t, "id") for t in templates if dig(t, "name") == name]
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} templates are named {name}",
+                         "give the id: " + ", ".join(map(as_text, found)))
+    if not found or not isinstance(found[0], str):
+        names = [t["name"] for t in templates
+                 if isinstance(dig(t, "name"), str)]
+        near = nearest(name, names) or names
+        raise NotFound(f"workspace {workspace} has no template {name}",
+                       near and "there is " + ", ".join(near[:5]))
+    return found[0]
 
 
-def message_text(app, args):
-    """The user's message: what -m says, or standard input for `-`."""
-    if args.message is None:
-        raise UsageError("--message is missing", "-m TEXT, or -m - to read it"
-                         " from standard input")
-    text = app.read_text("-") if args.message == "-" else args.message
-    if not text:
-        raise UsageError("the message is empty")
-    return text
+def template_id(app, workspace, name):
+    """Return the id of a template given by id (ctpl_…) or by name."""
+    if name.startswith("ctpl_"):
+        return name
+    unknown = StandIn(f"<id of {name}>")
+    if app.plan.dry_run:
+        return unknown  # the product's page: "without hitting the router"
+    path = path_of("workspaces", workspace, "chat-templates")
+
+    def fetch(query):
+        return app.api.call("GET", path, query=query.items(),
+                            stand_in={"data": [{"id": unknown,
+                                                "name": name}]})
+    templates = page_records(merged(each_page(fetch, Cursor, {})))
+    return only_named(name, templates, workspace)
+
+
+NEW_CHAT_FIELDS = ("chat_id=chat_id|chatId", "url=url",
+                   "template_id=template_id|templateId",
+                   "template_version=template_version|templateVersion")
 
 
 def new_chat(app, group, args):
@@ -2876,61 +2941,6 @@ def new_chat(app, group, args):
         app.out.record(chat, NEW_CHAT_FIELDS, id_path="chat_id")
 
 
-def post_message(app, chat_id, text):
-    """Post a user message to a chat that was just made."""
-    try:
-        if not isinstance(chat_id, str):
-            raise AnswerError("the answer to apply has no chat_id")
-        app.api.call("POST", path_of("chats", chat_id, "messages"),
-                     body={"role": "user", "content": text}, stand_in={})
-    except XeroctlError as error:
-        raise XeroctlError(
-            f"the chat {as_text(chat_id)} was created, but its message was"
-            f" not posted: {error}", "the chat is kept; post the message to"
-            f" it: xeroctl api POST /chats/{as_text(chat_id)}/messages",
-            **error.facts)
-
-
-def template_id(app, workspace, name):
-    """Return the id of a template given by id (ctpl_…) or by name."""
-    if name.startswith("ctpl_"):
-        return name
-    unknown = StandIn(f"<id of {name}>")
-    if app.plan.dry_run:
-        return unknown  # the product's page: "without hitting the router"
-    path = path_of("workspaces", workspace, "chat-templates")
-
-    def fetch(query):
-        return app.api.call("GET", path, query=query.items(),
-                            stand_in={"data": [{"id": unknown,
-                                                "name": name}]})
-    templates = page_records(merged(each_page(fetch, Cursor, {})))
-    return only_named(name, templates, workspace)
-
-
-def only_named(name, templates, workspace):
-    """Return the id of the one template of a name, or raise."""
-    found = [dig(t, "id") for t in templates if dig(t, "name") == name]
-    if len(found) > 1:
-        raise UsageError(f"{len(found)} templates are named {name}",
-                         "give the id: " + ", ".join(map(as_text, found)))
-    if not found or not isinstance(found[0], str):
-        names = [t["name"] for t in templates
-                 if isinstance(dig(t, "name"), str)]
-        near = nearest(name, names) or names
-        raise NotFound(f"workspace {workspace} has no template {name}",
-                       near and "there is " + ", ".join(near[:5]))
-    return found[0]
-
-
-CHAT_FIELDS = ("ID=id", "Model=model", "Created=created:time",
-               "Finish=choices.0.finish_reason",
-               "Prompt tokens=usage.prompt_tokens",
-               "Completion tokens=usage.completion_tokens",
-               "Content=choices.0.message.content")
-NEW_CHAT_FIELDS = ("chat_id=chat_id|chatId", "url=url",
-                   "template_id=template_id|templateId",
-                   "template_version=template_version|templateVersion")
 MESSAGE = flag("-m", "--message", metavar="TEXT", from_stdin=True,
                help="the user's message; - reads standard input")
 
@@ -2994,25 +3004,6 @@ CHAT = Group(
 
 # == api: any call, with the same retries, errors and output =================
 
-def call_api(app, group, args):
-    """Make one authenticated call and show what comes back."""
-    body, query = api_body(app, args), ()
-    method = (args.method or ("GET" if body is None else "POST")).upper()
-    if isinstance(body, dict) and method in ("GET", "HEAD"):
-        body, query = None, [(key, query_text(value))
-                             for key, value in body.items()]
-    path = api_path(args.path)
-    parts = {"slug": app.slug() if args.endpoint else None,
-             "silence": INFERENCE_TIMEOUT_S if args.endpoint else TIMEOUT_S}
-    if args.all:
-        return show_pages(app, method, path, query, body, parts)
-    with app.api.open(method, path, query=query, body=body, accept="*/*",
-                      **parts) as answer:
-        if args.include:
-            show_head(app, answer)
-        show_body(app, answer)
-
-
 def api_body(app, args):
     """The body that the flags make: bytes of --input, or an object."""
     pairs = (args.field or []) + (args.raw_field or [])
@@ -3034,6 +3025,26 @@ def api_path(path):
     if not re.match(r"https?://|/", path):
         path = "/" + path
     return quote(whole(path), safe="/%:@!$&'()*+,;=?~[]-._")
+
+
+def columns_of(records):
+    """One column for each key that any of the records has."""
+    keys = {}
+    for record in records:
+        keys.update(dict.fromkeys(record if isinstance(record, dict) else ()))
+    return [f"{key}={key}" for key in keys]
+
+
+def show_any(app, value):
+    """Show JSON of which nothing is known; a person reads it as JSON."""
+    is_list = isinstance(value, list) or any(
+        isinstance(dig(value, key), list) for key in RECORD_KEYS)
+    if app.out.is_table or app.out.form == JSON:
+        app.out.json(value)
+    elif is_list:
+        app.out.rows(value, columns_of(page_records(value)))
+    else:
+        app.out.record(value, columns_of([value]))
 
 
 def show_pages(app, method, path, query, body, parts):
@@ -3073,24 +3084,23 @@ def show_body(app, answer):
             app.out.write_bytes(block)
 
 
-def show_any(app, value):
-    """Show JSON of which nothing is known; a person reads it as JSON."""
-    is_list = isinstance(value, list) or any(
-        isinstance(dig(value, key), list) for key in RECORD_KEYS)
-    if app.out.is_table or app.out.form == JSON:
-        app.out.json(value)
-    elif is_list:
-        app.out.rows(value, columns_of(page_records(value)))
-    else:
-        app.out.record(value, columns_of([value]))
-
-
-def columns_of(records):
-    """One column for each key that any of the records has."""
-    keys = {}
-    for record in records:
-        keys.update(dict.fromkeys(record if isinstance(record, dict) else ()))
-    return [f"{key}={key}" for key in keys]
+def call_api(app, group, args):
+    """Make one authenticated call and show what comes back."""
+    body, query = api_body(app, args), ()
+    method = (args.method or ("GET" if body is None else "POST")).upper()
+    if isinstance(body, dict) and method in ("GET", "HEAD"):
+        body, query = None, [(key, query_text(value))
+                             for key, value in body.items()]
+    path = api_path(args.path)
+    parts = {"slug": app.slug() if args.endpoint else None,
+             "silence": INFERENCE_TIMEOUT_S if args.endpoint else TIMEOUT_S}
+    if args.all:
+        return show_pages(app, method, path, query, body, parts)
+    with app.api.open(method, path, query=query, body=body, accept="*/*",
+                      **parts) as answer:
+        if args.include:
+            show_head(app, answer)
+        show_body(app, answer)
 
 
 API = Group(
@@ -3180,6 +3190,58 @@ def flag_table(*flag_lists):
             if not declared.is_word for name in declared.names}
 
 
+def is_flag_like(word):
+    """Whether a word can only be a flag: -5 and - are values."""
+    return word[:1] == "-" and not re.match(r"-(\.?\d|$)", word)
+
+
+def known_flag(name, table, word=None):
+    """Return the flag of a name, or raise with the nearest one."""
+    if name not in table:
+        raise UsageError(f"unknown flag {word or name}",
+                         did_you_mean(name, table))
+    return table[name]
+
+
+def flags_in(word, table):
+    """Yield (flag, value or None) for one word: --a, --a=b, -vv, -ojson."""
+    if word.startswith("--"):
+        name, equals, value = word.partition("=")
+        declared = known_flag(name, table)
+        if equals and not declared.takes_value:
+            raise UsageError(f"{name} takes no value")
+        yield declared, value if equals else None
+        return
+    for place, letter in enumerate(word[1:], 2):
+        declared = known_flag("-" + letter, table, word)
+        if declared.takes_value:
+            rest = word[place:]
+            yield declared, rest[rest[:1] == "=":] or None
+            return
+        yield declared, None
+
+
+def is_known(word, table):
+    return word == "--" or word.partition("=")[0] in table
+
+
+def next_value(declared, rest, table):
+    """The value of a flag: the next word, unless it is a known flag."""
+    name = declared.long_name
+    if not rest:
+        raise UsageError(f"{name} needs a value")
+    if is_known(rest[0], table):
+        raise UsageError(f"{name} needs a value, and {rest[0]} is a flag",
+                         f"{name}={rest[0]} takes it as the value")
+    return rest[0]
+
+
+def is_one_more(declared, rest, table):
+    """Whether the next word is one more value of a flag that takes many."""
+    return bool(declared.many and rest and not is_known(rest[0], table)
+                and declared.many(rest[0]))
+
+
 def tokens(words, table):
     """Yield (index, flag, value) for flags, (index, None, word) for words.
 
@@ -3206,58 +3268,6 @@ def tokens(words, table):
                 position += 1
 
 
-def is_flag_like(word):
-    """Whether a word can only be a flag: -5 and - are values."""
-    return word[:1] == "-" and not re.match(r"-(\.?\d|$)", word)
-
-
-def flags_in(word, table):
-    """Yield (flag, value or None) for one word: --a, --a=b, -vv, -ojson."""
-    if word.startswith("--"):
-        name, equals, value = word.partition("=")
-        declared = known_flag(name, table)
-        if equals and not declared.takes_value:
-            raise UsageError(f"{name} takes no value")
-        yield declared, value if equals else None
-        return
-    for place, letter in enumerate(word[1:], 2):
-        declared = known_flag("-" + letter, table, word)
-        if declared.takes_value:
-            rest = word[place:]
-            yield declared, rest[rest[:1] == "=":] or None
-            return
-        yield declared, None
-
-
-def known_flag(name, table, word=None):
-    """Return the flag of a name, or raise with the nearest one."""
-    if name not in table:
-        raise UsageError(f"unknown flag {word or name}",
-                         did_you_mean(name, table))
-    return table[name]
-
-
-def is_known(word, table):
-    return word == "--" or word.partition("=")[0] in table
-
-
-def next_value(declared, rest, table):
-    """The value of a flag: the next word, unless it is a known flag."""
-    name = declared.long_name
-    if not rest:
-        raise UsageError(f"{name} needs a value")
-    if is_known(rest[0], table):
-        raise UsageError(f"{name} needs a value, and {rest[0]} is a flag",
-                         f"{name}={rest[0]} takes it as the value")
-    return rest[0]
-
-
-def is_one_more(declared, rest, table):
-    """Whether the next word is one more value of a flag that takes many."""
-    return bool(declared.many and rest and not is_known(rest[0], table)
-                and declared.many(rest[0]))
-
-
 def by_word(group):
     """The verbs of a group that are called by a word."""
     return [verb for verb in group.verbs if verb.by is None and verb.name]
@@ -3274,6 +3284,16 @@ def find_group(words, groups):
                                  or "xeroctl help lists the commands")
             return names[word], words[:index] + words[index + 1:]
     return None, words
+
+
+def check_no_verb(group, unnamed, named, word):
+    """Raise unless the first word can be something else than a verb."""
+    if word == "help":
+        raise HelpWanted(group)
+    if not any(f.is_word for verb in unnamed for f in verb.flags):
+        raise UsageError(f"{group.name} has no verb {word!r}",
+                         did_you_mean(word, named)
+                         or "it has " + ", ".join(named))
 
 
 def find_verb(group, words):
@@ -3295,16 +3315,6 @@ def find_verb(group, words):
     if not unnamed:
         raise HelpWanted(group)
     return unnamed, words
-
-
-def check_no_verb(group, unnamed, named, word):
-    """Raise unless the first word can be something else than a verb."""
-    if word == "help":
-        raise HelpWanted(group)
-    if not any(f.is_word for verb in unnamed for f in verb.flags):
-        raise UsageError(f"{group.name} has no verb {word!r}",
-                         did_you_mean(word, named)
-                         or "it has " + ", ".join(named))
 
 
 def choose_verb(verbs, given, words):
@@ -3349,6 +3359,19 @@ class ArgumentParser(argparse.ArgumentParser):
                          f"{self.prog} --help")
 
 
+def help_formatter(prog):
+    return argparse.RawDescriptionHelpFormatter(
+        prog, max_help_position=30, width=HELP_WIDTH)
+
+
+def add_flags(parser, flags):
+    """Add declared flags; one that is not given is None."""
+    for declared in flags:
+        options = dict({"default": None}, **declared.options)
+        options["help"] = options["help"].replace("%", "%%")
+        parser.add_argument(*declared.names, **options)
+
+
 def build_parser(group, verb):
     """Build the argparse parser of one verb."""
     parser = ArgumentParser(
@@ -3367,19 +3390,6 @@ def build_parser(group, verb):
     return parser
 
 
-def help_formatter(prog):
-    return argparse.RawDescriptionHelpFormatter(
-        prog, max_help_position=30, width=HELP_WIDTH)
-
-
-def add_flags(parser, flags):
-    """Add declared flags; one that is not given is None."""
-    for declared in flags:
-        options = dict({"default": None}, **declared.options)
-        options["help"] = options["help"].replace("%", "%%")
-        parser.add_argument(*declared.names, **options)
-
-
 def read_args(group, verb, given, words):
     """Let argparse convert what tokens() took apart."""
     line = [declared.long_name if value is None
@@ -3393,6 +3403,30 @@ def read_args(group, verb, given, words):
         raise UsageError(" and ".join(readers) + " cannot both read standard"
                          " input")
     return args
+
+
+def take_help(argv):
+    """Return (whether help is asked for, the words without that)."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    kept = [w for w in argv[:end] if w not in ("-h", "--help")]
+    return len(kept) < end, kept + argv[end:]
+
+
+def parse_verb(group, verbs, words):
+    """Parse the words of a verb; verbs are those that it can be."""
+    table = flag_table(GLOBALS, *(verb.flags for verb in verbs),
+                       [v.by for v in verbs if v.by_flag])
+    taken = list(tokens(words, table))
+    given = [(declared, value) for _, declared, value in taken if declared]
+    plain = [word for _, declared, word in taken if not declared]
+    flags = [declared for declared, _ in given]
+    verb = choose_verb(verbs, flags, plain)
+    check_goes_with(verb, verbs, flags)
+    return read_args(group, verb, given, plain)
+
+
+# The command line that names no group: global flags only.
+TOP = Group("", "", verbs=(Verb("", "", None),))
 
 
 def parse(argv, groups):
@@ -3417,29 +3451,19 @@ def parse(argv, groups):
     return group, parse_verb(group, verbs, words)
 
 
-def take_help(argv):
-    """Return (whether help is asked for, the words without that)."""
-    end = argv.index("--") if "--" in argv else len(argv)
-    kept = [w for w in argv[:end] if w not in ("-h", "--help")]
-    return len(kept) < end, kept + argv[end:]
-
-
-def parse_verb(group, verbs, words):
-    """Parse the words of a verb; verbs are those that it can be."""
-    table = flag_table(GLOBALS, *(verb.flags for verb in verbs),
-                       [v.by for v in verbs if v.by_flag])
-    taken = list(tokens(words, table))
-    given = [(declared, value) for _, declared, value in taken if declared]
-    plain = [word for _, declared, word in taken if not declared]
-    flags = [declared for declared, _ in given]
-    verb = choose_verb(verbs, flags, plain)
-    check_goes_with(verb, verbs, flags)
-    return read_args(group, verb, given, plain)
-
-
 # == help: all of it from the declarations ===================================
 
-TOP = Group("", "", verbs=(Verb("", "", None),))
+
+def word_usage(declared):
+    name = declared.options.get("metavar", declared.dest)
+    return {None: name, "?": f"[{name}]"}.get(
+        declared.options.get("nargs"), f"{name}…")
+
+
+def flag_usage(declared):
+    if not declared.takes_value:
+        return declared.long_name
+    return f"{declared.long_name} {declared.options.get('metavar', 'VALUE')}"
 
 
 def verb_usage(group, verb):
@@ -3457,18 +3481,6 @@ def verb_usage(group, verb):
         elif declared.options.get("required"):
             words.append(flag_usage(declared))
     return " ".join(words + ["[flags]"])
-
-
-def word_usage(declared):
-    name = declared.options.get("metavar", declared.dest)
-    return {None: name, "?": f"[{name}]"}.get(
-        declared.options.get("nargs"), f"{name}…")
-
-
-def flag_usage(declared):
-    if not declared.takes_value:
-        return declared.long_name
-    return f"{declared.long_name} {declared.options.get('metavar', 'VALUE')}"
 
 
 def verb_help(group, verb):
@@ -3489,10 +3501,17 @@ def group_help(group):
     lines += [f"  {verb.name:12} {verb.summary}"
               + (" (default)" if verb.name == group.default else "")
               for verb in group.verbs]
+    lines += ["", f"xeroctl help {group.name} VERB shows a verb's flags."]
     examples = [line for verb in group.verbs for line in verb.examples][:3]
-    lines += ["", "examples:"] + ["  " + line for line in examples]
-    lines += ["", f"xeroctl help {group.name} VERB shows the flags of a verb."]
-    return "\n".join(lines)
+    return "\n".join(lines + ["", "examples:"]
+                     + ["  " + line for line in examples])
+
+
+TOPICS = {
+    "exit-codes": ("Exit codes:", EXIT_CODES),
+    "environment": ("Environment variables (an empty one counts as unset;"
+                    " flags beat them):", ENVIRONMENT),
+}
 
 
 def top_help(groups):
@@ -3519,11 +3538,11 @@ def table_text(rows):
         subsequent_indent=" " * wide) for name, meaning in rows)
 
 
-TOPICS = {
-    "exit-codes": ("Exit codes:", EXIT_CODES),
-    "environment": ("Environment variables (an empty one counts as unset;"
-                    " flags beat them):", ENVIRONMENT),
-}
+def help_text(groups, group=None, verb=None):
+    """The help of a verb, of a group, or of everything."""
+    if group is None:
+        return top_help(groups)
+    return group_help(group) if verb is None else verb_help(group, verb)
 
 
 def show_help(app, group, args):
@@ -3539,13 +3558,6 @@ def show_help(app, group, args):
                                else None))
     else:
         app.out.line(top_help(app.groups))
-
-
-def help_text(groups, group=None, verb=None):
-    """The help of a verb, of a group, or of everything."""
-    if group is None:
-        return top_help(groups)
-    return group_help(group) if verb is None else verb_help(group, verb)
 
 
 HELP = Group(
@@ -3639,17 +3651,6 @@ def run(argv, environ, terminal, groups):
     app.finish()
 
 
-def fail(error, argv, environ, terminal):
-    """Print an error: a line and what is known, or JSON where it is due."""
-    terminal.out.end_line()
-    if wants_json(argv, environ):
-        return terminal.say(pretty_json(error.envelope()))
-    terminal.say(one_line(f"error: {error}"), RED)
-    for label, value in error.lines():
-        if label != "hint" or not terminal.quiet:
-            terminal.say(f"  {label}: {one_line(as_text(value))}")
-
-
 def wants_json(argv, environ):
     """Whether errors are due as JSON; the command line may be broken."""
     forms = [environ.get("XEROTIER_OUTPUT")] + [
@@ -3660,26 +3661,44 @@ def wants_json(argv, environ):
     return forms[-1] in (JSON, JSONL)
 
 
+def show_traceback(environ, terminal):
+    """Print the traceback of the current exception if XEROTIER_DEBUG asks."""
+    if environ.get("XEROTIER_DEBUG"):
+        import traceback
+        terminal.say(traceback.format_exc())
+
+
+def say_error(error, terminal):
+    """One line for the error, then what is known about it, indented."""
+    terminal.say(one_line(f"error: {error}"), RED)
+    for label, value in error.lines():
+        if label != "hint" or not terminal.quiet:
+            terminal.say(f"  {label}: {one_line(as_text(value))}")
+
+
+def fail(error, argv, environ, terminal):
+    """Say what went wrong, as JSON where that is due; return the exit code."""
+    show_traceback(environ, terminal)
+    terminal.out.end_line()
+    if wants_json(argv, environ):
+        terminal.say(pretty_json(error.envelope()))
+    else:
+        say_error(error, terminal)
+    return error.exit_code
+
+
 def guarded(argv, environ, terminal, groups):
-    """Run one command line; return its exit code, whatever happens."""
+    """Run one command line; return its exit code."""
+    code = 0
     try:
         run(argv, environ, terminal, groups)
     except HelpWanted as wanted:
         terminal.out.write(help_text(groups, wanted.group, wanted.verb))
         terminal.out.end_line()
     except XeroctlError as error:
-        show_traceback(environ, terminal)
-        fail(error, argv, environ, terminal)
-        return error.exit_code
+        code = fail(error, argv, environ, terminal)
     terminal.out.flush()
-    return 0
-
-
-def show_traceback(environ, terminal):
-    """Print the traceback of the current exception if XEROTIER_DEBUG asks."""
-    if environ.get("XEROTIER_DEBUG"):
-        import traceback
-        terminal.say(traceback.format_exc())
+    return code
 
 
 def internal_error(problem):
@@ -3710,26 +3729,21 @@ def main(argv=None, environ=None, streams=None, clock=None, groups=GROUPS):
     except ReaderGone as gone:
         return gone.exit_code
     except KeyboardInterrupt:
-        terminal.say("")
+        if terminal.err.is_terminal:
+            terminal.say("")  # after the ^C that the terminal echoed
         return 130
+    except XeroctlError as error:
+        return fail(error, argv, environ, terminal)
     except Exception as problem:
-        show_traceback(environ, terminal)
-        fail(internal_error(problem), argv, environ, terminal)
-        return 1
+        return fail(internal_error(problem), argv, environ, terminal)
 
 
-def console():
-    """Run as the program: the entry point of script and package alike."""
-    open_closed_streams()
-    on_terminate()
+def let_go_of_stdout():
+    """Flush; what cannot be written, the interpreter shall not try again."""
     try:
-        code = main()
-    except KeyboardInterrupt:
-        code = 130
-    if code == ReaderGone.exit_code:
-        # What is buffered has no reader; the interpreter must not try.
+        sys.stdout.flush()
+    except (AttributeError, OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.exit(code)
 
 
 def open_closed_streams():
@@ -3748,6 +3762,19 @@ def on_terminate():
     """Let SIGTERM unwind the program, as Ctrl-C does, with exit 143."""
     import signal
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def console():
+    """Run as the program: the entry point of script and package alike."""
+    open_closed_streams()
+    on_terminate()
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        code = 130
+    finally:
+        let_go_of_stdout()
+    sys.exit(code)
 
 
 if __name__ == "__main__":
