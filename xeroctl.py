@@ -2678,10 +2678,14 @@ class Talk:
         self.spinner.__enter__()
         return self
 
-    def __exit__(self, *_):
-        """Leave the line, so that what follows has one of its own."""
+    def __exit__(self, kind, *_):
+        """Leave the line, so that what follows has one of its own.
+
+        After Ctrl-C on a terminal, main ends the line that ^C stands on.
+        """
         self.spinner.stop()
-        if self.is_text:
+        echoed = kind is KeyboardInterrupt and self.terminal.out.is_terminal
+        if self.is_text and not echoed:
             self.terminal.out.end_line()
 
     def show(self, pieces):
