@@ -1,4 +1,3 @@
-
 #!/usr/bin/env python3
 """xeroctl: the Xerotier inference platform, from one file.
 
@@ -37,7 +36,7 @@ import os
 import re
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import chain
 
 __version__ = "0.1.0"
@@ -53,6 +52,7 @@ ADDRESS_TIMEOUT_S = 10
 RETRIES = 2
 BACKOFF_S = 0.5, 30.0
 LONGEST_WAIT_S = 60
+SESSION_TOKENS = 4096
 LONGEST_OUTAGE_S = 300
 POLL_S = 2
 MOST_REDIRECTS = 5
@@ -88,8 +88,8 @@ EXIT_CODES = (
     (2, "usage, or local input that is not valid"),
     (3, "not configured, no key to be had, HTTP 401 or 403"),
     (4, "HTTP 404: there is no such thing"),
-    (5, "no usable connection: DNS, refused, TLS, timeout, cut off before"
-        " an answer"),
+    (5, "no usable connection: DNS, refused, TLS, proxy, timeout, cut off"
+        " before an answer"),
     (6, "HTTP 429 or 503, still there after the retries"),
     (7, "a stream broke off or failed after its first delta"),
     (8, "a --wait-timeout ran out"),
@@ -101,13 +101,24 @@ EXIT_CODES = (
 ENVIRONMENT = (
     ("XEROTIER_BASE_URL", "as --base-url: https://HOST/PROJECT/v1"),
     ("XEROTIER_API_KEY", "as --api-key, and not seen in the process list"),
+    ("XEROTIER_CONTEXT", "as --context"),
     ("XEROTIER_ENDPOINT", "as --endpoint, where a command needs one"),
+    ("XEROTIER_FRONTEND_URL", "as --frontend-url"),
     ("XEROTIER_OUTPUT", "as --output"),
     ("XEROTIER_STYLE", "as --style"),
+    ("XEROTIER_CERT_PASSWORD", "the password of an encrypted --cert-key"),
     ("XEROTIER_DEBUG", "1 shows the traceback of an error"),
+    ("XEROTIER_CONFIG", "the path of the config file"),
+    ("XDG_CONFIG_HOME", "its folder is xeroctl/ below this (~/.config)"),
+    ("XDG_STATE_HOME", "the history is in xeroctl/ below this"
+                       " (~/.local/state)"),
     ("NO_COLOR", "not empty: no colour"),
     ("FORCE_COLOR", "not empty: colour, also where there is no terminal"),
-    ("SSL_CERT_FILE", "the CA bundle to trust, as OpenSSL reads it"),
+    ("HTTPS_PROXY, HTTP_PROXY", "the proxy for https and http URLs (either"
+                                " case): http://[USER:PASSWORD@]HOST:PORT"),
+    ("NO_PROXY", "what is called directly: hosts, domains, addresses, CIDR"
+                 " ranges, with :PORT if wanted, or *"),
+    ("SSL_CERT_FILE", "the CA bundle to trust, where --cacert is not given"),
 )
 
 
@@ -246,9 +257,33 @@ class HelpWanted(Exception):
 # overrides and isolates of Unicode UAX #9.
 CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 SURROGATES = re.compile("[\ud800-\udfff]")
+SMUGGLED = re.compile("[\udc80-\udcff]+")
 ISO_TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?"
-    r"\s*(Z|[+-]\d\d:?\d\d)?)?$", re.I)
+    r"\s*(Z|[+-]\d\d(?::?\d\d)?)?)?\Z", re.I)
+
+
+def is_positive(value):
+    return (isinstance(value, (int, float)) and not isinstance(value, bool)
+            and value > 0)
+
+
+def http_time(value):
+    """Read an HTTP date as epoch seconds; None if it is none."""
+    from email.utils import mktime_tz, parsedate_tz
+    parts = parsedate_tz(value) if value else None
+    try:
+        return mktime_tz(parts) if parts else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def header_seconds(value, now):
+    """Read Retry-After: seconds, or an HTTP date (RFC 9110, 10.2.3)."""
+    if re.match(r"\s*\d+(\.\d+)?\s*$", value):
+        return float(value)
+    date = http_time(value)
+    return 0 if date is None else max(0, date - now)
 
 
 def dig(value, path):
@@ -292,10 +327,9 @@ def whole(text):
     """
     if not SURROGATES.search(text):
         return text
-    raw = text.encode("utf-8", "surrogateescape" if all(
-        "\udc80" <= c <= "\udcff" for c in SURROGATES.findall(text))
-        else "replace")
-    return raw.decode("utf-8", "replace")
+    text = SMUGGLED.sub(lambda found: found.group().encode(
+        "utf-8", "surrogateescape").decode("utf-8", "replace"), text)
+    return SURROGATES.sub("\ufffd", text)
 
 
 def decoded(raw):
@@ -305,14 +339,39 @@ def decoded(raw):
     return raw.decode("utf-8-sig", "replace")
 
 
+def finite(value):
+    """The same JSON value with texts in place of infinities."""
+    if isinstance(value, float) and value - value != 0:
+        return f"\0{'-' if value < 0 else ''}1e999"
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return value
+
+
+def json_text(value, **layout):
+    """Encode JSON, UTF-8 unescaped.
+
+    A number beyond all floats, which was read as infinity, is written as
+    such a number again.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False,
+                          **layout)
+    except ValueError:
+        text = json.dumps(finite(value), ensure_ascii=False, **layout)
+        return re.sub(r'"\\u0000(-?1e999)"', r"\1", text)
+
+
 def compact_json(value):
-    """One line of JSON, UTF-8 unescaped, no space."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """One line of JSON, no space."""
+    return json_text(value, separators=(",", ":"))
 
 
 def pretty_json(value):
     """JSON for people: two spaces a level, keys in their order."""
-    return json.dumps(value, ensure_ascii=False, indent=2)
+    return json_text(value, indent=2)
 
 
 def refuse_constant(name):
@@ -334,10 +393,10 @@ def parse_json(text):
 
 
 def zone_seconds(zone):
-    """Seconds east of UTC for "+02:00", "-0530", "Z" or None."""
+    """Seconds east of UTC for "+02:00", "-0530", "+02", "Z" or None."""
     if not zone or zone in "Zz":
         return 0
-    minutes = int(zone[1:3]) * 60 + int(zone[-2:])
+    minutes = int(zone[1:3]) * 60 + int(zone[3:].lstrip(":") or 0)
     return minutes * (-60 if zone[0] == "-" else 60)
 
 
@@ -371,9 +430,11 @@ def as_text(value):
 def as_time(value):
     """2026-05-27 14:03 UTC, from any form of time."""
     seconds = seconds_of(value)
+    if seconds is None:  # which gmtime takes for now
+        return as_text(value)
     try:
         return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
-    except (TypeError, ValueError, OverflowError, OSError):
+    except (ValueError, OverflowError, OSError):
         return as_text(value)
 
 
@@ -582,9 +643,19 @@ class Screen:
 
     def dressed(self, text, style):
         """The text as this stream may show it."""
-        if self.is_terminal and not self.raw:
-            text = visible(text)
+        text = self.shown(text)
         return f"\033[{style}m{text}\033[0m" if style and self.color else text
+
+    def shown(self, text):
+        """The text as it will look here: escapes take cells, too."""
+        is_guarded = self.is_terminal and not self.raw
+        return visible(text) if is_guarded else text
+
+    def write_json(self, text):
+        """Write JSON text; on a terminal its controls are JSON escapes."""
+        if self.is_terminal and not self.raw:
+            text = CONTROLS.sub(lambda c: f"\\u{ord(c.group()):04x}", text)
+        self.write(text)
 
     def control(self, text):
         """Write text that is ours, control sequences included."""
@@ -667,12 +738,15 @@ class StatusLine:
             self.screen.control("\r")
             self.screen.write(cut_to(text, self.screen.columns() - 1), DIM)
             self.screen.control("\033[K")
+            self.screen.flush()
             self.shown = True
 
     def clear(self):
         with self.lock:
             if self.shown:
                 self.screen.control("\r\033[K")
+                self.screen.flush()
+                self.screen.column_zero = True
                 self.shown = False
 
 
@@ -719,15 +793,14 @@ class Progress:
     """
 
     def __init__(self, terminal):
-        self.terminal, self.last, self.told_at = terminal, None, None
+        self.terminal, self.told, self.told_at = terminal, None, None
 
     def show(self, text):
         if self.terminal.status_line:
             self.terminal.status_line.show(text)
-        elif text != self.last and self.is_due():
-            self.told_at = self.terminal.clock.monotonic()
+        elif text != self.told and self.is_due():
+            self.told, self.told_at = text, self.terminal.clock.monotonic()
             self.terminal.note(text)
-        self.last = text
 
     def is_due(self):
         return (self.told_at is None or self.terminal.clock.monotonic()
@@ -754,8 +827,8 @@ class Terminal:
             screen.raw = raw
             if color != "auto":
                 screen.color = color == "always"
-        if self.err.is_live and not quiet:
-            self.status_line = StatusLine(self.err)
+        self.status_line = (StatusLine(self.err) if self.err.is_live
+                            and not quiet else None)
 
     def hide(self, secret, shown):
         """Never show a secret on standard error, whoever quotes it."""
@@ -770,8 +843,16 @@ class Terminal:
             self.status_line.clear()
         if self.err.is_terminal and self.out.is_terminal:
             self.out.end_line()
+            self.out.flush()
         self.err.write(text, style)
         self.err.write("\n")
+
+    def end_echo(self):
+        """End the line on which the terminal has echoed ^C or ^D."""
+        if self.out.is_terminal and not self.out.column_zero:
+            self.out.end_line()
+        elif self.err.is_terminal:
+            self.err.write("\n")
 
     def note(self, text, style=DIM):
         """Print a remark that --quiet suppresses."""
@@ -801,6 +882,22 @@ class Terminal:
             self.say("")
         return line.strip().lower() in ("y", "yes")
 
+    def ask(self, question, default=""):
+        """Ask for a line of text; an empty answer is the default."""
+        self.say_prompt(f"{question} [{default}]: " if default
+                        else f"{question}: ")
+        line = self.read_line()
+        if not line:
+            raise XeroctlError("no answer: nothing was changed")
+        return line.strip() or default
+
+    def ask_secret(self, prompt, hint):
+        """Ask for a secret on the terminal, unseen; raise without one."""
+        if not is_terminal(self.stdin):
+            raise NotConfigured(f"there is no terminal to ask on: {hint}")
+        import getpass
+        return getpass.getpass(prompt, self.err.stream)
+
     def say_prompt(self, text):
         if self.status_line:
             self.status_line.clear()
@@ -808,6 +905,14 @@ class Terminal:
 
     def spinner(self, label):
         return Spinner(self.status_line, label)
+
+
+def say_error(error, terminal):
+    """One line for the error, then what is known about it, indented."""
+    terminal.say(one_line(f"error: {error}"), RED)
+    for label, value in error.lines():
+        if label != "hint" or not terminal.quiet:
+            terminal.say(f"  {label}: {one_line(as_text(value))}")
 
 
 # ---------------------------------------------------------------------------
@@ -821,6 +926,10 @@ URL_HELP = "pass --base-url or set XEROTIER_BASE_URL"
 def check_url(text, what):
     """Return an http(s) URL without its last slashes, or raise."""
     from urllib.parse import urlsplit
+    if not isinstance(text, str):
+        raise NotConfigured(f"{what} {text!r} is no text")
+    if re.match(r"[^/]*//[^/]*@", text):
+        raise NotConfigured(f"{what} carries credentials", KEY_HELP)
     try:
         parts = urlsplit(text)
         valid = parts.hostname and (parts.port is None or parts.port)
@@ -828,8 +937,6 @@ def check_url(text, what):
         valid = False
     if not valid or parts.scheme not in ("http", "https"):
         raise NotConfigured(f"{what} {text!r} is no http or https URL")
-    if "@" in parts.netloc:
-        raise NotConfigured(f"{what} carries credentials", KEY_HELP)
     if parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", text):
         raise NotConfigured(f"{what} {text!r} holds more than a base URL may",
                             "no ?, #, space; percent-encode the rest")
@@ -862,16 +969,44 @@ def decoded_text(read):
     return read if isinstance(read, str) else decoded(read)
 
 
+def origin_of(url):
+    """(scheme, host, port) of a URL: what a key is meant for (RFC 6454)."""
+    from urllib.parse import urlsplit
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.scheme, parts.hostname, port
+
+
+# What stands for itself in a URL (RFC 3986, 2.2 and 2.3), and the %.
+URL_CHARACTERS = "/%:@!$&'()*+,;=?~[]-._#"
+
+
+def is_same_origin(url, other):
+    try:
+        return origin_of(url) == origin_of(other)
+    except ValueError:  # a port that is none
+        return False
+
+
+def url_path(url):
+    """The path of a URL, from its first slash on."""
+    return re.sub("^https?://[^/]*", "", url)
+
+
 class Deployment:
     """Where calls go, with which key, and how its paths are built.
 
     With style xerotier the base URL is https://HOST/PROJECT/v1 and the
     endpoint slug goes before the last /v1; with style openai there is no
-    slug in a path, and the key may be None.
+    slug in a path, and the key may be None.  Management paths go to the
+    origin of the frontend URL, where there is one.
     """
 
-    def __init__(self, base_url, key, style):
+    FRONTEND = re.compile("/(management|slos|exec/learnings)(/|$)")
+
+    def __init__(self, base_url, key, style, frontend_url=None):
         self.base_url, self.key, self.style = base_url, key, style
+        self.frontend_url = frontend_url
         if style == XEROTIER and not base_url.endswith("/v1"):
             raise NotConfigured(
                 f"the base URL {base_url} does not end in /v1",
@@ -879,31 +1014,700 @@ class Deployment:
 
     def url(self, path, slug=None):
         """The URL of a path below /v1, of the project or of an endpoint."""
+        if self.frontend_url and self.FRONTEND.match(path):
+            return self.frontend_url + url_path(self.base_url) + path
         if slug is None or self.style == OPENAI:
             return self.base_url + path
         return self.base_url[:-len("/v1")] + path_of(slug) + "/v1" + path
 
 
+# == TOML: what a config file holds, and edits that leave the rest alone =====
+
+# The subset of TOML 1.0 that tells deployments apart: tables, keys of every
+# spelling, strings, numbers, booleans.  It refuses whatever tomllib refuses.
+# A rule takes (text, position) and returns (position, value), as in tomllib.
+# No message quotes a value: it may be an API key that lacks its quotes.
+# Patterns are compiled where they are used: few runs read a config file.
+
+TOML_CONTROLS = r"\0-\x08\x0a-\x1f\x7f"
+TOML_CONTROL = r"(?!\r?\n)[%s]" % TOML_CONTROLS
+TOML_SPACE = r"[ \t]*"
+TOML_DOT = r"[ \t]*\.[ \t]*"
+TOML_REMARK = r"[ \t]*(?:#[^%s]*)?" % TOML_CONTROLS
+TOML_LINE_END = r"\r?\n|\Z"
+TOML_BARE_NAME = r"[A-Za-z0-9_-]+"
+TOML_QUOTE = r"[\"']"
+TOML_OPENING = r"(?:\"\"\"|''')(?:\r?\n)?|[\"']"
+# What stands between the quotes.  Up to two quotes more may come right
+# before the closing three.
+TOML_INSIDES = {
+    "'": r"[^'%s]*" % TOML_CONTROLS,
+    '"': r'(?:[^"\\%s]|\\.)*' % TOML_CONTROLS,
+    "'''": r"(?:[^'%s]|\r?\n|'(?!''))*(?:'{0,2}(?='''))?"
+           % TOML_CONTROLS,
+    '"""': r'(?:[^"\\%s]|\r?\n|\\[\s\S]|"(?!""))*'
+           r'(?:"{0,2}(?="""))?' % TOML_CONTROLS,
+}
+TOML_PIECE = (
+    r"[^\\\r]+|\r\n|\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})"
+    r"|([ \t]*\r?\n[ \t\r\n]*)|.)")
+TOML_ESCAPES = {
+    r"\b": "\b", r"\t": "\t", r"\n": "\n", r"\f": "\f", r"\r": "\r",
+    r"\"": '"', r"\\": "\\", "\r\n": "\n"}
+TOML_SCALAR = (
+    r"true|false|0x[0-9A-Fa-f](?:_?[0-9A-Fa-f])*|0o[0-7](?:_?[0-7])*"
+    r"|0b[01](?:_?[01])*|[+-]?(?:(inf|nan)|(?:0|[1-9](?:_?[0-9])*)"
+    r"((?:\.[0-9](?:_?[0-9])*)?(?:[eE][+-]?[0-9](?:_?[0-9])*)?))")
+TOML_UNKNOWN = (
+    (r"\[", "arrays"), (r"\{", "inline tables"),
+    (r"\d{4}-\d\d-\d\d|\d\d:\d\d", "dates and times"))
+
+
+class TomlError(ValueError):
+    """A text that is no TOML, or more TOML than we read: line N: what."""
+
+
+def toml_error(text, position, what):
+    """Return the error for a position; a control character there is it."""
+    if re.compile(TOML_CONTROL).match(text, position):
+        what = f"control character U+{ord(text[position]):04X}"
+    line = text.count("\n", 0, position) + 1
+    return TomlError(f"line {line}: {what}")
+
+
+def toml_spaces(text, position):
+    return re.compile(TOML_SPACE).match(text, position).end()
+
+
+def toml_piece(text, found):
+    """What one match of TOML_PIECE in a basic string stands for."""
+    piece, code = found.group(), found.group(1) or found.group(2)
+    if code:
+        code = int(code, 16)
+        if code < 0xd800 or 0xdfff < code < 0x110000:
+            return chr(code)
+    elif found.group(3):
+        return ""
+    elif piece in TOML_ESCAPES or not piece.startswith("\\"):
+        return TOML_ESCAPES.get(piece, piece)
+    raise toml_error(text, found.start(), "no such escape; a backslash in a"
+                     " string is written twice")
+
+
+def toml_string_rule(text, position, opening=TOML_OPENING):
+    """Read a string: basic or literal, on one line or on several."""
+    found = re.compile(opening).match(text, position)
+    quotes, start = found.group().strip(), found.end()
+    end = re.compile(TOML_INSIDES[quotes]).match(text, start).end()
+    if not text.startswith(quotes, end):
+        is_control = re.compile(TOML_CONTROL).match(text, end)
+        raise toml_error(text, end if is_control else position,
+                         "a string without its closing quotes")
+    after = end + len(quotes)
+    if quotes[0] == "'":
+        return after, text[start:end].replace("\r\n", "\n")
+    pieces = re.compile(TOML_PIECE).finditer(text, start, end)
+    return after, "".join(toml_piece(text, piece) for piece in pieces)
+
+
+def toml_scalar_rule(text, position):
+    """Read a boolean, an integer or a float."""
+    for pattern, name in TOML_UNKNOWN:
+        if re.compile(pattern).match(text, position):
+            raise toml_error(text, position, f"{name} are not supported here")
+    found = re.compile(TOML_SCALAR).match(text, position)
+    if not found:
+        raise toml_error(text, position, "no value; text needs quotes")
+    word = found.group()
+    if word in ("true", "false"):
+        return found.end(), word == "true"
+    if any(found.groups()):
+        return found.end(), float(word)
+    try:
+        return found.end(), int(word, 0)
+    except ValueError:  # more digits than Python takes (CVE-2020-10735)
+        raise toml_error(text, position, "a number with too many digits")
+
+
+def toml_value_rule(text, position):
+    if re.compile(TOML_QUOTE).match(text, position):
+        return toml_string_rule(text, position)
+    return toml_scalar_rule(text, position)
+
+
+def toml_name_rule(text, position):
+    """Read one name of a key: bare or quoted, on one line."""
+    if re.compile(TOML_QUOTE).match(text, position):
+        return toml_string_rule(text, position, TOML_QUOTE)
+    found = re.compile(TOML_BARE_NAME).match(text, position)
+    if not found:
+        raise toml_error(text, position, "a key was expected")
+    return found.end(), found.group()
+
+
+def toml_names_rule(text, position):
+    """Read a key, dotted or not, as a tuple of names."""
+    names, dot = [], re.compile(TOML_SPACE).match(text, position)
+    while dot:
+        position, name = toml_name_rule(text, dot.end())
+        names.append(name)
+        dot = re.compile(TOML_DOT).match(text, position)
+    return position, tuple(names)
+
+
+class TomlStatement:
+    """One statement of a document.
+
+    kind is "key", "table", "comment" or "blank"; key and place are the
+    (start, end) of a key or of the name of a table, and of a value.  The
+    walker adds start and end, those of the whole line or lines; header, the
+    names of the table it stands in; and path, its names from the root.
+    """
+
+    def __init__(self, kind, names=(), key=None, place=None, value=None):
+        self.kind, self.names = kind, names
+        self.key, self.place, self.value = key, place, value
+
+    def put(self, header, start, end):
+        self.header = () if self.kind == "table" else header
+        self.path = self.header + self.names
+        self.start, self.end = start, end
+
+    def is_inside(self, table):
+        """Is it the header of a table or of one below, or a key in those?"""
+        size = len(table) + (self.kind == "key")
+        return self.names != () and len(self.path) >= size and (
+            self.path[:len(table)] == table)
+
+    def is_dotted_into(self, table):
+        """Is it a key, in a section above a table, that leads into it?"""
+        return self.kind == "key" and len(self.header) < len(table) and (
+            self.is_inside(table))
+
+
+def toml_pair_rule(text, start):
+    end, names = toml_names_rule(text, start)
+    position = toml_spaces(text, end)
+    if not text.startswith("=", position):
+        raise toml_error(text, position, "a key without = after it")
+    begin = toml_spaces(text, position + 1)
+    position, value = toml_value_rule(text, begin)
+    return position, TomlStatement(
+        "key", names, (start, end), (begin, position), value)
+
+
+def toml_header_rule(text, position):
+    if text.startswith("[[", position):
+        raise toml_error(text, position,
+                         "arrays of tables are not supported here")
+    start = toml_spaces(text, position + 1)
+    end, names = toml_names_rule(text, start)
+    position = toml_spaces(text, end)
+    if not text.startswith("]", position):
+        raise toml_error(text, position, "a table without its closing ]")
+    return position + 1, TomlStatement("table", names, (start, end))
+
+
+def toml_statement_rule(text, position):
+    first = text[position:position + 1]
+    if first == "[":
+        return toml_header_rule(text, position)
+    if first in ("", "\r", "\n", "#"):
+        kind = "comment" if first == "#" else "blank"
+        return position, TomlStatement(kind)
+    return toml_pair_rule(text, position)
+
+
+def toml_line_end_rule(text, position):
+    """Skip a comment and the line end; raise if anything else is there."""
+    position = re.compile(TOML_REMARK).match(text, position).end()
+    found = re.compile(TOML_LINE_END).match(text, position)
+    if not found:
+        raise toml_error(text, position, "more text where a line should end")
+    return found.end(), None
+
+
+def toml_statements(text):
+    """Yield the statements of a document: together they are all of it."""
+    end, header = 0, ()
+    while end < len(text):
+        start = end
+        position, found = toml_statement_rule(text, toml_spaces(text, start))
+        end, _ = toml_line_end_rule(text, position)
+        found.put(header, start, end)
+        if found.kind == "table":
+            header = found.path
+        yield found
+
+
+def toml_branch(tree, path):
+    """Return the table at a path, made if missing; None if a value is."""
+    for name in path:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            return None
+    return tree
+
+
+def parse_toml(text):
+    """Read a document of our subset, or raise TomlError.
+
+    A header may not name a table that a header or the dotted keys of another
+    section have defined, nor may dotted keys (TOML 1.0, Table).
+    """
+    tree, closed, opened = {}, set(), set()
+    for found in toml_statements(text):
+        if not found.names:
+            continue
+        inner = len(found.path) - (found.kind == "key")
+        via = {found.path[:size + 1] for size in range(
+            len(found.header), inner)}
+        if found.kind == "table":
+            closed, opened, via = closed | opened, set(), {found.path}
+        branch = toml_branch(tree, found.path[:inner])
+        if via & closed or branch is None or (
+                inner < len(found.path) and found.path[-1] in branch):
+            raise toml_error(text, found.key[0], "defined twice: "
+                             + repr(".".join(found.path)))
+        opened |= via
+        if found.kind == "key":
+            branch[found.path[-1]] = found.value
+    return tree
+
+
+def read_toml(text):
+    """Read a document with tomllib (Python 3.11), else as parse_toml does.
+
+    Raise TomlError for what is no TOML; a byte order mark is none.
+    """
+    try:
+        import tomllib
+    except ImportError:
+        return parse_toml(text)
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as problem:
+        found = re.match(
+            r"(.*) \(at (?:line (\d+)|end of)", str(problem), re.S)
+    if not found:  # beyond what Python takes: ours knows the line
+        return parse_toml(text)
+    line = found.group(2) or text.rstrip().count("\n") + 1
+    raise TomlError(f"line {line}: {found.group(1)}")
+
+
+def toml_string(value):
+    """Render a basic string; raise ValueError for half a surrogate pair."""
+    value.encode("utf-8")
+    # JSON escapes the same way, but leaves DEL.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def toml_value(value):
+    """Render a str, bool, int or float."""
+    if isinstance(value, str):
+        return toml_string(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value)
+
+
+def toml_key(name):
+    """Render one name of a key: bare if it can be, else quoted."""
+    is_bare = re.compile(TOML_BARE_NAME).fullmatch(name)
+    return name if is_bare else toml_string(name)
+
+
+def toml_names(names):
+    return ".".join(map(toml_key, names))
+
+
+def toml_line_end(text):
+    """The line end that a document uses: that of its first line."""
+    return "\r\n" if re.match(r"[^\n]*\r\n", text) else "\n"
+
+
+def whole_lines(text):
+    """Return the text with an end to its last line."""
+    if not text or text.endswith("\n"):
+        return text
+    return text + toml_line_end(text)
+
+
+def first_of_lead(found, index):
+    """The index of the first comment directly above a statement."""
+    while index and found[index - 1].kind == "comment":
+        index -= 1
+    return index
+
+
+def end_of_tail(found, index):
+    """The index behind a statement and the comments directly below it.
+
+    Comments that lead to the next statement are that one's.
+    """
+    end = index + 1
+    while end < len(found) and found[end].kind == "comment":
+        end += 1
+    return index + 1 if end < len(found) and found[end].names else end
+
+
+def last_of_table(found, table):
+    """The index of the last statement of a table itself, or None.
+
+    A table that dotted keys of a section above it define ends with them.
+    """
+    own = last = None
+    for index, one in enumerate(found):
+        if one.kind == "table" and one.path == table or (
+                one.kind == "key" and one.header == table):
+            own = index
+        elif one.is_dotted_into(table):
+            last = index
+    return last if own is None else own
+
+
+def add_toml_root_key(text, found, pair):
+    """Put the first key of the root above the first table and its lead."""
+    end = toml_line_end(text)
+    for index, one in enumerate(found):
+        if one.kind == "table":
+            at = found[first_of_lead(found, index)].start
+            return text[:at] + pair + end * 2 + text[at:]
+    return whole_lines(text) + pair + end
+
+
+def add_toml_table(text, found, table, pair):
+    """Append a table of one key, with one blank line before it."""
+    end, text = toml_line_end(text), whole_lines(text)
+    gap = end if found and found[-1].kind != "blank" else ""
+    return f"{text}{gap}[{toml_names(table)}]{end}{pair}{end}"
+
+
+def add_toml_key(text, found, table, key, value):
+    """Add a key at the end of its table's own lines."""
+    pair = f"{toml_key(key)} = {toml_value(value)}"
+    index = last_of_table(found, table)
+    if index is None and not table:
+        return add_toml_root_key(text, found, pair)
+    if index is None:
+        return add_toml_table(text, found, table, pair)
+    last = found[index]
+    if last.is_dotted_into(table):
+        pair = f"{toml_names(table[len(last.header):])}.{pair}"
+    at = found[end_of_tail(found, index) - 1].end
+    indent = re.compile(TOML_SPACE).match(text, last.start).group()
+    above = whole_lines(text[:at])
+    return f"{above}{indent}{pair}{toml_line_end(text)}{text[at:]}"
+
+
+def edit_toml(text, table, key, value):
+    """Set a key of a table, () being the root; None removes its line.
+
+    Nothing else changes: a comment behind the value, order, blank lines and
+    line ends stay.  A missing key goes to the end of its table, a missing
+    table to the end of the document.  A table that only dotted keys made
+    goes with the last of them.  Raise TomlError if the document is not one
+    that parse_toml reads, or if key names a table or table a key.
+    """
+    parse_toml(text)
+    found, path = list(toml_statements(text)), (*table, key)
+    old = [one for one in found if one.kind == "key" and one.path == path]
+    if value is None:
+        start, end = (old[0].start, old[0].end) if old else (0, 0)
+        return text[:start] + text[end:]
+    if not old:
+        edited = add_toml_key(text, found, path[:-1], key, value)
+    elif toml_value(old[0].value) == toml_value(value):
+        return text
+    else:
+        start, end = old[0].place
+        edited = text[:start] + toml_value(value) + text[end:]
+    parse_toml(edited)
+    return edited
+
+
+def toml_table_lines(found, table):
+    """The indexes of a table's statements, and of the comments they own."""
+    lines, first = set(), 0
+    for index, one in enumerate(found):
+        if not one.is_inside(table):
+            continue
+        if one.kind == "table":
+            first = first_of_lead(found, index)
+        if one.is_dotted_into(table):
+            lines.add(index)
+        else:
+            lines.update(range(first, end_of_tail(found, index)))
+    return lines
+
+
+def drop_toml_table(text, table):
+    """Remove a table: header, keys, sub-tables, and the comments they own.
+
+    Those are the comments directly above a header, between the keys, and
+    directly below the last.  One blank line stays where a table was.  Raise
+    TomlError if the document is not one that parse_toml reads.
+    """
+    parse_toml(text)
+    found = list(toml_statements(text))
+    lines = toml_table_lines(found, tuple(table))
+    for order in (range(len(found)), reversed(range(len(found)))):
+        is_near = False
+        for index in order:
+            is_near = index in lines or is_near and (
+                found[index].kind == "blank")
+            lines.update([index] if is_near else [])
+    kept, gap = [], ""
+    for index, one in enumerate(found):
+        if index not in lines:
+            kept.append((gap if kept else "") + text[one.start:one.end])
+            gap = ""
+        elif one.kind in ("table", "blank"):
+            gap = toml_line_end(text)
+    return "".join(kept)
+
+
+# == the config file =========================================================
+
+CURRENT, DEPLOYMENT = "current", "deployment"
+KEY_SOURCES = ("api_key", "api_key_env", "api_key_file", "api_key_command",
+               "api_key_keychain")
+DEPLOYMENT_KEYS = ("base_url",) + KEY_SOURCES + (
+    "style", "endpoint", "output", "frontend_url", "timeout", "cacert")
+CONFIG_HELP = "xeroctl config init makes one, xeroctl status checks it"
+
+
+def home_path(environ, variable, *default):
+    """The folder of an XDG variable, else below HOME; None without either."""
+    home = environ.get(variable)
+    if home and os.path.isabs(home):
+        return os.path.join(home, "xeroctl")
+    if environ.get("HOME"):
+        return os.path.join(environ["HOME"], *default, "xeroctl")
+    return None
+
+
+def write_privately(path, data):
+    """Replace a file whole: old or new, never torn, for its owner only.
+
+    Written beside it with mode 0600, synced and renamed; a link is kept and
+    what it points to is replaced.
+    """
+    path = os.path.realpath(path)
+    beside = f"{path}.{os.getpid()}.tmp"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        with os.fdopen(os.open(beside, flags, 0o600), "wb") as target:
+            target.write(data)
+            target.flush()
+            os.fsync(target.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        if os.path.exists(beside):
+            os.unlink(beside)
+        raise
+
+
+class ConfigFile:
+    """The deployments on file, and which of them is current.
+
+    The text is kept as it is; edits change only what they are about.
+    """
+
+    def __init__(self, environ, terminal):
+        self.terminal = terminal
+        self.path = environ.get("XEROTIER_CONFIG")
+        folder = home_path(environ, "XDG_CONFIG_HOME", ".config")
+        if not self.path and folder:
+            self.path = os.path.join(folder, "config.toml")
+        self.read = None
+
+    def text(self):
+        """The file's text; empty where there is none."""
+        if self.read is None:
+            exists = self.path and os.path.lexists(self.path)
+            raw = read_file(self.path, NotConfigured) if exists else b""
+            try:
+                self.read = raw.decode("utf-8")
+            except UnicodeDecodeError:
+                raise NotConfigured(f"{self.path} is not UTF-8")
+            self.check_mode()
+        return self.read
+
+    def check_mode(self):
+        """Warn of a key that others can read."""
+        if "api_key" in self.read and os.name == "posix":
+            if os.stat(self.path).st_mode & 0o077 and re.search(
+                    r"^\s*\"?api_key\"?\s*=", self.read, re.M):
+                self.terminal.warn(f"{self.path} holds a key and can be read"
+                                   f" by others: chmod 600 {self.path}")
+
+    def data(self):
+        """The decoded file; raise NotConfigured if it is broken."""
+        try:
+            data = read_toml(self.text())
+        except TomlError as problem:
+            raise NotConfigured(f"{self.path}: {problem}",
+                                "mend that line; xeroctl config path")
+        tables = data.get(DEPLOYMENT, {})
+        if not isinstance(tables, dict) or not all(
+                isinstance(table, dict) for table in tables.values()):
+            raise NotConfigured(f"{self.path}: a deployment is a table:"
+                                " [deployment.NAME]")
+        return data
+
+    def deployments(self):
+        """{name: {key: value}}, in the order of the file."""
+        return self.data().get(DEPLOYMENT, {})
+
+    def current(self):
+        name = self.data().get(CURRENT)
+        return name if isinstance(name, str) and name else None
+
+    def deployment(self, name):
+        """The table of a deployment; raise NotConfigured if it is unknown."""
+        known = self.deployments()
+        if name not in known:
+            raise NotConfigured(
+                f"there is no deployment {name!r} in {self.path}",
+                did_you_mean(name, known) or (
+                    "there is " + ", ".join(known) if known else CONFIG_HELP))
+        return known[name]
+
+    def set(self, name, key, value):
+        """Set or, with None, remove one key of a deployment."""
+        self.read = edit_toml(self.text(), (DEPLOYMENT, name), key, value)
+
+    def set_current(self, name):
+        self.read = edit_toml(self.text(), (), CURRENT, name)
+
+    def drop(self, name):
+        """Remove a deployment, and that it is current if it is."""
+        if self.current() == name:
+            self.set_current(None)
+        self.read = drop_toml_table(self.text(), (DEPLOYMENT, name))
+
+    def save(self):
+        """Write the file; whatever fails, the old one is still there."""
+        if not self.path:
+            raise NotConfigured("there is no home directory to write to",
+                                "set XEROTIER_CONFIG to a path")
+        try:
+            os.makedirs(os.path.dirname(self.path) or ".", 0o700, True)
+            write_privately(self.path, self.read.encode("utf-8"))
+        except OSError as problem:
+            raise NotConfigured(
+                f"cannot write {self.path}: {problem.strerror}",
+                "XEROTIER_CONFIG names another path")
+
+
+def key_source(table):
+    """The one key source that a deployment has; None if it has none."""
+    found = [source for source in KEY_SOURCES if source in table]
+    if len(found) > 1:
+        raise NotConfigured("the deployment has two key sources: "
+                            + " and ".join(found), "keep one of them")
+    return found[0] if found else None
+
+
+def command_output(command, what):
+    """Run a command that prints a secret; return what it prints."""
+    import subprocess
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, timeout=TIMEOUT_S)
+    except (OSError, subprocess.SubprocessError) as problem:
+        raise NotConfigured(f"{what}: cannot run {command[0]}: "
+                            f"{getattr(problem, 'strerror', None) or 'late'}")
+    if done.returncode:
+        raise NotConfigured(f"{what}: {command[0]} ended with exit code"
+                            f" {done.returncode}")
+    return decoded(done.stdout)
+
+
+def keychain_command(name):
+    """The command that reads a keychain: macOS's, else libsecret's."""
+    if sys.platform == "darwin":
+        return ["security", "find-generic-password", "-s", name, "-w"]
+    return ["secret-tool", "lookup", "service", name]
+
+
+def stored_key(table, environ, folder):
+    """The key of a deployment, from wherever its source says; None without.
+
+    api_key_file is relative to the config file's folder.
+    """
+    import shlex
+    source = key_source(table)
+    value = table.get(source)
+    if source is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise NotConfigured(f"{source} has to be a text")
+    if source == "api_key_env":
+        if not environ.get(value):
+            raise NotConfigured(f"api_key_env: the variable {value} is not"
+                                " set")
+        return environ[value]
+    if source == "api_key_file":
+        home = environ.get("HOME", "~")
+        path = re.sub("^~(?=/)", lambda _: home, value)
+        return decoded(read_file(os.path.join(folder, path), NotConfigured))
+    if source == "api_key_command":
+        return command_output(shlex.split(value), source)
+    if source == "api_key_keychain":
+        return command_output(keychain_command(value), source)
+    return value
+
+
 class Settings:
-    """What a run was told: flag, then environment, then the default."""
+    """What a run was told: flag, then environment, then deployment.
+
+    The config file is read when a setting is first looked for in it.
+    """
+
+    VARIABLES = ("base_url", "api_key", "context", "endpoint",
+                 "frontend_url", "output", "style")
 
     def __init__(self, args, environ, terminal):
         self.args, self.environ, self.terminal = args, environ, terminal
+        self.config = ConfigFile(environ, terminal)
+        self.table = None
+
+    def given(self, name):
+        """What flag or environment say; an empty variable is unset."""
+        value = getattr(self.args, name, None)
+        if value is None and name in self.VARIABLES:
+            value = self.environ.get("XEROTIER_" + name.upper()) or None
+        return value
 
     def get(self, name, default=None):
-        """Look a setting up; an empty variable counts as unset."""
-        given = getattr(self.args, name, None)
-        if given is not None:
-            return given
-        return self.environ.get("XEROTIER_" + name.upper()) or default
+        """Look a setting up in the order of precedence."""
+        value = self.given(name)
+        if value is None:
+            value = self.deployment_table().get(name)
+        return default if value is None else value
+
+    def context(self):
+        """The name of the deployment of this run; None if there is none."""
+        return self.given("context") or self.config.current()
+
+    def deployment_table(self):
+        """The table of the deployment of this run; empty if there is none."""
+        if self.table is None:
+            name = self.context()
+            self.table = {} if name is None else self.config.deployment(name)
+        return self.table
 
     def choice(self, name, choices, default):
         """A setting that takes one of a few words."""
         value = self.get(name, default)
         if value not in choices:
+            where = ("XEROTIER_" + name.upper() if self.given(name)
+                     else f"{name} in {self.config.path}")
             raise UsageError(
-                f"XEROTIER_{name.upper()}: {value!r} is none of "
-                + ", ".join(choices), did_you_mean(value, choices))
+                f"{where}: {value!r} is none of " + ", ".join(choices),
+                did_you_mean(str(value), choices))
         return value
 
     def output(self):
@@ -912,26 +1716,58 @@ class Settings:
     def style(self):
         return self.choice("style", STYLES, XEROTIER)
 
-    def key(self):
-        """The API key: as it is, @FILE, or - for standard input."""
-        text = self.get("api_key")
-        if text is None:
-            return None
+    def timeout(self):
+        """Seconds as given by flag or deployment; None leaves the default."""
+        value = self.get("timeout")
+        if value is not None and not is_positive(value):
+            raise NotConfigured(f"timeout in {self.config.path} is no number"
+                                " of seconds")
+        return value
+
+    def key(self, base_url):
+        """The API key for a base URL; None if there is none.
+
+        A key on file goes to its own deployment's origin only.
+        """
+        if self.args.api_key is not None:
+            return self.typed_key(self.args.api_key)
+        text = self.given("api_key")
+        return (self.key_on_file(base_url) if text is None
+                else check_key(text))
+
+    def typed_key(self, text):
+        """The key that --api-key means: itself, @FILE, or - for stdin."""
         if text == "-":
             text = decoded_text(self.terminal.read_stdin())
         elif text.startswith("@"):
             text = decoded(read_file(text[1:], NotConfigured))
         return check_key(text)
 
+    def key_on_file(self, base_url):
+        table = self.deployment_table()
+        home = table.get("base_url")
+        if key_source(table) and not (
+                isinstance(home, str) and is_same_origin(home, base_url)):
+            raise NotConfigured(
+                f"the key of deployment {self.context()} is meant for {home},"
+                f" not for {base_url}", KEY_HELP)
+        key = stored_key(table, self.environ,
+                         os.path.dirname(self.config.path or ""))
+        return None if key is None else check_key(key)
+
     def deployment(self):
         """The deployment of this run; raise NotConfigured without one."""
         url = self.get("base_url")
         if not url:
-            raise NotConfigured("no base URL", URL_HELP)
-        url, style, key = check_url(url, "base URL"), self.style(), self.key()
+            raise NotConfigured("no base URL: nothing is configured",
+                                URL_HELP + "; " + CONFIG_HELP)
+        url, style = check_url(url, "base URL"), self.style()
+        key = self.key(url)
         if key is None and style == XEROTIER:
             raise NotConfigured("no API key", KEY_HELP)
-        return Deployment(url, key, style)
+        frontend = self.get("frontend_url")
+        return Deployment(url, key, style, frontend and check_url(
+            frontend, "frontend URL"))
 
 
 # ---------------------------------------------------------------------------
@@ -1037,6 +1873,21 @@ class Reader(io.RawIOBase):
         return self.sock.recv_into(buffer)
 
 
+class HeadReader(io.BufferedReader):
+    """Reads lines that have an end: http.client takes a head that was cut
+    for a whole one."""
+
+    has_begun = False
+
+    def readline(self, limit=-1):
+        line = super().readline(limit)
+        if line[-1:] != b"\n" and len(line) != limit and (
+                line or self.has_begun):
+            raise ConnectionResetError(0, "the answer broke off")
+        self.has_begun = True
+        return line
+
+
 class Wire:
     """A connected socket in the form that http.client takes.
 
@@ -1053,7 +1904,7 @@ class Wire:
         self.sock.sendall(data)
 
     def makefile(self, *_):
-        return io.BufferedReader(Reader(self.sock, self.limits), BLOCK)
+        return HeadReader(Reader(self.sock, self.limits), BLOCK)
 
     def close(self):
         pass
@@ -1070,7 +1921,8 @@ def look_up(host, port):
     except (OSError, UnicodeError) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise ConnectionFailed("DNS", f"cannot look up {host}: {reason}",
-                               "check the host in the base URL")
+                               "check the host in --base-url"
+                               " (XEROTIER_BASE_URL)")
 
 
 def connect(address, timeout):
@@ -1101,23 +1953,62 @@ def open_socket(host, port, limits):
             if is_last:
                 raise ConnectionFailed(
                     "connect", f"{host}:{port}: {reason}",
-                    "is the server up, and the base URL right?")
+                    "is the server up, and --base-url (XEROTIER_BASE_URL)"
+                    " right?")
 
 
-def start_tls(sock, host):
-    """Wrap a connected socket in TLS, certificate and name checked."""
-    try:
-        import ssl
-    except ImportError:
-        raise ConnectionFailed("TLS", "this Python has no ssl module",
-                               lasting=True)
-    try:
-        return ssl.create_default_context().wrap_socket(
-            sock, server_hostname=host)
-    except OSError as problem:
-        lasting = isinstance(problem, ssl.SSLError)
-        reason = getattr(problem, "verify_message", None) or problem
-        raise ConnectionFailed("TLS", f"{host}: {reason}", lasting=lasting)
+CA_HELP = "--cacert FILE trusts a private CA; --insecure checks nothing"
+CLOCK_HELP = "is this machine's clock right?"
+
+# What OpenSSL's verify codes mean (x509_vfy.h), and what helps.
+TLS_CAUSES = {
+    9: ("the certificate is not valid yet", CLOCK_HELP),
+    10: ("the certificate has expired", CLOCK_HELP),
+    18: ("the certificate is self-signed", CA_HELP),
+    19: ("the certificate's issuer, a self-signed CA, is not trusted",
+         CA_HELP),
+    20: ("the certificate's issuer is not known", CA_HELP),
+    21: ("the certificate's issuer is not known", CA_HELP),
+    62: ("the certificate is for another host name",
+         "does the base URL name the host as its certificate does?"),
+    64: ("the certificate is for another address",
+         "does the base URL name the host as its certificate does?"),
+}
+
+
+def is_dropped(problem):
+    """Whether a handshake was cut or timed out, rather than refused."""
+    import ssl
+    import socket
+    return (isinstance(problem, (socket.timeout, ConnectionError,
+                                 ssl.SSLEOFError))
+            or not isinstance(problem, (ssl.SSLError, ValueError)))
+
+
+def tls_error(problem, host):
+    """Return the ConnectionFailed for a handshake that failed."""
+    import ssl
+    import socket
+    code = getattr(problem, "verify_code", None)
+    if code in TLS_CAUSES:
+        reason, hint = TLS_CAUSES[code]
+    elif "WRONG_VERSION_NUMBER" in str(problem).upper():
+        reason = "the server does not speak TLS"
+        hint = "is it http:// in --base-url?"
+    elif code is not None:
+        reason, hint = problem.verify_message, CA_HELP
+    elif (isinstance(problem, ssl.CertificateError)
+          or "CERTIFICATE_VERIFY_FAILED" in str(problem)):
+        # Python 3.6 does not tell which.
+        reason, hint = ("the certificate is self-signed, expired, for another"
+                        " host name, or of an unknown issuer", CA_HELP)
+    elif isinstance(problem, socket.timeout):
+        reason, hint = "no handshake in time", "--timeout SECONDS waits longer"
+    else:
+        reason = getattr(problem, "reason", None) or problem
+        hint = "does the server want a client certificate? --cert FILE"
+    return ConnectionFailed("TLS", f"{host}: {reason}", hint,
+                            lasting=not is_dropped(problem))
 
 
 def network_error(problem, where, limits, sent):
@@ -1132,45 +2023,40 @@ def network_error(problem, where, limits, sent):
         reason = "the server closed the connection without an answer"
     elif isinstance(problem, http.client.IncompleteRead):
         reason = "the answer broke off"
+    elif type(problem).__module__ == "ssl":
+        error = tls_error(problem, where)
+        error.sent = sent
+        return error
     elif isinstance(problem, http.client.HTTPException):
         reason = f"not an HTTP answer: {visible(str(problem))[:100]}"
     else:
         reason = getattr(problem, "strerror", None) or str(problem)
-    return ConnectionFailed("HTTP", f"{where}: {reason}", sent=sent)
-
-
-def origin_of(url):
-    """(scheme, host, port) of a URL: what a key is meant for (RFC 6454)."""
-    from urllib.parse import urlsplit
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return parts.scheme, parts.hostname, port
-
-
-def is_same_origin(url, other):
-    try:
-        return origin_of(url) == origin_of(other)
-    except ValueError:  # a port that is none
-        return False
+    return ConnectionFailed("HTTP", f"{where}: {reason}", "--retries N asks"
+                            " again where that is safe; -v shows each try",
+                            sent=sent)
 
 
 def is_loopback(host):
-    return host in ("localhost", "::1") or host.startswith("127.")
+    return bool(re.match(r"(localhost|::1|127(\.\d+){3})\Z", host))
 
 
-def ask(client, wire, request):
+def ask(client, wire, request, relay=None):
     """Send a request over a connected client; return the answer's head.
+
+    A relay is the proxy that plain http is sent through, with a whole URL.
 
     A server may answer (413) and close while the body is still on its way:
     when sending fails, what it said is read all the same.
     """
     import http.client
-    target = re.sub(r"^https?://[^/]*", "", request.url) or "/"
-    lost = None
+    target = re.sub(r"^https?://[^/?]*", "", request.url) or "/"
+    headers, lost = dict(request.headers, Connection="close"), None
+    if relay:
+        target = request.url
+        headers.update(relay.headers())
     try:
         try:
-            client.request(request.method, target, request.data(),
-                           dict(request.headers, Connection="close"))
+            client.request(request.method, target, request.data(), headers)
         except (BrokenPipeError, ConnectionResetError) as problem:
             lost = problem
         return client.getresponse()
@@ -1298,29 +2184,6 @@ def error_message(body):
     return None
 
 
-def is_positive(value):
-    return (isinstance(value, (int, float)) and not isinstance(value, bool)
-            and value > 0)
-
-
-def http_time(value):
-    """Read an HTTP date as epoch seconds; None if it is none."""
-    from email.utils import mktime_tz, parsedate_tz
-    parts = parsedate_tz(value) if value else None
-    try:
-        return mktime_tz(parts) if parts else None
-    except (ValueError, OverflowError):
-        return None
-
-
-def header_seconds(value, now):
-    """Read Retry-After: seconds, or an HTTP date (RFC 9110, 10.2.3)."""
-    if re.match(r"\s*\d+(\.\d+)?\s*$", value):
-        return float(value)
-    date = http_time(value)
-    return 0 if date is None else max(0, date - now)
-
-
 def retry_after(answer, about):
     """Seconds that an answer asks to wait: the greater of header and body."""
     said = dig(about, "retry_after")
@@ -1354,6 +2217,8 @@ class Answer:
         self.response, self.wire, self.url = response, wire, url
         self.status, self.headers = response.status, response.headers
         self.request_id = self.headers.get("X-Request-ID")
+        self.media = self.headers.get_content_type()
+        self.kept = None
 
     def __enter__(self):
         return self
@@ -1364,8 +2229,12 @@ class Answer:
     def blocks(self):
         """Yield the body as it arrives; raise if it is cut short."""
         import http.client
+        if self.kept is not None:
+            yield self.kept
+            return
+        is_chunked = self.response.chunked and self.response.length != 0
         try:
-            yield from (chunked_blocks if self.response.chunked
+            yield from (chunked_blocks if is_chunked
                         else plain_blocks)(self.response)
         except (OSError, http.client.HTTPException) as problem:
             raise network_error(problem, self.url, self.wire.limits, True)
@@ -1381,6 +2250,16 @@ class Answer:
             blocks.append(block)
         return b"".join(blocks)
 
+    def settled(self):
+        """Itself, its body read if it is JSON; any other stays open.
+
+        Read here, a lost body is asked for again like any lost answer.
+        """
+        if self.media.endswith("json"):
+            with self:
+                self.kept = self.read()
+        return self
+
     def json(self):
         """Return the decoded body; an empty one is an empty object."""
         raw = self.read()
@@ -1392,29 +2271,255 @@ class Answer:
         except ValueError as problem:
             raise not_json(self, text, problem)
 
-    def error(self):
-        """Return the ApiError that this answer stands for."""
+    def error_text(self):
+        """The body of an answer that is an error, as far as it came."""
         try:
-            text = decoded(self.read())
+            return decoded(self.read())
         except XeroctlError:
-            text = ""  # the status has come, and says enough
-        return api_error(self, text)
+            return ""  # the status has come, and says enough
 
 
-def exchange(request, limits, connect_limits):
+class Proxy:
+    """An HTTP proxy: its address, our credentials there, who named it.
+
+    Its URL is http://[USER:PASSWORD@]HOST:PORT, or HOST:PORT.
+    """
+
+    def __init__(self, url, source):
+        from urllib.parse import unquote, urlsplit
+        parts = urlsplit(url if "://" in url else "http://" + url)
+        self.source = source
+        try:
+            self.host, self.port = parts.hostname, parts.port or 80
+        except ValueError:
+            self.host = None
+        if parts.scheme != "http" or not self.host:
+            raise NotConfigured(
+                f"{source}: a {parts.scheme}:// proxy is not supported"
+                if self.host else f"{source}: no proxy URL",
+                "http://[USER:PASSWORD@]HOST:PORT")
+        self.password = unquote(parts.password or "")
+        self.credentials = (f"{unquote(parts.username)}:{self.password}"
+                            if parts.username else None)
+
+    def __str__(self):
+        return f"{self.host}:{self.port} (from {self.source})"
+
+    def headers(self):
+        """What authorises us at the proxy (RFC 7617)."""
+        if self.credentials is None:
+            return {}
+        import base64
+        code = base64.b64encode(whole(self.credentials).encode("utf-8"))
+        return {"Proxy-Authorization": "Basic " + code.decode("ascii")}
+
+    def failed(self, reason, hint=None, lasting=False):
+        """The error for whatever goes wrong at the proxy."""
+        return ConnectionFailed(
+            "proxy", f"{self}: {reason}",
+            hint or "--proxy, HTTPS_PROXY and NO_PROXY decide on the proxy",
+            lasting=lasting)
+
+    def refused(self, status, reason):
+        """The error for an answer that is no tunnel."""
+        if status == 407:
+            return self.failed(
+                "it asks for a user and a password (HTTP 407)",
+                "give them in its URL: http://USER:PASSWORD@HOST:PORT", True)
+        return self.failed(f"HTTP {status} {reason}".rstrip(),
+                           lasting=status < 500)
+
+
+def is_in_network(host, network):
+    """Whether a host is an address within a range or equal to an address."""
+    if not re.match(r"[0-9a-f.:]+(/\d+)?$", network):
+        return False
+    import ipaddress
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(network,
+                                                                  False)
+    except ValueError:
+        return False
+
+
+def bypasses_proxy(host, port, no_proxy):
+    """Whether NO_PROXY names a host.
+
+    Entries are *, a domain (with all below it), an address or a CIDR range,
+    each but the last with a :PORT if wanted.
+    """
+    for entry in re.split(r"[\s,]+", no_proxy.strip().lower()):
+        name, _, entry_port = entry.rpartition(":")
+        if not entry_port.isdigit() or name.count(":") and name[-1] != "]":
+            name, entry_port = entry, ""
+        if entry_port and int(entry_port) != port:
+            continue
+        name = name.strip("[]").lstrip(".")
+        if name == "*" or name and (
+                host == name or host.endswith("." + name)
+                or is_in_network(host, name)):
+            return True
+    return False
+
+
+def start_tls(sock, host, context):
+    """Wrap a connected socket in TLS; certificate and name are checked."""
+    try:
+        return context.wrap_socket(sock, server_hostname=host)
+    except (OSError, ValueError) as problem:
+        # A mismatch of names is a ValueError in Python 3.6.
+        raise tls_error(problem, host)
+
+
+def load(action, what, path, *args, **options):
+    """Let ssl load a local file; say which one it cannot."""
+    try:
+        return action(*args, **options)
+    except (OSError, ValueError) as problem:
+        reason = getattr(problem, "strerror", None) or problem
+        if "PASSWORD" in str(problem).upper() or "DECRYPT" in str(
+                problem).upper():
+            reason = "wrong password of its key (XEROTIER_CERT_PASSWORD)"
+        raise UsageError(f"cannot use the {what} {path}: {reason}")
+
+
+def open_proxy(proxy, limits):
+    """Connect to a proxy; whatever fails is the proxy's failure."""
+    try:
+        return open_socket(proxy.host, proxy.port, limits)
+    except ConnectionFailed as error:
+        raise proxy.failed(str(error), lasting=error.lasting)
+
+
+def open_tunnel(sock, proxy, host, port, limits):
+    """Ask a proxy for a tunnel (RFC 9110, 9.3.6)."""
+    import http.client
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    lines += [f"{name}: {value}" for name, value in proxy.headers().items()]
+    wire = Wire(sock, limits)
+    try:
+        wire.sendall("\r\n".join(lines + ["", ""]).encode("utf-8"))
+        response = http.client.HTTPResponse(wire, method="CONNECT")
+        response.begin()
+    except (OSError, http.client.HTTPException) as problem:
+        error = network_error(problem, host, limits, False)
+        raise proxy.failed(f"no tunnel to {target}: {error}")
+    if not 200 <= response.status < 300:
+        raise proxy.refused(response.status, response.reason)
+
+
+class Network:
+    """How a socket is opened, as flags, variables and deployment say."""
+
+    def __init__(self, settings, terminal):
+        self.settings, self.terminal = settings, terminal
+        self.made_context = None
+
+    def proxy(self, scheme, host, port):
+        """The proxy for a target, or None; --proxy '' is none, too."""
+        given = self.settings.args.proxy
+        if given is not None:
+            found, source = given, "--proxy"
+        else:
+            source = scheme.upper() + "_PROXY"
+            found = self.variable(source)
+            if bypasses_proxy(host, port, self.variable("NO_PROXY")):
+                found = ""
+        if not found:
+            return None
+        proxy = Proxy(found, source)
+        if proxy.password:
+            self.terminal.hide(proxy.password, "…")
+        return proxy
+
+    def variable(self, name):
+        """A variable that counts in either case; the lower one first."""
+        environ = self.settings.environ
+        return environ.get(name.lower()) or environ.get(name) or ""
+
+    def open(self, url, limits):
+        """Connect to the origin of a URL; return (socket, proxy).
+
+        Look-up, connection, tunnel and TLS each fail with an error of their
+        own layer.
+        """
+        scheme, host, port = origin_of(url)
+        proxy = self.proxy(scheme, host, port)
+        sock = (open_socket(host, port, limits) if proxy is None
+                else open_proxy(proxy, limits))
+        try:
+            if scheme == "https":
+                if proxy:
+                    open_tunnel(sock, proxy, host, port, limits)
+                sock.settimeout(limits.left())
+                sock = start_tls(sock, host, self.context())
+        except BaseException:
+            sock.close()
+            raise
+        return sock, proxy
+
+    def context(self):
+        """The TLS context of this run."""
+        if self.made_context is None:
+            self.made_context = self.make_context()
+        return self.made_context
+
+    def make_context(self):
+        try:
+            import ssl
+        except ImportError:
+            raise ConnectionFailed("TLS", "this Python has no ssl module",
+                                   lasting=True)
+        bundle = (self.settings.get("cacert")
+                  or self.settings.environ.get("SSL_CERT_FILE"))
+        context = load(ssl.create_default_context, "CA bundle", bundle,
+                       cafile=bundle)
+        if bundle and hasattr(ssl, "VERIFY_X509_STRICT"):
+            # Strict since 3.13, which refuses private CAs without keyUsage.
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if self.settings.args.insecure:
+            self.terminal.warn("--insecure: the server's certificate is not"
+                               " checked")
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        self.load_client_certificate(context)
+        return context
+
+    def load_client_certificate(self, context):
+        args = self.settings.args
+        if args.cert:
+            load(context.load_cert_chain, "client certificate", args.cert,
+                 args.cert, args.cert_key, self.password)
+        elif args.cert_key:
+            raise UsageError("--cert-key goes with --cert")
+
+    def password(self):
+        """The password of an encrypted key: from the variable, or asked."""
+        text = self.settings.environ.get("XEROTIER_CERT_PASSWORD")
+        if not text:
+            text = self.terminal.ask_secret(
+                "Password of the client key: ",
+                "set XEROTIER_CERT_PASSWORD: the client key is encrypted")
+        self.terminal.hide(text, "…")
+        return text
+
+
+def exchange(request, network, limits, connect_limits):
     """Send one request; return its open Answer, whatever the status."""
     import http.client
     scheme, host, port = origin_of(request.url)
-    sock = open_socket(host, port, connect_limits)
+    sock, proxy = network.open(request.url, connect_limits)
     try:
-        if scheme == "https":
-            sock = start_tls(sock, host)
         wire = Wire(sock, limits)
-        default = 443 if scheme == "https" else 80
         client = http.client.HTTPConnection(host, port)
-        client.default_port = default
+        client.default_port = 443 if scheme == "https" else 80
         client.sock = wire
-        return Answer(ask(client, wire, request), wire, request.url)
+        relay = proxy if scheme == "http" else None
+        answer = Answer(ask(client, wire, request, relay), wire, request.url)
+        if relay and answer.status == 407:
+            raise relay.refused(407, "")
+        return answer
     except BaseException:
         sock.close()
         raise
@@ -1464,8 +2569,13 @@ def redirected(request, answer):
     Only a GET is followed, and only on its own origin: a key never leaves
     the scheme, host and port that it was meant for.
     """
-    from urllib.parse import urljoin
-    target = urljoin(request.url, answer.headers["Location"])
+    from urllib.parse import quote, urljoin
+    target = quote(answer.headers["Location"].encode("latin-1", "replace"),
+                   safe=URL_CHARACTERS)
+    try:
+        target = urljoin(request.url, target)
+    except ValueError:
+        pass  # no URL, and so not of this origin
     if (request.method not in ("GET", "HEAD")
             or not is_same_origin(target, request.url)):
         raise AnswerError(
@@ -1493,13 +2603,17 @@ def shown_header(name, value, key):
 class Api:
     """JSON in, JSON out, against one deployment.
 
-    options are the parsed global flags; headers are sent with each request.
+    options are the parsed global flags, timeout the seconds of silence that
+    beat the defaults.
     """
 
     REDIRECTS = 301, 302, 303, 307, 308
+    GONE = object()
 
-    def __init__(self, deployment, options, terminal, plan, deadline):
-        self.deployment, self.options, self.plan = deployment, options, plan
+    def __init__(self, deployment, network, options, timeout, terminal, plan,
+                 deadline):
+        self.deployment, self.network = deployment, network
+        self.options, self.timeout, self.plan = options, timeout, plan
         self.terminal, self.clock = terminal, terminal.clock
         self.deadline = deadline
         if deployment.key:
@@ -1527,7 +2641,7 @@ class Api:
             from urllib.parse import urlencode
             url += ("&" if "?" in url else "?") + urlencode(pairs)
         return Request(method, url, self.headers(accept, body, headers), body,
-                       self.options.timeout or silence)
+                       self.timeout or silence)
 
     def url(self, path, slug):
         if not re.match(r"https?://", path):
@@ -1563,14 +2677,15 @@ class Api:
         request = self.request(method, path, **parts)
         if self.plan.takes(request):
             return self.plan.add(request, stand_in)
-        return self.send(request, self.read_json)
+        answer = self.send(request, self.read_json)
+        return {} if answer is self.GONE else answer
 
     def open(self, method, path, **parts):
-        """Send one request; return its open Answer, body not yet read."""
+        """Send one request; return its Answer, open unless it is JSON."""
         request = self.request(method, path, **parts)
         if self.plan.takes(request):
             self.plan.add(request, None)
-        return self.send(request, lambda answer: answer)
+        return self.send(request, Answer.settled)
 
     def read_json(self, answer):
         with answer:
@@ -1579,14 +2694,17 @@ class Api:
         return value
 
     def send(self, request, read):
-        """Send until read(answer) succeeds or trying again is no use."""
+        """Send until read(answer) succeeds or trying again is no use.
+
+        GONE stands for what a repeated DELETE finds gone.
+        """
         attempt = 1
         while True:
             try:
                 return read(self.follow(request, attempt))
             except (ApiError, ConnectionFailed) as error:
                 if self.has_vanished(request, error, attempt):
-                    return {}
+                    return self.GONE
                 self.wait_for_retry(request, error, attempt)
             attempt += 1
 
@@ -1621,7 +2739,9 @@ class Api:
             with answer:
                 if (answer.status not in self.REDIRECTS
                         or not answer.headers.get("Location")):
-                    raise answer.error()
+                    text = answer.error_text()
+                    self.log_body("<", str, text)
+                    raise api_error(answer, text)
                 request = redirected(request, answer)
         raise AnswerError(f"more than {MOST_REDIRECTS} redirects, the last"
                           f" to {request.url}")
@@ -1631,11 +2751,11 @@ class Api:
         started = self.clock.monotonic()
         self.log_request(request)
         limits = Limits(self.clock, request.silence, self.deadline)
-        connecting = Limits(self.clock, self.options.timeout or TIMEOUT_S,
+        connecting = Limits(self.clock, self.timeout or TIMEOUT_S,
                             self.deadline)
         result, request_id = "failed", "-"
         try:
-            answer = exchange(request, limits, connecting)
+            answer = exchange(request, self.network, limits, connecting)
             result, request_id = answer.status, answer.request_id or "-"
         finally:
             if self.options.verbose:
@@ -1666,7 +2786,7 @@ class Api:
 # 7. Streams
 # ---------------------------------------------------------------------------
 
-DONE = "[DONE]"
+DONE, WHOLE = "[DONE]", "whole answer"
 TERMINAL_EVENTS = ("response.completed", "response.failed",
                    "response.incomplete", "response.cancelled")
 
@@ -1792,7 +2912,7 @@ def whole_answer(answer, text):
     except ValueError as problem:
         raise not_json(answer, text, problem)
     check_told("", payload)
-    yield "", payload
+    yield WHOLE, payload
 
 
 def answer_events(answer):
@@ -1800,8 +2920,11 @@ def answer_events(answer):
 
     A body of JSON where a stream was asked for is the one and only event.
     """
-    blocks = answer.blocks()
-    first = next(blocks, b"")
+    blocks, first = answer.blocks(), b""
+    for block in blocks:
+        first += block
+        if first.strip() or len(first) > BLOCK:
+            break
     if first.lstrip()[:1] in (b"{", b"[", b"<"):
         return whole_answer(answer, decoded(b"".join(chain([first], blocks))))
     return api_events(chain([first], blocks))
@@ -1837,13 +2960,27 @@ class Column:
         """The value as a person reads it, on one line."""
         value = self.value(record)
         if self.format == "age":
-            return as_age(value, now)
+            return one_line(as_age(value, now))
         return one_line(CELL_FORMATS[self.format](value))
 
     def style(self, text):
         """The style of a cell: a state has a colour."""
         return (STATE_STYLES.get(text.lower())
                 if self.format == "state" else None)
+
+
+class KeyColumn(Column):
+    """The column of a key that may be spelled in any way."""
+
+    def __init__(self, key):
+        self.head, self.key = key, key
+
+    def value(self, record):
+        return record.get(self.key) if isinstance(record, dict) else None
+
+
+def as_column(spec):
+    return spec if isinstance(spec, Column) else Column(spec)
 
 
 # Where servers put the records of a list.
@@ -1862,11 +2999,11 @@ def page_records(page):
     return found[0]
 
 
-def csv_text(rows):
+def csv_text(rows, line_end="\r\n"):
     """Render rows of raw JSON values after RFC 4180."""
     import csv
     target = io.StringIO()
-    csv.writer(target).writerows(
+    csv.writer(target, lineterminator=line_end).writerows(
         ["" if value is None else value if isinstance(value, str)
          else compact_json(value) for value in row] for row in rows)
     return target.getvalue()
@@ -1881,9 +3018,11 @@ def planned_headers(request):
 def curl_command(request, key):
     """Return the curl command that sends a request, without the key."""
     from shlex import quote
-    words = [f"curl -sS -X {request.method} {quote(request.url)}"]
+    how = "-I" if request.method == "HEAD" else f"-X {request.method}"
+    options = "-sS" + "g" * bool(re.search(r"[][{}]", request.url))
     if request.headers.get("Accept") == "text/event-stream":
-        words[0] = words[0].replace("-sS", "-sSN", 1)
+        options += "N"
+    words = [f"curl {options} {how} {quote(request.url)}"]
     for name, value in planned_headers(request):
         if key and value == "Bearer " + key:
             words.append('-H "Authorization: Bearer $XEROTIER_API_KEY"')
@@ -1944,19 +3083,26 @@ class Out:
         self.screen.write_bytes(block)
         self.screen.flush()
 
+    def text(self, text):
+        """A text as it is, in whatever form."""
+        self.write(text)
+
     def line(self, text, style=None):
         self.write(text, style)
         self.write("\n")
 
     def json(self, value):
-        """One JSON document; on a terminal even its controls are JSON."""
-        text = pretty_json(value)
-        if self.screen.is_terminal:
-            text = CONTROLS.sub(lambda c: f"\\u{ord(c.group()):04x}", text)
-        self.line(text)
+        """One JSON document."""
+        self.write_json(pretty_json(value))
 
     def json_line(self, value):
-        self.line(compact_json(value))
+        """One JSON value of several, on a line of its own."""
+        self.write_json(compact_json(value))
+
+    def write_json(self, text):
+        if not self.plan.requests:
+            self.screen.write_json(text)
+            self.screen.write("\n")
 
     def rows(self, page, specs, things="items", id_path="id"):
         """A list: page is the API's own object, or a bare list."""
@@ -1977,17 +3123,18 @@ class Out:
             self.terminal.note(f"No {things} found.")
 
     def csv(self, records, specs):
-        columns = [Column(spec) for spec in specs]
+        columns = list(map(as_column, specs))
         rows = [[column.value(r) for column in columns] for r in records]
-        self.write(csv_text([[c.head for c in columns]] + rows))
+        line_end = "\n" if self.screen.is_terminal else "\r\n"
+        self.write(csv_text([[c.head for c in columns]] + rows, line_end))
 
     def table(self, records, specs):
         """Columns aligned by display width, two spaces apart."""
-        columns = [c for c in map(Column, specs)
+        columns = [c for c in map(as_column, specs)
                    if self.form == WIDE or not c.is_wide]
         now = self.terminal.clock.now()
         lines = [[column.head for column in columns]]
-        lines += [[c.cell(record, now) for c in columns]
+        lines += [[self.screen.shown(c.cell(record, now)) for c in columns]
                   for record in records]
         widths = [max(map(display_width, cells)) for cells in zip(*lines)]
         if self.screen.is_terminal:
@@ -2029,12 +3176,12 @@ class Out:
             self.record(answer or {"id": item_id}, ("ID=id",))
 
     def labels(self, item, specs, is_aligned=True):
-        columns = [Column(spec) for spec in specs]
+        columns = list(map(as_column, specs))
         width = max(len(c.head) for c in columns) + 1 if is_aligned else 0
         now = self.terminal.clock.now()
         for column in columns:
             text = column.cell(item, now)
-            self.write(f"{column.head + ':':{width}} ")
+            self.write(padded(column.head + ":", width) + " ")
             self.line(text, column.style(text))
 
     def show_plan(self, key):
@@ -2067,14 +3214,16 @@ class Flag:
     sends is the dotted place of its value in the request (body, or query of
     a GET); header the request header that it sets.  many tells of a word
     whether it is one more value of the same flag.  from_stdin: the value
-    `-` reads standard input.
+    `-` reads standard input.  completes is what a shell offers for it:
+    "file", "folder", "context".
     """
 
     def __init__(self, *names, sends=None, header=None, many=None,
-                 from_stdin=False, **options):
+                 from_stdin=False, completes=None, **options):
         self.names, self.options = names, options
         self.sends, self.header = sends, header
         self.many, self.from_stdin = many, from_stdin
+        self.completes = completes
         self.is_word = not names[0].startswith("-")
         longest = max(names, key=len)
         self.dest = options.get("dest", longest.lstrip("-").replace("-", "_"))
@@ -2116,6 +3265,7 @@ def bounded(convert, what, low, high):
             raise argparse.ArgumentTypeError(
                 f"{text!r} is not {what} {where}".rstrip())
         return value
+    converted.kind = "integer" if convert is int else "number"
     return converted
 
 
@@ -2146,7 +3296,7 @@ def choice(*words):
                 f"{text!r} is none of {', '.join(words)}"
                 + (f" ({hint})" if hint else ""))
         return text
-    chosen.words = words
+    chosen.kind, chosen.words = "choice", words
     return chosen
 
 
@@ -2176,7 +3326,7 @@ def json_pair(text):
 def header_pair(text):
     """Convert NAME: VALUE to a pair that is safe to send (RFC 9110, 5)."""
     name, colon, value = text.partition(":")
-    if not colon or not re.match(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+$", name):
+    if not colon or not re.match(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", name):
         raise argparse.ArgumentTypeError(f"{name!r} is no NAME: VALUE")
     if re.search(r"[^\t\x20-\x7e\xa0-\xff]", value):
         raise argparse.ArgumentTypeError(
@@ -2240,9 +3390,9 @@ def by_flag(*verbs):
 
 def has_more(page, records, query):
     """Whether a page has a next one; a full page may, if none says so."""
-    said = dig(page, "has_more")
+    said, limit = dig(page, "has_more"), query.get("limit")
     if said is None:
-        return bool(records) and len(records) == query.get("limit")
+        return bool(records) and str(len(records)) == str(limit)
     return bool(said)
 
 
@@ -2298,16 +3448,21 @@ class Offset:
         return f"--offset {query['offset']}"
 
 
-def each_page(fetch, paging, query):
-    """Yield page after page of fetch(query); stop where none is new."""
-    before = None
+def each_page(fetch, paging, query, before=None):
+    """Yield page after page of fetch(query); stop where none is new.
+
+    before is the records of the page before the first one.
+    """
     while query is not None:
         page = fetch(query)
         records = page_records(page)
         if records == before:
             return  # the server does not know the cursor
         yield page
-        before, query = records, paging.following(page, query)
+        asked, before = query, records
+        query = paging.following(page, query)
+        if query == asked:
+            return  # the cursor does not move
 
 
 def merged(pages):
@@ -2360,7 +3515,6 @@ class Group:
 
 
 ITEM = flag("id", metavar="ID", help="the id of the item")
-FORCE = flag("--force", "-y", action="store_true", help="ask no question")
 SLUG = flag("--endpoint", metavar="SLUG", help="endpoint slug (XEROTIER_"
             "ENDPOINT); with --style openai the model's name")
 
@@ -2378,7 +3532,8 @@ def run_show(app, group, args):
 
 
 def run_create(app, group, args):
-    item = group.call(app, "POST", body=sent_fields(args))
+    item = group.call(app, "POST", body=sent_fields(args),
+                      headers=sent_headers(args))
     app.out.record(item, group.fields)
 
 
@@ -2388,13 +3543,15 @@ def run_update(app, group, args):
         raise UsageError("nothing to update: give at least one of "
                          + ", ".join(f.long_name for f in args.verb.flags
                                      if f.sends))
-    item = group.call(app, "POST", path_of(args.id), body=body)
+    item = group.call(app, "POST", path_of(args.id), body=body,
+                      headers=sent_headers(args))
     app.out.record(item, group.fields)
 
 
 def run_action(app, group, args):
     path = path_of(args.id, args.verb.name)
-    item = group.call(app, "POST", path, body=sent_fields(args) or None)
+    item = group.call(app, "POST", path, body=sent_fields(args) or None,
+                      headers=sent_headers(args))
     app.out.record(item, group.fields)
 
 
@@ -2427,7 +3584,7 @@ def acts(name, summary, *flags, **options):
 
 
 def deletes(summary="Delete an item.", name="delete", **options):
-    return Verb(name, summary, run_delete, ITEM, FORCE, writes=True,
+    return Verb(name, summary, run_delete, ITEM, writes=True,
                 **options)
 
 
@@ -2444,8 +3601,11 @@ def is_passing(error):
     return error.status == 429 or error.status >= 500
 
 
-def poll_patiently(app, poll):
-    """Call poll() until it answers; raise what still fails after 5 minutes."""
+def poll_patiently(app, poll, until):
+    """Call poll() until it answers; raise what still fails after 5 minutes.
+
+    until is when the wait is over, or None.
+    """
     started = app.clock.monotonic()
     while True:
         try:
@@ -2454,6 +3614,8 @@ def poll_patiently(app, poll):
             lasted = app.clock.monotonic() - started
             if not is_passing(error) or lasted >= LONGEST_OUTAGE_S:
                 raise
+            if until and app.clock.monotonic() >= until:
+                raise WaitExpired(f"not over in time, and no answer: {error}")
         app.clock.sleep(POLL_S)
 
 
@@ -2465,14 +3627,14 @@ def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
     the command that takes the wait up again, is printed.
     """
     progress = Progress(app.terminal)
-    started = app.clock.monotonic()
+    until = app.clock.monotonic() + timeout if timeout else None
     try:
         while True:
-            item = poll_patiently(app, poll)
+            item = poll_patiently(app, poll, until)
             progress.show(describe(item))
             if is_over(item):
                 return item
-            if timeout and app.clock.monotonic() - started >= timeout:
+            if until and app.clock.monotonic() >= until:
                 raise WaitExpired(f"not over after {as_seconds(timeout)}: "
                                   + describe(item), resume)
             app.clock.sleep(POLL_S)
@@ -2514,6 +3676,16 @@ def join_function(function, part):
             function[key] = value
 
 
+def joined(before, value):
+    """Join what chunks bring piece by piece: lists grow, the rest is new."""
+    if isinstance(before, dict) and isinstance(value, dict):
+        return {key: joined(before.get(key), value.get(key))
+                for key in {**before, **value}}
+    if isinstance(before, list):
+        return before + value if isinstance(value, list) else before
+    return before if value is None else value
+
+
 class ChatChoice:
     """One of the answers in a chat.completion, growing by deltas."""
 
@@ -2531,17 +3703,19 @@ class ChatChoice:
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
         for key, value in choice.items():
             if key not in self.KEPT_APART:
-                self.more[key] = value
+                self.more[key] = joined(self.more.get(key), value)
         delta = choice.get("delta") or choice.get("message")
         pieces = []
         for key, value in delta.items() if isinstance(delta, dict) else ():
+            if value is None:
+                continue
             if key in self.SHOWN:
                 text = content_text(value)
                 # Bytes: a list of small strings takes ten times the memory.
                 self.texts[key] += text.encode("utf-8", "surrogatepass")
                 if text:
                     pieces.append((self.SHOWN[key], text))
-            elif value is not None:
+            else:
                 self.take(key, value)
         return pieces
 
@@ -2566,15 +3740,17 @@ class ChatChoice:
 
     def call_of(self, part):
         """The call of a part: by index, else by id, else the last one."""
-        index = part.get("index")
-        for call in self.tool_calls:
-            if index is not None and call.get("index") == index:
-                return call
-            if index is None and part.get("id") in (None, call.get("id")):
-                return self.tool_calls[-1]
-        call = {"index": len(self.tool_calls) if index is None else index}
-        self.tool_calls.append(call)
-        return call
+        for name in ("index", "id"):
+            if part.get(name) is not None:
+                found = [call for call in self.tool_calls
+                         if call.get(name) == part[name]]
+                break
+        else:
+            found = self.tool_calls[-1:]
+        if not found:
+            found = [{"index": part.get("index")}]
+            self.tool_calls += found
+        return found[0]
 
     def text(self, key="content"):
         """All of a text that has come so far."""
@@ -2668,9 +3844,10 @@ class Talk:
     spinner turns until the first piece, the footer counts from it.
     """
 
-    def __init__(self, app):
+    def __init__(self, app, shows_reasoning=False):
         self.app, self.terminal = app, app.terminal
         self.is_text = app.out.is_table
+        self.shows_reasoning = shows_reasoning
         self.spinner = app.terminal.spinner("waiting for the first token")
         self.began_at = None
 
@@ -2693,10 +3870,13 @@ class Talk:
         if self.began_at is None:
             self.spinner.stop()
             self.began_at = self.app.clock.monotonic()
-        if self.is_text:
-            for kind, text in pieces:
-                if kind == TEXT or kind == REFUSAL:
-                    self.app.out.delta(text)
+        for kind, text in pieces:
+            if kind == REASONING:
+                if self.shows_reasoning:
+                    self.terminal.err.write(text, DIM)
+            elif self.is_text:
+                self.terminal.err.end_line()
+                self.app.out.delta(text)
 
     def event(self, kind, payload):
         """Show that a vendor event came, on one dim line."""
@@ -2720,6 +3900,16 @@ def is_chunk(kind, payload):
             or isinstance(payload, dict) and "choices" in payload)
 
 
+def check_completion(reply):
+    """Raise unless an answer is a chat.completion with a choice."""
+    choices = dig(reply, "choices")
+    if not isinstance(choices, list) or not any(
+            isinstance(choice, dict) for choice in choices):
+        check_told("", reply)
+        raise AnswerError("the answer is no chat.completion: "
+                          + compact_json(reply)[:300])
+
+
 def take_events(app, talk, answer, events):
     """Take the events of a chat stream in, each shown as it comes."""
     shows_events = app.out.form == JSONL
@@ -2727,7 +3917,9 @@ def take_events(app, talk, answer, events):
         if shows_events:
             app.out.json_line(payload)
             app.terminal.out.flush()
-        if not is_chunk(kind, payload):
+        if kind == WHOLE:
+            check_completion(payload)
+        elif not is_chunk(kind, payload):
             talk.event(kind, payload)
             continue
         pieces = answer.add(payload)
@@ -2735,17 +3927,25 @@ def take_events(app, talk, answer, events):
             talk.show(pieces)
 
 
-def broken(answer, error):
-    """The error of a stream that failed: worse once a delta has arrived."""
+def raise_if_broken(answer, error):
+    """Raise the error of a stream, worse once a delta has arrived.
+
+    A connection that is lost after the last finish_reason does no harm.
+    """
+    if isinstance(error, ConnectionFailed) and answer.is_finished:
+        return
     if not answer.has_begun:
-        return error
-    return StreamBroken(str(error), "what arrived is kept; the answer is not"
-                        " complete", **error.facts)
+        raise error
+    raise StreamBroken(str(error), "what arrived is kept; the answer is not"
+                       " complete", **error.facts)
 
 
-def stream_chat(app, talk, body, headers):
-    """Ask for a streamed answer and show it; return the ChatAnswer."""
-    answer = ChatAnswer()
+def stream_chat(app, talk, body, headers, answer=None):
+    """Ask for a streamed answer and show it; return the ChatAnswer.
+
+    A ChatAnswer handed in holds what has come, even if this raises.
+    """
+    answer = answer or ChatAnswer()
     body = dict(body, stream=True, stream_options={"include_usage": True})
     try:
         with app.api.open("POST", "/chat/completions", slug=app.slug(),
@@ -2753,21 +3953,9 @@ def stream_chat(app, talk, body, headers):
                           accept="text/event-stream",
                           silence=INFERENCE_TIMEOUT_S) as reply:
             take_events(app, talk, answer, answer_events(reply))
-    except ConnectionFailed as error:
-        if not answer.is_finished:
-            raise broken(answer, error)
-    except (StreamError, AnswerError) as error:
-        raise broken(answer, error)
+    except (ConnectionFailed, StreamError, AnswerError) as error:
+        raise_if_broken(answer, error)
     return answer
-
-
-def check_completion(reply):
-    """Raise unless an answer is a chat.completion with a choice."""
-    choices = dig(reply, "choices")
-    if not isinstance(choices, list) or not choices:
-        check_told("", reply)
-        raise AnswerError("the answer is no chat.completion: "
-                          + compact_json(reply)[:300])
 
 
 def ask_chat(app, talk, body, headers):
@@ -2778,6 +3966,7 @@ def ask_chat(app, talk, body, headers):
         silence=INFERENCE_TIMEOUT_S)
     check_completion(reply)
     answer = ChatAnswer()
+    answer.received = reply
     talk.show(answer.add(reply))
     if app.out.form == JSONL:
         app.out.json_line(reply)
@@ -2789,7 +3978,8 @@ def show_rest(app, answer):
     for index, choice in sorted(answer.choices.items()):
         if index:
             app.terminal.out.end_line()
-            app.out.line("\n" + choice.text())
+            app.out.text("\n" + choice.text() + choice.text("refusal"))
+            app.terminal.out.end_line()
         for call in choice.tool_calls:
             app.terminal.out.end_line()
             name = dig(call, "function.name")
@@ -2809,6 +3999,598 @@ def usage_line(usage):
                                  for name, path in paths)
 
 
+# == sessions: many turns in one terminal ====================================
+
+def completer(words):
+    """A readline completer for the words that may begin a line."""
+    def complete(text, state):
+        import readline
+        begins = readline.get_begidx() == 0
+        found = [word for word in words if begins and word.startswith(text)]
+        return found[state] if state < len(found) else None
+    return complete
+
+
+class LineEditor:
+    """Reads messages from a person: readline where there is one.
+
+    Without it, or where stdout is no terminal, lines are read as they come;
+    the terminal is asked to bracket what is pasted, so that a paste of many
+    lines is one message.
+    """
+
+    PROMPT, MORE = "> ", ". "
+    PASTE, PASTED = "\033[200~", "\033[201~"
+
+    def __init__(self, terminal, history, words):
+        self.terminal, self.history = terminal, history
+        self.readline = self.load_readline(words)
+        if not self.readline and terminal.err.is_live:
+            terminal.err.control("\033[?2004h")
+
+    def load_readline(self, words):
+        """Import and set up readline; None where it cannot be used.
+
+        Imported here only: it may print a sequence, and may be missing.
+        """
+        streams = (self.terminal.stdin, self.terminal.out.stream)
+        if streams != (sys.stdin, sys.stdout) or not all(
+                map(is_terminal, streams)):
+            return None
+        try:
+            import readline
+        except ImportError:
+            return None
+        readline.set_completer(completer(words))
+        readline.set_completer_delims(" ")
+        libedit = "libedit" in (readline.__doc__ or "")
+        readline.parse_and_bind("bind ^I rl_complete" if libedit
+                                else "tab: complete")
+        if not libedit:
+            readline.parse_and_bind("set enable-bracketed-paste on")
+        readline.set_auto_history(False)
+        readline.clear_history()
+        for line in self.history.lines():
+            readline.add_history(line)
+        return readline
+
+    def read(self, prompt=PROMPT):
+        """Return one message; raise EOFError at the end of input."""
+        if self.readline:
+            self.terminal.err.flush()
+            return whole(input(prompt))
+        self.terminal.say_prompt(prompt)
+        line = self.read_raw()
+        while line.count(self.PASTE) > line.count(self.PASTED):
+            line += "\n" + self.read_raw()
+        return line.replace(self.PASTE, "").replace(self.PASTED, "")
+
+    def read_raw(self):
+        line = self.terminal.read_line()
+        if not line:
+            raise EOFError()
+        return line.rstrip("\r\n")
+
+    def remember(self, text):
+        """Keep a message within reach of Up, and in the history file."""
+        if self.readline:
+            self.readline.add_history(text)
+        self.history.add(text)
+
+    def close(self):
+        if not self.readline and self.terminal.err.is_live:
+            self.terminal.err.control("\033[?2004l")
+
+
+class PlainLines:
+    """Reads messages where nobody sits: one a line, no prompt, no history."""
+
+    def __init__(self, terminal):
+        self.terminal = terminal
+
+    def read(self, prompt=""):
+        line = self.terminal.read_line()
+        if not line:
+            raise EOFError()
+        return line.rstrip("\r\n")
+
+    def remember(self, text):
+        """Nobody will press Up."""
+
+    def close(self):
+        """Nothing was changed."""
+
+
+class History:
+    """The last messages, one JSON text a line, for their owner only.
+
+    path is None for none.  Where it cannot be written, it is done without;
+    a message with the key in it is not kept.
+    """
+
+    MOST = 1000
+
+    def __init__(self, path, secret):
+        self.path, self.secret = path, secret
+
+    def lines(self):
+        """The messages on file; a longer file is cut to the last ones."""
+        try:
+            with open(self.path, encoding="utf-8") as source:
+                found = [parse_json(line) for line in source]
+        except (OSError, TypeError, ValueError):
+            return []
+        if len(found) > self.MOST:
+            found = found[-self.MOST:]
+            text = "".join(compact_json(line) + "\n" for line in found)
+            try:
+                write_privately(self.path, text.encode("utf-8", "replace"))
+            except OSError:
+                pass
+        return [line for line in found if isinstance(line, str)]
+
+    def add(self, text):
+        if self.path is None or self.secret and self.secret in text:
+            return
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        try:
+            os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
+            with os.fdopen(os.open(self.path, flags, 0o600), "ab") as target:
+                target.write(whole(compact_json(text)).encode("utf-8")
+                             + b"\n")
+        except OSError:
+            self.path = None
+
+
+def is_message(value):
+    return (isinstance(dig(value, "role"), str)
+            and isinstance(dig(value, "content"), (str, list)))
+
+
+class ChatTurns:
+    """A conversation kept here and sent whole with each request.
+
+    messages are those of the API; one that was cut short has "cut": true,
+    which is saved but not sent.
+    """
+
+    SENT = "role", "content"
+
+    def __init__(self, app, body, headers):
+        self.app, self.headers = app, headers
+        self.options = {k: v for k, v in body.items() if k != "messages"}
+        self.messages = [m for m in body["messages"] if m["role"] != "user"]
+        self.spent = Counter()
+        self.answer = None
+
+    @property
+    def model(self):
+        return self.options["model"]
+
+    @model.setter
+    def model(self, name):
+        self.options["model"] = name
+
+    def ask(self, talk, content):
+        """Send one more user message; keep both turns, or neither.
+
+        What had arrived when it was interrupted is kept as a cut turn.
+        """
+        self.messages.append({"role": "user", "content": content})
+        self.answer = ChatAnswer()
+        try:
+            stream_chat(self.app, talk, self.body(), self.headers,
+                        self.answer)
+        except BaseException:
+            self.keep(True)
+            raise
+        self.keep(False)
+
+    def body(self):
+        sent = [{key: m[key] for key in m if key != "cut"}
+                for m in self.messages]
+        return dict(self.options, messages=sent)
+
+    def keep(self, is_cut):
+        """Keep the answer as a turn; without one, take the question back."""
+        text = self.answer.first().text()
+        if not text and is_cut:
+            self.messages.pop()
+            return
+        turn = {"role": "assistant", "content": text}
+        self.messages.append(dict(turn, cut=True) if is_cut else turn)
+        self.count(self.answer.usage)
+
+    def count(self, usage):
+        for name in ("prompt_tokens", "completion_tokens"):
+            value = dig(usage, name)
+            self.spent[name] += value if isinstance(value, int) else 0
+
+    def turns(self):
+        """How many messages there are, the system message aside."""
+        return sum(m["role"] != "system" for m in self.messages)
+
+    def set_system(self, text):
+        rest = [m for m in self.messages if m["role"] != "system"]
+        self.messages = [{"role": "system", "content": text}] + rest
+
+    def clear(self):
+        self.messages = [m for m in self.messages if m["role"] == "system"]
+
+    def undo(self):
+        """Drop the last question and its answer; return the question."""
+        for place in reversed(range(len(self.messages))):
+            if self.messages[place]["role"] == "user":
+                content = self.messages[place]["content"]
+                del self.messages[place:]
+                return content
+        return None
+
+    def saved(self):
+        """The conversation as it is saved."""
+        return {"version": 1, "endpoint": self.app.endpoint(),
+                "model": self.model, "messages": self.messages,
+                "usage": dict(self.spent)}
+
+    def load(self, data):
+        """Take over a saved conversation, or a bare list of messages."""
+        messages = data if isinstance(data, list) else dig(data, "messages")
+        if not isinstance(messages, list) or not all(
+                map(is_message, messages)):
+            raise UsageError("this is no conversation: it has no list of"
+                             " messages with role and content")
+        self.messages = messages
+        self.spent = Counter()
+        usage = dig(data, "usage")
+        self.count(usage)
+
+
+class Session:
+    """An interactive session over any kind of turns.
+
+    turns keep the conversation and know how to ask; the session reads lines,
+    runs slash commands and shows.  Answers go to stdout, all else to stderr.
+    """
+
+    KEYS = (("Up / Down", "recall earlier messages"),
+            ("Tab", "complete slash commands"),
+            ("Ctrl+A / Ctrl+E", "start or end of the line"),
+            ("Ctrl+U / Ctrl+K", "clear before or after the cursor"),
+            ("Ctrl+W", "delete the previous word"),
+            ("Ctrl+C", "stop the answer; at the prompt clear the line, twice"
+                       " leaves"),
+            ("Ctrl+D", "end the session"))
+
+    def __init__(self, app, turns, has_history, shows_reasoning=False):
+        self.app, self.turns, self.terminal = app, turns, app.terminal
+        self.shows_reasoning = shows_reasoning
+        self.is_live = is_terminal(self.terminal.stdin)
+        self.is_over = False
+        self.lines = (self.editor(has_history) if self.is_live
+                      else PlainLines(self.terminal))
+
+    def editor(self, has_history):
+        environ = self.app.settings.environ
+        folder = home_path(environ, "XDG_STATE_HOME", ".local", "state")
+        path = (os.path.join(folder, "history") if has_history and folder
+                else None)
+        history = History(path, self.app.api.deployment.key)
+        return LineEditor(self.terminal, history, sorted(self.COMMANDS))
+
+    def run(self, first=None):
+        """Read and answer until the end of input, /quit or two Ctrl-C."""
+        failed = None
+        try:
+            if first is not None:
+                failed = self.answer(first)
+            while not self.is_over:
+                failed = self.turn() or failed
+        finally:
+            self.lines.close()
+        self.terminal.note(self.totals())
+        if failed and not self.is_live:
+            raise failed
+
+    def turn(self):
+        """One line of input, and what it asks for."""
+        text = self.read_message()
+        if text is None:
+            self.is_over = True
+        elif text.startswith("/") and not text.startswith("//"):
+            return self.command(text)
+        elif text.strip():
+            return self.answer(text[1:] if text.startswith("//") else text)
+        return None
+
+    def read_message(self):
+        """Read one message; None at the end of input."""
+        self.show_bar()
+        interrupted = False
+        while True:
+            try:
+                return self.block(self.lines.read())
+            except EOFError:
+                if self.is_live:
+                    self.terminal.end_echo()
+                return None
+            except KeyboardInterrupt:
+                if interrupted or not self.is_live:
+                    raise
+                interrupted = True
+                self.terminal.end_echo()
+                self.terminal.note("(Ctrl-C again leaves, Ctrl-D ends)")
+
+    def block(self, line):
+        """The rest of a message that one line only began."""
+        if line.strip() == "/multi":
+            return self.read_until(lambda text: text.strip() == ".", [])
+        if not line.startswith('"""'):
+            return line
+        line = line[3:]
+        if line.rstrip().endswith('"""'):
+            return line.rstrip()[:-3]
+        return self.read_until(
+            lambda text: text.rstrip().endswith('"""'), [line] * bool(line))
+
+    def read_until(self, is_end, lines):
+        """Read lines until one ends the block; the quotes are not its text.
+        """
+        while True:
+            line = self.lines.read(LineEditor.MORE)
+            if is_end(line):
+                rest = line.rstrip()[:-3]
+                return "\n".join(lines + [rest] * bool(rest))
+            lines.append(line)
+
+    def show_bar(self):
+        """endpoint: E | model: M | tokens: 148/532 | msgs: 6"""
+        if not self.is_live or self.terminal.quiet:
+            return
+        parts = [f"endpoint: {self.app.endpoint()}"]
+        if self.turns.model != self.app.endpoint():
+            parts.append(f"model: {self.turns.model}")
+        parts += [f"tokens: {self.tokens()}", f"msgs: {self.turns.turns()}"]
+        self.terminal.say(" | ".join(parts), DIM)
+
+    def tokens(self):
+        spent = self.turns.spent
+        return f"{spent['prompt_tokens']}/{spent['completion_tokens']}"
+
+    def totals(self):
+        spent = self.turns.spent
+        return (f"total: {spent['prompt_tokens']} input tokens,"
+                f" {spent['completion_tokens']} output tokens,"
+                f" {self.turns.turns()} messages")
+
+    def answer(self, content):
+        """Ask, and show the answer; return the error if it failed.
+
+        The session goes on after a failure, and the message is one Up away.
+        """
+        if isinstance(content, str):
+            self.lines.remember(content)
+        try:
+            with Talk(self.app, self.shows_reasoning) as talk:
+                self.turns.ask(talk, content)
+                show_rest(self.app, self.turns.answer)
+        except KeyboardInterrupt:
+            if not self.is_live:
+                raise
+            self.terminal.end_echo()
+            self.terminal.note("stopped; what came is kept")
+        except XeroctlError as error:
+            say_error(error, self.terminal)
+            return error
+        return None
+
+    def command(self, line):
+        """Run a slash command; return the error if it failed."""
+        name, _, rest = line.strip().partition(" ")
+        self.lines.remember(line)
+        try:
+            if name not in self.COMMANDS:
+                raise UsageError(f"unknown command {name}",
+                                 did_you_mean(name, self.COMMANDS) or "/help")
+            return self.COMMANDS[name][2](self, rest.strip())
+        except XeroctlError as error:
+            say_error(error, self.terminal)
+            return error
+
+    def show_commands(self, _):
+        rows = [(f"{name} {usage}".rstrip(), summary)
+                for name, (usage, summary, _) in self.COMMANDS.items()]
+        for name, summary in rows + [('\"\"\"', "opens and closes a message of"
+                                      " several lines")]:
+            self.terminal.say(f"  {name:16} {summary}")
+        for name, summary in self.KEYS:
+            self.terminal.say(f"  {name:16} {summary}")
+
+    def clear(self, _):
+        self.turns.clear()
+        self.terminal.say("conversation cleared")
+
+    def set_system(self, text):
+        if not text:
+            raise UsageError("/system needs a message")
+        self.turns.set_system(text)
+        self.terminal.say("system message set")
+
+    def save(self, path):
+        """Write the conversation to a file, whole or not at all."""
+        if not path:
+            raise UsageError("/save needs a file")
+        data = pretty_json(self.turns.saved()) + "\n"
+        try:
+            write_privately(path, whole(data).encode("utf-8"))
+        except OSError as problem:
+            raise UsageError(f"cannot write {path}: {problem.strerror}")
+        self.terminal.say(f"saved {self.turns.turns()} messages to {path}")
+
+    def load(self, path):
+        """Replace the conversation by that of a file; else change nothing."""
+        if not path:
+            raise UsageError("/load needs a file")
+        try:
+            data = parse_json(decoded(read_file(path)))
+        except ValueError as problem:
+            raise UsageError(f"{path} is not JSON: {problem}")
+        self.turns.load(data)
+        self.terminal.say(f"loaded {self.turns.turns()} messages")
+
+    def show_tokens(self, _):
+        self.terminal.say(self.totals())
+
+    def quit(self, _):
+        self.is_over = True
+
+    def retry(self, _):
+        """Ask the last question again."""
+        content = self.turns.undo()
+        if content is None:
+            raise UsageError("there is nothing to ask again")
+        return self.answer(content)
+
+    def undo(self, _):
+        if self.turns.undo() is None:
+            raise UsageError("there is nothing to take back")
+        self.terminal.say("the last question and its answer are forgotten")
+
+    def set_model(self, name):
+        if not name:
+            raise UsageError("/model needs a name")
+        self.turns.model = name
+        self.terminal.say(f"model: {name}")
+
+    # name: (argument, summary, what runs it); /multi is read by block().
+    COMMANDS = {
+        "/help": ("", "show commands and keys", show_commands),
+        "/clear": ("", "forget the conversation, keep the system message",
+                   clear),
+        "/system": ("<msg>", "set or replace the system message",
+                    set_system),
+        "/save": ("<file>", "save the conversation as JSON", save),
+        "/load": ("<file>", "load a saved conversation", load),
+        "/tokens": ("", "show token usage and message count", show_tokens),
+        "/retry": ("", "ask the last question again", retry),
+        "/undo": ("", "take the last question and its answer back", undo),
+        "/model": ("<name>", "use another model", set_model),
+        "/multi": ("", "write several lines; a lone . ends them", None),
+        "/quit": ("", "end the session (also Ctrl+D)", quit),
+    }
+
+
+# == the doctor: every step of a connection, one by one ======================
+
+class Doctor:
+    """Takes the steps of a connection in turn; the first failure ends it."""
+
+    def __init__(self, app):
+        self.app, self.clock = app, app.clock
+        self.sock = self.failure = None
+        self.steps = (("config", self.config), ("proxy", self.proxy),
+                      ("DNS", self.look_up), ("connect", self.connect),
+                      ("TLS", self.tls), ("healthz", self.healthz),
+                      ("key", self.key), ("latency", self.latency))
+
+    def rows(self):
+        """One record a step: {step, status, detail, ms}."""
+        try:
+            return [self.row(name, step) for name, step in self.steps]
+        finally:
+            if self.sock:
+                self.sock.close()
+
+    def row(self, name, step):
+        row = {"step": name, "status": "skipped", "detail": None, "ms": None}
+        if self.failure:
+            return row
+        started = self.clock.monotonic()
+        try:
+            row["status"], row["detail"] = step()
+        except XeroctlError as error:
+            self.failure = error
+            row["status"], row["detail"] = "failed", str(error)
+        row["ms"] = round((self.clock.monotonic() - started) * 1000, 1)
+        return row
+
+    def limits(self):
+        return Limits(self.clock, self.app.settings.timeout() or TIMEOUT_S,
+                      self.app.deadline)
+
+    def config(self):
+        deployment = self.app.api.deployment
+        self.url = deployment.base_url
+        self.scheme, self.host, self.port = origin_of(self.url)
+        name = self.app.settings.context() or "flags and environment"
+        return "ok", f"{name}: {self.url}"
+
+    def proxy(self):
+        self.relay = self.app.network.proxy(self.scheme, self.host, self.port)
+        return ("ok", str(self.relay)) if self.relay else ("-", "none")
+
+    def look_up(self):
+        host, port = self.target()
+        addresses = sorted({a[4][0] for a in look_up(host, port)})
+        return "ok", f"{host}: {', '.join(addresses)}"
+
+    def target(self):
+        """What is connected to: the proxy, or else the host itself."""
+        return ((self.relay.host, self.relay.port) if self.relay
+                else (self.host, self.port))
+
+    def connect(self):
+        self.sock = (open_proxy(self.relay, self.limits()) if self.relay
+                     else open_socket(self.host, self.port, self.limits()))
+        return "ok", "{}:{}".format(*self.sock.getpeername()[:2])
+
+    def tls(self):
+        if self.scheme != "https":
+            return "-", "http: nothing is encrypted"
+        if self.relay:
+            open_tunnel(self.sock, self.relay, self.host, self.port,
+                        self.limits())
+        context = self.app.network.context()
+        self.sock.settimeout(self.limits().left())
+        self.sock = start_tls(self.sock, self.host, context)
+        return "ok", f"{self.sock.version()}, {self.validity()}"
+
+    def validity(self):
+        """How long the certificate is still valid."""
+        import ssl
+        until = (self.sock.getpeercert() or {}).get("notAfter")
+        if until is None:
+            return "certificate not checked"
+        left = ssl.cert_time_to_seconds(until) - self.clock.now()
+        return f"certificate valid for {left / 86400:.0f} more days"
+
+    def healthz(self):
+        """GET /healthz at the root of the host, without a key."""
+        scheme_and_host = self.url[:-len(url_path(self.url)) or None]
+        request = self.app.api.request("GET", scheme_and_host + "/healthz",
+                                       accept="*/*")
+        request.headers.pop("Authorization", None)
+        try:
+            self.app.api.send(request, Answer.settled).__exit__()
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return "-", "this server has no /healthz"
+        return "ok", "the server says that it is well"
+
+    def key(self):
+        started = self.clock.monotonic()
+        request = self.app.api.request("GET", "/models")
+        page = self.app.api.send(request, self.app.api.read_json)
+        self.took = self.clock.monotonic() - started
+        count = len(page_records(page))
+        key = self.app.api.deployment.key
+        said = f"{redacted_key(key)} is accepted" if key else "none is needed"
+        return "ok", f"{said}; {count} models"
+
+    def latency(self):
+        return "ok", f"{self.took * 1000:.0f} ms for GET /models"
+
+
 # ---------------------------------------------------------------------------
 # 11. Groups
 # ---------------------------------------------------------------------------
@@ -2826,13 +4608,63 @@ def tell_ends(app, answer, show_usage):
 
 def message_text(app, args):
     """The user's message: what -m says, or standard input for `-`."""
-    if args.message is None:
-        raise UsageError("--message is missing", "-m TEXT, or -m - to read it"
-                         " from standard input")
     text = app.read_text("-") if args.message == "-" else args.message
     if not text:
         raise UsageError("the message is empty")
     return text
+
+
+def fenced(app, path):
+    """A file's text in a fence that it cannot close, below its name."""
+    text = app.read_text(path)
+    ticks = max([2] + list(map(len, re.findall("`+", text)))) + 1
+    name = "stdin" if path == "-" else os.path.basename(path)
+    return f"{whole(name)}\n{'`' * ticks}\n{text}\n{'`' * ticks}"
+
+
+def image_url(app, source):
+    """The URL of an image; a file becomes a data: URL (RFC 2397)."""
+    if re.match("(https?|data):", source):
+        return source
+    import base64
+    import mimetypes
+    media = mimetypes.guess_type(source)[0] or ""
+    if not media.startswith("image/"):
+        raise UsageError(f"{whole(source)} is no image by its name",
+                         "its name has to end in .png, .jpg or the like")
+    data = base64.b64encode(app.read_bytes(source)).decode("ascii")
+    return f"data:{media};base64,{data}"
+
+
+def message_content(app, args):
+    """The content of the user's message: text, and images as parts."""
+    blocks = [message_text(app, args)] if args.message is not None else []
+    blocks += [fenced(app, path) for path in args.attach or ()]
+    text = "\n\n".join(blocks)
+    if not args.image:
+        return text
+    parts = [{"type": "text", "text": text}] if text else []
+    return parts + [{"type": "image_url",
+                     "image_url": {"url": image_url(app, source)}}
+                    for source in args.image]
+
+
+def response_format(app, text):
+    """text, json_object, or a JSON schema from @FILE, as OpenAI has it."""
+    if not text.startswith("@"):
+        return {"type": text}
+    try:
+        schema = parse_json(app.read_text(text[1:]))
+    except ValueError as problem:
+        raise UsageError(f"{text[1:]} is not JSON: {problem}")
+    if dig(schema, "type") == "json_schema":
+        return schema
+    if isinstance(dig(schema, "schema"), dict):
+        return {"type": "json_schema", "json_schema": schema}
+    stem = os.path.splitext(os.path.basename(text[1:]))[0]
+    name = re.sub("[^a-zA-Z0-9_-]", "_", stem)[:64] or "schema"
+    return {"type": "json_schema",
+            "json_schema": {"name": name, "schema": schema}}
 
 
 def chat_body(app, args):
@@ -2842,10 +4674,38 @@ def chat_body(app, args):
               else args.system)
     if system is not None:
         messages.append({"role": "system", "content": system})
-    messages.append({"role": "user", "content": message_text(app, args)})
+    content = message_content(app, args)
+    if content:
+        messages.append({"role": "user", "content": content})
     body = {"model": args.model or app.endpoint(), "messages": messages}
     body.update(sent_fields(args))
+    if args.response_format:
+        body["response_format"] = response_format(app, args.response_format)
+    body.update(args.param or ())
     return body
+
+
+def schema_or_word(text):
+    """Convert text, json_object or @FILE."""
+    return text if text.startswith("@") else choice("text",
+                                                    "json_object")(text)
+
+
+def talk_chat(app, args):
+    """Hold an interactive session; it always streams."""
+    if args.output not in (None, TABLE, WIDE):
+        raise UsageError(f"--interactive and -o {args.output} cannot be"
+                         " combined: a session shows text")
+    app.out.form, app.out.is_table = TABLE, True
+    body = chat_body(app, args)
+    if app.settings.style() == XEROTIER:
+        body.setdefault("max_tokens", SESSION_TOKENS)
+    if args.agentic:
+        app.terminal.note("-> agentic mode")
+    first = next((m["content"] for m in body["messages"]
+                  if m["role"] == "user"), None)
+    turns = ChatTurns(app, body, sent_headers(args))
+    Session(app, turns, not args.no_history, args.show_reasoning).run(first)
 
 
 CHAT_FIELDS = ("ID=id", "Model=model", "Created=created:time",
@@ -2857,10 +4717,15 @@ CHAT_FIELDS = ("ID=id", "Model=model", "Created=created:time",
 
 def send_chat(app, group, args):
     """Send one message and show the answer, at once or as it comes."""
+    if args.interactive:
+        return talk_chat(app, args)
+    if args.message is None and not args.attach:
+        raise UsageError("--message is missing", "-m TEXT, or -m - to read it"
+                         " from standard input; --interactive asks for it")
     body, headers = chat_body(app, args), sent_headers(args)
     if args.agentic:
         app.terminal.note("-> agentic mode")
-    with Talk(app) as talk:
+    with Talk(app, args.show_reasoning) as talk:
         ask = stream_chat if args.stream else ask_chat
         answer = ask(app, talk, body, headers)
         if app.out.is_table:
@@ -2973,12 +4838,30 @@ CHAT = Group(
                    help="for new topics, -2.0 to 2.0"),
              field("--seed", type=integer(), metavar="N",
                    help="random seed for reproducible output"),
+             flag("--attach", action="append", metavar="FILE",
+                  from_stdin=True, help="add a file's text to the message;"
+                                        " - is standard input (repeatable)"),
+             flag("--image", action="append", metavar="FILE|URL",
+                  completes="file", help="add an image (repeatable)"),
+             flag("--response-format", type=schema_or_word,
+                  metavar="FORMAT", help="text, json_object, or @FILE with a"
+                                         " JSON schema"),
+             flag("--param", action="append", type=json_pair,
+                  metavar="KEY=JSON",
+                  help="any other field of the request (repeatable)"),
              field("--stop", action="append", metavar="TEXT",
                    help="end the answer before this text (repeatable)"),
              flag("--stream", action="store_true",
                   help="show the answer token by token"),
              field("--store", action="store_true",
                    help="keep the completion on the server"),
+             flag("--interactive", action="store_true",
+                  help="hold a session of many turns; /help lists its"
+                       " commands"),
+             flag("--no-history", action="store_true",
+                  help="keep no history file of the session"),
+             flag("--show-reasoning", action="store_true",
+                  help="print the model's reasoning, dimmed, on stderr"),
              flag("--show-usage", action="store_true",
                   help="print token usage after the answer, on stderr"),
              field("--agentic", action="store_true",
@@ -2987,11 +4870,18 @@ CHAT = Group(
              flag("--enrich", action="store_const", const="1",
                   header="X-Xerotier-Vendor-Events",
                   help="ask for the router's enrichment events"),
+             flag("--slo-ttft-ms", type=integer(1), metavar="N",
+                  header="X-SLO-TTFT-Ms",
+                  help="wanted time to the first token, a routing hint"),
+             flag("--slo-tpot-ms", type=integer(1), metavar="N",
+                  header="X-SLO-TPOT-Ms",
+                  help="wanted time per output token, a routing hint"),
              writes=True, usage="--endpoint SLUG -m TEXT [flags]",
              examples=(
                  'xeroctl chat send --endpoint demo -m "Hello" --stream',
+                 "xeroctl chat --endpoint demo --interactive",
                  "git diff | xeroctl chat send --endpoint demo -m -",
-                 'xeroctl chat --endpoint demo -m "Hello" -o json')),
+                 )),
         Verb("new", "Start a chat in a workspace from a template.",
              new_chat,
              flag("--workspace", metavar="ID", required=True,
@@ -3028,7 +4918,7 @@ def api_path(path):
     from urllib.parse import quote
     if not re.match(r"https?://|/", path):
         path = "/" + path
-    return quote(whole(path), safe="/%:@!$&'()*+,;=?~[]-._")
+    return quote(whole(path), safe=URL_CHARACTERS.replace("#", ""))
 
 
 def columns_of(records):
@@ -3036,7 +4926,7 @@ def columns_of(records):
     keys = {}
     for record in records:
         keys.update(dict.fromkeys(record if isinstance(record, dict) else ()))
-    return [f"{key}={key}" for key in keys]
+    return list(map(KeyColumn, keys))
 
 
 def show_any(app, value):
@@ -3061,7 +4951,8 @@ def show_pages(app, method, path, query, body, parts):
     first = fetch(dict(query))
     paging = Offset if total_of(first) else Cursor
     following = paging.following(first, dict(query))
-    more = [] if following is None else each_page(fetch, paging, following)
+    more = [] if following is None else each_page(
+        fetch, paging, following, page_records(first))
     show_any(app, merged([first, *more]))
 
 
@@ -3074,15 +4965,38 @@ def show_head(app, answer):
         say(line)
 
 
-def show_body(app, answer):
-    """Show an answer of any type: JSON in the form asked for, else bytes."""
-    media = answer.headers.get_content_type()
-    if media.endswith("json"):
-        show_any(app, answer.json())
-    elif media == "text/event-stream" and app.out.form == JSONL:
+def tell_more(app, value):
+    """Say that a list was cut, and how to see all of it."""
+    if dig(value, "has_more") is True:
+        app.terminal.note("more exist: --all shows everything")
+
+
+def show_events(app, answer):
+    """Show an event stream as it comes: as it is, or event by event."""
+    seen = ChatAnswer()
+    try:
+        if app.out.form != JSONL:
+            for block in answer.blocks():
+                app.out.write_bytes(block)
+                seen.has_begun = True
+            return
         for _, payload in answer_events(answer):
             app.out.json_line(payload)
             app.terminal.out.flush()
+            seen.add(payload)
+            seen.has_begun = True
+    except (ConnectionFailed, StreamError, AnswerError) as error:
+        raise_if_broken(seen, error)
+
+
+def show_body(app, answer):
+    """Show an answer of any type: JSON in the form asked for, else bytes."""
+    if answer.media.endswith("json"):
+        value = answer.json()
+        tell_more(app, value)
+        show_any(app, value)
+    elif answer.media == "text/event-stream":
+        show_events(app, answer)
     else:
         for block in answer.blocks():
             app.out.write_bytes(block)
@@ -3100,8 +5014,11 @@ def call_api(app, group, args):
              "silence": INFERENCE_TIMEOUT_S if args.endpoint else TIMEOUT_S}
     if args.all:
         return show_pages(app, method, path, query, body, parts)
-    with app.api.open(method, path, query=query, body=body, accept="*/*",
-                      **parts) as answer:
+    answer = app.api.open(method, path, query=query, body=body, accept="*/*",
+                          **parts)
+    if answer is app.api.GONE:
+        return app.terminal.note("it is gone, as a lost answer has left it")
+    with answer:
         if args.include:
             show_head(app, answer)
         show_body(app, answer)
@@ -3139,19 +5056,284 @@ API = Group(
     ))
 
 
-GROUPS = (CHAT, API)
+# == config: the deployments on file =========================================
+
+def check_value(key, value):
+    """Return a config value as it is stored, or raise a UsageError."""
+    if key not in DEPLOYMENT_KEYS:
+        raise UsageError(f"a deployment has no key {key!r}", did_you_mean(
+            key, DEPLOYMENT_KEYS) or "it has " + ", ".join(DEPLOYMENT_KEYS))
+    if key in ("base_url", "frontend_url"):
+        return check_url(value, key)
+    if key == "api_key":
+        return check_key(value)
+    words = {"style": STYLES, "output": FORMS}.get(key)
+    try:
+        if words:
+            return choice(*words)(value)
+        return seconds(value) if key == "timeout" else value
+    except argparse.ArgumentTypeError as problem:
+        raise UsageError(f"{key}: {problem}")
+
+
+def save_config(app, name, text):
+    """Write the config file, or say that it would be; show what was done."""
+    config = app.settings.config
+    if app.plan:
+        return app.out.line(f"would write {config.path}: {text}")
+    config.save()
+    app.out.done({"id": name, "name": name, "path": config.path}, text, name)
+
+
+def put_deployment(app, name, values):
+    """Check the values of a deployment and write it, replacing an old one."""
+    config = app.settings.config
+    values = {key: check_value(key, value) for key, value in values.items()
+              if value is not None}
+    if "base_url" not in values:
+        raise UsageError("--base-url is missing: https://HOST/PROJECT/v1")
+    style = values.get("style", XEROTIER)
+    if key_source(values) is None and style == XEROTIER:
+        raise UsageError("a key source is missing", "--api-key @FILE,"
+                         " --api-key-env, --api-key-file, --api-key-command"
+                         " or --api-key-keychain")
+    Deployment(values["base_url"], None, style)
+    if name in config.deployments():
+        config.drop(name)
+    for key, value in values.items():
+        config.set(name, key, value)
+    if config.current() is None:
+        config.set_current(name)
+    save_config(app, name, f"added {name}")
+
+
+def add_deployment(app, group, args):
+    """Store a new deployment; the first one becomes current."""
+    config = app.settings.config
+    if args.name in config.deployments() and not args.force:
+        raise UsageError(f"there is a deployment {args.name} already",
+                         f"config set {args.name} KEY VALUE changes it,"
+                         " --force replaces it")
+    values = {key: getattr(args, key, None) for key in DEPLOYMENT_KEYS
+              if key not in ("output", "timeout")}
+    if values["api_key"]:
+        values["api_key"] = app.settings.typed_key(values["api_key"])
+    put_deployment(app, args.name, values)
+
+
+def use_deployment(app, group, args):
+    app.settings.config.deployment(args.name)
+    app.settings.config.set_current(args.name)
+    save_config(app, args.name, f"current is {args.name}")
+
+
+def deployment_record(app, name, table):
+    """A deployment as it is shown: never with its key."""
+    source = key_source(table)
+    value = table.get(source)
+    shown = (None if source is None else redacted_key(str(value))
+             if source == "api_key" else f"{source} {value}")
+    record = {"id": name, "name": name, "key": shown,
+              "current": name == app.settings.context()}
+    record.update((key, value) for key, value in table.items()
+                  if key not in KEY_SOURCES)
+    return record
+
+
+def list_deployments(app, group, args):
+    found = app.settings.config.deployments()
+    rows = [deployment_record(app, name, table)
+            for name, table in found.items()]
+    app.out.rows({"object": "list", "data": rows}, group.columns,
+                 "deployments")
+
+
+def show_deployment(app, group, args):
+    name = args.name or app.settings.context()
+    if name is None:
+        raise NotConfigured("no deployment is current", CONFIG_HELP)
+    table = app.settings.config.deployment(name)
+    app.out.record(deployment_record(app, name, table), group.fields)
+
+
+def set_value(app, group, args):
+    """Set one key; a new key source takes the place of the old one."""
+    config = app.settings.config
+    table = config.deployment(args.name)
+    value = args.setting
+    if value == "-":
+        value = app.read_text("-")
+    value = check_value(args.key, value)
+    if args.key in KEY_SOURCES:
+        for source in KEY_SOURCES:
+            if source in table and source != args.key:
+                config.set(args.name, source, None)
+    config.set(args.name, args.key, value)
+    save_config(app, args.name, f"set {args.key} of {args.name}")
+
+
+def unset_value(app, group, args):
+    config = app.settings.config
+    if args.key not in config.deployment(args.name):
+        raise UsageError(f"{args.name} has no {args.key}")
+    config.set(args.name, args.key, None)
+    save_config(app, args.name, f"removed {args.key} of {args.name}")
+
+
+def remove_deployment(app, group, args):
+    config = app.settings.config
+    config.deployment(args.name)
+    app.confirm(f"Remove deployment {args.name}?", args)
+    config.drop(args.name)
+    save_config(app, args.name, f"removed {args.name}")
+
+
+def show_path(app, group, args):
+    path = app.settings.config.path
+    if not path:
+        raise NotConfigured("there is no home directory",
+                            "set XEROTIER_CONFIG to a path")
+    app.out.done({"path": path}, path, path)
+
+
+def try_deployment(app, deployment, args):
+    """Ask the server for its models; if that fails, ask what to do."""
+    api = Api(deployment, app.network, app.args, args.timeout, app.terminal,
+              Plan(), app.deadline)
+    try:
+        count = len(page_records(api.call("GET", "/models")))
+        app.terminal.say(f"the server answers, with {count} models", GREEN)
+    except XeroctlError as error:
+        say_error(error, app.terminal)
+        app.confirm("Store it all the same?", args)
+
+
+def init_config(app, group, args):
+    """Ask for a deployment, try it, and store it."""
+    terminal = app.terminal
+    if not is_terminal(terminal.stdin):
+        raise UsageError("config init asks questions: it needs a terminal",
+                         "xeroctl config add NAME --base-url URL --api-key"
+                         " @FILE does without")
+    name = terminal.ask("Name of the deployment", "default")
+    if name in app.settings.config.deployments():
+        app.confirm(f"Replace deployment {name}?", args)
+    url = check_url(terminal.ask("Base URL, https://HOST/PROJECT/v1"),
+                    "base URL")
+    style = check_value("style", terminal.ask(
+        "Style, xerotier or openai", XEROTIER if url.count("/") > 3
+        else OPENAI))
+    key = terminal.ask_secret("API key (not shown): ", "").strip() or None
+    try_deployment(app, Deployment(url, key and check_key(key), style), args)
+    put_deployment(app, name, {"base_url": url, "api_key": key,
+                               "style": style})
+
+
+NAME = flag("name", metavar="NAME", completes="context",
+            help="the deployment")
+KEY = flag("key", metavar="KEY", help=", ".join(DEPLOYMENT_KEYS))
+
+CONFIG = Group(
+    "config", "Manage the deployments on file.",
+    columns=("Name=name", "Current=current", "Base URL=base_url",
+             "Style=style", "Key=key"),
+    fields=("Name=name", "Current=current", "Base URL=base_url",
+            "Style=style", "Endpoint=endpoint", "Key=key",
+            "Output=output", "Frontend URL=frontend_url",
+            "Timeout=timeout", "CA bundle=cacert"),
+    thing="deployment",
+    verbs=(
+        Verb("init", "Ask for a deployment, try it, and store it.",
+             init_config, examples=("xeroctl config init",
+                                "xeroctl config init --timeout 5")),
+        Verb("add", "Store a deployment; the first becomes current.",
+             add_deployment,
+             flag("name", metavar="NAME", help="the new deployment"),
+             flag("--api-key-env", metavar="VARIABLE",
+                  help="read the key from this variable"),
+             flag("--api-key-file", metavar="FILE",
+                  help="read the key from this file"),
+             flag("--api-key-command", metavar="COMMAND",
+                  help="run this command, which prints the key"),
+             flag("--api-key-keychain", metavar="NAME",
+                  help="ask the keychain (macOS security, secret-tool)"),
+             flag("--endpoint", metavar="SLUG",
+                  help="the endpoint of commands that need one"),
+             examples=(
+                 "xeroctl config add prod --api-key @key.txt"
+                 " --base-url https://HOST/PROJECT/v1",
+                 "xeroctl config add local --style openai --base-url"
+                 " http://127.0.0.1:8080/v1")),
+        Verb("use", "Make a deployment current.", use_deployment, NAME,
+             examples=("xeroctl config use prod",
+                       "xeroctl config use staging --dry-run")),
+        Verb("list", "List the deployments.", list_deployments,
+             examples=("xeroctl config list",
+                       "xeroctl config list -o id")),
+        Verb("show", "Show a deployment; its key is redacted.",
+             show_deployment,
+             flag("name", metavar="NAME", nargs="?", completes="context",
+                  help="the deployment (default: the current one)"),
+             examples=("xeroctl config show",
+                       "xeroctl config show prod -o json")),
+        Verb("set", "Set a key of a deployment.", set_value, NAME, KEY,
+             flag("setting", metavar="VALUE", from_stdin=True,
+                  help="its value; - reads standard input"),
+             examples=("xeroctl config set prod endpoint my-endpoint",
+                       "xeroctl config set prod api_key -")),
+        Verb("unset", "Remove a key of a deployment.", unset_value, NAME,
+             KEY, examples=("xeroctl config unset prod endpoint",
+                            "xeroctl config unset prod timeout")),
+        Verb("remove", "Remove a deployment.", remove_deployment, NAME,
+             examples=("xeroctl config remove staging",
+                       "xeroctl config remove staging --force")),
+        Verb("path", "Print the path of the config file.", show_path,
+             examples=("xeroctl config path",
+                       "xeroctl config path -o json")),
+    ))
+
+
+# == status: where a connection fails ========================================
+
+def show_status(app, group, args):
+    """Take every step of a connection; the first failure is the exit code."""
+    doctor = Doctor(app)
+    rows = doctor.rows()
+    app.out.rows({"object": "list", "data": rows}, group.columns, "steps")
+    if doctor.failure:
+        raise doctor.failure
+
+
+STATUS = Group(
+    "status", "Check the connection to the server, step by step.",
+    columns=("Step=step", "Status=status:state", "Time=ms",
+             "Detail=detail"), default="",
+    verbs=(
+        Verb("", "Check config, proxy, DNS, connection, TLS, health and"
+                 " key.", show_status,
+             examples=("xeroctl status", "xeroctl status -o json",
+                       "xeroctl --context staging status")),
+    ))
+
+
+GROUPS = (CHAT, API, CONFIG, STATUS)
 
 
 # ---------------------------------------------------------------------------
 # 12. Parser
 # ---------------------------------------------------------------------------
 
-# argparse converts, defaults and formats; taking the words apart is done
-# here, since argparse refuses values that begin with a dash (cpython#53580),
-# lets one flag eat the value or the positionals of another, and forgets what
-# stood before a sub-command.
+# argparse holds the values and formats the help.  Taking the words apart is
+# done here: argparse refuses values that begin with a dash (cpython#53580),
+# loses those that are --, lets one flag eat the value or the positionals of
+# another, forgets what stood before a sub-command, and words its errors
+# differently in each version.
 
+VERSION = flag("--version", action="store_true", help="print the version")
+HELP_FLAG = flag("-h", "--help", action="store_true", help="print this help")
 GLOBALS = (
+    flag("--context", metavar="NAME", completes="context",
+         help="use this deployment of the config (XEROTIER_CONTEXT)"),
     flag("-o", "--output", type=choice(*FORMS), metavar="FMT",
          help="table, wide, json, jsonl, csv or id (XEROTIER_OUTPUT)"),
     flag("--base-url", metavar="URL",
@@ -3159,6 +5341,9 @@ GLOBALS = (
     flag("--api-key", metavar="KEY", from_stdin=True,
          help="the key (XEROTIER_API_KEY); @FILE reads a file, - standard"
               " input. As an argument it shows in the process list"),
+    flag("--frontend-url", metavar="URL",
+         help="origin of /management, slos and learnings"
+              " (XEROTIER_FRONTEND_URL)"),
     flag("--style", type=choice(*STYLES), metavar="STYLE",
          help="xerotier, or openai for any other server (XEROTIER_STYLE)"),
     flag("--timeout", type=seconds, metavar="SECONDS",
@@ -3173,19 +5358,27 @@ GLOBALS = (
          help="print what would be sent; change nothing"),
     flag("--curl", action="store_true",
          help="print the curl command instead of sending"),
+    flag("-y", "--force", action="store_true",
+         help="ask no question, on commands that ask"),
     flag("-q", "--quiet", action="store_true",
          help="no spinner, progress or hint on stderr"),
     flag("-v", "--verbose", action="count", default=0,
          help="a line per request on stderr; -vv headers and bodies"),
+    flag("--cacert", metavar="FILE", help="trust the CAs in this file"),
+    flag("--cert", metavar="FILE", help="client certificate"),
+    flag("--cert-key", metavar="FILE",
+         help="its key (XEROTIER_CERT_PASSWORD if encrypted)"),
+    flag("--insecure", action="store_true",
+         help="do not check the server's certificate"),
+    flag("--proxy", metavar="URL",
+         help="proxy to use; '' is none (beats HTTPS_PROXY)"),
     flag("--raw", action="store_true",
          help="let server text reach a terminal unchanged"),
     flag("--color", type=choice(*COLOR_MODES), metavar="WHEN",
          help="auto, always or never"),
     flag("--no-color", action="store_const", const="never", dest="color",
          help="as --color never"),
-    flag("--version", action="store_true", help="print the version"),
-    flag("-h", "--help", action="store_true", help="print this help"),
-)
+    VERSION, HELP_FLAG)
 
 
 def flag_table(*flag_lists):
@@ -3226,7 +5419,13 @@ def flags_in(word, table):
 
 
 def is_known(word, table):
-    return word == "--" or word.partition("=")[0] in table
+    """Whether a word is a known flag: --name, --name=…, -n, or -vv."""
+    if word == "--" or word.partition("=")[0] in table:
+        return True
+    letters = re.match(r"-([a-z]+)\Z", word, re.I)
+    return bool(letters) and all(
+        "-" + letter in table and not table["-" + letter].takes_value
+        for letter in letters.group(1))
 
 
 def next_value(declared, rest, table):
@@ -3242,7 +5441,7 @@ def next_value(declared, rest, table):
 
 def is_one_more(declared, rest, table):
     """Whether the next word is one more value of a flag that takes many."""
-    return bool(declared.many and rest and not is_known(rest[0], table)
+    return bool(declared.many and rest and not is_flag_like(rest[0])
                 and declared.many(rest[0]))
 
 
@@ -3300,17 +5499,21 @@ def check_no_verb(group, unnamed, named, word):
                          or "it has " + ", ".join(named))
 
 
+def verbs_table(verbs):
+    """The flags of all verbs that a call can be, actions and globals too."""
+    return flag_table(GLOBALS, *(verb.flags for verb in verbs),
+                      [v.by for v in verbs if v.by_flag])
+
+
 def find_verb(group, words):
     """Return (verbs, words): what is called by a word, or the unnamed ones.
 
     The unnamed ones are the default verb, or all that are called by flag.
     """
-    every = flag_table(GLOBALS, *(verb.flags for verb in group.verbs),
-                       [v.by for v in group.verbs if v.by_flag])
     unnamed = [verb for verb in group.verbs
                if verb.by is not None or verb.name == group.default]
     named = {verb.name: verb for verb in by_word(group)}
-    for index, declared, word in tokens(words, every):
+    for index, declared, word in tokens(words, verbs_table(group.verbs)):
         if declared is None and word in named:
             return [named[word]], words[:index] + words[index + 1:]
         if declared is None:
@@ -3353,77 +5556,155 @@ def check_goes_with(verb, verbs, given):
                              + " or ".join(homes or ["another verb"]))
 
 
-class ArgumentParser(argparse.ArgumentParser):
-    """An argparse parser whose complaints are errors of ours."""
-
-    color = False  # Python 3.14 would colour help on its own
-
-    def error(self, message):
-        raise UsageError(message.replace("argument ", "", 1),
-                         f"{self.prog} --help")
-
-
 def help_formatter(prog):
     return argparse.RawDescriptionHelpFormatter(
         prog, max_help_position=30, width=HELP_WIDTH)
 
 
 def add_flags(parser, flags):
-    """Add declared flags; one that is not given is None."""
+    """Add declared flags, for the help on them."""
     for declared in flags:
-        options = dict({"default": None}, **declared.options)
+        options = dict(declared.options)
         options["help"] = options["help"].replace("%", "%%")
         parser.add_argument(*declared.names, **options)
 
 
-def build_parser(group, verb):
-    """Build the argparse parser of one verb."""
-    parser = ArgumentParser(
-        prog=" ".join(filter(None, ("xeroctl", group.name, verb.name))
-                      ) if verb.by is None else f"xeroctl {group.name}",
-        usage=argparse.SUPPRESS, description=verb.summary, add_help=False,
-        allow_abbrev=False, formatter_class=help_formatter)
-    own = verb.flags + ((verb.by,) if verb.by_flag else ())
+def build_parser(prog, summary, flags):
+    """Build the argparse parser that formats the help on some flags."""
+    parser = argparse.ArgumentParser(
+        prog=prog, usage=argparse.SUPPRESS, description=summary,
+        add_help=False, formatter_class=help_formatter)
+    parser.color = False  # Python 3.14 would colour help on its own
+    taken = flag_table(flags)
     add_flags(parser.add_argument_group("arguments"),
-              [f for f in own if f.is_word])
+              [f for f in flags if f.is_word])
     add_flags(parser.add_argument_group("flags"),
-              [f for f in own if not f.is_word])
-    taken = flag_table(own)
+              [f for f in flags if not f.is_word])
     add_flags(parser.add_argument_group("global flags"),
               [f for f in GLOBALS if f.long_name not in taken])
     return parser
 
 
-def read_args(group, verb, given, words):
-    """Let argparse convert what tokens() took apart."""
-    line = [declared.long_name if value is None
-            else f"{declared.long_name}={value}" for declared, value in given]
-    parser = build_parser(group, verb)
-    args = parser.parse_args(line + (["--"] if words else []) + words)
-    args.verb = verb
-    readers = [f.long_name for f in verb.flags + GLOBALS
-               if f.from_stdin and getattr(args, f.dest, None) == "-"]
+def converted_value(declared, value):
+    """Convert the text of an argument; name it if it cannot be."""
+    convert = declared.options.get("type")
+    try:
+        return convert(value) if convert else value
+    except argparse.ArgumentTypeError as problem:
+        name = ("/".join(declared.names) if not declared.is_word
+                else declared.options["metavar"])
+        raise UsageError(f"{name}: {problem}")
+
+
+def store(args, declared, value):
+    """Store one given flag, by its action: the last one wins, or all count."""
+    action = declared.options.get("action", "store")
+    before = getattr(args, declared.dest)
+    if action == "store_true":
+        value = True
+    elif action == "store_const":
+        value = declared.options["const"]
+    elif action == "count":
+        value = before + 1
+    elif action == "append":
+        value = (before or []) + [converted_value(declared, value)]
+    else:
+        value = converted_value(declared, value)
+    setattr(args, declared.dest, value)
+
+
+def bind_words(args, places, words):
+    """Give the plain words to the arguments that take them, in order.
+
+    An argument with nargs ? or * may go without; * and + take several.
+    """
+    left = list(words)
+    for number, declared in enumerate(places):
+        count, after = declared.options.get("nargs"), len(places) - number - 1
+        if count in ("*", "+"):
+            taken, left = left[:len(left) - after], left[len(left) - after:]
+            setattr(args, declared.dest,
+                    [converted_value(declared, word) for word in taken])
+        elif left and (count is None or len(left) > after):
+            value = converted_value(declared, left.pop(0))
+            setattr(args, declared.dest, value)
+    if left:
+        raise UsageError(f"unexpected argument {left[0]!r}")
+
+
+def check_given(args, flags):
+    """Raise unless everything required has been given."""
+    for declared in flags:
+        value = getattr(args, declared.dest)
+        name = (declared.options["metavar"] if declared.is_word
+                else declared.long_name)
+        is_needed = declared.options.get("required") or (
+            declared.is_word and declared.options.get("nargs") in (None, "+"))
+        if is_needed and value in (None, []):
+            by = args.verb.by.long_name + " " if args.verb.by_flag else ""
+            raise UsageError(f"{by}needs {name}" if by
+                             else f"{name} is missing")
+
+
+def check_stdin(flags, given, args):
+    """Raise if two inputs are to be read from standard input."""
+    readers = [declared.long_name for declared, value in given
+               if declared.from_stdin and value == "-"]
+    readers += [f.options["metavar"] for f in flags if f.is_word
+                and f.from_stdin and getattr(args, f.dest) == "-"]
     if len(readers) > 1:
         raise UsageError(" and ".join(readers) + " cannot both read standard"
                          " input")
+
+
+def read_args(group, verb, given, words):
+    """Make the arguments of a verb out of what tokens() took apart."""
+    own = verb.flags + ((verb.by,) if verb.by_flag else ())
+    args = argparse.Namespace(verb=verb)
+    for declared in GLOBALS + own:
+        setattr(args, declared.dest, declared.options.get("default"))
+    try:
+        for declared, value in given:
+            store(args, declared, value)
+        bind_words(args, [f for f in own if f.is_word], words)
+        check_given(args, own)
+        check_stdin(own, given, args)
+    except UsageError as error:
+        name = " ".join(filter(None, (group.name, not verb.by_flag
+                                      and verb.by is None and verb.name)))
+        error.hint = error.hint or f"xeroctl help {name}".rstrip()
+        raise
     return args
 
 
-def take_help(argv):
-    """Return (whether help is asked for, the words without that)."""
-    end = argv.index("--") if "--" in argv else len(argv)
-    kept = [w for w in argv[:end] if w not in ("-h", "--help")]
-    return len(kept) < end, kept + argv[end:]
+def without(words, *names):
+    """Return (whether a flag is among the words, the words without it)."""
+    end = words.index("--") if "--" in words else len(words)
+    kept = [word for word in words[:end] if word not in names]
+    return len(kept) < end, kept + words[end:]
+
+
+def verb_for_help(verbs, words):
+    """The one verb that a call can be, or whose flag it has, or None."""
+    try:
+        given = [declared for _, declared, _ in
+                 tokens(words, verbs_table(verbs)) if declared]
+    except UsageError:
+        given = []
+    called = [v for v in verbs if v.by_flag and v.by in given]
+    found = verbs if len(verbs) == 1 else called
+    return found[0] if len(found) == 1 else None
 
 
 def parse_verb(group, verbs, words):
     """Parse the words of a verb; verbs are those that it can be."""
-    table = flag_table(GLOBALS, *(verb.flags for verb in verbs),
-                       [v.by for v in verbs if v.by_flag])
+    table = verbs_table(verbs)
     taken = list(tokens(words, table))
     given = [(declared, value) for _, declared, value in taken if declared]
     plain = [word for _, declared, word in taken if not declared]
     flags = [declared for declared, _ in given]
+    if HELP_FLAG in flags:  # in a cluster, as -qh
+        raise HelpWanted(group, verb_for_help(verbs, words))
     verb = choose_verb(verbs, flags, plain)
     check_goes_with(verb, verbs, flags)
     return read_args(group, verb, given, plain)
@@ -3438,7 +5719,10 @@ def parse(argv, groups):
 
     Raise HelpWanted where help is asked for, and where there is no group.
     """
-    wants_help, words = take_help(argv)
+    wants_help, words = without(argv, "-h", "--help")
+    wants_version, words = without(words, "--version")
+    if wants_version and not wants_help:
+        return None, read_args(TOP, TOP.verbs[0], [(VERSION, None)], [])
     try:
         group, words = find_group(words, groups)
         if group is None:
@@ -3451,7 +5735,7 @@ def parse(argv, groups):
             raise
         raise HelpWanted()
     if wants_help:
-        raise HelpWanted(group, verbs[0] if len(verbs) == 1 else None)
+        raise HelpWanted(group, verb_for_help(verbs, words))
     return group, parse_verb(group, verbs, words)
 
 
@@ -3487,16 +5771,22 @@ def verb_usage(group, verb):
     return " ".join(words + ["[flags]"])
 
 
+def example_lines(examples):
+    """The examples at the end of a help text, if there are any."""
+    return "\n\nexamples:" * bool(examples) + "".join(
+        f"\n  {line}" for line in examples)
+
+
 def verb_help(group, verb):
     """The help text of one verb."""
-    examples = "".join(f"\n  {line}" for line in verb.examples)
+    own = verb.flags + ((verb.by,) if verb.by_flag else ())
+    parser = build_parser(f"xeroctl {group.name}", verb.summary, own)
     return (f"usage: {verb_usage(group, verb)}\n\n"
-            + build_parser(group, verb).format_help().strip()
-            + (f"\n\nexamples:{examples}" if examples else ""))
+            + parser.format_help().strip() + example_lines(verb.examples))
 
 
 def group_help(group):
-    """The help text of a group: its verbs; of a single one, all of it."""
+    """The help text of a group: its verbs, and flags that need no verb."""
     if len(group.verbs) == 1:
         return verb_help(group, group.verbs[0])
     lines = [group.summary, "", "usage:"]
@@ -3505,10 +5795,15 @@ def group_help(group):
     lines += [f"  {verb.name:12} {verb.summary}"
               + (" (default)" if verb.name == group.default else "")
               for verb in group.verbs]
+    flags = [f for verb in group.verbs if verb.by is not None
+             for f in verb.flags + ((verb.by,) if verb.by_flag else ())]
+    if flags:
+        unique = {f.long_name: f for f in reversed(flags)}
+        lines += ["", build_parser("xeroctl", None, tuple(
+            reversed(list(unique.values())))).format_help().strip()]
     lines += ["", f"xeroctl help {group.name} VERB shows a verb's flags."]
-    examples = [line for verb in group.verbs for line in verb.examples][:3]
-    return "\n".join(lines + ["", "examples:"]
-                     + ["  " + line for line in examples])
+    examples = tuple(line for v in group.verbs for line in v.examples[:1])
+    return "\n".join(lines) + example_lines(examples[:3])
 
 
 TOPICS = {
@@ -3520,7 +5815,7 @@ TOPICS = {
 
 def top_help(groups):
     """The help text of the whole program."""
-    parser = build_parser(TOP, TOP.verbs[0])
+    parser = build_parser("xeroctl", None, ())
     lines = ["usage: xeroctl [global flags] COMMAND [VERB] [ID] [flags]", "",
              "The Xerotier inference platform, and any OpenAI-compatible"
              " server.", "", "commands:"]
@@ -3549,19 +5844,28 @@ def help_text(groups, group=None, verb=None):
     return group_help(group) if verb is None else verb_help(group, verb)
 
 
-def show_help(app, group, args):
-    """Print the help of a command, a verb or a topic."""
-    name, *more = args.words or [""]
+def help_on(groups, words):
+    """The help text for the words behind `help`."""
+    name, *more = words or [""]
     if name in TOPICS:
         head, rows = TOPICS[name]
-        app.out.line(head + "\n\n" + table_text(rows))
-    elif name:
-        found, words = find_group([name] + more, app.groups)
-        verbs, _ = find_verb(found, words) if words else ([], [])
-        app.out.line(help_text(app.groups, found, verbs[0] if len(verbs) == 1
-                               else None))
-    else:
-        app.out.line(top_help(app.groups))
+        return head + "\n\n" + table_text(rows)
+    if not name:
+        return top_help(groups)
+    group, _ = find_group([name], groups)
+    if not more:
+        return group_help(group)
+    verbs = {verb.name: verb for verb in group.verbs}
+    if more[0] not in verbs:
+        raise UsageError(f"{group.name} has no verb {more[0]!r}",
+                         did_you_mean(more[0], verbs))
+    return verb_help(group, verbs[more[0]])
+
+
+def show_help(app, group, args):
+    """Print the help of a command, a verb or a topic: config or no config."""
+    app.terminal.out.write(help_on(app.groups, args.words))
+    app.terminal.out.end_line()
 
 
 HELP = Group(
@@ -3574,6 +5878,451 @@ HELP = Group(
              examples=("xeroctl help chat send",
                        "xeroctl help exit-codes")),
     ))
+
+
+# == completion: one table and one walk through it, for three shells =========
+
+# A place is what was said before the cursor: "", "chat", "chat send".  It has
+# rows "NAME KIND SUMMARY": of words (kind word), of flags (kind none where no
+# value follows), and of arguments, @0 and on; @* stands for all that follow.
+# The kind of a value is file, folder, context, any, or its words as |a|b|c.
+
+# Both bash and zsh: from the current word and those before it to the rows of
+# the place, the pattern of the rows to offer, and the kind of value to offer.
+POSIX_WALK = r"""
+_PROGRAM_kind() {
+  local row
+  kind=
+  for row in "${rows[@]}"; do
+    if [[ ${row%% *} == "$1" ]]; then row=${row#* }; kind=${row%% *}; return; fi
+  done
+}
+
+_PROGRAM_word() {
+  _PROGRAM_kind "$1"
+  if [[ $count == 0 && $kind == word ]]; then
+    if [[ $place$1 != help ]]; then place=${place:+$place }$1; fi
+    _PROGRAM_rows "$place"
+  else
+    count=$((count + 1))
+  fi
+  kind=
+}
+
+_PROGRAM_walk() {
+  local word current=$1
+  shift
+  _PROGRAM_rows ''
+  for word; do
+    if [[ -n $kind ]]; then kind=
+    elif [[ -n $plain || $word != -[!0-9.]* ]]; then _PROGRAM_word "$word"
+    elif [[ $word == -- ]]; then plain=1
+    else
+      _PROGRAM_kind "$word"
+      if [[ $kind == none ]]; then kind=; fi
+    fi
+  done
+  if [[ -n $kind ]]; then return; fi
+  if [[ -z $plain && $current == --*=* ]]; then
+    prefix=${current%%=*}=
+    _PROGRAM_kind "${current%%=*}"
+  elif [[ -z $plain && $current == -* ]]; then
+    pattern='-*'
+  else
+    _PROGRAM_kind "@$count"
+    if [[ -z $kind ]]; then _PROGRAM_kind '@*'; fi
+    if [[ $count == 0 && "${rows[@]:0:1}" == [!@-]* ]]; then pattern='[!@-]*'
+    elif [[ -z $plain$current && ${kind:-any} == any ]]; then pattern='-*'
+    fi
+  fi
+}
+"""
+
+# bash cuts words at = and : (COMP_WORDBREAKS): split mends them, and of what
+# it offers leaves out what stands before $2, the part that bash replaces.
+BASH = r"""# bash 4.2 or newer: source <(PROGRAM shell-completion bash)
+
+_PROGRAM_rows() {
+  case $1 in
+TABLE
+  *) rows=() ;;
+  esac
+  rows+=(
+GLOBAL
+  )
+}
+WALK
+_PROGRAM_split() {
+  local line=${COMP_LINE:0:COMP_POINT} word rest last=-1
+  for word in "${COMP_WORDS[@]:0:COMP_CWORD+1}"; do
+    rest=${line#"${line%%[![:blank:]]*}"}
+    if [[ $rest != "$line" || $last == -1 ]]; then last=$((last + 1)); fi
+    words[last]+=${word:0:${#rest}}
+    line=${rest#"$word"}
+  done
+}
+
+_PROGRAM_offer() {
+  local name
+  for name; do
+    if [[ $prefix$name == "$current"* ]]; then
+      name=$prefix$name
+      printf -v name %q "${name#"$before"}"
+      COMPREPLY+=("$name")
+    fi
+  done
+}
+
+_PROGRAM_contexts() {
+  local program=$1 name
+  if [[ $program == '~/'* ]]; then program=$HOME${program#?}; fi
+  while IFS= read -r name; do _PROGRAM_offer "$name"; done < <(
+    "$program" config list -o id 2>/dev/null </dev/null)
+}
+
+_PROGRAM_paths() {
+  local name
+  if [[ -z $prefix || $1 != "$prefix"* ]]; then
+    compopt -o "$2" 2>/dev/null
+    return
+  fi
+  compopt -o filenames 2>/dev/null
+  while IFS= read -r name; do COMPREPLY+=("$prefix$name"); done < <(
+    compgen "$3" -- "${current#"$prefix"}")
+}
+
+_PROGRAM() {
+  local words=() rows=() place= kind= plain= count=0 prefix= pattern= row
+  _PROGRAM_split
+  local current=${words[${#words[@]} - 1]} IFS='|'
+  local before=${current%"$2"}
+  COMPREPLY=()
+  _PROGRAM_walk "$current" "${words[@]:1:${#words[@]} - 2}"
+  if [[ $current == *[\<\>]* || $3 == *[\<\>] ]]; then pattern= kind=file; fi
+  for row in "${rows[@]}"; do
+    if [[ $row == $pattern ]]; then _PROGRAM_offer "${row%% *}"; fi
+  done
+  case $kind in
+  '|'*) _PROGRAM_offer ${kind#?} ;;
+  context) _PROGRAM_contexts "$1" ;;
+  file) _PROGRAM_paths "$2" default -f ;;
+  folder) _PROGRAM_paths "$2" dirnames -d ;;
+  esac
+}
+
+complete -F _PROGRAM PROGRAM PROGRAM.py
+"""
+
+ZSH = r"""#compdef PROGRAM PROGRAM.py
+
+_PROGRAM_rows() {
+  case $1 in
+TABLE
+  *) rows=() ;;
+  esac
+  rows+=(
+GLOBAL
+  )
+}
+WALK
+_PROGRAM_describe() {
+  local row name
+  local -a shown seen
+  for row in "${rows[@]}"; do
+    name=${row%% *}
+    if [[ $row == ${~pattern} && -z ${(M)seen:#$name} ]]; then
+      seen+=("$name")
+      shown+=("${name//:/\\:}:${${row#* * }//\\/\\\\}")
+    fi
+  done
+  _describe -t commands 'word or flag' shown
+}
+
+_PROGRAM_contexts() {
+  local program=${(Q)words[1]}
+  local -a names
+  names=("${(@f)$(
+    ${program/#\~\//$HOME/} config list -o id 2>/dev/null </dev/null)}")
+  _wanted contexts expl context compadd -a names
+}
+
+_PROGRAM() {
+  local place= kind= plain= count=0 prefix= pattern= expl
+  local -a rows
+  _PROGRAM_walk "$PREFIX" "${(@)words[2,CURRENT - 1]}"
+  if [[ -n $prefix ]]; then compset -P 1 '*='; fi
+  if [[ -n $pattern ]]; then _PROGRAM_describe; fi
+  case $kind in
+  \|*) _wanted values expl value compadd -- "${(@s:|:)kind#?}" ;;
+  context) _PROGRAM_contexts ;;
+  file) _files ;;
+  folder) _files -/ ;;
+  esac
+}
+
+if [[ $funcstack[1] == _PROGRAM ]]; then
+  _PROGRAM "$@"
+else
+  compdef _PROGRAM PROGRAM PROGRAM.py
+fi
+"""
+
+FISH = r"""# fish: PROGRAM shell-completion fish | source
+
+function _PROGRAM_rows
+  switch "$argv[1]"
+TABLE
+  end
+  printf '%s\n' \
+GLOBAL
+end
+
+function _PROGRAM_kind -a name
+  for row in $argv[2..-1]
+    set -l parts (string split -m 2 ' ' -- $row)
+    if test "$parts[1]" = "$name"
+      echo $parts[2]
+      return
+    end
+  end
+end
+
+function _PROGRAM_names -a pattern
+  for row in (string match -r -- $pattern $argv[2..-1])
+    string replace -r '^(\S+) \S+ ?' '$1\t' -- $row
+  end
+end
+
+function _PROGRAM_values -a kind current program
+  switch "$kind"
+    case '|*'
+      string split '|' -- (string sub -s 2 -- $kind)
+    case context
+      $program config list -o id 2>/dev/null </dev/null
+    case file
+      complete -C "_PROGRAM_no_command $current"
+    case folder
+      __fish_complete_directories $current ''
+  end
+end
+
+function _PROGRAM
+  set -l words (commandline -opc)
+  while string match -q '*=*' -- $words[1]
+    set -e words[1]
+  end
+  set -l program (string replace -r '^~(?=/)' ~ -- $words[1])
+  set -l current (commandline -ct)
+  set -l rows (_PROGRAM_rows '')
+  set -l place
+  set -l kind
+  set -l plain
+  set -l count 0
+  set -e words[1]
+  for word in $words
+    if test -n "$kind"
+      set kind
+    else if test -n "$plain"; or not string match -qr -- '^-[^0-9.]' "$word"
+      set kind (_PROGRAM_kind "$word" $rows)
+      if test "$count$kind" = 0word
+        test "$place$word" = help; or set place $place $word
+        set rows (_PROGRAM_rows "$place")
+      else
+        set count (math $count + 1)
+      end
+      set kind
+    else if test "$word" = --
+      set plain 1
+    else
+      set kind (_PROGRAM_kind "$word" $rows | string match -v none)
+    end
+  end
+  if test -n "$kind"
+    _PROGRAM_values $kind "$current" $program
+  else if test -z "$plain"; and string match -qr -- '^--.*=' "$current"
+    set -l parts (string split -m 1 = -- $current)
+    set kind (_PROGRAM_kind $parts[1] $rows)
+    _PROGRAM_values "$kind" "$parts[2]" $program |
+      string replace -r -- '^' "$parts[1]="
+  else if test -z "$plain"; and string match -q -- '-*' "$current"
+    _PROGRAM_names '^-.*' $rows
+  else
+    set kind (_PROGRAM_kind @$count $rows; _PROGRAM_kind '@*' $rows)
+    if test $count = 0; and string match -qr -- '^[^@-]' $rows[1]
+      _PROGRAM_names '^[^@-].*' $rows
+    else if test -z "$plain$current"; and contains -- "$kind[1]" '' any
+      _PROGRAM_names '^-.*' $rows
+    end
+    _PROGRAM_values "$kind[1]" "$current" $program
+  end
+end
+
+complete -c PROGRAM -f -a '(_PROGRAM)'
+complete -c PROGRAM.py -f -a '(_PROGRAM)'
+"""
+
+
+def value_kind(declared):
+    """What may be offered for the value of a flag or an argument."""
+    words = getattr(declared.options.get("type"), "words", ())
+    plain = [word for word in words if re.match(r"[\w@.:/+-]+$", word)]
+    said = getattr(declared, "completes", None)
+    if said is None and plain:
+        return "|" + "|".join(plain)
+    if said is None:
+        said = {"FILE": "file", "PATH": "file", "DIR": "folder"}.get(
+            declared.options.get("metavar"))
+    return said or "any"
+
+
+def completion_row(name, kind, summary=""):
+    return " ".join([name, kind] + (summary or "").split())
+
+
+def flag_rows(flags):
+    """One row for each name of each flag; the first of a name stays."""
+    rows = {}
+    for declared in flags:
+        kind = value_kind(declared) if declared.takes_value else "none"
+        for name in () if declared.is_word else declared.names:
+            rows.setdefault(name, completion_row(
+                name, kind, declared.options.get("help")))
+    return list(rows.values())
+
+
+def argument_rows(flags):
+    """One row for each argument, named by its place."""
+    return [completion_row("@*" if declared.options.get("nargs") in ("*", "+")
+                           else f"@{place}", value_kind(declared))
+            for place, declared in enumerate(f for f in flags if f.is_word)]
+
+
+def verb_rows(verbs):
+    """The rows of what follows a verb, or any of those that need no word."""
+    flags = [declared for verb in verbs
+             for declared in verb.flags + (verb.by,) * verb.by_flag]
+    most = max((verb.flags for verb in verbs), default=(),
+               key=lambda flags: sum(f.is_word for f in flags))
+    return argument_rows(most) + flag_rows(flags)
+
+
+def completion_places(groups):
+    """Yield (place, rows) for the program, each group and each verb."""
+    yield "", [completion_row(group.name, "word", group.summary)
+               for group in groups]
+    for group in groups:
+        named = by_word(group)
+        yield group.name, [completion_row(verb.name, "word", verb.summary)
+                           for verb in named] + verb_rows(
+            [verb for verb in group.verbs if verb not in named
+             or verb.name == group.default])
+        for verb in named:
+            yield f"{group.name} {verb.name}", verb_rows([verb])
+
+
+def script_word(text, shell):
+    """The text as one word of a script, nothing in it being special."""
+    if shell == "fish":
+        text = text.replace("\\", r"\\").replace("'", r"\'")
+    else:
+        text = text.replace("'", r"'\''")
+    return f"'{text}'"
+
+
+def script_rows(rows, shell):
+    """The rows as words of a script; bash shows no summaries."""
+    if shell == "bash":
+        rows = [" ".join(row.split(" ")[:2]) for row in rows]
+    return (" \\\n" if shell == "fish" else "\n").join(
+        "    " + script_word(row, shell) for row in rows)
+
+
+def completion_script(shell, groups, global_flags, program="xeroctl"):
+    """The script that completes the program in bash, zsh or fish."""
+    frame = ("  case {}\n  printf '%s\\n' \\\n{}" if shell == "fish"
+             else "  {}) rows=(\n{}\n  ) ;;")
+    table = "\n".join(
+        frame.format(script_word(place, shell), script_rows(rows, shell))
+        for place, rows in completion_places(groups) if rows)
+    parts = {"PROGRAM": program, "TABLE": table,
+             "GLOBAL": script_rows(flag_rows(global_flags), shell)}
+    script = {"bash": BASH, "zsh": ZSH, "fish": FISH}[shell]
+    return re.sub("PROGRAM|TABLE|GLOBAL", lambda match: parts[match.group()],
+                  script.replace("WALK", POSIX_WALK)).lstrip("\n")
+
+
+# == the command map =========================================================
+
+def flag_map(declared):
+    """A flag as data: names, type, choices, default, and so on."""
+    options = declared.options
+    convert, action = options.get("type"), options.get("action")
+    kinds = {"store_true": "boolean", "store_const": "boolean",
+             "count": "count"}
+    return {"names": list(declared.names),
+            "metavar": options.get("metavar"),
+            "type": kinds.get(action) or getattr(convert, "kind", "string"),
+            "choices": list(getattr(convert, "words", ())) or None,
+            "default": options.get("default"),
+            "required": bool(options.get("required") or declared.is_word
+                             and not options.get("nargs")),
+            "repeatable": action == "append" or bool(declared.many),
+            "help": options["help"]}
+
+
+def verb_map(group, verb):
+    """A verb as data."""
+    calls = (verb.by.long_name if verb.by_flag else verb.by
+             or verb.name or None)
+    return {"command": " ".join(filter(None, (group.name, verb.name))),
+            "group": group.name, "verb": verb.name, "called_by": calls,
+            "default": verb.name == group.default,
+            "usage": verb_usage(group, verb), "summary": verb.summary,
+            "writes": verb.writes,
+            "arguments": [flag_map(f) for f in verb.flags if f.is_word],
+            "flags": [flag_map(f) for f in verb.flags if not f.is_word],
+            "examples": list(verb.examples)}
+
+
+def show_commands(app, group, args):
+    """Print the whole command line as data, from its declarations."""
+    app.out.rows({
+        "object": "list", "version": __version__,
+        "data": [verb_map(g, verb) for g in app.groups for verb in g.verbs],
+        "global_flags": list(map(flag_map, GLOBALS)),
+        "exit_codes": [{"code": code, "meaning": meaning}
+                       for code, meaning in EXIT_CODES]},
+        group.columns, "commands", id_path="command")
+
+
+COMMANDS = Group(
+    "commands", "List every command, verb and flag, for people and tools.",
+    default="", columns=("Command=command", "+Writes=writes",
+                         "Usage=usage", "Summary=summary"),
+    verbs=(
+        Verb("", "List every command, verb and flag.", show_commands,
+             examples=("xeroctl commands", "xeroctl commands -o json")),
+    ))
+
+
+def complete_shell(app, group, args):
+    """Print the completion script of a shell."""
+    app.out.text(completion_script(args.shell, app.groups, GLOBALS))
+
+
+COMPLETION = Group(
+    "shell-completion", "Print the completion script of a shell.",
+    default="",
+    verbs=(
+        Verb("", "Print the completion script of a shell.", complete_shell,
+             flag("shell", metavar="SHELL", type=choice("bash", "zsh",
+                                                        "fish"),
+                  help="bash, zsh or fish"),
+             examples=("source <(xeroctl shell-completion bash)",
+                       "xeroctl shell-completion fish | source")),
+    ))
+
+ABOUT = COMMANDS, COMPLETION, HELP
 
 
 # ---------------------------------------------------------------------------
@@ -3591,24 +6340,34 @@ class App:
         self.clock = terminal.clock
         self.settings = Settings(args, environ, terminal)
         self.plan = Plan(args.dry_run, args.curl)
-        self.out = Out(terminal, self.settings.output(), self.plan)
+        self.shown = None
         self.deadline = (self.clock.monotonic() + args.max_time
                          if args.max_time else None)
+        self.network = Network(self.settings, terminal)
         self.opened = None
+
+    @property
+    def out(self):
+        if self.shown is None:
+            self.shown = Out(self.terminal, self.settings.output(), self.plan)
+        return self.shown
 
     @property
     def api(self):
         if self.opened is None:
-            self.opened = Api(self.settings.deployment(), self.args,
-                              self.terminal, self.plan, self.deadline)
+            self.opened = Api(
+                self.settings.deployment(), self.network, self.args,
+                self.settings.timeout(), self.terminal, self.plan,
+                self.deadline)
         return self.opened
 
     def endpoint(self):
         """The endpoint slug of this run."""
         slug = self.settings.get("endpoint")
         if not slug:
-            raise UsageError("no endpoint", "pass --endpoint SLUG or set"
-                             " XEROTIER_ENDPOINT")
+            raise UsageError(
+                "no endpoint", "pass --endpoint SLUG, set XEROTIER_ENDPOINT,"
+                " or xeroctl config set NAME endpoint SLUG")
         return slug
 
     def slug(self):
@@ -3631,7 +6390,7 @@ class App:
     def read_text(self, path):
         """Read an input text, without its last line end, as $(…) does."""
         text = decoded(self.read_bytes(path))
-        return text[:-1] if text.endswith("\n") else text
+        return re.sub(r"\r?\n\Z", "", text)
 
     def finish(self):
         """Print what was planned, if anything was."""
@@ -3655,14 +6414,32 @@ def run(argv, environ, terminal, groups):
     app.finish()
 
 
+def said_last(argv, long, short=None):
+    """The last value of a flag on a command line that may be broken."""
+    value = None
+    for word, following in zip(argv, argv[1:] + [""]):
+        name, equals, rest = word.partition("=")
+        if name in (long, short):
+            value = rest if equals else following
+        elif short and word.startswith(short) and word[1] != "-":
+            value = word[2:]
+    return value
+
+
 def wants_json(argv, environ):
     """Whether errors are due as JSON; the command line may be broken."""
-    forms = [environ.get("XEROTIER_OUTPUT")] + [
-        word.partition("=")[2] if word.startswith("--output=") else word[2:]
-        if word.startswith("-o") and word != "-o" else following
-        for word, following in zip(argv, argv[1:] + [""])
-        if word.startswith(("-o", "--output"))]
-    return forms[-1] in (JSON, JSONL)
+    form = said_last(argv, "--output", "-o") or environ.get("XEROTIER_OUTPUT")
+    return form in (JSON, JSONL)
+
+
+def adjust_early(argv, terminal):
+    """Obey --color and --quiet even where the command line is broken."""
+    color = said_last(argv, "--color")
+    if "--no-color" in argv:
+        color = "never"
+    terminal.adjust("-q" in argv or "--quiet" in argv,
+                    color if color in COLOR_MODES else "auto",
+                    "--raw" in argv)
 
 
 def show_traceback(environ, terminal):
@@ -3672,20 +6449,12 @@ def show_traceback(environ, terminal):
         terminal.say(traceback.format_exc())
 
 
-def say_error(error, terminal):
-    """One line for the error, then what is known about it, indented."""
-    terminal.say(one_line(f"error: {error}"), RED)
-    for label, value in error.lines():
-        if label != "hint" or not terminal.quiet:
-            terminal.say(f"  {label}: {one_line(as_text(value))}")
-
-
 def fail(error, argv, environ, terminal):
     """Say what went wrong, as JSON where that is due; return the exit code."""
     show_traceback(environ, terminal)
     terminal.out.end_line()
     if wants_json(argv, environ):
-        terminal.say(pretty_json(error.envelope()))
+        terminal.err.write_json(pretty_json(error.envelope()) + "\n")
     else:
         say_error(error, terminal)
     return error.exit_code
@@ -3727,14 +6496,14 @@ def main(argv=None, environ=None, streams=None, clock=None, groups=GROUPS):
     environ = os.environ if environ is None else environ
     streams = streams or Streams(sys.stdin, sys.stdout, sys.stderr)
     terminal = Terminal(streams, environ, clock or Clock())
-    groups = groups + (HELP,)
+    groups = groups + ABOUT
+    adjust_early(argv, terminal)
     try:
         return guarded(argv, environ, terminal, groups)
     except ReaderGone as gone:
         return gone.exit_code
     except KeyboardInterrupt:
-        if terminal.err.is_terminal:
-            terminal.say("")  # after the ^C that the terminal echoed
+        terminal.end_echo()
         return 130
     except XeroctlError as error:
         return fail(error, argv, environ, terminal)
@@ -3742,12 +6511,12 @@ def main(argv=None, environ=None, streams=None, clock=None, groups=GROUPS):
         return fail(internal_error(problem), argv, environ, terminal)
 
 
-def let_go_of_stdout():
+def let_go(stream, number):
     """Flush; what cannot be written, the interpreter shall not try again."""
     try:
-        sys.stdout.flush()
+        stream.flush()
     except (AttributeError, OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def open_closed_streams():
@@ -3777,7 +6546,8 @@ def console():
     except KeyboardInterrupt:
         code = 130
     finally:
-        let_go_of_stdout()
+        let_go(sys.stdout, 1)
+        let_go(sys.stderr, 2)
     sys.exit(code)
 
 
