@@ -3215,7 +3215,7 @@ class Flag:
     a GET); header the request header that it sets.  many tells of a word
     whether it is one more value of the same flag.  from_stdin: the value
     `-` reads standard input.  completes is what a shell offers for it:
-    "file", "folder", "context".
+    "file", "folder", "context", or "" for nothing.
     """
 
     def __init__(self, *names, sends=None, header=None, many=None,
@@ -4058,7 +4058,7 @@ class LineEditor:
         """Return one message; raise EOFError at the end of input."""
         if self.readline:
             self.terminal.err.flush()
-            return whole(input(prompt))
+            return whole(input(prompt)).rstrip("\n")
         self.terminal.say_prompt(prompt)
         line = self.read_raw()
         while line.count(self.PASTE) > line.count(self.PASTED):
@@ -4275,7 +4275,9 @@ class Session:
         path = (os.path.join(folder, "history") if has_history and folder
                 else None)
         history = History(path, self.app.api.deployment.key)
-        return LineEditor(self.terminal, history, sorted(self.COMMANDS))
+        words = sorted(name + " " * bool(usage) for name, (usage, _, _)
+                       in self.COMMANDS.items())
+        return LineEditor(self.terminal, history, words)
 
     def run(self, first=None):
         """Read and answer until the end of input, /quit or two Ctrl-C."""
@@ -4747,9 +4749,9 @@ def post_message(app, chat_id, text):
     except XeroctlError as error:
         raise XeroctlError(
             f"the chat {as_text(chat_id)} was created, but its message was"
-            f" not posted: {error}", "the chat is kept; post the message to"
-            f" it: xeroctl api POST /chats/{as_text(chat_id)}/messages",
-            **error.facts)
+            f" not posted: {error}", "the chat is kept; to post the message:"
+            f" xeroctl api /chats/{as_text(chat_id)}/messages --raw-field"
+            " role=user --raw-field content=TEXT", **error.facts)
 
 
 def only_named(name, templates, workspace):
@@ -4802,7 +4804,7 @@ def new_chat(app, group, args):
                         template, "apply"),
         body={}, stand_in={"chat_id": StandIn("<chat id>")})
     if text is not None:
-        post_message(app, dig(chat, "chat_id"), text)
+        post_message(app, Column(NEW_CHAT_FIELDS[0]).value(chat), text)
     if app.out.is_table:
         app.out.line("chat created from template")
         app.out.labels(chat, NEW_CHAT_FIELDS, is_aligned=False)
@@ -4991,6 +4993,8 @@ def show_events(app, answer):
 
 def show_body(app, answer):
     """Show an answer of any type: JSON in the form asked for, else bytes."""
+    if answer.kept == b"":
+        return
     if answer.media.endswith("json"):
         value = answer.json()
         tell_more(app, value)
@@ -5012,6 +5016,8 @@ def call_api(app, group, args):
     path = api_path(args.path)
     parts = {"slug": app.slug() if args.endpoint else None,
              "silence": INFERENCE_TIMEOUT_S if args.endpoint else TIMEOUT_S}
+    if args.all and args.include:
+        raise UsageError("--all and --include cannot be combined")
     if args.all:
         return show_pages(app, method, path, query, body, parts)
     answer = app.api.open(method, path, query=query, body=body, accept="*/*",
@@ -5032,7 +5038,7 @@ API = Group(
              call_api,
              flag("method", metavar="METHOD", nargs="?",
                   help="GET, or POST when there is a body"),
-             flag("path", metavar="PATH",
+             flag("path", metavar="PATH", completes="",
                   help="below the project's /v1, or a URL on its origin"),
              flag("--endpoint", metavar="SLUG",
                   help="call below this endpoint, not below the project"),
@@ -5894,7 +5900,11 @@ _PROGRAM_kind() {
   local row
   kind=
   for row in "${rows[@]}"; do
-    if [[ ${row%% *} == "$1" ]]; then row=${row#* }; kind=${row%% *}; return; fi
+    if [[ ${row%% *} == "$1" ]]; then
+      row=${row#* }
+      kind=${row%% *}
+      return
+    fi
   done
 }
 
@@ -6388,7 +6398,7 @@ class App:
         return read.encode("utf-8") if isinstance(read, str) else read
 
     def read_text(self, path):
-        """Read an input text, without its last line end, as $(…) does."""
+        """Read an input text, without its last line end."""
         text = decoded(self.read_bytes(path))
         return re.sub(r"\r?\n\Z", "", text)
 

@@ -10,10 +10,12 @@ import io
 import os
 import subprocess
 import sys
+from shlex import quote
 
 import pytest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+GOLDEN = os.path.join(HERE, "golden")
 ROOT = os.path.dirname(HERE)
 SCRIPT = os.path.join(ROOT, "xeroctl.py")
 sys.path[:0] = [ROOT, HERE]
@@ -181,3 +183,34 @@ def run_process(start):
         return Result(stdout.decode("utf-8"), stderr.decode("utf-8"),
                       process.returncode)
     return runner
+
+
+def pytest_addoption(parser):
+    parser.addoption("--rewrite-golden", action="store_true",
+                     help="write tests/golden/*.txt anew, for review")
+
+
+def session(argv, shown):
+    """A command line and all that came of it, for a golden file.
+
+    Where the last line of a stream lacks its end, the next line says so.
+    """
+    def ended(text):
+        return text if text[-1:] in ("", "\n") else text + "\n\\ no newline\n"
+    stderr = f"--- stderr\n{ended(shown.stderr)}" if shown.stderr else ""
+    return (f"$ xeroctl {' '.join(map(quote, argv))}\n{ended(shown)}{stderr}"
+            f"--- exit {shown.exit_status}\n")
+
+
+@pytest.fixture
+def golden(request):
+    """golden("chat-send", argv, shown): what a person sees, file by file."""
+    def compare(name, argv, shown):
+        path = os.path.join(GOLDEN, name + ".txt")
+        text = session(argv, shown)
+        if request.config.getoption("--rewrite-golden"):
+            with open(path, "wb") as target:
+                target.write(text.encode("utf-8"))
+        with open(path, "rb") as source:
+            assert text == source.read().decode("utf-8")
+    return compare

@@ -1,0 +1,583 @@
+"""From one command line to one exit code, as a process and as a call.
+
+Run by pytest, which starts the script as people do: in a pipe, by a shell
+that closes descriptors, from a zip, with Ctrl-C in the middle.
+"""
+
+import errno
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+
+import pytest
+
+import xeroctl
+from conftest import ROOT, SCRIPT, Result, environment
+
+pytestmark = pytest.mark.skipif(os.name != "posix",
+                                reason="signals and descriptors of POSIX")
+
+LIMIT_S = 20
+CLOSED_WITHIN_S = 0.2
+CHAT = "chat", "send", "--endpoint", "demo", "-m", "Hello"
+STREAM = CHAT + ("--stream",)
+COMPLETIONS = "POST /chat/completions"
+ANSWER = ('Hello! You said: "Hello". I am the demo endpoint of the reference'
+          " router; I repeat what I am told.\n")
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Hand Ctrl-C on: the children of a job in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def spawn(router):
+    """Start a command; it does not outlive the test, nor do its children."""
+    started = []
+
+    def spawner(*command, stdin=subprocess.DEVNULL, cwd=None,
+                against=router, **environ):
+        process = subprocess.Popen(
+            command, stdin=stdin, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, cwd=cwd, start_new_session=True,
+            env=environment(against, **environ))
+        started.append(process)
+        return process
+    yield spawner
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def finished(process):
+    """Wait for a process; return its Result."""
+    stdout, stderr = process.communicate(timeout=LIMIT_S)
+    return Result(stdout.decode("utf-8"), stderr.decode("utf-8"),
+                  process.returncode)
+
+
+def read_until(stream, wanted):
+    """Read a pipe as it comes until something has come; return all of it."""
+    data = b""
+    while wanted not in data:
+        assert select.select([stream], [], [], LIMIT_S)[0], data
+        block = os.read(stream.fileno(), 4096)
+        assert block, data
+        data += block
+    return data
+
+
+def wait_for(condition):
+    """Wait until a condition holds, for what no event tells."""
+    end = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def send(process, number):
+    """Send a signal to a process that is about to wait, once it waits."""
+    time.sleep(0.02)
+    process.send_signal(number)
+
+
+def as_frame(value):
+    return b"data: " + json.dumps(value).encode() + b"\n\n"
+
+
+def chunk(text, finish_reason=None):
+    return as_frame({"object": "chat.completion.chunk", "choices": [
+        {"index": 0, "delta": {"content": text},
+         "finish_reason": finish_reason}]})
+
+
+ERROR_FRAME = as_frame({"error": {"message": "no more"}})
+
+
+# == as the README has it
+
+def readme_command(*more):
+    return [sys.executable, "tests/router.py", "--", sys.executable,
+            "xeroctl.py", "chat", "send", *more, "--message", "Hello",
+            "--stream"]
+
+
+def test_the_first_command_of_the_readme_works(spawn):
+    shown = finished(spawn(*readme_command("--endpoint", "demo"), cwd=ROOT,
+                           against=None))
+    assert shown == ANSWER
+    assert re.match(r"-- 19 tokens in \d+\.\ds \(\d+\.\d tok/s\)\n\Z",
+                    shown.stderr), shown
+    assert shown.exit_status == 0
+
+
+def test_the_exit_code_passes_through_the_router(spawn):
+    shown = finished(spawn(*readme_command("--endpoint", "nope"), cwd=ROOT,
+                           against=None))
+    assert shown.exit_status == 4 and shown == ""
+    assert shown.stderr.startswith("error: HTTP 404 ")
+
+
+# == token by token
+
+def test_the_first_token_comes_before_the_second_is_sent(start, router):
+    gate = threading.Event()
+    router.order(COMPLETIONS, gate=(2, gate))
+    process = start(*STREAM)    # and its standard input stays open, silent
+    assert read_until(process.stdout, b"!") == b"Hello!"
+    gate.set()
+    rest = read_until(process.stdout, b"\n")
+    assert b"Hello!" + rest == ANSWER.encode()
+    assert process.wait(LIMIT_S) == 0
+
+
+# == exit codes
+
+@pytest.mark.parametrize("status, code", [
+    (400, 1), (401, 3), (402, 1), (403, 3), (404, 4), (409, 1), (413, 1),
+    (422, 1), (429, 6), (500, 1), (501, 1), (502, 1), (503, 6), (504, 1)])
+def test_an_http_error_has_its_exit_code(run, router, status, code):
+    router.order("*", times=None, status=status)
+    shown = run(*CHAT)
+    assert shown.exit_status == code and shown == ""
+    assert f"error: HTTP {status} " in shown.stderr
+
+
+@pytest.mark.parametrize("fault, code", [
+    ({}, 0),
+    ({"html": True}, 1),
+    ({"raw": b"[]"}, 1),
+    ({"raw": b"{}"}, 1),
+    ({"redirect": "http://elsewhere.example/"}, 1),
+    ({"frames": [ERROR_FRAME]}, 1),
+    ({"drop": "after"}, 5),
+    ({"frames": [chunk("")]}, 5),
+    ({"frames": [chunk("Half")], "cut": 20}, 5),
+    ({"frames": [chunk("Half"), ERROR_FRAME]}, 7),
+    ({"frames": [chunk("Half")]}, 7),
+    ({"frames": [chunk("Half"), chunk("more")], "cut": 200}, 7),
+])
+def test_an_answer_has_its_exit_code(run, router, fault, code):
+    router.order(COMPLETIONS, **fault)
+    shown = run(*STREAM)
+    assert shown.exit_status == code, shown
+    assert shown == {0: ANSWER, 7: "Half\n"}.get(code, "")
+    assert shown.stderr.startswith("-- " if code == 0 else "error: ")
+    assert len(router.requests) == 1
+
+
+def test_a_broken_stream_leaves_no_json_behind(run, router):
+    router.order(COMPLETIONS, frames=[chunk("Half"), ERROR_FRAME])
+    shown = run(*STREAM, "-o", "json")
+    assert shown.exit_status == 7 and shown == ""
+    assert "no more" in json.loads(shown.stderr)["error"]["message"]
+
+
+@pytest.mark.parametrize("argv, environ, code", [
+    (("bogus",), {}, 2),
+    (("chat", "bogus"), {}, 2),
+    (CHAT + ("--bogus",), {}, 2),
+    (CHAT + ("--temperature", "9"), {}, 2),
+    (CHAT + ("--from-file", "/no/such/file"), {}, 2),
+    (("chat", "-m", "hi"), {}, 2),
+    (CHAT, {"XEROTIER_API_KEY": ""}, 3),
+    (CHAT, {"XEROTIER_BASE_URL": ""}, 3),
+    (CHAT, {"XEROTIER_BASE_URL": "file:///etc/passwd"}, 3),
+    (CHAT + ("--api-key", "@/no/such/file"), {}, 3),
+    (("--version",), {}, 0),
+    (("help", "exit-codes"), {}, 0),
+])
+def test_what_is_wrong_before_a_request_has_its_exit_code(run, router, argv,
+                                                          environ, code):
+    shown = run(*argv, **environ)
+    assert shown.exit_status == code, shown
+    assert (shown == "") == (code != 0)
+    assert shown.stderr.startswith("error: ") == (code != 0)
+    assert router.requests == []
+
+
+def test_a_port_where_nobody_listens_is_exit_5(run, router):
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        url = "http://127.0.0.1:%d/p/v1" % deaf.getsockname()[1]
+        shown = run(*CHAT, "--base-url", url)
+    assert shown.exit_status == 5
+    assert os.strerror(errno.ECONNREFUSED) in shown.stderr
+    assert router.requests == []
+
+
+def test_a_peer_that_goes_away_is_no_closed_pipe(run, router):
+    router.order(COMPLETIONS, times=None, drop="before")
+    shown = run("chat", "--endpoint", "demo", "-m", "x" * 8000000)
+    assert shown.exit_status == 5 and shown.stderr.startswith("error: ")
+
+
+def wait_in_vain(app, group, args):
+    xeroctl.wait_until(app, lambda: {}, lambda item: False,
+                       lambda item: "running", timeout=60)
+
+
+def fail_badly(app, group, args):
+    raise ZeroDivisionError("with " + app.api.deployment.key)
+
+
+def single(name, function):
+    """A table of one command, of one verb."""
+    return (xeroctl.Group(name, "A test.", default="", verbs=(
+        xeroctl.Verb("", "A test.", function),)),)
+
+
+def test_a_wait_that_runs_out_is_exit_8(run):
+    shown = run("wait", groups=single("wait", wait_in_vain))
+    assert shown.exit_status == 8 and "running" in shown.stderr
+
+
+# == never a traceback
+
+@pytest.mark.parametrize("debug", [None, "", "1"])
+def test_an_unforeseen_error_is_one_line(run, router, debug):
+    shown = run("bad", groups=single("bad", fail_badly),
+                XEROTIER_DEBUG=debug)
+    assert shown.exit_status == 1 and shown == ""
+    told = "error: internal error: ZeroDivisionError: with xero_demo_…\n"
+    assert told in shown.stderr
+    assert shown.stderr.startswith(told) == (not debug)
+    assert ("Traceback" in shown.stderr) == bool(debug)
+    assert ("in fail_badly" in shown.stderr) == bool(debug)
+    assert router.key not in shown.stderr
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_a_traceback_is_for_those_who_ask(run, router, debug):
+    shown = run(*CHAT[:-4], "--endpoint", "nope", "-m", "hi",
+                XEROTIER_DEBUG=debug)
+    assert shown.exit_status == 4
+    assert ("Traceback" in shown.stderr) == bool(debug)
+    assert "error: HTTP 404 " in shown.stderr
+    assert router.key not in shown.stderr
+
+
+# == signals
+
+@pytest.fixture
+def held(router):
+    """A stream that stops after its first token, for ever."""
+    router.order(COMPLETIONS, gate=(2, threading.Event()))
+
+
+def check_is_closed(router):
+    """The router sees the end of the connection, and soon."""
+    assert router.requests[-1].closed.wait(CLOSED_WITHIN_S)
+
+
+def test_ctrl_c_while_waiting_for_the_answer(start, router):
+    router.order(COMPLETIONS, hang=True)
+    process = start(*CHAT)
+    wait_for(lambda: router.requests)
+    send(process, signal.SIGINT)
+    check_is_closed(router)
+    shown = finished(process)
+    assert shown.exit_status == 130
+    assert shown == "" and shown.stderr.strip() == ""
+
+
+def test_ctrl_c_in_a_stream_keeps_the_text(start, router, held):
+    process = start(*STREAM)
+    assert read_until(process.stdout, b"!") == b"Hello!"
+    send(process, signal.SIGINT)
+    check_is_closed(router)
+    shown = finished(process)
+    assert shown.exit_status == 130
+    assert shown == "\n" and shown.stderr.strip() == ""
+
+
+def test_sigterm_in_a_stream_keeps_the_text(start, router, held):
+    process = start(*STREAM)
+    assert read_until(process.stdout, b"!") == b"Hello!"
+    send(process, signal.SIGTERM)
+    check_is_closed(router)
+    shown = finished(process)
+    assert shown.exit_status == 143
+    assert shown == "\n" and shown.stderr.strip() == ""
+
+
+def test_ctrl_c_ends_the_wait_for_a_retry(spawn, router):
+    router.order(COMPLETIONS, times=None, status=503, retry_after=30)
+    process = spawn(sys.executable, SCRIPT, *CHAT)
+    read_until(process.stderr, b"attempt 2 of 3 in 30 s\n")
+    send(process, signal.SIGINT)
+    shown = finished(process)
+    assert shown.exit_status == 130
+    assert shown == "" and shown.stderr.strip() == ""
+    assert len(router.requests) == 1
+
+
+@pytest.fixture
+def open_pipe():
+    """(reading, writing) of a pipe that stays open."""
+    descriptors = os.pipe()
+    yield descriptors
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def test_ctrl_c_while_standard_input_is_read(spawn, router, open_pipe):
+    reading, writing = open_pipe
+    process = spawn(sys.executable, SCRIPT, *CHAT[:-1], "-", stdin=reading)
+    os.write(writing, b"Half a mess")
+    wait_for(lambda: not select.select([reading], [], [], 0)[0])
+    send(process, signal.SIGINT)
+    shown = finished(process)
+    assert shown.exit_status == 130
+    assert shown == "" and shown.stderr.strip() == ""
+    assert router.requests == []
+
+
+# == standard input that says nothing, and descriptors that are closed
+
+@pytest.mark.parametrize("argv, code", [
+    (CHAT, 0), (STREAM, 0), (("api", "/models"), 0),
+    (("api", "POST", "/conversations", "--field", "metadata={}"), 0),
+    (("chat", "new", "--workspace", "ws_kube_prod", "--template",
+      "ctpl_01HDRAIN", "-m", "hi"), 0),
+    (("help",), 0), (("--version",), 0), ((), 0), (("chat",), 2)])
+def test_a_silent_standard_input_is_not_waited_for(spawn, open_pipe, argv,
+                                                   code):
+    reading, _ = open_pipe
+    shown = finished(spawn(sys.executable, SCRIPT, *argv, stdin=reading))
+    assert shown.exit_status == code, shown
+
+
+def closing(descriptors, *command):
+    """A command whose descriptors a shell closes first."""
+    return ["/bin/sh", "-c", f'exec "$@" {descriptors}', "sh", *command]
+
+
+ALL = "<&- >&- 2>&-"
+
+
+def check_request_is_whole(router):
+    seen, = router.requests
+    assert seen.json["messages"] == [{"role": "user", "content": "Hello"}]
+
+
+def test_nothing_is_wrong_with_closed_descriptors(spawn, router, python):
+    shown = finished(spawn(*closing(ALL, python, SCRIPT, *STREAM)))
+    assert shown.exit_status == 0
+    check_request_is_whole(router)
+
+
+@pytest.mark.parametrize("descriptors, stdout, stderr", [
+    ("<&-", ANSWER, r"-- 19 tokens in .*\n\Z"),
+    (">&-", "", r"-- 19 tokens in .*\n\Z"),
+    ("2>&-", ANSWER, r"\Z"),
+    ("<&- 2>&-", ANSWER, r"\Z"),
+])
+def test_what_is_open_is_used(spawn, router, descriptors, stdout, stderr):
+    shown = finished(spawn(*closing(descriptors, sys.executable, SCRIPT,
+                                    *STREAM)))
+    assert shown.exit_status == 0 and shown == stdout
+    assert re.match(stderr, shown.stderr), shown
+    check_request_is_whole(router)
+
+
+@pytest.mark.parametrize("descriptors", ["2>&-", ALL])
+def test_an_error_that_nobody_hears_has_its_exit_code(spawn, descriptors):
+    shown = finished(spawn(*closing(descriptors, sys.executable, SCRIPT,
+                                    "chat", "--endpoint", "nope", "-mx")))
+    assert shown.exit_status == 4 and shown == "" == shown.stderr
+
+
+@pytest.mark.parametrize("argv", [CHAT[:-1] + ("-",), (
+    "chat", "--endpoint", "demo", "--from-file", "-", "-m", "")])
+def test_a_closed_standard_input_is_empty(spawn, router, argv):
+    shown = finished(spawn(*closing("<&-", sys.executable, SCRIPT, *argv)))
+    assert shown.exit_status == 2
+    assert shown.stderr == "error: the message is empty\n"
+    assert router.requests == []
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"),
+                    reason="no /proc to look at descriptors")
+@pytest.mark.parametrize("descriptors, closed", [
+    (ALL, "012"), ("<&-", "0"), (">&-", "1"), ("2>&-", "2")])
+def test_no_socket_gets_the_number_of_a_stream(spawn, router, descriptors,
+                                               closed):
+    router.order(COMPLETIONS, hang=True)
+    process = spawn(*closing(descriptors, sys.executable, SCRIPT, *CHAT))
+    wait_for(lambda: router.requests)
+    for number in closed:
+        path = f"/proc/{process.pid}/fd/{number}"
+        assert os.readlink(path) == os.devnull
+
+
+# == where it must run
+
+def isolated(folder):
+    return ["-I", "-S", "-OO", SCRIPT]
+
+
+def from_a_zip(folder):
+    path = os.path.join(folder, "xeroctl.pyz")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(SCRIPT, "__main__.py")
+    return [path]
+
+
+def through_a_symlink(folder):
+    path = os.path.join(folder, "xt")
+    os.symlink(SCRIPT, path)
+    return [path]
+
+
+@pytest.mark.parametrize("way", [isolated, from_a_zip, through_a_symlink])
+def test_it_runs_in_every_way(spawn, tmp_path, python, way):
+    shown = finished(spawn(python, *way(str(tmp_path)), *CHAT))
+    assert shown.exit_status == 0, shown
+    assert shown == ANSWER and shown.stderr == ""
+
+
+def test_it_runs_by_its_name(spawn, tmp_path):
+    os.symlink(sys.executable, str(tmp_path / "python3"))
+    shown = finished(spawn(SCRIPT, *CHAT, PATH=str(tmp_path)))
+    assert shown.exit_status == 0 and shown == ANSWER
+
+
+def test_its_help_outlives_optimization(spawn, python):
+    shown = finished(spawn(python, "-OO", SCRIPT, "help", "chat", "send"))
+    assert shown.exit_status == 0 and shown.stderr == ""
+    assert shown.startswith("usage: xeroctl chat send ")
+    for words in ("Send a message to an endpoint", "--max-tokens N",
+                  "most tokens to generate", "examples:\n"):
+        assert words in shown
+
+
+def test_it_writes_nothing_of_its_own(spawn, tmp_path):
+    home, place = tmp_path / "home", tmp_path / "place"
+    for folder in home, place:
+        folder.mkdir()
+        folder.chmod(0o555)
+    for argv, code in (STREAM, 0), (("bogus",), 2), (("help",), 0):
+        shown = finished(spawn(
+            sys.executable, SCRIPT, *argv, cwd=str(place), HOME=str(home),
+            TMPDIR=str(place), XDG_CONFIG_HOME=str(home),
+            XDG_STATE_HOME=str(home)))
+        assert shown.exit_status == code, shown
+    assert os.listdir(str(home)) == os.listdir(str(place)) == []
+
+
+OPTIONAL = "ssl", "readline", "zlib", "termios"
+HIDE = "import sys\nsys.modules.update(dict.fromkeys({!r}))\n"
+
+
+@pytest.fixture
+def without(spawn, tmp_path):
+    """Run the script under a Python that lacks modules."""
+    def runner(python, modules, *argv, **environ):
+        hiding = tmp_path / "sitecustomize.py"
+        hiding.write_text(HIDE.format(modules))
+        return finished(spawn(python, SCRIPT, *argv,
+                              PYTHONPATH=str(tmp_path), **environ))
+    return runner
+
+
+def test_a_chat_needs_no_optional_module(without, python):
+    shown = without(python, OPTIONAL, *STREAM)
+    assert shown.exit_status == 0, shown
+    assert shown == ANSWER and shown.stderr.startswith("-- 19 tokens")
+
+
+@pytest.mark.parametrize("module", OPTIONAL)
+def test_a_chat_needs_no_module_of_these(without, module):
+    shown = without(sys.executable, [module], *CHAT)
+    assert shown.exit_status == 0, shown
+    assert shown == ANSWER and shown.stderr == ""
+
+
+def test_https_without_ssl_says_so_in_a_line(without, router):
+    url = router.base_url.replace("http:", "https:")
+    shown = without(sys.executable, ["ssl"], *CHAT, XEROTIER_BASE_URL=url)
+    assert shown.exit_status == 5 and shown == ""
+    assert shown.stderr == "error: TLS: this Python has no ssl module\n"
+    assert router.requests == []
+
+
+# == imported
+
+IMPORTER = """
+import json, os, signal, sys, threading
+
+def descriptors():
+    for number in range(64):
+        try:
+            os.fstat(number)
+            yield number
+        except OSError:
+            pass
+
+def state():
+    return (list(descriptors()), threading.active_count(), sys.argv[:],
+            signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM),
+            dict(os.environ), os.getcwd(), sys.stdin, sys.stdout, sys.stderr,
+            sys.excepthook, sys.displayhook)
+
+HEAVY = {"urllib.request", "http.client", "ssl", "socket", "email",
+         "readline", "hashlib", "random", "tempfile", "subprocess"}
+at_first, known = state(), HEAVY & set(sys.modules)
+import xeroctl
+told = {"import": state() == at_first}
+for name, argv in json.loads(sys.argv[1]):
+    status = xeroctl.main(argv)
+    loaded = HEAVY & set(sys.modules) - known
+    told[name] = [status, state() == at_first, sorted(loaded)]
+print(json.dumps(told))
+"""
+
+
+def test_importing_does_nothing_and_main_returns(spawn, python):
+    commands = [("version", ["--version"]), ("help", ["--help"]),
+                ("verb help", ["chat", "send", "--help"]),
+                ("topic", ["help", "exit-codes"]), ("usage", ["bogus"]),
+                ("chat", list(CHAT)), ("missing", ["api", "/missing"])]
+    shown = finished(spawn(python, "-B", "-c", IMPORTER,
+                           json.dumps(commands), PYTHONPATH=ROOT))
+    assert shown.startswith("xeroctl " + xeroctl.__version__ + "\nusage: ")
+    told = json.loads(shown.splitlines()[-1])
+    chat, missing = told.pop("chat"), told.pop("missing")
+    assert told == {"import": True, "version": [0, True, []],
+                    "help": [0, True, []], "verb help": [0, True, []],
+                    "topic": [0, True, []], "usage": [2, True, []]}
+    assert chat[:2] == [0, True] and missing[:2] == [4, True]
+    assert "urllib.request" not in chat[2] and "http.client" in chat[2]
+
+
+TOUR = """
+import json, sys, xeroctl
+print(json.dumps([xeroctl.main(a) for a in json.loads(sys.argv[1])]))
+"""
+FORMS = "table", "wide", "json", "jsonl", "csv", "id"
+
+
+def test_every_interpreter_shows_every_form(spawn, python):
+    new = ["chat", "new", "--workspace", "ws_kube_prod", "--template"]
+    tour = [list(command) + ["-o", form] for form in FORMS for command in (
+        STREAM, new + ["ctpl_01HDRAIN"], ["api", "/models"])]
+    shown = finished(spawn(python, "-B", "-c", TOUR, json.dumps(tour),
+                           PYTHONPATH=ROOT))
+    codes = json.loads(shown.splitlines()[-1])
+    assert [words for words, code in zip(tour, codes) if code] == [], shown
