@@ -896,7 +896,10 @@ class Terminal:
         if not is_terminal(self.stdin):
             raise NotConfigured(f"there is no terminal to ask on: {hint}")
         import getpass
-        return getpass.getpass(prompt, self.err.stream)
+        try:
+            return getpass.getpass(prompt, self.err.stream)
+        except EOFError:
+            raise XeroctlError("no answer: nothing was changed")
 
     def say_prompt(self, text):
         if self.status_line:
@@ -1882,7 +1885,7 @@ class HeadReader(io.BufferedReader):
     def readline(self, limit=-1):
         line = super().readline(limit)
         if line[-1:] != b"\n" and len(line) != limit and (
-                line or self.has_begun):
+                line.startswith(b"HTTP/") or self.has_begun):
             raise ConnectionResetError(0, "the answer broke off")
         self.has_begun = True
         return line
@@ -1976,12 +1979,18 @@ TLS_CAUSES = {
 }
 
 
+# How OpenSSL 3 calls the end of a connection; Python 3.6 knows the number
+# by another name.
+TLS_EOF = "UNEXPECTED_EOF_WHILE_READING", "KRB5_S_TKT_NYV"
+
+
 def is_dropped(problem):
     """Whether a handshake was cut or timed out, rather than refused."""
     import ssl
     import socket
     return (isinstance(problem, (socket.timeout, ConnectionError,
-                                 ssl.SSLEOFError))
+                                 ssl.SSLEOFError, ssl.SSLZeroReturnError))
+            or getattr(problem, "reason", None) in TLS_EOF
             or not isinstance(problem, (ssl.SSLError, ValueError)))
 
 
@@ -2004,6 +2013,11 @@ def tls_error(problem, host):
                         " host name, or of an unknown issuer", CA_HELP)
     elif isinstance(problem, socket.timeout):
         reason, hint = "no handshake in time", "--timeout SECONDS waits longer"
+    elif is_dropped(problem):
+        reason = getattr(problem, "strerror", None) or problem
+        if getattr(problem, "reason", None) in TLS_EOF:
+            reason = "the connection was cut"
+        hint = "--retries N tries again"
     else:
         reason = getattr(problem, "reason", None) or problem
         hint = "does the server want a client certificate? --cert FILE"
@@ -2015,6 +2029,7 @@ def network_error(problem, where, limits, sent):
     """Return the ConnectionFailed for whatever http.client raised."""
     import http.client
     import socket
+    hint = "--retries N asks again where that is safe; -v shows each try"
     if isinstance(problem, socket.timeout):
         error = limits.expired()
         error.sent = sent
@@ -2023,17 +2038,18 @@ def network_error(problem, where, limits, sent):
         reason = "the server closed the connection without an answer"
     elif isinstance(problem, http.client.IncompleteRead):
         reason = "the answer broke off"
-    elif type(problem).__module__ == "ssl":
+    elif isinstance(problem, http.client.HTTPException):
+        reason = f"not an HTTP answer: {visible(str(problem))[:100]}"
+        hint = "is it https:// in --base-url?"
+    elif type(problem).__module__ != "ssl":
+        reason = getattr(problem, "strerror", None) or str(problem)
+    elif is_dropped(problem):
+        reason = "the server cut the connection"
+    else:
         error = tls_error(problem, where)
         error.sent = sent
         return error
-    elif isinstance(problem, http.client.HTTPException):
-        reason = f"not an HTTP answer: {visible(str(problem))[:100]}"
-    else:
-        reason = getattr(problem, "strerror", None) or str(problem)
-    return ConnectionFailed("HTTP", f"{where}: {reason}", "--retries N asks"
-                            " again where that is safe; -v shows each try",
-                            sent=sent)
+    return ConnectionFailed("HTTP", f"{where}: {reason}", hint, sent=sent)
 
 
 def is_loopback(host):
@@ -2049,7 +2065,8 @@ def ask(client, wire, request, relay=None):
     when sending fails, what it said is read all the same.
     """
     import http.client
-    target = re.sub(r"^https?://[^/?]*", "", request.url) or "/"
+    target = re.sub(r"^https?://[^/?]*(?=(/?))", lambda found: "" if
+                    found.group(1) else "/", request.url)
     headers, lost = dict(request.headers, Connection="close"), None
     if relay:
         target = request.url
@@ -2059,7 +2076,11 @@ def ask(client, wire, request, relay=None):
             client.request(request.method, target, request.data(), headers)
         except (BrokenPipeError, ConnectionResetError) as problem:
             lost = problem
-        return client.getresponse()
+        response = client.getresponse()
+        while 100 <= response.status < 200:  # only hints (RFC 8297)
+            response.headers = None
+            response.begin()
+        return response
     except (OSError, http.client.HTTPException) as problem:
         raise network_error(lost or problem, client.host, wire.limits,
                             wire.sent)
@@ -2287,16 +2308,17 @@ class Proxy:
 
     def __init__(self, url, source):
         from urllib.parse import unquote, urlsplit
-        parts = urlsplit(url if "://" in url else "http://" + url)
-        self.source = source
+        self.source, self.host = source, None
+        scheme = url.partition("://")[0].lower() if "://" in url else "http"
         try:
+            parts = urlsplit(url if "://" in url else "http://" + url)
             self.host, self.port = parts.hostname, parts.port or 80
         except ValueError:
-            self.host = None
-        if parts.scheme != "http" or not self.host:
+            pass  # no URL at all
+        if scheme != "http" or not self.host:
             raise NotConfigured(
-                f"{source}: a {parts.scheme}:// proxy is not supported"
-                if self.host else f"{source}: no proxy URL",
+                f"{source}: no proxy URL" if scheme == "http"
+                else f"{source}: a {scheme}:// proxy is not supported",
                 "http://[USER:PASSWORD@]HOST:PORT")
         self.password = unquote(parts.password or "")
         self.credentials = (f"{unquote(parts.username)}:{self.password}"
@@ -2309,9 +2331,18 @@ class Proxy:
         """What authorises us at the proxy (RFC 7617)."""
         if self.credentials is None:
             return {}
+        return {"Proxy-Authorization": "Basic " + self.code()}
+
+    def code(self):
         import base64
-        code = base64.b64encode(whole(self.credentials).encode("utf-8"))
-        return {"Proxy-Authorization": "Basic " + code.decode("ascii")}
+        raw = whole(self.credentials).encode("utf-8")
+        return base64.b64encode(raw).decode("ascii")
+
+    def secrets(self):
+        """What of it must never be shown."""
+        if self.credentials is None:
+            return []
+        return [self.code()] + [self.password] * bool(self.password)
 
     def failed(self, reason, hint=None, lasting=False):
         """The error for whatever goes wrong at the proxy."""
@@ -2371,16 +2402,21 @@ def start_tls(sock, host, context):
         raise tls_error(problem, host)
 
 
-def load(action, what, path, *args, **options):
-    """Let ssl load a local file; say which one it cannot."""
-    try:
-        return action(*args, **options)
-    except (OSError, ValueError) as problem:
-        reason = getattr(problem, "strerror", None) or problem
-        if "PASSWORD" in str(problem).upper() or "DECRYPT" in str(
-                problem).upper():
-            reason = "wrong password of its key (XEROTIER_CERT_PASSWORD)"
-        raise UsageError(f"cannot use the {what} {path}: {reason}")
+def certificate_error(problem, args, asked):
+    """The error for a client certificate that ssl cannot load.
+
+    asked is empty, or the password that was given, or why none was.
+    """
+    if asked and isinstance(asked[0], XeroctlError):
+        return asked[0]
+    reason = getattr(problem, "strerror", None) or problem
+    if asked:
+        reason = "wrong password of the key (XEROTIER_CERT_PASSWORD)"
+    elif "PEM" in str(reason):
+        reason = "no PEM, or not the certificate's key"
+    key = f" with the key {args.cert_key}" if args.cert_key else ""
+    return UsageError(f"cannot use the client certificate {args.cert}{key}:"
+                      f" {reason}")
 
 
 def open_proxy(proxy, limits):
@@ -2429,8 +2465,8 @@ class Network:
         if not found:
             return None
         proxy = Proxy(found, source)
-        if proxy.password:
-            self.terminal.hide(proxy.password, "…")
+        for secret in proxy.secrets():
+            self.terminal.hide(secret, "…")
         return proxy
 
     def variable(self, name):
@@ -2446,6 +2482,8 @@ class Network:
         """
         scheme, host, port = origin_of(url)
         proxy = self.proxy(scheme, host, port)
+        if scheme == "https":
+            self.context()  # what is wrong here is told before a call is made
         sock = (open_socket(host, port, limits) if proxy is None
                 else open_proxy(proxy, limits))
         try:
@@ -2471,10 +2509,15 @@ class Network:
         except ImportError:
             raise ConnectionFailed("TLS", "this Python has no ssl module",
                                    lasting=True)
-        bundle = (self.settings.get("cacert")
-                  or self.settings.environ.get("SSL_CERT_FILE"))
-        context = load(ssl.create_default_context, "CA bundle", bundle,
-                       cafile=bundle)
+        bundle = (self.settings.args.cacert
+                  or self.settings.environ.get("SSL_CERT_FILE")
+                  or self.settings.get("cacert"))
+        try:
+            context = ssl.create_default_context(cafile=bundle)
+        except (OSError, ValueError) as problem:
+            reason = getattr(problem, "strerror", None) or problem
+            raise UsageError(f"cannot use the CA bundle {bundle}: {reason}",
+                             "it has to hold PEM certificates")
         if bundle and hasattr(ssl, "VERIFY_X509_STRICT"):
             # Strict since 3.13, which refuses private CAs without keyUsage.
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -2487,12 +2530,24 @@ class Network:
         return context
 
     def load_client_certificate(self, context):
-        args = self.settings.args
-        if args.cert:
-            load(context.load_cert_chain, "client certificate", args.cert,
-                 args.cert, args.cert_key, self.password)
-        elif args.cert_key:
-            raise UsageError("--cert-key goes with --cert")
+        """Load --cert and --cert-key, a password included."""
+        args, asked = self.settings.args, []
+        if not args.cert:
+            if args.cert_key:
+                raise UsageError("--cert-key goes with --cert")
+            return
+
+        def password():
+            try:
+                asked.append(self.password())
+            except XeroctlError as error:
+                # Python 3.6 cannot take an exception from here.
+                asked.append(error)
+            return asked[0] if isinstance(asked[0], str) else ""
+        try:
+            context.load_cert_chain(args.cert, args.cert_key, password)
+        except (OSError, ValueError) as problem:
+            raise certificate_error(problem, args, asked)
 
     def password(self):
         """The password of an encrypted key: from the variable, or asked."""
@@ -2573,7 +2628,7 @@ def redirected(request, answer):
     target = quote(answer.headers["Location"].encode("latin-1", "replace"),
                    safe=URL_CHARACTERS)
     try:
-        target = urljoin(request.url, target)
+        target = urljoin(request.url, target).partition("#")[0]
     except ValueError:
         pass  # no URL, and so not of this origin
     if (request.method not in ("GET", "HEAD")
@@ -2622,7 +2677,10 @@ class Api:
 
     def check_transport(self):
         """Warn of a key that would travel readable for everyone."""
-        scheme, host, _ = origin_of(self.deployment.base_url)
+        scheme, host, port = origin_of(self.deployment.base_url)
+        if scheme == "http":
+            proxy = self.network.proxy(scheme, host, port)
+            host = proxy.host if proxy else host
         if (self.deployment.key and scheme == "http" and not self.plan
                 and not is_loopback(host)):
             self.terminal.warn(f"the key travels unencrypted to {host}"
@@ -3601,10 +3659,11 @@ def is_passing(error):
     return error.status == 429 or error.status >= 500
 
 
-def poll_patiently(app, poll, until):
+def poll_patiently(app, poll, until, resume):
     """Call poll() until it answers; raise what still fails after 5 minutes.
 
-    until is when the wait is over, or None.
+    until is when the wait is over, or None; resume the hint that says then
+    how to go on.
     """
     started = app.clock.monotonic()
     while True:
@@ -3615,7 +3674,8 @@ def poll_patiently(app, poll, until):
             if not is_passing(error) or lasted >= LONGEST_OUTAGE_S:
                 raise
             if until and app.clock.monotonic() >= until:
-                raise WaitExpired(f"not over in time, and no answer: {error}")
+                raise WaitExpired(f"not over in time, and no answer: {error}",
+                                  resume)
         app.clock.sleep(POLL_S)
 
 
@@ -3630,7 +3690,7 @@ def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
     until = app.clock.monotonic() + timeout if timeout else None
     try:
         while True:
-            item = poll_patiently(app, poll, until)
+            item = poll_patiently(app, poll, until, resume)
             progress.show(describe(item))
             if is_over(item):
                 return item
@@ -3904,7 +3964,7 @@ def check_completion(reply):
     """Raise unless an answer is a chat.completion with a choice."""
     choices = dig(reply, "choices")
     if not isinstance(choices, list) or not any(
-            isinstance(choice, dict) for choice in choices):
+            isinstance(dig(choice, "message"), dict) for choice in choices):
         check_told("", reply)
         raise AnswerError("the answer is no chat.completion: "
                           + compact_json(reply)[:300])
@@ -3955,6 +4015,8 @@ def stream_chat(app, talk, body, headers, answer=None):
             take_events(app, talk, answer, answer_events(reply))
     except (ConnectionFailed, StreamError, AnswerError) as error:
         raise_if_broken(answer, error)
+    if not answer.choices:
+        raise AnswerError("the stream ended without an answer in it")
     return answer
 
 

@@ -5,6 +5,7 @@ Who is called, who is told what, and what a failure on the way says.
 
 import base64
 import contextlib
+import functools
 import io
 import os
 import re
@@ -13,6 +14,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -39,7 +41,6 @@ OLDEST = pytest.mark.parametrize("python", INTERPRETERS[:1], ids=python_name,
 
 # -- certificates -----------------------------------------------------------
 
-KEY_PASSWORD = "s3same"
 OPENSSL_CONFIG = """
 [req]
 distinguished_name = name
@@ -83,27 +84,9 @@ OPENSSL_OPTIONS = {
 }
 
 
-class Folder:
-    """Files by name, as texts: folder("ca.pem")."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __call__(self, name):
-        return os.path.join(self.path, name)
-
-    def write(self, name, *parts):
-        """Put files together, or write a text."""
-        with open(self(name), "wb") as target:
-            for part in parts:
-                with open(self(part), "rb") as source:
-                    target.write(source.read())
-        return self(name)
-
-
 @pytest.fixture(scope="session")
 def files(tmp_path_factory):
-    """Certificates and keys, made once."""
+    """The path of a certificate or a key; they are made once."""
     if not shutil.which("openssl"):
         pytest.skip("openssl is not installed")
     path = tmp_path_factory.mktemp("certificates")
@@ -115,10 +98,11 @@ def files(tmp_path_factory):
                                                    "").split()
         subprocess.check_output(["openssl"] + words, cwd=str(path),
                                 stderr=subprocess.STDOUT)
-    folder = Folder(path)
-    folder.write("chain.pem", "here.pem", "ca.pem")
-    folder.write("both.pem", "client.pem", "plain.key")
-    return folder
+    for whole, parts in (("chain.pem", ["here.pem", "ca.pem"]),
+                         ("both.pem", ["client.pem", "plain.key"])):
+        (path / whole).write_bytes(b"".join(
+            (path / part).read_bytes() for part in parts))
+    return functools.partial(os.path.join, str(path))
 
 
 def server_context(files, certificate="here.pem", client_ca=None,
@@ -332,12 +316,14 @@ class Proxy(Server):
     """Carries CONNECT and plain http to the loopback, whoever is named.
 
     An order is what it says instead.  It keeps the heads of all requests,
-    and the bytes that went from clients through its tunnels.
+    and the bytes that went from clients through its tunnels.  goal is the
+    port that stands for 80 and 443.
     """
 
-    def __init__(self, credentials=None, host="127.0.0.1"):
+    def __init__(self, credentials=None, host="127.0.0.1", goal=None):
         super().__init__(host)
-        self.credentials, self.heads, self.passed = credentials, [], b""
+        self.credentials, self.goal = credentials, goal
+        self.heads, self.passed = [], b""
 
     @property
     def address(self):
@@ -356,7 +342,9 @@ class Proxy(Server):
         if order is not None:
             return client.sendall(order)
         method, target, _ = head.split(" ", 2)
-        port = int(re.search(r":(\d+)(/|$)", target).group(1))
+        port = re.search(r":(\d+)(/|$)", target)
+        port = int(port.group(1)) if port else 80
+        port = self.goal if port in (80, 443) else port
         with socket.create_connection(("127.0.0.1", port)) as server:
             if method == "CONNECT":
                 client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -367,7 +355,7 @@ class Proxy(Server):
     @staticmethod
     def carried(head):
         """A head as it goes on: without the name, and what is for us."""
-        head = re.sub(" http://[^/]*", " ", head, 1)
+        head = re.sub(" http://[^/]*", " ", head, count=1)
         return re.sub("\r\nProxy-Authorization: .*", "", head)
 
     @staticmethod
@@ -610,8 +598,19 @@ def test_names_are_checked_at_the_end_of_a_tunnel(run, router, files, proxy):
                     XEROTIER_BASE_URL=front.url("elsewhere.example"))
         assert there.exit_status == 0, there
         shown = run(*MODELS, *options, XEROTIER_BASE_URL=front.url())
-    check_failed(shown, "TLS: 127.0.0.1: ", "another address")
+    check_failed(shown, "error: TLS: 127.0.0.1: the certificate ")
     assert len(router.requests) == 1
+
+
+def test_the_usual_port_is_named_to_a_proxy_only(run, router, files):
+    with Front(router, server_context(files, "elsewhere.pem")) as front:
+        with Proxy(goal=front.port) as proxy:
+            shown = run(*MODELS, "--cacert", files("ca.pem"), "--proxy",
+                        proxy.address,
+                        XEROTIER_BASE_URL="https://elsewhere.example/p/v1")
+    assert shown.exit_status == 4, shown
+    assert proxy.heads[0].startswith("CONNECT elsewhere.example:443 HTTP/1.1")
+    assert router.requests[0].headers["Host"] == "elsewhere.example"
 
 
 # User and password as in a URL, and as the proxy shall have them.
@@ -717,7 +716,7 @@ PROXY_FAILURES = {
                        BY_PROXY, 3),
     "speaks no text": (b"\x15\x03\x01\0\2\2\x16\n", ["no tunnel"], BY_PROXY,
                        3),
-    "hangs": (HANG, ["no tunnel", "0.1 s"], "--proxy|--timeout", 3),
+    "hangs": (HANG, ["no tunnel", "0.2 s"], "--proxy|--timeout", 3),
 }
 
 
@@ -726,7 +725,8 @@ PROXY_FAILURES = {
 def test_a_failure_of_a_proxy_is_told_as_its_own(
         secured, router, front, clock, proxy, order, words, hint, often):
     proxy.orders = [order] * 4
-    shown = secured(*MODELS, "--timeout", "0.1", HTTPS_PROXY=proxy.address)
+    limit = ("--timeout", "0.2") if order is HANG else ()
+    shown = secured(*MODELS, *limit, HTTPS_PROXY=proxy.address)
     check_failed(shown, "error: proxy: ", proxy.address, "HTTPS_PROXY",
                  *words, hint=hint)
     assert "<" not in shown.stderr and "\x15" not in shown.stderr
@@ -855,42 +855,48 @@ UNTRUSTED = "here.pem", "chain.pem", "alone.pem"
 ALL_CAUSES = "self-signed", "expired", "host name", "issuer"
 
 
+def told(cause, version):
+    """Words of the error and of the hint, as a version of Python has it."""
+    if version < (3, 7):
+        return ALL_CAUSES, CA_HINT
+    return TLS_FAILURES[cause]
+
+
 @pytest.fixture(params=TLS_FAILURES)
 def failing(request, router, files):
-    """argv and URL of a call that must fail, and how it must be told."""
+    """(argv, URL, cause) of a call that must fail."""
     certificate, _, name = request.param.partition(" by ")
-    host = "localhost" if name else "127.0.0.1"
     argv = MODELS if certificate in UNTRUSTED else MODELS + (
         "--cacert", files("ca.pem"))
     with Front(router, server_context(files, certificate)) as front:
-        yield (argv, front.url(host),
-               ["error: TLS: " + host] + TLS_FAILURES[request.param][0],
-               TLS_FAILURES[request.param][1])
+        url = front.url("localhost" if name else "127.0.0.1")
+        yield argv, url, request.param
 
 
 def test_a_certificate_that_will_not_do_is_told_with_its_cause(
         run, router, clock, failing):
-    argv, url, words, hint = failing
+    argv, url, cause = failing
+    words, hint = told(cause, sys.version_info)
     shown = run(*argv, XEROTIER_BASE_URL=url)
-    check_failed(shown, *words, hint=hint)
+    check_failed(shown, "error: TLS: ", *words, hint=hint)
+    assert error_of(shown).split()[2].strip(":") in url
     assert router.requests == [] == clock.slept
 
 
 @OLDEST
 def test_the_oldest_interpreter_tells_a_certificate_that_will_not_do(
         run_process, router, python, failing):
-    argv, url, words, hint = failing
-    if version_of(python) < (3, 7):
-        words, hint = ALL_CAUSES, CA_HINT
-    check_failed(run_process(*argv, XEROTIER_BASE_URL=url), *words,
-                 hint=hint)
+    argv, url, cause = failing
+    words, hint = told(cause, version_of(python))
+    shown = run_process(*argv, XEROTIER_BASE_URL=url)
+    check_failed(shown, "error: TLS: ", *words, hint=hint)
     assert router.requests == []
 
 
 @pytest.mark.parametrize("quiet", [(), ("-q",)], ids=["", "quiet"])
 def test_no_check_is_made_where_none_is_wanted_but_a_warning(
         run, router, failing, quiet):
-    _, url, _, _ = failing
+    _, url, _ = failing
     for _ in range(2):
         shown = run(*MODELS, "--insecure", *quiet, XEROTIER_BASE_URL=url)
         assert shown.exit_status == 0, shown
@@ -930,14 +936,14 @@ def show_id(run, picky, files):
 
 @pytest.mark.parametrize("cert, key, password", [
     ("client.pem", "plain.key", None), ("both.pem", None, None),
-    ("client.pem", "locked.key", KEY_PASSWORD)])
+    ("client.pem", "locked.key", "s3same")])
 def test_a_client_can_show_a_certificate(show_id, router, picky, cert, key,
                                          password):
     shown = show_id("-vv", cert=cert, key=key,
                     XEROTIER_CERT_PASSWORD=password)
     assert shown.exit_status == 0, shown
     assert picky.peers == ["somebody"] and len(router.requests) == 1
-    assert KEY_PASSWORD not in shown.stderr
+    assert "s3same" not in shown.stderr
 
 
 def test_a_server_that_wants_a_certificate_is_told(run, router, picky, files,
@@ -1090,6 +1096,7 @@ def test_every_interpreter_tries_a_cut_handshake_again(router, files):
                  files("ca.pem")], stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 env=environment(router, XEROTIER_BASE_URL=front.url())))
+            stack.callback(runs[-1].kill)
         for python, process in zip(INTERPRETERS, runs):
             stdout, stderr = map(bytes.decode, process.communicate())
             name = python_name(python)
@@ -1169,7 +1176,7 @@ def test_a_token_is_out_before_the_next_one_is_made(
     streams = xeroctl.Streams(io.StringIO(), stdout, io.StringIO())
     url = front.url() if way.startswith("https") else router.base_url
     # Silence, the fate of a token that is held back, ends the test.
-    argv = CHAT + ("--stream", "--timeout", "2", "--base-url", url,
+    argv = CHAT + ("--stream", "--timeout", "5", "--base-url", url,
                    "--cacert", files("ca.pem"))
     if way.endswith("proxy"):
         argv += "--proxy", proxy.address

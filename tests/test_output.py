@@ -569,7 +569,7 @@ def test_numbers_and_the_order_of_keys_are_kept(cli, router, form, text):
 
 
 def test_a_number_beyond_all_floats_makes_no_broken_json(cli, router):
-    record = '{"n":1e999,"m":[-1e999],"t":{"é":"1e999"}}'
+    record = '{"n":1e999,"m":[-1e999,0.5],"t":{"é":"1e999"}}'
     serve(router, record.encode(), "/conversations/c1")
     shown = cli("conversations", "show", "c1", "-o", "jsonl")
     assert shown == record + "\n"
@@ -610,15 +610,14 @@ def test_a_hint_gives_the_exact_next_flag(cli, form):
 
 
 def test_the_hint_to_an_offset_is_a_number(cli, router):
-    shown = cli("models", "--limit", "3")
+    shown = cli("models", "--limit", "3", "--offset", "0")
     assert "--offset 3" in shown.stderr
     shown = cli("models", "--limit", "3", "--offset", "3")
     assert "--offset 6" in shown.stderr
     shown = cli("models", "--limit", "3", "--offset", "6")
     assert shown.stderr == ""
     assert [seen.query for seen in router.requests] == [
-        [("limit", "3")], [("limit", "3"), ("offset", "3")],
-        [("limit", "3"), ("offset", "6")]]
+        [("limit", "3"), ("offset", offset)] for offset in "036"]
 
 
 def test_a_quiet_list_has_no_hint(cli):
@@ -647,7 +646,9 @@ def test_all_is_one_json_document(cli, router):
     shown = cli("conversations", "list", "--all", "--limit", "2",
                 "-o", "json")
     assert ids_of(shown) == [conv(n) for n in (5, 4, 3, 2, 1)]
-    assert json.loads(shown)["has_more"] is False and shown.stderr == ""
+    page = json.loads(shown)
+    assert (page["first_id"], page["last_id"]) == (conv(5), conv(1))
+    assert page["has_more"] is False and shown.stderr == ""
     assert [seen.query for seen in router.requests] == [
         [("limit", "2")], [("limit", "2"), ("after", conv(4))],
         [("limit", "2"), ("after", conv(2))]]
@@ -807,6 +808,12 @@ def test_curl_names_the_key_by_its_variable(cli, router):
         "  -H 'Content-Type: application/json' \\\n"
         "  --data-raw '{\"metadata\":{\"title\":\"it'\"'\"'s\"}}'\n")
     assert router.requests == []
+
+
+def test_curl_is_a_text_in_an_object_for_programs(cli):
+    plan = "conversations", "create", "--curl"
+    text = str(cli(*plan)).rstrip("\n")
+    assert json.loads(cli(*plan, "-o", "json")) == {"curl": text}
 
 
 @pytest.mark.parametrize("flags, options", [

@@ -1,0 +1,407 @@
+"""commands: the whole command line as data, and the parser keeps to it."""
+
+import csv
+import io
+import json
+
+import pytest
+
+import xeroctl
+from xeroctl import (ITEM, Group, Verb, by_flag, choice, deletes, field,
+                     flag, integer, lists, number, shows, text_pair)
+
+GROUPS = xeroctl.GROUPS + xeroctl.ABOUT
+
+
+def do_nothing(app, group, args):
+    """What no test of this file calls."""
+
+
+NOTES = Group(
+    "notes", "Keep notes.", "/notes", columns=("ID=id",), default="keep",
+    verbs=(
+        Verb("keep", "Keep a note.", do_nothing,
+             flag("text", metavar="TEXT", help="the text"),
+             flag("place", metavar="PLACE", nargs="?", help="where"),
+             flag("words", metavar="WORD", nargs="+", help="what else"),
+             flag("-m", "--mood", type=choice("good", "bad"), metavar="MOOD",
+                  required=True, help="how it is"),
+             field("--level", type=integer(1, 5), default=3, metavar="N",
+                   help="how dear"),
+             field("--heat", type=number(0), metavar="F", help="how warm"),
+             flag("--for", type=xeroctl.seconds, metavar="SECONDS",
+                  help="how long"),
+             flag("--loud", action="store_true", help="say it"),
+             flag("--tag", action="append", type=text_pair,
+                  metavar="KEY=TEXT", help="a tag"),
+             flag("--more", many=bool, metavar="WORD", help="some more"),
+             writes=True, examples=("xeroctl notes keep x", "xeroctl notes")),
+    ))
+JOBS = Group(
+    "jobs", "Run jobs.", "/jobs", columns=("ID=id",), verbs=by_flag(
+        lists(), shows(), deletes("Delete a job.")) + (
+        Verb("submit", "Submit a job.", do_nothing,
+             flag("--wait", action="store_true", help="wait for it"),
+             by=flag("--input", metavar="FILE", help="submit this file"),
+             writes=True),
+        Verb("check", "Check a job.", do_nothing, ITEM)))
+
+
+@pytest.fixture
+def map_of(run):
+    """The command map; of a table of groups that is handed in, or ours."""
+    def mapped(*groups):
+        shown = run("commands", "-o", "json", against=None,
+                    groups=groups or None)
+        assert (shown.exit_status, shown.stderr) == (0, ""), shown
+        return json.loads(shown)
+    return mapped
+
+
+def commands(page, group):
+    """{verb: its entry} of one group, in the order of the table."""
+    return {entry["verb"]: entry for entry in page["data"]
+            if entry["group"] == group}
+
+
+def name_of(found):
+    return max(found["names"], key=len)
+
+
+def flags(entries):
+    """{long name: its entry} of flags or arguments."""
+    return {name_of(entry): entry for entry in entries}
+
+
+# == a table that is handed in ===============================================
+
+def test_a_verb_is_told_whole(map_of):
+    entry = commands(map_of(NOTES), "notes")["keep"]
+    entry = {key: value for key, value in entry.items()
+             if key not in ("flags", "arguments")}
+    assert entry == {
+        "command": "notes keep", "group": "notes", "verb": "keep",
+        "called_by": "keep", "default": True, "writes": True,
+        "usage": "xeroctl notes keep TEXT [PLACE] WORD… --mood MOOD [flags]",
+        "summary": "Keep a note.",
+        "examples": ["xeroctl notes keep x", "xeroctl notes"]}
+
+
+def test_a_flag_is_told_whole(map_of):
+    found = flags(commands(map_of(NOTES), "notes")["keep"]["flags"])
+    assert found["--mood"] == {
+        "names": ["-m", "--mood"], "metavar": "MOOD", "type": "choice",
+        "choices": ["good", "bad"], "default": None, "required": True,
+        "repeatable": False, "help": "how it is"}
+    assert found["--level"] == {
+        "names": ["--level"], "metavar": "N", "type": "integer",
+        "choices": None, "default": 3, "required": False,
+        "repeatable": False, "help": "how dear"}
+
+
+@pytest.mark.parametrize("name, kind, is_required, is_repeatable", [
+    ("--mood", "choice", True, False), ("--level", "integer", False, False),
+    ("--heat", "number", False, False), ("--for", "number", False, False),
+    ("--loud", "boolean", False, False), ("--tag", "string", False, True),
+    ("--more", "string", False, True), ("text", "string", True, False),
+    ("place", "string", False, False), ("words", "string", True, True),
+])
+def test_a_flag_has_a_type_and_a_number(map_of, name, kind, is_required,
+                                        is_repeatable):
+    entry = commands(map_of(NOTES), "notes")["keep"]
+    found = flags(entry["flags"] + entry["arguments"])[name]
+    assert (found["type"], found["required"], found["repeatable"]) == (
+        kind, is_required, is_repeatable)
+    assert (name in flags(entry["arguments"])) == (not name.startswith("-"))
+
+
+@pytest.mark.parametrize("verb, called_by, writes, words, names", [
+    ("list", "bare", False, [], ["--limit", "--after", "--all"]),
+    ("show", "bare", False, ["id"], []),
+    ("delete", "--delete", True, ["id"], ["--delete"]),
+    ("submit", "--input", True, [], ["--wait", "--input"]),
+    ("check", "check", False, ["id"], []),
+])
+def test_a_verb_says_how_it_is_called(map_of, verb, called_by, writes, words,
+                                      names):
+    entry = commands(map_of(JOBS), "jobs")[verb]
+    assert (entry["called_by"], entry["writes"], entry["default"]) == (
+        called_by, writes, False)
+    assert list(flags(entry["arguments"])) == words
+    assert sorted(flags(entry["flags"])) == sorted(names)
+
+
+def test_the_map_is_of_the_table_that_is_there(map_of):
+    page = map_of(NOTES, JOBS)
+    assert [entry["command"] for entry in page["data"]][:6] == [
+        "notes keep", "jobs list", "jobs show", "jobs delete", "jobs submit",
+        "jobs check"]
+
+
+# == the whole command line ==================================================
+
+def test_every_group_and_verb_is_there(map_of):
+    page = map_of()
+    assert (page["object"], page["version"]) == ("list", xeroctl.__version__)
+    assert [(entry["group"], entry["verb"]) for entry in page["data"]] == [
+        (group.name, verb.name) for group in GROUPS for verb in group.verbs]
+
+
+def test_every_flag_is_there(map_of):
+    page = map_of()
+    assert [entry["names"] for entry in page["global_flags"]] == [
+        list(declared.names) for declared in xeroctl.GLOBALS]
+    verbs = [verb for group in GROUPS for verb in group.verbs]
+    for verb, entry in zip(verbs, page["data"]):
+        own = verb.flags + ((verb.by,) if verb.by_flag else ())
+        names = [found["names"] for found in
+                 entry["arguments"] + entry["flags"]]
+        assert sorted(names) == sorted(list(f.names) for f in own)
+
+
+@pytest.mark.parametrize("command, name, expected", [
+    ("chat send", "--temperature", {"type": "number", "metavar": "F"}),
+    ("chat send", "--max-tokens", {"type": "integer"}),
+    ("chat send", "--stream", {"type": "boolean"}),
+    ("chat send", "--attach", {"repeatable": True}),
+    ("config add", "--api-key-env", {"metavar": "VARIABLE"}),
+    ("api", "--field", {"repeatable": True, "metavar": "KEY=JSON"}),
+])
+def test_a_flag_of_a_command_is_told(map_of, command, name, expected):
+    entry, = [entry for entry in map_of()["data"]
+              if entry["command"] == command]
+    found = flags(entry["flags"])[name]
+    assert {key: found[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("name, expected", [
+    ("--output", {"names": ["-o", "--output"], "type": "choice", "choices":
+                  ["table", "wide", "json", "jsonl", "csv", "id"]}),
+    ("--style", {"type": "choice", "choices": ["xerotier", "openai"]}),
+    ("--color", {"choices": ["auto", "always", "never"]}),
+    ("--retries", {"type": "integer", "default": 2}),
+    ("--timeout", {"type": "number", "default": None}),
+    ("--max-time", {"type": "number"}),
+    ("--header", {"repeatable": True}),
+    ("--dry-run", {"type": "boolean", "repeatable": False}),
+    ("--no-color", {"type": "boolean"}),
+    ("--verbose", {"type": "count"}),
+    ("--context", {"type": "string", "required": False}),
+])
+def test_a_global_flag_is_told(map_of, name, expected):
+    found = flags(map_of()["global_flags"])[name]
+    assert {key: found[key] for key in expected} == expected
+
+
+WRITERS = {"chat send", "chat new", "api", "config init", "config add",
+           "config use", "config set", "config unset", "config remove"}
+READERS = {"config list", "config show", "config path", "status", "commands",
+           "shell-completion", "help"}
+
+
+def test_what_changes_something_is_told(map_of):
+    writes = {entry["command"]: entry["writes"] for entry in map_of()["data"]}
+    assert {name for name in WRITERS if not writes[name]} == set()
+    assert {name for name in READERS if writes[name]} == set()
+
+
+def test_the_exit_codes_are_those_of_the_help(map_of, run):
+    codes = map_of()["exit_codes"]
+    assert [entry["code"] for entry in codes] == [
+        0, 1, 2, 3, 4, 5, 6, 7, 8, 130, 141, 143]
+    told = " ".join(run("help", "exit-codes", against=None).split())
+    for entry in codes:
+        assert f"{entry['code']} {entry['meaning']}" in told
+
+
+# == forms ===================================================================
+
+def test_a_person_gets_a_table(run, router):
+    head, *lines = run("commands", groups=(NOTES,)).splitlines()
+    assert head.split() == ["Command", "Usage", "Summary"]
+    assert lines[0].startswith("notes keep  ")
+    assert lines[0].endswith("  Keep a note.")
+    assert router.requests == []
+
+
+def test_wide_and_csv_tell_what_writes(run):
+    head, *lines = run("commands", "-o", "wide", groups=(NOTES,)).splitlines()
+    assert head.split() == ["Command", "Writes", "Usage", "Summary"]
+    assert lines[0].split()[:3] == ["notes", "keep", "yes"]
+    head, row, *_ = csv.reader(io.StringIO(
+        run("commands", "-o", "csv", groups=(NOTES,))))
+    assert dict(zip(head, row)) == {
+        "Command": "notes keep", "Writes": "true", "Summary": "Keep a note.",
+        "Usage": "xeroctl notes keep TEXT [PLACE] WORD… --mood MOOD [flags]"}
+
+
+def test_ids_are_commands(run, map_of):
+    assert run("commands", "-o", "id").splitlines() == [
+        entry["command"] for entry in map_of()["data"]]
+
+
+def test_json_lines_are_those_of_the_map(run, map_of):
+    shown = run("commands", "-o", "jsonl")
+    assert [json.loads(line) for line in shown.splitlines()] == (
+        map_of()["data"])
+
+
+def test_the_map_asks_nothing_and_needs_no_config(run, router):
+    shown = run("commands", against=None)
+    assert (shown.exit_status, shown.stderr) == (0, "")
+    run("commands", "-o", "json")
+    assert router.requests == []
+
+
+# == the parser keeps to the map =============================================
+
+def read_map(*groups):
+    """The map as main() shows it, for the cases below."""
+    stdout = io.StringIO()
+    xeroctl.main(["commands", "-o", "json"], {},
+                 xeroctl.Streams(stdout=stdout), *groups)
+    return json.loads(stdout.getvalue())
+
+
+MAP = read_map()
+LINES = [entry["command"] for entry in MAP["data"]]
+LAST = MAP["data"][-1]          # on which the global flags are tried
+SAMPLES = "x", "1", "a=1", "A: b", "text"
+
+
+def is_switch(found):
+    return found["type"] in ("boolean", "count")
+
+
+CASES = [(entry, found) for entry in MAP["data"] for found in entry["flags"]]
+CASES += [(LAST, found) for found in MAP["global_flags"]]
+FLAGS = [case for case in CASES if not is_switch(case[1])]
+SWITCHES = [case for case in CASES if is_switch(case[1])]
+
+
+def ids_of(cases):
+    return [f"{entry['command']} {name_of(found)}" for entry, found in cases]
+
+
+def parse(words):
+    return xeroctl.parse(words, GROUPS)[1]
+
+
+def is_parsed(words):
+    try:
+        return bool(parse(words))
+    except xeroctl.UsageError:
+        return False
+
+
+def values_of(found, words):
+    """Values that a flag should take: each choice, or one that fits."""
+    if found["choices"]:
+        return found["choices"]
+    samples = SAMPLES if found["type"] == "string" else ["1"]
+    return [next(value for value in samples
+                 if is_parsed(words + [name_of(found), value]))]
+
+
+def call_of(entry):
+    """The words that call a verb, without what it needs."""
+    called_by = entry["called_by"]
+    return [entry["group"]] + [called_by] * (called_by not in (None, "bare"))
+
+
+def shortest_call(entry):
+    """The shortest command line that is a whole one."""
+    words = call_of(entry)
+    if words[-1].startswith("-") and not is_switch(
+            flags(entry["flags"])[words[-1]]):
+        words.append("1")
+    needed = [found for found in entry["arguments"] + entry["flags"]
+              if found["required"]]
+    for found in needed:
+        words += [name_of(found)] * name_of(found).startswith("-")
+        words.append((found["choices"] or ["1"])[0])
+    return words
+
+
+def kept(words, found):
+    """What parsing keeps as the value of a flag."""
+    name = name_of(found)
+    return getattr(parse(words), {"--no-color": "color"}.get(
+        name, name.lstrip("-").replace("-", "_")))
+
+
+@pytest.mark.parametrize("entry", MAP["data"], ids=LINES)
+def test_the_shortest_call_leaves_the_defaults(entry):
+    words = shortest_call(entry)
+    assert parse(words).verb.name == entry["verb"]
+    for found in entry["flags"] + MAP["global_flags"]:
+        if name_of(found) not in words:
+            assert kept(words, found) == found["default"]
+
+
+@pytest.mark.parametrize("entry, found", FLAGS, ids=ids_of(FLAGS))
+def test_a_flag_takes_values_of_its_type(entry, found):
+    words, name = shortest_call(entry), name_of(found)
+    for value in values_of(found, words):
+        once = kept(words + [name, value], found)
+        assert once not in (None, [])
+        for each in found["names"]:
+            assert kept(words + [each, value], found) == once
+            assert kept(words + [f"{each}={value}"], found) == once
+        twice = kept(words + [name, value] * 2, found)
+        assert twice == (once * 2 if found["repeatable"] else once)
+
+
+@pytest.mark.parametrize("entry, found", FLAGS, ids=ids_of(FLAGS))
+def test_a_flag_takes_no_other_value(entry, found):
+    words = shortest_call(entry) + [name_of(found)]
+    assert not is_parsed(words)
+    if found["type"] != "string":
+        assert not is_parsed(words + ["no-such-word"])
+    if found["type"] == "integer":
+        assert not is_parsed(words + ["1.5"])
+
+
+@pytest.mark.parametrize("entry, found", SWITCHES, ids=ids_of(SWITCHES))
+def test_a_switch_takes_no_value(entry, found):
+    words, name = shortest_call(entry), name_of(found)
+    for each in found["names"]:
+        if name == "--help":
+            with pytest.raises(xeroctl.HelpWanted):
+                parse(words + [each])
+        else:
+            assert kept(words + [each], found)
+    assert not is_parsed(words + [name + "=x"])
+
+
+@pytest.mark.parametrize("name", flags(MAP["global_flags"]))
+def test_a_global_flag_may_stand_before_the_command(name):
+    found, words = flags(MAP["global_flags"])[name], ["config", "list"]
+    if name not in ("--help", "--version"):
+        given = [name] if is_switch(found) else [
+            name, values_of(found, words)[0]]
+        before, after = parse(given + words), parse(words + given)
+        assert vars(before) == vars(after) != vars(parse(words))
+
+
+@pytest.mark.parametrize("entry", [
+    entry for entry in MAP["data"] if any(
+        found["required"] for found in entry["arguments"] + entry["flags"])],
+    ids=lambda entry: entry["command"])
+def test_what_is_required_cannot_be_left_out(entry):
+    words = shortest_call(entry)
+    if words[-2].startswith("-"):
+        words.pop()
+    assert not is_parsed(words[:-1])
+
+
+@pytest.mark.parametrize("entry", MAP["data"], ids=LINES)
+def test_every_command_has_a_help_that_fits(run, router, entry):
+    for words in (call_of(entry) + ["--help"], ["-h"] + call_of(entry)):
+        shown = run(*words, against=None)
+        assert (shown.exit_status, shown.stderr) == (0, ""), shown
+        assert max(map(len, shown.splitlines())) <= 80
+        assert entry["usage"] in shown
+        for found in entry["flags"] + MAP["global_flags"]:
+            assert name_of(found) in shown
+    assert router.requests == []
