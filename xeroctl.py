@@ -2130,11 +2130,13 @@ class ChunkedFrame:
                 pieces.append(block[position:position + self.left])
                 position += len(pieces[-1])
                 self.left -= len(pieces[-1])
+                if block[position:position + 2] == b"\r\n":
+                    position += 2  # the end of the chunk
             end = block.find(b"\n", position)
             if self.left or end < 0:
                 break
             line, position = block[position:end], end + 1
-            if line != b"\r":  # which is the end of the chunk before
+            if line != b"\r":  # an end that came in two pieces
                 self.left = chunk_size(line)
                 self.is_over = not self.left
         self.rest = block[position:]
@@ -2897,15 +2899,16 @@ def sse_events(blocks):
         first = first[3:]
     event, data, line = "", [], b""
     for line in chain([first], lines):
+        if len(line) < 3 and not line.strip():
+            if data:
+                yield event, "\n".join(data), True
+            event, data = "", []
+            continue
         field, _, value = line.rstrip(b"\r\n").partition(b":")
         if field == b"data":
             data.append(value[value[:1] == b" ":].decode("utf-8", "replace"))
         elif field == b"event":
             event = value[value[:1] == b" ":].decode("utf-8", "replace")
-        elif line in (b"\n", b"\r\n", b"\r"):
-            if data:
-                yield event, "\n".join(data), True
-            event, data = "", []
     if data:
         yield event, "\n".join(data), line[-1:] in (b"\n", b"\r")
 
@@ -3708,6 +3711,7 @@ def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
 
 # == answers: what a model says, as it comes =================================
 
+CHUNK = "chat.completion.chunk"
 TEXT, REFUSAL, REASONING = "text", "refusal", "reasoning"
 
 FINISH_HINTS = {
@@ -3756,7 +3760,7 @@ class ChatChoice:
     def __init__(self, index):
         self.index, self.message = index, {"role": "assistant"}
         self.texts, self.tool_calls, self.more = defaultdict(bytearray), [], {}
-        self.finish_reason = None
+        self.finish_reason, self.deltas = None, 0
 
     def add(self, choice):
         """Take a chunk's choice in; return its (kind, text) pieces."""
@@ -3770,11 +3774,12 @@ class ChatChoice:
             if value is None:
                 continue
             if key in self.SHOWN:
-                text = content_text(value)
+                text = value if type(value) is str else content_text(value)
                 # Bytes: a list of small strings takes ten times the memory.
                 self.texts[key] += text.encode("utf-8", "surrogatepass")
                 if text:
                     pieces.append((self.SHOWN[key], text))
+                    self.deltas += key == "content"
             else:
                 self.take(key, value)
         return pieces
@@ -3837,13 +3842,12 @@ class ChatAnswer:
     """A chat.completion, put together from its chunks (OpenAI).
 
     Takes whole completions as well: a message is a delta that comes at once.
-    has_begun tells whether a delta with something in it has arrived; deltas
-    counts those with text.
+    has_begun tells whether a delta with something in it has arrived.
     """
 
     def __init__(self):
         self.head, self.choices, self.usage = {}, {}, None
-        self.has_begun, self.deltas, self.received = False, 0, None
+        self.has_begun, self.received = False, None
 
     def add(self, chunk):
         """Take a chunk in; return its (kind, text) pieces to be shown."""
@@ -3858,9 +3862,10 @@ class ChatAnswer:
             if isinstance(choice, dict):
                 kept = self.choice(choice.get("index"))
                 pieces = kept.add(choice)
-                shown += pieces if kept.index == 0 else ()
-                self.deltas += (TEXT in dict(pieces))
-                self.has_begun |= bool(pieces or kept.tool_calls)
+                if kept.index == 0:
+                    shown += pieces
+                if pieces or kept.tool_calls:
+                    self.has_begun = True
         return shown
 
     def choice(self, index):
@@ -3894,7 +3899,8 @@ class ChatAnswer:
     def tokens(self):
         """Completion tokens as the server counts them, else the deltas."""
         counted = dig(self.usage, "completion_tokens")
-        return counted if isinstance(counted, int) else self.deltas
+        return counted if isinstance(counted, int) else sum(
+            choice.deltas for choice in self.choices.values())
 
 
 class Talk:
@@ -3955,11 +3961,6 @@ class Talk:
                            f" ({tokens / took:.1f} tok/s)")
 
 
-def is_chunk(kind, payload):
-    return (kind == "chat.completion.chunk"
-            or isinstance(payload, dict) and "choices" in payload)
-
-
 def check_completion(reply):
     """Raise unless an answer is a chat.completion with a choice."""
     choices = dig(reply, "choices")
@@ -3979,7 +3980,7 @@ def take_events(app, talk, answer, events):
             app.terminal.out.flush()
         if kind == WHOLE:
             check_completion(payload)
-        elif not is_chunk(kind, payload):
+        elif kind != CHUNK and "choices" not in payload:
             talk.event(kind, payload)
             continue
         pieces = answer.add(payload)
