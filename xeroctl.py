@@ -52,6 +52,7 @@ ADDRESS_TIMEOUT_S = 10
 RETRIES = 2
 BACKOFF_S = 0.5, 30.0
 LONGEST_WAIT_S = 60
+LONGEST_S = 10 ** 9
 SESSION_TOKENS = 4096
 LONGEST_OUTAGE_S = 300
 POLL_S = 2
@@ -711,9 +712,13 @@ class Stderr(Screen):
         super().__init__(stream, environ)
         self.secrets = {}
 
-    def write(self, text, style=None):
+    def without_secrets(self, text):
         for secret, shown in self.secrets.items():
             text = text.replace(secret, shown)
+        return text
+
+    def write(self, text, style=None):
+        text = self.without_secrets(text)
         super().write(text, style)
         self.flush()
 
@@ -1005,7 +1010,7 @@ class Deployment:
     origin of the frontend URL, where there is one.
     """
 
-    FRONTEND = re.compile("/(management|slos|exec/learnings)(/|$)")
+    FRONTEND = re.compile(r"/(management|slos|exec/learnings)([/?]|\Z)")
 
     def __init__(self, base_url, key, style, frontend_url=None):
         self.base_url, self.key, self.style = base_url, key, style
@@ -1523,7 +1528,7 @@ class ConfigFile:
         folder = home_path(environ, "XDG_CONFIG_HOME", ".config")
         if not self.path and folder:
             self.path = os.path.join(folder, "config.toml")
-        self.read = None
+        self.read, self.is_checked = None, False
 
     def text(self):
         """The file's text; empty where there is none."""
@@ -1534,29 +1539,30 @@ class ConfigFile:
                 self.read = raw.decode("utf-8")
             except UnicodeDecodeError:
                 raise NotConfigured(f"{self.path} is not UTF-8")
-            self.check_mode()
         return self.read
 
-    def check_mode(self):
-        """Warn of a key that others can read."""
-        if "api_key" in self.read and os.name == "posix":
-            if os.stat(self.path).st_mode & 0o077 and re.search(
-                    r"^\s*\"?api_key\"?\s*=", self.read, re.M):
-                self.terminal.warn(f"{self.path} holds a key and can be read"
-                                   f" by others: chmod 600 {self.path}")
+    def check_mode(self, tables):
+        """Warn once of a key that others can read."""
+        is_open = (not self.is_checked and os.name == "posix"
+                   and any("api_key" in table for table in tables.values())
+                   and os.stat(self.path).st_mode & 0o077)
+        self.is_checked = True
+        if is_open:
+            self.terminal.warn(f"{self.path} holds a key and can be read"
+                               f" by others: chmod 600 {self.path}")
 
     def data(self):
         """The decoded file; raise NotConfigured if it is broken."""
         try:
             data = read_toml(self.text())
         except TomlError as problem:
-            raise NotConfigured(f"{self.path}: {problem}",
-                                "mend that line; xeroctl config path")
+            raise self.broken(problem)
         tables = data.get(DEPLOYMENT, {})
         if not isinstance(tables, dict) or not all(
                 isinstance(table, dict) for table in tables.values()):
             raise NotConfigured(f"{self.path}: a deployment is a table:"
                                 " [deployment.NAME]")
+        self.check_mode(tables)
         return data
 
     def deployments(self):
@@ -1565,7 +1571,9 @@ class ConfigFile:
 
     def current(self):
         name = self.data().get(CURRENT)
-        return name if isinstance(name, str) and name else None
+        if name is not None and not isinstance(name, str):
+            raise self.broken(f"{CURRENT} is no text")
+        return name or None
 
     def deployment(self, name):
         """The table of a deployment; raise NotConfigured if it is unknown."""
@@ -1577,18 +1585,28 @@ class ConfigFile:
                     "there is " + ", ".join(known) if known else CONFIG_HELP))
         return known[name]
 
+    def edit(self, change, *args):
+        try:
+            self.read = change(self.text(), *args)
+        except TomlError as problem:
+            raise self.broken(problem)
+
+    def broken(self, problem):
+        return NotConfigured(f"{self.path}: {problem}",
+                             f"mend it in {self.path}")
+
     def set(self, name, key, value):
         """Set or, with None, remove one key of a deployment."""
-        self.read = edit_toml(self.text(), (DEPLOYMENT, name), key, value)
+        self.edit(edit_toml, (DEPLOYMENT, name), key, value)
 
     def set_current(self, name):
-        self.read = edit_toml(self.text(), (), CURRENT, name)
+        self.edit(edit_toml, (), CURRENT, name)
 
     def drop(self, name):
         """Remove a deployment, and that it is current if it is."""
         if self.current() == name:
             self.set_current(None)
-        self.read = drop_toml_table(self.text(), (DEPLOYMENT, name))
+        self.edit(drop_toml_table, (DEPLOYMENT, name))
 
     def save(self):
         """Write the file; whatever fails, the old one is still there."""
@@ -1628,6 +1646,18 @@ def command_output(command, what):
     return decoded(done.stdout)
 
 
+def command_words(text):
+    """Split a command as a shell would, without running one."""
+    import shlex
+    try:
+        words = shlex.split(text)
+    except ValueError as problem:
+        raise NotConfigured(f"api_key_command: {problem}")
+    if not words:
+        raise NotConfigured("api_key_command is empty")
+    return words
+
+
 def keychain_command(name):
     """The command that reads a keychain: macOS's, else libsecret's."""
     if sys.platform == "darwin":
@@ -1640,7 +1670,6 @@ def stored_key(table, environ, folder):
 
     api_key_file is relative to the config file's folder.
     """
-    import shlex
     source = key_source(table)
     value = table.get(source)
     if source is None:
@@ -1657,7 +1686,7 @@ def stored_key(table, environ, folder):
         path = re.sub("^~(?=/)", lambda _: home, value)
         return decoded(read_file(os.path.join(folder, path), NotConfigured))
     if source == "api_key_command":
-        return command_output(shlex.split(value), source)
+        return command_output(command_words(value), source)
     if source == "api_key_keychain":
         return command_output(keychain_command(value), source)
     return value
@@ -1689,6 +1718,8 @@ class Settings:
         value = self.given(name)
         if value is None:
             value = self.deployment_table().get(name)
+            if not isinstance(value, (str, type(None))):
+                raise self.config.broken(f"{name} is no text")
         return default if value is None else value
 
     def context(self):
@@ -1706,25 +1737,34 @@ class Settings:
         """A setting that takes one of a few words."""
         value = self.get(name, default)
         if value not in choices:
-            where = ("XEROTIER_" + name.upper() if self.given(name)
-                     else f"{name} in {self.config.path}")
-            raise UsageError(
-                f"{where}: {value!r} is none of " + ", ".join(choices),
-                did_you_mean(str(value), choices))
+            said = f"{value!r} is none of {', '.join(choices)}"
+            if self.given(name) is None:
+                raise self.config.broken(f"{name}: {said}")
+            raise UsageError(f"XEROTIER_{name.upper()}: {said}",
+                             did_you_mean(value, choices))
         return value
 
     def output(self):
         return self.choice("output", FORMS, TABLE)
+
+    def form(self):
+        """The output as far as it can be told: a config may be broken."""
+        try:
+            return self.output()
+        except NotConfigured:
+            return TABLE
 
     def style(self):
         return self.choice("style", STYLES, XEROTIER)
 
     def timeout(self):
         """Seconds as given by flag or deployment; None leaves the default."""
-        value = self.get("timeout")
-        if value is not None and not is_positive(value):
-            raise NotConfigured(f"timeout in {self.config.path} is no number"
-                                " of seconds")
+        if self.args.timeout is not None:
+            return self.args.timeout
+        value = self.deployment_table().get("timeout")
+        if value is not None and not (
+                is_positive(value) and value <= LONGEST_S):
+            raise self.config.broken("timeout is no number of seconds")
         return value
 
     def key(self, base_url):
@@ -1769,8 +1809,21 @@ class Settings:
         if key is None and style == XEROTIER:
             raise NotConfigured("no API key", KEY_HELP)
         frontend = self.get("frontend_url")
-        return Deployment(url, key, style, frontend and check_url(
-            frontend, "frontend URL"))
+        if frontend:
+            frontend = check_url(frontend, "frontend URL")
+            self.check_frontend(frontend)
+        return Deployment(url, key, style, frontend)
+
+    def check_frontend(self, frontend):
+        """Raise if the key on file would go to a frontend that is not its."""
+        table = self.deployment_table() if not self.given("api_key") else {}
+        own = [table[name] for name in ("frontend_url", "base_url")
+               if isinstance(table.get(name), str)]
+        if key_source(table) and not any(
+                is_same_origin(frontend, home) for home in own):
+            raise NotConfigured(
+                f"the key of deployment {self.context()} is not meant for"
+                f" {frontend}", KEY_HELP)
 
 
 # ---------------------------------------------------------------------------
@@ -2675,10 +2728,13 @@ class Api:
         self.deadline = deadline
         if deployment.key:
             terminal.hide(deployment.key, redacted_key(deployment.key))
-        self.check_transport()
+        self.is_checked = False
 
     def check_transport(self):
-        """Warn of a key that would travel readable for everyone."""
+        """Warn once of a key that would travel readable for everyone."""
+        if self.is_checked:
+            return
+        self.is_checked = True
         scheme, host, port = origin_of(self.deployment.base_url)
         if scheme == "http":
             proxy = self.network.proxy(scheme, host, port)
@@ -2759,6 +2815,7 @@ class Api:
         GONE stands for what a repeated DELETE finds gone.
         """
         attempt = 1
+        self.check_transport()
         while True:
             try:
                 return read(self.follow(request, attempt))
@@ -3342,10 +3399,13 @@ def integer(low=None, high=None):
 
 def seconds(text):
     """Convert to a positive number of seconds."""
-    value = number(0)(text)
+    value = number(0, LONGEST_S)(text)
     if not value:
         raise argparse.ArgumentTypeError("0 seconds is no time")
     return value
+
+
+seconds.kind = "number"
 
 
 def choice(*words):
@@ -4574,7 +4634,8 @@ class Doctor:
             row["status"], row["detail"] = step()
         except XeroctlError as error:
             self.failure = error
-            row["status"], row["detail"] = "failed", str(error)
+            said = self.app.terminal.err.without_secrets(str(error))
+            row["status"], row["detail"] = "failed", said
         row["ms"] = round((self.clock.monotonic() - started) * 1000, 1)
         return row
 
@@ -5204,8 +5265,8 @@ def deployment_record(app, name, table):
              if source == "api_key" else f"{source} {value}")
     record = {"id": name, "name": name, "key": shown,
               "current": name == app.settings.context()}
-    record.update((key, value) for key, value in table.items()
-                  if key not in KEY_SOURCES)
+    record.update((key, json.loads(json.dumps(value, default=str)))
+                  for key, value in table.items() if key not in KEY_SOURCES)
     return record
 
 
@@ -5313,7 +5374,7 @@ CONFIG = Group(
     thing="deployment",
     verbs=(
         Verb("init", "Ask for a deployment, try it, and store it.",
-             init_config, examples=("xeroctl config init",
+             init_config, writes=True, examples=("xeroctl config init",
                                 "xeroctl config init --timeout 5")),
         Verb("add", "Store a deployment; the first becomes current.",
              add_deployment,
@@ -5328,13 +5389,13 @@ CONFIG = Group(
                   help="ask the keychain (macOS security, secret-tool)"),
              flag("--endpoint", metavar="SLUG",
                   help="the endpoint of commands that need one"),
-             examples=(
+             writes=True, examples=(
                  "xeroctl config add prod --api-key @key.txt"
                  " --base-url https://HOST/PROJECT/v1",
                  "xeroctl config add local --style openai --base-url"
                  " http://127.0.0.1:8080/v1")),
         Verb("use", "Make a deployment current.", use_deployment, NAME,
-             examples=("xeroctl config use prod",
+             writes=True, examples=("xeroctl config use prod",
                        "xeroctl config use staging --dry-run")),
         Verb("list", "List the deployments.", list_deployments,
              examples=("xeroctl config list",
@@ -5348,13 +5409,13 @@ CONFIG = Group(
         Verb("set", "Set a key of a deployment.", set_value, NAME, KEY,
              flag("setting", metavar="VALUE", from_stdin=True,
                   help="its value; - reads standard input"),
-             examples=("xeroctl config set prod endpoint my-endpoint",
+             writes=True, examples=("xeroctl config set prod endpoint my-endpoint",
                        "xeroctl config set prod api_key -")),
         Verb("unset", "Remove a key of a deployment.", unset_value, NAME,
-             KEY, examples=("xeroctl config unset prod endpoint",
+             KEY, writes=True, examples=("xeroctl config unset prod endpoint",
                             "xeroctl config unset prod timeout")),
         Verb("remove", "Remove a deployment.", remove_deployment, NAME,
-             examples=("xeroctl config remove staging",
+             writes=True, examples=("xeroctl config remove staging",
                        "xeroctl config remove staging --force")),
         Verb("path", "Print the path of the config file.", show_path,
              examples=("xeroctl config path",
@@ -5366,6 +5427,8 @@ CONFIG = Group(
 
 def show_status(app, group, args):
     """Take every step of a connection; the first failure is the exit code."""
+    if app.plan.curl:
+        return app.api.call("GET", "/models", stand_in={})
     doctor = Doctor(app)
     rows = doctor.rows()
     app.out.rows({"object": "list", "data": rows}, group.columns, "steps")
@@ -6337,9 +6400,10 @@ def flag_map(declared):
             "type": kinds.get(action) or getattr(convert, "kind", "string"),
             "choices": list(getattr(convert, "words", ())) or None,
             "default": options.get("default"),
-            "required": bool(options.get("required") or declared.is_word
-                             and not options.get("nargs")),
-            "repeatable": action == "append" or bool(declared.many),
+            "required": bool(options.get("required")) or (
+                declared.is_word and options.get("nargs") in (None, "+")),
+            "repeatable": action == "append" or bool(declared.many) or (
+                options.get("nargs") in ("*", "+")),
             "help": options["help"]}
 
 
@@ -6353,7 +6417,8 @@ def verb_map(group, verb):
             "usage": verb_usage(group, verb), "summary": verb.summary,
             "writes": verb.writes,
             "arguments": [flag_map(f) for f in verb.flags if f.is_word],
-            "flags": [flag_map(f) for f in verb.flags if not f.is_word],
+            "flags": [flag_map(f) for f in (verb.by,) * verb.by_flag
+                      + verb.flags if not f.is_word],
             "examples": list(verb.examples)}
 
 
@@ -6422,12 +6487,13 @@ class App:
     @property
     def out(self):
         if self.shown is None:
-            self.shown = Out(self.terminal, self.settings.output(), self.plan)
+            self.shown = Out(self.terminal, self.settings.form(), self.plan)
         return self.shown
 
     @property
     def api(self):
         if self.opened is None:
+            self.settings.output()  # told before anything is sent
             self.opened = Api(
                 self.settings.deployment(), self.network, self.args,
                 self.settings.timeout(), self.terminal, self.plan,

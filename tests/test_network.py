@@ -22,7 +22,7 @@ import pytest
 import xeroctl
 from conftest import (INTERPRETERS, SCRIPT, environment, python_name,
                       version_of)
-from router import DEMO_KEY, PROXY_PAGE
+from router import DEMO_KEY, PROXY_PAGE, TLS_HANDSHAKE
 
 ssl = pytest.importorskip("ssl")
 
@@ -363,9 +363,9 @@ class Proxy(Server):
         data = b""
         while b"\r\n\r\n" not in data:
             more = client.recv(65536)
-            if not more:
-                raise ConnectionError("no head")
             data += more
+            if not more or data.startswith(TLS_HANDSHAKE):
+                raise ConnectionError("no head")
         head, end, rest = data.partition(b"\r\n\r\n")
         return (head + end).decode("latin-1"), rest
 
@@ -421,7 +421,7 @@ def check_failed(shown, *words, hint="", code=5):
 
 # -- who is called directly -------------------------------------------------
 
-# host and port, and what NO_PROXY says, with and without success.
+# Host and port, and a NO_PROXY that names them, or does not.
 HOST = "api.example", 443
 FOUR = "10.1.2.3", 443
 SIX = "fd00::1", 443
@@ -684,10 +684,19 @@ def test_credentials_of_a_proxy_that_is_not_there_are_not_shown(
     assert "s3" not in shown.stderr and "m@e" not in shown.stderr
 
 
-def test_a_key_in_the_clear_is_warned_of_on_the_way_to_a_proxy(run, router):
-    shown = run(*MODELS, "--retries", "0", "--proxy", f"http://{NO_HOST}")
-    assert "warning: " in shown.stderr, shown
-    assert router.requests == []
+@pytest.mark.parametrize("server, proxy_host, is_warned", [
+    ("127.0.0.1", NO_HOST, True), (NO_HOST, "127.0.0.1", True),
+    (NO_HOST, NO_HOST, True), ("127.0.0.1", "127.0.0.1", False)])
+def test_a_key_in_the_clear_is_warned_of_wherever_it_leaves_the_loopback(
+        run, router, server, proxy_host, is_warned):
+    with Proxy() as proxy:
+        shown = run(*MODELS, "--retries", "0",
+                    "--proxy", f"{proxy_host}:{proxy.port}",
+                    XEROTIER_BASE_URL=f"http://{server}:{router.port}"
+                                      "/proj_demo/v1")
+    warnings = re.findall("^warning: .*", shown.stderr, re.M)
+    assert len(warnings) == is_warned, shown
+    assert NO_HOST in "".join(warnings) or not is_warned
 
 
 # -- failures of a proxy ----------------------------------------------------
@@ -697,6 +706,9 @@ BY_PROXY = r"--proxy.*NO_PROXY"
 PROXY_FAILURES = {
     "wants a password": (WANTS_PASSWORD, ["407", "password"],
                          "http://USER:PASSWORD@", 1),
+    # tinyproxy's word for a wrong one
+    "takes no such password": (page("401 Unauthorized"), ["HTTP 401"],
+                               "http://USER:PASSWORD@", 1),
     "says no, on a page": (page("403 Filtered"), ["HTTP 403 Filtered"],
                            BY_PROXY, 1),
     "finds nothing": (page("404 Not Found"), ["HTTP 404"], BY_PROXY, 1),
@@ -775,11 +787,22 @@ def test_a_proxy_that_is_not_there_is_told(
     assert clock.slept == [0.5, 1.0] and router.requests == []
 
 
-def test_a_page_in_place_of_an_answer_is_told_in_short(run, router, proxy):
-    proxy.orders = [page("502 Bad Gateway")]
+# As tinyproxy writes its pages.
+XHTML = (b'<?xml version="1.0" encoding="UTF-8" ?>\n'
+         b'<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.1//EN" '
+         b'"http://www.w3.org/TR/xhtml11/DTD/xhtml11.dtd">\n\n'
+         b"<html>\n<head><title>502 Bad Gateway</title></head>\n"
+         b"<body>\n<p>Unable to connect.</p>\n</body>\n</html>\n")
+
+
+@pytest.mark.parametrize("body", [PROXY_PAGE, XHTML, PROXY_PAGE.upper()],
+                         ids=["HTML", "XHTML", "shouted"])
+def test_a_page_in_place_of_an_answer_is_told_in_short(run, router, proxy,
+                                                       body):
+    proxy.orders = [page("502 Bad Gateway", body)]
     shown = run(*CHAT, "--proxy", proxy.address)
-    check_failed(shown, "error: HTTP 502 an HTML page", "502 Bad Gateway",
-                 code=1)
+    check_failed(shown, "error: HTTP 502 an HTML page", code=1)
+    assert "502 bad gateway" in error_of(shown).lower()
     assert "<" not in shown.stderr and router.requests == []
 
 
@@ -939,10 +962,16 @@ def show_id(run, picky, files):
     ("client.pem", "locked.key", "s3same")])
 def test_a_client_can_show_a_certificate(show_id, router, picky, cert, key,
                                          password):
-    shown = show_id("-vv", cert=cert, key=key,
-                    XEROTIER_CERT_PASSWORD=password)
+    shown = show_id(cert=cert, key=key, XEROTIER_CERT_PASSWORD=password)
     assert shown.exit_status == 0, shown
     assert picky.peers == ["somebody"] and len(router.requests) == 1
+
+
+def test_the_password_of_a_key_is_not_shown_whoever_knows_it(show_id,
+                                                             router):
+    router.order("*", status=400, message="is it s3same?")
+    shown = show_id("-vv", key="locked.key", XEROTIER_CERT_PASSWORD="s3same")
+    check_failed(shown, "HTTP 400 is it …?", code=1)
     assert "s3same" not in shown.stderr
 
 

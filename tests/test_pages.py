@@ -4,39 +4,146 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
 
-import xeroctl
+from conftest import SCRIPT, Result
 
 BASH = shutil.which("bash")
-FOOTER = re.compile(r"-- \d+ tokens in \d+\.\ds \(\d+\.\d tok/s\)\n\Z")
+LIMIT_S = 20
+FOOTER = re.compile(r"-- (\d+) tokens in \d+\.\ds \(\d+\.\d tok/s\)\n\Z")
 USAGE = re.compile(r"usage: prompt \d+, completion \d+, total \d+,"
                    r" cached \d+, reasoning \d+\n\Z")
+WIPED = re.compile(r"[^\n]*\r\x1b\[K")     # the spinner, and its end
+SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+CTRL_D = b"\x04"
 
 
 # == the page of chat ========================================================
 
+class Pipe:
+    """A shell whose three streams are pipes."""
+
+    is_terminal = False
+
+    def __init__(self, start):
+        self.start = start
+
+    def __call__(self, text):
+        return self.talk(text, [], b"")
+
+    def talk(self, text, lines, end):
+        """Run a text with all of these lines, and their end, on stdin."""
+        process = self.start(text, subprocess.PIPE)
+        stdout, stderr = process.communicate(b"".join(lines) + end, LIMIT_S)
+        return Result(stdout.decode(), stderr.decode(), process.returncode)
+
+    def close(self):
+        """Nothing is left open."""
+
+
+class Terminal:
+    """A shell on a pseudo-terminal; a Result is the screen, without stderr.
+    """
+
+    is_terminal = True
+
+    def __init__(self, start):
+        # Imported here: where there is no such terminal, pipes still do.
+        import termios
+        from test_terminal import Screen
+        self.start, self.screen = start, Screen(80)
+        modes = termios.tcgetattr(self.screen.near)
+        modes[3] |= termios.ECHO
+        termios.tcsetattr(self.screen.near, termios.TCSANOW, modes)
+
+    def __call__(self, text):
+        return self.ended(self.start(text, self.screen.near))
+
+    def talk(self, text, lines, end):
+        """Type each of the lines, and their end, when the prompt is there."""
+        process = self.start(text, self.screen.near)
+        for number, line in enumerate(lines + [end]):
+            self.screen.output.until(f"msgs: {2 * number}".encode(), b"> ")
+            os.write(self.screen.far, line)
+        return self.ended(process)
+
+    def ended(self, process):
+        status = process.wait(LIMIT_S)
+        shown = SEQUENCE.sub("", WIPED.sub("", self.screen.shown()))
+        return Result(shown.replace("\r", ""), None, status)
+
+    def close(self):
+        self.screen.close()
+
+
 @pytest.fixture
-def shell(router, tmp_path):
-    """Run a page's text in a shell where xeroctl is a command."""
+def start(router, tmp_path):
+    """Start a page's text in a shell where xeroctl is a command."""
     command = tmp_path / "bin" / "xeroctl"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}"'
-                       f' "{xeroctl.__file__}" "$@"\n')
+                       f' "{SCRIPT}" "$@"\n')
     command.chmod(0o755)
+    started = []
 
-    def runner(text):
-        return subprocess.run(
-            [BASH, "-c", text], cwd=str(tmp_path), timeout=20,
+    def starter(text, stream):
+        # A session of its own: it can be ended with all its children.
+        started.append(subprocess.Popen(
+            [BASH, "-c", text], cwd=str(tmp_path), start_new_session=True,
             env={"PATH": str(command.parent) + os.pathsep + os.defpath,
-                 "XEROTIER_BASE_URL": router.base_url,
+                 "HOME": str(tmp_path), "INPUTRC": os.devnull,
+                 "TERM": "xterm", "XEROTIER_BASE_URL": router.base_url,
                  "XEROTIER_API_KEY": router.key},
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, universal_newlines=True)
-    return runner if BASH else pytest.skip("there is no bash")
+            stdin=stream, stdout=stream, stderr=stream))
+        return started[-1]
+    yield starter if BASH else pytest.skip("there is no bash")
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        for stream in filter(None, (process.stdin, process.stdout,
+                                    process.stderr)):
+            stream.close()
+
+
+def opened(kind, start):
+    """A shell of this kind, for a fixture."""
+    if kind is Terminal:
+        pytest.importorskip("pty")
+    one = kind(start)
+    yield one
+    one.close()
+
+
+@pytest.fixture(params=[Pipe, Terminal], ids=["pipe", "pty"])
+def shell(request, start):
+    """Run a page's text: shell(text) is a Result."""
+    yield from opened(request.param, start)
+
+
+@pytest.fixture
+def terminal(start):
+    """As shell, but only on a pseudo-terminal."""
+    yield from opened(Terminal, start)
+
+
+def answer_to(message, slug="my-endpoint"):
+    """What the router's endpoints say to a message."""
+    return (f'Hello! You said: "{message}". I am the {slug} endpoint of the'
+            " reference router; I repeat what I am told.\n")
+
+
+def remarks(done, answer):
+    """What was told beside the answer: stderr, or the rest of the screen."""
+    if done.stderr is not None:
+        assert done == answer
+        return done.stderr
+    assert done.startswith(answer), done
+    return done[len(answer):]
 
 
 def body(message, system=None, model="my-endpoint", **fields):
@@ -103,17 +210,21 @@ def test_each_example_of_send_does_what_the_page_says(shell, router, tmp_path,
                                                       text, sent):
     (tmp_path / "system-prompt.txt").write_text("You know every policy.\n")
     done = shell(text)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_status == 0, done
     seen, = router.requests
     assert seen.path == "/proj_demo/my-endpoint/v1/chat/completions"
     assert seen.json == sent
-    answer = done.stdout
+    answer = answer_to(sent["messages"][-1]["content"])
     if "-o json" in text:
-        answer = json.loads(answer)["choices"][0]["message"]["content"]
-    assert answer.startswith(
-        f'Hello! You said: "{sent["messages"][-1]["content"]}".')
-    assert bool(FOOTER.match(done.stderr)) == sent["stream"]
-    assert bool(USAGE.match(done.stderr)) == ("--show-usage" in text)
+        said = json.loads(done)["choices"][0]["message"]["content"]
+        assert said + "\n" == answer and not done.stderr
+    else:
+        told = remarks(done, answer)
+        footer, usage = FOOTER.match(told), USAGE.match(told)
+        assert bool(footer) == sent["stream"], told
+        assert bool(usage) == ("--show-usage" in text), told
+        assert footer or usage or told == ""
+        assert not footer or int(footer.group(1)) == len(answer.split())
     assert len(router.completions) == ("--store" in text)
 
 
@@ -126,15 +237,20 @@ def test_the_page_tests_several_endpoints_in_one_script(shell, router):
                  '--show-usage\n'
                  'done')
     slugs = ["endpoint-prod", "endpoint-staging", "endpoint-dev"]
-    assert done.returncode == 0, done.stderr
+    message = "Respond with the word OK only."
+    assert done.exit_status == 0, done
     assert [seen.path for seen in router.requests] == [
         f"/proj_demo/{slug}/v1/chat/completions" for slug in slugs]
     assert [seen.json for seen in router.requests] == [
-        body("Respond with the word OK only.", model=slug) for slug in slugs]
-    heads = [line for line in done.stdout.splitlines() if "===" in line]
-    assert heads == [f"=== {slug} ===" for slug in slugs]
-    lines = done.stderr.splitlines(True)
-    assert len(lines) == 3 and all(map(USAGE.match, lines))
+        body(message, model=slug) for slug in slugs]
+    lines = done.splitlines(True)
+    usages = lines[2::3] if shell.is_terminal else (
+        done.stderr.splitlines(True))
+    assert len(usages) == 3 and all(map(USAGE.match, usages)), done
+    if shell.is_terminal:
+        del lines[2::3]
+    assert "".join(lines) == "".join(
+        f"=== {slug} ===\n{answer_to(message, slug)}" for slug in slugs)
 
 
 @pytest.mark.parametrize("text, messages", [
@@ -152,9 +268,9 @@ def test_the_page_tests_several_endpoints_in_one_script(shell, router):
 def test_each_example_of_new_does_what_the_page_says(shell, router, text,
                                                      messages):
     done = shell(text)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.exit_status == 0 and not done.stderr, done
     chat, = router.chats.values()
-    assert done.stdout == (
+    assert done == (
         "chat created from template\n"
         f"chat_id: {chat['chat_id']}\n"
         f"url: /chats/{chat['chat_id']}\n"
@@ -162,6 +278,107 @@ def test_each_example_of_new_does_what_the_page_says(shell, router, text,
         "template_version: 3\n")
     assert [(m["role"], m["content"]) for m in chat["messages"]] == [
         ("user", message) for message in messages]
+
+
+# Each session of the page, and the system message that it starts with.
+SESSIONS = [
+    ("xeroctl chat send --endpoint my-endpoint --interactive", None),
+    ('xeroctl chat send --endpoint my-endpoint \\\n'
+     '--interactive \\\n'
+     '--system "You are a SQL expert. Keep answers concise."',
+     "You are a SQL expert. Keep answers concise."),
+    ('xeroctl chat send --endpoint my-endpoint \\\n'
+     '--interactive \\\n'
+     '--from-file ./persona.txt',
+     "You are a pirate."),
+    ('echo "You are a terse senior engineer. Answer only in bullet points."'
+     ' > persona.txt\n'
+     'xeroctl chat send --endpoint my-endpoint --interactive'
+     ' --from-file persona.txt',
+     "You are a terse senior engineer. Answer only in bullet points."),
+]
+FIRST, SECOND = "What is an index?", "And a view?"
+
+
+def turns(system):
+    """The bodies of a session's two requests."""
+    first = body(FIRST, system, max_tokens=4096, **STREAMED)
+    return [first, dict(first, messages=first["messages"] + [
+        {"role": "assistant", "content": answer_to(FIRST).rstrip("\n")},
+        {"role": "user", "content": SECOND}])]
+
+
+def spent(bodies, answers):
+    """The tokens of these: the router counts each word as one."""
+    return (sum(len(message["content"].split()) for sent in bodies
+                for message in sent["messages"]),
+            sum(len(answer.split()) for answer in answers))
+
+
+def session_screen(bodies):
+    """All that a session shows on a terminal, from bar to totals."""
+    answers, text = [answer_to(FIRST), answer_to(SECOND)], ""
+    for count, typed in enumerate([f"{FIRST}\n{answers[0]}",
+                                   f"{SECOND}\n{answers[1]}", "\n"]):
+        into, out = spent(bodies[:count], answers[:count])
+        text += (f"endpoint: my-endpoint | tokens: {into}/{out}"
+                 f" | msgs: {2 * count}\n> {typed}")
+    return text + session_totals(bodies)
+
+
+def session_totals(bodies):
+    into, out = spent(bodies, [answer_to(FIRST), answer_to(SECOND)])
+    return f"total: {into} input tokens, {out} output tokens, 4 messages\n"
+
+
+@pytest.mark.parametrize("text, system", SESSIONS, ids=[
+    "plain", "system", "file", "persona"])
+def test_each_session_does_what_the_page_says(shell, router, tmp_path, text,
+                                              system):
+    if "./persona.txt" in text:
+        (tmp_path / "persona.txt").write_text(system + "\n")
+    done = shell.talk(text, [f"{line}\n".encode()
+                             for line in (FIRST, SECOND)],
+                      CTRL_D if shell.is_terminal else b"/quit\n")
+    assert done.exit_status == 0, done
+    sent = turns(system)
+    assert [seen.json for seen in router.requests] == sent
+    assert {seen.path for seen in router.requests} == {
+        "/proj_demo/my-endpoint/v1/chat/completions"}
+    if shell.is_terminal:
+        # Some versions of readline end the line of Ctrl+D themselves.
+        assert done.replace("> \n\n", "> \n") == session_screen(sent)
+    else:
+        assert done == answer_to(FIRST) + answer_to(SECOND)
+        assert done.stderr == session_totals(sent)
+
+
+def frames_that_cost(into, out):
+    """The frames of an answer for which these tokens are charged."""
+    return [b"data: " + json.dumps(data).encode() + b"\n\n" for data in (
+        {"choices": [{"index": 0, "delta": {"content": "Aye."},
+                      "finish_reason": "stop"}]},
+        {"choices": [], "usage": {"prompt_tokens": into,
+                                  "completion_tokens": out}})] + [
+                                      b"data: [DONE]\n\n"]
+
+
+def test_the_status_bar_is_that_of_the_page_to_the_letter(terminal, router):
+    for into, out in ((8, 132), (40, 150), (100, 250)):
+        router.order("POST /chat/completions",
+                     frames=frames_that_cost(into, out))
+    done = terminal.talk(
+        "xeroctl chat send --endpoint my-endpoint --interactive"
+        " --model llama-3", [b"one\n", b"two\n", b"three\n"],
+        b"/quit\n")
+    assert done.exit_status == 0, done
+    bars = [line for line in done.splitlines() if "endpoint:" in line]
+    assert bars[0] == ("endpoint: my-endpoint | model: llama-3"
+                       " | tokens: 0/0 | msgs: 0")
+    assert bars[-1] == ("endpoint: my-endpoint | model: llama-3"
+                        " | tokens: 148/532 | msgs: 6")
+    assert done.endswith("> /quit\ntotal: 148 input tokens,"
+                         " 532 output tokens, 6 messages\n")
 
 
 # == the introduction ========================================================

@@ -361,6 +361,14 @@ def test_a_cut_stream_through_api_is_a_broken_stream(run, router):
     assert shown.exit_status == 7, shown
 
 
+def test_an_error_in_place_of_a_stream_through_api_is_told(run, router):
+    router.order("*", raw=json.dumps(OVERLOADED).encode(),
+                 content_type="text/event-stream")
+    shown = run("api", "POST", "/responses", "-o", "jsonl")
+    assert (shown.exit_status, shown) == (1, ""), shown
+    assert "overloaded" in json.loads(shown.stderr)["error"]["message"]
+
+
 # -- no stream where one was asked for --------------------------------------
 
 MESSAGE = {"role": "assistant", "content": "Hello"}
@@ -401,6 +409,7 @@ NO_STREAMS = {
     "another object": ({"raw": b'{"status":"fine"}'}, 1, ""),
     "a list": ({"raw": b"[1]"}, 1, ""),
     "an answer without a choice": ({"raw": b'{"choices":[]}'}, 1, ""),
+    "a choice without a message": ({"raw": b'{"choices":[{}]}'}, 1, ""),
     "half an answer": ({"raw": WHOLE_BODY[:40]}, 1, ""),
     "an answer cut short": ({"raw": WHOLE_BODY, "lie": 7}, 5, ""),
     "plain words": ({"raw": b"nothing of the kind"}, 5, ""),
