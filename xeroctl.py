@@ -530,7 +530,8 @@ def html_summary(page):
 
 
 def is_html(page):
-    return page.lstrip()[:15].lower().startswith(("<!doctype", "<html"))
+    return bool(re.match(r"\s*(<\?xml[^>]*>\s*)?<(!doctype|html)", page,
+                         re.I))
 
 
 def body_summary(text):
@@ -2408,12 +2409,12 @@ class Proxy:
 
     def refused(self, status, reason):
         """The error for an answer that is no tunnel."""
+        said = f"HTTP {status} {reason}".rstrip()
         if status == 407:
-            return self.failed(
-                "it asks for a user and a password (HTTP 407)",
-                "give them in its URL: http://USER:PASSWORD@HOST:PORT", True)
-        return self.failed(f"HTTP {status} {reason}".rstrip(),
-                           lasting=status < 500)
+            said = "it asks for a user and a password (HTTP 407)"
+        hint = ("give them in its URL: http://USER:PASSWORD@HOST:PORT"
+                if status in (401, 407) else None)
+        return self.failed(said, hint, lasting=status < 500)
 
 
 def is_in_network(host, network):
@@ -2736,13 +2737,13 @@ class Api:
             return
         self.is_checked = True
         scheme, host, port = origin_of(self.deployment.base_url)
-        if scheme == "http":
-            proxy = self.network.proxy(scheme, host, port)
-            host = proxy.host if proxy else host
-        if (self.deployment.key and scheme == "http" and not self.plan
-                and not is_loopback(host)):
-            self.terminal.warn(f"the key travels unencrypted to {host}"
-                               " (http, not https)")
+        if scheme != "http" or not self.deployment.key:
+            return
+        proxy = self.network.proxy(scheme, host, port)
+        for there in ([proxy.host] if proxy else []) + [host]:
+            if not is_loopback(there):
+                return self.terminal.warn("the key travels unencrypted to"
+                                          f" {there} (http, not https)")
 
     def request(self, method, path, slug=None, query=None, body=None,
                 headers=None, accept="application/json", silence=TIMEOUT_S):
@@ -5409,7 +5410,8 @@ CONFIG = Group(
         Verb("set", "Set a key of a deployment.", set_value, NAME, KEY,
              flag("setting", metavar="VALUE", from_stdin=True,
                   help="its value; - reads standard input"),
-             writes=True, examples=("xeroctl config set prod endpoint my-endpoint",
+             writes=True,
+             examples=("xeroctl config set prod endpoint my-endpoint",
                        "xeroctl config set prod api_key -")),
         Verb("unset", "Remove a key of a deployment.", unset_value, NAME,
              KEY, writes=True, examples=("xeroctl config unset prod endpoint",
