@@ -442,7 +442,7 @@ def as_time(value):
 def as_age(value, now):
     """3h ago, from any form of time."""
     seconds = seconds_of(value)
-    if seconds is None:
+    if seconds is None or seconds - seconds != 0:
         return as_text(value)
     left = max(0, now - seconds)
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
@@ -455,8 +455,8 @@ def as_size(count):
     """Say a number of bytes in the unit a person would pick."""
     if not isinstance(count, (int, float)) or isinstance(count, bool):
         return as_text(count)
-    if count < 1000:
-        return f"{count} B"
+    if count < 1000 or count - count != 0:
+        return f"{as_text(count)} B"
     for unit in ("KB", "MB", "GB"):
         count /= 1000.0
         if count < 999.95:
@@ -3296,11 +3296,12 @@ class Out:
 
     def labels(self, item, specs, is_aligned=True):
         columns = list(map(as_column, specs))
-        width = max(len(c.head) for c in columns) + 1 if is_aligned else 0
+        width = max([len(c.head) for c in columns] + [0]) + 1
         now = self.terminal.clock.now()
         for column in columns:
             text = column.cell(item, now)
-            self.write(padded(column.head + ":", width) + " ")
+            label = column.head + ":"
+            self.write((padded(label, width) if is_aligned else label) + " ")
             self.line(text, column.style(text))
 
     def show_plan(self, key):
@@ -3449,7 +3450,8 @@ def header_pair(text):
     """Convert NAME: VALUE to a pair that is safe to send (RFC 9110, 5)."""
     name, colon, value = text.partition(":")
     if not colon or not re.match(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", name):
-        raise argparse.ArgumentTypeError(f"{name!r} is no NAME: VALUE")
+        # Not quoted: without its colon it may be a key.
+        raise argparse.ArgumentTypeError("this is no NAME: VALUE")
     if re.search(r"[^\t\x20-\x7e\xa0-\xff]", value):
         raise argparse.ArgumentTypeError(
             f"the value of {name} holds what a header cannot carry")
@@ -3466,11 +3468,6 @@ def sent_fields(args):
     return tree
 
 
-def sent_query(args):
-    """What the given flags of the verb send, as pairs for a query."""
-    return list(sent_fields(args).items())
-
-
 def sent_headers(args):
     """The headers that the given flags of the verb set."""
     found = ((declared.header, getattr(args, declared.dest, None))
@@ -3483,9 +3480,12 @@ class Verb:
 
     run(app, group, args) does it.  by tells how it is called: None, by its
     name as a word; a Flag, by that flag; BARE, by nothing at all (list
-    without an id, show with one).  The summary is data, since python -OO
-    strips docstrings.
+    without an id, show with one).  word is the word that all of that stands
+    behind, if any (models versions ID --create).  The summary is data, since
+    python -OO strips docstrings.
     """
+
+    word = None
 
     def __init__(self, name, summary, run, *flags, by=None, writes=False,
                  usage=None, examples=()):
@@ -3516,6 +3516,13 @@ def has_more(page, records, query):
     if said is None:
         return bool(records) and str(len(records)) == str(limit)
     return bool(said)
+
+
+def below(word, *verbs):
+    """The same rows, each behind a word of its group."""
+    for verb in verbs:
+        verb.word = word
+    return verbs
 
 
 class Cursor:
@@ -3603,7 +3610,11 @@ def merged(pages):
 def fetch_list(app, fetch, paging, query, everything):
     """Fetch one page, or all; say on stderr how to go on if more exist."""
     if everything:
-        return merged(each_page(fetch, paging, query))
+        pages = list(each_page(fetch, paging, query))
+        if paging.following(pages[-1], query):
+            app.terminal.warn("the server's cursor does not move: the list"
+                              " may be cut")
+        return merged(pages)
     page = fetch(query)
     following = paging.following(page, query)
     if following:
@@ -5644,12 +5655,15 @@ def find_verb(group, words):
 
     The unnamed ones are the default verb, or all that are called by flag.
     """
-    unnamed = [verb for verb in group.verbs
-               if verb.by is not None or verb.name == group.default]
-    named = {verb.name: verb for verb in by_word(group)}
+    unnamed = [verb for verb in group.verbs if not verb.word and (
+        verb.by is not None or verb.name == group.default)]
+    named = {verb.name: [verb] for verb in by_word(group)}
+    for verb in group.verbs:
+        if verb.word:
+            named.setdefault(verb.word, []).append(verb)
     for index, declared, word in tokens(words, verbs_table(group.verbs)):
         if declared is None and word in named:
-            return [named[word]], words[:index] + words[index + 1:]
+            return named[word], words[:index] + words[index + 1:]
         if declared is None:
             check_no_verb(group, unnamed, named, word)
             break
@@ -5890,18 +5904,15 @@ def flag_usage(declared):
 
 def verb_usage(group, verb):
     """The usage line of a verb: what is required, then the rest."""
-    words = ["xeroctl", group.name]
-    if verb.by_flag:
-        words += ["ID"] * (ITEM in verb.flags) + [flag_usage(verb.by)]
-    elif verb.by is None and verb.name:
+    words = ["xeroctl", group.name] + ([verb.word] if verb.word else [])
+    if verb.by is None and verb.name:
         words.append(verb.name)
     if verb.usage:
         return " ".join(words + [verb.usage])
-    for declared in verb.flags:
-        if declared.is_word and not (verb.by_flag and declared is ITEM):
-            words.append(word_usage(declared))
-        elif declared.options.get("required"):
-            words.append(flag_usage(declared))
+    words += [word_usage(f) for f in verb.flags if f.is_word]
+    words += [flag_usage(verb.by)] if verb.by_flag else []
+    words += [flag_usage(f) for f in verb.flags
+              if not f.is_word and f.options.get("required")]
     return " ".join(words + ["[flags]"])
 
 
@@ -5989,11 +6000,11 @@ def help_on(groups, words):
     group, _ = find_group([name], groups)
     if not more:
         return group_help(group)
-    verbs = {verb.name: verb for verb in group.verbs}
-    if more[0] not in verbs:
-        raise UsageError(f"{group.name} has no verb {more[0]!r}",
-                         did_you_mean(more[0], verbs))
-    return verb_help(group, verbs[more[0]])
+    found = [v for v in group.verbs if more[0] in (v.word, v.name)]
+    if not found:
+        raise UsageError(f"{group.name} has no verb {more[0]!r}", did_you_mean(
+            more[0], [verb.name for verb in group.verbs]))
+    return "\n\n".join(verb_help(group, verb) for verb in found)
 
 
 def show_help(app, group, args):

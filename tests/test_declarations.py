@@ -8,9 +8,10 @@ import pytest
 
 import xeroctl
 from conftest import Result, environment, text_stream, written
-from xeroctl import (ENDPOINT, ITEM, SLUG, Group, Verb, acts, by_flag,
+from xeroctl import (ENDPOINT, ITEM, SLUG, Group, Verb, acts, below, by_flag,
                      creates, deletes, field, flag, integer, json_pair, lists,
                      number, path_of, shows, text_pair, updates, wait_until)
+
 
 
 # == a table of groups =======================================================
@@ -955,3 +956,41 @@ def test_each_variable_that_help_names_stands_in_its_table(run):
         run(*line.split(), against=None) for line in LEVELS)))
     listed = set(re.findall("(?m)^  ([A-Z_]+) ", topic))
     assert named and named <= listed
+
+
+# == rows below a word =======================================================
+
+def name_row(app, group, args):
+    app.out.text(f"{args.verb.name} {args.id} {getattr(args, 'create', '')}")
+
+
+ROW_ID = flag("id", metavar="ID", help="the model")
+VERSIONED = Group("things", "Things.", verbs=by_flag(
+    Verb("list", "List.", name_row, flag("id", metavar="ID", nargs="?",
+                                         help="none")),
+    Verb("delete", "Delete.", name_row, ROW_ID)) + below(
+    "versions",
+    Verb("show", "List the versions.", name_row, ROW_ID, by="bare"),
+    Verb("make", "Make a version.", name_row, ROW_ID,
+         flag("--notes", metavar="TEXT", help="notes"),
+         by=flag("--create", metavar="VERSION", help="a version"))))
+
+
+@pytest.mark.parametrize("argv, said", [
+    ("things", "list None "), ("things t1 --delete", "delete t1 "),
+    ("things versions t1", "show t1 "),
+    ("things versions t1 --create 2.0.0", "make t1 2.0.0"),
+    ("things versions --create 2.0.0 t1 --notes n", "make t1 2.0.0")])
+def test_a_word_holds_rows_by_flag_of_its_own(run, argv, said):
+    assert run(*argv.split(), groups=(VERSIONED,)) == said
+
+
+def test_flags_below_a_word_stay_below_it(run):
+    shown = run("things", "t1", "--create", "2.0.0", groups=(VERSIONED,))
+    assert shown.exit_status == 2 and "--create" in shown.stderr
+    shown = run("things", "versions", "t1", "--notes", "n",
+                groups=(VERSIONED,))
+    assert shown.exit_status == 2
+    assert "--notes goes with --create" in shown.stderr
+    assert "xeroctl things versions ID --create VERSION" in run(
+        "help", "things", "versions", groups=(VERSIONED,))

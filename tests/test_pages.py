@@ -24,6 +24,13 @@ CTRL_D = b"\x04"
 
 # == the page of chat ========================================================
 
+def kill(process):
+    """End a shell with all its children, if it still runs."""
+    if process and process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 class Pipe:
     """A shell whose three streams are pipes."""
 
@@ -55,28 +62,30 @@ class Terminal:
         # Imported here: where there is no such terminal, pipes still do.
         import termios
         from test_terminal import Screen
-        self.start, self.screen = start, Screen(80)
+        self.start, self.screen, self.process = start, Screen(80), None
         modes = termios.tcgetattr(self.screen.near)
         modes[3] |= termios.ECHO
         termios.tcsetattr(self.screen.near, termios.TCSANOW, modes)
 
     def __call__(self, text):
-        return self.ended(self.start(text, self.screen.near))
+        self.process = self.start(text, self.screen.near)
+        return self.result()
 
     def talk(self, text, lines, end):
         """Type each of the lines, and their end, when the prompt is there."""
-        process = self.start(text, self.screen.near)
+        self.process = self.start(text, self.screen.near)
         for number, line in enumerate(lines + [end]):
             self.screen.output.until(f"msgs: {2 * number}".encode(), b"> ")
             os.write(self.screen.far, line)
-        return self.ended(process)
+        return self.result()
 
-    def ended(self, process):
-        status = process.wait(LIMIT_S)
+    def result(self):
+        status = self.process.wait(LIMIT_S)
         shown = SEQUENCE.sub("", WIPED.sub("", self.screen.shown()))
         return Result(shown.replace("\r", ""), None, status)
 
     def close(self):
+        kill(self.process)      # while it runs the screen has no end
         self.screen.close()
 
 
@@ -91,7 +100,7 @@ def start(router, tmp_path):
     started = []
 
     def starter(text, stream):
-        # A session of its own: it can be ended with all its children.
+        # A session of its own: kill() ends its children too.
         started.append(subprocess.Popen(
             [BASH, "-c", text], cwd=str(tmp_path), start_new_session=True,
             env={"PATH": str(command.parent) + os.pathsep + os.defpath,
@@ -102,9 +111,7 @@ def start(router, tmp_path):
         return started[-1]
     yield starter if BASH else pytest.skip("there is no bash")
     for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        kill(process)
         for stream in filter(None, (process.stdin, process.stdout,
                                     process.stderr)):
             stream.close()

@@ -624,12 +624,18 @@ def test_a_hidden_question_at_the_end_of_input_stores_nothing(
 SESSION = "chat", "--endpoint", "demo", "--interactive"
 
 
-def test_ctrl_c_in_an_answer_returns_to_the_prompt(spawn, screen, router,
-                                                   held):
+def test_ctrl_c_in_an_answer_returns_to_the_prompt(spawn, screen, router):
+    router.order(COMPLETIONS, gate=(0, threading.Event()))
+    router.order(COMPLETIONS, gate=(1, threading.Event()),
+                 frames=streamed("Half"))
     terminal = screen()
     process = spawn(sys.executable, SCRIPT, *SESSION, stdin=terminal.near,
                     stdout=terminal.near, stderr=terminal.near)
     terminal.output.until(b"> ")
+    os.write(terminal.far, b"nothing\n")
+    terminal.output.until(SPUN)
+    send(process, signal.SIGINT)
+    terminal.output.until(SPUN, b"msgs: 0", b"> ")
     os.write(terminal.far, b"one\n")
     terminal.output.until(b"Half")
     send(process, signal.SIGINT)
