@@ -136,6 +136,7 @@ class XeroctlError(Exception):
 
     exit_code = 1
     kind = "operation_failed"
+    is_told = False
 
     def __init__(self, message, hint=None, **facts):
         super().__init__(message)
@@ -2429,6 +2430,10 @@ def is_in_network(host, network):
         return False
 
 
+def is_address(host):
+    return bool(re.match(r"[\d.]+\Z|.*:", host))
+
+
 def bypasses_proxy(host, port, no_proxy):
     """Whether NO_PROXY names a host.
 
@@ -2437,14 +2442,14 @@ def bypasses_proxy(host, port, no_proxy):
     """
     for entry in re.split(r"[\s,]+", no_proxy.strip().lower()):
         name, _, entry_port = entry.rpartition(":")
-        if not entry_port.isdigit() or name.count(":") and name[-1] != "]":
+        if not entry_port.isdecimal() or name.count(":") and name[-1] != "]":
             name, entry_port = entry, ""
         if entry_port and int(entry_port) != port:
             continue
         name = name.strip("[]").lstrip(".")
         if name == "*" or name and (
-                host == name or host.endswith("." + name)
-                or is_in_network(host, name)):
+                host == name or is_in_network(host, name)
+                or host.endswith("." + name) and not is_address(host)):
             return True
     return False
 
@@ -3134,7 +3139,16 @@ def planned_headers(request):
             if name not in ("User-Agent", "Accept")]
 
 
-def curl_command(request, key):
+def curl_network(args):
+    """What curl calls the flags on certificates and the proxy."""
+    from shlex import quote
+    flags = (("--cacert", args.cacert), ("--cert", args.cert),
+             ("--key", args.cert_key), ("--proxy", args.proxy))
+    return [f"{name} {quote(value)}" for name, value in flags
+            if value is not None] + ["--insecure"] * bool(args.insecure)
+
+
+def curl_command(request, key, args):
     """Return the curl command that sends a request, without the key."""
     from shlex import quote
     how = "-I" if request.method == "HEAD" else f"-X {request.method}"
@@ -3151,7 +3165,7 @@ def curl_command(request, key):
     if request.body is not None:
         body = quote(request.data().decode("utf-8", "replace"))
         words.append(f"--data-raw {body}")
-    return " \\\n  ".join(words)
+    return " \\\n  ".join(words + curl_network(args))
 
 
 def planned_request(request, key):
@@ -3304,17 +3318,19 @@ class Out:
             self.write((padded(label, width) if is_aligned else label) + " ")
             self.line(text, column.style(text))
 
-    def show_plan(self, key):
+    def show_plan(self, key, args):
         """Print the requests that were planned, in their order."""
         requests, self.plan.requests = self.plan.requests, []
         if self.form in (JSON, JSONL):
-            shown = [{"curl": curl_command(request, key)} if self.plan.curl
+            shown = [{"curl": curl_command(request, key, args)}
+                     if self.plan.curl
                      else planned_request(request, key)
                      for request in requests]
             self.planned_json(shown)
         else:
-            render = curl_command if self.plan.curl else planned_text
-            self.line("\n\n".join(render(r, key) for r in requests))
+            self.line("\n\n".join(
+                curl_command(request, key, args) if self.plan.curl
+                else planned_text(request, key) for request in requests))
 
     def planned_json(self, shown):
         if self.form == JSONL:
@@ -4134,6 +4150,15 @@ def usage_line(usage):
                                  for name, path in paths)
 
 
+def tell_ends(app, answer, show_usage):
+    """Say why an answer stopped early, and what it cost."""
+    hint = FINISH_HINTS.get(answer.first().finish_reason)
+    if hint:
+        app.terminal.note("hint: " + hint)
+    if show_usage:
+        app.terminal.say(usage_line(answer.usage))
+
+
 # == sessions: many turns in one terminal ====================================
 
 def completer(words):
@@ -4144,6 +4169,16 @@ def completer(words):
         found = [word for word in words if begins and word.startswith(text)]
         return found[state] if state < len(found) else None
     return complete
+
+
+def recall(readline, text):
+    """Put a text within reach of Up, in a locale that lacks it, too."""
+    text = text.replace("\0", "")
+    try:
+        readline.add_history(text)
+    except UnicodeError:
+        raw = text.encode("utf-8", "replace")
+        readline.add_history(raw.decode("ascii", "surrogateescape"))
 
 
 class LineEditor:
@@ -4186,7 +4221,7 @@ class LineEditor:
         readline.set_auto_history(False)
         readline.clear_history()
         for line in self.history.lines():
-            readline.add_history(line)
+            recall(readline, line)
         return readline
 
     def read(self, prompt=PROMPT):
@@ -4209,10 +4244,11 @@ class LineEditor:
     def remember(self, text):
         """Keep a message within reach of Up, and in the history file."""
         if self.readline:
-            self.readline.add_history(text)
+            recall(self.readline, text)
         self.history.add(text)
 
     def close(self):
+        self.history.trim()
         if not self.readline and self.terminal.err.is_live:
             self.terminal.err.control("\033[?2004l")
 
@@ -4236,6 +4272,15 @@ class PlainLines:
         """Nothing was changed."""
 
 
+def history_line(raw):
+    """The message that a line of the history holds, or None."""
+    try:
+        text = parse_json(raw.decode("utf-8"))
+    except ValueError:
+        return None
+    return text if isinstance(text, str) else None
+
+
 class History:
     """The last messages, one JSON text a line, for their owner only.
 
@@ -4249,20 +4294,23 @@ class History:
         self.path, self.secret = path, secret
 
     def lines(self):
-        """The messages on file; a longer file is cut to the last ones."""
+        """The last messages on file; a line that was torn is left out."""
         try:
-            with open(self.path, encoding="utf-8") as source:
-                found = [parse_json(line) for line in source]
-        except (OSError, TypeError, ValueError):
+            with open(self.path, "rb") as source:
+                found = list(map(history_line, source))
+        except (OSError, TypeError):
             return []
-        if len(found) > self.MOST:
-            found = found[-self.MOST:]
-            text = "".join(compact_json(line) + "\n" for line in found)
-            try:
-                write_privately(self.path, text.encode("utf-8", "replace"))
-            except OSError:
-                pass
-        return [line for line in found if isinstance(line, str)]
+        return [line for line in found if line is not None][-self.MOST:]
+
+    def trim(self):
+        """Leave the last messages only, if there are more."""
+        try:
+            with open(self.path, "rb") as source:
+                found = source.readlines()
+            if len(found) > self.MOST:
+                write_privately(self.path, b"".join(found[-self.MOST:]))
+        except (OSError, TypeError):
+            pass  # there is no history, or none that can be written
 
     def add(self, text):
         if self.path is None or self.secret and self.secret in text:
@@ -4278,7 +4326,9 @@ class History:
 
 
 def is_message(value):
-    return (isinstance(dig(value, "role"), str)
+    """Whether a JSON value is a message of a conversation (OpenAI)."""
+    return (dig(value, "role") in ("system", "developer", "user", "assistant",
+                                   "tool")
             and isinstance(dig(value, "content"), (str, list)))
 
 
@@ -4291,8 +4341,9 @@ class ChatTurns:
 
     SENT = "role", "content"
 
-    def __init__(self, app, body, headers):
+    def __init__(self, app, body, headers, is_model_named=False):
         self.app, self.headers = app, headers
+        self.is_model_named = is_model_named
         self.options = {k: v for k, v in body.items() if k != "messages"}
         self.messages = [m for m in body["messages"] if m["role"] != "user"]
         self.spent = Counter()
@@ -4396,12 +4447,12 @@ class Session:
                        " leaves"),
             ("Ctrl+D", "end the session"))
 
-    def __init__(self, app, turns, has_history, shows_reasoning=False):
+    def __init__(self, app, turns, args):
         self.app, self.turns, self.terminal = app, turns, app.terminal
-        self.shows_reasoning = shows_reasoning
+        self.args = args
         self.is_live = is_terminal(self.terminal.stdin)
         self.is_over = False
-        self.lines = (self.editor(has_history) if self.is_live
+        self.lines = (self.editor(not args.no_history) if self.is_live
                       else PlainLines(self.terminal))
 
     def editor(self, has_history):
@@ -4429,27 +4480,34 @@ class Session:
             raise failed
 
     def turn(self):
-        """One line of input, and what it asks for."""
-        text = self.read_message()
+        """One message or command, and what it asks for."""
+        text, is_block = self.read_message()
         if text is None:
             self.is_over = True
-        elif text.startswith("/") and not text.startswith("//"):
+        elif is_block or not text.startswith("/"):
+            return self.answer(text) if text.strip() else None
+        elif text.startswith("//"):
+            return self.answer(text[1:])
+        else:
             return self.command(text)
-        elif text.strip():
-            return self.answer(text[1:] if text.startswith("//") else text)
         return None
 
     def read_message(self):
-        """Read one message; None at the end of input."""
-        self.show_bar()
-        interrupted = False
+        """Read (message, is it a block); (None, False) at the end of input.
+
+        A block, and what has several lines, is never a command.
+        """
+        interrupted, needs_bar = False, True
         while True:
             try:
+                if needs_bar:
+                    self.show_bar()
+                    needs_bar = False
                 return self.block(self.lines.read())
             except EOFError:
                 if self.is_live:
                     self.terminal.end_echo()
-                return None
+                return None, False
             except KeyboardInterrupt:
                 if interrupted or not self.is_live:
                     raise
@@ -4458,22 +4516,27 @@ class Session:
                 self.terminal.note("(Ctrl-C again leaves, Ctrl-D ends)")
 
     def block(self, line):
-        """The rest of a message that one line only began."""
-        if line.strip() == "/multi":
-            return self.read_until(lambda text: text.strip() == ".", [])
+        """The whole message that a line begins, and whether it is a block."""
+        if line.split()[:1] == ["/multi"]:
+            rest = line.strip()[len("/multi"):].strip()
+            return self.read_until(lambda text: text.strip() == ".",
+                                   [rest] * bool(rest)), True
         if not line.startswith('"""'):
-            return line
+            return line, "\n" in line
         line = line[3:]
         if line.rstrip().endswith('"""'):
-            return line.rstrip()[:-3]
+            return line.rstrip()[:-3], True
         return self.read_until(
-            lambda text: text.rstrip().endswith('"""'), [line] * bool(line))
+            lambda text: text.rstrip().endswith('"""'),
+            [line] * bool(line)), True
 
     def read_until(self, is_end, lines):
-        """Read lines until one ends the block; the quotes are not its text.
-        """
+        """Read lines until one ends the block, or the input ends."""
         while True:
-            line = self.lines.read(LineEditor.MORE)
+            try:
+                line = self.lines.read(LineEditor.MORE)
+            except EOFError:
+                return "\n".join(lines)
             if is_end(line):
                 rest = line.rstrip()[:-3]
                 return "\n".join(lines + [rest] * bool(rest))
@@ -4484,7 +4547,7 @@ class Session:
         if not self.is_live or self.terminal.quiet:
             return
         parts = [f"endpoint: {self.app.endpoint()}"]
-        if self.turns.model != self.app.endpoint():
+        if self.turns.is_model_named:
             parts.append(f"model: {self.turns.model}")
         parts += [f"tokens: {self.tokens()}", f"msgs: {self.turns.turns()}"]
         self.terminal.say(" | ".join(parts), DIM)
@@ -4507,18 +4570,25 @@ class Session:
         if isinstance(content, str):
             self.lines.remember(content)
         try:
-            with Talk(self.app, self.shows_reasoning) as talk:
+            with Talk(self.app, self.args.show_reasoning) as talk:
                 self.turns.ask(talk, content)
                 show_rest(self.app, self.turns.answer)
+            self.terminal.out.flush()
+            tell_ends(self.app, self.turns.answer, self.args.show_usage)
         except KeyboardInterrupt:
             if not self.is_live:
                 raise
             self.terminal.end_echo()
             self.terminal.note("stopped; what came is kept")
         except XeroctlError as error:
-            say_error(error, self.terminal)
-            return error
+            return self.told(error)
         return None
+
+    def told(self, error):
+        """Say what went wrong, once: its exit code may still count."""
+        say_error(error, self.terminal)
+        error.is_told = True
+        return error
 
     def command(self, line):
         """Run a slash command; return the error if it failed."""
@@ -4530,8 +4600,7 @@ class Session:
                                  did_you_mean(name, self.COMMANDS) or "/help")
             return self.COMMANDS[name][2](self, rest.strip())
         except XeroctlError as error:
-            say_error(error, self.terminal)
-            return error
+            return self.told(error)
 
     def show_commands(self, _):
         rows = [(f"{name} {usage}".rstrip(), summary)
@@ -4559,8 +4628,9 @@ class Session:
         data = pretty_json(self.turns.saved()) + "\n"
         try:
             write_privately(path, whole(data).encode("utf-8"))
-        except OSError as problem:
-            raise UsageError(f"cannot write {path}: {problem.strerror}")
+        except (OSError, ValueError) as problem:
+            reason = getattr(problem, "strerror", None) or problem
+            raise UsageError(f"cannot write {path}: {reason}")
         self.terminal.say(f"saved {self.turns.turns()} messages to {path}")
 
     def load(self, path):
@@ -4581,11 +4651,15 @@ class Session:
         self.is_over = True
 
     def retry(self, _):
-        """Ask the last question again."""
+        """Ask the last question again; if that fails, forget nothing."""
+        before = list(self.turns.messages)
         content = self.turns.undo()
         if content is None:
             raise UsageError("there is nothing to ask again")
-        return self.answer(content)
+        error = self.answer(content)
+        if error:
+            self.turns.messages = before
+        return error
 
     def undo(self, _):
         if self.turns.undo() is None:
@@ -4595,7 +4669,7 @@ class Session:
     def set_model(self, name):
         if not name:
             raise UsageError("/model needs a name")
-        self.turns.model = name
+        self.turns.model, self.turns.is_model_named = name, True
         self.terminal.say(f"model: {name}")
 
     # name: (argument, summary, what runs it); /multi is read by block().
@@ -4735,15 +4809,6 @@ class Doctor:
 
 # == chat: answers from a model, and chats from a template ===================
 
-def tell_ends(app, answer, show_usage):
-    """Say why an answer stopped early, and what it cost."""
-    hint = FINISH_HINTS.get(answer.first().finish_reason)
-    if hint:
-        app.terminal.note("hint: " + hint)
-    if show_usage:
-        app.terminal.say(usage_line(answer.usage))
-
-
 def message_text(app, args):
     """The user's message: what -m says, or standard input for `-`."""
     text = app.read_text("-") if args.message == "-" else args.message
@@ -4842,8 +4907,8 @@ def talk_chat(app, args):
         app.terminal.note("-> agentic mode")
     first = next((m["content"] for m in body["messages"]
                   if m["role"] == "user"), None)
-    turns = ChatTurns(app, body, sent_headers(args))
-    Session(app, turns, not args.no_history, args.show_reasoning).run(first)
+    turns = ChatTurns(app, body, sent_headers(args), bool(args.model))
+    Session(app, turns, args).run(first)
 
 
 CHAT_FIELDS = ("ID=id", "Model=model", "Created=created:time",
@@ -5209,6 +5274,8 @@ def check_value(key, value):
         return check_url(value, key)
     if key == "api_key":
         return check_key(value)
+    if SURROGATES.search(value):
+        raise UsageError(f"{key}: {value!r} is no UTF-8 text")
     words = {"style": STYLES, "output": FORMS}.get(key)
     try:
         if words:
@@ -5222,7 +5289,9 @@ def save_config(app, name, text):
     """Write the config file, or say that it would be; show what was done."""
     config = app.settings.config
     if app.plan:
-        return app.out.line(f"would write {config.path}: {text}")
+        planned = {"id": name, "path": config.path, "would": text}
+        return app.out.done(planned, f"would write {config.path}: {text}",
+                            name)
     config.save()
     app.out.done({"id": name, "name": name, "path": config.path}, text, name)
 
@@ -5258,6 +5327,13 @@ def add_deployment(app, group, args):
                          " --force replaces it")
     values = {key: getattr(args, key, None) for key in DEPLOYMENT_KEYS
               if key not in ("output", "timeout")}
+    given = ["--" + key.replace("_", "-") for key in KEY_SOURCES
+             if values[key] is not None]
+    if len(given) > 1:
+        raise UsageError(" and ".join(given) + " cannot be combined: give"
+                         " one key source")
+    if SURROGATES.search(args.name):
+        raise UsageError(f"the name {args.name!r} is no UTF-8 text")
     if values["api_key"]:
         values["api_key"] = app.settings.typed_key(values["api_key"])
     put_deployment(app, args.name, values)
@@ -5335,7 +5411,7 @@ def show_path(app, group, args):
     if not path:
         raise NotConfigured("there is no home directory",
                             "set XEROTIER_CONFIG to a path")
-    app.out.done({"path": path}, path, path)
+    app.out.done({"id": path, "path": path}, path, path)
 
 
 def try_deployment(app, deployment, args):
@@ -6547,7 +6623,7 @@ class App:
     def finish(self):
         """Print what was planned, if anything was."""
         if self.plan.requests:
-            self.out.show_plan(self.api.deployment.key)
+            self.out.show_plan(self.api.deployment.key, self.args)
 
 
 def run(argv, environ, terminal, groups):
@@ -6605,6 +6681,8 @@ def fail(error, argv, environ, terminal):
     """Say what went wrong, as JSON where that is due; return the exit code."""
     show_traceback(environ, terminal)
     terminal.out.end_line()
+    if error.is_told:
+        return error.exit_code
     if wants_json(argv, environ):
         terminal.err.write_json(pretty_json(error.envelope()) + "\n")
     else:

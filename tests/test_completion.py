@@ -311,7 +311,9 @@ def zsh_offers(place, lines, load="source"):
 @needs("zsh")
 @pytest.mark.parametrize("load", sorted(ZSH_LOADS))
 def test_zsh(place, load):
-    lines = {"xeroctl " + line: offered for line, offered in CASES}
+    # All cases in one way of loading; the others show that they load.
+    cases = CASES if load == "source" else CASES[:4]
+    lines = {"xeroctl " + line: offered for line, offered in cases}
     assert zsh_offers(place, list(lines), load) == lines
 
 

@@ -135,12 +135,18 @@ def cut(sock, is_reset):
 
 
 def wait_for_leave(sock):
-    """Read until the other side has closed, so that nothing is reset."""
+    """Read until the other side has closed."""
     try:
         while sock.recv(65536):
             pass
     except OSError:
         pass
+
+
+def end_politely(sock):
+    """Close for the other side to hear all: what was not read resets."""
+    sock.shutdown(socket.SHUT_WR)
+    wait_for_leave(sock)
 
 
 def pump(client, server, hears=len):
@@ -277,18 +283,12 @@ class Front(Door):
             try:
                 secured.do_handshake()
             except ssl.SSLError:
-                return self.refuse(socket.socket(fileno=secured.detach()))
+                with socket.socket(fileno=secured.detach()) as plain:
+                    return end_politely(plain)      # the alert has to arrive
             self.peers += [value for part in (secured.getpeercert() or {})
                            .get("subject", ()) for _, value in part]
             super().serve(secured, order)
             self.say_goodbye(secured)
-
-    @staticmethod
-    def refuse(client):
-        """Let the alert arrive: to close what was not read is to reset."""
-        with client:
-            client.shutdown(socket.SHUT_WR)
-            wait_for_leave(client)
 
     def say_goodbye(self, secured):
         if self.is_rude:
@@ -340,7 +340,8 @@ class Proxy(Server):
             if f"\r\nProxy-Authorization: Basic {code}\r\n" not in head:
                 order = WANTS_PASSWORD
         if order is not None:
-            return client.sendall(order)
+            client.sendall(order)
+            return end_politely(client)
         method, target, _ = head.split(" ", 2)
         port = re.search(r":(\d+)(/|$)", target)
         port = int(port.group(1)) if port else 80

@@ -344,8 +344,9 @@ def test_models_that_do_not_come(run, router, fault, code):
     assert statuses(shown) == "ok - ok ok - ok failed skipped"
 
 
-def test_a_failure_that_passes_is_no_failure(run, router, clock):
-    router.order("GET /models", status=503)
+@pytest.mark.parametrize("path", ["/healthz", "/models"])
+def test_a_failure_that_passes_is_no_failure(run, router, clock, path):
+    router.order("GET " + path, status=503)
     shown = run("status", "-o", "json")
     assert shown.exit_status == 0 and len(clock.slept) == 1, shown
 
