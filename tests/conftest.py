@@ -147,6 +147,13 @@ def python_name(python):
     return "py" + ".".join(map(str, version_of(python)))
 
 
+# For what costs much and has been seen alike under all of them: the oldest
+# and the newest interpreter.
+at_both_ends = pytest.mark.parametrize(
+    "python", [INTERPRETERS[0], INTERPRETERS[-1]], ids=python_name,
+    indirect=True)
+
+
 @pytest.fixture(params=INTERPRETERS, ids=python_name)
 def python(request):
     """Each interpreter at hand in turn."""

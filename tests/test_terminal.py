@@ -20,7 +20,8 @@ import time
 import pytest
 
 import xeroctl
-from conftest import SCRIPT, Result, environment, text_stream, written
+from conftest import (SCRIPT, Result, at_both_ends, environment,
+                      text_stream, written)
 
 pty = pytest.importorskip("pty")
 termios = pytest.importorskip("termios")
@@ -492,6 +493,7 @@ def test_a_pipe_gets_no_escape(run, router, argv):
 SPUN = b"waiting for the first token"
 
 
+@at_both_ends
 def test_a_spinner_then_the_answer_then_the_footer(spawn, screen, router,
                                                    python):
     terminal, gate = screen(columns=0), threading.Event()
@@ -776,6 +778,7 @@ def test_a_byte_that_is_no_text_is_an_error_like_others(spawn, argv):
 
 # == full disks and closed pipes
 
+@at_both_ends
 @needs_full
 @pytest.mark.parametrize("argv", [("--version",), CHAT])
 def test_a_full_disk_is_an_error(spawn, argv, python):
@@ -810,6 +813,7 @@ def test_a_full_disk_is_an_error_whatever_the_size(spawn, router, size):
     assert shown.exit_status == 1
 
 
+@at_both_ends
 @needs_full
 def test_remarks_that_cannot_be_written_do_no_harm(spawn, python):
     with open("/dev/full", "w") as full:
@@ -825,6 +829,7 @@ def test_an_error_that_cannot_be_written_has_its_exit_code(spawn):
     assert shown.exit_status == 4
 
 
+@at_both_ends
 @pytest.mark.parametrize("argv", [("--version",), CHAT + ("-ojson",)])
 def test_a_reader_that_never_came_is_no_news(spawn, router, argv, python):
     router.order(COMPLETIONS, body=completion("x" * 300000))
@@ -857,6 +862,7 @@ def test_a_reader_that_leaves_early_is_no_news(spawn, router, python):
     assert router.requests[-1].closed.wait(LIMIT_S)
 
 
+@at_both_ends
 def test_ctrl_c_after_the_reader_left_is_still_ctrl_c(spawn, held, python):
     process = spawn(python, SCRIPT, *STREAM)
     read_some(process, b"Half")
