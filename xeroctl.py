@@ -622,6 +622,7 @@ class Screen:
     def __init__(self, stream, environ):
         self.stream = stream
         self.binary = getattr(stream, "buffer", None)
+        self.sink = self.binary or stream
         self.is_terminal = is_terminal(stream)
         self.is_live = self.is_terminal and environ.get("TERM") != "dumb"
         self.color = wants_color(environ, self.is_terminal)
@@ -662,23 +663,27 @@ class Screen:
 
     def control(self, text):
         """Write text that is ours, control sequences included."""
-        if self.binary is None:
-            self.attempt(self.stream.write, text)
-        else:
-            self.attempt(self.binary.write,
-                         text.encode("utf-8", "backslashreplace"))
+        self.put(text if self.binary is None
+                 else text.encode("utf-8", "backslashreplace"))
 
-    def flush(self):
-        self.attempt((self.binary or self.stream).flush)
-
-    def attempt(self, action, *args):
-        """Do one thing with the stream; once it failed, do none."""
+    def put(self, data):
+        """Hand data to the stream; once that failed, never again."""
         try:
             if not self.is_broken:
-                action(*args)
+                self.sink.write(data)
         except (OSError, ValueError) as problem:
-            self.is_broken = True
-            self.failed(problem)
+            self.broke(problem)
+
+    def flush(self):
+        try:
+            if not self.is_broken:
+                self.sink.flush()
+        except (OSError, ValueError) as problem:
+            self.broke(problem)
+
+    def broke(self, problem):
+        self.is_broken = True
+        self.failed(problem)
 
     def end_line(self):
         """Begin a new line unless one has just begun."""
@@ -694,7 +699,7 @@ class Stdout(Screen):
         if self.binary is None or self.is_terminal and not self.raw:
             self.write(self.decoder.decode(block))
         else:
-            self.attempt(self.binary.write, block)
+            self.put(block)
 
     def failed(self, problem):
         """Tell a reader that went away from a write that failed."""
