@@ -286,6 +286,7 @@ def check_is_closed(router):
     assert router.requests[-1].closed.wait(CLOSED_WITHIN_S)
 
 
+@at_both_ends
 def test_ctrl_c_while_waiting_for_the_answer(start, router):
     router.order(COMPLETIONS, hang=True)
     process = start(*CHAT)
@@ -307,6 +308,7 @@ def test_ctrl_c_in_a_stream_keeps_the_text(start, router, held):
     assert shown == "\n" and shown.stderr == ""
 
 
+@at_both_ends
 def test_sigterm_in_a_stream_keeps_the_text(start, router, held):
     process = start(*STREAM)
     assert read_until(process.stdout, b"!") == b"Hello!"
@@ -499,6 +501,7 @@ def without(spawn, tmp_path):
     return runner
 
 
+@at_both_ends
 def test_a_chat_needs_no_optional_module(without, python):
     shown = without(python, OPTIONAL, *STREAM)
     assert shown.exit_status == 0, shown

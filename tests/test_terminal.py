@@ -853,6 +853,7 @@ def read_some(process, wanted):
     process.stdout = None
 
 
+@at_both_ends
 def test_a_reader_that_leaves_early_is_no_news(spawn, router, python):
     router.order(COMPLETIONS, frames=streamed(*["x" * 65536] * 8))
     process = spawn(python, SCRIPT, *STREAM)
