@@ -59,6 +59,12 @@ POLL_S = 2
 MOST_REDIRECTS = 5
 BLOCK = 65536
 MOST_ANSWER_BYTES = 512 * 1024 * 1024
+MOST_FILE_BYTES = 500 * 1024 * 1024
+MOST_INPUT_BYTES = 100 * 1024 * 1024
+MOST_METADATA_BYTES = 16 * 1024
+MOST_REQUESTS = 50000
+MOST_PROBLEMS = 20
+PART_BYTES = 10 ** 8
 NOTE_EVERY_S = 30
 HELP_WIDTH = 79
 
@@ -130,22 +136,24 @@ ENVIRONMENT = (
 class XeroctlError(Exception):
     """Something the user should be told; it ends the run.
 
-    The message is one line that says what and where; the hint names the
-    next thing to try; facts (code, param, request id) are shown between.
+    The message is one line that says what and where; details are more such
+    lines, facts (code, param, request id) are shown after them, and the hint
+    names the next thing to try.
     """
 
     exit_code = 1
     kind = "operation_failed"
     is_told = False
 
-    def __init__(self, message, hint=None, **facts):
+    def __init__(self, message, hint=None, details=(), **facts):
         super().__init__(message)
-        self.hint = hint
+        self.hint, self.details = hint, list(details)
         self.facts = {k: v for k, v in facts.items() if v is not None}
 
     def lines(self):
         """(label, value) pairs to show below the message."""
-        pairs = [(k.replace("_", " "), v) for k, v in self.facts.items()]
+        pairs = [(None, text) for text in self.details]
+        pairs += [(k.replace("_", " "), v) for k, v in self.facts.items()]
         return pairs + ([("hint", self.hint)] if self.hint else [])
 
     def envelope(self):
@@ -153,6 +161,8 @@ class XeroctlError(Exception):
         about = {"message": str(self), "type": self.kind,
                  "code": None, "param": None}
         about.update(self.facts)
+        if self.details:
+            about["details"] = self.details
         if self.hint:
             about["hint"] = self.hint
         return {"error": about}
@@ -371,6 +381,11 @@ def compact_json(value):
     return json_text(value, separators=(",", ":"))
 
 
+def text_or_json(value):
+    """A text as it is, any other value as JSON."""
+    return value if isinstance(value, str) else compact_json(value)
+
+
 def pretty_json(value):
     """JSON for people: two spaces a level, keys in their order."""
     return json_text(value, indent=2)
@@ -470,6 +485,37 @@ def as_seconds(seconds):
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
+def as_duration(seconds):
+    """Say how long a job takes: 12 s, 5m 40s, 2h 5m."""
+    if not seconds >= 100:
+        return as_seconds(seconds)
+    minutes = int(seconds // 60)
+    if minutes < 60:
+        return f"{minutes}m {seconds % 60:.0f}s"
+    return f"{minutes // 60}h {minutes % 60}m"
+
+
+def as_list(value):
+    """Show the texts of a list in one cell."""
+    if not isinstance(value, list):
+        return as_text(value)
+    return ", ".join(map(as_text, value)) or "-"
+
+
+def as_pairs(value):
+    """Show an object in one cell: a=1, b=2."""
+    if not isinstance(value, dict):
+        return as_text(value)
+    return as_list([f"{k}={as_text(v)}" for k, v in value.items()])
+
+
+def as_bar(done, total, width=20):
+    """Draw a share as [#####...............] and per cent."""
+    share = min(done / total, 1) if total else 1
+    filled = int(share * width)
+    return f"[{'#' * filled}{'.' * (width - filled)}] {share * 100:.0f}%"
+
+
 def cell_width(character):
     # unicodedata is a large table: only text that is not ASCII pays for it.
     import unicodedata
@@ -540,6 +586,15 @@ def body_summary(text):
     if is_html(text):
         return html_summary(text)
     return visible(" ".join(text.split()))[:300]
+
+
+def safe_name(text):
+    """Make a name for a file of ours out of anything: one plain segment."""
+    name = CONTROLS.sub("_", whole(text))
+    name = re.sub(r"[/\\:\n\t]", "_", name).lstrip(".")
+    while len(name.encode("utf-8")) > 200:
+        name = name[:-1]
+    return name.strip()
 
 
 class StandIn(str):
@@ -823,6 +878,42 @@ class Progress:
             self.terminal.status_line.clear()
 
 
+class Meter:
+    """How far a transfer of bytes is, with its rate and the time left.
+
+    Shown on the status line alone, at most ten times a second.
+    """
+
+    EVERY_S = 0.1
+
+    def __init__(self, terminal, label, total=None, start=0):
+        self.line, self.clock = terminal.status_line, terminal.clock
+        self.label, self.total, self.start = label, total, start
+        self.begun = self.due = self.clock.monotonic()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.line:
+            self.line.clear()
+
+    def at(self, count):
+        """Take note that so many bytes have passed."""
+        now = self.clock.monotonic()
+        if self.line and now >= self.due:
+            self.due = now + self.EVERY_S
+            self.line.show(self.text(count, max(now - self.begun, 0.001)))
+
+    def text(self, count, took):
+        rate = (count - self.start) / took
+        if not self.total:
+            return f"{self.label} {as_size(count)}, {as_size(rate)}/s"
+        left = as_duration((self.total - count) / rate) if rate else "-"
+        return (f"{self.label} {as_bar(count, self.total)} of"
+                f" {as_size(self.total)}, {as_size(rate)}/s, {left} left")
+
+
 class Terminal:
     """The three streams of one run: where to ask and where to remark."""
 
@@ -878,6 +969,12 @@ class Terminal:
         """Read all of standard input: only where `-` was written."""
         return getattr(self.stdin, "buffer", self.stdin).read()
 
+    def input_blocks(self):
+        """Yield standard input block by block."""
+        source = getattr(self.stdin, "buffer", self.stdin)
+        for block in iter(lambda: source.read(BLOCK), source.read(0)):
+            yield block.encode("utf-8") if isinstance(block, str) else block
+
     def read_line(self):
         """Read one line of standard input; empty at its end."""
         line = getattr(self.stdin, "buffer", self.stdin).readline()
@@ -927,7 +1024,8 @@ def say_error(error, terminal):
     terminal.say(one_line(f"error: {error}"), RED)
     for label, value in error.lines():
         if label != "hint" or not terminal.quiet:
-            terminal.say(f"  {label}: {one_line(as_text(value))}")
+            label = f"{label}: " if label else ""
+            terminal.say(f"  {label}{one_line(as_text(value))}")
 
 
 # ---------------------------------------------------------------------------
@@ -1841,10 +1939,55 @@ class Settings:
 # proxies and reuse that send a key elsewhere (cpython#77842) or hide which
 # layer failed, and costs 7 ms more to import.
 
+def form_quoted(name):
+    """A file name as browsers put it into a form (WHATWG HTML, 4.10.21.8)."""
+    for character in '\r\n"':
+        name = name.replace(character, f"%{ord(character):02X}")
+    return name
+
+
+class Multipart:
+    """A multipart/form-data body (RFC 7578), read from disk as it is sent.
+
+    fields are (name, text) pairs; the part "file" holds an excerpt: what has
+    a name, a size and blocks().  tell(count) is called as its bytes leave.
+    """
+
+    def __init__(self, fields, excerpt, tell=None):
+        self.fields, self.excerpt, self.tell = fields, excerpt, tell
+        boundary = "xeroctl-" + os.urandom(16).hex()
+        self.media = "multipart/form-data; boundary=" + boundary
+        self.head = "".join(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"'
+            f"\r\n\r\n{text}\r\n" for name, text in fields)
+        self.head += (
+            f"--{boundary}\r\nContent-Disposition: form-data; "
+            f'name="file"; filename="{form_quoted(excerpt.name)}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n")
+        self.head = whole(self.head).encode("utf-8")
+        self.tail = f"\r\n--{boundary}--\r\n".encode("ascii")
+        self.size = len(self.head) + excerpt.size + len(self.tail)
+
+    def blocks(self):
+        """Yield the body; each call reads the file once more."""
+        count = 0
+        yield self.head
+        for block in self.excerpt.blocks():
+            yield block
+            count += len(block)
+            if self.tell:
+                self.tell(count)
+        yield self.tail
+
+    def shown(self):
+        """The body as a plan shows it: the file by its name."""
+        return dict(self.fields, file="@" + self.excerpt.name)
+
+
 class Request:
     """One HTTP request: what the wire gets, and what a plan shows.
 
-    body is bytes, any other JSON value, or None for no body.
+    body is bytes, a Multipart, any other JSON value, or None for no body.
     """
 
     def __init__(self, method, url, headers, body=None, silence=TIMEOUT_S):
@@ -1861,10 +2004,20 @@ class Request:
         return self.method in ("GET", "HEAD", "PUT", "DELETE")
 
     def data(self):
-        """The body as it is sent."""
+        """The body as it is sent: bytes, or blocks of a known size."""
         if self.body is None or isinstance(self.body, bytes):
             return self.body
+        if isinstance(self.body, Multipart):
+            return self.body.blocks()
         return whole(compact_json(self.body)).encode("utf-8")
+
+    def shown_body(self):
+        """The body as a plan or a log shows it: a text, or JSON."""
+        if isinstance(self.body, Multipart):
+            return self.body.shown()
+        if isinstance(self.body, bytes):
+            return decoded(self.body)
+        return self.body
 
 
 class Plan:
@@ -2128,6 +2281,8 @@ def ask(client, wire, request, relay=None):
     target = re.sub(r"^https?://[^/?]*(?=(/?))", lambda found: "" if
                     found.group(1) else "/", request.url)
     headers, lost = dict(request.headers, Connection="close"), None
+    if isinstance(request.body, Multipart):
+        headers["Content-Length"] = str(request.body.size)
     if relay:
         target = request.url
         headers.update(relay.headers())
@@ -2788,7 +2943,9 @@ class Api:
                    "Accept": accept}
         if self.deployment.key:
             headers["Authorization"] = "Bearer " + self.deployment.key
-        if body is not None:
+        if isinstance(body, Multipart):
+            headers["Content-Type"] = body.media
+        elif body is not None:
             headers["Content-Type"] = "application/json"
         headers.update(more or {})
         given = dict(self.options.header or ())
@@ -2813,6 +2970,12 @@ class Api:
         if self.plan.takes(request):
             self.plan.add(request, None)
         return self.send(request, Answer.settled)
+
+    def upload(self, excerpt, fields, slug=None, tell=None):
+        """Send a file (POST /files); return the file object."""
+        return self.call("POST", "/files", {"id": StandIn("<file id>")},
+                         slug=slug, silence=INFERENCE_TIMEOUT_S,
+                         body=Multipart(fields, excerpt, tell))
 
     def read_json(self, answer):
         with answer:
@@ -2897,7 +3060,7 @@ class Api:
     def log_request(self, request):
         self.log_headers(">", request.headers.items())
         if request.body is not None:
-            self.log_body(">", decoded, request.data())
+            self.log_body(">", text_or_json, request.shown_body())
 
     def log_headers(self, mark, pairs):
         if self.options.verbose > 1:
@@ -3059,12 +3222,202 @@ def answer_events(answer):
     return api_events(chain([first], blocks))
 
 
+# == files: read from any place, written whole or not at all =================
+
+class Writing:
+    """Turns what a file system refuses into an error that names the file."""
+
+    def __init__(self, path, error=XeroctlError):
+        self.path, self.error = path, error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, problem, trace):
+        if isinstance(problem, OSError):
+            reason = problem.strerror or problem
+            raise self.error(f"cannot write {self.path}: {reason}")
+
+
+class Source:
+    """An input file that is read in pieces, from any place, repeatedly.
+
+    name is what errors call it; the file is open for reading, in binary.
+    """
+
+    def __init__(self, file, name):
+        self.file, self.name = file, name
+        self.stamp = self.current()
+        self.size = self.stamp[0]
+
+    def current(self):
+        about = os.fstat(self.file.fileno())
+        return about.st_size, about.st_mtime
+
+    def check_unchanged(self):
+        """Raise if somebody has written to the file since it was opened."""
+        if self.current() != self.stamp:
+            raise UsageError(f"{self.name} has changed while it was read")
+
+    def lines(self):
+        """Yield the lines as bytes with their ends: \\n alone ends one."""
+        self.file.seek(0)
+        yield from self.file
+
+    def read(self, start, end):
+        """Return the bytes from start to before end."""
+        self.file.seek(start)
+        return self.file.read(end - start)
+
+    def blocks(self, spans):
+        """Yield the bytes of (start, end) spans, one after the other."""
+        for start, end in spans:
+            while start < end:
+                block = self.read(start, min(end, start + BLOCK))
+                if not block:
+                    raise UsageError(f"{self.name} has become shorter while"
+                                     " it was read")
+                start += len(block)
+                yield block
+
+
+def spooled(blocks):
+    """Keep what comes only once in a temporary file that has no name."""
+    import tempfile
+    file = tempfile.TemporaryFile()
+    with Writing("a temporary file"):
+        for block in blocks:
+            file.write(block)
+    file.flush()
+    return file
+
+
+class Excerpt:
+    """What an upload sends: a source, or some spans of it, under a name."""
+
+    def __init__(self, source, name=None, spans=None):
+        self.source = source
+        self.name = name or os.path.basename(source.name)
+        self.spans = [(0, source.size)] if spans is None else spans
+        self.size = sum(end - start for start, end in self.spans)
+
+    def blocks(self):
+        self.source.check_unchanged()
+        return self.source.blocks(self.spans)
+
+
+def parse_odd_line(text):
+    """Decode a line that does not simply begin with its value."""
+    if not text.strip(" \t\r\n"):
+        raise ValueError("a blank line")
+    if text[0] == "\ufeff":
+        raise ValueError("begins with a byte order mark, which is no JSON")
+    try:
+        return parse_json(text.rstrip("\r\n"))
+    except json.JSONDecodeError as problem:
+        raise ValueError(f"not JSON: {problem.msg} at column"
+                         f" {problem.colno}")
+    except ValueError as problem:
+        raise ValueError(f"not JSON: {problem}")
+
+
+def parse_line(raw):
+    """Decode a line of JSON Lines; raise ValueError with what is wrong."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        raise ValueError(f"not UTF-8 at byte {problem.start + 1}")
+    try:
+        value, end = DECODER.raw_decode(text)
+        if end == len(text) or not text[end:].strip(" \t\r\n"):
+            return value
+    except (ValueError, RecursionError):
+        pass  # a space before it, or an error to be worded
+    return parse_odd_line(text)
+
+
+def lock(file, path):
+    """Claim a file for this process, as long as it is open.
+
+    Where locks are not to be had (Windows, some network file systems),
+    nothing is claimed.
+    """
+    try:
+        import fcntl
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(f"another run is writing {path}",
+                         "wait for its end, or choose another file")
+    except (ImportError, OSError):
+        pass
+
+
+def open_to_write(path):
+    """Open a file for reading and writing, made if missing, and claim it."""
+    with Writing(path, UsageError):
+        number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    file = os.fdopen(number, "r+b")
+    try:
+        lock(file, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+class NewFile:
+    """A file that takes its place only once it is whole.
+
+    It grows in PATH.part, beside what a link leads to.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        self.target = os.path.realpath(path)
+        if os.path.isdir(self.target):
+            raise UsageError(f"cannot write {path}: it is a folder")
+        self.part = self.target + ".part"
+        self.file = open_to_write(self.part)
+        self.count = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def restart(self):
+        """Begin with an empty file."""
+        self.cut(0)
+
+    def cut(self, count):
+        """Keep only the first bytes."""
+        with Writing(self.path):
+            self.file.seek(count)
+            self.file.truncate()
+        self.count = count
+
+    def write(self, block):
+        with Writing(self.path):
+            self.file.write(block)
+        self.count += len(block)
+
+    def finish(self):
+        """Put the file in its place."""
+        with Writing(self.path):
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
+            os.replace(self.part, self.target)
+
+
 # ---------------------------------------------------------------------------
 # 8. Output
 # ---------------------------------------------------------------------------
 
 CELL_FORMATS = {"": as_text, "state": as_text, "time": as_time,
-                "size": as_size}
+                "size": as_size, "seconds": as_duration, "list": as_list,
+                "pairs": as_pairs}
 
 
 class Column:
@@ -3140,8 +3493,11 @@ def csv_text(rows, line_end="\r\n"):
 
 def planned_headers(request):
     """The headers of a request that say something about it."""
+    hidden = ["User-Agent", "Accept"]
+    if isinstance(request.body, Multipart):
+        hidden.append("Content-Type")  # with a boundary made for one time
     return [(name, value) for name, value in request.headers.items()
-            if name not in ("User-Agent", "Accept")]
+            if name not in hidden]
 
 
 def curl_network(args):
@@ -3167,7 +3523,10 @@ def curl_command(request, key, args):
         else:
             value = shown_header(name, value, key)
             words.append(f"-H {quote(f'{name}: {value}')}")
-    if request.body is not None:
+    if isinstance(request.body, Multipart):
+        words += [f"-F {quote(f'{name}={text}')}"
+                  for name, text in request.body.shown().items()]
+    elif request.body is not None:
         body = quote(request.data().decode("utf-8", "replace"))
         words.append(f"--data-raw {body}")
     return " \\\n  ".join(words + curl_network(args))
@@ -3175,13 +3534,10 @@ def curl_command(request, key, args):
 
 def planned_request(request, key):
     """A request as the object that -o json shows of a dry run."""
-    body = request.body
-    if isinstance(body, bytes):
-        body = decoded(body)
     return {"method": request.method, "url": request.url,
             "headers": {name: shown_header(name, value, key)
                         for name, value in planned_headers(request)},
-            "body": body}
+            "body": request.shown_body()}
 
 
 def planned_text(request, key):
@@ -3313,6 +3669,21 @@ class Out:
         else:
             self.record(answer or {"id": item_id}, ("ID=id",))
 
+    def outcome(self, name, item_id, error):
+        """Tell a person what came of one thing of many."""
+        if self.is_table and error is None:
+            self.write("[OK]", GREEN)
+            self.line(one_line(f" {name} -> {item_id}"))
+        elif self.is_table:
+            self.write("[FAIL]", RED)
+            self.line(one_line(f" {name} ({error})"))
+
+    def outcomes(self, outcomes):
+        """What came of all: {"id", "ok", "error", …} each."""
+        if not self.is_table:
+            self.rows({"object": "list", "data": outcomes},
+                      ("ID=id", "OK=ok", "Error=error"))
+
     def labels(self, item, specs, is_aligned=True):
         columns = list(map(as_column, specs))
         width = max([len(c.head) for c in columns] + [0]) + 1
@@ -3355,15 +3726,17 @@ class Flag:
     sends is the dotted place of its value in the request (body, or query of
     a GET); header the request header that it sets.  many tells of a word
     whether it is one more value of the same flag.  from_stdin: the value
-    `-` reads standard input.  completes is what a shell offers for it:
-    "file", "folder", "context", or "" for nothing.
+    `-` reads standard input.  needs names the flag without which it means
+    nothing.  completes is what a shell offers for it: "file", "folder",
+    "context", or "" for nothing; sample is what an example shows.
     """
 
     def __init__(self, *names, sends=None, header=None, many=None,
-                 from_stdin=False, completes=None, **options):
-        self.names, self.options = names, options
+                 from_stdin=False, needs=None, completes=None, sample=None,
+                 **options):
+        self.names, self.options, self.sample = names, options, sample
         self.sends, self.header = sends, header
-        self.many, self.from_stdin = many, from_stdin
+        self.many, self.from_stdin, self.needs = many, from_stdin, needs
         self.completes = completes
         self.is_word = not names[0].startswith("-")
         longest = max(names, key=len)
@@ -3467,6 +3840,11 @@ def json_pair(text):
             f"{name}='\"…\"')")
 
 
+def is_pair(word):
+    """Whether a word is one more KEY=VALUE of the flag before it."""
+    return "=" in word
+
+
 def header_pair(text):
     """Convert NAME: VALUE to a pair that is safe to send (RFC 9110, 5)."""
     name, colon, value = text.partition(":")
@@ -3480,12 +3858,16 @@ def header_pair(text):
 
 
 def sent_fields(args):
-    """What the given flags of the verb send, as a JSON object."""
+    """What the given flags of the verb send, as a JSON object.
+
+    KEY=TEXT pairs are the members of one object.
+    """
     tree = {}
     for declared in args.verb.flags:
         value = getattr(args, declared.dest, None)
         if declared.sends and value is not None:
-            plant(tree, declared.sends, value)
+            is_map = declared.options.get("type") is text_pair
+            plant(tree, declared.sends, dict(value) if is_map else value)
     return tree
 
 
@@ -3502,17 +3884,18 @@ class Verb:
     run(app, group, args) does it.  by tells how it is called: None, by its
     name as a word; a Flag, by that flag; BARE, by nothing at all (list
     without an id, show with one).  word is the word that all of that stands
-    behind, if any (models versions ID --create).  The summary is data, since
-    python -OO strips docstrings.
+    behind, if any (models versions ID --create); excludes names the actions
+    that an error says it never goes with.  The summary is data, since python
+    -OO strips docstrings.
     """
 
     word = None
 
     def __init__(self, name, summary, run, *flags, by=None, writes=False,
-                 usage=None, examples=()):
+                 excludes=(), usage=None, examples=()):
         self.name, self.summary, self.run = name, summary, run
         self.flags, self.by, self.writes = flags, by, writes
-        self.usage, self.examples = usage, examples
+        self.excludes, self.usage, self.examples = excludes, usage, examples
 
     @property
     def by_flag(self):
@@ -3525,9 +3908,9 @@ BARE = "bare"
 def by_flag(*verbs):
     """The same rows, called by flag: --NAME, but list and show by nothing."""
     for verb in verbs:
-        verb.by = (BARE if verb.name in ("list", "show") else
-                   flag("--" + verb.name, action="store_true",
-                        help=verb.summary))
+        verb.by = verb.by or (
+            BARE if verb.name in ("list", "show") else
+            flag("--" + verb.name, action="store_true", help=verb.summary))
     return verbs
 
 
@@ -3648,16 +4031,18 @@ class Group:
     """A noun of the command line: where it lives, how it looks, its verbs.
 
     scope says once for the whole group whether its paths have the endpoint
-    slug in them.  default names the verb that may be left out.
+    slug in them.  default names the verb that may be left out; sample is the
+    id that examples show.
     """
 
     def __init__(self, name, summary, path="", columns=(), fields=(),
                  verbs=(), scope=PROJECT, default=None, paging=Cursor,
-                 thing=None):
+                 thing=None, sample=None):
         self.name, self.summary, self.path = name, summary, path
         self.columns, self.fields = columns, fields or columns
         self.verbs, self.scope, self.default = verbs, scope, default
         self.paging, self.thing = paging, thing or name.rstrip("s")
+        self.sample = sample or self.thing + "_1"
 
     def call(self, app, method, path="", **parts):
         """Call the API below the group's path, in the group's scope."""
@@ -4162,6 +4547,1217 @@ def tell_ends(app, answer, show_usage):
         app.terminal.note("hint: " + hint)
     if show_usage:
         app.terminal.say(usage_line(answer.usage))
+
+
+# == downloads: whole or not at all, and taken up again ======================
+
+CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)\Z")
+
+
+class PartFile(NewFile):
+    """A file that is being fetched, and what is known of its origin.
+
+    PATH.part.json tells a later call of which URL, version and size the
+    bytes in PATH.part are; of any other they are worth nothing.
+    """
+
+    def __init__(self, path, url):
+        super().__init__(path)
+        self.about = self.part + ".json"
+        self.known = {"url": url, "version": None, "size": None}
+        self.recall()
+
+    def recall(self):
+        """Go on where an earlier call has stopped, or begin anew."""
+        try:
+            with open(self.about, "rb") as source:
+                known = parse_json(decoded(source.read()))
+        except (OSError, ValueError):
+            known = None
+        if dig(known, "url") == self.known["url"]:
+            self.known.update(known)
+            self.cut(os.fstat(self.file.fileno()).st_size)
+        else:
+            self.restart()
+
+    def begin(self, version, size):
+        """Take note of what the bytes that follow belong to."""
+        self.known.update(version=version, size=size)
+        with Writing(self.path):
+            write_privately(self.about, pretty_json(self.known).encode())
+
+    def finish(self):
+        super().finish()
+        with Writing(self.path):
+            os.unlink(self.about)
+
+
+class OpenEnd:
+    """Where bytes go that cannot be taken back: a pipe, or a device."""
+
+    def __init__(self, write):
+        self.write_block, self.count = write, 0
+        self.known = {"version": None, "size": None}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def restart(self):
+        if self.count:
+            raise StreamBroken("the server cannot go on where the download"
+                               f" has stopped, after {self.count} bytes",
+                               "download to a file: it is taken up again")
+
+    def begin(self, version, size):
+        self.known = {"version": version, "size": size}
+
+    def write(self, block):
+        with Writing("the output"):
+            self.write_block(block)
+        self.count += len(block)
+
+    def finish(self):
+        pass
+
+
+def download_target(app, path, url):
+    """Open what a download writes to; - is standard output."""
+    if path == "-":
+        return OpenEnd(app.out.write_bytes)
+    if os.path.exists(path) and not (os.path.isfile(path)
+                                     or os.path.isdir(path)):
+        with Writing(path, UsageError):
+            return OpenEnd(open(path, "wb", 0).write)
+    return PartFile(path, url)
+
+
+def version_of(answer):
+    """What If-Range may name: a strong ETag, or a date (RFC 9110, 13.1.5)."""
+    tag = answer.headers.get("ETag", "")
+    return tag if tag.startswith('"') else answer.headers.get("Last-Modified")
+
+
+def size_of(answer):
+    """The size of the whole file that an answer is, or is a part of."""
+    found = CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
+    if found:
+        return int(found.group(2)) if found.group(2) != "*" else None
+    return answer.response.length
+
+
+class Download:
+    """Fetches one file; what breaks off is taken up again by Range.
+
+    patience is how many 404s are borne: a file may be named before it can
+    be read.
+    """
+
+    def __init__(self, app, path, slug, label, patience=0):
+        self.app, self.path, self.slug = app, path, slug
+        self.label, self.patience = label, patience
+        self.target = None
+
+    def to(self, path):
+        """Fetch all of it to a path; return the number of bytes."""
+        request = self.request()
+        if self.app.plan:
+            self.app.plan.requests.append(request)
+            raise PlanEnds()
+        with download_target(self.app, path, request.url) as self.target:
+            attempt = 1
+            while True:
+                before = self.target.count
+                try:
+                    return self.fetch()
+                except ConnectionFailed as error:
+                    attempt = 1 if self.target.count > before else attempt
+                    self.app.api.wait_for_retry(request, error, attempt)
+                    attempt += 1
+
+    def request(self):
+        headers, count = {}, self.target.count if self.target else 0
+        if count:
+            headers["Range"] = f"bytes={count}-"
+            version = self.target.known["version"]
+            headers.update({"If-Range": version} if version else {})
+        return self.app.api.request("GET", self.path, slug=self.slug,
+                                    headers=headers, accept="*/*")
+
+    def fetch(self):
+        """Ask for what is left, and end the target with it."""
+        try:
+            answer = self.app.api.send(self.request(), lambda answer: answer)
+        except ApiError as error:
+            if not self.has_all(error):
+                self.bear(error)
+                return self.fetch()
+        else:
+            with answer:
+                is_usable = self.take(answer)
+            if not is_usable:
+                self.target.restart()
+                return self.fetch()
+        self.target.finish()
+        return self.target.count
+
+    def has_all(self, error):
+        """Whether 416 only says that there is nothing left to fetch."""
+        return (error.status == 416 and self.target.count > 0
+                and self.target.count == self.target.known["size"])
+
+    def bear(self, error):
+        """Make ready to ask once more, or raise the error."""
+        if error.status == 416 and self.target.count:
+            return self.target.restart()
+        if error.status != 404 or not self.patience:
+            raise error
+        self.patience -= 1
+        self.app.clock.sleep(POLL_S)
+
+    def take(self, answer):
+        """Add a body to the target; False if it is not what goes there."""
+        coding = answer.headers.get("Content-Encoding", "identity")
+        if coding != "identity":
+            raise AnswerError(f"{answer.url} comes encoded as {coding}, which"
+                              " was not asked for")
+        size = size_of(answer)
+        if answer.status == 206:
+            if not self.continues(answer, size):
+                return False
+        else:
+            self.target.restart()
+        self.target.begin(version_of(answer), size)
+        self.copy(answer, size)
+        return True
+
+    def continues(self, answer, size):
+        """Whether a 206 is the rest of the very file that was begun."""
+        found = CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
+        known = self.target.known
+        if not self.target.count:
+            raise AnswerError(f"{answer.url} answered with a range that was"
+                              " not asked for")
+        return (found and int(found.group(1)) == self.target.count
+                and known["size"] in (None, size)
+                and known["version"] in (None, version_of(answer)))
+
+    def copy(self, answer, size):
+        target = self.target
+        with Meter(self.app.terminal, self.label, size,
+                   target.count) as meter:
+            for block in answer.blocks():
+                target.write(block)
+                meter.at(target.count)
+        if size not in (None, target.count):
+            count = target.count
+            if count > size:
+                target.restart()
+            raise ConnectionFailed(
+                "HTTP", f"{answer.url}: {count} bytes came of {size}",
+                "the same command goes on there", sent=True)
+
+
+# == batch inputs: checked before a byte of them is sent =====================
+
+CHAT_URL = "/v1/chat/completions"
+ENDED = "completed", "failed", "cancelled", "expired"
+
+
+def is_filled(value):
+    return isinstance(value, str) and value != ""
+
+
+def wrong_field(request, name, wanted):
+    """What is wrong with a field: that it is missing, or what it is."""
+    if name not in request:
+        return f"{name} is missing"
+    return f"{name} {compact_json(request[name])[:80]} is not {wanted}"
+
+
+def wrong_url(request, wanted):
+    """What is wrong with a url; wanted is the batch's, None for any."""
+    if not is_filled(request.get("url")):
+        return wrong_field(request, "url", "a path")
+    if wanted is None:
+        return wrong_field(request, "url", "a path below /v1/")
+    return (wrong_field(request, "url", wanted) + ": the batch would fail"
+            " (--batch-endpoint names another)")
+
+
+def line_problems(request, url):
+    """Yield what is wrong with one decoded line (OpenAI, Batch API)."""
+    if not isinstance(request, dict):
+        yield "not a JSON object"
+        return
+    body = request.get("body")
+    if not is_filled(request.get("custom_id")):
+        yield wrong_field(request, "custom_id", "a text with something in it")
+    if request.get("method") != "POST":
+        yield wrong_field(request, "method", '"POST"')
+    if request.get("url") != url and (
+            url or not str(request.get("url")).startswith("/v1/")):
+        yield wrong_url(request, url)
+    if not isinstance(body, dict):
+        yield wrong_field(request, "body", "an object")
+    elif not is_filled(body.get("model")):
+        yield "body." + wrong_field(body, "model", "a text")
+
+
+def line_id(raw):
+    """The custom_id of a line; None if it has none that can be one."""
+    try:
+        custom_id = dig(parse_line(raw), "custom_id")
+    except ValueError:
+        return None
+    return custom_id if is_filled(custom_id) else None
+
+
+def repeated_in(codes):
+    """Return the set of those that are there more than once."""
+    seen, repeated = set(), set()
+    for code in codes:
+        (repeated if code in seen else seen).add(code)
+    return repeated
+
+
+class BatchInput:
+    """What a batch input holds, and what is wrong with it.
+
+    url is what each line's url must be; None takes any path below /v1/.
+    Of each line 8 bytes are kept, the hash of its id, in 256 arrays; places
+    keeps 8 more, where it begins, and the SHA-256 of the file.
+    """
+
+    MOST_MODELS = 1000
+
+    def __init__(self, source, url=CHAT_URL, places=False):
+        import array
+        self.source, self.url, self.count = source, url, 0
+        self.wrong, self.problems = 0, []
+        self.models, self.max_tokens = set(), 0
+        self.array = array.array
+        self.hashes = [self.array("q") for _ in range(256)]
+        self.starts = self.array("q", [0]) if places else None
+        self.digest = None
+
+    def check(self):
+        """Read all of it; raise a UsageError that names what is wrong."""
+        if self.starts is not None:
+            self.read_with_places()
+        else:
+            for raw in self.source.lines():
+                self.take(raw)
+        if not self.count:
+            self.complain(1, "the file is empty")
+        repeated = [code for codes in self.hashes
+                    if len(set(codes)) < len(codes)
+                    for code in repeated_in(codes)]
+        self.hashes = None
+        if repeated:
+            self.find_repeats(self.array("q", sorted(repeated)))
+        if self.wrong:
+            raise self.error()
+        return self
+
+    def read_with_places(self):
+        import hashlib
+        digest, place = hashlib.sha256(), 0
+        for raw in self.source.lines():
+            self.take(raw)
+            digest.update(raw)
+            place += len(raw)
+            self.starts.append(place)
+        self.digest = digest.hexdigest()
+
+    def take(self, raw):
+        """Check one line and count what is in it."""
+        self.count += 1
+        try:
+            request = parse_line(raw)
+        except ValueError as problem:
+            return self.complain(self.count, str(problem))
+        is_fit = True
+        for problem in line_problems(request, self.url):
+            is_fit = self.complain(self.count, problem)
+        if is_fit:
+            code = hash(request["custom_id"])
+            self.hashes[code & 255].append(code)
+            self.add_up(request["body"])
+
+    def add_up(self, body):
+        if body["model"] not in self.models and (
+                len(self.models) < self.MOST_MODELS):
+            self.models.add(body["model"])
+        most = body.get("max_tokens") or body.get("max_completion_tokens")
+        if most and isinstance(most, int):
+            self.max_tokens += most
+
+    def complain(self, number, text):
+        """Note a problem: the first of each kind in full, the rest counted."""
+        self.wrong += 1
+        self.problems.append((number, text))
+        self.problems = sorted(self.problems)[:MOST_PROBLEMS]
+        return False
+
+    def find_repeats(self, codes):
+        """Read again, and compare the ids whose hashes are alike.
+
+        codes are the sorted hashes that came more than once.
+        """
+        from bisect import bisect_left
+        numbers = self.array("q", bytes(8 * len(codes)))
+        places = self.array("q", bytes(8 * len(codes)))
+        place = 0
+        for number, raw in enumerate(self.source.lines(), 1):
+            custom_id = line_id(raw)
+            index = bisect_left(codes, hash(custom_id))
+            if index < len(codes) and codes[index] == hash(custom_id):
+                if not numbers[index]:
+                    numbers[index], places[index] = number, place
+                elif self.id_at(places[index], place + len(raw)) == custom_id:
+                    self.complain(number, f"custom_id {json_text(custom_id)}"
+                                  f" repeats line {numbers[index]}")
+            place += len(raw)
+
+    def id_at(self, start, back):
+        """The id of the line that begins there; then go back."""
+        self.source.file.seek(start)
+        custom_id = line_id(self.source.file.readline())
+        self.source.file.seek(back)
+        return custom_id
+
+    def error(self):
+        """All that is wrong, in the order of the lines."""
+        name, more = self.source.name, self.wrong - len(self.problems)
+        found = [f"{name}: line {number}: {text}"
+                 for number, text in self.problems]
+        hint = "--no-validate lets the server judge"
+        if self.wrong == 1:
+            return UsageError(found[0], hint)
+        return UsageError(
+            f"{name}: {self.wrong} things are wrong, nothing was sent", hint,
+            found + [f"and {more} more"] * bool(more))
+
+    def request(self, number):
+        """The decoded line of a number, from 1."""
+        return parse_line(self.source.read(*self.span(number, number)))
+
+    def span(self, first, last):
+        """Where lines begin and end in the file."""
+        return self.starts[first - 1], self.starts[last]
+
+    def about(self):
+        """What is in the file, as an object."""
+        return {"file": self.source.name, "lines": self.count,
+                "bytes": self.source.size, "models": sorted(self.models),
+                "max_tokens": self.max_tokens}
+
+
+def check_size(source):
+    """Raise for what the Batch API takes for too large."""
+    if source.size > MOST_INPUT_BYTES:
+        raise UsageError(f"{source.name}: Input file exceeds 100 MB"
+                         f" ({source.size} bytes)",
+                         "xeroctl batches run --split sends it in parts")
+
+
+def check_metadata(metadata):
+    """Raise for metadata that the Batch API takes for too large."""
+    size = len(whole(compact_json(metadata)).encode("utf-8"))
+    if size > MOST_METADATA_BYTES:
+        raise UsageError("Metadata exceeds maximum size of 16KB"
+                         f" ({size} bytes)", "drop the largest value")
+
+
+# == batches: made, waited for, and how they have ended ======================
+
+def id_in(answer):
+    """The id of what has been made; an answer without one is none."""
+    item_id = dig(answer, "id")
+    if not is_filled(item_id):
+        raise AnswerError("the answer has no id: "
+                          + compact_json(answer)[:300])
+    return item_id
+
+
+def new_batch(app, group, file_id, endpoint, metadata):
+    """Create a batch of an uploaded file; return the batch object."""
+    body = {"input_file_id": file_id, "endpoint": endpoint,
+            "completion_window": "24h"}
+    if metadata:
+        body["metadata"] = metadata
+    return group.call(app, "POST", body=body, stand_in={
+        "id": StandIn("<batch id>"), "status": "validating"})
+
+
+def batch_problem(error, line_of):
+    line, code, param = (dig(error, key) for key in ("line", "code", "param"))
+    place = f"line {line_of(line)}: " if isinstance(line, int) else ""
+    more = ", ".join(as_text(fact) for fact in (code, param) if fact)
+    return (place + as_text(dig(error, "message"))
+            + (f" ({more})" if more else ""))
+
+
+def batch_problems(batch, line_of=lambda line: line):
+    """What a batch says of itself that is wrong, a text each.
+
+    line_of turns a line number of the batch into one of the input.
+    """
+    found = dig(batch, "errors.data")
+    found = found if isinstance(found, list) else []
+    return [batch_problem(each, line_of) for each in found]
+
+
+def counted(batch, name):
+    """One of the request counts; 0 where the batch does not tell."""
+    count = dig(batch, "request_counts." + name)
+    return count if is_positive(count) else 0
+
+
+def batch_progress(status, batches, total=None):
+    """One line on how far batches are, with a bar if they tell."""
+    done, failed, told = (sum(counted(batch, name) for batch in batches)
+                          for name in ("completed", "failed", "total"))
+    total = total or told
+    if not total:
+        return status
+    text = f"{status} {as_bar(done + failed, total)} {done + failed}/{total}"
+    return text + (f", {failed} failed" if failed else "")
+
+
+def has_ended(batch):
+    return dig(batch, "status") in ENDED
+
+
+def wait_command(batch_id, slug):
+    endpoint = f" --endpoint {slug}" if slug else ""
+    return f"xeroctl batches {batch_id}{endpoint} --wait resumes the wait"
+
+
+def wait_for_batch(app, group, batch_id, timeout):
+    """Poll a batch until it has ended; return it."""
+    path = path_of(batch_id)
+
+    def describe(batch):
+        return batch_progress(f"{batch_id} {dig(batch, 'status')}", [batch])
+    return wait_until(
+        app, lambda: group.call(app, "GET", path), has_ended, describe,
+        timeout, wait_command(batch_id, group.slug(app)))
+
+
+# == batch runs: a whole job, that no kill makes begin again =================
+
+RECORD = re.compile(rb'\{"line":(\d+),"ok":(true|false),"round":(\d+),'
+                    rb'"tokens":(\d+),"result":(.*)\}\r?\n\Z', re.S)
+
+
+class Journal:
+    """The results of a run, appended as they come, one JSON text a line:
+
+    {"line":17,"ok":true,"round":0,"tokens":12,"result":{…}}
+
+    The last one for a line of the input counts.  9 bytes for each of those
+    are kept in memory: where the result stands, and a mark.
+    """
+
+    NONE, OK, FAILED = 0, 1, 2  # FAILED + n: failed in round n
+
+    def __init__(self, path):
+        self.path, self.file = path, open_to_write(path)
+        self.tokens = 0
+
+    def load(self, count, run):
+        """Read what is there of a run; whatever is of another is dropped.
+
+        A last line that a kill has torn is cut off.
+        """
+        import array
+        self.places = array.array("q", bytes(8 * count))
+        self.marks = bytearray(count)
+        head = compact_json({"run": run}).encode() + b"\n"
+        self.file.seek(0)
+        if self.file.readline() != head:
+            self.file.seek(0)
+            self.file.truncate()
+            self.put(head)
+        self.end = len(head)
+        for raw in self.file:
+            if not raw.endswith(b"\n"):
+                break
+            self.note(raw)
+        self.file.seek(self.end)
+        self.file.truncate()
+
+    def note(self, raw):
+        """Remember a record by its place."""
+        found = RECORD.match(raw)
+        if found and 0 < int(found.group(1)) <= len(self.marks):
+            index = int(found.group(1)) - 1
+            self.places[index] = self.end
+            is_good = found.group(2) == b"true"
+            self.marks[index] = (self.OK if is_good else
+                                 self.FAILED + int(found.group(3)))
+            self.tokens += int(found.group(4))
+        self.end += len(raw)
+
+    def put(self, data):
+        with Writing(self.path):
+            self.file.write(data)
+            self.file.flush()
+
+    def add(self, number, is_good, round_number, result, tokens=0):
+        """Append the result of a line; result is JSON as bytes."""
+        raw = b'{"line":%d,"ok":%b,"round":%d,"tokens":%d,"result":%b}\n' % (
+            number, b"true" if is_good else b"false", round_number, tokens,
+            result)
+        self.put(raw)
+        self.note(raw)
+
+    def sync(self):
+        """Have the disk hold what was added."""
+        with Writing(self.path):
+            os.fsync(self.file.fileno())
+
+    def todo(self, round_number):
+        """Yield the lines to send: with no result, or failed before."""
+        for number, mark in enumerate(self.marks, 1):
+            if mark == self.NONE or (
+                    0 <= mark - self.FAILED < round_number):
+                yield number
+
+    def results(self):
+        """Yield (whether it is good, the result as bytes) line by line."""
+        for mark, place in zip(self.marks, self.places):
+            self.file.seek(place)
+            yield mark == self.OK, RECORD.match(self.file.readline()).group(5)
+
+    def failed(self):
+        return len(self.marks) - self.marks.count(self.OK)
+
+
+def ranges_of(numbers):
+    """Join ascending numbers to [first, last] ranges."""
+    ranges = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ranges
+
+
+def numbers_in(ranges):
+    return chain.from_iterable(range(first, last + 1)
+                               for first, last in ranges)
+
+
+def failure(custom_id, code, message, response=None):
+    """A result line for a request that failed (OpenAI, Batch API)."""
+    return {"id": None, "custom_id": custom_id, "response": response,
+            "error": {"code": code, "message": message}}
+
+
+def as_result(value):
+    return whole(compact_json(value)).encode("utf-8")
+
+
+def tokens_of(result):
+    count = dig(result, "response.body.usage.total_tokens")
+    return count if isinstance(count, int) and count > 0 else 0
+
+
+def is_good(result):
+    """Whether a result line tells of success."""
+    status = dig(result, "response.status_code")
+    return not dig(result, "error") and (
+        status is None or isinstance(status, int) and 200 <= status < 300)
+
+
+class Run:
+    """A whole job: from an input file to its results, in input order.
+
+    OUT.state.json says how far it is, and OUT.journal.jsonl holds the
+    results so far.  With them the same command goes on where a kill or a
+    lost network has stopped it; both are gone once OUT and the file of the
+    errors stand complete.  send(run, round) has every line answered.
+    """
+
+    def __init__(self, app, group, args, source):
+        self.app, self.group, self.args, self.source = (
+            app, group, args, source)
+        self.output = args.output_file
+        self.errors = args.errors_file or self.output + ".errors.jsonl"
+        self.state_path = self.output + ".state.json"
+        self.journal_path = self.output + ".journal.jsonl"
+        self.check_paths()
+        self.state = None
+
+    def check_paths(self):
+        """Raise unless input and outputs are files of their own."""
+        if "-" in (self.output, self.errors):
+            raise UsageError("a run keeps its state beside its output: name"
+                             " a file, not -")
+        taken = {}
+        for path, what in ((self.source.name, "the input"),
+                           (self.output, "--output-file"),
+                           (self.errors, "--errors-file"),
+                           (self.state_path, "the state"),
+                           (self.journal_path, "the journal")):
+            other = taken.setdefault(os.path.realpath(path), what)
+            if other != what:
+                raise UsageError(f"{path} cannot be both {other} and {what}")
+
+    def run(self, send):
+        """Do the job, or the rest of it; return its summary."""
+        url = None if self.args.direct else self.args.batch_endpoint
+        self.input = BatchInput(self.source, url, places=True)
+        if self.app.plan:
+            self.input.check()
+            self.state = self.new_state()
+            return send(self, 0)
+        self.journal = Journal(self.journal_path)
+        try:
+            self.input.check()
+            self.open_state()
+            self.journal.load(self.input.count, self.state["run"])
+            for round_number in range(self.args.retry_failed + 1):
+                send(self, round_number)
+            return self.merge()
+        finally:
+            self.close()
+
+    def close(self):
+        """A journal without a state is of no more use."""
+        if not os.path.exists(self.state_path):
+            os.unlink(self.journal_path)
+        self.journal.file.close()
+
+    def purpose(self):
+        """What the state of another run must not differ in."""
+        return {"input": {"bytes": self.source.size,
+                          "sha256": self.input.digest,
+                          "lines": self.input.count},
+                "direct": bool(self.args.direct),
+                "base_url": self.app.api.deployment.base_url,
+                "endpoint": self.group.slug(self.app),
+                "batch_endpoint": self.args.batch_endpoint}
+
+    def new_state(self):
+        return dict(self.purpose(), version=1, run=os.urandom(6).hex(),
+                    started=self.app.clock.now(), parts=[])
+
+    def open_state(self):
+        """Take up the state that is there, or begin one."""
+        self.state = self.read_state()
+        if self.state is None:
+            self.check_free()
+            self.state = self.new_state()
+            self.save()
+
+    def read_state(self):
+        try:
+            with open(self.state_path, "rb") as source:
+                state = parse_json(decoded(source.read()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as problem:
+            raise UsageError(f"cannot read {self.state_path}: {problem}",
+                             "remove it to begin anew")
+        other = [name for name, value in self.purpose().items()
+                 if dig(state, name) != value]
+        if not other and dig(state, "version") == 1:
+            return state
+        if self.args.force:
+            return None
+        raise UsageError(
+            f"{self.state_path} is of another run: "
+            + (f"its {' and '.join(other)} differ" if other
+               else "its version differs"),
+            "finish that run, or begin anew with --force")
+
+    def check_free(self):
+        for path in (self.output, self.errors):
+            if os.path.exists(path) and not self.args.force:
+                raise UsageError(f"{path} exists, and no run is under way"
+                                 " there", "--force replaces it")
+
+    def save(self):
+        """Have the disk hold the state, old or new, never torn."""
+        with Writing(self.state_path):
+            write_privately(self.state_path,
+                            (pretty_json(self.state) + "\n").encode("utf-8"))
+
+    def merge(self):
+        """Write the results in input order, and end the run."""
+        self.journal.sync()
+        with NewFile(self.errors) as errors, NewFile(self.output) as output:
+            for target in (errors, output):
+                target.restart()
+            for is_good, result in self.journal.results():
+                (output if is_good else errors).write(result + b"\n")
+            if errors.count or os.path.exists(self.errors):
+                errors.finish()
+            else:
+                os.unlink(errors.part)
+            output.finish()
+        os.unlink(self.state_path)
+        return self.summary()
+
+    def summary(self):
+        failed, count = self.journal.failed(), self.input.count
+        return {"requests": count, "done": count - failed, "failed": failed,
+                "tokens": self.journal.tokens,
+                "seconds": round(self.app.clock.now()
+                                 - self.state["started"], 3),
+                "output_file": self.output,
+                "errors_file": self.errors if failed else None,
+                "batches": [part["batch"] for part in self.state["parts"]],
+                "problems": [problem for part in self.state["parts"]
+                             for problem in part["problems"]]}
+
+
+# == runs in batches: each part uploaded once, each batch created once =======
+
+class Accounts:
+    """Holds the server's files against what was asked of it.
+
+    Every custom_id of a part has to stand in them exactly once.
+    """
+
+    def __init__(self, run, part):
+        self.run, self.part = run, part
+        self.left = {run.input.request(number)["custom_id"]: number
+                     for number in numbers_in(part["lines"])}
+        self.seen, self.found = set(), defaultdict(list)
+
+    def take(self, path, may_be_good):
+        """Put the results of one of the server's files into the journal."""
+        with open(path, "rb") as source:
+            for number, raw in enumerate(source, 1):
+                try:
+                    result = parse_line(raw)
+                except ValueError as problem:
+                    self.found["unreadable lines"].append(
+                        f"{number} ({problem})")
+                else:
+                    self.add(result, raw, may_be_good)
+
+    def add(self, result, raw, may_be_good):
+        custom_id = dig(result, "custom_id")
+        if not isinstance(custom_id, str) or (
+                custom_id not in self.left and custom_id not in self.seen):
+            self.found["unknown ids"].append(as_text(custom_id))
+        elif custom_id in self.seen:
+            self.found["repeated ids"].append(custom_id)
+        else:
+            self.seen.add(custom_id)
+            self.run.journal.add(
+                self.left.pop(custom_id), may_be_good and is_good(result),
+                self.part["round"], raw.strip(b" \t\r\n"), tokens_of(result))
+
+    def settle(self, batch):
+        """Give the lines that have no result one that says so."""
+        status = batch["status"]
+        code = "missing" if status == "completed" else "batch_" + status
+        for custom_id, number in self.left.items():
+            text = f"no result: the batch is {status}"
+            self.run.journal.add(number, False, self.part["round"],
+                                 as_result(failure(custom_id, code, text)))
+        if status == "completed":
+            self.found["missing ids"].extend(self.left)
+        return [f"{batch['id']}: {len(found)} {what}: "
+                + ", ".join(found[:5]) + ", …" * (len(found) > 5)
+                for what, found in self.found.items() if found]
+
+
+class BatchSender:
+    """Answers the lines of a run by batches, one for each part of them."""
+
+    def __init__(self, app, group, args):
+        self.app, self.group, self.args = app, group, args
+        self.metadata = dict(args.metadata or ())
+        self.batches = {}
+
+    def __call__(self, run, round_number):
+        self.run = run
+        parts = [part for part in run.state["parts"]
+                 if part["round"] == round_number]
+        parts = parts or self.divide(round_number)
+        for part in parts:
+            self.ensure(part, "file", self.find_file, self.upload)
+            self.ensure(part, "batch", self.find_batch, self.create)
+        if parts and not self.app.plan:
+            self.collect(parts)
+
+    def divide(self, round_number):
+        """Cut the lines to send into parts, and note them in the state."""
+        run = self.run
+        numbers = (run.journal.todo(round_number) if not self.app.plan
+                   else range(1, run.input.count + 1))
+        state_parts, parts = run.state["parts"], []
+        for lines in self.cut(ranges_of(numbers)):
+            name = f"xeroctl-{run.state['run']}-{len(state_parts) + 1}"
+            parts.append({"name": name, "round": round_number,
+                          "lines": lines, "file": None, "batch": None,
+                          "making": None, "is_done": False, "problems": []})
+            state_parts.append(parts[-1])
+        if parts:
+            self.save()
+        return parts
+
+    def cut(self, ranges):
+        """Yield ranges for each part, within its bytes and requests."""
+        lines, size, count, run = [], 0, 0, self.run
+        limit = (PART_BYTES if self.args.split else MOST_INPUT_BYTES)
+        for number in numbers_in(ranges):
+            start, end = run.input.span(number, number)
+            self.check_line(number, end - start, limit)
+            if lines and (size + end - start > limit
+                          or count == self.args.max_requests):
+                yield ranges_of(lines)
+                lines, size, count = [], 0, 0
+            lines.append(number)
+            size, count = size + end - start, count + 1
+        if lines:
+            yield ranges_of(lines)
+
+    def check_line(self, number, size, limit):
+        if size > limit:
+            raise UsageError(f"{self.run.source.name}: line {number} alone is"
+                             f" larger than a part may be ({size} bytes)")
+
+    def save(self, part=None, **changes):
+        if part is not None:
+            part.update(changes)
+        if not self.app.plan:
+            self.run.save()
+
+    def ensure(self, part, name, find, make):
+        """Have the file or the batch of a part made exactly once.
+
+        The state says that it is being made before it is.  What a kill or a
+        lost answer has left in doubt is looked up before it is made again.
+        """
+        is_doubtful, attempt = part["making"] == name, 1
+        while not part[name]:
+            self.save(part, making=name)
+            try:
+                found = find(part) if is_doubtful else None
+                self.save(part, **{name: found or make(part),
+                                   "making": None})
+            except (ApiError, ConnectionFailed) as error:
+                if not is_passing(error) or attempt > self.app.args.retries:
+                    raise
+                wait = retry_wait(error, attempt, self.app.clock.jitter())
+                self.app.terminal.note(f"{error}: {part['name']} is looked"
+                                       f" up in {as_seconds(wait)}")
+                self.app.clock.sleep(min(wait, LONGEST_WAIT_S))
+                is_doubtful, attempt = True, attempt + 1
+
+    def excerpt(self, part):
+        spans = [self.run.input.span(*lines) for lines in part["lines"]]
+        return Excerpt(self.run.source, part["name"] + ".jsonl", spans)
+
+    def upload(self, part):
+        """Upload the lines of a part under its name; return the file's id."""
+        excerpt = self.excerpt(part)
+        with Meter(self.app.terminal, f"uploading {part['name']}",
+                   excerpt.size) as meter:
+            return id_in(self.app.api.upload(
+                excerpt, [("purpose", "batch")], self.group.slug(self.app),
+                meter.at))
+
+    def create(self, part):
+        """Create the batch of a part, named in its metadata; return its id."""
+        batch = new_batch(self.app, self.group, part["file"],
+                          self.args.batch_endpoint,
+                          dict(self.metadata, xeroctl_run=part["name"]))
+        return id_in(batch)
+
+    def records(self, path, **query):
+        """Yield every record of a list, page by page."""
+        def fetch(query):
+            return self.app.api.call("GET", path, query=query.items(),
+                                     slug=self.group.slug(self.app))
+        for page in each_page(fetch, Cursor, dict(query, limit=100)):
+            yield from page_records(page)
+
+    def find_file(self, part):
+        """The id of a part's file, if the server has all of it."""
+        excerpt = self.excerpt(part)
+        wanted = (excerpt.name, excerpt.size)
+        return next((dig(file, "id")
+                     for file in self.records("/files", purpose="batch")
+                     if (dig(file, "filename"), dig(file, "bytes"))
+                     == wanted), None)
+
+    def find_batch(self, part):
+        """The id of a part's batch, if the server has it."""
+        return next((dig(batch, "id")
+                     for batch in self.records(self.group.path)
+                     if dig(batch, "metadata.xeroctl_run") == part["name"]
+                     or dig(batch, "input_file_id") == part["file"]), None)
+
+    def collect(self, parts):
+        """Wait for the batches; take over the results of each as it ends."""
+        total = sum(last - first + 1 for part in parts
+                    for first, last in part["lines"])
+
+        def describe(batches):
+            ended = sum(map(has_ended, batches))
+            return batch_progress(f"{ended} of {len(batches)} batches ended",
+                                  batches, total)
+        wait_until(self.app, lambda: [self.poll(part) for part in parts],
+                   lambda batches: all(map(has_ended, batches)), describe,
+                   self.args.wait_timeout, "the same command goes on")
+
+    def poll(self, part):
+        """The batch of a part as it is now; once ended, settle it."""
+        batch = self.batches.get(part["name"])
+        if batch is None or not has_ended(batch):
+            batch = self.group.call(self.app, "GET", path_of(part["batch"]))
+            if has_ended(batch) and not self.is_settled(part):
+                self.settle(part, batch)
+            self.batches[part["name"]] = batch
+        return batch
+
+    def is_settled(self, part):
+        marks = self.run.journal.marks
+        return part["is_done"] and all(
+            marks[number - 1] for number in numbers_in(part["lines"]))
+
+    def settle(self, part, batch):
+        """Fetch the results of a batch that has ended, and account for them.
+
+        Failed in validation, it has none, and says why.
+        """
+        accounts, paths = Accounts(self.run, part), []
+        for name in ("output", "error"):
+            file_id = dig(batch, name + "_file_id")
+            if file_id:
+                path = f"{self.run.output}.{part['name']}.{name}"
+                paths.append(path)
+                self.fetch(file_id, path)
+                accounts.take(path, name == "output")
+        numbers = list(numbers_in(part["lines"]))
+        told = batch_problems(
+            batch, lambda line: numbers[line - 1]
+            if 0 < line <= len(numbers) else line)
+        problems = told[:MOST_PROBLEMS] + accounts.settle(batch)
+        self.run.journal.sync()
+        self.save(part, is_done=True, problems=problems)
+        for path in paths:
+            os.unlink(path)
+
+    def fetch(self, file_id, path):
+        """Download a file, unless an earlier run has done so."""
+        if not os.path.exists(path):
+            Download(self.app, path_of("files", file_id, "content"),
+                     self.group.slug(self.app), f"downloading {file_id}",
+                     patience=3).to(path)
+
+
+# == direct runs: line by line, where there is no Batch API ==================
+
+class Pace:
+    """Slows all workers together.
+
+    After a 429, a 503 or a refused connection none of them sends until the
+    time that the server asks for has passed, or a longer one each time.
+    """
+
+    def __init__(self, app):
+        import threading
+        self.app, self.lock = app, threading.Lock()
+        self.until = self.strikes = 0
+        self.since = None
+
+    def wait(self):
+        """Return when sending is allowed."""
+        while True:
+            left = self.until - self.app.clock.monotonic()
+            if left <= 0:
+                return
+            self.app.clock.sleep(min(left, 1))
+
+    def slow(self, error):
+        """Have everybody wait; raise what has lasted for too long."""
+        with self.lock:
+            now = self.app.clock.monotonic()
+            if now < self.until:
+                return  # what was on its way when the first of them struck
+            self.since = now if self.since is None else self.since
+            self.strikes += 1
+            wait = retry_wait(error, self.strikes, self.app.clock.jitter())
+            if wait > LONGEST_WAIT_S or now - self.since > LONGEST_OUTAGE_S:
+                raise error
+            self.until = now + wait
+            self.app.terminal.note(f"{error}: all wait {as_seconds(wait)}")
+
+    def passed(self):
+        with self.lock:
+            self.strikes, self.since = 0, None
+
+
+def asks_to_wait(error):
+    """Whether an error is about the moment, and the request not acted on."""
+    if isinstance(error, ConnectionFailed):
+        return not error.sent and not error.lasting
+    return error.status in (429, 503) and error.facts.get("code") not in (
+        "quota_exceeded", "insufficient_quota")
+
+
+def ends_all(error):
+    """Whether every other request would fail like this one."""
+    if isinstance(error, ConnectionFailed):
+        return error.lasting
+    return (error.status in (401, 403, 429, 503)
+            or error.facts.get("code") == "endpoint_not_found")
+
+
+class DirectSender:
+    """Answers the lines of a run one by one, with workers in parallel."""
+
+    NOTE_EVERY_S = 0.2
+
+    def __init__(self, app, group, args):
+        import queue
+        self.app, self.group, self.args = app, group, args
+        self.jobs, self.answers = queue.Queue(), queue.Queue()
+        self.pace, self.is_stopped = Pace(app), False
+        self.progress, self.told_at = Progress(app.terminal), None
+
+    def __call__(self, run, round_number):
+        import threading
+        self.run, self.round = run, round_number
+        if self.app.plan:
+            return self.plan()
+        self.app.api.check_transport()
+        self.slug = self.group.slug(self.app)
+        self.begun, self.finished = self.app.clock.monotonic(), 0
+        self.total = sum(1 for _ in run.journal.todo(round_number))
+        workers = [threading.Thread(target=self.work, daemon=True)
+                   for _ in range(min(self.args.concurrency, self.total))]
+        for worker in workers:
+            worker.start()
+        try:
+            self.feed()
+        finally:
+            self.is_stopped = True
+            for _ in workers:
+                self.jobs.put(None)
+            self.progress.clear()
+        self.is_stopped = False
+
+    def plan(self):
+        """Show the first requests in place of all."""
+        for number in range(1, min(self.run.input.count, 3) + 1):
+            request = self.run.input.request(number)
+            self.app.plan.requests.append(self.request(request))
+        if self.run.input.count > 3:
+            self.app.terminal.note(f"and {self.run.input.count - 3} more")
+
+    def feed(self):
+        """Hand out the lines, a few ahead of the workers; keep the results."""
+        waiting = 0
+        for number in self.run.journal.todo(self.round):
+            if waiting == 2 * self.args.concurrency:
+                self.keep_answer()
+                waiting -= 1
+            self.jobs.put((number, self.run.input.request(number)))
+            waiting += 1
+        for _ in range(waiting):
+            self.keep_answer()
+        self.run.journal.sync()
+
+    def keep_answer(self):
+        """Put the next result into the journal; raise what ends the run."""
+        number, result = self.answers.get()
+        if isinstance(result, BaseException):
+            raise result
+        self.run.journal.add(number, is_good(result), self.round,
+                             as_result(result), tokens_of(result))
+        self.finished += 1
+        self.tell()
+
+    def tell(self):
+        now = self.app.clock.monotonic()
+        if self.told_at is not None and now < self.told_at:
+            return
+        self.told_at = now + self.NOTE_EVERY_S
+        journal, count = self.run.journal, self.run.input.count
+        failed = sum(map(journal.marks.count, range(2, 2 + self.round + 1)))
+        rate = self.finished / max(now - self.begun, 0.001)
+        left = as_duration((self.total - self.finished) / rate)
+        done = journal.marks.count(journal.OK)
+        self.progress.show(
+            f"{as_bar(done + failed, count)} {done} done, {failed} failed,"
+            f" {journal.tokens} tokens, {rate:.1f}/s, {left} left")
+
+    def work(self):
+        """What each worker does: answer jobs until there is none."""
+        while True:
+            job = self.jobs.get()
+            if job is None or self.is_stopped:
+                return
+            number, request = job
+            try:
+                result = self.answer(request)
+            except Exception as error:
+                result = error
+            self.answers.put((number, result))
+
+    def request(self, request):
+        """The HTTP request that a line of the input asks for."""
+        body = request["body"]
+        if body.get("stream"):
+            body = dict(body, stream=False)
+        return self.app.api.request(
+            "POST", request["url"][len("/v1"):], slug=self.slug, body=body,
+            silence=INFERENCE_TIMEOUT_S)
+
+    def answer(self, request):
+        """Send a line until it is answered; return its result line.
+
+        A failure that is not the moment's is the line's own result.
+        """
+        wire_request = self.request(request)
+        while True:
+            self.pace.wait()
+            try:
+                return self.send(request["custom_id"], wire_request)
+            except (ApiError, ConnectionFailed) as error:
+                if not asks_to_wait(error):
+                    return self.failed(request["custom_id"], error)
+                self.pace.slow(error)
+            except AnswerError as error:
+                return self.failed(request["custom_id"], error)
+
+    def send(self, custom_id, wire_request):
+        answer = self.app.api.follow(wire_request, 1)
+        with answer:
+            body = answer.json()
+        self.pace.passed()
+        return {"id": "direct-" + custom_id,
+                "custom_id": custom_id,
+                "response": {"status_code": answer.status,
+                             "request_id": answer.request_id, "body": body},
+                "error": None}
+
+    def failed(self, custom_id, error):
+        """The result line of a request that failed for good."""
+        if not isinstance(error, AnswerError) and ends_all(error):
+            raise error
+        response = None
+        if isinstance(error, ApiError):
+            response = {"status_code": error.status,
+                        "request_id": error.facts.get("request_id"),
+                        "body": error.body}
+        code = error.facts.get("code") or error.kind
+        return failure(custom_id, code, str(error), response)
 
 
 # == sessions: many turns in one terminal ====================================
@@ -5104,6 +6700,501 @@ CHAT = Group(
     ))
 
 
+# == batches: JSON Lines in, JSON Lines out ==================================
+
+BATCH_COLUMNS = (
+    "ID=id", "Status=status:state", "Total requests=request_counts.total",
+    "Completed=request_counts.completed", "Failed=request_counts.failed",
+    "Created=created_at:time", "+Endpoint=endpoint",
+    "+Input File ID=input_file_id", "+Output File ID=output_file_id",
+    "+Error File ID=error_file_id")
+BATCH_FIELDS = (
+    "ID=id", "Status=status:state", "Endpoint=endpoint",
+    "Input File ID=input_file_id", "Output File ID=output_file_id",
+    "Error File ID=error_file_id", "Completion Window=completion_window",
+    "Total=request_counts.total", "Completed=request_counts.completed",
+    "Failed=request_counts.failed", "Created=created_at:time",
+    "Started At=in_progress_at:time", "Expires=expires_at:time",
+    "Completed At=completed_at:time", "Cancelled At=cancelled_at:time",
+    "Metadata=metadata:pairs")
+ENDED_FIELDS = (
+    "ID=id", "Status=status:state", "Total=request_counts.total",
+    "Completed=request_counts.completed", "Failed=request_counts.failed",
+    "Output File ID=output_file_id", "Error File ID=error_file_id")
+RUN_FIELDS = (
+    "Requests=requests", "Done=done", "Failed=failed", "Tokens=tokens",
+    "Time=seconds:seconds", "Output=output_file", "Errors=errors_file")
+
+
+def tell_problems(app, batch):
+    """Show below a batch what it says is wrong with its lines."""
+    if app.out.is_table:
+        for problem in batch_problems(batch):
+            app.out.line(f"  {problem}")
+
+
+def show_batch(app, group, args):
+    batch = group.call(app, "GET", path_of(args.id))
+    app.out.record(batch, group.fields)
+    tell_problems(app, batch)
+
+
+def check_ended_well(batches):
+    """Raise unless all of them are completed."""
+    bad = [batch for batch in batches if batch["status"] != "completed"]
+    if bad:
+        told = [problem for batch in bad for problem in batch_problems(batch)]
+        raise XeroctlError(
+            ", ".join(f"batch {batch['id']} {batch['status']}"
+                      for batch in bad), details=told[:MOST_PROBLEMS])
+
+
+def finish_batch(app, group, batch_id, args):
+    """Wait for a batch, and show how it has ended."""
+    batch = wait_for_batch(app, group, batch_id, args.wait_timeout)
+    app.out.record(batch, ENDED_FIELDS)
+    check_ended_well([batch])
+
+
+def wait_batch(app, group, args):
+    finish_batch(app, group, args.id, args)
+
+
+def checked_input(app, args, url):
+    """Open the input of a batch, and check it unless told not to."""
+    source = app.open_source(args.input)
+    if not args.no_validate:
+        check_size(source)
+        check_metadata(dict(args.metadata or ()))
+        BatchInput(source, url).check()
+    return source
+
+
+def create_batch(app, group, args):
+    """Upload a file, make a batch of it, and wait if asked to."""
+    source = checked_input(app, args, args.batch_endpoint)
+    with Meter(app.terminal, f"uploading {source.name}",
+               source.size) as meter:
+        file_id = id_in(app.api.upload(
+            Excerpt(source), [("purpose", "batch")], group.slug(app),
+            meter.at))
+    if not app.plan:
+        app.terminal.note(f"uploaded {source.name} -> {file_id}")
+    try:
+        batch = new_batch(app, group, file_id, args.batch_endpoint,
+                          dict(args.metadata or ()))
+    except (ApiError, ConnectionFailed) as error:
+        error.facts["file_id"] = file_id
+        raise
+    if app.plan:
+        return
+    if args.wait:
+        return finish_batch(app, group, id_in(batch), args)
+    app.out.record(batch, group.fields)
+
+
+def relative_path(file):
+    """Where an uploaded file is said to belong; None if nowhere."""
+    found = dig(file, "x_relative_path") or dig(file, "relative_path")
+    return found if isinstance(found, str) else None
+
+
+def files_below(app, group, prefix):
+    """The uploaded batch files whose relative path begins so, by path."""
+    def fetch(query):
+        return app.api.call("GET", "/files", query=query.items(),
+                            slug=group.slug(app))
+    pages = each_page(fetch, Cursor, {"purpose": "batch", "limit": 100})
+    files = [file for page in pages for file in page_records(page)]
+    return sorted((relative_path(file), dig(file, "id")) for file in files
+                  if (relative_path(file) or "").startswith(prefix))
+
+
+def submit_file(app, group, args, path, file_id):
+    """Make a batch of one file; return what came of it, told as a line."""
+    about = {"id": None, "ok": False, "error": None, "relative_path": path,
+             "file_id": file_id}
+    try:
+        batch = new_batch(app, group, file_id, args.batch_endpoint,
+                          dict(args.metadata or ()))
+        about.update(id=id_in(batch), ok=True)
+    except (ApiError, ConnectionFailed, AnswerError) as error:
+        about["error"] = str(error)
+    app.out.outcome(path, about["id"], about["error"])
+    return about
+
+
+def submit_prefix(app, group, args):
+    """Make one batch for each uploaded file below a path."""
+    check_metadata(dict(args.metadata or ()))
+    files = files_below(app, group, args.input_prefix)
+    if not files:
+        app.out.outcome(args.input_prefix, None, "no files found for prefix")
+        raise XeroctlError("nothing was submitted",
+                           "xeroctl files --purpose batch --tree shows what"
+                           " there is")
+    outcomes = [submit_file(app, group, args, *file) for file in files]
+    if app.plan:
+        return
+    app.out.outcomes(outcomes)
+    made = [about["id"] for about in outcomes if about["ok"]]
+    if args.wait:
+        check_ended_well([wait_for_batch(app, group, batch_id,
+                                         args.wait_timeout)
+                          for batch_id in made])
+    if len(made) < len(outcomes):
+        raise XeroctlError(f"{len(made)} of {len(outcomes)} submitted")
+
+
+def cancel_batch(app, group, args):
+    app.confirm(f"Cancel batch {args.id}?", args)
+    batch = group.call(app, "POST", path_of(args.id, "cancel"), stand_in={})
+    app.out.record(batch, ENDED_FIELDS)
+
+
+def tell_downloaded(app, file_id, path, count):
+    """Say what has been written where; standard output is full of it."""
+    text = f"{file_id} -> {path} ({as_size(count)})"
+    if path == "-":
+        return app.terminal.note(text)
+    app.out.done({"id": file_id, "path": path, "bytes": count}, text, file_id)
+
+
+def fetch_result(app, group, args, name):
+    """Download one of the two result files of a batch."""
+    batch = group.call(app, "GET", path_of(args.id), stand_in={
+        name + "_file_id": StandIn(f"<{name} file id>")})
+    file_id = dig(batch, name + "_file_id")
+    if not file_id:
+        other = "--errors" if name == "output" else "--download"
+        raise XeroctlError(
+            f"{name.capitalize()} file not yet available (status: "
+            f"{as_text(dig(batch, 'status'))})",
+            f"--wait waits for the end; {other} has the other requests")
+    path = args.output_file or safe_name(args.id) + {
+        "output": "-output.jsonl", "error": "-errors.jsonl"}[name]
+    count = Download(app, path_of("files", file_id, "content"),
+                     group.slug(app), f"downloading {file_id}", 3).to(path)
+    tell_downloaded(app, file_id, path, count)
+
+
+def download_output(app, group, args):
+    fetch_result(app, group, args, "output")
+
+
+def download_errors(app, group, args):
+    fetch_result(app, group, args, "error")
+
+
+def check_batch_input(app, group, args):
+    """Check a batch input offline, and say what is in it."""
+    source = app.open_source(args.file)
+    if not args.split:
+        check_size(source)
+    found = BatchInput(source, args.batch_endpoint).check().about()
+    app.out.record(found, (
+        "File=file", "Lines=lines", "Bytes=bytes:size", "Models=models:list",
+        "Sum of max_tokens=max_tokens"), id_path="file")
+
+
+def run_batches(app, group, args):
+    """Do a whole job, from an input file to its results."""
+    if args.batch_endpoint is None and not args.direct:
+        args.batch_endpoint = CHAT_URL
+    check_metadata(dict(args.metadata or ()))
+    sender = DirectSender if args.direct else BatchSender
+    run = Run(app, group, args, app.open_source(args.input))
+    summary = run.run(sender(app, group, args))
+    if summary is None:
+        return
+    app.out.record(summary, RUN_FIELDS, id_path="output_file")
+    if summary["failed"] or summary["problems"]:
+        raise XeroctlError(
+            f"{summary['failed']} of {summary['requests']} requests failed",
+            details=summary["problems"][:MOST_PROBLEMS])
+
+
+METADATA = flag("--metadata", action="append", type=text_pair, many=is_pair,
+                metavar="K=V", help="metadata, at most 16 KB; several pairs"
+                                    " after one flag, or repeated")
+BATCH_ENDPOINT = flag(
+    "--batch-endpoint", metavar="PATH", default=CHAT_URL, completes="",
+    help=f"what the lines of the batch call (default: {CHAT_URL})")
+WAIT = flag("--wait", action="store_true",
+            help="poll every 2 s until the batch has ended")
+WAIT_TIMEOUT = flag("--wait-timeout", type=seconds, metavar="SECONDS",
+                    needs="--wait", help="wait no longer than this")
+OUTPUT_FILE = flag(
+    "--output-file", metavar="PATH", help="where to write to; - is standard"
+    " output (default: ID-output.jsonl, ID-errors.jsonl)")
+SPLIT = flag("--split", action="store_true",
+             help="cut what is over a limit into several batches")
+
+BATCHES = Group(
+    "batches", "Run JSON Lines files of requests, of any size.",
+    path="/batches", scope=ENDPOINT, thing="batch", sample="batch_1",
+    columns=BATCH_COLUMNS, fields=BATCH_FIELDS,
+    verbs=by_flag(
+        lists(SLUG, summary="List the batches of an endpoint.",
+              examples=("xeroctl batches --endpoint my-llm --limit 20",)),
+        Verb("show", "Show one batch in full.", show_batch, ITEM, SLUG,
+             examples=("xeroctl batches batch_1 --endpoint my-llm -o json",)),
+        Verb("create", "Upload a file and make a batch of it.", create_batch,
+             SLUG, METADATA, WAIT, WAIT_TIMEOUT, BATCH_ENDPOINT,
+             flag("--no-validate", action="store_true",
+                  help="leave the check of the file to the server"),
+             by=flag("--input", metavar="FILE", from_stdin=True,
+                     help="upload this JSON Lines file and make a batch of"
+                          " it; - is standard input"),
+             writes=True, examples=(
+                 "xeroctl batches --endpoint my-llm --input requests.jsonl"
+                 " --wait",)),
+        Verb("submit", "Make one batch of each uploaded file below a path.",
+             submit_prefix, SLUG, METADATA, WAIT, WAIT_TIMEOUT,
+             BATCH_ENDPOINT,
+             by=flag("--input-prefix", metavar="PATH", completes="",
+                     help="make a batch of each uploaded file whose relative"
+                          " path begins so"),
+             excludes=("--input", "--cancel", "--download", "--errors"),
+             writes=True, examples=(
+                 "xeroctl batches --endpoint my-llm --input-prefix exp/1/",)),
+        Verb("cancel", "Cancel a running batch; what is done is kept.",
+             cancel_batch, ITEM, SLUG, writes=True),
+        Verb("download", "Download the results of a batch.",
+             download_output, ITEM, SLUG, OUTPUT_FILE, examples=(
+                 "xeroctl batches batch_1 --endpoint my-llm --download",)),
+        Verb("errors", "Download the failed requests of a batch.",
+             download_errors, ITEM, SLUG, OUTPUT_FILE),
+        Verb("wait", "Wait until a batch has ended.",
+             wait_batch, ITEM, SLUG, WAIT_TIMEOUT),
+    ) + (
+        Verb("run", "Do a whole job: check, send, wait, fetch, merge.",
+             run_batches, SLUG,
+             flag("--input", metavar="FILE", required=True, from_stdin=True,
+                  help="the JSON Lines file of requests; - is standard"
+                       " input"),
+             flag("--output-file", metavar="OUT", required=True,
+                  completes="file",
+                  help="where the results go, in input order"),
+             flag("--errors-file", metavar="ERR", completes="file",
+                  help="where failed requests go (default:"
+                       " OUT.errors.jsonl)"),
+             SPLIT,
+             flag("--max-requests", type=integer(1), metavar="N",
+                  default=MOST_REQUESTS, help="most requests in one batch"
+                                              f" (default: {MOST_REQUESTS})"),
+             flag("--retry-failed", type=integer(0, 100), metavar="N",
+                  default=0, help="send failed requests again, up to N times"
+                                  " (default: 0)"),
+             METADATA, BATCH_ENDPOINT,
+             flag("--wait-timeout", type=seconds, metavar="SECONDS",
+                  help="wait no longer than this for the batches"),
+             flag("--direct", action="store_true",
+                  help="send line by line, where there is no Batch API"),
+             flag("--concurrency", type=integer(1, 1000), metavar="N",
+                  default=8, needs="--direct",
+                  help="requests under way at a time (default: 8)"),
+             writes=True,
+             usage="--input FILE --output-file OUT [flags]",
+             examples=(
+                 "xeroctl batches run --input in.jsonl --output-file"
+                 " out.jsonl --split",
+                 "xeroctl batches run --input in.jsonl --output-file"
+                 " out.jsonl --direct")),
+        Verb("check", "Check a batch file, offline.", check_batch_input,
+             flag("file", metavar="FILE", from_stdin=True,
+                  help="the JSON Lines file; - is standard input"),
+             flag("--split", action="store_true",
+                  help="take files over 100 MB, as run --split does"),
+             BATCH_ENDPOINT, examples=(
+                 "xeroctl batches check requests.jsonl",)),
+    ))
+
+
+# == files: what has been uploaded ===========================================
+
+def tree_of(files):
+    """Folders as nested dicts, with the files as sizes."""
+    tree = {}
+    for file in files:
+        path = relative_path(file) or as_text(dig(file, "filename"))
+        *folders, name = [part for part in path.split("/") if part] or [path]
+        place = tree
+        for folder in folders:
+            place = place.setdefault(folder + "/", {})
+        place[name] = dig(file, "bytes")
+    return tree
+
+
+def tree_lines(tree, indent=""):
+    """Draw a tree: folders first, by name, each file with its size."""
+    entries = sorted(tree.items(), key=lambda entry: (
+        not isinstance(entry[1], dict), entry[0]))
+    for number, (name, inside) in enumerate(entries, 1):
+        is_last = number == len(entries)
+        branch = indent + ("└── " if is_last else "├── ") + one_line(name)
+        if isinstance(inside, dict):
+            yield branch
+            yield from tree_lines(inside, indent + (
+                "    " if is_last else "│   "))
+        else:
+            yield f"{branch}  {as_size(inside)}"
+
+
+def tree_text(files):
+    return "".join(line + "\n" for line in tree_lines(tree_of(files)))
+
+
+def list_files(app, group, args):
+    """List files; below a prefix, or as a tree, all pages are followed."""
+    if not args.tree and args.prefix is None:
+        return run_list(app, group, args)
+    pages = each_page(
+        lambda query: group.call(app, "GET", query=query.items()),
+        group.paging, dict({"limit": 100}, **sent_fields(args)))
+    page = merged(pages)
+    files = [file for file in page_records(page)
+             if (relative_path(file) or "").startswith(args.prefix or "")]
+    page_records(page)[:] = files
+    if args.tree and app.out.is_table and files:
+        return app.out.text(tree_text(files))
+    app.out.rows(page, group.columns, group.name)
+
+
+def upload_file(app, group, args, path, relative):
+    """Upload one file; return the file object."""
+    source = app.open_source(path)
+    if source.size > MOST_FILE_BYTES:
+        raise UsageError(f"{source.name} is larger than 500 MB"
+                         f" ({source.size} bytes)")
+    fields = [("purpose", args.purpose)]
+    fields += [("relative_path", relative)] if relative else []
+    with source.file, Meter(app.terminal, f"uploading {source.name}",
+                            source.size) as meter:
+        return app.api.upload(Excerpt(source), fields, tell=meter.at)
+
+
+def why_skipped(path, root):
+    """Why a path in a folder is not uploaded; None if it is."""
+    if os.path.basename(path).startswith("."):
+        return "hidden"
+    if os.path.islink(path):
+        target = os.path.realpath(path)
+        if not target.startswith(os.path.join(root, "")):
+            return "a link that leaves the folder"
+        if os.path.isdir(path):
+            return "a link to a folder"
+    if not os.path.isdir(path) and not os.path.isfile(path):
+        return "no regular file"
+    return None
+
+
+def folder_files(app, folder):
+    """Yield (path, path below the folder with /) of all files to upload."""
+    root = os.path.realpath(folder)
+    for parent, folders, names in os.walk(folder):
+        for name in sorted(folders + names):
+            path = os.path.join(parent, name)
+            reason = why_skipped(path, root)
+            if reason:
+                app.terminal.note(f"skipped {path} ({reason})")
+                folders[:] = [each for each in folders if each != name]
+            elif name in names:
+                below = os.path.relpath(path, folder)
+                yield path, below.replace(os.sep, "/")
+        folders.sort()
+
+
+def upload_folder(app, group, args):
+    """Upload what is in a folder, each file with its path below it."""
+    top = args.relative_path
+    if top is None:
+        top = os.path.basename(os.path.abspath(args.upload))
+    outcomes = []
+    for path, below in folder_files(app, args.upload):
+        relative, file_id, error = f"{top.rstrip('/')}/{below}", None, None
+        try:
+            file_id = id_in(upload_file(app, group, args, path, relative))
+        except XeroctlError as problem:
+            error = str(problem)
+        app.out.outcome(relative, file_id, error)
+        outcomes.append({"id": file_id, "ok": error is None, "error": error,
+                         "relative_path": relative})
+    app.out.outcomes(outcomes)
+    bad = sum(not outcome["ok"] for outcome in outcomes)
+    if bad or not outcomes:
+        raise XeroctlError(f"{bad} of {len(outcomes)} files failed" if bad
+                           else f"no files to upload in {args.upload}")
+
+
+def upload_path(app, group, args):
+    """Upload a file, or with --recursive what is in a folder."""
+    if not os.path.isdir(args.upload):
+        file = upload_file(app, group, args, args.upload, args.relative_path)
+        return app.out.record(file, group.fields)
+    if not args.recursive:
+        raise UsageError(f"{args.upload} is a folder",
+                         "-r/--recursive uploads what is in it")
+    upload_folder(app, group, args)
+
+
+def download_file(app, group, args):
+    """Download a file to a path, or into a folder under its own name."""
+    path = args.download
+    if path != "-" and os.path.isdir(path):
+        about = group.call(app, "GET", path_of(args.id), stand_in={})
+        name = safe_name(as_text(dig(about, "filename") or ""))
+        path = os.path.join(path, name or safe_name(args.id) or "file")
+        if os.path.exists(path) and not args.force:
+            raise UsageError(f"{path} exists, and it was the server that"
+                             " chose the name", "--force replaces it")
+    count = Download(app, path_of("files", args.id, "content"), None,
+                     f"downloading {args.id}").to(path)
+    tell_downloaded(app, args.id, path, count)
+
+
+FILES = Group(
+    "files", "Upload, list and download files.", path="/files",
+    sample="file-1",
+    columns=("ID=id", "Filename=filename", "Purpose=purpose",
+             "Size=bytes:size", "Status=status:state",
+             "Created=created_at:time", "+Expires=expires_at:time",
+             "+Relative path=x_relative_path|relative_path"),
+    fields=("ID=id", "Filename=filename", "Purpose=purpose",
+            "Status=status:state", "Size=bytes:size",
+            "Created=created_at:time", "Expires=expires_at:time",
+            "Relative path=x_relative_path|relative_path"),
+    verbs=by_flag(
+        Verb("list", "List files.", list_files,
+             field("--purpose", metavar="WORD", help="of this purpose"),
+             flag("--prefix", metavar="PATH", completes="",
+                  help="whose relative path begins so"),
+             flag("--tree", action="store_true",
+                  help="as a tree of relative paths, with sizes"),
+             *Cursor.flags, examples=(
+                 "xeroctl files --purpose batch --tree",)),
+        shows("Show one file."),
+        Verb("upload", "Upload a file, or a folder with --recursive.",
+             upload_path,
+             flag("--purpose", metavar="WORD", default="assistants",
+                  help="what it is for (default: assistants)"),
+             flag("--relative-path", metavar="PATH", completes="",
+                  help="where it belongs, with forward slashes"),
+             flag("-r", "--recursive", action="store_true",
+                  help="upload what is in a folder"),
+             by=flag("--upload", metavar="PATH", from_stdin=True,
+                     help="upload this file; - is standard input"),
+             writes=True, examples=(
+                 "xeroctl files --upload prompts.jsonl --purpose batch",)),
+        Verb("download", "Download a file.", download_file, ITEM,
+             by=flag("--download", metavar="PATH",
+                     help="write the file there, or into this folder; - is"
+                          " standard output"),
+             examples=("xeroctl files file-1 --download .",)),
+        deletes("Delete a file."),
+    ))
+
+
 # == api: any call, with the same retries, errors and output =================
 
 def api_body(app, args):
@@ -5115,10 +7206,6 @@ def api_body(app, args):
         raise UsageError("--input and --field cannot be combined: the body"
                          " comes from one of them")
     return app.read_bytes(args.input)
-
-
-def query_text(value):
-    return value if isinstance(value, str) else compact_json(value)
 
 
 def api_path(path):
@@ -5217,7 +7304,7 @@ def call_api(app, group, args):
     body, query = api_body(app, args), ()
     method = (args.method or ("GET" if body is None else "POST")).upper()
     if isinstance(body, dict) and method in ("GET", "HEAD"):
-        body, query = None, [(key, query_text(value))
+        body, query = None, [(key, text_or_json(value))
                              for key, value in body.items()]
     path = api_path(args.path)
     parts = {"slug": app.slug() if args.endpoint else None,
@@ -5542,7 +7629,7 @@ STATUS = Group(
     ))
 
 
-GROUPS = (CHAT, API, CONFIG, STATUS)
+GROUPS = (CHAT, BATCHES, FILES, API, CONFIG, STATUS)
 
 
 # ---------------------------------------------------------------------------
@@ -5753,6 +7840,18 @@ def find_verb(group, words):
     return unnamed, words
 
 
+def check_one_action(actions):
+    """Raise if two actions are asked for, in the group's words if it has."""
+    if len(actions) < 2:
+        return
+    for verb in actions:
+        if verb.excludes:
+            raise UsageError(f"{verb.by.long_name} cannot be combined with "
+                             + " / ".join(verb.excludes))
+    raise UsageError(" and ".join(verb.by.long_name for verb in actions)
+                     + " cannot be combined: give one action")
+
+
 def choose_verb(verbs, given, words):
     """Choose among the verbs that are called by flag, or by nothing.
 
@@ -5764,9 +7863,7 @@ def choose_verb(verbs, given, words):
               if verb.by_flag and verb.by.long_name in names]
     actions = [verb for verb in called if not any(
         verb.by.long_name in flag_table(other.flags) for other in called)]
-    if len(actions) > 1:
-        raise UsageError(" and ".join(v.by.long_name for v in actions)
-                         + " cannot be combined: give one action")
+    check_one_action(actions)
     if actions:
         return actions[0]
     wanted = "show" if words else "list"
@@ -5842,7 +7939,15 @@ def store(args, declared, value):
     setattr(args, declared.dest, value)
 
 
-def bind_words(args, places, words):
+def unexpected(args, group, word):
+    """The error for a word that no argument takes."""
+    if args.verb.by_flag:
+        return UsageError(f"{args.verb.by.long_name} cannot be combined with"
+                          f" a positional {group.thing} ID ({word!r})")
+    return UsageError(f"unexpected argument {word!r}")
+
+
+def bind_words(args, group, places, words):
     """Give the plain words to the arguments that take them, in order.
 
     An argument with nargs ? or * may go without; * and + take several.
@@ -5858,7 +7963,7 @@ def bind_words(args, places, words):
             value = converted_value(declared, left.pop(0))
             setattr(args, declared.dest, value)
     if left:
-        raise UsageError(f"unexpected argument {left[0]!r}")
+        raise unexpected(args, group, left[0])
 
 
 def check_given(args, flags):
@@ -5873,6 +7978,15 @@ def check_given(args, flags):
             by = args.verb.by.long_name + " " if args.verb.by_flag else ""
             raise UsageError(f"{by}needs {name}" if by
                              else f"{name} is missing")
+
+
+def check_needs(given):
+    """Raise for a modifier without the flag that it modifies."""
+    names = {name for declared, _ in given for name in declared.names}
+    for declared, _ in given:
+        if declared.needs and declared.needs not in names:
+            raise UsageError(f"{declared.long_name} goes with"
+                             f" {declared.needs}")
 
 
 def check_stdin(flags, given, args):
@@ -5895,8 +8009,9 @@ def read_args(group, verb, given, words):
     try:
         for declared, value in given:
             store(args, declared, value)
-        bind_words(args, [f for f in own if f.is_word], words)
+        bind_words(args, group, [f for f in own if f.is_word], words)
         check_given(args, own)
+        check_needs(given)
         check_stdin(own, given, args)
     except UsageError as error:
         name = " ".join(filter(None, (group.name, not verb.by_flag
@@ -5915,12 +8030,8 @@ def without(words, *names):
 
 def verb_for_help(verbs, words):
     """The one verb that a call can be, or whose flag it has, or None."""
-    try:
-        given = [declared for _, declared, _ in
-                 tokens(words, verbs_table(verbs)) if declared]
-    except UsageError:
-        given = []
-    called = [v for v in verbs if v.by_flag and v.by in given]
+    given = {word.partition("=")[0] for word in words}
+    called = [v for v in verbs if v.by_flag and v.by.long_name in given]
     found = verbs if len(verbs) == 1 else called
     return found[0] if len(found) == 1 else None
 
@@ -5952,6 +8063,7 @@ def parse(argv, groups):
     wants_version, words = without(words, "--version")
     if wants_version and not wants_help:
         return None, read_args(TOP, TOP.verbs[0], [(VERSION, None)], [])
+    group = None
     try:
         group, words = find_group(words, groups)
         if group is None:
@@ -5962,7 +8074,7 @@ def parse(argv, groups):
     except UsageError:
         if not wants_help:
             raise
-        raise HelpWanted()
+        raise HelpWanted(group, group and verb_for_help(group.verbs, words))
     if wants_help:
         raise HelpWanted(group, verb_for_help(verbs, words))
     return group, parse_verb(group, verbs, words)
@@ -5997,6 +8109,47 @@ def verb_usage(group, verb):
     return " ".join(words + ["[flags]"])
 
 
+SAMPLES = {"SLUG": "my-llm", "FILE": "in.jsonl", "OUT": "out.jsonl",
+           "K=V": "team=ml", "KEY=JSON": "'size=1'", "TEXT": '"Hello"'}
+
+
+def sample_of(group, declared):
+    """A value to show an argument with: its first choice, or a common one."""
+    convert = declared.options.get("type")
+    words = getattr(convert, "words", None)
+    if words:
+        return words[0]
+    if declared.is_word and declared.dest == "id":
+        return group.sample
+    name = declared.options.get("metavar", "")
+    if getattr(convert, "kind", None):
+        return "10"
+    return declared.sample or SAMPLES.get(name) or name.lower()
+
+
+def sample_call(group, verb):
+    """A command line that calls a verb with what it needs."""
+    words = ["xeroctl", group.name] + [verb.word] * bool(verb.word)
+    words += [verb.name] * (verb.by is None and bool(verb.name))
+    words += [sample_of(group, f) for f in verb.flags if f.is_word
+              and f.options.get("nargs") in (None, "+")]
+    flags = [f for f in verb.flags if not f.is_word
+             and (f.options.get("required") or f is SLUG)]
+    for declared in flags + [verb.by] * verb.by_flag:
+        words.append(declared.long_name)
+        if declared.takes_value:
+            words.append(sample_of(group, declared))
+    return " ".join(words)
+
+
+def examples_of(group, verb):
+    """Two or three command lines: the verb's own, and what can be made."""
+    call = sample_call(group, verb)
+    made = [call, call + (" --dry-run" if verb.writes else " -o json")]
+    more = [line for line in made if line not in verb.examples]
+    return list(verb.examples) + more[:max(0, 2 - len(verb.examples))]
+
+
 def example_lines(examples):
     """The examples at the end of a help text, if there are any."""
     return "\n\nexamples:" * bool(examples) + "".join(
@@ -6008,7 +8161,8 @@ def verb_help(group, verb):
     own = verb.flags + ((verb.by,) if verb.by_flag else ())
     parser = build_parser(f"xeroctl {group.name}", verb.summary, own)
     return (f"usage: {verb_usage(group, verb)}\n\n"
-            + parser.format_help().strip() + example_lines(verb.examples))
+            + parser.format_help().strip()
+            + example_lines(examples_of(group, verb)))
 
 
 def group_help(group):
@@ -6028,7 +8182,7 @@ def group_help(group):
         lines += ["", build_parser("xeroctl", None, tuple(
             reversed(list(unique.values())))).format_help().strip()]
     lines += ["", f"xeroctl help {group.name} VERB shows a verb's flags."]
-    examples = tuple(line for v in group.verbs for line in v.examples[:1])
+    examples = [examples_of(group, verb)[0] for verb in group.verbs]
     return "\n".join(lines) + example_lines(examples[:3])
 
 
@@ -6498,7 +8652,7 @@ def flag_map(declared):
                 declared.is_word and options.get("nargs") in (None, "+")),
             "repeatable": action == "append" or bool(declared.many) or (
                 options.get("nargs") in ("*", "+")),
-            "help": options["help"]}
+            "needs": declared.needs, "help": options["help"]}
 
 
 def verb_map(group, verb):
@@ -6513,7 +8667,7 @@ def verb_map(group, verb):
             "arguments": [flag_map(f) for f in verb.flags if f.is_word],
             "flags": [flag_map(f) for f in (verb.by,) * verb.by_flag
                       + verb.flags if not f.is_word],
-            "examples": list(verb.examples)}
+            "examples": examples_of(group, verb)}
 
 
 def show_commands(app, group, args):
@@ -6612,6 +8766,23 @@ class App:
         if args.force or self.plan or self.terminal.confirm(question):
             return
         raise XeroctlError("not confirmed: nothing was changed")
+
+    def open_source(self, path):
+        """Open an input file to be read in pieces; - is standard input.
+
+        What can be read only once is kept in a temporary file.
+        """
+        if path == "-":
+            return Source(spooled(self.terminal.input_blocks()),
+                          "stdin.jsonl")
+        try:
+            file = open(path, "rb", 4 * BLOCK)
+        except (OSError, ValueError) as problem:
+            reason = getattr(problem, "strerror", None) or problem
+            raise UsageError(f"cannot read {path}: {reason}")
+        if not file.seekable():
+            file = spooled(iter(lambda: file.read(BLOCK), b""))
+        return Source(file, path)
 
     def read_bytes(self, path):
         """Read an input file whole; - is standard input."""

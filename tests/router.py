@@ -12,31 +12,39 @@ to try a client without an account:
         ...                                     # talk to router.base_url
         assert len(router.seen("POST", "/chat/completions")) == 2
 
-It stores what it is given, pages its lists, and refuses a missing key, a
-wrong scope and a wrong path.  It answers the same request with the same
-bytes, but for ids, which count up, and times, which come from its clock.
+It stores what it is given, pages its lists, works off the batches that are
+made of its files, and refuses a missing key, a wrong scope and a wrong path.
+What is large is kept on disk while it runs.  It answers the same request
+with the same bytes, but for ids, which count up, and times, which come from
+its clock.
 Read from top to bottom: a name uses only names that stand above it.
 
    1. Constants      projects, models, templates, error texts
-   2. Answers        what goes back to a client, errors included
-   3. Collections    records by id, and the two ways to page them
-   4. Access         one routed call, its key and its project
-   5. Completions    chat completions, whole, streamed and stored
-   6. Groups         models, conversations, chats, keys, tools
-   7. Routes         the table, and the way from a path to its row
-   8. Faults         what a test may order
-   9. Connection     HTTP/1.1 on one socket
-  10. Router         all of it behind one lock
-  11. Program        the command line
+   2. Contents       bytes in memory or on disk, and the parts of a form
+   3. Answers        what goes back to a client, errors included
+   4. Collections    records by id, and the two ways to page them
+   5. Access         one routed call, its key and its project
+   6. Completions    chat completions, whole, streamed and stored
+   7. Files          uploads, and downloads of the whole or of a range
+   8. Batches        their records, their files' checks, plans for them
+   9. Groups         models, embeddings, conversations, chats, keys, tools
+  10. Routes         the table, and the way from a path to its row
+  11. Faults         what a test may order
+  12. Connection     HTTP/1.1 on one socket
+  13. Work           the thread that works a batch off
+  14. Router         all of it behind one lock
+  15. Program        the command line
 """
 
 import argparse
 import collections
+import copy
 import http.client
 import itertools
 import json
 import math
 import os
+import random
 import re
 import select
 import signal
@@ -44,9 +52,11 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.parse
+import zlib
 
 
 # ---------------------------------------------------------------------------
@@ -94,6 +104,17 @@ TOOLS = (
      "risk": "destructive", "domain": "kubernetes", "timeout_seconds": 600},
 )
 
+# What a file may be uploaded for; the router itself adds batch_output.
+PURPOSES = ("batch", "assistants", "fine-tune", "vision", "user_data",
+            "evals")
+FILE_LIMIT = 500000000
+BATCH_LIMIT = 104857600
+METADATA_LIMIT = 16384
+BATCH_ENDPOINTS = ("/v1/chat/completions", "/v1/embeddings", "/v1/responses")
+BATCH_ENDS = ("completed", "failed", "expired", "cancelled")
+BATCH_ERRORS_SHOWN = 20
+DAY = 86400
+
 ROLES = ("system", "developer", "user", "assistant", "tool")
 NUMBER = (int, float)
 COMPLETION_RANGES = (
@@ -119,6 +140,8 @@ ERRORS = {
     409: ("invalid_request_error", "conflict", "The state forbids this."),
     413: ("invalid_request_error", "request_too_large",
           "The request is too large."),
+    416: ("invalid_request_error", "range_not_satisfiable",
+          "The range is not in the file."),
     429: ("rate_limit_error", "capacity_exceeded", "Slow down."),
     500: ("internal_error", "internal_error", "The router failed."),
     501: ("service_error", "not_implemented", "This is not enabled here."),
@@ -139,7 +162,157 @@ PROXY_PAGE = b"""<html>
 
 
 # ---------------------------------------------------------------------------
-# 2. Answers
+# 2. Contents
+# ---------------------------------------------------------------------------
+
+BLOCK = 1 << 16
+BIG = 1 << 20           # what is longer than this goes to disk
+
+
+class Spool(tempfile.SpooledTemporaryFile):
+    """A file without a name, in memory until it is big.
+
+    It goes when nobody refers to it any more, and is read by many threads.
+    """
+
+    def __init__(self):
+        super().__init__(max_size=BIG)
+        self.size = 0
+        self.lock = threading.Lock()
+
+    def __del__(self):
+        self.close()
+
+    def append(self, data):
+        """Write at the end; returns where that is from now on."""
+        with self.lock:
+            self.seek(0, os.SEEK_END)
+            self.write(data)
+            self.size += len(data)
+        return self.size
+
+    def read_at(self, start, count):
+        with self.lock:
+            self.seek(start)
+            return self.read(count)
+
+
+class Content:
+    """Bytes at rest, all of a spool or a slice of it, read in blocks."""
+
+    def __init__(self, spool):
+        self.spool = spool
+        self.start = 0
+        self.size = spool.size
+
+    @classmethod
+    def of(cls, data):
+        spool = Spool()
+        spool.append(data)
+        return cls(spool)
+
+    def slice(self, start, size):
+        part = copy.copy(self)
+        part.start += start
+        part.size = size
+        return part
+
+    def read(self, start=0, count=None):
+        left = max(self.size - start, 0)
+        return self.spool.read_at(self.start + start,
+                                  left if count is None else min(count, left))
+
+    def blocks(self, start=0):
+        for position in range(start, self.size, BLOCK):
+            yield self.read(position, BLOCK)
+
+    __iter__ = blocks
+
+    def lines(self):
+        """The lines without their ends; one after the last end, if any."""
+        held = []
+        for block in self:
+            first, *more = block.split(b"\n")
+            held.append(first)
+            if more:
+                yield b"".join(held)
+                held = [more.pop()]
+                yield from more
+        if any(held):
+            yield b"".join(held)
+
+    def index(self, wanted, start=0):
+        """Where some bytes, two at least, stand first; or ValueError."""
+        tail = b""
+        for block in self.blocks(start):
+            found = (tail + block).find(wanted)
+            if found >= 0:
+                return start - len(tail) + found
+            start += len(block)
+            tail = (tail + block)[1 - len(wanted):]
+        raise ValueError(f"{wanted!r} is missing")
+
+
+# A part of a form; the file name is None for a plain field.
+Part = collections.namedtuple("Part", "filename content")
+PARAMETER = re.compile(r';\s*([^\s=;]+)=("(?:[^"\\]|\\.)*"|[^;\r\n]*)')
+ESCAPES = {"%22": '"', "%0D": "\r", "%0A": "\n", '\\"': '"', "\\\\": "\\"}
+
+
+def parameters(head):
+    """The parameters of a part's Content-Disposition, unescaped.
+
+    Both ways to write a quote are known, that of browsers and that of mail.
+    """
+    text = head.decode("utf-8", "surrogateescape")
+    line = re.search(r"(?i)\r\nContent-Disposition:(.*)\r\n", text)
+    found = {}
+    for name, value in PARAMETER.findall(line.group(1)) if line else ():
+        if value[:1] == '"':
+            value = re.sub(r'%22|%0D|%0A|\\"|\\\\',
+                           lambda escape: ESCAPES[escape.group()],
+                           value[1:-1])
+        found[name.lower()] = value
+    charset, _, name = found.pop("filename*", "").partition("'")
+    if charset:
+        found["filename"] = urllib.parse.unquote(
+            name.partition("'")[2], charset, "replace")
+    return found
+
+
+def split_form(content, boundary):
+    """The head and the content of each part of a multipart body."""
+    mark = b"\r\n--" + boundary.encode("latin-1")
+    position = len(mark) - 2
+    if content.read(0, position) != mark[2:]:
+        raise ValueError("the body does not begin with the boundary")
+    while content.read(position, 2) == b"\r\n":
+        start = content.index(b"\r\n\r\n", position) + 4
+        end = content.index(mark, start)
+        yield (content.read(position, start - position),
+               content.slice(start, end - start))
+        position = end + len(mark)
+    if content.read(position, 2) != b"--":
+        raise ValueError("the last boundary is not the last")
+
+
+def read_form(content, boundary):
+    """The parts of a form by name; what is small moves to memory."""
+    if not boundary:
+        raise ValueError("no boundary is given")
+    parts = {}
+    for head, part in split_form(content, boundary):
+        given = parameters(head)
+        if "name" not in given:
+            raise ValueError("a part has no name")
+        if part.size <= BIG:
+            part = Content.of(part.read())
+        parts[given["name"]] = Part(given.get("filename"), part)
+    return parts
+
+
+# ---------------------------------------------------------------------------
+# 3. Answers
 # ---------------------------------------------------------------------------
 
 def as_json(value):
@@ -157,20 +330,28 @@ def as_frame(value, event=None):
 class Answer:
     """A status, headers, and a body in pieces that are flushed one by one.
 
-    A stream has many pieces, the frames; any other answer has one.
+    A stream has many pieces, the frames, and a content has its blocks; any
+    other answer has one.
     """
 
     def __init__(self, status=200, body=b"", headers=(), frames=None,
                  content_type="application/json", pace=0):
         self.status = status
         self.is_stream = frames is not None
-        self.pieces = frames if self.is_stream else [body]
+        self.pieces = frames if self.is_stream else (
+            body if isinstance(body, Content) else [body])
         self.pace = pace
         self.headers = {"Content-Type": content_type}
         if self.is_stream:
             self.headers = {"Content-Type": "text/event-stream",
                             "Cache-Control": "no-cache"}
         self.headers.update(headers)
+
+    @property
+    def length(self):
+        if isinstance(self.pieces, Content):
+            return self.pieces.size
+        return sum(map(len, self.pieces))
 
 
 def error_answer(status, headers=(), **error):
@@ -197,7 +378,7 @@ def bad(param, message):
 
 
 # ---------------------------------------------------------------------------
-# 3. Collections
+# 4. Collections
 # ---------------------------------------------------------------------------
 
 def as_count(query, name, fallback, least):
@@ -237,7 +418,8 @@ class Collection:
     """Records of one kind by id, in the order in which they were made.
 
     `id_form` is a format of one number, such as "conv_{:08x}"; `missing`
-    is the code of the 404 for an id that is not there.
+    is the code of the 404 for an id that is not there.  A record that has
+    an owner is there for that project alone.
     """
 
     def __init__(self, kind, id_form, clock, missing="not_found"):
@@ -247,6 +429,7 @@ class Collection:
         self.missing = missing
         self.numbers = itertools.count(1)
         self.records = {}
+        self.owners = {}
 
     def next_id(self):
         return self.id_form.format(next(self.numbers))
@@ -260,8 +443,12 @@ class Collection:
                   "created_at": int(self.clock())}
         return self.keep(dict(record, **fields))
 
-    def get(self, record_id):
-        if record_id not in self.records:
+    def is_of(self, record_id, project):
+        return project in (None, self.owners.get(record_id, project))
+
+    def get(self, record_id, project=None):
+        if record_id not in self.records or not self.is_of(record_id,
+                                                           project):
             raise Refusal(404, f"No {self.kind} with the id '{record_id}'.",
                           code=self.missing)
         return self.records[record_id]
@@ -276,12 +463,18 @@ class Collection:
         return {"id": record_id, "object": f"{self.kind}.deleted",
                 "deleted": True}
 
-    def list(self, query):
-        """A cursor page, newest first unless `order=asc`."""
+    def list(self, query, project=None, **wanted):
+        """A cursor page, newest first unless `order=asc`.
+
+        `wanted` names fields, and a test for the value of each.
+        """
         order = query.get("order", "desc")
         if order not in ("asc", "desc"):
             raise bad("order", "must be asc or desc")
-        records = list(self.records.values())
+        records = [record for record in self.records.values()
+                   if self.is_of(record["id"], project)
+                   and all(test(record[name])
+                           for name, test in wanted.items())]
         return cursor_page(records[::1 if order == "asc" else -1], query)
 
 
@@ -299,6 +492,13 @@ class Store:
         self.conversations = Collection("conversation", "conv_{:024x}",
                                         clock)
         self.conversation_items = {}
+        self.files = Collection("file", "file-{:024x}", clock)
+        self.contents = {}      # file id: its ETag and Content
+        self.file_limit = FILE_LIMIT
+        self.batches = Collection("batch", "batch_{}", clock)
+        self.batch_limit = BATCH_LIMIT
+        self.plans = []         # for the batches that are not made yet
+        self.start_batch = None     # the router's, since it has the threads
 
 
 # The handlers of a collection's plain verbs, for the table of routes; the
@@ -318,7 +518,7 @@ def deletes(name):
 
 
 # ---------------------------------------------------------------------------
-# 4. Access
+# 5. Access
 # ---------------------------------------------------------------------------
 
 ROOT, PLAIN, PROJECT, ENDPOINT = "root", "plain", "project", "endpoint"
@@ -406,7 +606,7 @@ def check_metadata(fields):
 
 
 # ---------------------------------------------------------------------------
-# 5. Completions
+# 6. Completions
 # ---------------------------------------------------------------------------
 
 def check_message(message, where):
@@ -563,7 +763,277 @@ def stream_completion(call, completion, tokens, fields):
 
 
 # ---------------------------------------------------------------------------
-# 6. Groups
+# 7. Files
+# ---------------------------------------------------------------------------
+
+def store_file(store, project, name, content, purpose, relative_path=None):
+    record = store.files.create(
+        bytes=content.size, filename=name, purpose=purpose,
+        status="processed", expires_at=None, x_relative_path=relative_path)
+    store.files.owners[record["id"]] = project
+    put_content(store, record, content)
+    return record
+
+
+def put_content(store, record, content):
+    """Give a file its content, and with it an ETag that none had yet."""
+    record["bytes"] = content.size
+    store.contents[record["id"]] = (f'"v{next(store.numbers)}"', content)
+
+
+def text_part(parts, name):
+    if name not in parts:
+        return None
+    return parts[name].content.read().decode("utf-8", "replace")
+
+
+def create_file(call):
+    parts = call.seen.parts
+    if parts is None:
+        raise Refusal(400, "The body is not a form of multipart/form-data.")
+    purpose = text_part(parts, "purpose")
+    if purpose not in PURPOSES:
+        raise bad("purpose", f"must be one of {', '.join(PURPOSES)}")
+    if "file" not in parts or parts["file"].filename is None:
+        raise bad("file", "must be a part that has a file name")
+    name, content = parts["file"]
+    if content.size > call.store.file_limit:
+        raise Refusal(413, f"The file exceeds {call.store.file_limit} bytes.",
+                      param="file")
+    record = store_file(call.store, call.project, name, content, purpose,
+                        text_part(parts, "relative_path"))
+    return Answer(200 if call.form == PLAIN else 201, as_json(record))
+
+
+def list_files(call):
+    wanted = {}
+    if "purpose" in call.query:
+        wanted["purpose"] = call.query["purpose"].__eq__
+    if "prefix" in call.query:
+        wanted["x_relative_path"] = lambda path: (path or "").startswith(
+            call.query["prefix"])
+    return call.store.files.list(call.query, call.project, **wanted)
+
+
+def get_file(call, file_id):
+    return call.store.files.get(file_id, call.project)
+
+
+def delete_file(call, file_id):
+    get_file(call, file_id)
+    call.store.files.delete(file_id)
+    del call.store.contents[file_id]
+    return {"id": file_id, "object": "file", "deleted": True}
+
+
+def disposition(name):
+    """The header that names a download, whatever is in the name."""
+    plain = "".join(sign if " " <= sign <= "~" else "_" for sign in name)
+    quoted = re.sub(r'(["\\])', r"\\\1", plain)
+    if plain == name:
+        return f'attachment; filename="{quoted}"'
+    exact = urllib.parse.quote(name, safe="", errors="surrogateescape")
+    return f"attachment; filename=\"{quoted}\"; filename*=UTF-8''{exact}"
+
+
+def asked_range(call, etag, size):
+    """(start, size) of the range that is asked for; None: the whole.
+
+    Of several ranges, and of what is no range, the whole may be sent.
+    """
+    headers = call.seen.headers
+    asked = re.match(r"bytes=([0-9]*)-([0-9]*)\Z", headers.get("Range", ""))
+    if (not asked or call.seen.method == "HEAD" or asked.group() == "bytes=-"
+            or headers.get("If-Range", etag) != etag):
+        return None
+    first, last = asked.groups()
+    start = int(first) if first else max(size - int(last), 0)
+    end = min(int(last) + 1, size) if first and last else size
+    if first and last and int(last) < start:
+        return None
+    if start >= size:
+        raise Refusal(416, "The range is not in the file.",
+                      {"Content-Range": f"bytes */{size}"})
+    return start, end - start
+
+
+def get_content(call, file_id):
+    record = get_file(call, file_id)
+    etag, content = call.store.contents[file_id]
+    headers = {"ETag": etag, "Accept-Ranges": "bytes",
+               "Content-Disposition": disposition(record["filename"])}
+    found = asked_range(call, etag, content.size)
+    status = 206 if found else 200
+    if found:
+        start, size = found
+        headers["Content-Range"] = (
+            f"bytes {start}-{start + size - 1}/{content.size}")
+        content = content.slice(start, size)
+    return Answer(status, content, headers,
+                  content_type="application/octet-stream")
+
+
+# ---------------------------------------------------------------------------
+# 8. Batches
+# ---------------------------------------------------------------------------
+
+class Plan:
+    """What becomes of one batch; the defaults let it run its course."""
+
+    # Where it waits for `gate`, a threading.Event (None: for ever): at
+    # "validating", "in_progress", "finalizing" or "cancelling".  A cancel
+    # ends each of these waits but the last; so does the end of the router.
+    hold = gate = None
+    after = 0               # in_progress: hold after so many lines
+    pace = 0                # seconds before each line
+
+    # How it ends.
+    fail = ()               # errors of the validation: dicts, see `flaw`
+    expire_after = None     # expires after so many lines
+    fail_lines = {}         # custom_id: status of the error it gets
+
+    # What it tells, and what is in its two files.
+    no_counts = False       # no request_counts
+    no_files = False        # completed, and no file at all
+    lose = ()               # these custom_ids are in neither file
+    repeat = ()             # these are there twice
+    unknown = ()            # these are in the output, which nobody sent
+    output = errors = None  # exactly these bytes
+
+    def __init__(self, **words):
+        for word in words:
+            if not hasattr(Plan, word) or word.startswith("_"):
+                raise TypeError(f"no such word of a plan: {word}")
+        vars(self).update(words)
+
+
+def flaw(code, message, param=None, line=None):
+    """One of the errors for which a batch fails."""
+    return {"code": code, "message": message, "param": param, "line": line}
+
+
+def line_flaws(line, endpoint, ids):
+    """What is wrong with a line of an input file: (code, param, message)."""
+    if not line.strip():
+        return [("blank_line", None, "The line is blank.")]
+    try:
+        fields = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        return [("invalid_json_line", None, "The line is no JSON object.")]
+    flaws = []
+    custom_id = fields.get("custom_id")
+    if not (isinstance(custom_id, str) and custom_id):
+        flaws.append(("missing_required_parameter", "custom_id",
+                      "The custom_id must be a text that is not empty."))
+    elif custom_id in ids:
+        flaws.append(("duplicate_custom_id", "custom_id",
+                      f"The custom_id '{custom_id}' is not unique."))
+    else:
+        ids.add(custom_id)
+    if fields.get("method") != "POST":
+        flaws.append(("invalid_method", "method", "The method must be POST."))
+    if fields.get("url") != endpoint:
+        flaws.append(("mismatched_url", "url",
+                      f"The url must be {endpoint}, as the batch says."))
+    if not isinstance(fields.get("body"), dict):
+        flaws.append(("missing_required_parameter", "body",
+                      "The body must be an object."))
+    return flaws
+
+
+def input_flaws(content, endpoint):
+    """The errors of an input file, each with its line, one by one."""
+    ids, number = set(), 0
+    for number, line in enumerate(content.lines(), 1):
+        for code, param, message in line_flaws(line, endpoint, ids):
+            yield flaw(code, message, param, number)
+    if not number:
+        yield flaw("empty_file", "The input file is empty.")
+
+
+def check_batch(call, fields):
+    for name in ("input_file_id", "endpoint", "completion_window"):
+        if not isinstance(fields.get(name), str):
+            raise bad(name, "must be a text")
+    if fields["endpoint"] not in BATCH_ENDPOINTS:
+        raise bad("endpoint", f"must be one of {', '.join(BATCH_ENDPOINTS)}")
+    if fields["completion_window"] != "24h":
+        raise bad("completion_window", "must be 24h")
+    # The pairs that OpenAI counts are any number here, in 16 KB.
+    metadata = (check_metadata(fields) if call.form == PLAIN
+                else fields.get("metadata") or {})
+    if not isinstance(metadata, dict):
+        raise bad("metadata", "must be an object")
+    if len(as_json(metadata)) > METADATA_LIMIT:
+        raise Refusal(400, "Metadata exceeds maximum size of 16KB",
+                      code=None, param="metadata")
+
+
+def check_input(call, file_id):
+    files = call.store.files
+    if file_id not in files.records or not files.is_of(file_id, call.project):
+        raise bad("input_file_id", f"no file has the id '{file_id}'")
+    record = files.get(file_id)
+    if record["purpose"] != "batch":
+        raise bad("input_file_id", "the file's purpose must be batch")
+    if record["bytes"] > call.store.batch_limit:
+        raise Refusal(413, "Input file exceeds 100 MB", code=None,
+                      param="input_file_id")
+
+
+def lines_base(call):
+    """What a line's url is put behind to come to an endpoint."""
+    if call.form == PLAIN:
+        return ""
+    return f"/{call.project}/{call.slug or next(iter(PROJECTS[call.project]))}"
+
+
+def create_batch(call):
+    fields = call.fields()
+    check_batch(call, fields)
+    check_input(call, fields["input_file_id"])
+    store = call.store
+    plan = store.plans.pop(0) if store.plans else Plan()
+    record = store.batches.create(
+        endpoint=fields["endpoint"], model=None, errors=None,
+        input_file_id=fields["input_file_id"],
+        completion_window=fields["completion_window"], status="validating",
+        output_file_id=None, error_file_id=None, in_progress_at=None,
+        expires_at=int(store.clock()) + DAY, finalizing_at=None,
+        completed_at=None, failed_at=None, expired_at=None,
+        cancelling_at=None, cancelled_at=None,
+        request_counts={"total": 0, "completed": 0, "failed": 0},
+        usage=None, metadata=fields.get("metadata"))
+    if plan.no_counts:
+        del record["request_counts"]
+    store.batches.owners[record["id"]] = call.project
+    store.start_batch(record, plan, call.project, lines_base(call),
+                      call.seen.headers["Authorization"])
+    return record
+
+
+def list_batches(call):
+    return call.store.batches.list(call.query, call.project)
+
+
+def get_batch(call, batch_id):
+    return call.store.batches.get(batch_id, call.project)
+
+
+def cancel_batch(call, batch_id):
+    record = get_batch(call, batch_id)
+    if record["status"] in BATCH_ENDS:
+        raise Refusal(409, f"The batch is {record['status']} already.")
+    if record["status"] != "cancelling":
+        record.update(status="cancelling",
+                      cancelling_at=int(call.store.clock()))
+    return record
+
+
+# ---------------------------------------------------------------------------
+# 9. Groups
 # ---------------------------------------------------------------------------
 
 def get_health(call):
@@ -583,6 +1053,29 @@ def list_models(call):
     if call.form == PROJECT:
         return offset_page(models, call.query)
     return {"object": "list", "data": models}
+
+
+# == embeddings
+
+def create_embeddings(call):
+    """Four numbers for each input, the same ones for the same input."""
+    fields = call.fields()
+    if not (isinstance(fields.get("model"), str) and fields["model"]):
+        raise bad("model", "must be a text that is not empty")
+    given = fields.get("input")
+    if isinstance(given, str) or (given and isinstance(given, list)
+                                  and isinstance(given[0], int)):
+        given = [given]
+    if not (isinstance(given, list) and given):
+        raise bad("input", "must be a text or a list that is not empty")
+    count = sum(len(each.split() if isinstance(each, str) else each)
+                for each in given)
+    return {"object": "list", "model": fields["model"],
+            "data": [{"object": "embedding", "index": number,
+                      "embedding": [byte / 256 for byte in struct.pack(
+                          ">I", zlib.crc32(as_json(each)))]}
+                     for number, each in enumerate(given)],
+            "usage": {"prompt_tokens": count, "total_tokens": count}}
 
 
 # == conversations
@@ -664,7 +1157,7 @@ def list_tools(call):
 
 
 # ---------------------------------------------------------------------------
-# 7. Routes
+# 10. Routes
 # ---------------------------------------------------------------------------
 
 # `needs` names the scopes that the key must have, none for a public route.
@@ -684,6 +1177,20 @@ ROUTES = tuple(Route(*row) for row in (
      deletes("completions")),
 
     ("GET", "/models", (ENDPOINT, PROJECT), "inference", list_models),
+    ("POST", "/embeddings", (ENDPOINT,), "inference", create_embeddings),
+
+    ("POST", "/files", (PROJECT, ENDPOINT), "inference", create_file),
+    ("GET", "/files", (PROJECT, ENDPOINT), "inference", list_files),
+    ("GET", "/files/{}", (PROJECT, ENDPOINT), "inference", get_file),
+    ("GET", "/files/{}/content", (PROJECT, ENDPOINT), "inference",
+     get_content),
+    ("DELETE", "/files/{}", (PROJECT, ENDPOINT), "inference", delete_file),
+
+    ("POST", "/batches", (PROJECT, ENDPOINT), "inference", create_batch),
+    ("GET", "/batches", (PROJECT, ENDPOINT), "inference", list_batches),
+    ("GET", "/batches/{}", (PROJECT, ENDPOINT), "inference", get_batch),
+    ("POST", "/batches/{}/cancel", (PROJECT, ENDPOINT), "inference",
+     cancel_batch),
 
     ("POST", "/conversations", (PROJECT,), "inference", create_conversation),
     ("GET", "/conversations", (PROJECT,), "inference",
@@ -757,7 +1264,7 @@ def dispatch(call):
 
 
 # ---------------------------------------------------------------------------
-# 8. Faults
+# 11. Faults
 # ---------------------------------------------------------------------------
 
 class Fault:
@@ -794,6 +1301,7 @@ class Fault:
     cut = None              # close after this many bytes of the body
     reset = False           # with drop and cut: RST in place of FIN
     end = None              # a clean end after so many bytes of the body
+    after_acting = False    # whatever is answered, if at all: it was done
 
     def __init__(self, **words):
         for word in words:
@@ -846,14 +1354,15 @@ def is_match(seen, method, suffix):
 class Order:
     """A fault for the next `times` requests that match; None: for all."""
 
-    def __init__(self, match, times, fault):
+    def __init__(self, match, times, when, fault):
         self.method, _, self.suffix = match.partition(" ")
         self.times = times
+        self.when = when
         self.fault = fault
 
 
 # ---------------------------------------------------------------------------
-# 9. Connection
+# 12. Connection
 # ---------------------------------------------------------------------------
 
 LENGTH, CHUNKED, UNTIL_CLOSE = "length", "chunked", "until close"
@@ -885,7 +1394,10 @@ class Seen:
         self.path, _, query = target.partition("?")
         self.query = urllib.parse.parse_qsl(query, keep_blank_values=True)
         self.headers = {}           # an email.message.Message, once read
-        self.body = b""
+        self.body = b""             # empty for a form that is big
+        self.size = 0               # bytes of the body
+        self.form = {}              # name: (file name or None, bytes)
+        self.parts = {}             # the same, as Parts; None: no form
         self.request_id = None
         self.closed = threading.Event()     # its connection is no more
 
@@ -898,6 +1410,20 @@ class Seen:
             return json.loads(self.body)
         except (ValueError, RecursionError):
             return None
+
+    def take_form(self, spool):
+        """Take a form apart; of one that is big, big parts are not kept."""
+        content = Content(spool)
+        if content.size <= BIG:
+            self.body = content.read()
+        try:
+            self.parts = read_form(content, self.headers.get_boundary())
+        except (ValueError, LookupError):
+            self.parts = None
+            return
+        self.form = {name: (part.filename, part.content.read()
+                            if part.content.size <= BIG else b"")
+                     for name, part in self.parts.items()}
 
     @property
     def keeps_alive(self):
@@ -933,7 +1459,7 @@ def framing_headers(framing, answer, fault):
         return {"Transfer-Encoding": "chunked"}
     if framing == UNTIL_CLOSE:
         return {}
-    length = sum(map(len, answer.pieces))
+    length = answer.length
     if fault.end is not None:
         length = min(length, fault.end)
     return {"Content-Length": length + fault.lie}
@@ -1005,18 +1531,26 @@ class Connection(threading.Thread):
     def exchange(self):
         """Read one request and answer it; False: this was the last one."""
         seen = Seen(self.read_line())
-        fault = self.router.take_fault(seen)
-        if fault.drop == "before":
+        fault = self.router.take_fault(seen, is_read=False)
+        if fault and fault.drop == "before":
             return self.break_off(reset=True)
-        self.read_rest(seen, fault)
+        self.read_rest(seen, fault or Fault())
+        fault = fault or self.router.take_fault(seen)
         self.seen.append(seen)
         self.router.record(seen)
-        if fault.drop == "after":
-            return self.break_off(fault.reset)
+        try:
+            return self.react(seen, fault)
+        finally:
+            seen.parts = {}         # what nobody stored leaves the disk
+
+    def react(self, seen, fault):
+        if fault.after_acting and (fault.drop or fault.hang):
+            self.router.answer(seen, fault)
+        if fault.drop:
+            return self.break_off(fault.reset or fault.drop == "before")
         if fault.hang:
             return self.hang()
-        answer = self.router.answer(seen, fault)
-        return self.deliver(seen, answer, fault)
+        return self.deliver(seen, self.router.answer(seen, fault), fault)
 
     def read_line(self):
         """The request line, after any number of empty ones (RFC 9112)."""
@@ -1035,16 +1569,27 @@ class Connection(threading.Thread):
         try:
             seen.headers = http.client.parse_headers(self.reader)
             if not fault.early:
-                seen.body = self.read_body(seen.headers)
+                self.read_body(seen)
         except (ValueError, http.client.HTTPException) as error:
             raise Malformed(error)
 
-    def read_body(self, headers):
+    def read_body(self, seen):
+        """The body into memory; that of a form by way of a spool."""
+        headers = seen.headers
         if headers.get("Expect", "").lower() == "100-continue":
             self.socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         if headers.get("Transfer-Encoding", "").lower() == "chunked":
-            return b"".join(self.read_chunks())
-        return self.read_exactly(int(headers.get("Content-Length", "0")))
+            blocks = self.read_chunks()
+        else:
+            blocks = self.read_blocks(int(headers.get("Content-Length", "0")))
+        if headers.get_content_type() != "multipart/form-data":
+            seen.body = b"".join(blocks)
+            seen.size = len(seen.body)
+            return
+        spool = Spool()
+        for block in blocks:
+            seen.size = spool.append(block)
+        seen.take_form(spool)
 
     def read_chunks(self):
         while True:
@@ -1052,17 +1597,19 @@ class Connection(threading.Thread):
             size = int(line.partition(b";")[0], 16)
             if not size:
                 break
-            yield self.read_exactly(size)
+            yield from self.read_blocks(size)
             self.reader.readline(LONGEST_LINE)
         http.client.parse_headers(self.reader)      # the trailers
 
-    def read_exactly(self, size):
+    def read_blocks(self, size):
         if size < 0:
             raise Malformed("a negative length")
-        body = self.reader.read(size)
-        if len(body) < size:
-            raise Gone
-        return body
+        while size:
+            block = self.reader.read(min(size, BLOCK))
+            if not block:
+                raise Gone
+            size -= len(block)
+            yield block
 
     # Waiting
 
@@ -1125,7 +1672,8 @@ class Connection(threading.Thread):
     def paced(self, answer, fault):
         """The pieces at their pace, after an empty one for a gate at 0."""
         number, event = fault.gate or (None, None)
-        for count, piece in enumerate([b""] + answer.pieces):
+        for count, piece in enumerate(
+                itertools.chain([b""], answer.pieces)):
             if count > 1 and answer.pace:
                 self.wait(answer.pace)
             yield piece
@@ -1148,7 +1696,220 @@ class Connection(threading.Thread):
 
 
 # ---------------------------------------------------------------------------
-# 10. Router
+# 13. Work
+# ---------------------------------------------------------------------------
+
+class Results:
+    """The lines of an output or error file, as they come."""
+
+    def __init__(self):
+        self.spool = Spool()
+        self.places = []
+
+    def add(self, line, times=1):
+        start = self.spool.size
+        self.places += [(start, self.spool.append(line) - start)] * times
+
+    def shuffled(self, seed):
+        """A content of the lines in another order, which the seed tells."""
+        places = list(self.places)
+        random.Random(seed).shuffle(places)
+        target = Spool()
+        for start, size in places:
+            target.append(self.spool.read_at(start, size))
+        return Content(target)
+
+
+def sum_usage(total, usage):
+    """Add a line's usage to that of its batch, which has other words."""
+    for name, names in (
+            ("input_tokens", ("prompt_tokens", "input_tokens")),
+            ("output_tokens", ("completion_tokens", "output_tokens")),
+            ("total_tokens", ("total_tokens",))):
+        total[name] += sum(usage.get(each, 0) for each in names)
+
+
+class Work(threading.Thread):
+    """The work on one batch, whose record tells how far it came.
+
+    Each line is a call to the router's own routes, which no order meets.
+    The lock is held for one line at a time, so that others get answers.
+    """
+
+    def __init__(self, router, record, plan, project, base, authorization):
+        super().__init__(name=f"router {record['id']}", daemon=True)
+        self.router = router
+        self.record = record
+        self.plan = plan
+        self.project = project
+        self.base = base
+        self.headers = {"Authorization": authorization}
+        self.content = router.store.contents[record["input_file_id"]][1]
+        # The thread has a dict of its own if the record shows none.
+        self.counts = record.get("request_counts") or {
+            "total": 0, "completed": 0, "failed": 0}
+        self.usage = {"input_tokens": 0, "output_tokens": 0,
+                      "total_tokens": 0}
+        self.output, self.errors = Results(), Results()
+
+    def run(self):
+        try:
+            self.hold("validating")
+            if not self.is_cancelled and not self.validate():
+                return
+            self.enter("in_progress")
+            ending = self.run_lines()
+            if ending == "completed":
+                self.enter("finalizing")
+                self.hold("finalizing")
+            if self.is_cancelled:
+                self.hold("cancelling")
+            self.finish(ending)
+        except Gone:
+            pass                    # the router stops
+
+    @property
+    def is_cancelled(self):
+        return self.record["status"] == "cancelling"
+
+    def enter(self, status):
+        """Note a status and its time; a cancel that came first stays."""
+        with self.router.lock:
+            if not self.is_cancelled:
+                self.note(status)
+
+    def note(self, status):
+        now = int(self.router.store.clock())
+        self.record.update({"status": status, f"{status}_at": now})
+
+    def hold(self, status):
+        """Wait, if the plan says so, while the batch is in a status."""
+        gate = self.plan.gate or threading.Event()
+        while (self.plan.hold == status == self.record["status"]
+               and not gate.is_set()):
+            self.sleep(0.005)
+
+    def sleep(self, seconds):
+        if self.router.stopping.wait(seconds):
+            raise Gone
+
+    def validate(self):
+        """Whether the input file is good; if it is not, the batch fails."""
+        flaws = [dict(flaw(None, None), **given) for given in self.plan.fail]
+        if not flaws:
+            flaws = list(itertools.islice(
+                input_flaws(self.content, self.record["endpoint"]),
+                BATCH_ERRORS_SHOWN))
+        total = sum(1 for _ in self.content.lines())
+        with self.router.lock:
+            if not flaws:
+                self.counts["total"] = total
+            elif not self.is_cancelled:
+                self.record["errors"] = {"object": "list", "data": flaws}
+                self.note("failed")
+            return self.record["status"] != "failed"
+
+    def run_lines(self):
+        """Work line by line; returns the status that the batch ends with."""
+        lines = self.content.lines()
+        for count in itertools.count():
+            if self.plan.after == count:
+                self.hold("in_progress")
+            if self.is_cancelled:
+                return "cancelled"
+            if self.plan.expire_after == count:
+                self.expire(lines)
+                return "expired"
+            line = next(lines, None)
+            if line is None:
+                return "completed"
+            self.sleep(self.plan.pace)
+            time.sleep(0)           # a lock alone lets nobody else in
+            self.run_line(count + 1, json.loads(line.decode("utf-8")))
+
+    def run_line(self, number, line):
+        answer = self.answer_to(line)
+        text = b"".join(answer.pieces)
+        body = json.loads(text.decode("utf-8"))
+        response = {"status_code": answer.status,
+                    "request_id": f"req_{self.record['id']}_{number}",
+                    "body": body}
+        with self.router.lock:
+            if answer.status == 200:
+                self.counts["completed"] += 1
+                sum_usage(self.usage, body.get("usage") or {})
+            else:
+                self.counts["failed"] += 1
+            self.record["model"] = (self.record["model"]
+                                    or line["body"].get("model"))
+        self.keep(line["custom_id"], response, body.get("error"))
+
+    def answer_to(self, line):
+        status = self.plan.fail_lines.get(line["custom_id"])
+        if status:
+            return error_answer(status)
+        if line["body"].get("stream"):
+            return error_answer(400, param="stream",
+                                message="A batch has no streams.")
+        seen = Seen(b"POST / HTTP/1.1")
+        seen.path = self.base + self.record["endpoint"]
+        seen.headers = self.headers
+        seen.body = as_json(line["body"])
+        with self.router.lock:
+            return dispatch(Call(seen, self.router.store, self.router.openai))
+
+    def keep(self, custom_id, response, error=None):
+        """Put a line's result into the file where it belongs."""
+        results = self.errors if error else self.output
+        if custom_id in self.plan.lose:
+            return
+        if error:
+            error = {name: error[name] for name in ("code", "message")}
+        number = len(self.output.places) + len(self.errors.places) + 1
+        batch_number = self.record["id"].rpartition("_")[2]
+        results.add(as_json({
+            "id": f"batch_req_{batch_number}_{number}",
+            "custom_id": custom_id, "response": response,
+            "error": error}) + b"\n", 1 + (custom_id in self.plan.repeat))
+
+    def expire(self, lines):
+        error = {"code": "batch_expired",
+                 "message": "The batch expired before this was done."}
+        for line in lines:
+            self.keep(json.loads(line.decode("utf-8"))["custom_id"], None,
+                      error)
+
+    def finish(self, ending):
+        """Store both files and tell the end, at once to all who ask."""
+        for custom_id in self.plan.unknown:
+            self.keep(custom_id, {"status_code": 200, "request_id": "req_0",
+                                  "body": {"object": "unknown"}})
+        contents = {"output": self.content_of("output", self.output),
+                    "error": self.content_of("errors", self.errors)}
+        with self.router.lock:
+            for kind, content in contents.items():
+                if content is not None:
+                    self.record[f"{kind}_file_id"] = store_file(
+                        self.router.store, self.project,
+                        f"{self.record['id']}_{kind}.jsonl", content,
+                        "batch_output")["id"]
+            self.record["usage"] = self.usage
+            self.note("cancelled" if self.is_cancelled else ending)
+
+    def content_of(self, word, results):
+        """What the plan says of a file, else the lines; None: no file."""
+        exact = getattr(self.plan, word)
+        if self.plan.no_files:
+            return None
+        if exact is not None:
+            return Content.of(exact)
+        if not results.places:
+            return None
+        return results.shuffled(self.record["id"])
+
+
+# ---------------------------------------------------------------------------
+# 14. Router
 # ---------------------------------------------------------------------------
 
 def listen(port):
@@ -1168,7 +1929,8 @@ class Router:
     """The router as a context manager; leaving it ends every connection.
 
     `pace` is the seconds between streamed tokens; with `openai` every
-    route is served under plain /v1 too.
+    route is served under plain /v1 too.  `completions`, `chats`, `files`
+    and `batches` are the records that it keeps, by id.
     """
 
     def __init__(self, port=0, openai=False, pace=0, clock=time.time):
@@ -1178,11 +1940,15 @@ class Router:
         self.store = Store(clock, pace)
         self.completions = self.store.completions.records
         self.chats = self.store.chats
+        self.files = self.store.files.records
+        self.batches = self.store.batches.records
+        self.store.start_batch = self.start_batch
         self.requests = []
         self.orders = []                # those that are not used up
         self.connections = []
         self.listener = None
-        self.is_stopping = False
+        self.works = []
+        self.stopping = threading.Event()
         self.key = self.add_key(DEMO_KEY, *DEMO_SCOPES)
         self.add_key(DOC_KEY, *DOC_SCOPES, project=DOC_PROJECT)
 
@@ -1217,14 +1983,62 @@ class Router:
                 "last_used_at": None, "expires_at": None}
         return key
 
-    def order(self, match, times=1, **fault):
+    # The most bytes that a file may have: when it is uploaded, and when a
+    # batch is made of it.
+
+    @property
+    def file_limit(self):
+        return self.store.file_limit
+
+    @file_limit.setter
+    def file_limit(self, size):
+        self.store.file_limit = size
+
+    @property
+    def batch_limit(self):
+        return self.store.batch_limit
+
+    @batch_limit.setter
+    def batch_limit(self, size):
+        self.store.batch_limit = size
+
+    def add_file(self, name, data, purpose="batch", relative_path=None,
+                 project=DEMO_PROJECT):
+        """Store a file as if it had been uploaded; returns its record."""
+        with self.lock:
+            return store_file(self.store, project, name, Content.of(data),
+                              purpose, relative_path)
+
+    def replace_file(self, file_id, data):
+        """Give a file another content, and so another ETag."""
+        with self.lock:
+            put_content(self.store, self.files[file_id], Content.of(data))
+
+    def file_bytes(self, file_id):
+        """The content of a file, while the router runs."""
+        with self.lock:
+            return self.store.contents[file_id][1].read()
+
+    def batch_plan(self, times=1, **words):
+        """Plan, in the words of `Plan`, the next batches that are made.
+
+        Plans are used up in the order in which they were given; a batch
+        without one runs its course.
+        """
+        with self.lock:
+            self.store.plans += [Plan(**words)] * times
+
+    def order(self, match, times=1, when=None, **fault):
         """Order a fault, in the words of `Fault`, for "METHOD PATH-END".
 
         Orders are used up in the order in which they were given; "*"
         stands for any method or path, and times=None means for ever.
+        `when` is asked about each such request, as Seen, and says whether
+        it is meant.  It is shown the whole of it: to drop "before" and to
+        be `early` is then only to break off, and to close.
         """
         with self.lock:
-            self.orders.append(Order(match, times, Fault(**fault)))
+            self.orders.append(Order(match, times, when, Fault(**fault)))
 
     def seen(self, method, suffix):
         """The requests of this method whose path ends so, oldest first."""
@@ -1234,10 +2048,15 @@ class Router:
 
     # What a connection uses
 
-    def take_fault(self, seen):
+    def take_fault(self, seen, is_read=True):
+        """The fault for a request; None: ask again once it is read."""
         with self.lock:
             for order in self.orders:
-                if is_match(seen, order.method, order.suffix):
+                if not is_match(seen, order.method, order.suffix):
+                    continue
+                if order.when and not is_read:
+                    return None
+                if not order.when or order.when(seen):
                     return self.use(order)
             return Fault()
 
@@ -1255,9 +2074,17 @@ class Router:
 
     def answer(self, seen, fault):
         with self.lock:
-            answer = fault.answer() or dispatch(
-                Call(seen, self.store, self.openai))
+            answer = fault.answer()
+            if answer is None or fault.after_acting:
+                true_answer = dispatch(Call(seen, self.store, self.openai))
+                answer = answer or true_answer
         return fault.change(answer)
+
+    def start_batch(self, *given):
+        with self.lock:
+            self.works = [work for work in self.works if work.is_alive()]
+            self.works.append(Work(self, *given))
+            self.works[-1].start()
 
     # Start and stop
 
@@ -1272,7 +2099,7 @@ class Router:
     def accept(self):
         while True:
             client, _ = self.listener.accept()
-            if self.is_stopping:
+            if self.stopping.is_set():
                 client.close()
                 return
             self.serve(client)
@@ -1286,9 +2113,9 @@ class Router:
 
     def stop(self):
         """End all connections, held ones too, and wait for the threads."""
-        if self.listener is None or self.is_stopping:
+        if self.listener is None or self.stopping.is_set():
             return
-        self.is_stopping = True
+        self.stopping.set()
         # To close a listener does not wake accept everywhere; a call does.
         socket.create_connection(("127.0.0.1", self.port)).close()
         self.acceptor.join()
@@ -1298,10 +2125,14 @@ class Router:
                 connection.hang_up()
         for connection in self.connections:
             connection.join()
+        for work in self.works:     # a last call may have begun one
+            work.join()
+        for _, content in self.store.contents.values():
+            content.spool.close()
 
 
 # ---------------------------------------------------------------------------
-# 11. Program
+# 15. Program
 # ---------------------------------------------------------------------------
 
 def settings_of(router):

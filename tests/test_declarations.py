@@ -882,7 +882,7 @@ def test_help_tells_what_there_is(cli, line, words):
     "notes update n1 --title x", "notes move n1 --to x", "notes delete n1"])
 def test_help_on_a_verb_ends_with_its_examples(cli, line):
     shown = cli("help", *line.split()[:2], against=None)
-    assert shown.endswith(f"\n\nexamples:\n  xeroctl {line}\n")
+    assert f"\n\nexamples:\n  xeroctl {line}\n  xeroctl notes" in shown
 
 
 def test_help_on_a_group_ends_with_three_of_its_examples(cli):
