@@ -52,6 +52,7 @@ ADDRESS_TIMEOUT_S = 10
 RETRIES = 2
 BACKOFF_S = 0.5, 30.0
 LONGEST_WAIT_S = 60
+IDLE_S = 3
 LONGEST_S = 10 ** 9
 SESSION_TOKENS = 4096
 LONGEST_OUTAGE_S = 300
@@ -204,10 +205,10 @@ class ApiError(XeroctlError):
     kind = "api_error"
     CODES = {401: 3, 403: 3, 404: 4, 429: 6, 503: 6}
 
-    def __init__(self, status, message, hint=None, body=None,
+    def __init__(self, status, message, hint=None, body=None, headers=None,
                  retry_after=None, strategy=None, **facts):
         super().__init__(f"HTTP {status} {message}".rstrip(), hint, **facts)
-        self.status, self.body = status, body
+        self.status, self.body, self.headers = status, body, headers or {}
         self.retry_after, self.strategy = retry_after, strategy
         self.exit_code = self.CODES.get(status, 1)
 
@@ -590,11 +591,21 @@ def body_summary(text):
 
 def safe_name(text):
     """Make a name for a file of ours out of anything: one plain segment."""
-    name = CONTROLS.sub("_", whole(text))
-    name = re.sub(r"[/\\:\n\t]", "_", name).lstrip(".")
+    name = re.sub(r"[/\\:\n\t]", "_", CONTROLS.sub("_", whole(text)))
+    name = re.sub(r"^[\s.]+", "", name)
     while len(name.encode("utf-8")) > 200:
         name = name[:-1]
     return name.strip()
+
+
+def on_disk(path):
+    """A path as this Python takes it; texts are UTF-8 in any locale."""
+    return os.fsdecode(path.encode("utf-8", "surrogateescape"))
+
+
+def from_disk(name):
+    """A file's name as text."""
+    return whole(os.fsencode(name).decode("utf-8", "surrogateescape"))
 
 
 class StandIn(str):
@@ -1607,7 +1618,7 @@ def write_privately(path, data):
     what it points to is replaced.
     """
     path = os.path.realpath(path)
-    beside = f"{path}.{os.getpid()}.tmp"
+    beside = f"{path}.{os.urandom(4).hex()}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         with os.fdopen(os.open(beside, flags, 0o600), "wb") as target:
@@ -1983,6 +1994,16 @@ class Multipart:
         """The body as a plan shows it: the file by its name."""
         return dict(self.fields, file="@" + self.excerpt.name)
 
+    def curl_words(self):
+        """The body in the flags of curl, which reads @ and ; in -F."""
+        from shlex import quote
+        words = [f"--form-string {quote(f'{name}={text}')}"
+                 for name, text in self.fields]
+        path, name = (re.sub(r'(["\\])', r"\\\1", text) for text in (
+            self.excerpt.source.name, self.excerpt.name))
+        path = "-" if self.excerpt.source.is_stdin else f'"{path}"'
+        return words + ["-F " + quote(f'file=@{path};filename="{name}"')]
+
 
 class Request:
     """One HTTP request: what the wire gets, and what a plan shows.
@@ -2109,15 +2130,26 @@ class Wire:
 
     sent tells whether any byte may have left.  http.client closes its
     socket as soon as it has read a head; the wire stays open until shut().
+    keep(socket), if any, takes a socket that can be used once more.
     """
 
-    def __init__(self, sock, limits):
+    def __init__(self, sock, limits, keep=None):
         self.sock, self.limits, self.sent = sock, limits, False
+        self.keep, self.pending = keep, b""
 
     def sendall(self, data):
-        self.sock.settimeout(self.limits.left())
-        self.sent = True
-        self.sock.sendall(data)
+        """Send data; a small piece waits for what follows it."""
+        self.pending += data
+        if len(self.pending) >= BLOCK:
+            self.flush()
+
+    def flush(self):
+        """Let everything go that has been waiting."""
+        data, self.pending = self.pending, b""
+        if data:
+            self.sock.settimeout(self.limits.left())
+            self.sent = True
+            self.sock.sendall(data)
 
     def makefile(self, *_):
         return HeadReader(Reader(self.sock, self.limits), BLOCK)
@@ -2125,8 +2157,12 @@ class Wire:
     def close(self):
         pass
 
-    def shut(self):
-        self.sock.close()
+    def shut(self, is_reusable):
+        """Close the socket, or keep it for another request."""
+        if self.keep and is_reusable:
+            self.keep(self.sock)
+        else:
+            self.sock.close()
 
 
 def look_up(host, port):
@@ -2280,7 +2316,9 @@ def ask(client, wire, request, relay=None):
     import http.client
     target = re.sub(r"^https?://[^/?]*(?=(/?))", lambda found: "" if
                     found.group(1) else "/", request.url)
-    headers, lost = dict(request.headers, Connection="close"), None
+    headers, lost = dict(request.headers), None
+    if not wire.keep:
+        headers["Connection"] = "close"
     if isinstance(request.body, Multipart):
         headers["Content-Length"] = str(request.body.size)
     if relay:
@@ -2289,6 +2327,7 @@ def ask(client, wire, request, relay=None):
     try:
         try:
             client.request(request.method, target, request.data(), headers)
+            wire.flush()
         except (BrokenPipeError, ConnectionResetError) as problem:
             lost = problem
         response = client.getresponse()
@@ -2443,7 +2482,8 @@ def api_error(answer, text):
     code, status = dig(about, "code"), answer.status
     return ApiError(
         status, message, API_HINTS.get(as_text(code), API_HINTS.get(status)),
-        body=body, retry_after=retry_after(answer, about),
+        body=body, headers=answer.headers,
+        retry_after=retry_after(answer, about),
         strategy=dig(about, "retry_strategy"), code=code,
         param=dig(about, "param"), request_id=answer.request_id)
 
@@ -2456,13 +2496,13 @@ class Answer:
         self.status, self.headers = response.status, response.headers
         self.request_id = self.headers.get("X-Request-ID")
         self.media = self.headers.get_content_type()
-        self.kept = None
+        self.kept, self.is_whole = None, False
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.wire.shut()
+        self.wire.shut(self.is_whole and not self.response.will_close)
 
     def blocks(self):
         """Yield the body as it arrives; raise if it is cut short."""
@@ -2474,6 +2514,7 @@ class Answer:
         try:
             yield from (chunked_blocks if is_chunked
                         else plain_blocks)(self.response)
+            self.is_whole = not is_chunked
         except (OSError, http.client.HTTPException) as problem:
             raise network_error(problem, self.url, self.wire.limits, True)
 
@@ -2657,6 +2698,7 @@ def open_tunnel(sock, proxy, host, port, limits):
     wire = Wire(sock, limits)
     try:
         wire.sendall("\r\n".join(lines + ["", ""]).encode("utf-8"))
+        wire.flush()
         response = http.client.HTTPResponse(wire, method="CONNECT")
         response.begin()
     except (OSError, http.client.HTTPException) as problem:
@@ -2666,12 +2708,43 @@ def open_tunnel(sock, proxy, host, port, limits):
         raise proxy.refused(response.status, response.reason)
 
 
+def is_readable(sock):
+    """Whether something has come on a socket, be it its end."""
+    import select
+    if not hasattr(select, "poll"):
+        return bool(select.select([sock], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class Network:
     """How a socket is opened, as flags, variables and deployment say."""
 
     def __init__(self, settings, terminal):
         self.settings, self.terminal = settings, terminal
-        self.made_context = None
+        self.made_context, self.idle = None, None
+
+    def keep_alive(self):
+        """From now on, keep connections open for the next request."""
+        self.idle = defaultdict(list)
+
+    def keeper(self, origin, proxy):
+        """What takes a socket back for an origin, or None."""
+        if self.idle is None:
+            return None
+        return lambda sock: self.idle[origin].append(
+            (sock, proxy, time.monotonic()))
+
+    def reuse(self, origin):
+        """A kept (socket, proxy) that the server has not closed, or None."""
+        place = self.idle[origin] if self.idle is not None else None
+        while place:
+            sock, proxy, since = place.pop()
+            if time.monotonic() - since < IDLE_S and not is_readable(sock):
+                return sock, proxy
+            sock.close()
+        return None
 
     def proxy(self, scheme, host, port):
         """The proxy for a target, or None; --proxy '' is none, too."""
@@ -2784,10 +2857,11 @@ class Network:
 def exchange(request, network, limits, connect_limits):
     """Send one request; return its open Answer, whatever the status."""
     import http.client
-    scheme, host, port = origin_of(request.url)
-    sock, proxy = network.open(request.url, connect_limits)
+    origin = scheme, host, port = origin_of(request.url)
+    sock, proxy = network.reuse(origin) or network.open(request.url,
+                                                        connect_limits)
     try:
-        wire = Wire(sock, limits)
+        wire = Wire(sock, limits, network.keeper(origin, proxy))
         client = http.client.HTTPConnection(host, port)
         client.default_port = 443 if scheme == "https" else 80
         client.sock = wire
@@ -3245,14 +3319,14 @@ class Source:
     name is what errors call it; the file is open for reading, in binary.
     """
 
-    def __init__(self, file, name):
-        self.file, self.name = file, name
+    def __init__(self, file, name, is_stdin=False):
+        self.file, self.name, self.is_stdin = file, name, is_stdin
         self.stamp = self.current()
         self.size = self.stamp[0]
 
     def current(self):
         about = os.fstat(self.file.fileno())
-        return about.st_size, about.st_mtime
+        return about.st_size, about.st_mtime_ns
 
     def check_unchanged(self):
         """Raise if somebody has written to the file since it was opened."""
@@ -3302,8 +3376,10 @@ class Excerpt:
         self.size = sum(end - start for start, end in self.spans)
 
     def blocks(self):
+        """Yield the bytes; raise if they are not those of one moment."""
         self.source.check_unchanged()
-        return self.source.blocks(self.spans)
+        yield from self.source.blocks(self.spans)
+        self.source.check_unchanged()
 
 
 def parse_odd_line(text):
@@ -3352,39 +3428,69 @@ def lock(file, path):
         pass
 
 
-def open_to_write(path):
-    """Open a file for reading and writing, made if missing, and claim it."""
-    with Writing(path, UsageError):
-        number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    file = os.fdopen(number, "r+b")
+def is_at(file, path):
+    """Whether a path still leads to an open file."""
     try:
-        lock(file, path)
-    except BaseException:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def open_to_write(path):
+    """Open a file for reading and writing, made if missing, and claim it.
+
+    A file that has been renamed or removed meanwhile is not the one.
+    """
+    while True:
+        with Writing(path, UsageError):
+            number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        file = os.fdopen(number, "r+b")
+        try:
+            lock(file, path)
+            if is_at(file, path):
+                return file
+        except BaseException:
+            file.close()
+            raise
         file.close()
-        raise
-    return file
+
+
+def close_quietly(file):
+    """Close a file; what could not be written has been told before."""
+    try:
+        file.close()
+    except OSError:
+        pass
 
 
 class NewFile:
     """A file that takes its place only once it is whole.
 
-    It grows in PATH.part, beside what a link leads to.
+    It grows in PATH.part, beside what a link leads to.  may_replace tells
+    whether what is in its place then is replaced.
     """
 
+    may_replace = True
+
     def __init__(self, path):
-        self.path = path
-        self.target = os.path.realpath(path)
+        self.path, self.count = path, 0
+        self.target = os.path.realpath(on_disk(path))
         if os.path.isdir(self.target):
             raise UsageError(f"cannot write {path}: it is a folder")
         self.part = self.target + ".part"
         self.file = open_to_write(self.part)
-        self.count = 0
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.file.close()
+        if not self.count and not self.file.closed:
+            self.discard()
+        close_quietly(self.file)
+
+    def discard(self):
+        """Leave nothing behind."""
+        os.unlink(self.part)
 
     def restart(self):
         """Begin with an empty file."""
@@ -3404,11 +3510,16 @@ class NewFile:
 
     def finish(self):
         """Put the file in its place."""
+        if not self.may_replace and os.path.lexists(self.target):
+            raise UsageError(f"{self.path} exists by now",
+                             "--force replaces it")
         with Writing(self.path):
             self.file.flush()
             os.fsync(self.file.fileno())
-            self.file.close()
+            if os.name == "nt":
+                self.file.close()  # Windows renames no open file
             os.replace(self.part, self.target)
+            self.file.close()
 
 
 # ---------------------------------------------------------------------------
@@ -3524,8 +3635,7 @@ def curl_command(request, key, args):
             value = shown_header(name, value, key)
             words.append(f"-H {quote(f'{name}: {value}')}")
     if isinstance(request.body, Multipart):
-        words += [f"-F {quote(f'{name}={text}')}"
-                  for name, text in request.body.shown().items()]
+        words += request.body.curl_words()
     elif request.body is not None:
         body = quote(request.data().decode("utf-8", "replace"))
         words.append(f"--data-raw {body}")
@@ -3680,6 +3790,8 @@ class Out:
 
     def outcomes(self, outcomes):
         """What came of all: {"id", "ok", "error", …} each."""
+        if self.form == ID:
+            outcomes = [each for each in outcomes if each["ok"]]
         if not self.is_table:
             self.rows({"object": "list", "data": outcomes},
                       ("ID=id", "OK=ok", "Error=error"))
@@ -4178,7 +4290,8 @@ def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
             if until and app.clock.monotonic() >= until:
                 raise WaitExpired(f"not over after {as_seconds(timeout)}: "
                                   + describe(item), resume)
-            app.clock.sleep(POLL_S)
+            app.clock.sleep(POLL_S if until is None else min(
+                POLL_S, until - app.clock.monotonic()))
     except KeyboardInterrupt:
         if resume:
             app.terminal.note(f"it goes on without you; {resume}")
@@ -4551,7 +4664,12 @@ def tell_ends(app, answer, show_usage):
 
 # == downloads: whole or not at all, and taken up again ======================
 
-CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)\Z")
+CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)\Z")
+
+
+def is_header_text(value):
+    return isinstance(value, str) and bool(
+        re.match(r"[\x20-\x7e\xa0-\xff]*\Z", value))
 
 
 class PartFile(NewFile):
@@ -4574,11 +4692,20 @@ class PartFile(NewFile):
                 known = parse_json(decoded(source.read()))
         except (OSError, ValueError):
             known = None
-        if dig(known, "url") == self.known["url"]:
-            self.known.update(known)
+        version, size = dig(known, "version"), dig(known, "size")
+        is_ours = (dig(known, "url") == self.known["url"]
+                   and (version is None or is_header_text(version))
+                   and (size is None or isinstance(size, int)))
+        if is_ours:
+            self.known.update(version=version, size=size)
             self.cut(os.fstat(self.file.fileno()).st_size)
         else:
             self.restart()
+
+    def discard(self):
+        super().discard()
+        if os.path.exists(self.about):
+            os.unlink(self.about)
 
     def begin(self, version, size):
         """Take note of what the bytes that follow belong to."""
@@ -4627,10 +4754,11 @@ def download_target(app, path, url):
     """Open what a download writes to; - is standard output."""
     if path == "-":
         return OpenEnd(app.out.write_bytes)
-    if os.path.exists(path) and not (os.path.isfile(path)
-                                     or os.path.isdir(path)):
+    place = on_disk(path)
+    if os.path.exists(place) and not (os.path.isfile(place)
+                                      or os.path.isdir(place)):
         with Writing(path, UsageError):
-            return OpenEnd(open(path, "wb", 0).write)
+            return OpenEnd(open(place, "wb", 0).write)
     return PartFile(path, url)
 
 
@@ -4640,12 +4768,11 @@ def version_of(answer):
     return tag if tag.startswith('"') else answer.headers.get("Last-Modified")
 
 
-def size_of(answer):
-    """The size of the whole file that an answer is, or is a part of."""
-    found = CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
-    if found:
-        return int(found.group(2)) if found.group(2) != "*" else None
-    return answer.response.length
+def range_of(headers):
+    """(first byte, whole size) that Content-Range tells; None for unknown."""
+    found = CONTENT_RANGE.match(headers.get("Content-Range", ""))
+    return [int(text) if text and text != "*" else None
+            for text in (found.groups() if found else ("*", "*"))]
 
 
 class Download:
@@ -4660,22 +4787,34 @@ class Download:
         self.label, self.patience = label, patience
         self.target = None
 
-    def to(self, path):
+    def to(self, path, may_replace=True):
         """Fetch all of it to a path; return the number of bytes."""
         request = self.request()
         if self.app.plan:
             self.app.plan.requests.append(request)
             raise PlanEnds()
+        self.app.api.check_transport()
         with download_target(self.app, path, request.url) as self.target:
-            attempt = 1
-            while True:
-                before = self.target.count
-                try:
-                    return self.fetch()
-                except ConnectionFailed as error:
-                    attempt = 1 if self.target.count > before else attempt
-                    self.app.api.wait_for_retry(request, error, attempt)
-                    attempt += 1
+            self.target.may_replace = may_replace
+            try:
+                return self.persist(request)
+            except (ApiError, ConnectionFailed) as error:
+                if isinstance(self.target, OpenEnd) and self.target.count:
+                    raise StreamBroken(str(error), error.hint)
+                raise
+
+    def persist(self, request):
+        """Fetch until all is there, or trying again is no use."""
+        self.attempt = 1
+        while True:
+            before = self.target.count
+            try:
+                return self.fetch()
+            except (ApiError, ConnectionFailed) as error:
+                if self.target.count > before:
+                    self.attempt = 1
+                self.app.api.wait_for_retry(request, error, self.attempt)
+                self.attempt += 1
 
     def request(self):
         headers, count = {}, self.target.count if self.target else 0
@@ -4689,7 +4828,7 @@ class Download:
     def fetch(self):
         """Ask for what is left, and end the target with it."""
         try:
-            answer = self.app.api.send(self.request(), lambda answer: answer)
+            answer = self.app.api.follow(self.request(), self.attempt)
         except ApiError as error:
             if not self.has_all(error):
                 self.bear(error)
@@ -4705,8 +4844,10 @@ class Download:
 
     def has_all(self, error):
         """Whether 416 only says that there is nothing left to fetch."""
+        size = self.target.known["size"]
         return (error.status == 416 and self.target.count > 0
-                and self.target.count == self.target.known["size"])
+                and self.target.count == size
+                and range_of(error.headers)[1] in (None, size))
 
     def bear(self, error):
         """Make ready to ask once more, or raise the error."""
@@ -4723,24 +4864,24 @@ class Download:
         if coding != "identity":
             raise AnswerError(f"{answer.url} comes encoded as {coding}, which"
                               " was not asked for")
-        size = size_of(answer)
+        start, size = range_of(answer.headers)
         if answer.status == 206:
-            if not self.continues(answer, size):
+            if not self.continues(answer, start, size):
                 return False
         else:
+            size = answer.response.length
             self.target.restart()
         self.target.begin(version_of(answer), size)
         self.copy(answer, size)
         return True
 
-    def continues(self, answer, size):
+    def continues(self, answer, start, size):
         """Whether a 206 is the rest of the very file that was begun."""
-        found = CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
         known = self.target.known
         if not self.target.count:
             raise AnswerError(f"{answer.url} answered with a range that was"
                               " not asked for")
-        return (found and int(found.group(1)) == self.target.count
+        return (start == self.target.count
                 and known["size"] in (None, size)
                 and known["version"] in (None, version_of(answer)))
 
@@ -4766,6 +4907,12 @@ CHAT_URL = "/v1/chat/completions"
 ENDED = "completed", "failed", "cancelled", "expired"
 
 
+def first_of(texts, count=None):
+    """The first of many remarks, and how many more there are."""
+    more = (len(texts) if count is None else count) - MOST_PROBLEMS
+    return texts[:MOST_PROBLEMS] + [f"and {more} more"] * (more > 0)
+
+
 def is_filled(value):
     return isinstance(value, str) and value != ""
 
@@ -4775,6 +4922,13 @@ def wrong_field(request, name, wanted):
     if name not in request:
         return f"{name} is missing"
     return f"{name} {compact_json(request[name])[:80]} is not {wanted}"
+
+
+def is_api_path(url):
+    """Whether a url is a plain path below /v1/ that climbs nowhere."""
+    return (isinstance(url, str)
+            and bool(re.match(r"/v1(/[\w.~-]+)+\Z", url, re.A))
+            and not re.search(r"/\.\.?(/|\Z)", url))
 
 
 def wrong_url(request, wanted):
@@ -4798,7 +4952,7 @@ def line_problems(request, url):
     if request.get("method") != "POST":
         yield wrong_field(request, "method", '"POST"')
     if request.get("url") != url and (
-            url or not str(request.get("url")).startswith("/v1/")):
+            url or not is_api_path(request.get("url"))):
         yield wrong_url(request, url)
     if not isinstance(body, dict):
         yield wrong_field(request, "body", "an object")
@@ -4806,13 +4960,18 @@ def line_problems(request, url):
         yield "body." + wrong_field(body, "model", "a text")
 
 
+def id_of(request):
+    """The custom_id of a decoded line; None if it has none that can be."""
+    custom_id = dig(request, "custom_id")
+    return custom_id if is_filled(custom_id) else None
+
+
 def line_id(raw):
-    """The custom_id of a line; None if it has none that can be one."""
+    """The custom_id of a line as bytes, or None."""
     try:
-        custom_id = dig(parse_line(raw), "custom_id")
+        return id_of(parse_line(raw))
     except ValueError:
         return None
-    return custom_id if is_filled(custom_id) else None
 
 
 def repeated_in(codes):
@@ -4882,9 +5041,11 @@ class BatchInput:
         is_fit = True
         for problem in line_problems(request, self.url):
             is_fit = self.complain(self.count, problem)
-        if is_fit:
-            code = hash(request["custom_id"])
+        custom_id = request.get("custom_id") if is_fit else id_of(request)
+        if custom_id:
+            code = hash(custom_id)
             self.hashes[code & 255].append(code)
+        if is_fit:
             self.add_up(request["body"])
 
     def add_up(self, body):
@@ -4892,7 +5053,7 @@ class BatchInput:
                 len(self.models) < self.MOST_MODELS):
             self.models.add(body["model"])
         most = body.get("max_tokens") or body.get("max_completion_tokens")
-        if most and isinstance(most, int):
+        if is_positive(most) and isinstance(most, int):
             self.max_tokens += most
 
     def complain(self, number, text):
@@ -4931,7 +5092,7 @@ class BatchInput:
 
     def error(self):
         """All that is wrong, in the order of the lines."""
-        name, more = self.source.name, self.wrong - len(self.problems)
+        name = self.source.name
         found = [f"{name}: line {number}: {text}"
                  for number, text in self.problems]
         hint = "--no-validate lets the server judge"
@@ -4939,10 +5100,11 @@ class BatchInput:
             return UsageError(found[0], hint)
         return UsageError(
             f"{name}: {self.wrong} things are wrong, nothing was sent", hint,
-            found + [f"and {more} more"] * bool(more))
+            first_of(found, self.wrong))
 
     def request(self, number):
         """The decoded line of a number, from 1."""
+        self.source.check_unchanged()
         return parse_line(self.source.read(*self.span(number, number)))
 
     def span(self, first, last):
@@ -5017,35 +5179,65 @@ def counted(batch, name):
     return count if is_positive(count) else 0
 
 
-def batch_progress(status, batches, total=None):
-    """One line on how far batches are, with a bar if they tell."""
-    done, failed, told = (sum(counted(batch, name) for batch in batches)
-                          for name in ("completed", "failed", "total"))
-    total = total or told
-    if not total:
-        return status
-    text = f"{status} {as_bar(done + failed, total)} {done + failed}/{total}"
-    return text + (f", {failed} failed" if failed else "")
-
-
 def has_ended(batch):
     return dig(batch, "status") in ENDED
 
 
-def wait_command(batch_id, slug):
+def wait_command(batch_ids, slug):
+    """How to resume the wait for batches."""
     endpoint = f" --endpoint {slug}" if slug else ""
-    return f"xeroctl batches {batch_id}{endpoint} --wait resumes the wait"
+    return " and ".join(f"xeroctl batches {batch_id}{endpoint} --wait"
+                        for batch_id in batch_ids) + " resumes the wait"
 
 
-def wait_for_batch(app, group, batch_id, timeout):
-    """Poll a batch until it has ended; return it."""
-    path = path_of(batch_id)
+class BatchWait:
+    """Polls batches until all of them have ended.
 
-    def describe(batch):
-        return batch_progress(f"{batch_id} {dig(batch, 'status')}", [batch])
-    return wait_until(
-        app, lambda: group.call(app, "GET", path), has_ended, describe,
-        timeout, wait_command(batch_id, group.slug(app)))
+    settle(batch_id, batch), if any, is called for each that has; what it
+    raises is borne as a failed poll is.
+    """
+
+    def __init__(self, app, group, batch_ids, settle=None, total=None):
+        self.app, self.group, self.settle = app, group, settle
+        self.batches = dict.fromkeys(batch_ids)
+        self.total = total
+
+    def run(self, timeout, resume=None):
+        """Return the batches as they have ended."""
+        resume = resume or wait_command(self.batches,
+                                        self.group.slug(self.app))
+        return wait_until(self.app, self.poll,
+                          lambda batches: all(map(has_ended, batches)),
+                          self.describe, timeout, resume)
+
+    def poll(self):
+        for batch_id, batch in self.batches.items():
+            if not has_ended(batch):
+                self.batches[batch_id] = self.look_at(batch_id)
+        return list(self.batches.values())
+
+    def look_at(self, batch_id):
+        batch = self.group.call(self.app, "GET", path_of(batch_id))
+        if not is_filled(dig(batch, "status")):
+            raise AnswerError(f"{batch_id} has no status: "
+                              + compact_json(batch)[:300])
+        if self.settle and has_ended(batch):
+            self.settle(batch_id, batch)
+        return batch
+
+    def describe(self, batches):
+        """The progress line: how far they are, with a bar if they tell."""
+        ended = sum(map(has_ended, batches))
+        text = (f"{next(iter(self.batches))} {batches[0]['status']}"
+                if len(batches) == 1 and not self.settle
+                else f"{ended} of {len(batches)} batches ended")
+        done, failed, told = (sum(counted(batch, name) for batch in batches)
+                              for name in ("completed", "failed", "total"))
+        total = self.total or told
+        if total:
+            text += (f" {as_bar(done + failed, total)} {done + failed}/"
+                     f"{total}")
+        return text + (f", {failed} failed" if failed else "")
 
 
 # == batch runs: a whole job, that no kill makes begin again =================
@@ -5129,10 +5321,11 @@ class Journal:
                 yield number
 
     def results(self):
-        """Yield (whether it is good, the result as bytes) line by line."""
+        """Yield (whether it is good, tokens, result as bytes) by line."""
         for mark, place in zip(self.marks, self.places):
             self.file.seek(place)
-            yield mark == self.OK, RECORD.match(self.file.readline()).group(5)
+            *_, tokens, result = RECORD.match(self.file.readline()).groups()
+            yield mark == self.OK, int(tokens), result
 
     def failed(self):
         return len(self.marks) - self.marks.count(self.OK)
@@ -5188,8 +5381,9 @@ class Run:
     def __init__(self, app, group, args, source):
         self.app, self.group, self.args, self.source = (
             app, group, args, source)
-        self.output = args.output_file
-        self.errors = args.errors_file or self.output + ".errors.jsonl"
+        self.output = on_disk(args.output_file)
+        self.errors = on_disk(args.errors_file
+                              or args.output_file + ".errors.jsonl")
         self.state_path = self.output + ".state.json"
         self.journal_path = self.output + ".journal.jsonl"
         self.check_paths()
@@ -5201,39 +5395,51 @@ class Run:
             raise UsageError("a run keeps its state beside its output: name"
                              " a file, not -")
         taken = {}
-        for path, what in ((self.source.name, "the input"),
+        for path, what in ((on_disk(self.source.name), "the input"),
                            (self.output, "--output-file"),
                            (self.errors, "--errors-file"),
+                           (self.output + ".part", "the output under way"),
+                           (self.errors + ".part", "the errors under way"),
                            (self.state_path, "the state"),
                            (self.journal_path, "the journal")):
             other = taken.setdefault(os.path.realpath(path), what)
             if other != what:
                 raise UsageError(f"{path} cannot be both {other} and {what}")
 
-    def run(self, send):
+    def run(self, sender):
         """Do the job, or the rest of it; return its summary."""
         url = None if self.args.direct else self.args.batch_endpoint
         self.input = BatchInput(self.source, url, places=True)
         if self.app.plan:
-            self.input.check()
+            sender.check(self.input.check())
             self.state = self.new_state()
-            return send(self, 0)
+            return sender(self, 0)
         self.journal = Journal(self.journal_path)
         try:
-            self.input.check()
-            self.open_state()
-            self.journal.load(self.input.count, self.state["run"])
-            for round_number in range(self.args.retry_failed + 1):
-                send(self, round_number)
-            return self.merge()
+            with NewFile(self.errors) as errors, \
+                    NewFile(self.output) as output:
+                return self.do(sender, output, errors)
+        except KeyboardInterrupt:
+            self.app.terminal.note("the same command goes on where this one"
+                                   " has stopped")
+            raise
         finally:
             self.close()
+
+    def do(self, sender, output, errors):
+        """Check, send round after round, and merge."""
+        sender.check(self.input.check())
+        self.open_state()
+        self.journal.load(self.input.count, self.state["run"])
+        for round_number in range(self.args.retry_failed + 1):
+            sender(self, round_number)
+        return self.merge(output, errors)
 
     def close(self):
         """A journal without a state is of no more use."""
         if not os.path.exists(self.state_path):
             os.unlink(self.journal_path)
-        self.journal.file.close()
+        close_quietly(self.journal.file)
 
     def purpose(self):
         """What the state of another run must not differ in."""
@@ -5288,32 +5494,41 @@ class Run:
         """Have the disk hold the state, old or new, never torn."""
         with Writing(self.state_path):
             write_privately(self.state_path,
-                            (pretty_json(self.state) + "\n").encode("utf-8"))
+                            whole(pretty_json(self.state)).encode("utf-8"))
 
-    def merge(self):
+    def merge(self, output, errors):
         """Write the results in input order, and end the run."""
         self.journal.sync()
-        with NewFile(self.errors) as errors, NewFile(self.output) as output:
-            for target in (errors, output):
-                target.restart()
-            for is_good, result in self.journal.results():
-                (output if is_good else errors).write(result + b"\n")
-            if errors.count or os.path.exists(self.errors):
-                errors.finish()
-            else:
-                os.unlink(errors.part)
-            output.finish()
+        output.restart()
+        errors.restart()
+        self.tokens = 0
+        for is_good, tokens, result in self.journal.results():
+            (output if is_good else errors).write(result + b"\n")
+            self.tokens += tokens
+        if errors.count or os.path.exists(self.errors):
+            errors.finish()
+        output.finish()
+        self.clear_away()
         os.unlink(self.state_path)
         return self.summary()
+
+    def clear_away(self):
+        """Remove what kills have left behind."""
+        folder, name = os.path.split(os.path.realpath(self.output))
+        left = re.compile("%s[.](xeroctl-%s-.*|state[.]json[.].*[.]tmp)" % (
+            re.escape(name), self.state["run"]))
+        for other in os.listdir(folder):
+            if left.match(other):
+                os.unlink(os.path.join(folder, other))
 
     def summary(self):
         failed, count = self.journal.failed(), self.input.count
         return {"requests": count, "done": count - failed, "failed": failed,
-                "tokens": self.journal.tokens,
+                "tokens": self.tokens,
                 "seconds": round(self.app.clock.now()
                                  - self.state["started"], 3),
-                "output_file": self.output,
-                "errors_file": self.errors if failed else None,
+                "output_file": from_disk(self.output),
+                "errors_file": from_disk(self.errors) if failed else None,
                 "batches": [part["batch"] for part in self.state["parts"]],
                 "problems": [problem for part in self.state["parts"]
                              for problem in part["problems"]]}
@@ -5379,7 +5594,23 @@ class BatchSender:
     def __init__(self, app, group, args):
         self.app, self.group, self.args = app, group, args
         self.metadata = dict(args.metadata or ())
-        self.batches = {}
+
+    def check(self, found):
+        """Raise for what is over a limit of the Batch API."""
+        is_over = (found.source.size > MOST_INPUT_BYTES
+                   or found.count > self.args.max_requests)
+        if is_over and not self.args.split:
+            raise UsageError(
+                f"{found.source.name} is over the limit of one batch"
+                f" ({found.count} requests, {found.source.size} bytes)",
+                "--split sends it in several")
+        limit = PART_BYTES if self.args.split else MOST_INPUT_BYTES
+        for number in range(1, found.count + 1):
+            start, end = found.span(number, number)
+            if end - start > limit:
+                raise UsageError(
+                    f"{found.source.name}: line {number} alone is larger"
+                    f" than a batch may be ({end - start} bytes)")
 
     def __call__(self, run, round_number):
         self.run = run
@@ -5414,7 +5645,6 @@ class BatchSender:
         limit = (PART_BYTES if self.args.split else MOST_INPUT_BYTES)
         for number in numbers_in(ranges):
             start, end = run.input.span(number, number)
-            self.check_line(number, end - start, limit)
             if lines and (size + end - start > limit
                           or count == self.args.max_requests):
                 yield ranges_of(lines)
@@ -5423,11 +5653,6 @@ class BatchSender:
             size, count = size + end - start, count + 1
         if lines:
             yield ranges_of(lines)
-
-    def check_line(self, number, size, limit):
-        if size > limit:
-            raise UsageError(f"{self.run.source.name}: line {number} alone is"
-                             f" larger than a part may be ({size} bytes)")
 
     def save(self, part=None, **changes):
         if part is not None:
@@ -5505,24 +5730,13 @@ class BatchSender:
         """Wait for the batches; take over the results of each as it ends."""
         total = sum(last - first + 1 for part in parts
                     for first, last in part["lines"])
+        by_batch = {part["batch"]: part for part in parts}
 
-        def describe(batches):
-            ended = sum(map(has_ended, batches))
-            return batch_progress(f"{ended} of {len(batches)} batches ended",
-                                  batches, total)
-        wait_until(self.app, lambda: [self.poll(part) for part in parts],
-                   lambda batches: all(map(has_ended, batches)), describe,
-                   self.args.wait_timeout, "the same command goes on")
-
-    def poll(self, part):
-        """The batch of a part as it is now; once ended, settle it."""
-        batch = self.batches.get(part["name"])
-        if batch is None or not has_ended(batch):
-            batch = self.group.call(self.app, "GET", path_of(part["batch"]))
-            if has_ended(batch) and not self.is_settled(part):
-                self.settle(part, batch)
-            self.batches[part["name"]] = batch
-        return batch
+        def settle(batch_id, batch):
+            if not self.is_settled(by_batch[batch_id]):
+                self.settle(by_batch[batch_id], batch)
+        BatchWait(self.app, self.group, by_batch, settle, total).run(
+            self.args.wait_timeout, "the same command goes on")
 
     def is_settled(self, part):
         marks = self.run.journal.marks
@@ -5546,7 +5760,7 @@ class BatchSender:
         told = batch_problems(
             batch, lambda line: numbers[line - 1]
             if 0 < line <= len(numbers) else line)
-        problems = told[:MOST_PROBLEMS] + accounts.settle(batch)
+        problems = first_of(told) + accounts.settle(batch)
         self.run.journal.sync()
         self.save(part, is_done=True, problems=problems)
         for path in paths:
@@ -5630,13 +5844,17 @@ class DirectSender:
         self.pace, self.is_stopped = Pace(app), False
         self.progress, self.told_at = Progress(app.terminal), None
 
+    def check(self, found):
+        """Line by line there is no limit."""
+
     def __call__(self, run, round_number):
         import threading
         self.run, self.round = run, round_number
+        self.slug = self.group.slug(self.app)
         if self.app.plan:
             return self.plan()
         self.app.api.check_transport()
-        self.slug = self.group.slug(self.app)
+        self.app.network.keep_alive()
         self.begun, self.finished = self.app.clock.monotonic(), 0
         self.total = sum(1 for _ in run.journal.todo(round_number))
         workers = [threading.Thread(target=self.work, daemon=True)
@@ -5661,23 +5879,42 @@ class DirectSender:
             self.app.terminal.note(f"and {self.run.input.count - 3} more")
 
     def feed(self):
-        """Hand out the lines, a few ahead of the workers; keep the results."""
-        waiting = 0
-        for number in self.run.journal.todo(self.round):
-            if waiting == 2 * self.args.concurrency:
+        """Hand out the lines, a few ahead of the workers; keep the results.
+
+        What ends the run waits for the requests that are under way.
+        """
+        self.waiting = 0
+        try:
+            for number in self.run.journal.todo(self.round):
+                if self.waiting == 2 * self.args.concurrency:
+                    self.keep_answer()
+                self.jobs.put((number, self.run.input.request(number)))
+                self.waiting += 1
+            while self.waiting:
                 self.keep_answer()
-                waiting -= 1
-            self.jobs.put((number, self.run.input.request(number)))
-            waiting += 1
-        for _ in range(waiting):
-            self.keep_answer()
-        self.run.journal.sync()
+        except XeroctlError:
+            self.is_stopped = True
+            while self.waiting:
+                self.keep_answer()
+            raise
+        except KeyboardInterrupt:
+            self.is_stopped = True
+            while self.waiting and not self.answers.empty():
+                self.keep_answer()
+            raise
+        finally:
+            self.run.journal.sync()
 
     def keep_answer(self):
         """Put the next result into the journal; raise what ends the run."""
         number, result = self.answers.get()
+        self.waiting -= 1
         if isinstance(result, BaseException):
+            if self.is_stopped:
+                return  # the first one has been raised
             raise result
+        if result is None:
+            return
         self.run.journal.add(number, is_good(result), self.round,
                              as_result(result), tokens_of(result))
         self.finished += 1
@@ -5701,7 +5938,7 @@ class DirectSender:
         """What each worker does: answer jobs until there is none."""
         while True:
             job = self.jobs.get()
-            if job is None or self.is_stopped:
+            if job is None:
                 return
             number, request = job
             try:
@@ -5722,11 +5959,14 @@ class DirectSender:
     def answer(self, request):
         """Send a line until it is answered; return its result line.
 
-        A failure that is not the moment's is the line's own result.
+        A failure that is not the moment's is the line's own result.  None:
+        nothing is to be sent any more.
         """
         wire_request = self.request(request)
         while True:
             self.pace.wait()
+            if self.is_stopped:
+                return None
             try:
                 return self.send(request["custom_id"], wire_request)
             except (ApiError, ConnectionFailed) as error:
@@ -5740,6 +5980,9 @@ class DirectSender:
         answer = self.app.api.follow(wire_request, 1)
         with answer:
             body = answer.json()
+        if not isinstance(body, dict) or not body:
+            raise AnswerError(f"{answer.url} answered with no JSON object",
+                              request_id=answer.request_id)
         self.pace.passed()
         return {"id": "direct-" + custom_id,
                 "custom_id": custom_id,
@@ -6745,13 +6988,13 @@ def check_ended_well(batches):
     if bad:
         told = [problem for batch in bad for problem in batch_problems(batch)]
         raise XeroctlError(
-            ", ".join(f"batch {batch['id']} {batch['status']}"
-                      for batch in bad), details=told[:MOST_PROBLEMS])
+            ", ".join(f"batch {as_text(dig(each, 'id'))} {each['status']}"
+                      for each in bad), details=first_of(told))
 
 
 def finish_batch(app, group, batch_id, args):
     """Wait for a batch, and show how it has ended."""
-    batch = wait_for_batch(app, group, batch_id, args.wait_timeout)
+    batch, = BatchWait(app, group, [batch_id]).run(args.wait_timeout)
     app.out.record(batch, ENDED_FIELDS)
     check_ended_well([batch])
 
@@ -6773,23 +7016,24 @@ def checked_input(app, args, url):
 def create_batch(app, group, args):
     """Upload a file, make a batch of it, and wait if asked to."""
     source = checked_input(app, args, args.batch_endpoint)
-    with Meter(app.terminal, f"uploading {source.name}",
+    excerpt = Excerpt(source)
+    with Meter(app.terminal, f"uploading {excerpt.name}",
                source.size) as meter:
-        file_id = id_in(app.api.upload(
-            Excerpt(source), [("purpose", "batch")], group.slug(app),
-            meter.at))
+        file_id = id_in(app.api.upload(excerpt, [("purpose", "batch")],
+                                       group.slug(app), meter.at))
     if not app.plan:
         app.terminal.note(f"uploaded {source.name} -> {file_id}")
     try:
         batch = new_batch(app, group, file_id, args.batch_endpoint,
                           dict(args.metadata or ()))
-    except (ApiError, ConnectionFailed) as error:
+        batch_id = id_in(batch)
+    except (ApiError, ConnectionFailed, AnswerError) as error:
         error.facts["file_id"] = file_id
         raise
     if app.plan:
         return
     if args.wait:
-        return finish_batch(app, group, id_in(batch), args)
+        return finish_batch(app, group, batch_id, args)
     app.out.record(batch, group.fields)
 
 
@@ -6805,9 +7049,10 @@ def files_below(app, group, prefix):
         return app.api.call("GET", "/files", query=query.items(),
                             slug=group.slug(app))
     pages = each_page(fetch, Cursor, {"purpose": "batch", "limit": 100})
-    files = [file for page in pages for file in page_records(page)]
-    return sorted((relative_path(file), dig(file, "id")) for file in files
-                  if (relative_path(file) or "").startswith(prefix))
+    found = [(relative_path(file), id_in(file))
+             for page in pages for file in page_records(page)]
+    return sorted((path, file_id) for path, file_id in found
+                  if path is not None and path.startswith(prefix))
 
 
 def submit_file(app, group, args, path, file_id):
@@ -6824,26 +7069,42 @@ def submit_file(app, group, args, path, file_id):
     return about
 
 
+def tell_ended(app, outcomes, batches):
+    """Show how batches have ended, or add it to what came of them."""
+    if app.out.is_table:
+        app.out.line("")
+        return app.out.table(batches, ENDED_FIELDS)
+    ended = {batch["id"]: batch for batch in batches}
+    for about in outcomes:
+        if about["ok"]:
+            about.update(
+                (name, dig(ended.get(about["id"]), name))
+                for name in ("status", "request_counts", "output_file_id",
+                             "error_file_id"))
+
+
 def submit_prefix(app, group, args):
     """Make one batch for each uploaded file below a path."""
     check_metadata(dict(args.metadata or ()))
     files = files_below(app, group, args.input_prefix)
     if not files:
         app.out.outcome(args.input_prefix, None, "no files found for prefix")
-        raise XeroctlError("nothing was submitted",
+        raise XeroctlError(f"no files found for prefix {args.input_prefix}:"
+                           " nothing was submitted",
                            "xeroctl files --purpose batch --tree shows what"
                            " there is")
     outcomes = [submit_file(app, group, args, *file) for file in files]
     if app.plan:
         return
-    app.out.outcomes(outcomes)
     made = [about["id"] for about in outcomes if about["ok"]]
-    if args.wait:
-        check_ended_well([wait_for_batch(app, group, batch_id,
-                                         args.wait_timeout)
-                          for batch_id in made])
+    batches = []
+    if args.wait and made:
+        batches = BatchWait(app, group, made).run(args.wait_timeout)
+        tell_ended(app, outcomes, batches)
+    app.out.outcomes(outcomes)
     if len(made) < len(outcomes):
         raise XeroctlError(f"{len(made)} of {len(outcomes)} submitted")
+    check_ended_well(batches)
 
 
 def cancel_batch(app, group, args):
@@ -6870,7 +7131,8 @@ def fetch_result(app, group, args, name):
         raise XeroctlError(
             f"{name.capitalize()} file not yet available (status: "
             f"{as_text(dig(batch, 'status'))})",
-            f"--wait waits for the end; {other} has the other requests")
+            f"{other} has the other requests" if has_ended(batch)
+            else "--wait waits for the end")
     path = args.output_file or safe_name(args.id) + {
         "output": "-output.jsonl", "error": "-errors.jsonl"}[name]
     count = Download(app, path_of("files", file_id, "content"),
@@ -6911,7 +7173,7 @@ def run_batches(app, group, args):
     if summary["failed"] or summary["problems"]:
         raise XeroctlError(
             f"{summary['failed']} of {summary['requests']} requests failed",
-            details=summary["problems"][:MOST_PROBLEMS])
+            details=first_of(summary["problems"]))
 
 
 METADATA = flag("--metadata", action="append", type=text_pair, many=is_pair,
@@ -7014,7 +7276,7 @@ BATCHES = Group(
 # == files: what has been uploaded ===========================================
 
 def tree_of(files):
-    """Folders as nested dicts, with the files as sizes."""
+    """Folders as nested dicts; {name: [sizes]} under None for the files."""
     tree = {}
     for file in files:
         path = relative_path(file) or as_text(dig(file, "filename"))
@@ -7022,23 +7284,32 @@ def tree_of(files):
         place = tree
         for folder in folders:
             place = place.setdefault(folder + "/", {})
-        place[name] = dig(file, "bytes")
+        place.setdefault(None, []).append((name, dig(file, "bytes")))
     return tree
 
 
-def tree_lines(tree, indent=""):
-    """Draw a tree: folders first, by name, each file with its size."""
-    entries = sorted(tree.items(), key=lambda entry: (
-        not isinstance(entry[1], dict), entry[0]))
-    for number, (name, inside) in enumerate(entries, 1):
-        is_last = number == len(entries)
-        branch = indent + ("└── " if is_last else "├── ") + one_line(name)
-        if isinstance(inside, dict):
-            yield branch
-            yield from tree_lines(inside, indent + (
-                "    " if is_last else "│   "))
-        else:
-            yield f"{branch}  {as_size(inside)}"
+def branches(tree):
+    """What is below a folder, the last first: (text, folder or None)."""
+    files = sorted(tree.get(None, ()), key=lambda file: file[0])
+    found = [(name, inside) for name, inside in sorted(
+        (entry for entry in tree.items() if entry[0] is not None))]
+    found += [(f"{name}  {as_size(size)}", None) for name, size in files]
+    return found[::-1]
+
+
+def tree_lines(tree):
+    """Draw a tree, however deep: folders first, by name, and the files."""
+    levels = [("", branches(tree))]
+    while levels:
+        indent, left = levels[-1]
+        if not left:
+            levels.pop()
+            continue
+        text, inside = left.pop()
+        yield indent + ("├── " if left else "└── ") + one_line(text)
+        if inside is not None:
+            levels.append((indent + ("│   " if left else "    "),
+                           branches(inside)))
 
 
 def tree_text(files):
@@ -7049,10 +7320,9 @@ def list_files(app, group, args):
     """List files; below a prefix, or as a tree, all pages are followed."""
     if not args.tree and args.prefix is None:
         return run_list(app, group, args)
-    pages = each_page(
+    page = merged(each_page(
         lambda query: group.call(app, "GET", query=query.items()),
-        group.paging, dict({"limit": 100}, **sent_fields(args)))
-    page = merged(pages)
+        group.paging, dict({"limit": 100}, **sent_fields(args))))
     files = [file for file in page_records(page)
              if (relative_path(file) or "").startswith(args.prefix or "")]
     page_records(page)[:] = files
@@ -7069,9 +7339,10 @@ def upload_file(app, group, args, path, relative):
                          f" ({source.size} bytes)")
     fields = [("purpose", args.purpose)]
     fields += [("relative_path", relative)] if relative else []
-    with source.file, Meter(app.terminal, f"uploading {source.name}",
+    excerpt = Excerpt(source)
+    with source.file, Meter(app.terminal, f"uploading {excerpt.name}",
                             source.size) as meter:
-        return app.api.upload(Excerpt(source), fields, tell=meter.at)
+        return app.api.upload(excerpt, fields, tell=meter.at)
 
 
 def why_skipped(path, root):
@@ -7089,39 +7360,60 @@ def why_skipped(path, root):
     return None
 
 
-def folder_files(app, folder):
-    """Yield (path, path below the folder with /) of all files to upload."""
+def folder_files(app, folder, troubles):
+    """Yield (path, path below the folder with /) of all files to upload.
+
+    Folders that cannot be read are added to troubles, as errors of the OS.
+    """
     root = os.path.realpath(folder)
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=troubles.append):
         for name in sorted(folders + names):
             path = os.path.join(parent, name)
             reason = why_skipped(path, root)
             if reason:
-                app.terminal.note(f"skipped {path} ({reason})")
+                app.terminal.note(f"skipped {from_disk(path)} ({reason})")
                 folders[:] = [each for each in folders if each != name]
             elif name in names:
-                below = os.path.relpath(path, folder)
+                below = from_disk(os.path.relpath(path, folder))
                 yield path, below.replace(os.sep, "/")
         folders.sort()
 
 
+def outcome(app, relative, file_id, error):
+    app.out.outcome(relative, file_id, error)
+    return {"id": file_id, "ok": error is None, "error": error,
+            "relative_path": relative}
+
+
+def upload_one(app, group, args, path, relative):
+    """Upload a file of a folder; return what came of it, told as a line.
+
+    What no other file would get past is raised.
+    """
+    file_id = error = None
+    try:
+        file_id = id_in(upload_file(app, group, args, path, relative))
+    except XeroctlError as problem:
+        if problem.exit_code == NotConfigured.exit_code:
+            raise
+        error = str(problem)
+    return outcome(app, relative, file_id, error)
+
+
 def upload_folder(app, group, args):
     """Upload what is in a folder, each file with its path below it."""
+    folder, troubles = on_disk(args.upload), []
     top = args.relative_path
     if top is None:
-        top = os.path.basename(os.path.abspath(args.upload))
-    outcomes = []
-    for path, below in folder_files(app, args.upload):
-        relative, file_id, error = f"{top.rstrip('/')}/{below}", None, None
-        try:
-            file_id = id_in(upload_file(app, group, args, path, relative))
-        except XeroctlError as problem:
-            error = str(problem)
-        app.out.outcome(relative, file_id, error)
-        outcomes.append({"id": file_id, "ok": error is None, "error": error,
-                         "relative_path": relative})
+        top = from_disk(os.path.basename(os.path.abspath(folder)))
+    top = top.rstrip("/") + "/" if top else ""
+    outcomes = [
+        upload_one(app, group, args, path, top + below)
+        for path, below in folder_files(app, folder, troubles)]
+    outcomes += [outcome(app, from_disk(trouble.filename), None,
+                         trouble.strerror) for trouble in troubles]
     app.out.outcomes(outcomes)
-    bad = sum(not outcome["ok"] for outcome in outcomes)
+    bad = sum(not each["ok"] for each in outcomes)
     if bad or not outcomes:
         raise XeroctlError(f"{bad} of {len(outcomes)} files failed" if bad
                            else f"no files to upload in {args.upload}")
@@ -7129,7 +7421,7 @@ def upload_folder(app, group, args):
 
 def upload_path(app, group, args):
     """Upload a file, or with --recursive what is in a folder."""
-    if not os.path.isdir(args.upload):
+    if not os.path.isdir(on_disk(args.upload)):
         file = upload_file(app, group, args, args.upload, args.relative_path)
         return app.out.record(file, group.fields)
     if not args.recursive:
@@ -7138,18 +7430,30 @@ def upload_path(app, group, args):
     upload_folder(app, group, args)
 
 
+def place_in(app, group, args, folder):
+    """The path in a folder for a file, under the name the server gives it."""
+    about = group.call(app, "GET", path_of(args.id), stand_in={})
+    name = safe_name(as_text(dig(about, "filename") or ""))
+    path = os.path.join(folder, name or safe_name(args.id) or "file")
+    place = on_disk(path)
+    is_foreign = (os.path.lexists(place + ".part")
+                  and not os.path.exists(place + ".part.json"))
+    for taken, is_taken in ((path, os.path.lexists(place)),
+                            (path + ".part", is_foreign)):
+        if is_taken and not args.force:
+            raise UsageError(f"{taken} exists, and it was the server that"
+                             " chose the name", "--force replaces it")
+    return path
+
+
 def download_file(app, group, args):
     """Download a file to a path, or into a folder under its own name."""
-    path = args.download
-    if path != "-" and os.path.isdir(path):
-        about = group.call(app, "GET", path_of(args.id), stand_in={})
-        name = safe_name(as_text(dig(about, "filename") or ""))
-        path = os.path.join(path, name or safe_name(args.id) or "file")
-        if os.path.exists(path) and not args.force:
-            raise UsageError(f"{path} exists, and it was the server that"
-                             " chose the name", "--force replaces it")
+    path, may_replace = args.download, True
+    if path != "-" and os.path.isdir(on_disk(path)):
+        path = place_in(app, group, args, path)
+        may_replace = bool(args.force)
     count = Download(app, path_of("files", args.id, "content"), None,
-                     f"downloading {args.id}").to(path)
+                     f"downloading {args.id}").to(path, may_replace)
     tell_downloaded(app, args.id, path, count)
 
 
@@ -8774,13 +9078,13 @@ class App:
         """
         if path == "-":
             return Source(spooled(self.terminal.input_blocks()),
-                          "stdin.jsonl")
+                          "stdin.jsonl", is_stdin=True)
         try:
-            file = open(path, "rb", 4 * BLOCK)
+            file = open(on_disk(path), "rb", 4 * BLOCK)
         except (OSError, ValueError) as problem:
             reason = getattr(problem, "strerror", None) or problem
             raise UsageError(f"cannot read {path}: {reason}")
-        if not file.seekable():
+        if not file.seekable() or not os.fstat(file.fileno()).st_size:
             file = spooled(iter(lambda: file.read(BLOCK), b""))
         return Source(file, path)
 

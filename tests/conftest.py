@@ -147,16 +147,32 @@ def python_name(python):
     return "py" + ".".join(map(str, version_of(python)))
 
 
+ENDS = [INTERPRETERS[0], INTERPRETERS[-1]]
+
 # For what costs much and has been seen alike under all of them: the oldest
-# and the newest interpreter.
-at_both_ends = pytest.mark.parametrize(
-    "python", [INTERPRETERS[0], INTERPRETERS[-1]], ids=python_name,
-    indirect=True)
+# and the newest interpreter, with --full too.
+at_both_ends = pytest.mark.parametrize("python", ENDS, ids=python_name,
+                                       indirect=True)
 
 
-@pytest.fixture(params=INTERPRETERS, ids=python_name)
+def is_parametrized(function, name):
+    """Whether a test chooses the values of a fixture itself."""
+    return any(name in mark.args[0].split(", ")
+               for mark in function.iter_markers("parametrize"))
+
+
+def pytest_generate_tests(metafunc):
+    """Run the tests that start processes under several interpreters."""
+    if "python" in metafunc.fixturenames and not is_parametrized(
+            metafunc.definition, "python"):
+        pythons = INTERPRETERS if metafunc.config.getoption("--full") else ENDS
+        metafunc.parametrize("python", pythons, ids=python_name,
+                             indirect=True)
+
+
+@pytest.fixture
 def python(request):
-    """Each interpreter at hand in turn."""
+    """The interpreters in turn: the oldest and the newest, or all."""
     return request.param
 
 
@@ -195,6 +211,14 @@ def run_process(start):
 def pytest_addoption(parser):
     parser.addoption("--rewrite-golden", action="store_true",
                      help="write tests/golden/*.txt anew, for review")
+    parser.addoption("--full", action="store_true",
+                     help="every interpreter, and every moment of a kill")
+
+
+@pytest.fixture
+def is_full(request):
+    """Whether the tests may take their time."""
+    return request.config.getoption("--full")
 
 
 def session(argv, shown):

@@ -1,0 +1,1059 @@
+"""Transfers: whole or not at all, counted, and taken up where they broke.
+
+Downloads and uploads of `files` stand for all that use the same engines.
+"""
+
+import io
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import xeroctl
+from conftest import (
+    SCRIPT, at_both_ends, environment, text_stream, written)
+
+pty = pytest.importorskip("pty")
+
+DATA = bytes(range(256)) * 1200     # five blocks of the router, not even
+BLOCK = 65536
+LIMIT_S = 10
+
+
+@pytest.fixture
+def record(router):
+    return router.add_file("served", DATA)
+
+
+@pytest.fixture
+def fetch(run, record, tmp_path):
+    """fetch(words…) downloads the file to tmp_path/out."""
+    def runner(*words, to=None, **more):
+        return run("files", record["id"], "--download",
+                   str(to or tmp_path / "out"), *words, **more)
+    return runner
+
+
+@pytest.fixture
+def fetch_bytes(router, clock, record):
+    """Download to standard output: (exit status, bytes, stderr)."""
+    def runner(*words):
+        pipes = io.BytesIO(), io.BytesIO(), io.BytesIO()
+        streams = xeroctl.Streams(*map(io.TextIOWrapper, pipes))
+        status = xeroctl.main(
+            ("files", record["id"], "--download", "-") + words,
+            environment(router), streams, clock)
+        return status, pipes[1].getvalue(), pipes[2].getvalue().decode()
+    return runner
+
+
+@pytest.fixture
+def put(run, tmp_path):
+    """put(data) uploads a file of these bytes, or a path."""
+    def runner(data, *words, **more):
+        path = data
+        if isinstance(data, bytes):
+            path = str(tmp_path / "in")
+            with open(path, "wb") as target:
+                target.write(data)
+        return run("files", "--upload", path, *words, **more)
+    return runner
+
+
+@pytest.fixture
+def device(tmp_path):
+    """device(name) is a /dev/name to write to.
+
+    For root it is a node of our own: a client that puts a file in its
+    place shall not take the machine's.
+    """
+    def maker(name):
+        path = "/dev/" + name
+        if os.geteuid() != 0:
+            return path         # may be written, not replaced
+        number = os.stat(path).st_rdev
+        path = str(tmp_path / name)
+        try:
+            os.mknod(path, 0o666 | stat.S_IFCHR, number)
+            open(path, "wb").close()
+        except OSError:
+            pytest.skip("no devices can be made here")
+        return path
+    return maker
+
+
+def contents(router):
+    """The requests for the content of a file."""
+    return router.seen("GET", "/content")
+
+
+def ranges(router):
+    return [seen.headers.get("Range") for seen in contents(router)]
+
+
+def conditions(router):
+    return [seen.headers.get("If-Range") for seen in contents(router)]
+
+
+def names(folder):
+    return sorted(os.listdir(str(folder)))
+
+
+def read(folder, name="out"):
+    return (folder / name).read_bytes()
+
+
+def ignore_range(seen):
+    """As a `when`: make the router one that knows no ranges."""
+    seen.asked_range = seen.headers["Range"]
+    del seen.headers["Range"]
+    return False
+
+
+def tag_of(router, record):
+    return router.store.contents[record["id"]][0]
+
+
+def leave_part(tmp_path, url, data=DATA[:1000], **about):
+    """What an interrupted download leaves beside tmp_path/out."""
+    (tmp_path / "out.part").write_bytes(data)
+    (tmp_path / "out.part.json").write_text(
+        json.dumps(dict({"url": url, "size": len(DATA)}, **about)))
+
+
+def url_of(router, record):
+    return f"{router.base_url}/files/{record['id']}/content"
+
+
+# == a download that breaks off within one call ==============================
+
+@pytest.mark.parametrize("fault", [
+    {"cut": 100000}, {"cut": 100000, "reset": True}, {"cut": 1},
+    {"cut": len(DATA) - 1}, {"cut": BLOCK}])
+def test_what_breaks_off_is_taken_up_again(fetch, router, record, tmp_path,
+                                           fault):
+    router.order("GET /content", **fault)
+    shown = fetch()
+    assert shown.exit_status == 0 and shown.startswith(record["id"]), shown
+    assert read(tmp_path) == DATA and names(tmp_path) == ["out"]
+    first, second = contents(router)
+    assert first.headers["Range"] is first.headers["If-Range"] is None
+    got = int(second.headers["Range"][len("bytes="):-1])
+    # A reset may take with it what has not been read.
+    assert got == fault["cut"] or fault.get("reset") and got < fault["cut"]
+    assert second.headers["If-Range"] == tag_of(router, record)
+    assert len(shown.stderr.splitlines()) == 1
+
+
+def test_a_remark_tells_of_each_wait_but_under_q(fetch, router, clock):
+    router.order("GET /content", cut=1000, times=2)
+    shown = fetch()
+    assert ["attempt 2 of 3" in line for line in
+            shown.stderr.splitlines()] == [True, True]
+    assert clock.slept == [0.5, 0.5]
+    router.order("GET /content", cut=1000)
+    assert fetch("-q").stderr == ""
+
+
+def test_progress_resets_the_count_of_retries(fetch, router, tmp_path):
+    router.order("GET /content", cut=1000, times=7)
+    shown = fetch("--retries", "1")
+    assert shown.exit_status == 0 and read(tmp_path) == DATA
+    assert ranges(router) == [None] + [
+        f"bytes={1000 * number}-" for number in range(1, 8)]
+
+
+def test_without_progress_the_retries_run_out(fetch, router, tmp_path):
+    router.order("GET /content", cut=1000)
+    router.order("GET /content", cut=0, times=None)
+    shown = fetch("--retries", "3")
+    assert shown.exit_status == 5 and shown == ""
+    assert ranges(router) == [None] + 3 * ["bytes=1000-"]
+    assert "error: HTTP: " in shown.stderr
+    assert names(tmp_path) == ["out.part", "out.part.json"]
+
+
+@pytest.mark.parametrize("retries", [0, 1, 2])
+@pytest.mark.parametrize("fault", [{"drop": "after"}, {"cut": 0}])
+def test_retries_are_counted_once(fetch, router, clock, fault, retries):
+    router.order("GET /content", times=None, **fault)
+    shown = fetch("--retries", str(retries))
+    assert shown.exit_status == 5 and shown == ""
+    assert len(contents(router)) == 1 + retries
+    assert clock.slept == [0.5, 1.0][:retries]
+
+
+def test_a_server_that_is_busy_is_asked_again(fetch, router, tmp_path):
+    router.order("GET /content", cut=1000)
+    router.order("GET /content", status=503, retry_after=3)
+    router.order("GET /content", status=502)
+    assert fetch("--retries", "3").exit_status == 0 and read(tmp_path) == DATA
+    assert ranges(router) == [None] + 3 * ["bytes=1000-"]
+
+
+@pytest.mark.parametrize("status, code, times", [
+    (503, 6, 3), (500, 1, 3), (401, 3, 1), (403, 3, 1), (400, 1, 1)])
+def test_an_error_has_its_exit_code(fetch, router, tmp_path, status, code,
+                                    times):
+    router.order("GET /content", status=status, times=None)
+    shown = fetch()
+    assert shown.exit_status == code and len(contents(router)) == times
+    assert f"error: HTTP {status} " in shown.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_in_the_middle_keeps_what_came(fetch, router, tmp_path):
+    router.order("GET /content", cut=1000)
+    router.order("GET /content", status=404)
+    assert fetch().exit_status == 4
+    assert names(tmp_path) == ["out.part", "out.part.json"]
+    assert read(tmp_path, "out.part") == DATA[:1000]
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA
+    assert ranges(router)[-1] == "bytes=1000-"
+
+
+def test_silence_is_broken_and_the_rest_asked_for(fetch, router, tmp_path):
+    router.order("GET /content", gate=(1, threading.Event()))
+    shown = fetch("--timeout", "0.05")
+    assert shown.exit_status == 0 and read(tmp_path) == DATA
+    assert ranges(router) == [None, f"bytes={BLOCK}-"]
+    assert "timeout" in shown.stderr
+
+
+# == lengths that are not what was said ======================================
+
+def test_a_length_that_is_too_great_is_not_believed(fetch, router, tmp_path):
+    router.order("GET /content", lie=5)
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA
+    # The rest is not there (416): what came belongs to another size.
+    assert ranges(router) == [None, f"bytes={len(DATA)}-", None]
+
+
+def test_a_length_that_is_always_too_great_is_an_error(fetch, router,
+                                                       tmp_path):
+    router.order("GET /content", lie=5, times=None)
+    shown = fetch()
+    assert shown.exit_status == 5 and not (tmp_path / "out").exists()
+    assert "broke off" in shown.stderr and len(contents(router)) < 9
+
+
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+def test_a_body_of_no_length_is_taken(fetch, router, tmp_path, framing):
+    router.order("GET /content", **{
+        "chunked": {"frames": [DATA[:70000], DATA[70000:]]},
+        "close": {"no_chunked": True}}[framing])
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA
+    assert len(contents(router)) == 1
+
+
+def test_a_chunked_body_that_is_cut_is_taken_up_again(fetch, router,
+                                                      tmp_path):
+    router.order("GET /content", frames=[DATA[:70000], DATA[70000:]],
+                 cut=70000)
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA
+    assert ranges(router) == [None, "bytes=70000-"]
+
+
+def test_a_range_may_come_without_a_length(fetch, router, tmp_path):
+    router.order("GET /content", cut=1000)
+    router.order("GET /content", no_chunked=True)
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA
+
+
+def test_a_range_without_a_length_is_counted_by_its_range(fetch, router,
+                                                          tmp_path):
+    router.order("GET /content", cut=1000)
+    router.order("GET /content", no_chunked=True, end=500)
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA
+    assert ranges(router) == [None, "bytes=1000-", "bytes=1500-"]
+
+
+def test_a_range_may_be_shorter_than_what_was_asked(fetch, router, tmp_path):
+    router.order("GET /content", cut=1000)
+    router.order("GET /content", end=500, headers={
+        "Content-Range": f"bytes 1000-1499/{len(DATA)}"})
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA
+    assert ranges(router)[-1] == "bytes=1500-"
+
+
+def test_a_coding_that_was_not_asked_for_is_refused(fetch, router, tmp_path):
+    router.order("GET /content", headers={"Content-Encoding": "gzip"})
+    shown = fetch()
+    assert shown.exit_status == 1 and "gzip" in shown.stderr
+    assert not (tmp_path / "out").exists()
+    asked = contents(router)[0].headers
+    assert asked["Accept-Encoding"] in (None, "identity")
+
+
+# == answers to a range ======================================================
+
+def test_a_whole_answer_to_a_range_begins_anew(fetch, router, tmp_path):
+    router.order("GET /content", cut=1000)
+    router.order("GET /content", when=ignore_range)
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA
+    assert contents(router)[1].asked_range == "bytes=1000-"
+    assert len(contents(router)) == 2
+
+
+@pytest.mark.parametrize("told", [
+    f"bytes 0-{len(DATA) - 1}/{len(DATA)}",
+    f"bytes 999-{len(DATA) - 1}/{len(DATA)}",
+    f"bytes 1000-{len(DATA) - 1}/{len(DATA) + 1}",
+    "bytes */5", "bytes", "", None,
+    f"chars 1000-{len(DATA) - 1}/{len(DATA)}"])
+def test_another_range_than_that_asked_for_is_not_taken(fetch, router,
+                                                        tmp_path, told):
+    router.order("GET /content", cut=1000)
+    router.order("GET /content", headers={"Content-Range": told})
+    shown = fetch()
+    assert shown.exit_status == 0 and read(tmp_path) == DATA
+    assert ranges(router) == [None, "bytes=1000-", None]
+
+
+def test_a_range_of_another_version_is_not_taken(fetch, router, tmp_path):
+    router.order("GET /content", cut=1000)
+    router.order("GET /content", headers={"ETag": '"other"'})
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA
+    assert ranges(router) == [None, "bytes=1000-", None]
+
+
+@pytest.mark.parametrize("told", [None, f"bytes 0-{len(DATA) - 1}/{len(DATA)}",
+                                  "bytes 7-8/9"])
+def test_a_range_nobody_asked_for_is_refused(fetch, router, tmp_path, told):
+    router.order("GET /content", status=206, times=None,
+                 headers={"Content-Range": told})
+    shown = fetch()
+    assert shown.exit_status == 1 and "range" in shown.stderr
+    assert not (tmp_path / "out").exists() and len(contents(router)) == 1
+
+
+@pytest.mark.parametrize("new", [b"new", DATA[::-1], DATA + b"more"])
+def test_a_file_that_changed_meanwhile_comes_whole(fetch, router, record,
+                                                   tmp_path, new):
+    router.order("GET /content", cut=1000)
+
+    def replace(seen):
+        if seen.headers["Range"] and not router.file_bytes(
+                record["id"]) == new:
+            router.replace_file(record["id"], new)
+        return False
+    router.order("GET /content", when=replace, times=None)
+    assert fetch().exit_status == 0 and read(tmp_path) == new
+    assert names(tmp_path) == ["out"]
+    assert ranges(router) == [None, "bytes=1000-"]
+    assert conditions(router)[1] != tag_of(router, record)
+
+
+def test_a_weak_tag_is_no_condition(fetch, router, tmp_path):
+    router.order("GET /content", cut=1000, headers={"ETag": 'W/"v1"'})
+    router.order("GET /content", headers={"ETag": 'W/"v1"'})
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA
+    assert conditions(router) == [None, None]
+
+
+def test_a_date_is_a_condition_where_there_is_no_tag(fetch, router,
+                                                     tmp_path):
+    date = "Mon, 02 Feb 2026 02:40:00 GMT"
+    headers = {"ETag": None, "Last-Modified": date}
+
+    def accept_date(seen):
+        seen.asked = seen.headers["If-Range"]
+        del seen.headers["If-Range"]
+        return True
+    router.order("GET /content", cut=1000, headers=headers)
+    router.order("GET /content", when=accept_date, headers=headers)
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA
+    assert contents(router)[1].asked == date
+
+
+# == a download that an earlier call began ===================================
+
+def break_off(fetch, router, count=1000):
+    router.order("GET /content", cut=count)
+    assert fetch("--retries", "0").exit_status == 5
+
+
+def test_a_part_grows_beside_the_target(fetch, router, record, tmp_path):
+    (tmp_path / "out").write_bytes(b"old")
+    break_off(fetch, router)
+    assert names(tmp_path) == ["out", "out.part", "out.part.json"]
+    assert read(tmp_path) == b"old"
+    assert read(tmp_path, "out.part") == DATA[:1000]
+    about = json.loads((tmp_path / "out.part.json").read_text())
+    assert about == {"url": url_of(router, record), "size": len(DATA),
+                     "version": tag_of(router, record)}
+    assert router.key not in (tmp_path / "out.part.json").read_text()
+
+
+def test_the_next_call_goes_on(fetch, router, record, tmp_path):
+    (tmp_path / "out").write_bytes(b"old")
+    break_off(fetch, router)
+    shown = fetch()
+    assert shown.exit_status == 0 and read(tmp_path) == DATA
+    assert names(tmp_path) == ["out"]
+    assert ranges(router) == [None, "bytes=1000-"]
+    assert conditions(router) == [None, tag_of(router, record)]
+    # The whole file is told, not only what came now.
+    assert f"({xeroctl.as_size(len(DATA))})" in shown
+
+
+def test_the_target_stays_until_the_new_one_is_whole(fetch, router,
+                                                     tmp_path):
+    (tmp_path / "out").write_bytes(b"old")
+    gate, olds = threading.Event(), []
+
+    def look(_):
+        olds.append(read(tmp_path))
+        return False
+    router.order("GET /content", gate=(2, gate))
+    reader = threading.Thread(target=fetch)
+    reader.start()
+    wait_until(lambda: (tmp_path / "out.part").exists()
+               and (tmp_path / "out.part").stat().st_size > 0)
+    look(None)
+    gate.set()
+    reader.join(LIMIT_S)
+    assert olds == [b"old"] and read(tmp_path) == DATA
+
+
+def wait_until(is_so):
+    limit = time.monotonic() + LIMIT_S
+    while not is_so():
+        assert time.monotonic() < limit, "it never came to be"
+        time.sleep(0.002)
+
+
+def test_what_changed_since_is_fetched_whole(fetch, router, record,
+                                             tmp_path):
+    break_off(fetch, router)
+    router.replace_file(record["id"], DATA[::-1])
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA[::-1]
+    assert ranges(router) == [None, "bytes=1000-"]
+
+
+def test_what_shrank_since_is_fetched_whole(fetch, router, record, tmp_path):
+    break_off(fetch, router)
+    router.replace_file(record["id"], b"tiny")
+    assert fetch().exit_status == 0 and read(tmp_path) == b"tiny"
+
+
+def test_a_part_that_is_complete_only_takes_its_place(fetch, router, record,
+                                                      tmp_path):
+    leave_part(tmp_path, url_of(router, record), DATA,
+               version=tag_of(router, record))
+    shown = fetch()
+    assert shown.exit_status == 0 and read(tmp_path) == DATA
+    assert names(tmp_path) == ["out"] and shown.stderr == ""
+    assert ranges(router) == [f"bytes={len(DATA)}-"]
+
+
+@pytest.mark.parametrize("new", [b"tiny", DATA[::-1], DATA + b"x"])
+def test_a_complete_part_of_what_changed_is_fetched_whole(
+        fetch, router, record, tmp_path, new):
+    leave_part(tmp_path, url_of(router, record), DATA,
+               version=tag_of(router, record))
+    router.replace_file(record["id"], new)
+    assert fetch().exit_status == 0 and read(tmp_path) == new
+
+
+@pytest.mark.parametrize("new", [b"tiny", DATA[:500]])
+def test_what_shrank_is_known_by_its_size_where_no_tag_is(
+        fetch, router, record, tmp_path, new):
+    leave_part(tmp_path, url_of(router, record), DATA, version=None)
+    router.replace_file(record["id"], new)
+    router.order("GET /content", times=None, headers={"ETag": None})
+    assert fetch().exit_status == 0 and read(tmp_path) == new
+
+
+def test_a_part_longer_than_the_file_is_thrown_away(fetch, router, record,
+                                                    tmp_path):
+    leave_part(tmp_path, url_of(router, record), DATA + b"junk",
+               version=tag_of(router, record))
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA
+    assert ranges(router) == [f"bytes={len(DATA) + 4}-", None]
+
+
+def test_416_to_the_whole_is_an_error(fetch, router, tmp_path):
+    router.order("GET /content", status=416, times=None)
+    shown = fetch()
+    assert shown.exit_status == 1 and "416" in shown.stderr
+    assert len(contents(router)) == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("about", [
+    None, b"", b"{", b"[]", b"null", b"\xff\xfe", b'"x"', b'{"url": 5}',
+    b'{"url": null}', b'{"version": "v1"}', b"[" * 100000])
+def test_a_part_of_unknown_origin_is_not_trusted(fetch, router, tmp_path,
+                                                 about):
+    (tmp_path / "out.part").write_bytes(b"of another program")
+    if about is not None:
+        (tmp_path / "out.part.json").write_bytes(about)
+    shown = fetch()
+    assert shown.exit_status == 0 and read(tmp_path) == DATA, shown
+    assert ranges(router) == [None] and names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("change", [
+    lambda url: url.replace("file-", "file-1"),
+    lambda url: url.replace("127.0.0.1", "127.0.0.2"),
+    lambda url: url + "?x", lambda url: url.upper()])
+def test_a_part_of_another_url_is_not_trusted(fetch, router, record,
+                                              tmp_path, change):
+    leave_part(tmp_path, change(url_of(router, record)), b"y" * 1000,
+               version=tag_of(router, record))
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA
+    assert ranges(router) == [None]
+
+
+@pytest.mark.parametrize("about", [
+    {"version": 5}, {"version": True}, {"size": "many"}, {"size": -1},
+    {"size": None, "version": None},
+    {"version": ["a"]},
+    {"version": '"a"\r\nX-Evil: 1'},
+    {"version": "größe 日本"}])
+def test_a_part_of_odd_words_does_no_harm(fetch, router, record, tmp_path,
+                                          about):
+    leave_part(tmp_path, url_of(router, record), **about)
+    shown = fetch()
+    assert shown.exit_status == 0 and read(tmp_path) == DATA, shown
+    assert all(seen.headers["X-Evil"] is None for seen in contents(router))
+
+
+def test_an_empty_part_asks_for_the_whole(fetch, router, record, tmp_path):
+    leave_part(tmp_path, url_of(router, record), b"",
+               version=tag_of(router, record))
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA
+    assert ranges(router) == [None]
+
+
+def test_an_origin_without_its_part_asks_for_the_whole(fetch, router, record,
+                                                       tmp_path):
+    leave_part(tmp_path, url_of(router, record))
+    (tmp_path / "out.part").unlink()
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA
+    assert ranges(router) == [None] and names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("place", ["folder", "link"])
+def test_a_part_in_a_folder_and_behind_a_link_is_found_again(
+        fetch, router, record, tmp_path, place):
+    (tmp_path / "real").mkdir()
+    to, target = tmp_path / "real", tmp_path / "real" / "served"
+    if place == "link":
+        os.symlink("real/served", str(tmp_path / "out"))
+        to = tmp_path / "out"
+    router.order("GET /content", cut=1000)
+    assert fetch("--retries", "0", to=to).exit_status == 5
+    assert names(tmp_path / "real") == ["served.part", "served.part.json"]
+    assert fetch(to=to).exit_status == 0
+    assert target.read_bytes() == DATA
+    assert ranges(router) == [None, "bytes=1000-"]
+    assert os.path.islink(str(tmp_path / "out")) == (place == "link")
+
+
+def test_two_files_to_one_target_do_not_mix(run, fetch, router, tmp_path):
+    other = router.add_file("other", b"z" * 2000)
+    break_off(fetch, router)
+    shown = run("files", other["id"], "--download", str(tmp_path / "out"))
+    assert shown.exit_status == 0 and read(tmp_path) == b"z" * 2000
+    assert ranges(router) == [None, None]
+
+
+@at_both_ends
+def test_a_killed_download_goes_on(start, run_process, router, record,
+                                   tmp_path):
+    gate, words = threading.Event(), (
+        "files", record["id"], "--download", str(tmp_path / "out"))
+    router.order("GET /content", gate=(2, gate))
+    (tmp_path / "out").write_bytes(b"old")
+    process = start(*words)
+    wait_until(lambda: (tmp_path / "out.part").exists()
+               and (tmp_path / "out.part").stat().st_size >= BLOCK)
+    process.send_signal(signal.SIGKILL)
+    process.wait(LIMIT_S)
+    gate.set()
+    assert read(tmp_path) == b"old"
+    part = read(tmp_path, "out.part")
+    assert part == DATA[:len(part)]
+    assert run_process(*words).exit_status == 0
+    assert read(tmp_path) == DATA and names(tmp_path) == ["out"]
+    assert ranges(router) == [None, f"bytes={len(part)}-"]
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130),
+                                          (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("python", [sys.executable], indirect=True)
+def test_an_interrupted_download_keeps_what_came(start, router, record,
+                                                 tmp_path, number, code):
+    router.order("GET /content", gate=(2, threading.Event()))
+    process = start("files", record["id"], "--download",
+                    str(tmp_path / "out"))
+    wait_until(lambda: (tmp_path / "out.part").exists()
+               and (tmp_path / "out.part").stat().st_size >= BLOCK)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == code and stdout == b""
+    assert b"Traceback" not in stderr
+    part = read(tmp_path, "out.part")
+    assert len(part) >= BLOCK and part == DATA[:len(part)]
+
+
+# == where nothing can be written ============================================
+
+def test_two_downloads_to_one_target_are_not_mixed(fetch, router, tmp_path):
+    gate, shown = threading.Event(), []
+    router.order("GET /content", gate=(2, gate))
+    first = threading.Thread(target=lambda: shown.append(fetch()))
+    first.start()
+    wait_until(lambda: (tmp_path / "out.part").exists()
+               and (tmp_path / "out.part").stat().st_size > 0)
+    second = fetch()
+    gate.set()
+    first.join(LIMIT_S)
+    assert second.exit_status == 2 and "another run" in second.stderr
+    assert shown[0].exit_status == 0 and read(tmp_path) == DATA
+    assert len(contents(router)) == 1
+
+
+@pytest.mark.parametrize("data", [DATA, b"x"])
+def test_a_full_disk_is_told(run, router, device, data):
+    record, path = router.add_file("x", data), device("full")
+    shown = run("files", record["id"], "--download", path)
+    assert shown.exit_status == 1 and shown == ""
+    assert "No space left on device" in shown.stderr
+    assert stat.S_ISCHR(os.stat(path).st_mode)
+
+
+@pytest.mark.parametrize("python", [sys.executable], indirect=True)
+def test_a_full_disk_under_a_file_keeps_the_old_one(start, router, record,
+                                                    tmp_path):
+    # A limit on the size of files does what a full disk would do.
+    (tmp_path / "out").write_bytes(b"old")
+    starter = tmp_path / "starter.py"
+    starter.write_text(
+        "import resource, runpy, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000))\n"
+        f"sys.argv[0] = {SCRIPT!r}\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n")
+    process = start("files", record["id"], "--download",
+                    str(tmp_path / "out"), script=str(starter))
+    stdout, stderr = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 1 and stdout == b""
+    assert stderr.startswith(b"error: cannot write "), stderr
+    assert b"Traceback" not in stderr and b"internal" not in stderr
+    assert read(tmp_path) == b"old"
+
+
+@pytest.mark.parametrize("place, said", [
+    ("none/out", "No such file or directory"),
+    ("file/out", "Not a directory"),
+    ("x" * 300, "File name too long"),
+])
+def test_a_place_that_cannot_be_is_refused_before_asking(
+        fetch, router, tmp_path, place, said):
+    (tmp_path / "file").write_bytes(b"x")
+    shown = fetch(to=tmp_path / place)
+    assert shown.exit_status == 2 and shown == ""
+    assert shown.stderr.startswith("error: cannot write ")
+    assert said in shown.stderr and place[:200] in shown.stderr
+    assert router.requests == []
+
+
+def test_a_part_that_is_a_folder_is_told(fetch, router, tmp_path):
+    (tmp_path / "out.part").mkdir()
+    shown = fetch()
+    assert shown.exit_status == 2 and "cannot write" in shown.stderr
+    assert router.requests == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root becomes somebody else")
+def test_a_folder_that_is_not_ours_is_refused_before_asking(run, router,
+                                                            record):
+    run("files")
+    del router.requests[:]
+    os.seteuid(65534)
+    try:
+        shown = run("files", record["id"], "--download", "/etc/xeroctl-out")
+    finally:
+        os.seteuid(0)
+    assert shown.exit_status == 2 and "Permission denied" in shown.stderr
+    assert router.requests == []
+
+
+@pytest.mark.parametrize("fault", [
+    {"status": 404}, {"status": 401}, {"drop": "after", "times": None},
+    {"redirect": "http://127.0.0.2:1/x"}])
+def test_what_never_began_leaves_nothing(fetch, router, tmp_path, fault):
+    router.order("GET /content", **fault)
+    assert fetch().exit_status in (1, 3, 4, 5)
+    assert names(tmp_path) == []
+
+
+# == downloads to standard output ============================================
+
+def test_stdout_goes_on_where_it_stopped(fetch_bytes, router):
+    router.order("GET /content", cut=100000)
+    router.order("GET /content", cut=50000)
+    status, stdout, stderr = fetch_bytes()
+    assert status == 0 and stdout == DATA
+    assert ranges(router) == [None, "bytes=100000-", "bytes=150000-"]
+    assert None not in conditions(router)[1:]
+
+
+def test_stdout_that_cannot_go_on_is_a_broken_stream(fetch_bytes, router):
+    router.order("GET /content", cut=1000)
+    router.order("GET /content", when=ignore_range)
+    status, stdout, stderr = fetch_bytes()
+    assert status == 7 and stdout == DATA[:1000]
+    assert "1000 bytes" in stderr and "hint: " in stderr
+
+
+def test_stdout_of_a_file_that_changed_is_a_broken_stream(
+        fetch_bytes, router, record):
+    router.order("GET /content", cut=1000)
+
+    def replace(seen):
+        if seen.headers["Range"]:
+            router.replace_file(record["id"], DATA[::-1])
+        return False
+    router.order("GET /content", when=replace)
+    status, stdout, stderr = fetch_bytes()
+    assert status == 7 and stdout == DATA[:1000]
+
+
+def test_stdout_that_breaks_off_for_good_is_a_broken_stream(fetch_bytes,
+                                                            router):
+    router.order("GET /content", cut=1000)
+    router.order("GET /content", drop="after", times=None)
+    status, stdout, stderr = fetch_bytes()
+    assert status == 7 and stdout == DATA[:1000]
+
+
+def test_stdout_that_never_began_is_no_broken_stream(fetch_bytes, router):
+    router.order("GET /content", cut=0, times=None)
+    status, stdout, stderr = fetch_bytes()
+    assert status == 5 and stdout == b""
+
+
+def test_a_device_that_is_written_is_no_file_to_go_on(fetch, router, device):
+    router.order("GET /content", cut=1000)
+    router.order("GET /content", when=ignore_range)
+    assert fetch(to=device("null")).exit_status == 7
+
+
+@at_both_ends
+def test_a_reader_that_leaves_ends_the_download_in_silence(start, router):
+    record = router.add_file("big", DATA * 10)
+    process = start("files", record["id"], "--download", "-")
+    assert process.stdout.read(10) == DATA[:10]
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(LIMIT_S) == 141
+
+
+# == uploads: bodies =========================================================
+
+@pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 200000])
+def test_a_body_is_as_long_as_it_says(put, router, size):
+    data = bytes(size % 251 for size in range(size))
+    assert put(data).exit_status == 0
+    seen, = router.seen("POST", "/files")
+    assert seen.headers.get_all("Content-Length") == [str(seen.size)]
+    assert seen.headers["Transfer-Encoding"] is None
+    assert seen.form["file"] == ("in", data)
+    assert seen.headers.get_content_type() == "multipart/form-data"
+
+
+def test_each_body_has_a_boundary_of_its_own(put, router):
+    put(b"x")
+    put(b"x")
+    first, second = router.seen("POST", "/files")
+    assert (first.headers.get_boundary() != second.headers.get_boundary())
+
+
+@pytest.mark.parametrize("name, header", [
+    ("a.txt", 'filename="a.txt"'),
+    ('say "hi"', 'filename="say %22hi%22"'),
+    ("a\r\nX: 1", 'filename="a%0D%0AX: 1"'),
+    ("back\\slash", 'filename="back\\slash"'),
+    ("größe 日本", 'filename="größe 日本"'),
+    ("a;b=c", 'filename="a;b=c"'),
+])
+def test_a_name_is_quoted_as_browsers_do(run, router, tmp_path, name,
+                                         header):
+    (tmp_path / name).write_bytes(b"x")
+    run("files", "--upload", str(tmp_path / name))
+    head = router.seen("POST", "/files")[0].body.decode("utf-8")
+    line, = [line for line in head.split("\r\n") if "filename" in line]
+    assert line == f'Content-Disposition: form-data; name="file"; {header}'
+
+
+def test_stdin_is_counted_before_it_is_sent(put, router):
+    put("-", stdin=DATA)
+    seen, = router.seen("POST", "/files")
+    assert seen.form["file"][1] == DATA
+    assert seen.headers["Content-Length"] == str(seen.size)
+
+
+# == uploads that go wrong ===================================================
+
+def test_an_answer_that_comes_early_is_heard(run, router, tmp_path):
+    router.order("POST /files", status=413, early=True,
+                 message="25 MB is enough")
+    with open(str(tmp_path / "big"), "wb") as target:
+        target.truncate(20000000)
+    shown = run("files", "--upload", str(tmp_path / "big"))
+    assert shown.exit_status == 1 and shown == ""
+    assert shown.stderr.startswith("error: HTTP 413 25 MB is enough\n")
+    assert len(router.requests) == 1
+
+
+def test_an_upload_that_is_reset_is_not_repeated(put, router, clock):
+    router.order("POST /files", drop="before")
+    shown = put(DATA * 20)
+    assert shown.exit_status == 5 and shown == ""
+    assert router.requests == [] and clock.slept == []
+    assert router.files == {}
+
+
+@pytest.mark.parametrize("fault", [
+    {"drop": "after"}, {"drop": "after", "reset": True},
+    {"drop": "after", "after_acting": True}, {"cut": 3}, {"lie": 5},
+    {"status": 500}, {"status": 502}, {"status": 504}])
+def test_an_upload_whose_answer_is_lost_is_not_repeated(put, router, clock,
+                                                        fault):
+    router.order("POST /files", **fault)
+    shown = put(DATA)
+    assert shown.exit_status in (1, 5) and shown == ""
+    assert len(router.seen("POST", "/files")) == 1 and clock.slept == []
+
+
+@pytest.mark.parametrize("fault", [
+    {"status": 503}, {"status": 429, "retry_after": 2},
+    {"status": 503, "early": True}])
+def test_a_busy_router_gets_the_whole_body_again(put, router, clock, fault):
+    router.order("POST /files", times=2, **fault)
+    assert put(DATA).exit_status == 0
+    *_, last = router.seen("POST", "/files")
+    assert last.form["file"] == ("in", DATA) and len(clock.slept) == 2
+    assert [router.file_bytes(each) for each in router.files] == [DATA]
+    assert len(router.seen("POST", "/files")) == 3
+
+
+def test_what_came_from_stdin_is_sent_again_too(put, router):
+    router.order("POST /files", status=503)
+    assert put("-", stdin=DATA).exit_status == 0
+    assert [seen.form["file"][1]
+            for seen in router.seen("POST", "/files")] == [DATA, DATA]
+
+
+def test_no_connection_is_tried_again(put, router, clock):
+    router.stop()
+    shown = put(DATA)
+    assert shown.exit_status == 5 and len(clock.slept) == 2
+
+
+def test_a_file_that_changes_between_two_attempts_is_refused(put, router,
+                                                             tmp_path):
+    def change(_):
+        (tmp_path / "in").write_bytes(b"x" * len(DATA))
+        os.utime(str(tmp_path / "in"), (1, 1))
+        return True
+    router.order("POST /files", status=503, when=change)
+    shown = put(DATA)
+    assert shown.exit_status == 2 and "has changed" in shown.stderr
+    assert len(router.seen("POST", "/files")) == 1
+
+
+class SlowReader(threading.Thread):
+    """A server that reads a little of a body, waits, and reads the rest.
+
+    Its buffers are small, so that the client cannot be done before.
+    """
+
+    def __init__(self, meanwhile):
+        super().__init__()
+        self.meanwhile, self.got = meanwhile, b""
+        self.listener = socket.socket()
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
+        self.listener.bind(("127.0.0.1", 0))
+        self.listener.listen(1)
+        self.listener.settimeout(LIMIT_S)
+        self.url = (f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+                    "/p/v1")
+
+    def run(self):
+        with self.listener, self.listener.accept()[0] as client:
+            client.settimeout(LIMIT_S)
+            self.got = client.recv(4096)
+            self.meanwhile()
+            while not self.is_whole():
+                block = client.recv(1 << 20)
+                if not block:
+                    return
+                self.got += block
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n"
+                           b'{"id": "f"}')
+
+    def is_whole(self):
+        head, _, body = self.got.partition(b"\r\n\r\n")
+        length = [line for line in head.split(b"\r\n")
+                  if line.startswith(b"Content-Length: ")]
+        return bool(length) and len(body) >= int(length[0].split()[1])
+
+
+def grow(path):
+    with open(path, "ab") as target:
+        target.write(b"more")
+
+
+def shrink(path):
+    with open(path, "r+b") as target:
+        target.truncate(2000000)
+
+
+def rewrite(path):
+    with open(path, "r+b") as target:
+        target.write(b"other")
+    os.utime(path, (1, 1))
+
+
+@pytest.mark.parametrize("change, said", [
+    (grow, "has changed"),
+    (shrink, "has become shorter"),
+    (rewrite, "has changed")])
+def test_a_file_that_changes_while_it_is_sent_never_arrives(
+        run, tmp_path, change, said):
+    path = str(tmp_path / "in")
+    with open(path, "wb") as target:
+        target.truncate(8000000)        # more than the socket holds
+    server = SlowReader(lambda: change(path))
+    server.start()
+    shown = run("files", "--upload", path, XEROTIER_BASE_URL=server.url)
+    server.join(LIMIT_S)
+    assert shown.exit_status == 2 and said in shown.stderr, shown
+    assert path in shown.stderr and not server.is_whole()
+
+
+# == progress ================================================================
+
+class Ticking:
+    """A clock on which each look takes a quarter of a second."""
+
+    def __init__(self):
+        self.at = 0
+
+    def monotonic(self):
+        self.at += 0.25
+        return self.at
+
+    def now(self):
+        return 1770000000
+
+    def sleep(self, seconds):
+        pass
+
+    def jitter(self):
+        return 0.0
+
+
+@pytest.fixture
+def on_terminal(router):
+    """Run with stderr on a terminal; return what that showed."""
+    def runner(*argv):
+        far, near = pty.openpty()
+        shown = []
+        reader = threading.Thread(target=drain, args=(far, shown))
+        reader.start()
+        streams = xeroctl.Streams(text_stream(), text_stream(),
+                                  os.fdopen(near, "w"))
+        status = xeroctl.main(argv, environment(router), streams, Ticking())
+        streams.stderr.close()
+        reader.join(LIMIT_S)
+        os.close(far)
+        assert status == 0, shown
+        return b"".join(shown).decode(), written(streams.stdout)
+    return runner
+
+
+def drain(far, shown):
+    while True:
+        try:
+            block = os.read(far, BLOCK)
+        except OSError:
+            return
+        if not block:
+            return
+        shown.append(block)
+
+
+def test_a_bar_is_for_terminals(on_terminal, router, record, tmp_path):
+    path = str(tmp_path / "out")
+    stderr, stdout = on_terminal("files", record["id"], "--download", path)
+    assert f"downloading {record['id']} [" in stderr and "100%" in stderr
+    assert "%" not in stdout and "\x1b" not in stdout
+    stderr, stdout = on_terminal("files", "--upload", path)
+    assert "uploading " in stderr and "100%" in stderr
+    assert "%" not in stdout
+
+
+@pytest.mark.parametrize("words", [["-q"], ["-q", "-o", "json"]])
+def test_quiet_shows_no_bar(on_terminal, record, tmp_path, words):
+    stderr, _ = on_terminal("files", record["id"], "--download",
+                            str(tmp_path / "out"), *words)
+    assert stderr == ""
+
+
+def test_a_bar_goes_on_where_the_file_does(on_terminal, router, record,
+                                           tmp_path):
+    leave_part(tmp_path, url_of(router, record), DATA[:300000],
+               version=tag_of(router, record))
+    stderr, _ = on_terminal("files", record["id"], "--download",
+                            str(tmp_path / "out"))
+    shares = [int(word[:-1]) for word in stderr.split() if word[-1] == "%"]
+    assert shares and min(shares) >= 97
+
+
+def test_a_pipe_shows_no_bar(fetch, put):
+    assert fetch().stderr == "" and put(DATA).stderr == ""
+
+
+# == memory ==================================================================
+
+PEAK = ("import os, sys\n"
+        "pid = os.spawnv(os.P_NOWAIT, sys.executable,"
+        " [sys.executable] + sys.argv[1:])\n"
+        "_, status, usage = os.wait4(pid, 0)\n"
+        "print(status, usage.ru_maxrss)\n")
+
+
+def peak_of(router, *words):
+    """The most memory, in KB, that a run has had."""
+    said = subprocess.check_output(
+        [sys.executable, "-c", PEAK, SCRIPT, *words], timeout=60,
+        env=environment(router), stderr=subprocess.STDOUT)
+    status, peak = said.split()[-2:]
+    assert int(status) == 0, said
+    return int(peak) // (1024 if sys.platform == "darwin" else 1)
+
+
+def test_large_files_do_not_fill_the_memory(router, tmp_path):
+    # Most of the peak is Python, which compiles the script: that differs
+    # from version to version, and is taken off.
+    path, most = str(tmp_path / "big"), peak_of(router, "files") + 4000
+    with open(path, "wb") as target:
+        target.truncate(100000000)
+    assert peak_of(router, "files", "--upload", path, "-o", "id") < most
+    file_id, = router.files
+    os.unlink(path)
+    assert peak_of(router, "files", file_id, "--download", path) < most
+    assert os.stat(path).st_size == 100000000
+    os.unlink(path)
