@@ -73,7 +73,9 @@ XEROTIER, OPENAI = STYLES = "xerotier", "openai"
 TABLE, WIDE, JSON, JSONL, CSV, ID = FORMS = (
     "table", "wide", "json", "jsonl", "csv", "id")
 COLOR_MODES = "auto", "always", "never"
-PROJECT, ENDPOINT = SCOPES = "project", "endpoint"
+# A group's paths are below the project or an endpoint; ASKED asks for an
+# endpoint, and stays below the project.
+PROJECT, ENDPOINT, ASKED = "project", "endpoint", "asked"
 
 # One word per colour, as SGR parameters (ECMA-48, 8.3.117).
 GREEN, YELLOW, RED, DIM, BOLD = "32", "33", "31", "2", "1"
@@ -494,6 +496,32 @@ def as_duration(seconds):
     if minutes < 60:
         return f"{minutes}m {seconds % 60:.0f}s"
     return f"{minutes // 60}h {minutes % 60}m"
+
+
+def as_count(value):
+    """Say a large number as models are named: 7.0B, 350.0M."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return as_text(value)
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if value >= size:
+            return f"{value / size:.1f}{unit}"
+    return as_text(value)
+
+
+def as_keys(value):
+    """How many members an object has."""
+    return str(len(value)) if isinstance(value, dict) else as_text(value)
+
+
+def content_text(value):
+    """The text of a content: a string, or a list of parts."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join(map(content_text, value))
+    if isinstance(value, dict):
+        return content_text(value.get("text") or value.get("refusal"))
+    return ""
 
 
 def as_list(value):
@@ -3528,7 +3556,8 @@ class NewFile:
 
 CELL_FORMATS = {"": as_text, "state": as_text, "time": as_time,
                 "size": as_size, "seconds": as_duration, "list": as_list,
-                "pairs": as_pairs}
+                "pairs": as_pairs, "count": as_count, "keys": as_keys,
+                "content": lambda value: content_text(value) or "-"}
 
 
 class Column:
@@ -3590,6 +3619,14 @@ def page_records(page):
         raise AnswerError("the answer holds no list: "
                           + compact_json(page)[:300])
     return found[0]
+
+
+def columns_of(records):
+    """One column for each key that any of the records has."""
+    keys = {}
+    for record in records:
+        keys.update(dict.fromkeys(record if isinstance(record, dict) else ()))
+    return list(map(KeyColumn, keys))
 
 
 def csv_text(rows, line_end="\r\n"):
@@ -3782,8 +3819,9 @@ class Out:
     def outcome(self, name, item_id, error):
         """Tell a person what came of one thing of many."""
         if self.is_table and error is None:
+            made = f" -> {item_id}" * (item_id != name)
             self.write("[OK]", GREEN)
-            self.line(one_line(f" {name} -> {item_id}"))
+            self.line(one_line(f" {name}{made}"))
         elif self.is_table:
             self.write("[FAIL]", RED)
             self.line(one_line(f" {name} ({error})"))
@@ -3999,15 +4037,23 @@ class Verb:
     behind, if any (models versions ID --create); excludes names the actions
     that an error says it never goes with.  The summary is data, since python
     -OO strips docstrings.
+
+    The standard verbs call method on path, below the group's own unless it
+    begins with //, where {name} stands for an argument.  columns beat the
+    group's; said tells what a write has done that returns little, and asks
+    is the question before it.
     """
 
     word = None
 
     def __init__(self, name, summary, run, *flags, by=None, writes=False,
-                 excludes=(), usage=None, examples=()):
+                 excludes=(), usage=None, examples=(), path="",
+                 method="POST", columns=None, said=None, asks=None):
         self.name, self.summary, self.run = name, summary, run
         self.flags, self.by, self.writes = flags, by, writes
         self.excludes, self.usage, self.examples = excludes, usage, examples
+        self.path, self.method, self.columns = path, method, columns
+        self.said, self.asks = said, asks
 
     @property
     def by_flag(self):
@@ -4015,13 +4061,14 @@ class Verb:
 
 
 BARE = "bare"
+BARE_VERBS = "list", "show"
 
 
 def by_flag(*verbs):
     """The same rows, called by flag: --NAME, but list and show by nothing."""
     for verb in verbs:
         verb.by = verb.by or (
-            BARE if verb.name in ("list", "show") else
+            BARE if verb.name in BARE_VERBS else
             flag("--" + verb.name, action="store_true", help=verb.summary))
     return verbs
 
@@ -4157,12 +4204,19 @@ class Group:
         self.sample = sample or self.thing + "_1"
 
     def call(self, app, method, path="", **parts):
-        """Call the API below the group's path, in the group's scope."""
-        return app.api.call(method, self.path + path, slug=self.slug(app),
-                            **parts)
+        """Call the API below the group's path, in the group's scope.
+
+        One that begins with // is below the scope itself.
+        """
+        path = path[1:] if path.startswith("//") else self.path + path
+        return app.api.call(method, path, slug=self.slug(app), **parts)
 
     def slug(self, app):
-        return app.slug() if self.scope == ENDPOINT else None
+        """The slug in the group's paths, which some only ask for."""
+        if self.scope == PROJECT:
+            return None
+        slug = app.slug()
+        return slug if self.scope == ENDPOINT else None
 
 
 ITEM = flag("id", metavar="ID", help="the id of the item")
@@ -4170,73 +4224,110 @@ SLUG = flag("--endpoint", metavar="SLUG", help="endpoint slug (XEROTIER_"
             "ENDPOINT); with --style openai the model's name")
 
 
+def filled(template, args):
+    """A text with {name} replaced by what an argument holds."""
+    return re.sub(r"{(\w+)}", lambda name: as_list(
+        getattr(args, name.group(1))), template)
+
+
+def place_of(args):
+    """The path of a verb, its arguments percent-encoded."""
+    found = re.sub(r"{(\w+)}", lambda name: quoted(
+        getattr(args, name.group(1))), args.verb.path)
+    return "/" + found if found[:1] not in ("", "/") else found
+
+
 def run_list(app, group, args):
     def fetch(query):
-        return group.call(app, "GET", query=query.items())
-    page = fetch_list(app, fetch, group.paging, sent_fields(args), args.all)
-    app.out.rows(page, group.columns, group.name)
+        return group.call(app, "GET", place_of(args), query=query.items())
+    page = fetch_list(app, fetch, group.paging, sent_fields(args),
+                      getattr(args, "all", False))
+    things = args.verb.name if args.verb.columns else group.name
+    app.out.rows(page, args.verb.columns or group.columns, things)
 
 
 def run_show(app, group, args):
-    item = group.call(app, "GET", path_of(args.id))
-    app.out.record(item, group.fields)
+    item = group.call(app, "GET", place_of(args),
+                      query=sent_fields(args).items())
+    app.out.record(item, args.verb.columns or group.fields)
+
+
+def show_done(app, group, args, answer):
+    """Show what a write has returned, or say in words what it did."""
+    if args.verb.said:
+        app.out.done(answer, filled(args.verb.said, args),
+                     getattr(args, "id", None))
+    else:
+        app.out.record(answer, args.verb.columns or group.fields)
 
 
 def run_create(app, group, args):
-    item = group.call(app, "POST", body=sent_fields(args),
-                      headers=sent_headers(args))
-    app.out.record(item, group.fields)
+    answer = group.call(app, args.verb.method, place_of(args),
+                        body=sent_fields(args), headers=sent_headers(args))
+    show_done(app, group, args, answer)
 
 
 def run_update(app, group, args):
-    body = sent_fields(args)
-    if not body:
+    if not sent_fields(args):
         raise UsageError("nothing to update: give at least one of "
                          + ", ".join(f.long_name for f in args.verb.flags
                                      if f.sends))
-    item = group.call(app, "POST", path_of(args.id), body=body,
-                      headers=sent_headers(args))
-    app.out.record(item, group.fields)
+    run_create(app, group, args)
 
 
 def run_action(app, group, args):
-    path = path_of(args.id, args.verb.name)
-    item = group.call(app, "POST", path, body=sent_fields(args) or None,
-                      headers=sent_headers(args))
-    app.out.record(item, group.fields)
+    if args.verb.asks:
+        app.confirm(filled(args.verb.asks, args), args)
+    answer = group.call(app, args.verb.method, place_of(args),
+                        body=sent_fields(args) or None,
+                        headers=sent_headers(args))
+    show_done(app, group, args, answer)
 
 
 def run_delete(app, group, args):
     app.confirm(f"Delete {group.thing} {args.id}?", args)
-    answer = group.call(app, "DELETE", path_of(args.id))
+    answer = group.call(app, "DELETE", place_of(args))
     app.out.done(answer, f"deleted {args.id}", args.id)
 
 
-def lists(*flags, summary="List items.", paging=Cursor, **options):
-    return Verb("list", summary, run_list, *(flags + paging.flags), **options)
+def with_item(path, flags):
+    """The flags of a verb, and the id before them if its path has one."""
+    return (ITEM,) * ("{id}" in path) + flags
 
 
-def shows(summary="Show one item.", **options):
-    return Verb("show", summary, run_show, ITEM, **options)
+def lists(*flags, summary="List items.", name="list", path="", paging=Cursor,
+          **options):
+    return Verb(name, summary, run_list,
+                *with_item(path, flags + (paging.flags if paging else ())),
+                path=path, **options)
 
 
-def creates(summary, *flags, name="create", **options):
-    return Verb(name, summary, run_create, *flags, writes=True, **options)
-
-
-def updates(summary, *flags, name="update", **options):
-    return Verb(name, summary, run_update, ITEM, *flags, writes=True,
+def shows(summary="Show one item.", *flags, name="show", path="{id}",
+          **options):
+    return Verb(name, summary, run_show, *with_item(path, flags), path=path,
                 **options)
 
 
-def acts(name, summary, *flags, **options):
-    return Verb(name, summary, run_action, ITEM, *flags, writes=True,
-                **options)
+def creates(summary, *flags, name="create", path="", **options):
+    return Verb(name, summary, run_create, *with_item(path, flags),
+                writes=True, path=path, **options)
 
 
-def deletes(summary="Delete an item.", name="delete", **options):
-    return Verb(name, summary, run_delete, ITEM, writes=True,
-                **options)
+def updates(summary, *flags, name="update", path="{id}", **options):
+    return Verb(name, summary, run_update, *with_item(path, flags),
+                writes=True, path=path, **options)
+
+
+def acts(name, summary, *flags, path=None, **options):
+    path = "{id}/" + name if path is None else path
+    return Verb(name, summary, run_action, *with_item(path, flags),
+                writes=True, path=path, **options)
+
+
+def deletes(summary="Delete an item.", *flags, name="delete", path="{id}",
+            **options):
+    return Verb(name, summary, run_delete, *with_item(path, flags),
+                writes=True, path=path, **options)
 
 
 # ---------------------------------------------------------------------------
@@ -4311,17 +4402,6 @@ FINISH_HINTS = {
 }
 
 
-def content_text(value):
-    """The text of a content: a string, or a list of parts."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return "".join(map(content_text, value))
-    if isinstance(value, dict):
-        return content_text(value.get("text") or value.get("refusal"))
-    return ""
-
-
 def join_function(function, part):
     """Join a piece of a function call: arguments grow, names come once."""
     for key, value in part.items():
@@ -4339,6 +4419,12 @@ def joined(before, value):
     if isinstance(before, list):
         return before + value if isinstance(value, list) else before
     return before if value is None else value
+
+
+def call_line(function):
+    """A call of a tool, as it is shown."""
+    name, arguments = dig(function, "name"), dig(function, "arguments")
+    return f"[tool call] {as_text(name)}({arguments or ''})"
 
 
 class ChatChoice:
@@ -4433,16 +4519,37 @@ class ChatAnswer:
     """A chat.completion, put together from its chunks (OpenAI).
 
     Takes whole completions as well: a message is a delta that comes at once.
-    has_begun tells whether a delta with something in it has arrived.
+    has_begun tells whether a delta with something in it has arrived.  Talk,
+    Session and those who ask know answers by the methods without a comment
+    on chunks or choices.
     """
+
+    PATH = "/chat/completions"
+    STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 
     def __init__(self):
         self.head, self.choices, self.usage = {}, {}, None
         self.has_begun, self.received = False, None
 
-    def add(self, chunk):
+    @staticmethod
+    def check(reply):
+        """Raise unless a whole answer is a chat.completion with a choice."""
+        choices = dig(reply, "choices")
+        if not isinstance(choices, list) or not any(
+                isinstance(dig(choice, "message"), dict)
+                for choice in choices):
+            check_told("", reply)
+            raise AnswerError("the answer is no chat.completion: "
+                              + compact_json(reply)[:300])
+
+    @staticmethod
+    def takes(kind, payload):
+        """Whether an event is a piece of the answer."""
+        return kind == CHUNK or "choices" in payload
+
+    def add(self, chunk, kind=None):
         """Take a chunk in; return its (kind, text) pieces to be shown."""
-        if chunk.get("object") == "chat.completion":
+        if kind == WHOLE or chunk.get("object") == "chat.completion":
             self.received = chunk
         if not self.head:
             self.head = {key: value for key, value in chunk.items()
@@ -4473,10 +4580,29 @@ class ChatAnswer:
         return bool(self.choices) and all(
             choice.finish_reason for choice in self.choices.values())
 
+    @property
+    def is_there(self):
+        return bool(self.choices)
+
     def first(self):
         return self.choices.get(0) or ChatChoice(0)
 
-    def completion(self):
+    def text(self):
+        return self.first().text()
+
+    def rest(self):
+        """Yield what is shown at the end: more choices, and tool calls."""
+        for index, choice in sorted(self.choices.items()):
+            if index:
+                yield "\n" + choice.text() + choice.text("refusal")
+            for call in choice.tool_calls:
+                yield call_line(dig(call, "function"))
+
+    def hint(self):
+        """What to try where the answer has stopped early, or None."""
+        return FINISH_HINTS.get(self.first().finish_reason)
+
+    def whole(self):
         """The whole, as received or as an answer without stream would be."""
         if self.received:
             return self.received
@@ -4552,29 +4678,19 @@ class Talk:
                            f" ({tokens / took:.1f} tok/s)")
 
 
-def check_completion(reply):
-    """Raise unless an answer is a chat.completion with a choice."""
-    choices = dig(reply, "choices")
-    if not isinstance(choices, list) or not any(
-            isinstance(dig(choice, "message"), dict) for choice in choices):
-        check_told("", reply)
-        raise AnswerError("the answer is no chat.completion: "
-                          + compact_json(reply)[:300])
-
-
 def take_events(app, talk, answer, events):
-    """Take the events of a chat stream in, each shown as it comes."""
+    """Take the events of a stream in, each shown as it comes."""
     shows_events = app.out.form == JSONL
     for kind, payload in events:
         if shows_events:
             app.out.json_line(payload)
             app.terminal.out.flush()
         if kind == WHOLE:
-            check_completion(payload)
-        elif kind != CHUNK and "choices" not in payload:
+            answer.check(payload)
+        elif not answer.takes(kind, payload):
             talk.event(kind, payload)
             continue
-        pieces = answer.add(payload)
+        pieces = answer.add(payload, kind)
         if pieces:
             talk.show(pieces)
 
@@ -4592,74 +4708,80 @@ def raise_if_broken(answer, error):
                        " complete", **error.facts)
 
 
-def stream_chat(app, talk, body, headers, answer=None):
-    """Ask for a streamed answer and show it; return the ChatAnswer.
+def stream_answer(app, talk, answer, body, headers):
+    """Ask for a streamed answer and show it; answer takes it in.
 
-    A ChatAnswer handed in holds what has come, even if this raises.
+    It holds what has come, even if this raises.
     """
-    answer = answer or ChatAnswer()
-    body = dict(body, stream=True, stream_options={"include_usage": True})
     try:
-        with app.api.open("POST", "/chat/completions", slug=app.slug(),
-                          body=body, headers=headers,
-                          accept="text/event-stream",
+        with app.api.open("POST", answer.PATH, slug=app.slug(),
+                          body=dict(body, **answer.STREAMED),
+                          headers=headers, accept="text/event-stream",
                           silence=INFERENCE_TIMEOUT_S) as reply:
             take_events(app, talk, answer, answer_events(reply))
     except (ConnectionFailed, StreamError, AnswerError) as error:
         raise_if_broken(answer, error)
-    if not answer.choices:
+    if not answer.is_there:
         raise AnswerError("the stream ended without an answer in it")
-    return answer
 
 
-def ask_chat(app, talk, body, headers):
-    """Ask for an answer at once and show it; return the ChatAnswer."""
+def ask_answer(app, talk, answer, body, headers):
+    """Ask for an answer at once and show it; answer takes it in."""
     reply = app.api.call(
-        "POST", "/chat/completions", slug=app.slug(),
-        body=dict(body, stream=False), headers=headers,
-        silence=INFERENCE_TIMEOUT_S)
-    check_completion(reply)
-    answer = ChatAnswer()
-    answer.received = reply
-    talk.show(answer.add(reply))
+        "POST", answer.PATH, slug=app.slug(), body=dict(body, stream=False),
+        headers=headers, silence=INFERENCE_TIMEOUT_S)
+    answer.check(reply)
+    talk.show(answer.add(reply, WHOLE))
     if app.out.form == JSONL:
         app.out.json_line(reply)
-    return answer
 
 
 def show_rest(app, answer):
-    """Show what is known only at the end: tool calls, more choices."""
-    for index, choice in sorted(answer.choices.items()):
-        if index:
-            app.terminal.out.end_line()
-            app.out.text("\n" + choice.text() + choice.text("refusal"))
-            app.terminal.out.end_line()
-        for call in choice.tool_calls:
-            app.terminal.out.end_line()
-            name = dig(call, "function.name")
-            arguments = dig(call, "function.arguments")
-            app.out.line(f"[tool call] {as_text(name)}({arguments or ''})")
+    """Show what is known only at the end, on lines of its own."""
+    for text in answer.rest():
+        app.terminal.out.end_line()
+        app.out.text(text)
+        app.terminal.out.end_line()
+
+
+USAGE_COLUMNS = tuple(map(Column, (
+    "prompt=prompt_tokens|input_tokens",
+    "completion=completion_tokens|output_tokens", "total=total_tokens",
+    "cached=prompt_tokens_details.cached_tokens"
+    "|input_tokens_details.cached_tokens",
+    "reasoning=completion_tokens_details.reasoning_tokens"
+    "|output_tokens_details.reasoning_tokens")))
 
 
 def usage_line(usage):
     """usage: prompt 9, completion 3, total 12, cached 4, reasoning 2."""
     if not isinstance(usage, dict):
         return "usage: not reported by the server"
-    paths = (("prompt", "prompt_tokens"), ("completion", "completion_tokens"),
-             ("total", "total_tokens"),
-             ("cached", "prompt_tokens_details.cached_tokens"),
-             ("reasoning", "completion_tokens_details.reasoning_tokens"))
-    return "usage: " + ", ".join(f"{name} {as_text(dig(usage, path))}"
-                                 for name, path in paths)
+    return "usage: " + ", ".join(f"{column.head} {column.cell(usage, 0)}"
+                                 for column in USAGE_COLUMNS)
 
 
 def tell_ends(app, answer, show_usage):
     """Say why an answer stopped early, and what it cost."""
-    hint = FINISH_HINTS.get(answer.first().finish_reason)
+    hint = answer.hint()
     if hint:
         app.terminal.note("hint: " + hint)
     if show_usage:
         app.terminal.say(usage_line(answer.usage))
+
+
+def answer_once(app, args, answer, body, headers, fields):
+    """Ask, show the answer in the form that is due, and how it ended."""
+    with Talk(app, args.show_reasoning) as talk:
+        ask = stream_answer if args.stream else ask_answer
+        ask(app, talk, answer, body, headers)
+        if app.out.is_table:
+            show_rest(app, answer)
+    if app.out.form not in (TABLE, WIDE, JSONL):
+        app.out.record(answer.whole(), fields)
+    if args.stream:
+        talk.footer(answer.tokens())
+    tell_ends(app, answer, args.show_usage)
 
 
 # == downloads: whole or not at all, and taken up again ======================
@@ -6183,7 +6305,7 @@ class ChatTurns:
     which is saved but not sent.
     """
 
-    SENT = "role", "content"
+    ANSWER = ChatAnswer
 
     def __init__(self, app, body, headers, is_model_named=False):
         self.app, self.headers = app, headers
@@ -6207,10 +6329,10 @@ class ChatTurns:
         What had arrived when it was interrupted is kept as a cut turn.
         """
         self.messages.append({"role": "user", "content": content})
-        self.answer = ChatAnswer()
+        self.answer = self.ANSWER()
         try:
-            stream_chat(self.app, talk, self.body(), self.headers,
-                        self.answer)
+            stream_answer(self.app, talk, self.answer, self.body(),
+                          self.headers)
         except BaseException:
             self.keep(True)
             raise
@@ -6223,17 +6345,23 @@ class ChatTurns:
 
     def keep(self, is_cut):
         """Keep the answer as a turn; without one, take the question back."""
-        text = self.answer.first().text()
+        text = self.answer.text()
         if not text and is_cut:
             self.messages.pop()
             return
         turn = {"role": "assistant", "content": text}
-        self.messages.append(dict(turn, cut=True) if is_cut else turn)
+        self.messages.append(dict(turn, cut=True) if is_cut else
+                             dict(turn, **self.link()))
         self.count(self.answer.usage)
 
+    def link(self):
+        """What a turn holds beside its text, so that the next follows it."""
+        return {}
+
     def count(self, usage):
-        for name in ("prompt_tokens", "completion_tokens"):
-            value = dig(usage, name)
+        for column, name in zip(USAGE_COLUMNS, ("prompt_tokens",
+                                                "completion_tokens")):
+            value = column.value(usage)
             self.spent[name] += value if isinstance(value, int) else 0
 
     def turns(self):
@@ -6273,6 +6401,14 @@ class ChatTurns:
         self.spent = Counter()
         usage = dig(data, "usage")
         self.count(usage)
+
+
+def show_text(app, args):
+    """Have a session show text, whatever form is set, unless by a flag."""
+    if args.output not in (None, TABLE, WIDE):
+        raise UsageError(f"--interactive and -o {args.output} cannot be"
+                         " combined: a session shows text")
+    app.out.form, app.out.is_table = TABLE, True
 
 
 class Session:
@@ -6740,10 +6876,7 @@ def schema_or_word(text):
 
 def talk_chat(app, args):
     """Hold an interactive session; it always streams."""
-    if args.output not in (None, TABLE, WIDE):
-        raise UsageError(f"--interactive and -o {args.output} cannot be"
-                         " combined: a session shows text")
-    app.out.form, app.out.is_table = TABLE, True
+    show_text(app, args)
     body = chat_body(app, args)
     if app.settings.style() == XEROTIER:
         body.setdefault("max_tokens", SESSION_TOKENS)
@@ -6769,19 +6902,11 @@ def send_chat(app, group, args):
     if args.message is None and not args.attach:
         raise UsageError("--message is missing", "-m TEXT, or -m - to read it"
                          " from standard input; --interactive asks for it")
-    body, headers = chat_body(app, args), sent_headers(args)
+    body = chat_body(app, args)
     if args.agentic:
         app.terminal.note("-> agentic mode")
-    with Talk(app, args.show_reasoning) as talk:
-        ask = stream_chat if args.stream else ask_chat
-        answer = ask(app, talk, body, headers)
-        if app.out.is_table:
-            show_rest(app, answer)
-    if app.out.form not in (TABLE, WIDE, JSONL):
-        app.out.record(answer.completion(), CHAT_FIELDS)
-    if args.stream:
-        talk.footer(answer.tokens())
-    tell_ends(app, answer, args.show_usage)
+    answer_once(app, args, ChatAnswer(), body, sent_headers(args),
+                CHAT_FIELDS)
 
 
 def post_message(app, chat_id, text):
@@ -7520,14 +7645,6 @@ def api_path(path):
     return quote(whole(path), safe=URL_CHARACTERS.replace("#", ""))
 
 
-def columns_of(records):
-    """One column for each key that any of the records has."""
-    keys = {}
-    for record in records:
-        keys.update(dict.fromkeys(record if isinstance(record, dict) else ()))
-    return list(map(KeyColumn, keys))
-
-
 def show_any(app, value):
     """Show JSON of which nothing is known; a person reads it as JSON."""
     is_list = isinstance(value, list) or any(
@@ -8171,8 +8288,12 @@ def choose_verb(verbs, given, words):
     if actions:
         return actions[0]
     wanted = "show" if words else "list"
-    bare = [verb for verb in verbs if verb.by == BARE]
-    return next((v for v in bare if v.name == wanted), verbs[0])
+    bare = sorted((verb for verb in verbs if verb.by == BARE),
+                  key=lambda verb: verb.name != wanted)
+    fitting = [verb for verb in bare if all(
+        name in flag_table(GLOBALS, verb.flags) for name in names)
+        and (not words or any(f.is_word for f in verb.flags))]
+    return (fitting + bare + list(verbs))[0]
 
 
 def check_goes_with(verb, verbs, given):
@@ -8182,7 +8303,10 @@ def check_goes_with(verb, verbs, given):
         if declared.long_name not in own:
             homes = [v.by.long_name if v.by_flag else v.name for v in verbs
                      if declared.long_name in flag_table(v.flags)]
-            raise UsageError(f"{declared.long_name} goes with "
+            name = declared.long_name
+            if verb.by_flag:
+                name += f" cannot be combined with {verb.by.long_name}: it"
+            raise UsageError(f"{name} goes with "
                              + " or ".join(homes or ["another verb"]))
 
 
