@@ -1988,12 +1988,14 @@ def form_quoted(name):
 class Multipart:
     """A multipart/form-data body (RFC 7578), read from disk as it is sent.
 
-    fields are (name, text) pairs; the part "file" holds an excerpt: what has
-    a name, a size and blocks().  tell(count) is called as its bytes leave.
+    fields are (name, text) pairs; one part more, "file" unless named, holds
+    an excerpt: what has a name, a size and blocks().  tell(count) is called
+    as its bytes leave.
     """
 
-    def __init__(self, fields, excerpt, tell=None):
+    def __init__(self, fields, excerpt, tell=None, part="file"):
         self.fields, self.excerpt, self.tell = fields, excerpt, tell
+        self.part = part
         boundary = "xeroctl-" + os.urandom(16).hex()
         self.media = "multipart/form-data; boundary=" + boundary
         self.head = "".join(
@@ -2001,7 +2003,7 @@ class Multipart:
             f"\r\n\r\n{text}\r\n" for name, text in fields)
         self.head += (
             f"--{boundary}\r\nContent-Disposition: form-data; "
-            f'name="file"; filename="{form_quoted(excerpt.name)}"\r\n'
+            f'name="{part}"; filename="{form_quoted(excerpt.name)}"\r\n'
             "Content-Type: application/octet-stream\r\n\r\n")
         self.head = whole(self.head).encode("utf-8")
         self.tail = f"\r\n--{boundary}--\r\n".encode("ascii")
@@ -2020,7 +2022,7 @@ class Multipart:
 
     def shown(self):
         """The body as a plan shows it: the file by its name."""
-        return dict(self.fields, file="@" + self.excerpt.name)
+        return dict(self.fields, **{self.part: "@" + self.excerpt.name})
 
     def curl_words(self):
         """The body in the flags of curl, which reads @ and ; in -F."""
@@ -2030,7 +2032,8 @@ class Multipart:
         path, name = (re.sub(r'(["\\])', r"\\\1", text) for text in (
             self.excerpt.source.name, self.excerpt.name))
         path = "-" if self.excerpt.source.is_stdin else f'"{path}"'
-        return words + ["-F " + quote(f'file=@{path};filename="{name}"')]
+        return words + [
+            "-F " + quote(f'{self.part}=@{path};filename="{name}"')]
 
 
 class Request:
@@ -4013,7 +4016,8 @@ def sent_fields(args):
     KEY=TEXT pairs are the members of one object.
     """
     tree = {}
-    for declared in args.verb.flags:
+    by = (args.verb.by,) * args.verb.by_flag
+    for declared in args.verb.flags + by:
         value = getattr(args, declared.dest, None)
         if declared.sends and value is not None:
             is_map = declared.options.get("type") is text_pair
@@ -4240,8 +4244,9 @@ def place_of(args):
 def run_list(app, group, args):
     def fetch(query):
         return group.call(app, "GET", place_of(args), query=query.items())
-    page = fetch_list(app, fetch, group.paging, sent_fields(args),
-                      getattr(args, "all", False))
+    is_paged = hasattr(args, "all")
+    page = (fetch_list(app, fetch, group.paging, sent_fields(args), args.all)
+            if is_paged else fetch(sent_fields(args)))
     things = args.verb.name if args.verb.columns else group.name
     app.out.rows(page, args.verb.columns or group.columns, things)
 
@@ -4618,6 +4623,152 @@ class ChatAnswer:
         counted = dig(self.usage, "completion_tokens")
         return counted if isinstance(counted, int) else sum(
             choice.deltas for choice in self.choices.values())
+
+
+class ResponseAnswer:
+    """A response, put together from its events (OpenAI, Responses API).
+
+    Takes whole responses as well.  Each lifecycle event brings the response
+    as it is then; items and texts fill what the last one leaves out.
+    """
+
+    PATH = "/responses"
+    STREAMED = {"stream": True}
+    KINDS = {"output_text": TEXT, "refusal": REFUSAL,
+             "reasoning_text": REASONING, "reasoning_summary_text": REASONING}
+
+    def __init__(self):
+        self.response, self.items, self.said = {}, {}, bytearray()
+        self.has_begun, self.is_ended, self.deltas = False, False, 0
+        self.begun = set()
+
+    @staticmethod
+    def check(reply):
+        """Raise unless a whole answer is a response."""
+        if not (dig(reply, "object") == "response"
+                or isinstance(dig(reply, "output"), list)):
+            check_told("", reply)
+            raise AnswerError("the answer is no response: "
+                              + compact_json(reply)[:300])
+
+    @staticmethod
+    def takes(kind, payload):
+        return str(kind).startswith("response.")
+
+    def add(self, payload, kind=None):
+        """Take an event or a whole response in; return what is shown."""
+        if kind == WHOLE:
+            self.response, self.is_ended = payload, True
+            self.check_failed()
+            return self.kept(self.pieces_of(payload))
+        if isinstance(payload.get("response"), dict):
+            self.response = payload["response"]
+        name, _, step = kind[len("response."):].rpartition(".")
+        if kind in TERMINAL_EVENTS:
+            self.is_ended = True
+            self.check_failed()
+        elif name == "output_item" and isinstance(payload.get("item"), dict):
+            self.take_item(payload)
+        elif name == "function_call_arguments":
+            self.has_begun = True
+        elif name in self.KINDS:
+            return self.kept(self.text_pieces(name, step, payload))
+        return []
+
+    def check_failed(self):
+        """Raise what a response that failed tells."""
+        if self.response.get("status") == "failed":
+            told = self.response.get("error")
+            raise StreamError("the response failed: " + as_text(
+                dig(told, "message") or told), code=dig(told, "code"))
+
+    def take_item(self, payload):
+        self.items[payload.get("output_index")] = payload["item"]
+        if dig(payload, "item.type") == "function_call":
+            self.has_begun = True
+
+    def text_pieces(self, name, step, payload):
+        """The piece in a delta, or in a done that no delta came before."""
+        place = name, payload.get("item_id"), payload.get(
+            "content_index", payload.get("summary_index"))
+        text = ""
+        if step == "delta":
+            text = content_text(payload.get("delta"))
+            self.begun.add(place)
+        elif step == "done" and place not in self.begun:
+            text = content_text(payload.get("text")
+                                or payload.get("refusal"))
+        return [(self.KINDS[name], text)] if text else []
+
+    def kept(self, pieces):
+        """Remember the text among the pieces."""
+        for kind, text in pieces:
+            self.has_begun = True
+            if kind == TEXT:
+                self.deltas += 1
+                self.said += text.encode("utf-8", "surrogatepass")
+        return pieces
+
+    def pieces_of(self, response):
+        """What a whole response says, in the order of its output."""
+        pieces = []
+        for item in self.output():
+            if dig(item, "type") == "reasoning":
+                pieces += [(REASONING, content_text(dig(item, name)))
+                           for name in ("summary", "content")]
+            parts = dig(item, "content") if dig(
+                item, "type") == "message" else None
+            for part in parts if isinstance(parts, list) else ():
+                is_refusal = dig(part, "type") == "refusal"
+                pieces.append((REFUSAL if is_refusal else TEXT,
+                               content_text(part)))
+        if not pieces and isinstance(response.get("output_text"), str):
+            pieces.append((TEXT, response["output_text"]))
+        return [piece for piece in pieces if piece[1]]
+
+    def output(self):
+        """The items of the output, those that came one by one included."""
+        output = self.response.get("output")
+        if isinstance(output, list) and output:
+            return output
+        return [item for _, item in sorted(
+            self.items.items(), key=lambda each: str(each[0]))]
+
+    @property
+    def usage(self):
+        return self.response.get("usage")
+
+    @property
+    def is_finished(self):
+        return self.is_ended
+
+    @property
+    def is_there(self):
+        return bool(self.response or self.said)
+
+    def text(self):
+        return self.said.decode("utf-8", "surrogatepass")
+
+    def rest(self):
+        for item in self.output():
+            if dig(item, "type") == "function_call":
+                yield call_line(item)
+
+    def hint(self):
+        reason = dig(self.response, "incomplete_details.reason")
+        if reason == "max_output_tokens":
+            return ("the answer stopped at the token limit: raise"
+                    " --max-output-tokens")
+        return FINISH_HINTS.get(reason)
+
+    def whole(self):
+        if self.response.get("output") or not self.items:
+            return self.response
+        return dict(self.response, output=self.output())
+
+    def tokens(self):
+        counted = dig(self.usage, "output_tokens")
+        return counted if isinstance(counted, int) else self.deltas
 
 
 class Talk:
@@ -5021,6 +5172,212 @@ class Download:
             raise ConnectionFailed(
                 "HTTP", f"{answer.url}: {count} bytes came of {size}",
                 "the same command goes on there", sent=True)
+
+
+# == model uploads: in parts, from a file or a folder ========================
+
+CHUNK_BYTES = 100 * 1024 * 1024
+
+
+def why_skipped(path, root):
+    """Why a path in a folder is not uploaded; None if it is."""
+    if os.path.basename(path).startswith("."):
+        return "hidden"
+    if os.path.islink(path):
+        target = os.path.realpath(path)
+        if not target.startswith(os.path.join(root, "")):
+            return "a link that leaves the folder"
+        if os.path.isdir(path):
+            return "a link to a folder"
+    if not os.path.isdir(path) and not os.path.isfile(path):
+        return "no regular file"
+    return None
+
+
+def folder_files(app, folder, troubles):
+    """Yield (path, path below the folder with /) of all files to upload.
+
+    Folders that cannot be read are added to troubles, as errors of the OS.
+    """
+    root = os.path.realpath(folder)
+    for parent, folders, names in os.walk(folder, onerror=troubles.append):
+        for name in sorted(folders + names):
+            path = os.path.join(parent, name)
+            reason = why_skipped(path, root)
+            if reason:
+                app.terminal.note(f"skipped {from_disk(path)} ({reason})")
+                folders[:] = [each for each in folders if each != name]
+            elif name in names:
+                below = from_disk(os.path.relpath(path, folder))
+                yield path, below.replace(os.sep, "/")
+        folders.sort()
+
+
+class TarEntry:
+    """One file in a tar: a head, its bytes, and zeros up to 512 (POSIX)."""
+
+    def __init__(self, start, path, inside):
+        about = os.stat(path)
+        self.start, self.path, self.inside = start, path, inside
+        self.size, self.mtime = about.st_size, int(about.st_mtime)
+        self.is_program = bool(about.st_mode & 0o100)
+        self.head_size = len(self.head())
+        self.end = start + self.head_size + -(-self.size // 512) * 512
+
+    def head(self):
+        import tarfile
+        about = tarfile.TarInfo(self.inside)
+        about.size, about.mtime = self.size, self.mtime
+        about.mode = 0o755 if self.is_program else 0o644
+        return about.tobuf(tarfile.PAX_FORMAT)
+
+    def blocks(self, start, end):
+        """Yield its bytes from start to end, places in the whole tar."""
+        start, end = start - self.start, end - self.start
+        if start < self.head_size:
+            yield self.head()[start:end]
+        first = max(start - self.head_size, 0)
+        last = min(end - self.head_size, self.size)
+        if first < last:
+            with open(self.path, "rb") as file:
+                source = Source(file, from_disk(self.path))
+                if (source.size, int(source.stamp[1] // 10 ** 9)) != (
+                        self.size, self.mtime):
+                    raise UsageError(f"{source.name} has changed since the"
+                                     " upload began")
+                yield from source.blocks([(first, last)])
+        yield bytes(max(0, end - max(start, self.head_size + self.size)))
+
+
+class TarFolder:
+    """A folder as an uncompressed tar, made while it is read.
+
+    Sorted by path, and the same bytes each time; it can be read in any
+    place, as a Source can.
+    """
+
+    is_stdin = False
+
+    def __init__(self, app, folder):
+        top = from_disk(os.path.basename(os.path.abspath(folder)))
+        self.name, self.entries, self.size = top + ".tar", [], 0
+        troubles = []
+        files = sorted(folder_files(app, folder, troubles),
+                       key=lambda file: file[1])
+        if troubles:
+            raise UsageError(f"cannot read {troubles[0].filename}:"
+                             f" {troubles[0].strerror}")
+        if not files:
+            raise UsageError(f"there are no files in {from_disk(folder)}")
+        for path, below in files:
+            self.entries.append(TarEntry(self.size, path, f"{top}/{below}"))
+            self.size = self.entries[-1].end
+        self.size += 1024  # two blocks of zeros end a tar
+
+    def check_unchanged(self):
+        """Each file is looked at when it is read."""
+
+    def blocks(self, spans):
+        """Yield the bytes of (start, end) spans, one after the other."""
+        for start, end in spans:
+            for entry in self.entries:
+                if entry.end > start and entry.start < end:
+                    yield from filter(None, entry.blocks(
+                        max(start, entry.start), min(end, entry.end)))
+            last = max(start, self.entries[-1].end)
+            if end > last:
+                yield bytes(end - last)
+
+
+class ModelUpload:
+    """Sends a model in parts, each with its SHA-256, and completes it.
+
+    parts are {number, from 1: id} of those that the server has.
+    """
+
+    def __init__(self, app, group, source, upload):
+        self.app, self.group, self.source = app, group, source
+        self.id, self.parts = id_in(upload), {}
+        self.chunk = dig(upload, "chunk_size")
+        if not is_positive(self.chunk):
+            self.chunk = CHUNK_BYTES
+
+    def refresh(self):
+        """Ask which parts have arrived."""
+        answer = self.group.call(self.app, "POST",
+                                 path_of(self.id, "resume"), stand_in={})
+        self.parts = {
+            dig(part, "part_number"): id_in(part)
+            for part in dig(answer, "parts") or ()}
+
+    def run(self):
+        """Send what has not arrived; return the upload as it is then."""
+        import hashlib
+        whole_hash, number = hashlib.sha256(), 0
+        with Meter(self.app.terminal, f"uploading {self.source.name}",
+                   self.source.size, self.arrived()) as meter:
+            for start in range(0, self.source.size, self.chunk):
+                number += 1
+                end = min(start + self.chunk, self.source.size)
+                part_hash = hashlib.sha256()
+                for block in self.source.blocks([(start, end)]):
+                    part_hash.update(block)
+                    whole_hash.update(block)
+                if number not in self.parts:
+                    self.send(number, (start, end), part_hash, meter)
+        return self.complete(whole_hash.hexdigest())
+
+    def arrived(self):
+        return min(len(self.parts) * self.chunk, self.source.size)
+
+    def patiently(self, act, is_done):
+        """Do something that may be done again, until it is."""
+        attempt = 1
+        while True:
+            try:
+                return act()
+            except (ApiError, ConnectionFailed) as error:
+                if not is_passing(error) or attempt > self.app.args.retries:
+                    raise
+                wait = retry_wait(error, attempt, self.app.clock.jitter())
+                self.app.terminal.note(f"{error}: it is looked up in "
+                                       + as_seconds(wait))
+                self.app.clock.sleep(min(wait, LONGEST_WAIT_S))
+                attempt += 1
+                found = is_done()
+                if found:
+                    return found
+
+    def send(self, number, span, part_hash, meter):
+        excerpt = Excerpt(self.source, f"part-{number}", [span])
+        fields = [("part_number", str(number)),
+                  ("sha256", part_hash.hexdigest())]
+        form = Multipart(fields, excerpt,
+                         lambda count: meter.at(span[0] + count), "data")
+
+        def post():
+            return id_in(self.group.call(
+                self.app, "POST", path_of(self.id, "parts"), body=form,
+                silence=INFERENCE_TIMEOUT_S))
+
+        def look_up():
+            self.refresh()
+            return self.parts.get(number)
+        self.parts[number] = self.patiently(post, look_up)
+
+    def complete(self, whole_hash):
+        """Have the model made of its parts."""
+        body = {"part_ids": [self.parts[number]
+                             for number in sorted(self.parts)],
+                "sha256": whole_hash}
+
+        def look_up():
+            upload = self.group.call(self.app, "GET", path_of(self.id))
+            return upload if dig(upload, "status") == "completed" else None
+        return self.patiently(
+            lambda: self.group.call(self.app, "POST",
+                                    path_of(self.id, "complete"), body=body,
+                                    silence=INFERENCE_TIMEOUT_S), look_up)
 
 
 # == batch inputs: checked before a byte of them is sent =====================
@@ -6403,6 +6760,37 @@ class ChatTurns:
         self.count(usage)
 
 
+class ResponseTurns(ChatTurns):
+    """A conversation that the server keeps, each response on the last one.
+
+    What it does not know (a loaded conversation, an answer that was cut, no
+    store) is sent along with the next message.
+    """
+
+    ANSWER = ResponseAnswer
+
+    def link(self):
+        """The id of a response that can be followed."""
+        response_id = dig(self.answer.response, "id")
+        is_kept = self.options.get("store") is not False
+        return {"response_id": response_id} if response_id and is_kept else {}
+
+    def body(self):
+        known = [place for place, message in enumerate(self.messages)
+                 if message.get("response_id")]
+        first = known[-1] + 1 if known else 0
+        items = [{"role": m["role"], "content": m["content"]}
+                 for m in self.messages[first:] if m["role"] != "system"]
+        body = dict(self.options, input=items if len(items) > 1
+                    else items[0]["content"])
+        if known:
+            body["previous_response_id"] = (
+                self.messages[known[-1]]["response_id"])
+        system = [m["content"] for m in self.messages
+                  if m["role"] == "system"]
+        return dict(body, instructions=system[-1]) if system else body
+
+
 def show_text(app, args):
     """Have a session show text, whatever form is set, unless by a flag."""
     if args.output not in (None, TABLE, WIDE):
@@ -7398,6 +7786,942 @@ BATCHES = Group(
     ))
 
 
+# == models: the whole life of a model =======================================
+
+MODEL_STATES = "active", "ready", "validated", "error", "failed", "invalid"
+BAD_MODEL_STATES = "error", "failed", "invalid"
+MODEL_COLUMNS = (
+    "ID=id", "Name=name", "Format=format",
+    "Size=size_bytes|sizeBytes|size|bytes:size", "Status=status:state",
+    "Version=version", "Shared=shared|is_shared|isShared",
+    "+Architecture=architecture", "+Quantization=quantization",
+    "+Context=context_length|contextLength",
+    "+Parameters=parameter_count|parameterCount:count",
+    "+Created=created|created_at|createdAt:time")
+MODEL_FIELDS = (
+    "ID=id", "Name=name", "Created=created|created_at|createdAt:time",
+    "Owner=owned_by|owner|ownedBy", "Format=format",
+    "Size=size_bytes|sizeBytes|size|bytes:size", "Status=status:state",
+    "Version=version", "Is Latest=is_latest|isLatest",
+    "Description=description", "Architecture=architecture",
+    "Quantization=quantization",
+    "Context Length=context_length|contextLength",
+    "Parameters=parameter_count|parameterCount:count",
+    "Workload Type=workload_type|workloadType",
+    "Shared=shared|is_shared|isShared")
+SEMVER = re.compile(
+    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z-]+"
+    r"(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?\Z")
+
+
+def semver(text):
+    """Convert a version (semver.org)."""
+    if not SEMVER.match(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no semantic version, as 2.0.0 is")
+    return text
+
+
+def list_models(app, group, args):
+    """List the models of the project, or what an endpoint serves."""
+    query = sent_fields(args)
+    if args.extended or app.out.form == WIDE:
+        query["extended"] = "true"
+    slug = app.slug() if args.endpoint else None
+
+    def fetch(query):
+        return app.api.call("GET", group.path, query=query.items(),
+                            slug=slug)
+    page = fetch_list(app, fetch, group.paging, query, args.all)
+    app.out.rows(page, group.columns, group.name)
+
+
+def show_model(app, group, args):
+    query = [("extended", "true")] if args.extended else ()
+    model = group.call(app, "GET", path_of(args.id), query=query)
+    text = dig(model, "description")
+    if app.out.is_table and not args.full and isinstance(text, str):
+        model = dict(model, description=cut_to(text, 120))
+    app.out.record(model, group.fields)
+
+
+def delete_model(app, group, model_id):
+    error = None
+    try:
+        group.call(app, "DELETE", path_of(model_id), stand_in={})
+    except (ApiError, ConnectionFailed) as problem:
+        error = str(problem)
+    app.out.outcome(model_id, model_id, error)
+    return {"id": model_id, "ok": error is None, "error": error}
+
+
+def delete_models(app, group, args):
+    """Delete one model, or go on through several."""
+    if len(args.id) == 1:
+        args.id, = args.id
+        return run_delete(app, group, args)
+    app.confirm(f"Delete {len(args.id)} models?", args)
+    outcomes = [delete_model(app, group, model_id) for model_id in args.id]
+    if app.plan:
+        return
+    app.out.outcomes(outcomes)
+    good = sum(each["ok"] for each in outcomes)
+    if app.out.is_table:
+        app.out.line(f"{good} of {len(outcomes)} deleted")
+    if good < len(outcomes):
+        error = XeroctlError(f"{good} of {len(outcomes)} deleted")
+        error.is_told = app.out.is_table
+        raise error
+
+
+class Revalidation:
+    """Tells when a model has been checked.
+
+    The first polls may still see the status from before: an end counts once
+    the status has changed, or from the third poll on.
+    """
+
+    def __init__(self):
+        self.first, self.polls = None, 0
+
+    def is_over(self, model):
+        status = dig(model, "status")
+        self.polls += 1
+        self.first = status if self.polls == 1 else self.first
+        return status in MODEL_STATES and (status != self.first
+                                           or self.polls >= 3)
+
+
+def revalidate_model(app, group, args):
+    """Have a model checked, and wait for the outcome if asked to."""
+    answer = group.call(app, "POST", path_of(args.id, "revalidate"))
+    if not args.wait:
+        return app.out.done(answer, f"revalidation of {args.id} queued",
+                            args.id)
+    model = wait_until(
+        app, lambda: group.call(app, "GET", path_of(args.id)),
+        Revalidation().is_over,
+        lambda model: f"{args.id} {as_text(dig(model, 'status'))}",
+        args.wait_timeout, f"xeroctl models {args.id} shows its status")
+    app.out.record(model, ("ID=id", "Name=name", "Status=status:state"))
+    if model["status"] in BAD_MODEL_STATES:
+        raise XeroctlError(f"model {args.id}: {model['status']}")
+
+
+def show_all_fields(app, group, args):
+    """Show one thing with every field that was received."""
+    item = group.call(app, "GET", place_of(args))
+    app.out.record(item, columns_of([item]))
+
+
+def probe_model(app, group, args):
+    """Show what a deployed model can do, if this router tells."""
+    try:
+        found = group.call(app, "GET", path_of(args.id, "probe"))
+    except ApiError as error:
+        if error.status != 501:
+            raise
+        text = ("Model probing is not available on this router deployment"
+                " (501).")
+        return (app.out.line if app.out.is_table
+                else app.terminal.say)(text)
+    if app.out.is_table:
+        app.out.json(found)
+    else:
+        app.out.record(found, columns_of([found]))
+
+
+def set_capabilities(app, group, args):
+    answer = group.call(app, "PATCH", path_of(args.id, "capabilities"),
+                        body={"capabilities": args.capability})
+    app.out.done(answer, f"{args.id} can {', '.join(args.capability)}",
+                 args.id)
+
+
+def bits(text):
+    """Convert 4 or 8."""
+    return int(choice("4", "8")(text))
+
+
+bits.kind, bits.words = "choice", ("4", "8")
+
+VERSION_COLUMNS = (
+    "Version=version", "ID=id", "Latest=is_latest|isLatest",
+    "Status=status:state", "Notes=version_notes|versionNotes|notes",
+    "Created=created|created_at|createdAt:time")
+
+
+def version_flag(name, summary, **options):
+    return flag("--" + name, metavar="VERSION", type=semver, sample="2.0.0",
+                completes="", help=summary, **options)
+
+
+MODELS = Group(
+    "models", "List, describe, version, share and delete models.",
+    path="/models", columns=MODEL_COLUMNS, fields=MODEL_FIELDS,
+    paging=Offset, verbs=by_flag(
+        Verb("list", "List the models of the project.", list_models,
+             flag("--extended", action="store_true",
+                  help="ask for the extended fields (for -o json)"),
+             flag("--endpoint", metavar="SLUG",
+                  help="list what this endpoint serves"),
+             *Offset.flags, examples=("xeroctl models -o wide",
+                                      "xeroctl models --extended -o json")),
+        Verb("show", "Show one model in full.", show_model, ITEM,
+             flag("--full", action="store_true",
+                  help="do not cut the description"),
+             flag("--extended", action="store_true",
+                  help="ask for the extended fields (for -o json)")),
+        updates(
+            "Change what is said about a model.",
+            field("--description", metavar="TEXT", help="what it is for"),
+            field("--license", metavar="TEXT", help="license name or URL"),
+            field("--architecture", metavar="TEXT",
+                  help="as transformer or mamba"),
+            field("--quantization", metavar="METHOD",
+                  help="what the backend applies when it runs"),
+            field("--context-length", type=integer(1), metavar="N",
+                  help="most tokens of context"),
+            field("--parameter-count", type=integer(1), metavar="N",
+                  help="how many parameters it has"),
+            field("--hidden-size", type=integer(1), metavar="N",
+                  help="size of its hidden layers"),
+            field("--num-layers", type=integer(1), metavar="N",
+                  help="how many layers it has"),
+            field("--vocab-size", type=integer(1), metavar="N",
+                  help="size of its vocabulary"),
+            field("--workload-type", metavar="TYPE",
+                  help="as inference, embedding or reranking"),
+            field("--torch-dtype", metavar="DTYPE",
+                  type=choice("float16", "bfloat16", "float32"),
+                  help="float16, bfloat16 or float32"),
+            field("--num-experts", type=integer(1), metavar="N",
+                  help="how many experts it has (MoE)"),
+            field("--num-experts-per-tok", type=integer(1), metavar="N",
+                  help="experts at work for a token (MoE)"),
+            field("--pre-quantized", action="store_true",
+                  help="its weights are stored quantized"),
+            field("--pre-quantization-method", metavar="METHOD",
+                  type=choice("gptq", "awq", "compressed-tensors"),
+                  help="gptq, awq or compressed-tensors"),
+            field("--pre-quantization-bits", metavar="N", type=bits,
+                  help="4 or 8"),
+            method="PATCH", by=BARE,
+            examples=("xeroctl models model_1 --context-length 8192",
+                      "xeroctl models model_1 --pre-quantized"
+                      " --pre-quantization-bits 4")),
+        Verb("delete", "Delete models; several ids go with this alone.",
+             delete_models,
+             flag("id", metavar="ID", nargs="+", help="the models"),
+             writes=True),
+        acts("share", "Share a model to the catalog.", said="shared {id}"),
+        acts("unshare", "Take a model out of the catalog.",
+             said="unshared {id}"),
+        Verb("revalidate", "Have the files of a model checked again.",
+             revalidate_model, ITEM,
+             flag("--wait", action="store_true",
+                  help="wait until the check has ended"),
+             flag("--wait-timeout", type=seconds, metavar="SECONDS",
+                  default=600, needs="--wait",
+                  help="wait no longer than this (default: 600)"),
+             writes=True),
+        Verb("catalog-info", "Show what the catalog says of a model.",
+             show_all_fields, ITEM, path="{id}/catalog"),
+    ) + below("versions", *by_flag(
+        lists(summary="List the versions of a model.", path="{id}/versions",
+              paging=None, columns=VERSION_COLUMNS),
+        acts("create", "Make a new version.",
+             field("--notes", metavar="TEXT", sends="version_notes",
+                   help="what is new in it"),
+             by=version_flag("create", "make this version",
+                             sends="version"),
+             path="{id}/versions", columns=VERSION_COLUMNS),
+        acts("promote", "Make a version the latest one.",
+             by=version_flag("promote", "make this version the latest"),
+             path="{id}/versions/{promote}/promote",
+             said="{promote} is the latest version of {id}"),
+        acts("rollback", "Go back to an earlier version.",
+             by=version_flag("rollback", "go back to this version"),
+             path="{id}/versions/{rollback}/rollback",
+             said="{id} is back at version {rollback}"),
+    )) + (
+        Verb("probe", "Show what a deployed model can do.", probe_model,
+             ITEM),
+        Verb("set-capabilities", "Replace the capabilities of a model"
+             " (admin).", set_capabilities, ITEM,
+             flag("capability", metavar="CAPABILITY", nargs="+",
+                  sample="chat", help="as chat or tool-use"), writes=True),
+        lists(name="recommend-for-workspace", paging=None,
+              summary="List the models that suit a workspace best.",
+              path="//workspaces/{id}/recommended-models",
+              columns=("Model ID=model_id|modelId|id", "Name=name",
+                       "Score=score", "Reason=reason")),
+    ))
+
+
+# == embeddings, rerank, score: texts to numbers =============================
+
+MOST_INPUTS = 256
+
+
+def line_text(line, where):
+    """The text on a line of a file: plain, or as JSON, or in "text"."""
+    line = line.rstrip("\r")
+    if not line.strip():
+        raise UsageError(f"{where} is blank")
+    if line[0] not in '{"':
+        return line
+    try:
+        value = parse_json(line)
+    except ValueError:
+        return line
+    text = value if isinstance(value, str) else dig(value, "text")
+    if not isinstance(text, str):
+        raise UsageError(f"{where} has no text")
+    return text
+
+
+def given_texts(app, texts, path):
+    """The texts of a flag that may say -, and those of a file, by line."""
+    found = [app.read_text("-") if text == "-" else text
+             for text in texts or ()]
+    if path is None:
+        return found
+    return found + [line_text(line, f"{path}: line {number}")
+                    for number, line in enumerate(
+                        app.read_text(path).split("\n"), 1)]
+
+
+def named_model(app, args):
+    """What a body says of the model: --model, or what the style takes."""
+    if args.model or app.settings.style() == XEROTIER:
+        return args.model or "default"
+    return app.endpoint()
+
+
+def floats_of(value):
+    """The numbers of an embedding; base64 holds little-endian float32."""
+    if not isinstance(value, str):
+        return value if isinstance(value, list) else []
+    import base64
+    import struct
+    try:
+        raw = base64.b64decode(value, validate=True)
+        return list(struct.unpack(f"<{len(raw) // 4}f", raw))
+    except (ValueError, struct.error):
+        raise AnswerError("an embedding is no base64 of float32")
+
+
+def embedded(app, group, args, texts):
+    """Yield the answers for the texts, at most 256 in a request."""
+    for start in range(0, len(texts), MOST_INPUTS):
+        some = texts[start:start + MOST_INPUTS]
+        body = dict({"model": named_model(app, args), "input": some},
+                    **sent_fields(args))
+        if len(texts) == 1 and not args.input_file:
+            body["input"] = texts[0]
+        answer = group.call(app, "POST", body=body, stand_in={"data": []},
+                            silence=INFERENCE_TIMEOUT_S)
+        data = sorted(page_records(answer), key=lambda item: (
+            dig(item, "index") or 0))
+        if len(data) != len(some) and not app.plan:
+            raise AnswerError(f"{len(data)} embeddings came for {len(some)}"
+                              " texts")
+        for number, item in enumerate(data, start):
+            item["index"] = number
+        yield dict(answer, data=data)
+
+
+def add_usage(usage, more):
+    """Add the counts of one usage to those of another."""
+    if not isinstance(usage, dict) or not isinstance(more, dict):
+        return more or usage
+    return dict(usage, **{
+        key: usage.get(key, 0) + value for key, value in more.items()
+        if isinstance(value, int) and isinstance(usage.get(key, 0), int)})
+
+
+def joined_embeddings(answers):
+    """One answer out of those of several requests."""
+    first, *rest = answers
+    for answer in rest:
+        first["data"] += answer["data"]
+        if "usage" in answer:
+            first["usage"] = add_usage(first.get("usage"), answer["usage"])
+    return first
+
+
+def vector_row(item):
+    """An embedding as a row: its size, its norm, its first numbers."""
+    vector = floats_of(dig(item, "embedding"))
+    norm = sum(value * value for value in vector) ** 0.5
+    shown = " ".join(f"{value:.4f}" for value in vector[:6])
+    return {"index": dig(item, "index"), "dimensions": len(vector),
+            "norm": f"{norm:.4f}", "values": shown + " …" * (
+                len(vector) > 6)}
+
+
+def npy_head(count, dimensions):
+    """The head of an NPY 1.0 file of float32 (numpy.lib.format)."""
+    text = ("{'descr': '<f4', 'fortran_order': False, 'shape': "
+            f"({count}, {dimensions}), }}")
+    text += " " * (-(len(text) + 11) % 64) + "\n"
+    return (b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little")
+            + text.encode("ascii"))
+
+
+def write_vectors(path, answers, count):
+    """Write vectors as they come, as NPY or JSON Lines by the name."""
+    import struct
+    is_npy, size = path.endswith(".npy"), None
+    with NewFile(path) as target:
+        target.restart()
+        for item in (item for answer in answers for item in answer["data"]):
+            vector = floats_of(dig(item, "embedding"))
+            if is_npy and size not in (None, len(vector)):
+                raise AnswerError("the embeddings differ in size")
+            if is_npy and size is None:
+                target.write(npy_head(count, len(vector)))
+            size = len(vector)
+            target.write(
+                struct.pack(f"<{size}f", *vector) if is_npy else
+                (compact_json({"index": item["index"], "embedding": vector})
+                 + "\n").encode())
+        target.finish()
+
+
+def create_embeddings(app, group, args):
+    """Embed texts; show the vectors, or write them to a file."""
+    texts, path = given_texts(app, args.input, args.input_file), (
+        args.output_file)
+    if not texts:
+        raise UsageError("--input is missing", "--input TEXT or --input-file"
+                         " FILE says what to embed")
+    if path and not path.endswith((".npy", ".jsonl")):
+        raise UsageError(f"{path} has to end in .npy or .jsonl")
+    answers = embedded(app, group, args, texts)
+    if path and not app.plan:
+        write_vectors(path, answers, len(texts))
+        return app.out.done({"path": path, "count": len(texts)},
+                            f"vectors: {len(texts)} -> {path}", path)
+    answer = joined_embeddings(list(answers))
+    if app.out.form == JSONL:
+        answer["data"] = [dict(item, embedding=floats_of(item["embedding"]))
+                          for item in answer["data"]]
+    if app.out.form not in (JSON, JSONL):
+        answer = dict(answer, data=list(map(vector_row, answer["data"])))
+    app.out.rows(answer, ("Index=index", "Dimensions=dimensions",
+                          "Norm=norm", "Values=values"), "embeddings",
+                 "index")
+    if app.out.is_table and dig(answer, "usage"):
+        app.terminal.note("usage: " + as_pairs(answer["usage"]))
+
+
+def documents_of(app, args):
+    texts = given_texts(app, args.documents, args.documents_file)
+    if not texts:
+        raise UsageError("--documents is missing", "--documents TEXT… or"
+                         " --documents-file FILE says what to rank")
+    return texts
+
+
+def ranked_row(rank, item, texts):
+    index = dig(item, "index")
+    is_known = isinstance(index, int) and 0 <= index < len(texts)
+    return {"rank": rank, "index": index,
+            "score": next((value for value in (
+                dig(item, "relevance_score"), dig(item, "score"))
+                if value is not None), None),
+            "document": content_text(dig(item, "document")) or (
+                texts[index] if is_known else None)}
+
+
+def show_ranked(app, answer, texts, *columns):
+    """Show scores, with the texts from the input where none came back."""
+    if app.out.form not in (JSON, JSONL):
+        answer = {"data": [ranked_row(rank, item, texts) for rank, item in
+                           enumerate(page_records(answer), 1)]}
+    first, last = columns[:-1], columns[-1:]
+    app.out.rows(answer, first + ("Index=index", "Score=score") + last,
+                 "scores", "index")
+
+
+def rerank_documents(app, group, args):
+    """Rank documents by a query, the best first."""
+    texts = documents_of(app, args)
+    body = dict({"model": named_model(app, args), "query": args.query,
+                 "documents": texts}, **sent_fields(args))
+    answer = group.call(app, "POST", body=body, stand_in={"results": []},
+                        silence=INFERENCE_TIMEOUT_S)
+    show_ranked(app, answer, texts, "Rank=rank", "Document=document")
+
+
+def score_texts(app, group, args):
+    """Score candidates against a text, in the order they were given."""
+    texts = given_texts(app, args.candidates, args.candidates_file)
+    if not texts:
+        raise UsageError("--candidates is missing", "--candidates TEXT… or"
+                         " --candidates-file FILE says what to score")
+    body = {"model": named_model(app, args), "text_1": args.text,
+            "text_2": texts}
+    answer = group.call(app, "POST", body=body, stand_in={"data": []},
+                        silence=INFERENCE_TIMEOUT_S)
+    show_ranked(app, answer, texts, "Text=document")
+
+
+MODEL = flag("--model", metavar="NAME", help="the model's name (with style"
+             " xerotier only for information)")
+
+EMBEDDINGS = Group(
+    "embeddings", "Turn texts into vectors.", path="/embeddings",
+    scope=ENDPOINT, default="create", verbs=(
+        Verb("create", "Embed texts; show the vectors or write them.",
+             create_embeddings, SLUG,
+             flag("--input", action="append", metavar="TEXT",
+                  from_stdin=True, help="a text; - is standard input"
+                                        " (repeatable)"),
+             flag("--input-file", metavar="FILE", from_stdin=True,
+                  help="one text per line"),
+             MODEL,
+             field("--dimensions", type=integer(1), metavar="N",
+                   help="size of the vectors, if the model can"),
+             field("--encoding-format", type=choice("float", "base64"),
+                   metavar="FORMAT", help="how vectors travel"),
+             flag("--output-file", metavar="PATH",
+                  help="write the vectors to a .npy or .jsonl file"),
+             usage="--endpoint SLUG --input TEXT [flags]",
+             writes=True, examples=(
+                 'xeroctl embeddings --endpoint my-embed --input "Hello"',
+                 "xeroctl embeddings --input-file in.txt --output-file"
+                 " out.npy")),
+    ))
+
+RERANK = Group(
+    "rerank", "Rank documents by how well they answer a query.",
+    path="/rerank", scope=ENDPOINT, default="", verbs=(
+        Verb("", "Rank documents by how well they answer a query.",
+             rerank_documents, SLUG,
+             flag("--query", metavar="TEXT", required=True,
+                  help="what is asked"),
+             flag("--documents", metavar="TEXT", action="append", many=bool,
+                  from_stdin=True,
+                  help="the documents, several after one flag"),
+             flag("--documents-file", metavar="FILE", from_stdin=True,
+                  help='one per line: plain, JSON, or {"text": …}'),
+             field("--top-n", type=integer(1), metavar="N",
+                   help="only the best so many"),
+             field("--return-documents", action="store_true",
+                   help="have the server send the documents back"),
+             MODEL, writes=True, examples=(
+                 "xeroctl rerank --endpoint my-rank --query kernel"
+                 " --documents linux bread",
+                 "xeroctl rerank --endpoint my-rank --query kernel"
+                 " --documents-file in.txt")),
+    ))
+
+SCORE = Group(
+    "score", "Score how alike texts are.", path="/score", scope=ENDPOINT,
+    default="", verbs=(
+        Verb("", "Score how alike texts are.", score_texts, SLUG,
+             flag("--text", metavar="TEXT", required=True,
+                  help="what to compare with"),
+             flag("--candidates", metavar="TEXT", action="append", many=bool,
+                  from_stdin=True,
+                  help="the texts to score, several after one flag"),
+             flag("--candidates-file", metavar="FILE", from_stdin=True,
+                  help='one per line: plain, JSON, or {"text": …}'),
+             MODEL, writes=True, examples=(
+                 "xeroctl score --endpoint my-rank --text kernel"
+                 " --candidates linux bread",
+                 "xeroctl score --endpoint my-rank --text kernel"
+                 " --candidates-file in.txt")),
+    ))
+
+
+# == responses: answers that the server keeps ================================
+
+RESPONSE_FIELDS = (
+    "ID=id", "Model=model", "Status=status:state",
+    "Created=created_at:time", "Completed=completed_at:time",
+    "Input tokens=usage.input_tokens", "Output tokens=usage.output_tokens",
+    "Total tokens=usage.total_tokens", "Service tier=service_tier",
+    "Previous response=previous_response_id", "Store=store",
+    "Metadata=metadata:pairs", "Error=error.message",
+    "Incomplete=incomplete_details.reason")
+RESPONSE_STATES = ("queued", "in_progress", "completed", "failed",
+                   "cancelled", "incomplete")
+
+
+def response_body(app, args):
+    """Build the body of a response from the flags, without the input."""
+    instructions = (app.read_text(args.from_file)
+                    if args.from_file is not None else args.instructions)
+    body = {"model": args.model or app.endpoint()}
+    if instructions is not None:
+        body["instructions"] = instructions
+    body.update(sent_fields(args))
+    body.update(args.param or ())
+    return body
+
+
+def talk_response(app, args):
+    """Hold a session in which each response follows the last one."""
+    show_text(app, args)
+    body = response_body(app, args)
+    system = body.pop("instructions", None)
+    previous = body.pop("previous_response_id", None)
+    turns = ResponseTurns(app, dict(body, messages=[
+        {"role": "system", "content": system}] if system else []),
+        sent_headers(args), bool(args.model))
+    if previous:
+        turns.messages.append({"role": "assistant", "content": "",
+                               "response_id": previous})
+    args.show_reasoning, args.no_history = True, False
+    Session(app, turns, args).run(args.input)
+
+
+def create_response(app, group, args):
+    """Ask for a response and show it, at once or as it comes."""
+    if args.interactive:
+        return talk_response(app, args)
+    if args.input is None:
+        raise UsageError("--input is missing", "-m TEXT, or -m - to read it"
+                         " from standard input; --interactive asks for it")
+    text = app.read_text("-") if args.input == "-" else args.input
+    if not text:
+        raise UsageError("the input is empty")
+    body, answer = response_body(app, args), ResponseAnswer()
+    args.show_reasoning = True
+    answer_once(app, args, answer, dict(body, input=text),
+                sent_headers(args), RESPONSE_FIELDS)
+    response_id, status = (dig(answer.response, key)
+                           for key in ("id", "status"))
+    if args.show_usage:
+        app.terminal.say(f"id: {as_text(response_id)}")
+    if status in ("queued", "in_progress"):
+        app.terminal.say(f"{response_id} is {status}: xeroctl responses"
+                         f" {response_id} --wait waits for it")
+
+
+def wait_response(app, group, args):
+    """Wait until a background response has ended."""
+    response = wait_until(
+        app, lambda: group.call(app, "GET", path_of(args.id)),
+        lambda found: dig(found, "status") not in ("queued", "in_progress"),
+        lambda found: f"{args.id} {as_text(dig(found, 'status'))}",
+        args.wait_timeout, f"xeroctl responses {args.id} --wait resumes the"
+                           " wait")
+    app.out.record(response, group.fields)
+    if dig(response, "status") != "completed":
+        raise XeroctlError(f"response {args.id}: "
+                           + as_text(dig(response, "status")))
+
+
+CREATED_METADATA = field("--metadata", action="append", type=text_pair,
+                         many=is_pair, metavar="K=V",
+                         help="metadata; several pairs after one flag, or"
+                              " repeated")
+ENDPOINT_EXAMPLE = "--endpoint my-llm"
+
+RESPONSES = Group(
+    "responses", "Ask for responses, and keep track of them.",
+    path="/responses", scope=ENDPOINT, sample="resp_1",
+    columns=("ID=id", "Model=model", "Status=status:state",
+             "Input tokens=usage.input_tokens",
+             "Output tokens=usage.output_tokens", "Created=created_at:age"),
+    fields=RESPONSE_FIELDS, verbs=by_flag(
+        lists(SLUG, field("--status", type=choice(*RESPONSE_STATES),
+                          metavar="STATUS", help="only those of this status"),
+              summary="List responses."),
+        shows("Show one response.", SLUG),
+        deletes("Delete a response.", SLUG),
+        acts("cancel", "Cancel a background response.", SLUG),
+        lists(SLUG, name="input-items", summary="List what was sent.",
+              path="{id}/input_items",
+              columns=("ID=id", "Type=type", "Role=role",
+                       "Content=content:content")),
+        Verb("wait", "Wait until a background response has ended.",
+             wait_response, ITEM, SLUG, WAIT_TIMEOUT),
+    ) + (
+        Verb("create", "Ask for a response and show it.", create_response,
+             SLUG,
+             flag("-m", "--input", metavar="TEXT", from_stdin=True,
+                  help="what to answer; - is standard input"),
+             flag("--instructions", metavar="TEXT", help="system message"),
+             flag("--from-file", metavar="PATH", from_stdin=True,
+                  help="read the instructions from a file (beats"
+                       " --instructions)"),
+             flag("--model", metavar="NAME", help="the model's name"),
+             field("--max-output-tokens", type=integer(1), metavar="N",
+                   help="most tokens to generate"),
+             field("--temperature", type=number(0, 2), metavar="F",
+                   help="sampling temperature, 0.0 to 2.0"),
+             field("--top-p", type=number(0, 1), metavar="F",
+                   help="nucleus sampling threshold, 0.0 to 1.0"),
+             field("--previous-response-id", metavar="ID", completes="",
+                   help="follow this response"),
+             field("--conversation", metavar="ID", completes="",
+                   help="add to this conversation"),
+             field("--background", action="store_true",
+                   help="do not wait for the answer"),
+             field("--store", action="store_true",
+                   help="keep the response on the server"),
+             field("--no-store", action="store_const", const=False,
+                   dest="store", sends="store", help="do not keep it"),
+             CREATED_METADATA,
+             field("--reasoning-effort", metavar="WORD",
+                   sends="reasoning.effort", help="as low, medium or high"),
+             flag("--param", action="append", type=json_pair,
+                  metavar="KEY=JSON",
+                  help="any other field of the request (repeatable)"),
+             flag("--stream", action="store_true",
+                  help="show the answer token by token"),
+             flag("--interactive", action="store_true",
+                  help="hold a session of many turns"),
+             flag("--show-usage", action="store_true",
+                  help="print token usage and the id, on stderr"),
+             flag("--enrich", action="store_const", const="1",
+                  header="X-Xerotier-Vendor-Events",
+                  help="ask for the router's enrichment events"),
+             flag("--slo-ttft-ms", type=integer(1), metavar="N",
+                  header="X-SLO-TTFT-Ms",
+                  help="wanted time to the first token, a routing hint"),
+             flag("--slo-tpot-ms", type=integer(1), metavar="N",
+                  header="X-SLO-TPOT-Ms",
+                  help="wanted time per output token, a routing hint"),
+             writes=True, usage="--endpoint SLUG -m TEXT [flags]",
+             examples=(
+                 'xeroctl responses create --endpoint my-llm -m "Hello"'
+                 " --stream",
+                 "xeroctl responses create --endpoint my-llm"
+                 " --interactive")),
+    ))
+
+
+# == completions: chat completions that were stored ==========================
+
+def list_completions(app, group, args):
+    """List stored completions, all or those with some metadata."""
+    query = sent_fields(args)
+    query.update((f"metadata[{key}]", value)
+                 for key, value in args.metadata or ())
+
+    def fetch(query):
+        return group.call(app, "GET", query=query.items())
+    page = fetch_list(app, fetch, group.paging, query, args.all)
+    app.out.rows(page, group.columns, group.name)
+
+
+ORDER = field("--order", type=choice("asc", "desc"), metavar="ORDER",
+              help="asc or desc, by time")
+
+COMPLETIONS = Group(
+    "completions", "Look at stored chat completions.",
+    path="/chat/completions", scope=ENDPOINT, sample="chatcmpl-1",
+    columns=("ID=id", "Model=model", "Finish=choices.0.finish_reason",
+             "Tokens=usage.total_tokens", "Created=created:time"),
+    fields=("ID=id", "Model=model", "Finish=choices.0.finish_reason",
+            "Tokens=usage.total_tokens", "Created=created:time",
+            "Metadata=metadata:pairs",
+            "Content=choices.0.message.content:content"),
+    verbs=by_flag(
+        Verb("list", "List stored completions.", list_completions, SLUG,
+             ORDER,
+             field("--model", metavar="NAME", help="only those of a model"),
+             METADATA, *Cursor.flags),
+        shows("Show one stored completion.", SLUG),
+        lists(SLUG, ORDER, name="messages", path="{id}/messages",
+              summary="List the messages of a completion.",
+              columns=("Role=role", "Content=content:content")),
+        updates("Change the metadata of a completion.", SLUG,
+                CREATED_METADATA),
+        deletes("Delete a stored completion.", SLUG),
+    ))
+
+
+# == conversations: items that responses add to ==============================
+
+CONVERSATION_ROLES = "user", "assistant", "system", "developer"
+CONVERSATION_ITEM_COLUMNS = ("ID=id", "Type=type", "Role=role",
+                             "Status=status:state",
+                             "Content=content:content")
+
+
+def role_pair(text):
+    """Convert ROLE:TEXT to a message item."""
+    role, colon, content = text.partition(":")
+    if not colon or role not in CONVERSATION_ROLES:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not ROLE:TEXT with a role of "
+            + ", ".join(CONVERSATION_ROLES))
+    return {"type": "message", "role": role, "content": content}
+
+
+def conversation_item(app, args):
+    """The item that the flags of add-item describe."""
+    if args.json is None:
+        if args.role is None or args.content is None:
+            raise UsageError("--role and --content, or --json, say what to"
+                             " add")
+        text = app.read_text("-") if args.content == "-" else args.content
+        return {"type": "message", "role": args.role, "content": text}
+    if args.role or args.content:
+        raise UsageError("--json and --role, --content cannot be combined")
+    try:
+        return parse_json(app.read_text(args.json))
+    except ValueError as problem:
+        raise UsageError(f"{args.json} is not JSON: {problem}")
+
+
+def add_item(app, group, args):
+    """Add one item: bare, or as OpenAI has it, in a list."""
+    item = conversation_item(app, args)
+    if app.settings.style() == OPENAI:
+        item = {"items": [item]}
+    answer = group.call(app, "POST", path_of(args.id, "items"), body=item)
+    if isinstance(dig(answer, "data"), list):
+        return app.out.rows(answer, CONVERSATION_ITEM_COLUMNS, "items")
+    app.out.record(answer, CONVERSATION_ITEM_COLUMNS)
+
+
+CONVERSATIONS = Group(
+    "conversations", "Keep conversations on the server.",
+    path="/conversations", scope=ASKED, default="list", sample="conv_1",
+    columns=("ID=id", "Object=object", "Created=created_at:time",
+             "Updated=updated_at:time", "Metadata=metadata:keys"),
+    fields=("ID=id", "Object=object", "Created=created_at:time",
+            "Updated=updated_at:time", "Metadata=metadata:pairs"),
+    verbs=(
+        lists(SLUG, summary="List conversations."),
+        shows("Show one conversation.", SLUG, name="get"),
+        creates("Begin a conversation.", SLUG, CREATED_METADATA,
+                field("--item", action="append", type=role_pair, many=bool,
+                      sends="items", metavar="ROLE:TEXT", sample="user:hi",
+                      help="its first messages, several after one flag")),
+        updates("Change the metadata of a conversation.", SLUG,
+                CREATED_METADATA),
+        deletes("Delete a conversation.", SLUG),
+        lists(SLUG, ORDER, name="list-items", path="{id}/items",
+              summary="List the items of a conversation.",
+              columns=CONVERSATION_ITEM_COLUMNS),
+        Verb("add-item", "Add an item to a conversation.", add_item, ITEM,
+             SLUG,
+             flag("--role", type=choice(*CONVERSATION_ROLES), metavar="ROLE",
+                  help="user, assistant, system or developer"),
+             flag("--content", metavar="TEXT", from_stdin=True,
+                  help="what is said; - is standard input"),
+             flag("--json", metavar="FILE", from_stdin=True,
+                  help="any item as JSON; - is standard input"),
+             writes=True, examples=(
+                 "xeroctl conversations add-item conv_1 --role user"
+                 " --content hi",)),
+        acts("delete-item", "Delete an item of a conversation.", SLUG,
+             flag("--item-id", metavar="ID", required=True, completes="",
+                  sample="msg_1", help="the item"),
+             path="{id}/items/{item_id}", method="DELETE",
+             asks="Delete item {item_id}?", said="deleted {item_id}"),
+    ))
+
+
+# == uploads: models on their way to the server ==============================
+
+def media_of(name):
+    """The media type of a model's file, by its name."""
+    import mimetypes
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"
+
+
+def new_upload(app, group, args, source):
+    """Begin an upload; say its id at once, so that it can be resumed."""
+    name = os.path.basename(source.name)
+    body = dict({"purpose": "model", "filename": name, "bytes": source.size,
+                 "mime_type": media_of(name), "name": args.name},
+                **sent_fields(args))
+    upload = group.call(app, "POST", body=body,
+                        stand_in={"id": StandIn("<upload id>")})
+    if not app.plan:
+        app.terminal.note(f"upload {id_in(upload)}")
+    return upload
+
+
+def resumed_upload(app, group, upload_id, source):
+    """Look up an upload that is to go on; raise if it is another file's."""
+    upload = group.call(app, "GET", path_of(upload_id))
+    size, status = dig(upload, "bytes"), dig(upload, "status")
+    if status not in ("pending", "uploading", None):
+        raise XeroctlError(f"upload {upload_id} is {status}: it cannot go"
+                           " on")
+    if size not in (None, source.size):
+        raise UsageError(f"upload {upload_id} is of {size} bytes,"
+                         f" {source.name} has {source.size}")
+    return upload
+
+
+def upload_model(app, group, args):
+    """Send a model in parts, from a file or a folder."""
+    path = on_disk(args.path)
+    source = (TarFolder(app, path) if os.path.isdir(path)
+              else app.open_source(args.path))
+    if not source.size:
+        raise UsageError(f"{source.name} is empty")
+    upload = (resumed_upload(app, group, args.resume, source)
+              if args.resume else new_upload(app, group, args, source))
+    if app.plan:
+        return
+    engine = ModelUpload(app, group, source, upload)
+    if args.resume:
+        engine.refresh()
+    try:
+        done = engine.run()
+    except (XeroctlError, KeyboardInterrupt):
+        app.terminal.say(f"xeroctl upload {args.path} {args.name} --resume"
+                         f" {engine.id} goes on there")
+        raise
+    app.out.record(done, group.fields)
+
+
+UPLOAD_FIELDS = (
+    "ID=id", "Status=status:state", "Filename=filename", "Size=bytes:size",
+    "Type=mime_type", "Chunk Size=chunk_size:size",
+    "Total Chunks=total_chunks", "Uploaded Chunks=uploaded_chunks",
+    "Progress=progress", "Created=created_at:time",
+    "Expires=expires_at:time")
+
+UPLOADS = Group(
+    "uploads", "Look at models on their way to the server.",
+    path="/uploads",
+    columns=("ID=id", "Filename=filename", "Size=bytes:size",
+             "Status=status:state", "Progress=progress",
+             "Created=created_at:time"),
+    fields=UPLOAD_FIELDS, verbs=by_flag(
+        lists(field("--status", metavar="STATUS", type=choice(
+            "pending", "uploading", "completed", "failed", "cancelled",
+            "expired"), help="only those of this status"),
+            summary="List uploads."),
+        shows("Show one upload."),
+        acts("cancel", "Cancel an upload; its parts are dropped.",
+             asks="Cancel upload {id}?"),
+        deletes("Delete an upload."),
+    ))
+
+UPLOAD = Group(
+    "upload", "Upload a model: a file, or a folder as a tar.",
+    path="/uploads", fields=UPLOAD_FIELDS, default="", verbs=(
+        Verb("", "Upload a model: a file, or a folder as a tar.",
+             upload_model,
+             flag("path", metavar="PATH", sample="model.gguf",
+                  help="the file or folder"),
+             flag("name", metavar="NAME", completes="", sample="my-model",
+                  help="what the model will be called"),
+             field("--format", metavar="WORD", help="as gguf or safetensors"),
+             field("--description", metavar="TEXT", help="what it is for"),
+             flag("--resume", metavar="ID", completes="",
+                  help="go on with this upload"),
+             writes=True, examples=(
+                 "xeroctl upload model.gguf my-model --format gguf",)),
+    ))
+
+
 # == files: what has been uploaded ===========================================
 
 def tree_of(files):
@@ -7468,40 +8792,6 @@ def upload_file(app, group, args, path, relative):
     with source.file, Meter(app.terminal, f"uploading {excerpt.name}",
                             source.size) as meter:
         return app.api.upload(excerpt, fields, tell=meter.at)
-
-
-def why_skipped(path, root):
-    """Why a path in a folder is not uploaded; None if it is."""
-    if os.path.basename(path).startswith("."):
-        return "hidden"
-    if os.path.islink(path):
-        target = os.path.realpath(path)
-        if not target.startswith(os.path.join(root, "")):
-            return "a link that leaves the folder"
-        if os.path.isdir(path):
-            return "a link to a folder"
-    if not os.path.isdir(path) and not os.path.isfile(path):
-        return "no regular file"
-    return None
-
-
-def folder_files(app, folder, troubles):
-    """Yield (path, path below the folder with /) of all files to upload.
-
-    Folders that cannot be read are added to troubles, as errors of the OS.
-    """
-    root = os.path.realpath(folder)
-    for parent, folders, names in os.walk(folder, onerror=troubles.append):
-        for name in sorted(folders + names):
-            path = os.path.join(parent, name)
-            reason = why_skipped(path, root)
-            if reason:
-                app.terminal.note(f"skipped {from_disk(path)} ({reason})")
-                folders[:] = [each for each in folders if each != name]
-            elif name in names:
-                below = from_disk(os.path.relpath(path, folder))
-                yield path, below.replace(os.sep, "/")
-        folders.sort()
 
 
 def outcome(app, relative, file_id, error):
@@ -8050,7 +9340,9 @@ STATUS = Group(
     ))
 
 
-GROUPS = (CHAT, BATCHES, FILES, API, CONFIG, STATUS)
+GROUPS = (CHAT, BATCHES, MODELS, EMBEDDINGS, RERANK, SCORE, RESPONSES,
+          COMPLETIONS, FILES, UPLOADS, UPLOAD, CONVERSATIONS, API, CONFIG,
+          STATUS)
 
 
 # ---------------------------------------------------------------------------
@@ -8573,8 +9865,10 @@ def sample_call(group, verb):
 def examples_of(group, verb):
     """Two or three command lines: the verb's own, and what can be made."""
     call = sample_call(group, verb)
-    made = [call, call + (" --dry-run" if verb.writes else " -o json")]
-    more = [line for line in made if line not in verb.examples]
+    made = [call + more for more in (
+        ("", " --dry-run", " -q") if verb.writes else ("", " -o json"))]
+    more = [line for line in made if line not in verb.examples
+            and len(line) < HELP_WIDTH]
     return list(verb.examples) + more[:max(0, 2 - len(verb.examples))]
 
 
@@ -9080,15 +10374,18 @@ def flag_map(declared):
                 declared.is_word and options.get("nargs") in (None, "+")),
             "repeatable": action == "append" or bool(declared.many) or (
                 options.get("nargs") in ("*", "+")),
-            "needs": declared.needs, "help": options["help"]}
+            "needs": declared.needs, "sample": declared.sample,
+            "help": options["help"]}
 
 
 def verb_map(group, verb):
     """A verb as data."""
     calls = (verb.by.long_name if verb.by_flag else verb.by
              or verb.name or None)
-    return {"command": " ".join(filter(None, (group.name, verb.name))),
-            "group": group.name, "verb": verb.name, "called_by": calls,
+    return {"command": " ".join(filter(None, (group.name, verb.word,
+                                              verb.name))),
+            "group": group.name, "word": verb.word, "verb": verb.name,
+            "called_by": calls,
             "default": verb.name == group.default,
             "usage": verb_usage(group, verb), "summary": verb.summary,
             "writes": verb.writes,

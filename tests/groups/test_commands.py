@@ -80,7 +80,8 @@ def test_a_verb_is_told_whole(map_of):
     entry = {key: value for key, value in entry.items()
              if key not in ("flags", "arguments")}
     assert entry == {
-        "command": "notes keep", "group": "notes", "verb": "keep",
+        "command": "notes keep", "group": "notes", "word": None,
+        "verb": "keep",
         "called_by": "keep", "default": True, "writes": True,
         "usage": "xeroctl notes keep TEXT [PLACE] WORD… --mood MOOD [flags]",
         "summary": "Keep a note.",
@@ -92,11 +93,13 @@ def test_a_flag_is_told_whole(map_of):
     assert found["--mood"] == {
         "names": ["-m", "--mood"], "metavar": "MOOD", "type": "choice",
         "choices": ["good", "bad"], "default": None, "required": True,
-        "repeatable": False, "needs": None, "help": "how it is"}
+        "repeatable": False, "needs": None, "sample": None,
+        "help": "how it is"}
     assert found["--level"] == {
         "names": ["--level"], "metavar": "N", "type": "integer",
         "choices": None, "default": 3, "required": False,
-        "repeatable": False, "needs": None, "help": "how dear"}
+        "repeatable": False, "needs": None, "sample": None,
+        "help": "how dear"}
 
 
 @pytest.mark.parametrize("name, kind, is_required, is_repeatable", [
@@ -270,7 +273,7 @@ def read_map(*groups):
 MAP = read_map()
 LINES = [entry["command"] for entry in MAP["data"]]
 LAST = MAP["data"][-1]          # on which the global flags are tried
-SAMPLES = "x", "1", "a=1", "A: b", "text"
+SAMPLES = "x", "1", "a=1", "A: b", "text", "1.0.0", "user:hi"
 
 
 def is_switch(found):
@@ -310,27 +313,31 @@ def values_of(found, words):
 def call_of(entry):
     """The words that call a verb, without what it needs."""
     called_by = entry["called_by"]
-    return [entry["group"]] + [called_by] * (called_by not in (None, "bare"))
+    return [entry["group"]] + [entry["word"]] * bool(entry["word"]) + (
+        [called_by] * (called_by not in (None, "bare")))
 
 
 def shortest_call(entry):
     """The shortest command line that is a whole one."""
     words = call_of(entry)
-    if words[-1].startswith("-") and not is_switch(
-            flags(entry["flags"])[words[-1]]):
-        words.append("1")
+    if words[-1].startswith("-"):
+        found = flags(entry["flags"])[words[-1]]
+        if not is_switch(found):
+            words.append(found["sample"] or "1")
     needed = [found for found in entry["arguments"] + entry["flags"]
               if found["required"]]
     for found in needed:
         words += [name_of(found)] * name_of(found).startswith("-")
-        words.append((found["choices"] or ["1"])[0])
+        words.append((found["choices"] or [found["sample"] or "1"])[0])
+    if entry["called_by"] == "bare" and entry["verb"] == "update":
+        words += [name_of(entry["flags"][0]), "x=1"]
     return words
 
 
 def kept(words, found):
     """What parsing keeps as the value of a flag."""
     name = name_of(found)
-    return getattr(parse(words), {"--no-color": "color"}.get(
+    return getattr(parse(words), {"--no-color": "color", "--no-store": "store"}.get(
         name, name.lstrip("-").replace("-", "_")))
 
 
@@ -376,7 +383,7 @@ def test_a_switch_takes_no_value(entry, found):
             with pytest.raises(xeroctl.HelpWanted):
                 parse(words + [each])
         else:
-            assert kept(words + [each], found)
+            assert kept(words + [each], found) != found["default"]
     assert not is_parsed(words + [name + "=x"])
 
 
@@ -397,15 +404,16 @@ def test_a_global_flag_may_stand_before_the_command(name):
 def test_what_is_required_cannot_be_left_out(entry):
     words = shortest_call(entry)
     if entry["called_by"] == "bare":
-        return assert_other_verb(words[:-1], entry)
+        words.remove("1")
+        return assert_other_verb(words, entry)
     if words[-2].startswith("-") and words[-2] != entry["called_by"]:
         words.pop()
     assert not is_parsed(words[:-1])
 
 
 def assert_other_verb(words, entry):
-    """Without its id, what shows one thing lists all of them."""
-    assert parse(words).verb.name != entry["verb"]
+    """Without an id, what shows one thing lists all, or nothing."""
+    assert not is_parsed(words) or parse(words).verb.name != entry["verb"]
 
 
 @pytest.mark.parametrize("entry", MAP["data"], ids=LINES)
