@@ -513,6 +513,29 @@ def as_keys(value):
     return str(len(value)) if isinstance(value, dict) else as_text(value)
 
 
+def as_percent(value):
+    """Say a share (0 to 1) or a percentage as 99.5%."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return as_text(value)
+    return f"{value * 100 if value <= 1 else value:.1f}%"
+
+
+def sparkline(values):
+    """Draw numbers as a line of bars; what is no number is a gap."""
+    numbers = [value if isinstance(value, (int, float)) else None
+               for value in values]
+    known = [value for value in numbers if value is not None] or [0]
+    low, reach = min(known), (max(known) - min(known)) or 1
+    return "".join(" " if value is None else
+                   "▁▂▃▄▅▆▇█"[int((value - low) / reach * 7)]
+                   for value in numbers)
+
+
+def iso_text(seconds):
+    """Epoch seconds as ISO 8601 in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
 def content_text(value):
     """The text of a content: a string, or a list of parts."""
     if isinstance(value, str):
@@ -1978,6 +2001,19 @@ class Settings:
 # proxies and reuse that send a key elsewhere (cpython#77842) or hide which
 # layer failed, and costs 7 ms more to import.
 
+SECRET_NAMES = frozenset(("secret", "api_key", "password", "token"))
+
+
+def redacted(value, names=SECRET_NAMES):
+    """The same JSON value without what its members of such names hold."""
+    if isinstance(value, list):
+        return [redacted(item, names) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: "…" if key in names and isinstance(item, str)
+            else redacted(item, names) for key, item in value.items()}
+
+
 def form_quoted(name):
     """A file name as browsers put it into a form (WHATWG HTML, 4.10.21.8)."""
     for character in '\r\n"':
@@ -2069,7 +2105,7 @@ class Request:
             return self.body.shown()
         if isinstance(self.body, bytes):
             return decoded(self.body)
-        return self.body
+        return redacted(self.body)
 
 
 class Plan:
@@ -3085,7 +3121,8 @@ class Api:
     def read_json(self, answer):
         with answer:
             value = answer.json()
-        self.log_body("<", compact_json, value)
+        self.log_body("<", compact_json,
+                      redacted(value, SECRET_NAMES | {"key"}))
         return value
 
     def send(self, request, read):
@@ -3560,6 +3597,7 @@ class NewFile:
 CELL_FORMATS = {"": as_text, "state": as_text, "time": as_time,
                 "size": as_size, "seconds": as_duration, "list": as_list,
                 "pairs": as_pairs, "count": as_count, "keys": as_keys,
+                "percent": as_percent,
                 "content": lambda value: content_text(value) or "-"}
 
 
@@ -3599,6 +3637,7 @@ class KeyColumn(Column):
 
     def __init__(self, key):
         self.head, self.key = key, key
+        self.is_wide, self.format = False, ""
 
     def value(self, record):
         return record.get(self.key) if isinstance(record, dict) else None
@@ -3677,7 +3716,7 @@ def curl_command(request, key, args):
     if isinstance(request.body, Multipart):
         words += request.body.curl_words()
     elif request.body is not None:
-        body = quote(request.data().decode("utf-8", "replace"))
+        body = quote(whole(text_or_json(request.shown_body())))
         words.append(f"--data-raw {body}")
     return " \\\n  ".join(words + curl_network(args))
 
@@ -3993,6 +4032,64 @@ def json_pair(text):
             f"{name}='\"…\"')")
 
 
+def json_or_text(text):
+    """Convert JSON to its value; what is no JSON is a text."""
+    try:
+        return parse_json(text)
+    except ValueError:
+        return text
+
+
+def any_pair(text):
+    """Convert KEY=VALUE, a value of JSON or a text, to a pair."""
+    name, value = split_pair(text)
+    return name, json_or_text(value)
+
+
+PAIRS = text_pair, any_pair
+
+
+def listed(text):
+    """Convert A,B,C to a list."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise argparse.ArgumentTypeError(f"{text!r} is not A,B,C")
+    return words
+
+
+SPAN_UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def moment(text):
+    """Convert a date, a time with its zone (ISO 8601), or 30d, 12h, 45m."""
+    if re.match(r"\d{1,6}[mhdw]\Z", text):
+        return text
+    if seconds_of(text) is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time: 2026-05-27, 2026-05-27T14:00:00Z or 7d")
+    zone = re.search(r"(Z|[+-]\d\d(:?\d\d)?)\Z", text, re.I)
+    if len(text) > 10 and not zone:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} has no zone: end it with Z or +02:00")
+    return text
+
+
+def fixed_moment(app, text, sign):
+    """A moment as ISO 8601; 7d is so long ago (-1) or ahead (+1)."""
+    found = re.match(r"(\d+)([mhdw])\Z", text or "")
+    if not found:
+        return text
+    return iso_text(app.clock.now() + sign * int(found.group(1))
+                    * SPAN_UNITS[found.group(2)])
+
+
+def check_order(start, end, names="start and end"):
+    """Raise unless one ISO time is before another."""
+    if start and end and seconds_of(start) >= seconds_of(end):
+        raise UsageError(f"{names} are the wrong way round: {start} is not"
+                         f" before {end}")
+
+
 def is_pair(word):
     """Whether a word is one more KEY=VALUE of the flag before it."""
     return "=" in word
@@ -4013,14 +4110,17 @@ def header_pair(text):
 def sent_fields(args):
     """What the given flags of the verb send, as a JSON object.
 
-    KEY=TEXT pairs are the members of one object.
+    KEY=VALUE pairs are the members of one object; that of a flag which
+    sends "*" is the whole one.
     """
     tree = {}
     by = (args.verb.by,) * args.verb.by_flag
     for declared in args.verb.flags + by:
         value = getattr(args, declared.dest, None)
-        if declared.sends and value is not None:
-            is_map = declared.options.get("type") is text_pair
+        if declared.sends == "*":
+            tree.update(value or ())
+        elif declared.sends and value is not None:
+            is_map = declared.options.get("type") in PAIRS
             plant(tree, declared.sends, dict(value) if is_map else value)
     return tree
 
@@ -4045,19 +4145,22 @@ class Verb:
     The standard verbs call method on path, below the group's own unless it
     begins with //, where {name} stands for an argument.  columns beat the
     group's; said tells what a write has done that returns little, and asks
-    is the question before it.
+    is the question before it.  once names the member of an answer that is
+    shown this one time; completes(app, args) checks and completes arguments.
     """
 
     word = None
 
     def __init__(self, name, summary, run, *flags, by=None, writes=False,
                  excludes=(), usage=None, examples=(), path="",
-                 method="POST", columns=None, said=None, asks=None):
+                 method="POST", columns=None, said=None, asks=None,
+                 once=None, completes=None):
         self.name, self.summary, self.run = name, summary, run
         self.flags, self.by, self.writes = flags, by, writes
         self.excludes, self.usage, self.examples = excludes, usage, examples
         self.path, self.method, self.columns = path, method, columns
         self.said, self.asks = said, asks
+        self.once, self.completes = once, completes
 
     @property
     def by_flag(self):
@@ -4241,17 +4344,30 @@ def place_of(args):
     return "/" + found if found[:1] not in ("", "/") else found
 
 
-def run_list(app, group, args):
+def complete(app, args):
+    """Have a verb check its arguments, and fill in what they leave out."""
+    if args.verb.completes:
+        args.verb.completes(app, args)
+
+
+def list_page(app, group, args):
+    """The list that a verb is about: one page, or all of them."""
     def fetch(query):
         return group.call(app, "GET", place_of(args), query=query.items())
-    is_paged = hasattr(args, "all")
-    page = (fetch_list(app, fetch, group.paging, sent_fields(args), args.all)
-            if is_paged else fetch(sent_fields(args)))
+    if not hasattr(args, "all"):
+        return fetch(sent_fields(args))
+    return fetch_list(app, fetch, group.paging, sent_fields(args), args.all)
+
+
+def run_list(app, group, args):
+    complete(app, args)
+    page = list_page(app, group, args)
     things = args.verb.name if args.verb.columns else group.name
     app.out.rows(page, args.verb.columns or group.columns, things)
 
 
 def run_show(app, group, args):
+    complete(app, args)
     item = group.call(app, "GET", place_of(args),
                       query=sent_fields(args).items())
     app.out.record(item, args.verb.columns or group.fields)
@@ -4259,14 +4375,21 @@ def run_show(app, group, args):
 
 def show_done(app, group, args, answer):
     """Show what a write has returned, or say in words what it did."""
-    if args.verb.said:
-        app.out.done(answer, filled(args.verb.said, args),
-                     getattr(args, "id", None))
-    else:
-        app.out.record(answer, args.verb.columns or group.fields)
+    verb, columns = args.verb, args.verb.columns or group.fields
+    if verb.said:
+        return app.out.done(answer, filled(verb.said, args),
+                            getattr(args, "id", None))
+    if not verb.once or app.plan:
+        return app.out.record(answer, columns)
+    value = dig(answer, verb.once)
+    app.terminal.hide(as_text(value), "…")
+    app.out.record(answer, tuple(columns) + (f"{verb.once}={verb.once}",),
+                   verb.once)
+    app.terminal.warn(f"keep the {verb.once}: it is not shown again")
 
 
 def run_create(app, group, args):
+    complete(app, args)
     answer = group.call(app, args.verb.method, place_of(args),
                         body=sent_fields(args), headers=sent_headers(args))
     show_done(app, group, args, answer)
@@ -4281,6 +4404,7 @@ def run_update(app, group, args):
 
 
 def run_action(app, group, args):
+    complete(app, args)
     if args.verb.asks:
         app.confirm(filled(args.verb.asks, args), args)
     answer = group.call(app, args.verb.method, place_of(args),
@@ -4340,6 +4464,19 @@ def deletes(summary="Delete an item.", *flags, name="delete", path="{id}",
 # ---------------------------------------------------------------------------
 
 # == waiting: poll until something has ended =================================
+
+def is_filled(value):
+    return isinstance(value, str) and value != ""
+
+
+def id_in(answer):
+    """The id of what has been made; an answer without one is none."""
+    item_id = dig(answer, "id")
+    if not is_filled(item_id):
+        raise AnswerError("the answer has no id: "
+                          + compact_json(answer)[:300])
+    return item_id
+
 
 def is_passing(error):
     """Whether a failure may be over at the next poll."""
@@ -4890,6 +5027,7 @@ def ask_answer(app, talk, answer, body, headers):
 def show_rest(app, answer):
     """Show what is known only at the end, on lines of its own."""
     for text in answer.rest():
+        app.terminal.err.end_line()
         app.terminal.out.end_line()
         app.out.text(text)
         app.terminal.out.end_line()
@@ -5134,6 +5272,8 @@ class Download:
     def take(self, answer):
         """Add a body to the target; False if it is not what goes there."""
         coding = answer.headers.get("Content-Encoding", "identity")
+        if coding == "gzip":
+            return self.unzip(answer)
         if coding != "identity":
             raise AnswerError(f"{answer.url} comes encoded as {coding}, which"
                               " was not asked for")
@@ -5146,6 +5286,24 @@ class Download:
             self.target.restart()
         self.target.begin(version_of(answer), size)
         self.copy(answer, size)
+        return True
+
+    def unzip(self, answer):
+        """Take in a body that a server has compressed; it begins anew."""
+        import zlib
+        self.target.restart()
+        unzipped = zlib.decompressobj(wbits=31)
+        try:
+            for block in answer.blocks():
+                self.target.write(unzipped.decompress(block))
+            self.target.write(unzipped.flush())
+            if not unzipped.eof:
+                raise AnswerError(f"{answer.url}: the gzip is cut short")
+        except BaseException as problem:
+            self.target.restart()
+            if isinstance(problem, zlib.error):
+                raise AnswerError(f"{answer.url} is no gzip: {problem}")
+            raise
         return True
 
     def continues(self, answer, start, size):
@@ -5392,10 +5550,6 @@ def first_of(texts, count=None):
     return texts[:MOST_PROBLEMS] + [f"and {more} more"] * (more > 0)
 
 
-def is_filled(value):
-    return isinstance(value, str) and value != ""
-
-
 def wrong_field(request, name, wanted):
     """What is wrong with a field: that it is missing, or what it is."""
     if name not in request:
@@ -5614,15 +5768,6 @@ def check_metadata(metadata):
 
 
 # == batches: made, waited for, and how they have ended ======================
-
-def id_in(answer):
-    """The id of what has been made; an answer without one is none."""
-    item_id = dig(answer, "id")
-    if not is_filled(item_id):
-        raise AnswerError("the answer has no id: "
-                          + compact_json(answer)[:300])
-    return item_id
-
 
 def new_batch(app, group, file_id, endpoint, metadata):
     """Create a batch of an uploaded file; return the batch object."""
@@ -9066,6 +9211,1280 @@ API = Group(
     ))
 
 
+# == webhooks: what the platform tells others ================================
+
+SKEW_S = 300
+
+
+def check_https(app, args):
+    """Raise for a webhook URL that is not https (loopback http is)."""
+    if args.url is None:
+        return
+    scheme, host, _ = origin_of(check_url(args.url, "webhook URL"))
+    if scheme != "https" and not is_loopback(host):
+        raise UsageError(f"{args.url} is not https")
+
+
+def check_webhook(app, args):
+    check_https(app, args)
+    if args.inactive:
+        args.active = False
+
+
+def signature_of(secret, timestamp, body):
+    """hex HMAC-SHA256(secret, timestamp + "." + body)."""
+    import hashlib
+    import hmac
+    message = timestamp.encode("utf-8", "surrogateescape") + b"." + body
+    return hmac.new(secret, message, hashlib.sha256).hexdigest()
+
+
+def check_signature(secret, signature, timestamp, body, now):
+    """Raise unless a delivery is signed so, and of the last 5 minutes."""
+    import hmac
+    wanted = signature_of(secret, timestamp, body)
+    if not hmac.compare_digest(wanted.encode(), signature.strip().encode(
+            "utf-8", "surrogateescape")):
+        raise XeroctlError("the signature is not that of this body")
+    seconds = (float(timestamp) if re.match(r"\d{1,12}(\.\d+)?\Z", timestamp)
+               else seconds_of(timestamp))
+    if seconds is None or abs(now - seconds) > SKEW_S:
+        raise XeroctlError("the timestamp is not within 5 minutes of now")
+
+
+def secret_in(app, path):
+    """The secret in a file, without its line end."""
+    secret = app.read_bytes(path).rstrip(b"\r\n")
+    if not secret:
+        raise UsageError(f"{path} holds no secret")
+    return secret
+
+
+def verify_webhook(app, group, args):
+    """Check the signature of a delivery."""
+    check_signature(secret_in(app, args.secret_file), args.signature,
+                    args.timestamp, app.read_bytes(args.body),
+                    app.clock.now())
+    app.out.done({"ok": True}, "the signature is good", None)
+
+
+class Receiver:
+    """Takes deliveries on loopback, each event once, and shows them."""
+
+    MOST_BYTES = 16 * 1024 * 1024
+
+    def __init__(self, app, secret):
+        self.app, self.secret, self.seen = app, secret, set()
+
+    def take(self, headers, body):
+        """Show one delivery; return the HTTP status for it."""
+        try:
+            if self.secret is not None:
+                check_signature(
+                    self.secret, headers.get("X-Webhook-Signature", ""),
+                    headers.get("X-Webhook-Timestamp", ""), body,
+                    self.app.clock.now())
+            event = parse_json(decoded(body))
+        except XeroctlError as error:
+            self.app.terminal.note(f"refused: {error}")
+            return 401
+        except ValueError as problem:
+            self.app.terminal.note(f"refused: not JSON: {problem}")
+            return 400
+        event_id = dig(event, "id")
+        if isinstance(event_id, str) and event_id in self.seen:
+            self.app.terminal.note(f"{event_id} again: not shown")
+            return 200
+        self.seen.add(event_id)
+        self.show(event)
+        return 200
+
+    def show(self, event):
+        if self.app.out.is_table:
+            self.app.out.line(f"{as_text(dig(event, 'id'))}  "
+                              f"{as_text(dig(event, 'type'))}  "
+                              + one_line(compact_json(dig(event, "data"))))
+        else:
+            self.app.out.json_line(event)
+        self.app.terminal.out.flush()
+
+    def answer(self, handler):
+        """Answer one POST that http.server hands over."""
+        length = handler.headers.get("Content-Length", "")
+        if not length.isdigit() or int(length) > self.MOST_BYTES:
+            status = 411 if not length.isdigit() else 413
+        else:
+            status = self.take(handler.headers,
+                               handler.rfile.read(int(length)))
+        handler.send_response(status)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+
+def listen_webhooks(app, group, args):
+    """Receive deliveries on loopback until Ctrl-C."""
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+    secret = secret_in(app, args.secret_file) if args.secret_file else None
+    if secret is None:
+        app.terminal.warn("without --secret-file no signature is checked")
+    receiver = Receiver(app, secret)
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = TIMEOUT_S
+
+        def do_POST(self):
+            receiver.answer(self)
+
+        def log_message(self, *_):
+            """Nothing: what counts is shown."""
+    try:
+        server = HTTPServer(("127.0.0.1", args.port), Handler)
+    except (OSError, OverflowError) as problem:
+        raise UsageError(f"cannot listen on port {args.port}: "
+                         f"{getattr(problem, 'strerror', None) or problem}")
+    app.terminal.say(f"listening on http://127.0.0.1:{server.server_port}/")
+    with server:
+        server.serve_forever(0.1)
+
+
+ENDPOINT_ID = field("--endpoint", metavar="UUID", sends="endpoint_id",
+                    help="only for this endpoint")
+WEBHOOK_COLUMNS = ("ID=id", "URL=url", "EVENTS=events:list",
+                   "ACTIVE=active|is_active", "CREATED=created_at:time")
+WEBHOOK_FLAGS = (
+    field("--events", type=listed, metavar="A,B", sample="batch.completed",
+          help="what to tell of"),
+    field("--description", metavar="TEXT", help="what it is for"),
+    flag("--inactive", action="store_true", help="do not deliver"))
+
+WEBHOOKS = Group(
+    "webhooks", "Have events delivered, and check deliveries.",
+    path="/webhooks", columns=WEBHOOK_COLUMNS,
+    fields=WEBHOOK_COLUMNS + ("UPDATED=updated_at:time",
+                              "DESCRIPTION=description"),
+    verbs=by_flag(
+        lists(summary="List webhooks."), shows("Show one webhook."),
+        creates("Make a webhook; its secret is shown once.",
+                field("--url", metavar="URL", required=True,
+                      sample="https://example.com/hook",
+                      help="where events go (https)"),
+                field("--events", type=listed, metavar="A,B", required=True,
+                      sample="batch.completed", help="what to tell of"),
+                field("--secret", metavar="TEXT",
+                      help="sign with this (default: the router's choice)"),
+                *WEBHOOK_FLAGS[1:],
+                field("--active", action="store_true", help="deliver"),
+                once="secret", completes=check_webhook),
+        updates("Change a webhook.",
+                field("--url", metavar="URL", help="where events go (https)"),
+                *WEBHOOK_FLAGS,
+                field("--active", action="store_true", help="deliver"),
+                method="PUT", completes=check_webhook),
+        deletes("Delete a webhook."),
+        acts("test", "Have a test event delivered.",
+             said="a test event is on its way"),
+        lists(name="deliveries", summary="List what was delivered.",
+              path="{id}/deliveries",
+              columns=("ID=id", "EVENT=event|event_type",
+                       "STATUS=status:state", "ATTEMPTS=attempts",
+                       "RESPONSE=response_status|response",
+                       "CREATED=created_at:time")),
+    ) + (
+        Verb("verify", "Check the signature of a delivery.", verify_webhook,
+             flag("--secret-file", metavar="FILE", required=True,
+                  from_stdin=True, help="the file with the secret"),
+             flag("--signature", metavar="HEX", required=True,
+                  help="X-Webhook-Signature"),
+             flag("--timestamp", metavar="TIME", required=True,
+                  help="X-Webhook-Timestamp"),
+             flag("--body", metavar="FILE", default="-", from_stdin=True,
+                  help="the body (default: standard input)"),
+             examples=("xeroctl webhooks verify --secret-file s"
+                       " --signature H --timestamp T",)),
+        Verb("listen", "Receive deliveries on loopback, and show them.",
+             listen_webhooks,
+             flag("--port", type=integer(0, 65535), metavar="N",
+                  required=True, help="the port to listen on"),
+             flag("--secret-file", metavar="FILE", from_stdin=True,
+                  help="refuse what is not signed with this secret")),
+    ))
+
+
+# == keys: who may call ======================================================
+
+KEY_SCOPES = "inference", "management", "execution", "research"
+
+
+def scopes(text):
+    """Convert A,B to a list of scopes."""
+    return [choice(*KEY_SCOPES)(word) for word in listed(text)]
+
+
+def prepare_key(app, args):
+    """Make --expires a time."""
+    args.expires = fixed_moment(app, args.expires, 1)
+
+
+def network(text):
+    """Convert a network address (CIDR)."""
+    import ipaddress
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no CIDR range")
+
+
+def filter_key(app, group, args):
+    """Replace the IP filter of a key."""
+    body = {"allow": args.allow or [], "block": args.block or []}
+    answer = group.call(app, "PUT", path_of(args.id, "ip-filter"), body=body)
+    app.out.record(answer, group.fields)
+
+
+def rotated(app, group, args):
+    run_action(app, group, args)
+    if not app.plan:
+        app.terminal.say("the previous value works for 24 hours more")
+
+
+def key_verbs():
+    """What can be done to keys: by flag, and by word."""
+    return (
+        creates("Make a key; its value is shown once.",
+                field("--name", metavar="NAME", required=True,
+                      help="what it is for"),
+                field("--scopes", type=scopes, metavar="A,B", required=True,
+                      sample="inference",
+                      help="inference, management, execution, research"),
+                ENDPOINT_ID,
+                field("--expires", type=moment, metavar="TIME",
+                      sends="expires_at", sample="30d",
+                      help="ISO time, or 30d from now"),
+                once="key", completes=prepare_key),
+        deletes("Revoke a key."),
+        Verb("rotate", "Give a key a new value, shown once.", rotated, ITEM,
+             path="{id}/rotate", once="key", writes=True,
+             asks="Rotate key {id}?"),
+        Verb("ip-filter", "Say from where a key may be used.", filter_key,
+             ITEM,
+             flag("--allow", type=network, action="append", many=bool,
+                  metavar="CIDR", sample="10.0.0.0/8",
+                  help="only from these ranges"),
+             flag("--block", type=network, action="append", many=bool,
+                  metavar="CIDR", sample="10.0.0.0/8",
+                  help="not from these ranges"), writes=True),
+        acts("quota", "Limit how often a key may be used.",
+             field("--quota-requests", type=integer(1), metavar="N",
+                   required=True, sends="requests", help="so many requests"),
+             field("--quota-window", type=integer(1), metavar="SECONDS",
+                   required=True, sends="window_seconds",
+                   help="in so many seconds"), method="PUT"))
+
+
+KEYS = Group(
+    "keys", "Make, rotate and revoke API keys.",
+    path="/management/api-keys", sample="key_1",
+    columns=("ID=id", "NAME=name", "PREFIX=prefix", "SCOPES=scopes:list",
+             "ACTIVE=active|is_active", "LAST_USED=last_used_at:time",
+             "EXPIRES=expires_at:time"),
+    verbs=by_flag(lists(summary="List keys."), shows("Show one key."),
+                  *key_verbs()) + key_verbs() + (
+        deletes("Revoke a key.", name="revoke"),))
+
+
+# == agents: where models run ================================================
+
+AGENT_FLAGS = (
+    field("--max-concurrent", type=integer(0), metavar="N",
+          sends="max_concurrent_requests",
+          help="most requests at a time; 0: the agent decides"),
+    field("--description", metavar="TEXT", help="what it is for"))
+WORKSPACE = field("--workspace", metavar="ID", sends="workspace_id",
+                  help="only for this workspace")
+JOIN_KEYS = "//management/join-keys"
+CANDIDATES = "candidates"
+
+AGENTS = Group(
+    "agents", "Look after the agents that run models.",
+    path="/management/agents",
+    columns=("ID=id", "NAME=name", "REGION=region", "STATUS=status:state",
+             "TIERS=supported_tiers|tiers:list",
+             "LAST SEEN=last_seen_at|last_seen:time"),
+    fields=("ID=id", "NAME=name", "REGION=region", "STATUS=status:state",
+            "TIERS=supported_tiers|tiers:list",
+            "LAST SEEN=last_seen_at|last_seen:time",
+            "DESCRIPTION=description",
+            "MAX CONCURRENT=max_concurrent_requests",
+            "CREATED=created_at:time"),
+    verbs=by_flag(
+        lists(summary="List agents."), shows("Show one agent."),
+        creates("Make an agent.",
+                field("--name", metavar="NAME", required=True,
+                      help="its name"),
+                field("--region", metavar="REGION", required=True,
+                      help="where it is"), *AGENT_FLAGS),
+        updates("Change an agent.",
+                field("--name", metavar="NAME", help="its name"),
+                field("--region", metavar="REGION", help="where it is"),
+                *AGENT_FLAGS, method="PATCH"),
+        deletes("Delete an agent."),
+        lists(name="events", summary="List what happened to an agent.",
+              path="{id}/events",
+              columns=("TIME=created_at|time:time", "TYPE=type",
+                       "MESSAGE=message")),
+    ) + below("join-keys", *by_flag(
+        lists(summary="List join keys.", path=JOIN_KEYS,
+              columns=("ID=id", "NAME=name", "REGION=region",
+                       "STATUS=status:state", "EXPIRES=expires_at:time")),
+        creates("Make a join key; its value is shown once.",
+                field("--name", metavar="NAME", required=True,
+                      help="its name"),
+                field("--region", metavar="REGION", required=True,
+                      help="where the agent is"),
+                field("--router-addr", metavar="tcp://H:P", required=True,
+                      help="where the agent finds the router"),
+                field("--expires-in-hours", type=integer(1), metavar="N",
+                      help="how long it can be used"),
+                path=JOIN_KEYS, once="key", columns=(
+                    "ID=id", "NAME=name", "REGION=region",
+                    "STATUS=status:state", "EXPIRES=expires_at:time")),
+        acts("revoke", "Revoke a join key.", path=JOIN_KEYS + "/{id}",
+             method="DELETE", asks="Revoke join key {id}?",
+             said="revoked {id}"),
+    )) + below("candidates", *by_flag(
+        lists(summary="List agents that wait for approval.",
+              path="candidates",
+              columns=("ID=id", "NAME=name", "REGION=region",
+                       "STATUS=status:state", "CREATED=created_at:time")),
+        acts("approve", "Let an agent in.", path="candidates/{id}/approve",
+             said="approved {id}"),
+        acts("reject", "Keep an agent out.", path="candidates/{id}/reject",
+             said="rejected {id}"),
+    )) + (
+        acts("pause-exec", "Pause executions on an agent.", WORKSPACE),
+        acts("resume-exec", "Resume executions on an agent.", WORKSPACE),
+        acts("revoke-credentials", "Take an agent's credentials away.",
+             asks="Revoke the credentials of agent {id}?"),
+        acts("curve-rotate", "Give an agent new transport keys.",
+             field("--reason", metavar="TEXT", help="why")),
+    ))
+
+
+# == slos: what is promised ==================================================
+
+COMPARISON = field(
+    "--comparison", metavar="WORD", type=choice(
+        "greater_than_or_equal", "less_than_or_equal"),
+    help="greater_than_or_equal or less_than_or_equal (default: by metric)")
+SLO_FLAGS = (
+    field("--metric", metavar="METRIC", sample="availability",
+          help="as availability or latency_p99"),
+    field("--target", type=number(0), metavar="F", help="what to reach"))
+SLO_MORE = (
+    COMPARISON,
+    field("--window-days", type=integer(1, 90), metavar="N",
+          help="over so many days, 1 to 90"),
+    field("--description", metavar="TEXT", help="what it is for"))
+
+
+def complete_slo(app, args):
+    """Choose the comparison that a metric asks for."""
+    if args.comparison is None:
+        is_low = re.search("latency|error|ttft|tpot", args.metric)
+        args.comparison = ("less" if is_low else "greater") + "_than_or_equal"
+    args.window_days = args.window_days or 30
+
+
+def list_slos(app, group, args):
+    """List all objectives, or those of an endpoint."""
+    args.verb.path = ("//endpoints/{endpoint}/slos" if args.endpoint else "")
+    run_list(app, group, args)
+
+
+def show_slo_history(app, group, args):
+    """List how an objective was met, with a line of it."""
+    page = list_page(app, group, args)
+    app.out.rows(page, ("TIME=created_at|measured_at|time:time",
+                        "COMPLIANCE=compliance|compliance_percentage"
+                        ":percent", "VALUE=value"), "measurements")
+    rows = page_records(page)
+    if app.out.is_table and rows:
+        times = sorted(rows, key=lambda row: str(dig(row, "created_at")))
+        app.out.line("compliance " + sparkline(
+            [dig(row, "compliance") for row in times]))
+
+
+SLOS = Group(
+    "slos", "Keep service level objectives.", path="/slos", thing="SLO",
+    sample="slo_1",
+    columns=("ID=id", "NAME=name", "METRIC=metric", "TARGET=target",
+             "COMPLIANCE=compliance|compliance_percentage:percent",
+             "STATUS=status:state"),
+    fields=("ID=id", "NAME=name", "METRIC=metric", "TARGET=target",
+            "COMPARISON=comparison", "WINDOW DAYS=window_days",
+            "COMPLIANCE=compliance|compliance_percentage:percent",
+            "STATUS=status:state", "ENDPOINT=endpoint_id",
+            "DESCRIPTION=description"),
+    verbs=by_flag(
+        Verb("list", "List objectives.", list_slos,
+             flag("--endpoint", metavar="UUID", completes="",
+                  help="those of an endpoint, and of the whole project"),
+             *Cursor.flags),
+        shows("Show one objective."),
+        creates("Make an objective.",
+                field("--name", metavar="NAME", required=True,
+                      help="its name"),
+                field("--metric", metavar="METRIC", required=True,
+                      sample="availability",
+                      help="as availability or latency_p99"),
+                field("--target", type=number(0), metavar="F", required=True,
+                      help="what to reach"),
+                *SLO_MORE, ENDPOINT_ID, completes=complete_slo),
+        updates("Change an objective.",
+                field("--name", metavar="NAME", help="its name"),
+                *SLO_FLAGS, *SLO_MORE, method="PUT"),
+        deletes("Delete an objective."),
+        Verb("history", "List how an objective was met.", show_slo_history,
+             ITEM, *Cursor.flags, path="{id}/history"),
+        acts("calculate", "Measure an objective now."),
+        Verb("summary", "Show how all objectives are met.", show_all_fields,
+             path="summary"),
+    ))
+
+
+# == endpoints, workspaces, chats, maintenance, project, settings ============
+
+PARAM = field("--param", action="append", type=any_pair, many=is_pair,
+              sends="*", metavar="K=V",
+              help="any field; a value of JSON or a text")
+BY_SLUG = flag("id", metavar="SLUG", help="the endpoint")
+
+ENDPOINTS = Group(
+    "endpoints", "Manage endpoints.", path="/endpoints", default="list",
+    sample="my-llm",
+    columns=("SLUG=slug", "MODEL=model|model_name", "TIER=tier",
+             "REGION=region", "STATUS=status:state"),
+    fields=("SLUG=slug", "ID=id", "MODEL=model|model_name", "TIER=tier",
+            "REGION=region", "STATUS=status:state", "Parameters=parameters"),
+    verbs=(
+        lists(summary="List endpoints."),
+        shows("Show one endpoint.", name="get"),
+        creates("Make an endpoint.",
+                field("slug", metavar="SLUG", sample="my-llm",
+                      completes="", help="its slug"),
+                field("--model", metavar="NAME", required=True,
+                      help="the model it serves"),
+                field("--tier", metavar="TIER", help="its tier"),
+                field("--region", metavar="REGION", help="where it is"),
+                PARAM),
+        updates("Change an endpoint.", PARAM, method="PATCH"),
+        deletes("Delete an endpoint."),
+    ))
+
+WORKSPACE_FLAGS = (
+    field("--type", metavar="TYPE", help="its type"),
+    field("--description", metavar="TEXT", help="what it is for"), PARAM)
+AGENT = field("--agent", metavar="ID", required=True, sends="agent_id",
+              completes="", sample="agent_1", help="the agent")
+
+WORKSPACES = Group(
+    "workspaces", "Manage workspaces, and bind agents to them.",
+    path="/workspaces", default="list", sample="ws_1",
+    columns=("ID=id", "NAME=name", "TYPE=type|workspace_type",
+             "STATUS=status:state", "CREATED=created_at:time"),
+    verbs=(
+        lists(summary="List workspaces."), shows("Show one workspace."),
+        creates("Make a workspace.",
+                field("--name", metavar="NAME", required=True,
+                      help="its name"), *WORKSPACE_FLAGS),
+        updates("Change a workspace.",
+                field("--name", metavar="NAME", help="its name"),
+                *WORKSPACE_FLAGS, method="PATCH"),
+        deletes("Delete a workspace."),
+        acts("bind", "Bind an agent to a workspace.", AGENT,
+             path="{id}/agents", said="bound {agent} to {id}"),
+        acts("unbind", "Take an agent from a workspace.",
+             flag("--agent", metavar="ID", required=True, completes="",
+                  sample="agent_1", help="the agent"),
+             path="{id}/agents/{agent}", method="DELETE",
+             asks="Unbind agent {agent} from {id}?",
+             said="unbound {agent} from {id}"),
+        lists(name="agents", summary="List the agents of a workspace.",
+              path="{id}/agents", columns=AGENTS.columns),
+        lists(name="tools", summary="List the tools of a workspace.",
+              path="{id}/tools",
+              columns=("Name=name", "Risk=risk",
+                       "Description=description")),
+    ))
+
+
+def export_chat(app, group, args):
+    """Write out a chat, as the server formats it."""
+    answer = app.api.open(
+        "GET", group.path + place_of(args), accept="*/*",
+        query=[("format", args.format)])
+    with answer:
+        show_body(app, answer)
+
+
+CHATS = Group(
+    "chats", "Manage the chats of workspaces.", path="/chats",
+    default="list", sample="chat_1",
+    columns=("ID=id|chat_id", "TITLE=title", "WORKSPACE=workspace_id",
+             "MESSAGES=message_count|messages",
+             "UPDATED=updated_at:time"),
+    verbs=(
+        lists(field("--workspace", metavar="ID", sends="workspace_id",
+                    help="only those of a workspace"),
+              summary="List chats."),
+        shows("Show one chat."),
+        creates("Begin a chat.",
+                field("--workspace", metavar="ID", sends="workspace_id",
+                      required=True, help="the workspace"),
+                field("--title", metavar="TEXT", help="its title")),
+        updates("Give a chat another title.",
+                field("--title", metavar="TEXT", required=True,
+                      help="its title"), name="rename", method="PATCH"),
+        deletes("Delete a chat."),
+        acts("archive", "Put a chat away."),
+        acts("restore", "Take a chat out again."),
+        lists(name="messages", summary="List the messages of a chat.",
+              path="{id}/messages",
+              columns=("ROLE=role", "CREATED=created_at:time",
+                       "CONTENT=content:content")),
+        acts("send", "Post a message to a chat.",
+             field("-m", "--message", metavar="TEXT", sends="content",
+                   required=True, from_stdin=True,
+                   help="what to say; - is standard input"),
+             field("--role", metavar="ROLE", default="user",
+                   help="as whom (default: user)"),
+             path="{id}/messages", completes=lambda app, args: setattr(
+                 args, "message", message_text(app, args)),
+             columns=("ID=id", "ROLE=role", "CREATED=created_at:time",
+                      "CONTENT=content:content")),
+        Verb("export", "Write out a chat.", export_chat, ITEM,
+             flag("--format", type=choice("md", "json"), default="md",
+                  metavar="FORMAT", help="md or json (default: md)"),
+             path="{id}/export"),
+    ))
+
+
+def check_maintenance(app, args):
+    check_order(args.starts_at, args.ends_at, "--starts-at and --ends-at")
+
+
+SEVERITY = field("--severity", metavar="WORD",
+                 type=choice("info", "warning", "critical"),
+                 help="info, warning or critical")
+
+
+def maintenance_flags(required):
+    """What is said of a maintenance: some of it has to be."""
+    return (
+        field("--title", metavar="TEXT", required=required, help="what"),
+        field("--description", metavar="TEXT", help="more on it"),
+        field("--starts-at", type=moment, metavar="TIME", required=required,
+              sample="2026-12-01T10:00:00Z", help="ISO time with its zone"),
+        field("--ends-at", type=moment, metavar="TIME", required=required,
+              sample="2026-12-01T12:00:00Z", help="ISO time with its zone"),
+        SEVERITY)
+
+
+MAINTENANCE = Group(
+    "maintenance", "Schedule maintenance.", path="/management/maintenance",
+    default="list", thing="maintenance", sample="mnt_1",
+    columns=("ID=id", "TITLE=title", "SEVERITY=severity",
+             "STATUS=status:state", "STARTS=starts_at:time",
+             "ENDS=ends_at:time"),
+    verbs=(
+        lists(field("--status", metavar="STATUS", help="of this status"),
+              summary="List maintenance."),
+        shows("Show one maintenance."),
+        creates("Schedule maintenance.", *maintenance_flags(True),
+                name="schedule", completes=check_maintenance),
+        updates("Change a maintenance.", *maintenance_flags(False),
+                method="PATCH", completes=check_maintenance),
+        acts("cancel", "Cancel a maintenance.", asks="Cancel {id}?"),
+        acts("complete", "Say that a maintenance is over."),
+        creates("Forget what was over before a time.",
+                field("--before", type=moment, metavar="TIME", required=True,
+                      sample="2026-01-01", help="ISO time or date"),
+                name="purge", path="purge", columns=("Purged=purged",
+                                                     "Before=before")),
+    ))
+
+MEMBER_COLUMNS = ("ID=id", "EMAIL=email", "ROLE=role", "JOINED=joined_at:time")
+INVITATION_COLUMNS = ("ID=id", "EMAIL=email", "ROLE=role",
+                      "STATUS=status:state", "EXPIRES=expires_at:time")
+
+PROJECT_GROUP = Group(
+    "project", "Manage the project and its members.",
+    path="/management/project", default="show", sample="usr_1",
+    thing="member",
+    columns=("ID=id", "Name=name", "Description=description", "Tier=tier",
+             "Created=created_at:time"),
+    verbs=(
+        shows("Show the project.", path=""),
+        updates("Change the project.",
+                field("--name", metavar="NAME", help="its name"),
+                field("--description", metavar="TEXT", help="what it is for"),
+                path="", method="PATCH"),
+        lists(name="members", summary="List the members.", path="members",
+              columns=MEMBER_COLUMNS),
+        acts("set-role", "Give a member another role.",
+             field("--role", metavar="ROLE", required=True, sample="member",
+                   help="as owner or member"),
+             path="members/{id}", method="PATCH", columns=MEMBER_COLUMNS),
+        acts("remove-member", "Remove a member.", path="members/{id}",
+             method="DELETE", asks="Remove member {id}?",
+             said="removed {id}"),
+        creates("Invite somebody.",
+                field("--email", metavar="ADDRESS", required=True,
+                      sample="a@example.com", help="whom"),
+                field("--role", metavar="ROLE", help="as what"),
+                name="invite", path="invitations",
+                columns=INVITATION_COLUMNS),
+        lists(name="invitations", summary="List the invitations.",
+              path="invitations", columns=INVITATION_COLUMNS),
+        acts("revoke-invitation", "Take an invitation back.",
+             path="invitations/{id}", method="DELETE",
+             asks="Revoke invitation {id}?", said="revoked {id}"),
+    ))
+
+SETTINGS = Group(
+    "settings", "Read and change the project's settings.", path="/settings",
+    default="list", sample="theme",
+    columns=("Key=key|id", "Value=value", "Description=description"),
+    verbs=(
+        lists(summary="List settings.", paging=None),
+        shows("Show one setting.", name="get"),
+        acts("set", "Change a setting.",
+             field("value", metavar="VALUE", type=json_or_text, sample="dark",
+                   completes="", help="JSON, or a text"),
+             path="{id}", method="PUT"),
+    ))
+
+
+# == usage, exports, health: how it has been =================================
+
+def span_flags(required=False):
+    """From when to when."""
+    return (
+        field("--from", dest="since", sends="from", type=moment,
+              metavar="TIME", required=required, sample="7d",
+              help="ISO time or date, or 7d ago"),
+        field("--to", dest="until", sends="to", type=moment, metavar="TIME",
+              help="ISO time or date, or 1d ago (default: now)"))
+
+
+def fix_span(app, args):
+    """Make the ends of a span times, and check their order."""
+    args.since = fixed_moment(app, args.since, -1)
+    args.until = fixed_moment(app, args.until, -1)
+    check_order(args.since, args.until, "--from and --to")
+
+
+USAGE_FLAGS = span_flags() + (
+    field("--endpoint", metavar="SLUG", help="only of this endpoint"),
+    field("--model", metavar="NAME", help="only of this model"))
+USAGE_NUMBERS = ("requests", "errors", "input_tokens", "output_tokens",
+                 "cached_tokens", "total_tokens", "ttft_ms", "latency_ms")
+USAGE_NUMBER_COLUMNS = tuple(
+    name.replace("_", " ").capitalize() + "=" + name
+    for name in USAGE_NUMBERS)
+
+
+def show_daily_usage(app, group, args):
+    """List usage day by day, with a line for each column."""
+    fix_span(app, args)
+    page = list_page(app, group, args)
+    app.out.rows(page, ("Date=date",) + USAGE_NUMBER_COLUMNS, "usage",
+                 "date")
+    rows = page_records(page)
+    if app.out.is_table and rows:
+        for name in USAGE_NUMBERS:
+            values = [dig(row, name) for row in rows]
+            if any(value is not None for value in values):
+                app.out.line(f"{name:14} {sparkline(values)}")
+
+
+USAGE = Group(
+    "usage", "See what was used.", path="/usage", default="summary",
+    thing="usage",
+    verbs=(
+        shows("Show the sums.", *USAGE_FLAGS, name="summary", path="summary",
+              completes=fix_span,
+              columns=("From=from", "To=to") + USAGE_NUMBER_COLUMNS),
+        Verb("daily", "List usage by day.", show_daily_usage, *USAGE_FLAGS,
+             path="daily"),
+        lists(*USAGE_FLAGS, name="endpoints", path="endpoints", paging=None,
+              summary="List usage by endpoint.", completes=fix_span,
+              columns=("Endpoint=endpoint_slug", "Model=model_name")
+              + USAGE_NUMBER_COLUMNS),
+        lists(*USAGE_FLAGS, name="requests", path="requests",
+              summary="List requests.", completes=fix_span,
+              columns=("ID=id", "Time=created_at:time",
+                       "Endpoint=endpoint_slug", "Model=model_name",
+                       "Status=status_code", "Input tokens=input_tokens",
+                       "Output tokens=output_tokens", "TTFT ms=ttft_ms",
+                       "Latency ms=latency_ms")),
+    ))
+
+LONGEST_EXPORT_S = 90 * 86400
+
+
+def create_export(app, group, args):
+    """Have an export made, and wait for it if asked to."""
+    fix_span(app, args)
+    end = args.until or iso_text(app.clock.now())
+    if seconds_of(end) - seconds_of(args.since) > LONGEST_EXPORT_S:
+        raise UsageError("an export spans at most 90 days: --from "
+                         f"{args.since} --to {end}")
+    body = {"start_date": args.since, "end_date": end,
+            "format": args.format}
+    if args.filter:
+        body["filters"] = dict(args.filter)
+    export = group.call(app, "POST", path_of(args.kind), body=body)
+    if args.wait:
+        export_id = id_in(export)
+        export = wait_until(
+            app, lambda: group.call(app, "GET", path_of(export_id)),
+            lambda found: dig(found, "status") not in ("pending",
+                                                       "processing"),
+            lambda found: f"{export_id} {as_text(dig(found, 'status'))}",
+            args.wait_timeout, f"xeroctl exports get {export_id} shows it")
+    app.out.record(export, group.fields)
+    if args.wait and dig(export, "status") != "completed":
+        raise XeroctlError(f"export {export_id}: "
+                           + as_text(dig(export, "status")))
+
+
+def download_export(app, group, args):
+    path = args.output_file or safe_name(args.id) + ".jsonl"
+    count = Download(app, group.path + path_of(args.id, "download"), None,
+                     f"downloading {args.id}").to(path)
+    tell_downloaded(app, args.id, path, count)
+
+
+EXPORTS = Group(
+    "exports", "Export logs, metrics, usage and executions.",
+    path="/exports", paging=Offset, default="list", sample="exp_1",
+    columns=("ID=id", "KIND=kind|type", "STATUS=status:state",
+             "FORMAT=format", "FROM=start_date:time", "TO=end_date:time",
+             "ROWS=row_count", "SIZE=size_bytes:size",
+             "CREATED=created_at:time"),
+    verbs=(
+        lists(field("--status", metavar="STATUS", help="of this status"),
+              summary="List exports.", paging=Offset),
+        Verb("create", "Have an export made.", create_export,
+             flag("kind", metavar="KIND", type=choice(
+                 "logs", "metrics", "usage", "executions"),
+                 help="logs, metrics, usage or executions"),
+             *span_flags(True),
+             flag("--format", type=choice("csv", "json", "jsonl"),
+                  default="jsonl", metavar="FORMAT",
+                  help="csv, json or jsonl (default: jsonl)"),
+             flag("--filter", action="append", type=any_pair, many=is_pair,
+                  metavar="K=V", help="only what has this; several pairs"
+                                      " after one flag, or repeated"),
+             flag("--wait", action="store_true",
+                  help="wait until it is there"),
+             flag("--wait-timeout", type=seconds, metavar="SECONDS",
+                  needs="--wait", help="wait no longer than this"),
+             writes=True),
+        shows("Show one export.", name="get"),
+        Verb("download", "Download an export.", download_export, ITEM,
+             flag("--output-file", metavar="PATH",
+                  help="where to write to; - is standard output")),
+        deletes("Delete an export."),
+    ))
+
+
+def check_health(app, group, args):
+    """Ask the host whether it lives, without a key."""
+    scheme_and_host = re.match(r"https?://[^/]+",
+                               app.api.deployment.base_url).group()
+    request = app.api.request("GET", scheme_and_host + "/healthz")
+    request.headers.pop("Authorization", None)
+    if app.plan.takes(request):
+        return app.plan.add(request, {})
+    answer = app.api.send(request, app.api.read_json)
+    app.out.record(answer, columns_of([answer]), "status")
+
+
+HEALTH = Group(
+    "health", "See how the platform is.", path="/health",
+    default="dashboard", verbs=(
+        Verb("dashboard", "Show the health of everything.", show_all_fields,
+             path="dashboard"),
+        Verb("check", "Ask the host whether it lives, without a key.",
+             check_health),
+    ))
+
+
+# == exec: tools that run elsewhere ==========================================
+
+INVOCATION_FIELDS = ("ID=id", "Tool=tool|tool_name", "Status=status:state",
+                     "Workspace=workspace_id", "Approval=approval_id",
+                     "Result=result", "Error=error")
+INVOCATION_ENDS = "completed", "failed", "cancelled", "rejected", "timeout"
+
+
+def tool_arguments(app, text):
+    """The arguments of a tool: JSON, @FILE with JSON, or - for stdin."""
+    if text == "-" or text.startswith("@"):
+        text = app.read_text(text if text == "-" else text[1:])
+    try:
+        value = parse_json(text)
+    except ValueError as problem:
+        raise UsageError(f"--args is not JSON: {problem}")
+    if not isinstance(value, dict):
+        raise UsageError("--args is no JSON object")
+    return value
+
+
+def tell_approval(app, invocation):
+    """Say what an invocation waits for, and who can end that."""
+    approval = dig(invocation, "approval_id")
+    if dig(invocation, "status") == "pending_approval":
+        app.terminal.say(
+            f"it waits for approval {as_text(approval)}: xeroctl approvals"
+            f" approve {as_text(approval)}, or reject")
+
+
+def watch(app, group, invocation_id, timeout=None):
+    """Poll an invocation to its end, and tell each change of status."""
+    told = []
+
+    def poll():
+        found = group.call(app, "GET", path_of("invocations", invocation_id))
+        status = as_text(dig(found, "status"))
+        if told[-1:] != [status]:
+            told.append(status)
+            app.terminal.note(f"{invocation_id} {status}")
+            tell_approval(app, found)
+        return found
+    found = wait_until(
+        app, poll, lambda found: dig(found, "status") in INVOCATION_ENDS,
+        lambda found: f"{invocation_id} {as_text(dig(found, 'status'))}",
+        timeout, f"xeroctl exec watch {invocation_id} watches it")
+    app.out.record(found, INVOCATION_FIELDS)
+    if found["status"] != "completed":
+        raise XeroctlError(f"invocation {invocation_id}: {found['status']}")
+
+
+def invoke_tool(app, group, args):
+    """Start a tool, and wait for its end if asked to."""
+    body = {"workspace_id": args.workspace, "tool": args.tool,
+            "args": tool_arguments(app, args.args)}
+    found = group.call(app, "POST", path_of("invocations"), body=body)
+    if args.wait:
+        return watch(app, group, id_in(found), args.wait_timeout)
+    app.out.record(found, INVOCATION_FIELDS)
+    if dig(found, "status") == "pending_approval":
+        tell_approval(app, found)
+        app.terminal.say(f"xeroctl exec watch {id_in(found)} watches it")
+
+
+def watch_tool(app, group, args):
+    watch(app, group, args.id, args.wait_timeout)
+
+
+def show_raw_execution(app, group, args):
+    """Write out what a tool has printed."""
+    with app.api.open("GET", group.path + place_of(args),
+                      accept="*/*") as answer:
+        show_body(app, answer)
+
+
+EXEC_TIMEOUT = flag("--wait-timeout", type=seconds, metavar="SECONDS",
+                    help="wait no longer than this")
+
+EXEC = Group(
+    "exec", "Run tools, and look at what they did.", path="/exec",
+    sample="inv_1", thing="invocation",
+    columns=("ID=id", "Tool=tool|tool_name", "Workspace=workspace_id",
+             "Status=status:state", "Created=created_at:time"),
+    fields=("ID=id", "Tool=tool|tool_name", "Workspace=workspace_id",
+            "Status=status:state", "Risk=risk", "Exit code=exit_code",
+            "Duration ms=duration_ms", "Created=created_at:time",
+            "Completed=completed_at:time", "Error=error"),
+    verbs=(
+        lists(name="tools", path="tools", paging=None,
+              summary="List the tools.",
+              columns=("Name=name", "Description=description", "+Risk=risk",
+                       "+Domain=domain")),
+        Verb("tool-show", "Show all about a tool.", show_all_fields,
+             flag("id", metavar="NAME", sample="kubectl_get",
+                  completes="", help="the tool"), path="tools/{id}"),
+        Verb("invoke", "Start a tool.", invoke_tool,
+             flag("--workspace", metavar="ID", required=True,
+                  sample="ws_1", completes="", help="the workspace"),
+             flag("--tool", metavar="NAME", required=True, completes="",
+                  sample="kubectl_get", help="the tool"),
+             flag("--args", metavar="JSON", required=True, sample="'{}'",
+                  from_stdin=True, help="its arguments; @FILE reads them"
+                                        " from a file, - standard input"),
+             flag("--wait", action="store_true", help="wait for its end"),
+             flag("--wait-timeout", type=seconds, metavar="SECONDS",
+                  needs="--wait", help="wait no longer than this"),
+             writes=True),
+        Verb("watch", "Wait for the end of an invocation.", watch_tool, ITEM,
+             EXEC_TIMEOUT),
+        acts("cancel", "Cancel an invocation.",
+             path="invocations/{id}/cancel", columns=INVOCATION_FIELDS),
+        lists(path="executions", summary="List executions."),
+        shows("Show one execution.", path="executions/{id}"),
+        Verb("raw", "Write out what a tool has printed.", show_raw_execution,
+             ITEM, path="executions/{id}/raw"),
+    ))
+
+
+# == templates: how chats begin ==============================================
+
+TEMPLATE_FIELDS = ("name", "scope", "description", "system_prompt",
+                   "allowed_tools", "approval_policy",
+                   "applicable_workspace_types", "metadata")
+TEMPLATE_NEEDS = "name", "system_prompt"
+TEMPLATE_OF_SERVER = ("id", "object", "version", "workspace_id",
+                      "created_at", "updated_at", "notes")
+POLICIES = "standard", "elevated", "restricted"
+TEMPLATE_WORKSPACE = flag("--workspace", metavar="ID", completes="",
+                          help="the templates of this workspace")
+TEMPLATE = flag("id", metavar="ID|NAME", sample="triage",
+                help="the template: its id or its name")
+
+
+def templates_path(args):
+    """Where templates live: below the project or a workspace."""
+    if args.workspace:
+        return path_of("workspaces", args.workspace, "chat-templates")
+    return "/chat-templates"
+
+
+def all_templates(app, args):
+    def fetch(query):
+        return app.api.call("GET", templates_path(args),
+                            query=query.items())
+    return page_records(merged(each_page(fetch, Cursor, {"limit": 100})))
+
+
+def template_path(app, args, *more):
+    """The path of a template that is given by id or by name."""
+    found = args.id
+    if not found.startswith("ctpl_"):
+        found = only_named(found, all_templates(app, args), args.workspace)
+    return templates_path(args) + path_of(found, *more)
+
+
+def template_problems(template):
+    """Yield what is wrong with a template."""
+    if not isinstance(template, dict):
+        yield "it is no JSON object"
+        return
+    known = TEMPLATE_FIELDS + TEMPLATE_OF_SERVER
+    for name in template:
+        if name not in known:
+            yield f"unknown field {name}"
+    for name in TEMPLATE_NEEDS:
+        if not is_filled(template.get(name)):
+            yield f"{name} is missing"
+    if not re.match(r"[a-z0-9]+(-[a-z0-9]+)*\Z",
+                    as_text(template.get("name"))):
+        yield "name is not kebab-case"
+    policy = template.get("approval_policy", POLICIES[0])
+    if policy not in POLICIES:
+        yield f"approval_policy is none of {', '.join(POLICIES)}"
+
+
+def template_in(app, path):
+    """Read a template from a file, without what is the server's."""
+    try:
+        template = parse_json(app.read_text(path))
+    except ValueError as problem:
+        raise UsageError(f"{path} is not JSON: {problem}")
+    problems = list(template_problems(template))
+    if problems:
+        raise UsageError(f"{path}: {'; '.join(problems)}")
+    return {key: value for key, value in template.items()
+            if key in TEMPLATE_FIELDS}
+
+
+def list_templates(app, group, args):
+    def fetch(query):
+        return app.api.call("GET", templates_path(args),
+                            query=query.items())
+    page = fetch_list(app, fetch, group.paging, sent_fields(args), args.all)
+    app.out.rows(page, group.columns, group.name)
+
+
+def show_template(app, group, args):
+    query = [("version", args.version_number)] * bool(args.version_number)
+    app.out.record(app.api.call("GET", template_path(app, args),
+                                query=query), group.fields)
+
+
+def create_template(app, group, args):
+    answer = app.api.call("POST", templates_path(args),
+                          body=template_in(app, args.file))
+    app.out.record(answer, group.fields)
+
+
+def update_template(app, group, args):
+    body = template_in(app, args.file)
+    app.out.record(app.api.call("PUT", template_path(app, args), body=body),
+                   group.fields)
+
+
+def delete_template(app, group, args):
+    app.confirm(f"Delete template {args.id}?", args)
+    answer = app.api.call("DELETE", template_path(app, args))
+    app.out.done(answer, f"deleted {args.id}", args.id)
+
+
+def promote_template(app, group, args):
+    answer = app.api.call("POST", template_path(app, args, "promote"),
+                          body={"scope": args.scope})
+    app.out.record(answer, group.fields)
+
+
+def list_template_versions(app, group, args):
+    page = app.api.call("GET", template_path(app, args, "versions"))
+    app.out.rows(page, ("Version=version", "Created=created_at:time",
+                        "Notes=notes"), "versions")
+
+
+def apply_template(app, group, args):
+    """Begin a chat from a template, as chat new does."""
+    args.template, args.message = args.id, None
+    new_chat(app, group, args)
+
+
+def apply_file(app, args, known, name, path):
+    """Create or update one template; return what came of it."""
+    made = error = None
+    try:
+        template = template_in(app, path)
+        before = known.get(template["name"])
+        if before and all(before.get(key) == value
+                          for key, value in template.items()):
+            app.terminal.note(f"{name} is unchanged")
+            return {"id": dig(before, "id"), "ok": True, "error": None}
+        place = templates_path(args)
+        made = app.api.call(
+            "PUT" if before else "POST",
+            place + path_of(id_in(before)) if before else place,
+            body=template, stand_in={"id": StandIn("<id>"), "version": 1})
+    except (UsageError, ApiError, ConnectionFailed) as problem:
+        error = str(problem)
+    if not app.plan:
+        app.out.outcome(name, f"{as_text(dig(made, 'id'))} v"
+                        f"{as_text(dig(made, 'version'))}", error)
+    return {"id": dig(made, "id"), "ok": error is None, "error": error}
+
+
+def apply_folder(app, group, args):
+    """Create or update the templates in the *.json files of a folder."""
+    folder = on_disk(args.folder)
+    try:
+        names = sorted(name for name in os.listdir(folder)
+                       if name.endswith(".json"))
+    except OSError as problem:
+        raise UsageError(f"cannot read {args.folder}: {problem.strerror}")
+    if not names:
+        raise UsageError(f"there is no *.json in {args.folder}")
+    known = {dig(each, "name"): each for each in all_templates(app, args)}
+    outcomes = [apply_file(app, args, known, from_disk(name), os.path.join(
+        folder, name)) for name in names]
+    if app.plan:
+        return
+    app.out.outcomes(outcomes)
+    bad = sum(not each["ok"] for each in outcomes)
+    if bad:
+        raise XeroctlError(f"{bad} of {len(outcomes)} files failed")
+
+
+TEMPLATE_FILE = flag("--file", metavar="FILE", required=True,
+                     from_stdin=True, help="the template as JSON")
+
+TEMPLATES = Group(
+    "templates", "Keep the templates that chats begin with.",
+    path="/chat-templates", default="list",
+    columns=("ID=id", "Name=name", "Scope=scope", "Version=version",
+             "Policy=approval_policy", "Updated=updated_at:time"),
+    fields=("ID=id", "Name=name", "Scope=scope", "Version=version",
+            "Policy=approval_policy", "Description=description",
+            "Tools=allowed_tools:list",
+            "Workspace types=applicable_workspace_types:list",
+            "Updated=updated_at:time", "Prompt=system_prompt"),
+    verbs=(
+        Verb("list", "List templates.", list_templates,
+             field("--scope", metavar="SCOPE", type=choice(
+                 "all", "platform", "project", "workspace"),
+                 help="all, platform, project or workspace"),
+             TEMPLATE_WORKSPACE, *Cursor.flags),
+        Verb("show", "Show one template.", show_template, TEMPLATE,
+             TEMPLATE_WORKSPACE,
+             flag("--version", dest="version_number", type=integer(1),
+                  metavar="N", help="an earlier version")),
+        Verb("create", "Make a template.", create_template, TEMPLATE_FILE,
+             TEMPLATE_WORKSPACE, writes=True),
+        Verb("update", "Make a new version of a template.", update_template,
+             TEMPLATE, TEMPLATE_FILE, TEMPLATE_WORKSPACE, writes=True),
+        Verb("delete", "Delete a template.", delete_template, TEMPLATE,
+             TEMPLATE_WORKSPACE, writes=True),
+        Verb("promote", "Offer a template to more.", promote_template,
+             TEMPLATE,
+             flag("--scope", metavar="SCOPE", required=True,
+                  type=choice("platform", "project"),
+                  help="platform or project"),
+             TEMPLATE_WORKSPACE, writes=True),
+        Verb("versions", "List the versions of a template.",
+             list_template_versions, TEMPLATE, TEMPLATE_WORKSPACE),
+        Verb("apply", "Begin a chat from a template.", apply_template,
+             TEMPLATE,
+             flag("--workspace", metavar="ID", required=True,
+                  sample="ws_1", completes="", help="the workspace"),
+             writes=True),
+        Verb("apply-from-dir", "Create or update templates from files.",
+             apply_folder,
+             flag("folder", metavar="DIR", sample="templates",
+                  help="the folder with *.json files"),
+             TEMPLATE_WORKSPACE, writes=True),
+    ))
+
+
+# == approvals and learnings =================================================
+
+RISKS = "read", "write", "destructive", "irreversible"
+RISK = field("--risk", metavar="RISK", type=choice(*RISKS),
+             help=", ".join(RISKS))
+WATCH_EVERY_S = 5
+
+
+def check_tool_name(app, args, tool):
+    """Raise unless the name of an irreversible tool was given or typed."""
+    if args.confirm is None:
+        if not is_terminal(app.terminal.stdin):
+            raise UsageError(f"{tool} cannot be undone, and there is no"
+                             " terminal to ask on",
+                             f"--confirm {tool} approves it")
+        args.confirm = app.terminal.ask(
+            f"{tool} cannot be undone. Type its name to approve")
+    if args.confirm != tool:
+        raise UsageError(f"{args.confirm!r} is not {tool}: nothing was"
+                         " approved")
+
+
+def approve(app, group, args):
+    """Approve a request; what cannot be undone asks for the tool's name."""
+    found = group.call(app, "GET", path_of(args.id), stand_in={})
+    tool = dig(found, "tool") or dig(found, "tool_name")
+    if dig(found, "risk") == "irreversible" and not app.plan:
+        check_tool_name(app, args, as_text(tool))
+    body = {key: value for key, value in (("note", args.note), ("confirm",
+            args.confirm)) if value is not None}
+    answer = group.call(app, "POST", path_of(args.id, "approve"), body=body)
+    app.out.record(answer, group.fields)
+
+
+def show_request(app, request):
+    """Show one request for approval on a line of its own."""
+    if app.out.is_table:
+        cells = (dig(request, name) for name in (
+            "id", "risk", "tool", "workspace_id"))
+        app.out.line(one_line("  ".join(map(as_text, cells))))
+    elif app.out.form == ID:
+        app.out.line(as_text(dig(request, "id")))
+    else:
+        app.out.json_line(request)
+    app.terminal.out.flush()
+
+
+def watch_approvals(app, group, args):
+    """Print each request for approval once, until Ctrl-C."""
+    seen = set()
+    query = dict({"status": "pending"}, **sent_fields(args))
+
+    def poll():
+        pages = each_page(lambda query: group.call(
+            app, "GET", query=query.items()), group.paging, query)
+        return [each for page in pages for each in page_records(page)]
+    while True:
+        new = [each for each in poll_patiently(app, poll, None, None)
+               if dig(each, "id") not in seen]
+        seen.update(dig(each, "id") for each in new)
+        for each in new:
+            show_request(app, each)
+        app.clock.sleep(args.interval)
+
+
+DELEGATION_COLUMNS = ("ID=id", "To=delegate_to", "Risk=risk",
+                      "Workspace=workspace_id", "Expires=expires_at:time")
+
+
+def prepare_delegation(app, args):
+    args.expires = fixed_moment(app, args.expires, 1)
+
+
+APPROVALS = Group(
+    "approvals", "Decide what tools may do.", path="/exec/approvals",
+    default="list",
+    columns=("ID=id", "Status=status:state", "Risk=risk",
+             "Tool=tool|tool_name", "Created=created_at:time"),
+    fields=("ID=id", "Status=status:state", "Risk=risk",
+            "Tool=tool|tool_name", "Workspace=workspace_id",
+            "Arguments=args", "Requested by=requested_by", "Note=note",
+            "Reason=reason", "Created=created_at:time",
+            "Expires=expires_at:time", "Decided=decided_at:time"),
+    verbs=(
+        lists(RISK, WORKSPACE,
+              field("--status", metavar="STATUS", help="of this status"),
+              summary="List requests for approval."),
+        shows("Show one request."),
+        Verb("approve", "Approve a request.", approve, ITEM,
+             flag("--note", metavar="TEXT", help="a word on it"),
+             flag("--confirm", metavar="TOOL", completes="",
+                  help="the tool's name, where it cannot be undone"),
+             writes=True),
+        acts("reject", "Reject a request.",
+             field("--reason", metavar="TEXT", help="why")),
+        Verb("watch", "Print each new request once, until Ctrl-C.",
+             watch_approvals, RISK,
+             flag("--interval", type=seconds, metavar="SECONDS",
+                  default=WATCH_EVERY_S, help="how often to look"
+                                              " (default: 5)")),
+        lists(name="delegations", path="delegations",
+              summary="List who decides in your place.",
+              columns=DELEGATION_COLUMNS),
+        creates("Have somebody decide in your place.",
+                field("--to", metavar="WHO", required=True,
+                      sends="delegate_to", dest="delegate_to", help="whom"),
+                RISK, WORKSPACE,
+                field("--expires", type=moment, metavar="TIME",
+                      sends="expires_at", sample="7d",
+                      help="ISO time, or 7d from now"),
+                name="delegate", path="delegations",
+                columns=DELEGATION_COLUMNS, completes=prepare_delegation),
+        acts("revoke-delegation", "Take a delegation back.",
+             path="delegations/{id}", method="DELETE",
+             asks="Revoke delegation {id}?", said="revoked {id}"),
+    ))
+
+LEARNINGS = Group(
+    "learnings", "See what executions have taught.", path="/exec/learnings",
+    default="list", sample="lrn_1",
+    columns=("ID=id", "Source=source_type|source", "Score=score",
+             "Created=created_at:time", "Content=content:content"),
+    fields=("ID=id", "Content=content:content", "Workspace ID=workspace_id",
+            "Score=score", "Source Type=source_type|source",
+            "Created=created_at:time"),
+    verbs=(
+        shows("Show one learning."),
+        lists(WORKSPACE, summary="List learnings."),
+    ))
+
+
 # == config: the deployments on file =========================================
 
 def check_value(key, value):
@@ -9341,8 +10760,10 @@ STATUS = Group(
 
 
 GROUPS = (CHAT, BATCHES, MODELS, EMBEDDINGS, RERANK, SCORE, RESPONSES,
-          COMPLETIONS, FILES, UPLOADS, UPLOAD, CONVERSATIONS, API, CONFIG,
-          STATUS)
+          COMPLETIONS, CONVERSATIONS, FILES, UPLOADS, UPLOAD, WEBHOOKS,
+          KEYS, AGENTS, SLOS, ENDPOINTS, WORKSPACES, CHATS, MAINTENANCE,
+          PROJECT_GROUP, SETTINGS, USAGE, EXPORTS, HEALTH, EXEC, TEMPLATES,
+          APPROVALS, LEARNINGS, API, CONFIG, STATUS)
 
 
 # ---------------------------------------------------------------------------

@@ -22,23 +22,28 @@ Read from top to bottom: a name uses only names that stand above it.
    1. Constants      projects, models, templates, error texts
    2. Contents       bytes in memory or on disk, and the parts of a form
    3. Answers        what goes back to a client, errors included
-   4. Collections    records by id, and the two ways to page them
+   4. Collections    records by id, the two ways to page them, all of them
    5. Access         one routed call, its key and its project
-   6. Completions    chat completions, whole, streamed and stored
-   7. Files          uploads, and downloads of the whole or of a range
-   8. Batches        their records, their files' checks, plans for them
-   9. Groups         models, embeddings, conversations, chats, keys, tools
-  10. Routes         the table, and the way from a path to its row
-  11. Faults         what a test may order
-  12. Connection     HTTP/1.1 on one socket
-  13. Work           the thread that works a batch off
-  14. Router         all of it behind one lock
-  15. Program        the command line
+   6. Verbs          what fields may be, and the handlers of plain verbs
+   7. Completions    chat completions, whole, streamed and stored
+   8. Responses      their items, and the events of their streams
+   9. Files          uploads, and downloads of the whole or of a range
+  10. Batches        their records, their files' checks, plans for them
+  11. Models         their records and versions, and the uploads of weights
+  12. Groups         embeddings, rerank, conversations, chats, keys, tools
+  13. Routes         the table, and the way from a path to its row
+  14. Faults         what a test may order
+  15. Connection     HTTP/1.1 on one socket
+  16. Work           the thread that works a batch off
+  17. Router         all of it behind one lock
+  18. Program        the command line
 """
 
 import argparse
+import base64
 import collections
 import copy
+import hashlib
 import http.client
 import itertools
 import json
@@ -88,7 +93,10 @@ PROJECT_MODELS = tuple(PROJECTS[DEMO_PROJECT].values()) + (
 OPENAI_MODEL = "demo"       # the only one that is served under plain /v1
 MODEL_CREATED = 1747772400
 
-WORKSPACES = {
+# The workspaces that are there from the start: their names.
+WORKSPACES = {"ws_kube_prod": "Kubernetes production",
+              "ws_0123456789abcdef": "Research"}
+TEMPLATES = {
     "ws_kube_prod": (
         ("ctpl_01HDRAIN", "drain-kubernetes-node", 3),
         ("ctpl_01HRESTART", "restart-deployment", 1),
@@ -113,6 +121,8 @@ METADATA_LIMIT = 16384
 BATCH_ENDPOINTS = ("/v1/chat/completions", "/v1/embeddings", "/v1/responses")
 BATCH_ENDS = ("completed", "failed", "expired", "cancelled")
 BATCH_ERRORS_SHOWN = 20
+CHUNK_SIZE = 104857600      # of an upload of weights
+INPUT_LIMIT = 256           # texts in one request for embeddings or scores
 DAY = 86400
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -191,6 +201,12 @@ class Spool(tempfile.SpooledTemporaryFile):
             self.size += len(data)
         return self.size
 
+    def write_at(self, start, data):
+        with self.lock:
+            self.seek(start)
+            self.write(data)
+            self.size = max(self.size, start + len(data))
+
     def read_at(self, start, count):
         with self.lock:
             self.seek(start)
@@ -240,6 +256,12 @@ class Content:
                 yield from more
         if any(held):
             yield b"".join(held)
+
+    def sha256(self):
+        digest = hashlib.sha256()
+        for block in self:
+            digest.update(block)
+        return digest.hexdigest()
 
     def index(self, wanted, start=0):
         """Where some bytes, two at least, stand first; or ValueError."""
@@ -364,6 +386,11 @@ def error_answer(status, headers=(), **error):
     return Answer(status, as_json({"error": envelope}), headers)
 
 
+def made(record):
+    """The answer to a request that made something."""
+    return Answer(201, as_json(record))
+
+
 class Refusal(Exception):
     """An error answer, raised where the rule was found broken."""
 
@@ -414,72 +441,149 @@ def offset_page(records, query, fallback=100, ceiling=100):
             "has_more": end < len(records)}
 
 
+def course(polls, first, second, end):
+    """The statuses at each GET of what has ended after so many of them."""
+    return [first] * min(polls, 1) + [second] * (polls - 1) + [end]
+
+
 class Collection:
     """Records of one kind by id, in the order in which they were made.
 
     `id_form` is a format of one number, such as "conv_{:08x}"; `missing`
-    is the code of the 404 for an id that is not there.  A record that has
-    an owner is there for that project alone.
+    is the code of the 404 for an id that is not there, `deleted` what a
+    deletion is called.  A record that has an owner, which is a project or
+    another record, is there for that owner alone.
     """
 
-    def __init__(self, kind, id_form, clock, missing="not_found"):
+    def __init__(self, kind, id_form, clock, missing="not_found",
+                 deleted=None):
         self.kind = kind
         self.id_form = id_form
         self.clock = clock
         self.missing = missing
+        self.deleted = deleted or f"{kind}.deleted"
         self.numbers = itertools.count(1)
         self.records = {}
         self.owners = {}
+        self.courses = {}
 
     def next_id(self):
         return self.id_form.format(next(self.numbers))
 
-    def keep(self, record):
+    def keep(self, record, owner=None):
         self.records[record["id"]] = record
+        if owner is not None:
+            self.owners[record["id"]] = owner
         return record
 
-    def create(self, **fields):
+    def create(self, owner=None, **fields):
         record = {"id": self.next_id(), "object": self.kind,
                   "created_at": int(self.clock())}
-        return self.keep(dict(record, **fields))
+        return self.keep(dict(record, **fields), owner)
 
-    def is_of(self, record_id, project):
-        return project in (None, self.owners.get(record_id, project))
+    def is_of(self, record_id, owner):
+        return owner in (None, self.owners.get(record_id, owner))
 
-    def get(self, record_id, project=None):
-        if record_id not in self.records or not self.is_of(record_id,
-                                                           project):
+    def has(self, record_id, owner=None):
+        return record_id in self.records and self.is_of(record_id, owner)
+
+    def get(self, record_id, owner=None):
+        if not self.has(record_id, owner):
             raise Refusal(404, f"No {self.kind} with the id '{record_id}'.",
                           code=self.missing)
         return self.records[record_id]
 
-    def update(self, record_id, **fields):
-        record = self.get(record_id)
+    def update(self, record_id, owner=None, **fields):
+        record = self.get(record_id, owner)
         record.update(fields)
         return record
 
-    def delete(self, record_id):
-        del self.records[self.get(record_id)["id"]]
-        return {"id": record_id, "object": f"{self.kind}.deleted",
-                "deleted": True}
+    def delete(self, record_id, owner=None):
+        del self.records[self.get(record_id, owner)["id"]]
+        return {"id": record_id, "object": self.deleted, "deleted": True}
 
-    def list(self, query, project=None, **wanted):
-        """A cursor page, newest first unless `order=asc`.
+    def of(self, owner):
+        """The records of an owner, oldest first."""
+        return [record for record in self.records.values()
+                if self.is_of(record["id"], owner)]
 
-        `wanted` names fields, and a test for the value of each.
+    def list(self, query, owner=None, wanted=None, order="desc",
+             page=cursor_page):
+        """A page, in the order given unless the query names one.
+
+        `wanted` has fields, and a test for the value of each.
         """
-        order = query.get("order", "desc")
+        order = query.get("order", order)
         if order not in ("asc", "desc"):
             raise bad("order", "must be asc or desc")
-        records = [record for record in self.records.values()
-                   if self.is_of(record["id"], project)
-                   and all(test(record[name])
-                           for name, test in wanted.items())]
-        return cursor_page(records[::1 if order == "asc" else -1], query)
+        records = [record for record in self.of(owner)
+                   if all(test(record[name])
+                          for name, test in (wanted or {}).items())]
+        return page(records[::1 if order == "asc" else -1], query)
+
+    # What takes its time takes it by GETs, which a test can count.
+
+    def start(self, record, statuses, enter=None):
+        """Have a record take these statuses, one at each GET of it."""
+        self.courses[record["id"]] = collections.deque(statuses), enter
+
+    def stop(self, record, status):
+        """Have it take this status, and no other one after that."""
+        self.courses.pop(record["id"], None)
+        record["status"] = status
+
+    def step(self, record_id, owner=None):
+        """A record after one step on its way; `enter` notes what is new."""
+        record = self.get(record_id, owner)
+        statuses, enter = self.courses.get(record_id, ((), None))
+        if not statuses:
+            return record
+        status = statuses.popleft()
+        is_new = status != record["status"]
+        record["status"] = status
+        if is_new and enter:
+            enter(record)
+        return record
+
+
+def uuid_form(number):
+    """A format for ids, which look like UUIDs, of one kind of records."""
+    return "{0:08x}-0000-4000-80%02x-{0:012x}" % number
+
+
+# Each collection: its name in the store, and what it is made with.
+COLLECTIONS = (
+    ("completions", "chat.completion", "chatcmpl-{}",
+     "completion_not_found"),
+    ("completion_messages", "chat.completion.message", "msg_{:024x}"),
+    ("responses", "response", "resp_{:024x}", "response_not_found",
+     "response"),
+    ("response_items", "response.item", "msg_{:024x}"),
+    ("conversations", "conversation", "conv_{:024x}"),
+    ("conversation_items", "conversation.item", "msg_{:024x}"),
+    ("files", "file", "file-{:024x}", "not_found", "file"),
+    ("batches", "batch", "batch_{}"),
+    ("models", "model", uuid_form(1), "model_not_found", "model"),
+    ("versions", "model.version", uuid_form(2)),
+    ("uploads", "upload", uuid_form(3)),
+    ("parts", "upload.part", "part_{:024x}"),
+    ("workspaces", "workspace", "ws_{:024x}"),
+)
 
 
 class Store:
     """All that the router remembers of its projects."""
+
+    # How large a thing may be, and how long what takes its time takes; a
+    # test sets them on the router.
+    file_limit = FILE_LIMIT
+    batch_limit = BATCH_LIMIT
+    chunk_size = CHUNK_SIZE
+    lists_names = True          # of models, unless `extended` is asked for
+    response_polls = 2          # GETs before a background one has ended
+    revalidation_lag = 0        # GETs that still show the status before
+    revalidation_polls = 3      # GETs before a revalidation has ended
+    revalidation_end = "validated"
 
     def __init__(self, clock, pace):
         self.clock = clock
@@ -487,34 +591,13 @@ class Store:
         self.keys = {}
         self.chats = {}
         self.numbers = itertools.count(1)
-        self.completions = Collection("chat.completion", "chatcmpl-{}",
-                                      clock, "completion_not_found")
-        self.conversations = Collection("conversation", "conv_{:024x}",
-                                        clock)
-        self.conversation_items = {}
-        self.files = Collection("file", "file-{:024x}", clock)
+        for name, kind, id_form, *more in COLLECTIONS:
+            setattr(self, name, Collection(kind, id_form, clock, *more))
         self.contents = {}      # file id: its ETag and Content
-        self.file_limit = FILE_LIMIT
-        self.batches = Collection("batch", "batch_{}", clock)
-        self.batch_limit = BATCH_LIMIT
+        self.turns = {}         # response id: how many there are with it
+        self.weights = {}       # upload id: the Spool of its parts
         self.plans = []         # for the batches that are not made yet
         self.start_batch = None     # the router's, since it has the threads
-
-
-# The handlers of a collection's plain verbs, for the table of routes; the
-# collection is named, not given, since each router has a store of its own.
-
-def lists(name):
-    return lambda call: getattr(call.store, name).list(call.query)
-
-
-def shows(name):
-    return lambda call, record_id: getattr(call.store, name).get(record_id)
-
-
-def deletes(name):
-    return lambda call, record_id: (
-        getattr(call.store, name).delete(record_id))
 
 
 # ---------------------------------------------------------------------------
@@ -559,8 +642,10 @@ class Call:
             raise Refusal(401, "Missing or invalid API key.")
         return self.store.keys[key]
 
-    def fields(self):
+    def fields(self, is_needed=True):
         """The members of the JSON object that is the request's body."""
+        if not (self.seen.body or is_needed):
+            return {}
         try:
             fields = json.loads(self.seen.body)
         except (ValueError, RecursionError) as error:
@@ -606,7 +691,109 @@ def check_metadata(fields):
 
 
 # ---------------------------------------------------------------------------
-# 6. Completions
+# 6. Verbs
+# ---------------------------------------------------------------------------
+
+class Rule:
+    """What a field may be: how that is said, and the test of a value."""
+
+    def __init__(self, says, is_met):
+        self.says = says
+        self.is_met = is_met
+
+
+def of_type(kind, says):
+    """The rule for values of a type; a truth is no number."""
+    return Rule(says, lambda value: isinstance(value, kind) and not (
+        isinstance(value, bool) and kind is not bool))
+
+
+def one_of(*words):
+    return Rule(f"must be one of {', '.join(map(str, words))}",
+                words.__contains__)
+
+
+def is_text(value):
+    return isinstance(value, str) and value != ""
+
+
+ANY = Rule("", lambda value: True)
+TEXT = Rule("must be a text that is not empty", is_text)
+TEXTS = Rule("must be a list of texts",
+             lambda value: isinstance(value, list) and value != []
+             and all(map(is_text, value)))
+FLAG = of_type(bool, "must be true or false")
+COUNT = Rule("must be a whole number of at least 0",
+             lambda value: isinstance(value, int) and value is not True
+             and value is not False and value >= 0)
+OBJECT = of_type(dict, "must be an object")
+
+
+def check_fields(fields, rules, needed=""):
+    """Each field is known and as its rule says; null is as good as none."""
+    for name in needed.split():
+        if fields.get(name) is None:
+            raise bad(name, "is missing")
+    for name, value in fields.items():
+        if name not in rules:
+            raise bad(name, "is not known here")
+        if value is not None and not rules[name].is_met(value):
+            raise bad(name, rules[name].says)
+    if "metadata" in rules:
+        check_metadata(fields)
+    return fields
+
+
+# The handlers of a collection's plain verbs, for the table of routes; the
+# collection is named, not given, since each router has a store of its own.
+# `inside` names the collection of the record that the path goes through.
+
+def find_owner(call, inside, ids):
+    """Whom the records belong to: the project, or what they are inside."""
+    if inside is None:
+        return call.project
+    return getattr(call.store, inside).get(ids[0], call.project)["id"]
+
+
+def lists(name, *fields, inside=None, **how):
+    """A page of those whose `fields` are as the query says."""
+    def handler(call, *ids):
+        wanted = {field: call.query[field].__eq__
+                  for field in fields if field in call.query}
+        return getattr(call.store, name).list(
+            call.query, find_owner(call, inside, ids), wanted, **how)
+    return handler
+
+
+def shows(name, inside=None):
+    return lambda call, *ids: getattr(call.store, name).get(
+        ids[-1], find_owner(call, inside, ids))
+
+
+def steps(name):
+    """Show what takes its time, one step further."""
+    return lambda call, record_id: getattr(call.store, name).step(
+        record_id, call.project)
+
+
+def deletes(name, inside=None):
+    return lambda call, *ids: getattr(call.store, name).delete(
+        ids[-1], find_owner(call, inside, ids))
+
+
+def updates(name, rules):
+    """Change the fields that are given, and tell when that was."""
+    def handler(call, record_id):
+        collection = getattr(call.store, name)
+        collection.get(record_id, call.project)
+        return collection.update(
+            record_id, **dict(check_fields(call.fields(), rules),
+                              updated_at=int(call.store.clock())))
+    return handler
+
+
+# ---------------------------------------------------------------------------
+# 7. Completions
 # ---------------------------------------------------------------------------
 
 def check_message(message, where):
@@ -740,19 +927,26 @@ def create_completion(call):
     finish_reason = "stop" if tokens == words else "length"
     completion = make_completion(call, fields, tokens, finish_reason)
     if fields.get("store"):
-        store_completion(call.store, completion, fields)
+        store_completion(call, completion, fields)
     if not fields.get("stream"):
         return completion
     return stream_completion(call, completion, tokens, fields)
 
 
-def store_completion(store, completion, fields):
-    """Keep a completion with the parameters and metadata of its request."""
+def store_completion(call, completion, fields):
+    """Keep a completion with what its request had, and the messages."""
     record = dict(completion, metadata=fields.get("metadata") or {})
     for name, *_ in COMPLETION_RANGES:
         if name in fields:
             record[name] = fields[name]
-    store.completions.keep(record)
+    call.store.completions.keep(record, call.project)
+    messages = call.store.completion_messages
+    for message in fields["messages"] + [completion["choices"][0]["message"]]:
+        is_list = isinstance(message.get("content"), list)
+        parts = message["content"] if is_list else None
+        content = text_of(message) if is_list else message.get("content")
+        messages.keep(dict(message, id=messages.next_id(), content=content,
+                           content_parts=parts), completion["id"])
 
 
 def stream_completion(call, completion, tokens, fields):
@@ -762,15 +956,399 @@ def stream_completion(call, completion, tokens, fields):
     return Answer(frames=list(frames), pace=call.store.pace)
 
 
+def list_completions(call):
+    """A page of those with the model and metadata that the query names."""
+    pairs = {match.group(1): value for match, value in (
+        (re.match(r"metadata\[(.*)\]\Z", name, re.S), value)
+        for name, value in call.query.items()) if match}
+    wanted = {"metadata": lambda metadata: all(
+        metadata.get(name) == value for name, value in pairs.items())}
+    if "model" in call.query:
+        wanted["model"] = call.query["model"].__eq__
+    return call.store.completions.list(call.query, call.project, wanted)
+
+
+def update_completion(call, completion_id):
+    call.store.completions.get(completion_id, call.project)
+    fields = call.fields()
+    check_fields(fields, {"metadata": OBJECT}, "metadata")
+    return call.store.completions.update(completion_id, **fields)
+
+
 # ---------------------------------------------------------------------------
-# 7. Files
+# 8. Responses
+# ---------------------------------------------------------------------------
+
+ITEM_TYPES = ("message", "function_call", "function_call_output",
+              "reasoning", "item_reference")
+RESPONSE_RANGES = (
+    ("temperature", NUMBER, 0, 2),
+    ("top_p", NUMBER, 0, 1),
+    ("max_output_tokens", int, 1, math.inf),
+)
+RESPONSE_ENDS = ("completed", "failed", "cancelled", "incomplete")
+THOUGHT = "I think before I speak. Then I say it."
+REFUSED = "I'm sorry, but I must refuse this."
+
+
+def as_part(part, role):
+    """A part of a message's content; a text becomes one."""
+    if not isinstance(part, str):
+        return part
+    if role == "assistant":
+        return {"type": "output_text", "text": part, "annotations": []}
+    return {"type": "input_text", "text": part}
+
+
+def as_item(item, where):
+    """The fields of an item as it is kept, once it is found to be one."""
+    if not isinstance(item, dict):
+        raise bad(where, "must be an object")
+    kind = item.get("type") or "message"
+    if kind not in ITEM_TYPES:
+        raise bad(f"{where}.type", f"must be one of {', '.join(ITEM_TYPES)}")
+    if kind != "message":
+        return dict(item)
+    check_message(item, where)
+    role, content = item["role"], item.get("content")
+    parts = content if isinstance(content, list) else [content]
+    return {"type": kind, "role": role, "status": "completed",
+            "content": [as_part(part, role) for part in parts]}
+
+
+def keep_items(collection, items, owner):
+    """Keep items with ids of their own, and return the records."""
+    return [collection.keep(dict({"id": collection.next_id(),
+                                  "object": collection.kind}, **item), owner)
+            for item in items]
+
+
+def read_input(given):
+    if isinstance(given, str):
+        given = [{"role": "user", "content": given}]
+    if not (isinstance(given, list) and given):
+        raise bad("input", "must be a text or a list that is not empty")
+    return [as_item(item, f"input[{number}]")
+            for number, item in enumerate(given)]
+
+
+def check_response(call, fields):
+    for name in ("model", "instructions", "previous_response_id"):
+        if fields.get(name) is not None and not is_text(fields[name]):
+            raise bad(name, "must be a text that is not empty")
+    if call.form == PLAIN and fields.get("model") != OPENAI_MODEL:
+        raise Refusal(404, f"The model '{fields.get('model')}' does not"
+                      " exist.", code="model_not_found", param="model")
+    for limits in RESPONSE_RANGES:
+        check_range(fields, *limits)
+    check_metadata(fields)
+    if fields.get("background") and fields.get("store") is False:
+        raise bad("background", "needs store")
+
+
+def find_conversation(call, fields):
+    """The id of the conversation that a response belongs to, or None."""
+    given = fields.get("conversation")
+    if given is None:
+        return None
+    if fields.get("previous_response_id"):
+        raise bad("conversation", "not with previous_response_id")
+    if isinstance(given, dict):
+        given = given.get("id")
+    if not is_text(given):
+        raise bad("conversation", "must be an id, or an object with one")
+    return call.store.conversations.get(given, call.project)["id"]
+
+
+def count_turns(call, fields, conversation_id):
+    """How many turns came before, by the chain or in the conversation."""
+    previous = fields.get("previous_response_id")
+    if previous:
+        call.store.responses.get(previous, call.project)
+        return call.store.turns[previous]
+    if conversation_id:
+        items = call.store.conversation_items.of(conversation_id)
+        return sum(item.get("role") == "user" for item in items)
+    return 0
+
+
+def said_in(items):
+    """The messages that the items are; a tool's output counts as one."""
+    return [item if item["type"] == "message"
+            else {"role": "user", "content": str(item.get("output"))}
+            for item in items
+            if item["type"] in ("message", "function_call_output")]
+
+
+# == what a response says
+
+def message_item(store, part):
+    return {"id": store.response_items.next_id(), "type": "message",
+            "role": "assistant", "status": "completed", "content": [part]}
+
+
+def tool_call_item(store, fields):
+    """A call of the first tool that was offered, if any was."""
+    tools = fields.get("tools") or [{}]
+    number = next(store.numbers)
+    return {"id": f"fc_{number:024x}", "type": "function_call",
+            "call_id": f"call_{number:024x}",
+            "name": tools[0].get("name") or "get_weather",
+            "arguments": '{"city": "Paris", "unit": "celsius"}',
+            "status": "completed"}
+
+
+def compose(call, fields, messages, turns):
+    """The items of an output; words of the last message shape them."""
+    said = text_of(messages[-1]).lower() if messages else ""
+    if "fail now" in said:
+        return []
+    output = []
+    if "think first" in said:
+        output.append({"id": f"rs_{next(call.store.numbers):024x}",
+                       "type": "reasoning", "summary": [
+                           {"type": "summary_text", "text": THOUGHT}]})
+    if "call the tool" in said:
+        return output + [tool_call_item(call.store, fields)]
+    if "refuse this" in said:
+        part = {"type": "refusal", "refusal": REFUSED}
+    else:
+        name = call.slug or fields.get("model") or OPENAI_MODEL
+        text = "".join(reply_tokens(messages, name))
+        if turns:
+            text += f" I know {turns} turns before this."
+        part = dict(as_part(text, "assistant"), logprobs=[])
+    return output + [message_item(call.store, part)]
+
+
+def tokens_of(text):
+    return re.findall(r"\s*\S+", text)
+
+
+def texts_of(output):
+    """Each text that is said in an output, the thoughts before it too."""
+    for item in output:
+        if item["type"] == "function_call":
+            yield item["arguments"]
+        for part in item.get("summary", []) + item.get("content", []):
+            yield part.get("text") or part.get("refusal")
+
+
+def cut_text(output, limit):
+    """Cut the last message to so many tokens; False: it has no more."""
+    if not output or output[-1]["type"] != "message":
+        return False
+    part = output[-1]["content"][0]
+    tokens = tokens_of(part.get("text", ""))
+    if len(tokens) <= limit:
+        return False
+    part["text"] = "".join(tokens[:limit])
+    output[-1]["status"] = "incomplete"
+    return True
+
+
+def find_end(fields, messages, output):
+    """(status, error, incomplete_details) that a response ends with."""
+    said = text_of(messages[-1]).lower() if messages else ""
+    if "fail now" in said or "fail later" in said:
+        cut_text(output, 2)
+        return "failed", {"code": "server_error",
+                          "message": "The model failed, as was wished."}, None
+    limit = 3 if "be cut" in said else fields.get("max_output_tokens")
+    if limit and cut_text(output, limit):
+        return "incomplete", None, {"reason": "max_output_tokens"}
+    return "completed", None, None
+
+
+def usage_of_response(fields, messages, output, turns):
+    told = [text_of(message) for message in messages]
+    told.append(fields.get("instructions") or "")
+    input_count = sum(len(text.split()) for text in told)
+    output_count = sum(len(tokens_of(text)) for text in texts_of(output))
+    thought_count = sum(len(tokens_of(THOUGHT)) for item in output
+                        if item["type"] == "reasoning")
+    is_warm = bool(fields.get("instructions") or turns)
+    return {"input_tokens": input_count,
+            "input_tokens_details": {"cached_tokens": 4 * is_warm},
+            "output_tokens": output_count,
+            "output_tokens_details": {"reasoning_tokens": thought_count},
+            "total_tokens": input_count + output_count}
+
+
+# What a request says of a response, and what it is when it says nothing.
+RESPONSE_FIELDS = {
+    "instructions": None, "max_output_tokens": None,
+    "parallel_tool_calls": True, "previous_response_id": None,
+    "reasoning": {"effort": None, "summary": None},
+    "service_tier": "default", "temperature": 1.0,
+    "text": {"format": {"type": "text"}}, "tool_choice": "auto", "tools": [],
+    "top_p": 1.0, "truncation": "disabled", "metadata": {},
+}
+
+
+def make_response(call, fields, messages, conversation_id, turns):
+    """A response that has ended."""
+    store = call.store
+    output = compose(call, fields, messages, turns)
+    status, error, details = find_end(fields, messages, output)
+    now = int(store.clock())
+    response = {
+        "id": store.responses.next_id(), "object": "response",
+        "created_at": now, "status": status,
+        "background": bool(fields.get("background")),
+        "completed_at": now if status == "completed" else None,
+        "conversation": conversation_id and {"id": conversation_id},
+        "error": error, "incomplete_details": details,
+        "model": fields.get("model") or call.slug, "output": output,
+        "store": fields.get("store") is not False,
+        "usage": usage_of_response(fields, messages, output, turns)}
+    for name, value in RESPONSE_FIELDS.items():
+        given = fields.get(name)
+        response[name] = copy.deepcopy(value) if given is None else given
+    return response
+
+
+def unfinished(response, status):
+    """A response as it was before it ended."""
+    return dict(response, status=status, output=[], usage=None, error=None,
+                incomplete_details=None, completed_at=None)
+
+
+def create_response(call):
+    fields = call.fields()
+    check_response(call, fields)
+    items = read_input(fields.get("input"))
+    conversation_id = find_conversation(call, fields)
+    turns = count_turns(call, fields, conversation_id)
+    messages = said_in(items)
+    response = make_response(call, fields, messages, conversation_id, turns)
+    if conversation_id:
+        for new in (items, response["output"]):
+            keep_items(call.store.conversation_items, new, conversation_id)
+    if response["store"]:
+        store_response(call, response, items, turns + 1)
+    if fields.get("stream"):
+        return stream_response(call, response)
+    if response["background"]:
+        return begin(call.store, response)
+    return response
+
+
+def store_response(call, response, items, turns):
+    call.store.responses.keep(response, call.project)
+    call.store.turns[response["id"]] = turns
+    keep_items(call.store.response_items, items, response["id"])
+
+
+def begin(store, response):
+    """Have a stored response end after some GETs, and not at once."""
+    record = unfinished(response, "queued")
+
+    def enter(_):
+        if record["status"] in RESPONSE_ENDS:
+            record.update(response)
+            if record["completed_at"]:
+                record["completed_at"] = int(store.clock())
+    store.responses.keep(record)
+    store.responses.start(record, course(
+        store.response_polls, "queued", "in_progress", response["status"]),
+        enter)
+    return record
+
+
+def cancel_response(call, response_id):
+    record = call.store.responses.get(response_id, call.project)
+    if not record["background"]:
+        raise Refusal(409, "Only a background response can be cancelled.")
+    if record["status"] in RESPONSE_ENDS:
+        raise Refusal(409, f"The response is {record['status']} already.")
+    call.store.responses.stop(record, "cancelled")
+    return record
+
+
+# == the events of a stream: (type, fields) of each
+
+def text_events(kind, name, text, place):
+    """A text bit by bit, then the whole of it."""
+    for token in tokens_of(text):
+        yield f"response.{kind}.delta", dict(place, delta=token)
+    yield f"response.{kind}.done", dict(place, **{name: text})
+
+
+def part_events(item, place):
+    """The events of a message's only part, a text or a refusal."""
+    part, = item["content"]
+    place = dict(place, item_id=item["id"], content_index=0)
+    name = "refusal" if part["type"] == "refusal" else "text"
+    kind = "refusal" if name == "refusal" else "output_text"
+    yield "response.content_part.added", dict(
+        place, part=dict(part, **{name: ""}))
+    yield from text_events(kind, name, part[name], place)
+    yield "response.content_part.done", dict(place, part=part)
+
+
+def summary_events(item, place):
+    for number, part in enumerate(item["summary"]):
+        place = dict(place, item_id=item["id"], summary_index=number)
+        yield "response.reasoning_summary_part.added", dict(
+            place, part=dict(part, text=""))
+        yield from text_events("reasoning_summary_text", "text",
+                               part["text"], place)
+        yield "response.reasoning_summary_part.done", dict(place, part=part)
+
+
+def argument_events(item, place):
+    return text_events("function_call_arguments", "arguments",
+                       item["arguments"], dict(place, item_id=item["id"]))
+
+
+# An item's type: its events, and its fields before any of them.
+ITEM_EVENTS = {
+    "message": (part_events, {"status": "in_progress", "content": []}),
+    "function_call": (argument_events, {"status": "in_progress",
+                                        "arguments": ""}),
+    "reasoning": (summary_events, {"summary": []}),
+}
+
+
+def item_events(item, number):
+    events, before = ITEM_EVENTS[item["type"]]
+    place = {"output_index": number}
+    yield "response.output_item.added", dict(place, item=dict(item, **before))
+    yield from events(item, place)
+    yield "response.output_item.done", dict(place, item=item)
+
+
+def response_events(response):
+    first = ["queued", "in_progress"] if response["background"] else [
+        "in_progress"]
+    yield "response.created", {"response": unfinished(response, first[0])}
+    for status in first:
+        yield f"response.{status}", {"response": unfinished(response, status)}
+    for number, item in enumerate(response["output"]):
+        yield from item_events(item, number)
+    yield f"response.{response['status']}", {"response": response}
+
+
+def stream_response(call, response):
+    frames = [as_frame(dict({"type": kind, "sequence_number": number},
+                            **fields), kind)
+              for number, (kind, fields) in enumerate(
+                  response_events(response))]
+    if call.seen.headers.get("X-Xerotier-Vendor-Events") == "1":
+        frames.insert(2, vendor_frame("x_research.progress", step=1,
+                                      message="Reading the question"))
+    return Answer(frames=frames, pace=call.store.pace)
+
+
+# ---------------------------------------------------------------------------
+# 9. Files
 # ---------------------------------------------------------------------------
 
 def store_file(store, project, name, content, purpose, relative_path=None):
     record = store.files.create(
-        bytes=content.size, filename=name, purpose=purpose,
+        project, bytes=content.size, filename=name, purpose=purpose,
         status="processed", expires_at=None, x_relative_path=relative_path)
-    store.files.owners[record["id"]] = project
     put_content(store, record, content)
     return record
 
@@ -812,18 +1390,13 @@ def list_files(call):
     if "prefix" in call.query:
         wanted["x_relative_path"] = lambda path: (path or "").startswith(
             call.query["prefix"])
-    return call.store.files.list(call.query, call.project, **wanted)
-
-
-def get_file(call, file_id):
-    return call.store.files.get(file_id, call.project)
+    return call.store.files.list(call.query, call.project, wanted)
 
 
 def delete_file(call, file_id):
-    get_file(call, file_id)
-    call.store.files.delete(file_id)
+    deleted = call.store.files.delete(file_id, call.project)
     del call.store.contents[file_id]
-    return {"id": file_id, "object": "file", "deleted": True}
+    return deleted
 
 
 def disposition(name):
@@ -858,7 +1431,7 @@ def asked_range(call, etag, size):
 
 
 def get_content(call, file_id):
-    record = get_file(call, file_id)
+    record = call.store.files.get(file_id, call.project)
     etag, content = call.store.contents[file_id]
     headers = {"ETag": etag, "Accept-Ranges": "bytes",
                "Content-Disposition": disposition(record["filename"])}
@@ -874,7 +1447,7 @@ def get_content(call, file_id):
 
 
 # ---------------------------------------------------------------------------
-# 8. Batches
+# 10. Batches
 # ---------------------------------------------------------------------------
 
 class Plan:
@@ -973,7 +1546,7 @@ def check_batch(call, fields):
 
 def check_input(call, file_id):
     files = call.store.files
-    if file_id not in files.records or not files.is_of(file_id, call.project):
+    if not files.has(file_id, call.project):
         raise bad("input_file_id", f"no file has the id '{file_id}'")
     record = files.get(file_id)
     if record["purpose"] != "batch":
@@ -997,8 +1570,8 @@ def create_batch(call):
     store = call.store
     plan = store.plans.pop(0) if store.plans else Plan()
     record = store.batches.create(
-        endpoint=fields["endpoint"], model=None, errors=None,
-        input_file_id=fields["input_file_id"],
+        call.project, endpoint=fields["endpoint"], model=None,
+        errors=None, input_file_id=fields["input_file_id"],
         completion_window=fields["completion_window"], status="validating",
         output_file_id=None, error_file_id=None, in_progress_at=None,
         expires_at=int(store.clock()) + DAY, finalizing_at=None,
@@ -1008,22 +1581,13 @@ def create_batch(call):
         usage=None, metadata=fields.get("metadata"))
     if plan.no_counts:
         del record["request_counts"]
-    store.batches.owners[record["id"]] = call.project
     store.start_batch(record, plan, call.project, lines_base(call),
                       call.seen.headers["Authorization"])
     return record
 
 
-def list_batches(call):
-    return call.store.batches.list(call.query, call.project)
-
-
-def get_batch(call, batch_id):
-    return call.store.batches.get(batch_id, call.project)
-
-
 def cancel_batch(call, batch_id):
-    record = get_batch(call, batch_id)
+    record = call.store.batches.get(batch_id, call.project)
     if record["status"] in BATCH_ENDS:
         raise Refusal(409, f"The batch is {record['status']} already.")
     if record["status"] != "cancelling":
@@ -1033,90 +1597,595 @@ def cancel_batch(call, batch_id):
 
 
 # ---------------------------------------------------------------------------
-# 9. Groups
+# 11. Models
+# ---------------------------------------------------------------------------
+
+# What is there from the start: id, name, format, bytes, status, version,
+# whether it is shared, workload, architecture, quantization, context length,
+# parameters.
+MODELS = (
+    ("8b1f4c2d-9e7a-4f3b-bc11-2d8e6a4c5f01", "qwen3-7b-instruct",
+     "safetensors", 15231233024, "validated", "1.1.0", False, "inference",
+     "transformer", "awq", 32768, 7000000000),
+    ("2a3c5b6e-7d8f-4019-9c2a-1b4d3e5f6a7c", "llama-3.3-70b-instruct",
+     "safetensors", 141107412992, "active", "1.0.0", True, "inference",
+     "transformer", None, 131072, 70553706496),
+    ("3f7e8d9a-1c2b-4d5e-8f60-7a8b9c0d1e2f", "bge-large-en-v1.5", "onnx",
+     1340612608, "ready", "1.5.0", False, "embedding", "bert", None, 512,
+     335141888),
+    ("4a5b6c7d-8e9f-4012-9a3b-5c6d7e8f9012", "bge-reranker-v2-m3",
+     "safetensors", 2271064064, "active", "2.0.0", False, "reranking",
+     "xlm-roberta", None, 8192, 567754752),
+    ("5b6c7d8e-9f01-4234-8a4b-6c7d8e9f0123", "mixtral-8x7b", "gguf",
+     26441533376, "pending", "1.0.0", False, "inference", "transformer",
+     "gptq", 32768, 46702792704),
+    ("6c7d8e9f-0123-4456-8b5c-7d8e9f012345", "mamba-2.8b", "safetensors",
+     5536481280, "failed", "0.9.0", False, "inference", "mamba", None, 2048,
+     2768345088),
+)
+EXTENDED = ("architecture", "quantization", "context_length",
+            "parameter_count", "license", "hidden_size", "num_layers",
+            "vocab_size", "torch_dtype", "num_experts",
+            "num_experts_per_tok", "pre_quantized",
+            "pre_quantization_method", "pre_quantization_bits",
+            "capabilities")
+MODEL_RULES = {
+    "description": of_type(str, "must be a text"),
+    "license": TEXT, "architecture": TEXT, "quantization": TEXT,
+    "context_length": COUNT, "parameter_count": COUNT, "hidden_size": COUNT,
+    "num_layers": COUNT, "vocab_size": COUNT, "workload_type": TEXT,
+    "torch_dtype": one_of("float16", "bfloat16", "float32"),
+    "num_experts": COUNT, "num_experts_per_tok": COUNT,
+    "pre_quantized": FLAG,
+    "pre_quantization_method": one_of("gptq", "awq", "compressed-tensors"),
+    "pre_quantization_bits": one_of(4, 8),
+}
+NUMERAL = r"(?:0|[1-9][0-9]*)"
+SEMVER = re.compile(r"%s\.%s\.%s(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?\Z"
+                    % (NUMERAL, NUMERAL, NUMERAL))
+
+
+def add_model(store, project, model_id, name, size, **fields):
+    """Keep a new model; what is not given is not known of it."""
+    model = {"id": model_id, "name": name, "object": "model",
+             "created": int(store.clock()), "owned_by": project,
+             "format": None, "size_bytes": size, "status": "validated",
+             "version": "1.0.0", "is_latest": True, "description": None,
+             "shared": False, "workload_type": "inference"}
+    model.update(dict.fromkeys(EXTENDED), **fields)
+    return store.models.keep(model)
+
+
+def add_version(store, model, version, notes=None, is_latest=False):
+    return store.versions.keep({
+        "id": store.versions.next_id(), "object": "model.version",
+        "model_id": model["id"], "version": version, "is_latest": is_latest,
+        "created": int(store.clock()), "version_notes": notes,
+        "status": model["status"]}, model["id"])
+
+
+def seed_models(store):
+    for (model_id, name, kind, size, status, version, is_shared, workload,
+         architecture, quantization, length, count) in MODELS:
+        model = add_model(
+            store, DEMO_PROJECT, model_id, name, size, format=kind,
+            created=MODEL_CREATED, status=status, version=version,
+            description=f"{name}, as it comes with the reference router."
+            " It is shown in lists, and is served by no endpoint; what is"
+            " changed of it is kept as long as the router runs.",
+            shared=is_shared, workload_type=workload,
+            architecture=architecture, quantization=quantization,
+            context_length=length, parameter_count=count)
+        if version != "1.0.0":
+            add_version(store, model, "1.0.0", "The first one")
+        add_version(store, model, version, is_latest=True)
+
+
+def served_models(call):
+    """OpenAI's record of each model that is served where a call goes."""
+    if call.form == ENDPOINT:
+        names = [PROJECTS[call.project][call.slug]]
+    else:
+        names = [OPENAI_MODEL] if call.form == PLAIN else PROJECT_MODELS
+    return [{"id": name, "object": "model", "created": MODEL_CREATED,
+             "owned_by": call.project} for name in names]
+
+
+def as_listed(model, is_extended):
+    return {name: value for name, value in model.items()
+            if is_extended or name not in EXTENDED}
+
+
+def list_models(call):
+    """What is served there, or a page of the project's model records.
+
+    The names alone, as OpenAI has them, come with what was uploaded.
+    """
+    if call.form != PROJECT:
+        return {"object": "list", "data": served_models(call)}
+    is_extended = call.query.get("extended") == "true"
+    models = [as_listed(model, is_extended)
+              for model in call.store.models.of(call.project)]
+    if call.store.lists_names and not is_extended:
+        seeded = [row[0] for row in MODELS]
+        models = served_models(call) + [model for model in models
+                                        if model["id"] not in seeded]
+    return offset_page(models, call.query)
+
+
+def get_model(call, model_id):
+    """A record, or what is told of a model by the name it is served by."""
+    for model in served_models(call):
+        if model["id"] == model_id:
+            return model
+    return call.store.models.step(model_id, call.project)
+
+
+def update_model(call, model_id):
+    call.store.models.get(model_id, call.project)
+    return call.store.models.update(
+        model_id, **check_fields(call.fields(), MODEL_RULES))
+
+
+def shares(is_shared):
+    """The handler that shares a model to the catalogue, or takes it out."""
+    def handler(call, model_id):
+        model = call.store.models.get(model_id, call.project)
+        if model["shared"] == is_shared:
+            state = "shared" if is_shared else "not shared"
+            raise Refusal(409, f"The model is {state} already.")
+        model["shared"] = is_shared
+        return model
+    return handler
+
+
+def revalidate_model(call, model_id):
+    store = call.store
+    model = store.models.get(model_id, call.project)
+    store.models.start(model, (
+        [model["status"]] * store.revalidation_lag
+        + ["validating"] * store.revalidation_polls
+        + [store.revalidation_end]))
+    return Answer(202, as_json({"id": model_id, "status": "queued",
+                                "object": "model.revalidation"}))
+
+
+def get_catalog(call, model_id):
+    model = call.store.models.get(model_id, call.project)
+    is_shared = model["shared"]
+    return {"id": model_id, "object": "model.catalog", "model_id": model_id,
+            "name": model["name"], "shared": is_shared,
+            "role": "deployable" if is_shared else None,
+            "license": model["license"], "tags": [model["workload_type"]],
+            "downloads": 3 * is_shared,
+            "published_at": MODEL_CREATED if is_shared else None}
+
+
+def probe_model(call, model_id):
+    model = call.store.models.get(model_id, call.project)
+    does_chat = model["workload_type"] == "inference"
+    capabilities = {"chat": does_chat, "streaming": does_chat,
+                    "tool-use": does_chat, "vision": False,
+                    "embeddings": model["workload_type"] == "embedding",
+                    "rerank": model["workload_type"] == "reranking"}
+    for name in model["capabilities"] or ():
+        capabilities[name] = True
+    return {"object": "model.probe", "model_id": model_id,
+            "capabilities": capabilities}
+
+
+def set_capabilities(call, model_id):
+    call.store.models.get(model_id, call.project)
+    fields = check_fields(call.fields(), {"capabilities": TEXTS},
+                          "capabilities")
+    return call.store.models.update(model_id, **fields)
+
+
+def recommend_models(call, workspace_id):
+    call.store.workspaces.get(workspace_id, call.project)
+    models = [model for model in call.store.models.of(call.project)
+              if model["status"] not in ("failed", "pending")]
+    return {"object": "list", "has_more": False, "data": [
+        {"model_id": model["id"], "name": model["name"],
+         "score": round(0.97 - 0.125 * number, 3),
+         "reason": f"Fits {model['workload_type']} in this workspace"}
+        for number, model in enumerate(models)]}
+
+
+# == versions
+
+def create_version(call, model_id):
+    model = call.store.models.get(model_id, call.project)
+    fields = check_fields(call.fields(), {"version": TEXT,
+                                          "version_notes": TEXT}, "version")
+    if not SEMVER.match(fields["version"]):
+        raise bad("version", "must be a semantic version such as 2.0.0")
+    if any(each["version"] == fields["version"]
+           for each in call.store.versions.of(model_id)):
+        raise Refusal(409, f"There is a version {fields['version']}.")
+    return made(add_version(call.store, model, fields["version"],
+                            fields.get("version_notes")))
+
+
+def choose_version(call, model_id, name):
+    """Make a version the latest: the same for promote and rollback."""
+    model = call.store.models.get(model_id, call.project)
+    versions = call.store.versions.of(model_id)
+    chosen = [each for each in versions if each["version"] == name]
+    if not chosen:
+        raise Refusal(404, f"The model has no version '{name}'.")
+    if chosen[0]["is_latest"]:
+        raise Refusal(409, f"The version {name} is the latest already.")
+    for each in versions:
+        each["is_latest"] = each is chosen[0]
+    model["version"] = name
+    return chosen[0]
+
+
+# == uploads
+
+UPLOAD_RULES = {
+    "purpose": one_of("model"), "filename": TEXT, "bytes": COUNT,
+    "mime_type": TEXT, "name": TEXT, "format": TEXT,
+    "description": of_type(str, "must be a text"),
+}
+UPLOAD_ENDS = ("completed", "failed", "cancelled", "expired")
+
+
+def create_upload(call):
+    fields = check_fields(call.fields(), UPLOAD_RULES,
+                          "purpose filename bytes")
+    if not fields["bytes"]:
+        raise bad("bytes", "must be more than 0")
+    store = call.store
+    upload = store.uploads.create(
+        call.project, filename=fields["filename"], bytes=fields["bytes"],
+        purpose="model", name=fields.get("name") or fields["filename"],
+        mime_type=fields.get("mime_type"), format=fields.get("format"),
+        description=fields.get("description"), status="pending",
+        chunk_size=store.chunk_size,
+        total_chunks=-(-fields["bytes"] // store.chunk_size),
+        uploaded_chunks=0, progress=0.0, sha256=None, model_id=None,
+        expires_at=int(store.clock()) + DAY)
+    store.weights[upload["id"]] = Spool()
+    return made(upload)
+
+
+def parts_of(store, upload):
+    """The parts that are there, in the order of their numbers."""
+    return sorted(store.parts.of(upload["id"]),
+                  key=lambda part: part["part_number"])
+
+
+def count_parts(store, upload):
+    """Tell how far an upload is; returns the parts that are there."""
+    parts = parts_of(store, upload)
+    size = sum(part["size"] for part in parts)
+    upload.update(uploaded_chunks=len(parts),
+                  progress=round(100 * size / upload["bytes"], 1))
+    return parts
+
+
+def get_upload(call, upload_id):
+    upload = call.store.uploads.get(upload_id, call.project)
+    if (upload["status"] not in UPLOAD_ENDS
+            and call.store.clock() > upload["expires_at"]):
+        drop_parts(call.store, upload, "expired")
+    return upload
+
+
+def open_upload(call, upload_id):
+    """An upload that has not ended."""
+    upload = get_upload(call, upload_id)
+    if upload["status"] in UPLOAD_ENDS:
+        raise Refusal(409, f"The upload is {upload['status']} already.")
+    return upload
+
+
+def drop_parts(store, upload, status):
+    upload["status"] = status
+    store.weights.pop(upload["id"]).close()
+    for part in store.parts.of(upload["id"]):
+        store.parts.delete(part["id"])
+
+
+def check_part(call, upload, number, content):
+    """The number of a part is one of its upload, and its size that one's."""
+    if not (number.isdigit() and 1 <= int(number) <= upload["total_chunks"]):
+        raise bad("part_number",
+                  f"must be from 1 to {upload['total_chunks']}")
+    if content.size > upload["chunk_size"]:
+        raise Refusal(413, f"The part exceeds {upload['chunk_size']} bytes.",
+                      param="data")
+    start = (int(number) - 1) * upload["chunk_size"]
+    size = min(upload["bytes"] - start, upload["chunk_size"])
+    if content.size != size:
+        raise bad("data", f"part {number} must have {size} bytes,"
+                  f" and has {content.size}")
+    wanted = text_part(call.seen.parts, "sha256")
+    digest = content.sha256()
+    if wanted is not None and wanted.lower() != digest:
+        raise bad("sha256", f"the part's is {digest}")
+    return start, digest
+
+
+def create_part(call, upload_id):
+    """Put a part where it belongs; the same one again takes its place."""
+    store, upload = call.store, open_upload(call, upload_id)
+    if not call.seen.parts or "data" not in call.seen.parts:
+        raise bad("data", "must be a part of a multipart/form-data body")
+    number = text_part(call.seen.parts, "part_number") or ""
+    content = call.seen.parts["data"].content
+    start, digest = check_part(call, upload, number, content)
+    for block in content:
+        store.weights[upload_id].write_at(start, block)
+        start += len(block)
+    for part in store.parts.of(upload_id):
+        if part["part_number"] == int(number):
+            store.parts.delete(part["id"])
+    part = store.parts.create(
+        upload_id, upload_id=upload_id, part_number=int(number),
+        size=content.size, sha256=digest)
+    upload["status"] = "uploading"
+    count_parts(store, upload)
+    return part
+
+
+def complete_upload(call, upload_id):
+    store, upload = call.store, open_upload(call, upload_id)
+    fields = check_fields(call.fields(), {"part_ids": TEXTS, "sha256": TEXT},
+                          "part_ids")
+    parts = count_parts(store, upload)
+    if (len(parts) != upload["total_chunks"]
+            or [part["id"] for part in parts] != fields["part_ids"]):
+        raise bad("part_ids", f"must be all {upload['total_chunks']} parts"
+                  f" in their order; {len(parts)} are there")
+    digest = Content(store.weights[upload_id]).sha256()
+    if (fields.get("sha256") or digest).lower() != digest:
+        raise bad("sha256", f"the whole has {digest}")
+    model = add_model(
+        store, call.project, store.models.next_id(), upload["name"],
+        upload["bytes"], format=upload["format"],
+        description=upload["description"])
+    store.models.owners[model["id"]] = call.project
+    add_version(store, model, "1.0.0", is_latest=True)
+    upload.update(status="completed", sha256=digest, model_id=model["id"])
+    return upload
+
+
+def resume_upload(call, upload_id):
+    upload = open_upload(call, upload_id)
+    parts = parts_of(call.store, upload)
+    there = [part["part_number"] for part in parts]
+    return {"object": "upload.resume", "upload_id": upload_id,
+            "next_part": next(number for number in itertools.count(1)
+                              if number not in there),
+            "parts": [{name: part[name] for name in (
+                "id", "part_number", "size", "sha256")} for part in parts]}
+
+
+def cancel_upload(call, upload_id):
+    upload = open_upload(call, upload_id)
+    drop_parts(call.store, upload, "cancelled")
+    return upload
+
+
+def delete_upload(call, upload_id):
+    upload = call.store.uploads.get(upload_id, call.project)
+    if upload_id in call.store.weights:
+        drop_parts(call.store, upload, "cancelled")
+    return call.store.uploads.delete(upload_id)
+
+
+# ---------------------------------------------------------------------------
+# 12. Groups
 # ---------------------------------------------------------------------------
 
 def get_health(call):
     return {"status": "ok"}
 
 
-# == models
+# == embeddings, rerank and score
 
-def list_models(call):
-    """The model an endpoint serves, or a page of those of the project."""
-    if call.form == ENDPOINT:
-        names = [PROJECTS[call.project][call.slug]]
-    else:
-        names = [OPENAI_MODEL] if call.form == PLAIN else PROJECT_MODELS
-    models = [{"id": name, "object": "model", "created": MODEL_CREATED,
-               "owned_by": call.project} for name in names]
-    if call.form == PROJECT:
-        return offset_page(models, call.query)
-    return {"object": "list", "data": models}
+def check_model(fields):
+    if not is_text(fields.get("model")):
+        raise bad("model", "must be a text that is not empty")
 
 
-# == embeddings
+def check_texts(texts, name):
+    """A list of texts, at most so many, from a text or a list of them."""
+    if is_text(texts):
+        texts = [texts]
+    if not (isinstance(texts, list) and texts):
+        raise bad(name, "must be a text or a list that is not empty")
+    if len(texts) > INPUT_LIMIT:
+        raise bad(name, f"must be at most {INPUT_LIMIT}")
+    return texts
+
+
+def is_tokens(given):
+    """Whether it is a text in the form of its tokens' numbers."""
+    return (isinstance(given, list) and given != []
+            and all(type(each) is int for each in given))
+
+
+def vector_of(given, count):
+    """So many numbers that float32 has too, of length 1 in all."""
+    numbers = random.Random(zlib.crc32(as_json(given)))
+    values = [numbers.random() * 2 - 1 for _ in range(count)]
+    norm = math.sqrt(sum(value * value for value in values))
+    form = f"<{count}f"
+    return struct.unpack(form, struct.pack(
+        form, *(value / norm for value in values)))
+
+
+def as_vector(values, encoding):
+    if encoding == "base64":
+        data = struct.pack(f"<{len(values)}f", *values)
+        return base64.b64encode(data).decode("ascii")
+    return values
+
 
 def create_embeddings(call):
-    """Four numbers for each input, the same ones for the same input."""
+    """A vector for each input, the same one for the same input."""
     fields = call.fields()
-    if not (isinstance(fields.get("model"), str) and fields["model"]):
-        raise bad("model", "must be a text that is not empty")
+    check_model(fields)
     given = fields.get("input")
-    if isinstance(given, str) or (given and isinstance(given, list)
-                                  and isinstance(given[0], int)):
-        given = [given]
-    if not (isinstance(given, list) and given):
-        raise bad("input", "must be a text or a list that is not empty")
-    count = sum(len(each.split() if isinstance(each, str) else each)
-                for each in given)
+    texts = check_texts([given] if is_tokens(given) else given, "input")
+    if not all(is_text(text) or is_tokens(text) for text in texts):
+        raise bad("input", "must be texts that are not empty, or tokens")
+    check_range(fields, "dimensions", int, 1, 4096)
+    encoding = fields.get("encoding_format") or "float"
+    if encoding not in ("float", "base64"):
+        raise bad("encoding_format", "must be float or base64")
+    count = sum(len(text.split() if isinstance(text, str) else text)
+                for text in texts)
+    size = fields.get("dimensions") or 8
     return {"object": "list", "model": fields["model"],
             "data": [{"object": "embedding", "index": number,
-                      "embedding": [byte / 256 for byte in struct.pack(
-                          ">I", zlib.crc32(as_json(each)))]}
-                     for number, each in enumerate(given)],
+                      "embedding": as_vector(vector_of(text, size),
+                                             encoding)}
+                     for number, text in enumerate(texts)],
             "usage": {"prompt_tokens": count, "total_tokens": count}}
+
+
+def likeness(text, other):
+    """From 0 to 1: how many of the words of a text the other has too.
+
+    Where they are as many, the texts themselves tell them apart.
+    """
+    words = set(re.findall(r"\w+", text.lower()))
+    shared = words & set(re.findall(r"\w+", other.lower()))
+    share = len(shared) / max(len(words), 1)
+    return round(0.05 + 0.9 * share
+                 + zlib.crc32(as_json(other)) / 2 ** 32 / 20, 6)
+
+
+def document_text(document):
+    text = document.get("text") if isinstance(document, dict) else document
+    if not isinstance(text, str):
+        raise bad("documents", "must be texts, or objects with a text")
+    return text
+
+
+def score_usage(*texts):
+    count = sum(len(text.split()) for text in texts)
+    return {"prompt_tokens": count, "total_tokens": count}
+
+
+def without_id(value):
+    """An answer that does not name its request, as those two do not."""
+    return Answer(body=as_json(value), headers={"X-Request-ID": None})
+
+
+def rerank(call):
+    fields = call.fields()
+    check_model(fields)
+    if not is_text(fields.get("query")):
+        raise bad("query", "must be a text that is not empty")
+    given = check_texts(fields.get("documents"), "documents")
+    texts = [document_text(document) for document in given]
+    check_range(fields, "top_n", int, 1, math.inf)
+    results = [{"index": number,
+                "relevance_score": likeness(fields["query"], text)}
+               for number, text in enumerate(texts)]
+    results.sort(key=lambda result: -result["relevance_score"])
+    if fields.get("return_documents"):
+        for result in results:
+            result["document"] = {"text": texts[result["index"]]}
+    return without_id({
+        "id": f"rerank-{next(call.store.numbers)}",
+        "model": fields["model"], "results": results[:fields.get("top_n")],
+        "usage": score_usage(fields["query"], *texts)})
+
+
+def score(call):
+    fields = call.fields()
+    check_model(fields)
+    if not is_text(fields.get("text_1")):
+        raise bad("text_1", "must be a text that is not empty")
+    texts = check_texts(fields.get("text_2"), "text_2")
+    if not all(isinstance(text, str) for text in texts):
+        raise bad("text_2", "must be texts")
+    return without_id({
+        "id": f"score-{next(call.store.numbers)}", "object": "list",
+        "created": int(call.store.clock()), "model": fields["model"],
+        "data": [{"index": number, "object": "score",
+                  "score": likeness(fields["text_1"], text)}
+                 for number, text in enumerate(texts)],
+        "usage": score_usage(fields["text_1"], *texts)})
 
 
 # == conversations
 
-def create_conversation(call):
-    fields = call.fields()
-    items = fields.get("items") or []
+def read_items(items):
     if not isinstance(items, list) or len(items) > 20:
         raise bad("items", "must be a list of at most 20 items")
+    return [as_item(item, f"items[{number}]")
+            for number, item in enumerate(items)]
+
+
+def create_conversation(call):
+    fields = call.fields()
+    items = read_items(fields.get("items") or [])
     conversation = call.store.conversations.create(
-        metadata=check_metadata(fields))
-    call.store.conversation_items[conversation["id"]] = items
+        call.project, metadata=check_metadata(fields))
+    keep_items(call.store.conversation_items, items, conversation["id"])
     return conversation
 
 
-def update_conversation(call, conversation_id):
+def touch(call, conversation_id, **fields):
     return call.store.conversations.update(
-        conversation_id, metadata=check_metadata(call.fields()),
-        updated_at=int(call.store.clock()))
+        conversation_id, call.project, updated_at=int(call.store.clock()),
+        **fields)
+
+
+def update_conversation(call, conversation_id):
+    return touch(call, conversation_id,
+                 metadata=check_metadata(call.fields()))
+
+
+def add_items(call, conversation_id):
+    """Keep the items of a list, or the one that is the body itself."""
+    call.store.conversations.get(conversation_id, call.project)
+    fields = call.fields()
+    is_list = "items" in fields
+    items = (read_items(fields["items"]) if is_list
+             else [as_item(fields, "item")])
+    kept = keep_items(call.store.conversation_items, items, conversation_id)
+    touch(call, conversation_id)
+    if not is_list:
+        return kept[0]
+    return {"object": "list", "data": kept, "first_id": kept and kept[0]["id"],
+            "last_id": kept and kept[-1]["id"], "has_more": False}
+
+
+def delete_item(call, conversation_id, item_id):
+    conversation = touch(call, conversation_id)
+    call.store.conversation_items.delete(item_id, conversation_id)
+    return conversation
 
 
 # == chat templates and chats
 
 def templates_of(workspace_id):
-    if workspace_id not in WORKSPACES:
-        raise Refusal(404, f"Workspace '{workspace_id}' not found.")
     return [{"id": template_id, "object": "chat_template", "name": name,
              "version": version, "scope": "workspace",
              "workspace_id": workspace_id}
-            for template_id, name, version in WORKSPACES[workspace_id]]
+            for template_id, name, version in TEMPLATES.get(workspace_id, ())]
 
 
 def list_templates(call, workspace_id):
+    call.store.workspaces.get(workspace_id, call.project)
     # Two by two: a client that looks for a name must follow the pages.
     return cursor_page(templates_of(workspace_id), call.query, fallback=2)
 
 
 def apply_template(call, workspace_id, template_id):
+    call.store.workspaces.get(workspace_id, call.project)
     for template in templates_of(workspace_id):
         if template["id"] == template_id:
-            return Answer(201, as_json(create_chat(call.store, template)))
+            return made(create_chat(call.store, template))
     raise Refusal(404, f"Chat template '{template_id}' not found.")
 
 
@@ -1141,10 +2210,19 @@ def post_message(call, chat_id):
                "content": fields.get("content"),
                "created_at": int(call.store.clock())}
     call.store.chats[chat_id]["messages"].append(message)
-    return Answer(201, as_json(message))
+    return made(message)
 
 
-# == keys and tools
+# == workspaces, keys and tools
+
+def seed_workspaces(store):
+    for workspace_id, name in WORKSPACES.items():
+        store.workspaces.keep({
+            "id": workspace_id, "object": "workspace", "name": name,
+            "type": "general", "status": "active", "description": None,
+            "settings": {}, "created_at": int(store.clock()),
+            "updated_at": int(store.clock())})
+
 
 def list_keys(call):
     """The keys of the project; a whole key is never shown again."""
@@ -1156,60 +2234,113 @@ def list_tools(call):
     return {"object": "list", "data": TOOLS, "has_more": False}
 
 
+# What a new router has in its store.
+SEEDS = (seed_models, seed_workspaces)
+
+
 # ---------------------------------------------------------------------------
-# 10. Routes
+# 13. Routes
 # ---------------------------------------------------------------------------
 
 # `needs` names the scopes that the key must have, none for a public route.
 # In a pattern {} stands for one segment, which the handler is given.
 Route = collections.namedtuple("Route", "method pattern forms needs handler")
 
-ROUTES = tuple(Route(*row) for row in (
-    ("GET", "/healthz", (ROOT,), "", get_health),
 
-    ("POST", "/chat/completions", (ENDPOINT,), "inference",
-     create_completion),
-    ("GET", "/chat/completions", (ENDPOINT,), "inference",
-     lists("completions")),
-    ("GET", "/chat/completions/{}", (ENDPOINT,), "inference",
-     shows("completions")),
-    ("DELETE", "/chat/completions/{}", (ENDPOINT,), "inference",
-     deletes("completions")),
+def below(prefix, forms, needs, *rows):
+    """Rows of (method, rest of the pattern, handler) as routes."""
+    return [Route(method, prefix + rest, forms, needs, handler)
+            for method, rest, handler in rows]
 
-    ("GET", "/models", (ENDPOINT, PROJECT), "inference", list_models),
-    ("POST", "/embeddings", (ENDPOINT,), "inference", create_embeddings),
 
-    ("POST", "/files", (PROJECT, ENDPOINT), "inference", create_file),
-    ("GET", "/files", (PROJECT, ENDPOINT), "inference", list_files),
-    ("GET", "/files/{}", (PROJECT, ENDPOINT), "inference", get_file),
-    ("GET", "/files/{}/content", (PROJECT, ENDPOINT), "inference",
-     get_content),
-    ("DELETE", "/files/{}", (PROJECT, ENDPOINT), "inference", delete_file),
+E, P, EITHER = (ENDPOINT,), (PROJECT,), (PROJECT, ENDPOINT)
 
-    ("POST", "/batches", (PROJECT, ENDPOINT), "inference", create_batch),
-    ("GET", "/batches", (PROJECT, ENDPOINT), "inference", list_batches),
-    ("GET", "/batches/{}", (PROJECT, ENDPOINT), "inference", get_batch),
-    ("POST", "/batches/{}/cancel", (PROJECT, ENDPOINT), "inference",
-     cancel_batch),
+ROUTES = tuple(itertools.chain(
+    below("/healthz", (ROOT,), "", ("GET", "", get_health)),
 
-    ("POST", "/conversations", (PROJECT,), "inference", create_conversation),
-    ("GET", "/conversations", (PROJECT,), "inference",
-     lists("conversations")),
-    ("GET", "/conversations/{}", (PROJECT,), "inference",
-     shows("conversations")),
-    ("POST", "/conversations/{}", (PROJECT,), "inference",
-     update_conversation),
-    ("DELETE", "/conversations/{}", (PROJECT,), "inference",
-     deletes("conversations")),
+    # On an endpoint
+    below("/chat/completions", E, "inference",
+          ("POST", "", create_completion),
+          ("GET", "", list_completions),
+          ("GET", "/{}", shows("completions")),
+          ("POST", "/{}", update_completion),
+          ("DELETE", "/{}", deletes("completions")),
+          ("GET", "/{}/messages", lists("completion_messages", order="asc",
+                                        inside="completions"))),
+    below("/responses", E, "inference",
+          ("POST", "", create_response),
+          ("GET", "", lists("responses", "status")),
+          ("GET", "/{}", steps("responses")),
+          ("DELETE", "/{}", deletes("responses")),
+          ("POST", "/{}/cancel", cancel_response),
+          ("GET", "/{}/input_items", lists("response_items",
+                                           inside="responses"))),
+    below("", E, "inference",
+          ("POST", "/embeddings", create_embeddings),
+          ("POST", "/rerank", rerank),
+          ("POST", "/score", score)),
 
-    ("GET", "/workspaces/{}/chat-templates", (PROJECT,), "inference",
-     list_templates),
-    ("POST", "/workspaces/{}/chat-templates/{}/apply", (PROJECT,),
-     "inference", apply_template),
-    ("POST", "/chats/{}/messages", (PROJECT,), "inference", post_message),
+    # On either
+    below("/files", EITHER, "inference",
+          ("POST", "", create_file),
+          ("GET", "", list_files),
+          ("GET", "/{}", shows("files")),
+          ("GET", "/{}/content", get_content),
+          ("DELETE", "/{}", delete_file)),
+    below("/batches", EITHER, "inference",
+          ("POST", "", create_batch),
+          ("GET", "", lists("batches")),
+          ("GET", "/{}", shows("batches")),
+          ("POST", "/{}/cancel", cancel_batch)),
+    below("/models", EITHER, "inference", ("GET", "", list_models)),
 
-    ("GET", "/management/api-keys", (PROJECT,), "management", list_keys),
-    ("GET", "/exec/tools", (PROJECT,), "execution", list_tools),
+    # In a project
+    below("/models/{}", P, "inference",
+          ("GET", "", get_model),
+          ("PATCH", "", update_model),
+          ("DELETE", "", deletes("models")),
+          ("POST", "/share", shares(True)),
+          ("POST", "/unshare", shares(False)),
+          ("POST", "/revalidate", revalidate_model),
+          ("GET", "/catalog", get_catalog),
+          ("GET", "/probe", probe_model),
+          ("GET", "/versions", lists("versions", inside="models")),
+          ("POST", "/versions", create_version),
+          ("POST", "/versions/{}/promote", choose_version),
+          ("POST", "/versions/{}/rollback", choose_version)),
+    below("/models/{}/capabilities", P, "management",
+          ("PATCH", "", set_capabilities)),
+    below("/uploads", P, "inference",
+          ("POST", "", create_upload),
+          ("GET", "", lists("uploads", "status")),
+          ("GET", "/{}", get_upload),
+          ("DELETE", "/{}", delete_upload),
+          ("POST", "/{}/parts", create_part),
+          ("POST", "/{}/complete", complete_upload),
+          ("POST", "/{}/resume", resume_upload),
+          ("POST", "/{}/cancel", cancel_upload)),
+    below("/conversations", P, "inference",
+          ("POST", "", create_conversation),
+          ("GET", "", lists("conversations")),
+          ("GET", "/{}", shows("conversations")),
+          ("POST", "/{}", update_conversation),
+          ("DELETE", "/{}", deletes("conversations")),
+          ("POST", "/{}/items", add_items),
+          ("GET", "/{}/items", lists("conversation_items",
+                                     inside="conversations")),
+          ("GET", "/{}/items/{}", shows("conversation_items",
+                                        inside="conversations")),
+          ("DELETE", "/{}/items/{}", delete_item)),
+    below("/workspaces/{}", P, "inference",
+          ("GET", "/recommended-models", recommend_models),
+          ("GET", "/chat-templates", list_templates),
+          ("POST", "/chat-templates/{}/apply", apply_template)),
+    below("/chats", P, "inference",
+          ("POST", "/{}/messages", post_message)),
+
+    # For who manages it, and who works in it
+    below("/management/api-keys", P, "management", ("GET", "", list_keys)),
+    below("/exec/tools", P, "execution", ("GET", "", list_tools)),
 ))
 
 
@@ -1264,7 +2395,7 @@ def dispatch(call):
 
 
 # ---------------------------------------------------------------------------
-# 11. Faults
+# 14. Faults
 # ---------------------------------------------------------------------------
 
 class Fault:
@@ -1362,7 +2493,7 @@ class Order:
 
 
 # ---------------------------------------------------------------------------
-# 12. Connection
+# 15. Connection
 # ---------------------------------------------------------------------------
 
 LENGTH, CHUNKED, UNTIL_CLOSE = "length", "chunked", "until close"
@@ -1641,7 +2772,8 @@ class Connection(threading.Thread):
         framing = choose_framing(seen, answer, fault)
         keeps_alive = seen.keeps_alive and framing != UNTIL_CLOSE
         more = framing_headers(framing, answer, fault)
-        more["X-Request-ID"] = seen.request_id
+        if "X-Request-ID" not in answer.headers:
+            more["X-Request-ID"] = seen.request_id
         more["Connection"] = None if keeps_alive else "close"
         if fault.delay:
             self.wait(fault.delay)
@@ -1696,7 +2828,7 @@ class Connection(threading.Thread):
 
 
 # ---------------------------------------------------------------------------
-# 13. Work
+# 16. Work
 # ---------------------------------------------------------------------------
 
 class Results:
@@ -1909,7 +3041,7 @@ class Work(threading.Thread):
 
 
 # ---------------------------------------------------------------------------
-# 14. Router
+# 17. Router
 # ---------------------------------------------------------------------------
 
 def listen(port):
@@ -1925,12 +3057,18 @@ def listen(port):
     return listener
 
 
+def of_store(name):
+    """An attribute that the router shows of its store."""
+    return property(lambda router: getattr(router.store, name),
+                    lambda router, value: setattr(router.store, name, value))
+
+
 class Router:
     """The router as a context manager; leaving it ends every connection.
 
     `pace` is the seconds between streamed tokens; with `openai` every
-    route is served under plain /v1 too.  `completions`, `chats`, `files`
-    and `batches` are the records that it keeps, by id.
+    route is served under plain /v1 too.  `completions`, `chats`, `files`,
+    `batches`, `models` and `uploads` are the records that it keeps, by id.
     """
 
     def __init__(self, port=0, openai=False, pace=0, clock=time.time):
@@ -1942,7 +3080,11 @@ class Router:
         self.chats = self.store.chats
         self.files = self.store.files.records
         self.batches = self.store.batches.records
+        self.models = self.store.models.records
+        self.uploads = self.store.uploads.records
         self.store.start_batch = self.start_batch
+        for seed in SEEDS:
+            seed(self.store)
         self.requests = []
         self.orders = []                # those that are not used up
         self.connections = []
@@ -1983,24 +3125,16 @@ class Router:
                 "last_used_at": None, "expires_at": None}
         return key
 
-    # The most bytes that a file may have: when it is uploaded, and when a
-    # batch is made of it.
+    # What a test sets: see Store.
 
-    @property
-    def file_limit(self):
-        return self.store.file_limit
-
-    @file_limit.setter
-    def file_limit(self, size):
-        self.store.file_limit = size
-
-    @property
-    def batch_limit(self):
-        return self.store.batch_limit
-
-    @batch_limit.setter
-    def batch_limit(self, size):
-        self.store.batch_limit = size
+    file_limit = of_store("file_limit")
+    batch_limit = of_store("batch_limit")
+    chunk_size = of_store("chunk_size")
+    lists_names = of_store("lists_names")
+    response_polls = of_store("response_polls")
+    revalidation_lag = of_store("revalidation_lag")
+    revalidation_polls = of_store("revalidation_polls")
+    revalidation_end = of_store("revalidation_end")
 
     def add_file(self, name, data, purpose="batch", relative_path=None,
                  project=DEMO_PROJECT):
@@ -2018,6 +3152,20 @@ class Router:
         """The content of a file, while the router runs."""
         with self.lock:
             return self.store.contents[file_id][1].read()
+
+    def upload_bytes(self, upload_id):
+        """What an upload of weights has so far, or had when it was done."""
+        with self.lock:
+            return Content(self.store.weights[upload_id]).read()
+
+    def lose_part(self, upload_id, number):
+        """Forget a part of an upload, as if it had never come."""
+        with self.lock:
+            upload = self.uploads[upload_id]
+            for part in parts_of(self.store, upload):
+                if part["part_number"] == number:
+                    self.store.parts.delete(part["id"])
+            count_parts(self.store, upload)
 
     def batch_plan(self, times=1, **words):
         """Plan, in the words of `Plan`, the next batches that are made.
@@ -2129,10 +3277,12 @@ class Router:
             work.join()
         for _, content in self.store.contents.values():
             content.spool.close()
+        for spool in self.store.weights.values():
+            spool.close()
 
 
 # ---------------------------------------------------------------------------
-# 15. Program
+# 18. Program
 # ---------------------------------------------------------------------------
 
 def settings_of(router):
@@ -2201,6 +3351,7 @@ def main(argv):
     split = argv.index("--") if "--" in argv else len(argv)
     options, command = parse_options(argv[:split]), argv[split + 1:]
     router = Router(port=options.port, openai=options.openai, pace=0.03)
+    router.lists_names = False      # a person looks at more than names
     try:
         router.start()
     except OSError as error:
