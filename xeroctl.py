@@ -9870,18 +9870,17 @@ SETTINGS = Group(
 def span_flags(required=False):
     """From when to when."""
     return (
-        field("--from", dest="since", sends="from", type=moment,
-              metavar="TIME", required=required, sample="7d",
-              help="ISO time or date, or 7d ago"),
-        field("--to", dest="until", sends="to", type=moment, metavar="TIME",
+        field("--from", type=moment, metavar="TIME", required=required,
+              sample="7d", help="ISO time or date, or 7d ago"),
+        field("--to", type=moment, metavar="TIME", sample="1d",
               help="ISO time or date, or 1d ago (default: now)"))
 
 
 def fix_span(app, args):
     """Make the ends of a span times, and check their order."""
-    args.since = fixed_moment(app, args.since, -1)
-    args.until = fixed_moment(app, args.until, -1)
-    check_order(args.since, args.until, "--from and --to")
+    for name in ("from", "to"):
+        setattr(args, name, fixed_moment(app, getattr(args, name), -1))
+    check_order(getattr(args, "from"), args.to, "--from and --to")
 
 
 USAGE_FLAGS = span_flags() + (
@@ -9936,12 +9935,13 @@ LONGEST_EXPORT_S = 90 * 86400
 def create_export(app, group, args):
     """Have an export made, and wait for it if asked to."""
     fix_span(app, args)
-    end = args.until or iso_text(app.clock.now())
-    if seconds_of(end) - seconds_of(args.since) > LONGEST_EXPORT_S:
+    start = getattr(args, "from")
+    end = args.to or iso_text(app.clock.now())
+    if seconds_of(end) - seconds_of(start) > LONGEST_EXPORT_S:
         raise UsageError("an export spans at most 90 days: --from "
-                         f"{args.since} --to {end}")
-    body = {"start_date": args.since, "end_date": end,
-            "format": args.format}
+                         f"{start} --to {end}")
+    check_order(start, end, "--from and now")
+    body = {"start_date": start, "end_date": end, "format": args.format}
     if args.filter:
         body["filters"] = dict(args.filter)
     export = group.call(app, "POST", path_of(args.kind), body=body)
@@ -10459,7 +10459,7 @@ APPROVALS = Group(
               columns=DELEGATION_COLUMNS),
         creates("Have somebody decide in your place.",
                 field("--to", metavar="WHO", required=True,
-                      sends="delegate_to", dest="delegate_to", help="whom"),
+                      sends="delegate_to", help="whom"),
                 RISK, WORKSPACE,
                 field("--expires", type=moment, metavar="TIME",
                       sends="expires_at", sample="7d",
@@ -11195,15 +11195,27 @@ def parse_verb(group, verbs, words):
 TOP = Group("", "", verbs=(Verb("", "", None),))
 
 
+def takes_version(words, groups):
+    """Whether --version is a flag of the group that is called."""
+    try:
+        group, _ = find_group(words, groups)
+    except UsageError:
+        return False
+    return group is not None and any(
+        "--version" in flag_table(verb.flags) for verb in group.verbs)
+
+
 def parse(argv, groups):
     """Return (group, args) of a command line; args.verb is what to run.
 
     Raise HelpWanted where help is asked for, and where there is no group.
     """
     wants_help, words = without(argv, "-h", "--help")
-    wants_version, words = without(words, "--version")
-    if wants_version and not wants_help:
-        return None, read_args(TOP, TOP.verbs[0], [(VERSION, None)], [])
+    wants_version, rest = without(words, "--version")
+    if wants_version and not takes_version(rest, groups):
+        words = rest
+        if not wants_help:
+            return None, read_args(TOP, TOP.verbs[0], [(VERSION, None)], [])
     group = None
     try:
         group, words = find_group(words, groups)
@@ -11245,9 +11257,13 @@ def verb_usage(group, verb):
         return " ".join(words + [verb.usage])
     words += [word_usage(f) for f in verb.flags if f.is_word]
     words += [flag_usage(verb.by)] if verb.by_flag else []
-    words += [flag_usage(f) for f in verb.flags
+    needed = [flag_usage(f) for f in verb.flags
               if not f.is_word and f.options.get("required")]
-    return " ".join(words + ["[flags]"])
+    while len(" ".join(["usage:"] + words + needed + ["… [flags]"])) > 79:
+        needed.pop()
+    left_out = any(f.options.get("required") and flag_usage(f) not in needed
+                   for f in verb.flags if not f.is_word)
+    return " ".join(words + needed + ["…"] * left_out + ["[flags]"])
 
 
 SAMPLES = {"SLUG": "my-llm", "FILE": "in.jsonl", "OUT": "out.jsonl",
@@ -11286,17 +11302,21 @@ def sample_call(group, verb):
 def examples_of(group, verb):
     """Two or three command lines: the verb's own, and what can be made."""
     call = sample_call(group, verb)
-    made = [call + more for more in (
-        ("", " --dry-run", " -q") if verb.writes else ("", " -o json"))]
-    more = [line for line in made if line not in verb.examples
-            and len(line) < HELP_WIDTH]
+    made = [call, call + (" --dry-run" if verb.writes else " -o json")]
+    more = [line for line in made if line not in verb.examples]
     return list(verb.examples) + more[:max(0, 2 - len(verb.examples))]
 
 
 def example_lines(examples):
-    """The examples at the end of a help text, if there are any."""
-    return "\n\nexamples:" * bool(examples) + "".join(
-        f"\n  {line}" for line in examples)
+    """The examples at the end of a help text; a long one is continued."""
+    shown = "\n\nexamples:" * bool(examples)
+    for line in examples:
+        while len(line) > HELP_WIDTH - 4:
+            end = line.rfind(" -", 0, HELP_WIDTH - 4)
+            shown += f"\n  {line[:end]} \\"
+            line = "  " + line[end + 1:]
+        shown += f"\n  {line}"
+    return shown
 
 
 def verb_help(group, verb):
@@ -11367,6 +11387,15 @@ def help_text(groups, group=None, verb=None):
     return group_help(group) if verb is None else verb_help(group, verb)
 
 
+def verbs_named(group, name, *more):
+    """The verbs that the words behind `help` mean; those below a word."""
+    below_it = [verb for verb in group.verbs if verb.word == name
+                and (not more or verb.name == more[0])]
+    named = [verb for verb in group.verbs if verb.name == name]
+    return below_it or [verb for verb in named
+                        if not verb.word][:1] or named[:1]
+
+
 def help_on(groups, words):
     """The help text for the words behind `help`."""
     name, *more = words or [""]
@@ -11378,7 +11407,7 @@ def help_on(groups, words):
     group, _ = find_group([name], groups)
     if not more:
         return group_help(group)
-    found = [v for v in group.verbs if more[0] in (v.word, v.name)]
+    found = verbs_named(group, *more)
     if not found:
         raise UsageError(f"{group.name} has no verb {more[0]!r}", did_you_mean(
             more[0], [verb.name for verb in group.verbs]))

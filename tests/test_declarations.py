@@ -941,7 +941,8 @@ def test_help_fits_80_columns(run, router, line):
 @pytest.mark.parametrize("line", LEVELS)
 def test_help_ends_with_examples_that_run(run, line):
     shown = run(*line.split(), against=None)
-    examples = shown.rpartition("\nexamples:\n")[2].splitlines()
+    examples = shown.rpartition("\nexamples:\n")[2].replace(
+        "\\\n", "").splitlines()
     assert 2 <= len(examples) <= 3, examples
     for example in examples:
         words = shlex.split(example)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 
 import pytest
 
@@ -305,7 +306,8 @@ def values_of(found, words):
     """Values that a flag should take: each choice, or one that fits."""
     if found["choices"]:
         return found["choices"]
-    samples = SAMPLES if found["type"] == "string" else ["1"]
+    samples = SAMPLES if found["type"] == "string" else ("1",)
+    samples = (found["sample"] or "1",) + samples
     return [next(value for value in samples
                  if is_parsed(words + [name_of(found), value]))]
 
@@ -337,8 +339,10 @@ def shortest_call(entry):
 def kept(words, found):
     """What parsing keeps as the value of a flag."""
     name = name_of(found)
-    return getattr(parse(words), {"--no-color": "color", "--no-store": "store"}.get(
-        name, name.lstrip("-").replace("-", "_")))
+    if name == "--version" and found["metavar"]:
+        name = "--version-number"
+    name = {"--no-color": "--color", "--no-store": "--store"}.get(name, name)
+    return getattr(parse(words), name.lstrip("-").replace("-", "_"))
 
 
 @pytest.mark.parametrize("entry", MAP["data"], ids=LINES)
@@ -426,3 +430,38 @@ def test_every_command_has_a_help_that_fits(run, router, entry):
         for found in entry["flags"] + MAP["global_flags"]:
             assert name_of(found) in shown
     assert router.requests == []
+
+
+# == every row, as its own examples call it ==================================
+
+WAITS_FOR_CTRL_C = {"webhooks listen", "approvals watch"}
+EXAMPLES = [(entry, line) for entry in MAP["data"]
+            for line in entry["examples"]
+            if entry["command"] not in WAITS_FOR_CTRL_C]
+
+
+def words_of(line):
+    """The words behind xeroctl in an example, as far as a pipe."""
+    words = shlex.split(line.replace("<(", "").replace(")", ""))
+    words = words[words.index("xeroctl") + 1:]
+    ends = [words.index(mark) for mark in ("|", ">") if mark in words]
+    return words[:min(ends, default=None)]
+
+
+@pytest.mark.parametrize("entry, line", EXAMPLES,
+                         ids=[line for _, line in EXAMPLES])
+def test_a_dry_run_of_any_example_changes_nothing(run, router, tmp_path,
+                                                  monkeypatch, entry, line):
+    monkeypatch.chdir(tmp_path)
+    words = words_of(line)
+    shown = run(*words, *["--dry-run"] * ("--dry-run" not in words),
+                XEROTIER_ENDPOINT="demo")
+    assert "internal error" not in shown.stderr, shown
+    assert "Traceback" not in shown + shown.stderr
+    assert [seen for seen in router.requests
+            if seen.method not in ("GET", "HEAD")] == []
+
+
+def test_every_line_of_the_table_of_commands_has_an_example():
+    assert {entry["command"] for entry, _ in EXAMPLES} | (
+        WAITS_FOR_CTRL_C) == set(LINES)
