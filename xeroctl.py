@@ -4146,7 +4146,7 @@ class Verb:
     begins with //, where {name} stands for an argument.  columns beat the
     group's; said tells what a write has done that returns little, and asks
     is the question before it.  once names the member of an answer that is
-    shown this one time; completes(app, args) checks and completes arguments.
+    shown this one time; checks(app, args) checks and completes arguments.
     """
 
     word = None
@@ -4154,13 +4154,13 @@ class Verb:
     def __init__(self, name, summary, run, *flags, by=None, writes=False,
                  excludes=(), usage=None, examples=(), path="",
                  method="POST", columns=None, said=None, asks=None,
-                 once=None, completes=None):
+                 once=None, checks=None):
         self.name, self.summary, self.run = name, summary, run
         self.flags, self.by, self.writes = flags, by, writes
         self.excludes, self.usage, self.examples = excludes, usage, examples
         self.path, self.method, self.columns = path, method, columns
         self.said, self.asks = said, asks
-        self.once, self.completes = once, completes
+        self.once, self.checks = once, checks
 
     @property
     def by_flag(self):
@@ -4346,8 +4346,8 @@ def place_of(args):
 
 def complete(app, args):
     """Have a verb check its arguments, and fill in what they leave out."""
-    if args.verb.completes:
-        args.verb.completes(app, args)
+    if args.verb.checks:
+        args.verb.checks(app, args)
 
 
 def list_page(app, group, args):
@@ -7515,6 +7515,25 @@ def new_chat(app, group, args):
         app.out.record(chat, NEW_CHAT_FIELDS, id_path="chat_id")
 
 
+TEMPERATURE = field("--temperature", type=number(0, 2), metavar="F",
+                    help="sampling temperature, 0.0 to 2.0")
+TOP_P = field("--top-p", type=number(0, 1), metavar="F",
+              help="nucleus sampling threshold, 0.0 to 1.0")
+ANY_FIELD = flag("--param", action="append", type=json_pair,
+                 metavar="KEY=JSON",
+                 help="any other field of the request (repeatable)")
+STREAM = flag("--stream", action="store_true",
+              help="show the answer token by token")
+ROUTING = (
+    flag("--enrich", action="store_const", const="1",
+         header="X-Xerotier-Vendor-Events",
+         help="ask for the router's enrichment events"),
+    flag("--slo-ttft-ms", type=integer(1), metavar="N",
+         header="X-SLO-TTFT-Ms",
+         help="wanted time to the first token, a routing hint"),
+    flag("--slo-tpot-ms", type=integer(1), metavar="N",
+         header="X-SLO-TPOT-Ms",
+         help="wanted time per output token, a routing hint"))
 MESSAGE = flag("-m", "--message", metavar="TEXT", from_stdin=True,
                help="the user's message; - reads standard input")
 
@@ -7533,10 +7552,7 @@ CHAT = Group(
                         " endpoint decides)"),
              field("--max-tokens", type=integer(1), metavar="N",
                    help="most tokens to generate"),
-             field("--temperature", type=number(0, 2), metavar="F",
-                   help="sampling temperature, 0.0 to 2.0"),
-             field("--top-p", type=number(0, 1), metavar="F",
-                   help="nucleus sampling threshold, 0.0 to 1.0"),
+             TEMPERATURE, TOP_P,
              field("--frequency-penalty", type=number(-2, 2), metavar="F",
                    help="against repetition, -2.0 to 2.0"),
              field("--presence-penalty", type=number(-2, 2), metavar="F",
@@ -7551,13 +7567,10 @@ CHAT = Group(
              flag("--response-format", type=schema_or_word,
                   metavar="FORMAT", help="text, json_object, or @FILE with a"
                                          " JSON schema"),
-             flag("--param", action="append", type=json_pair,
-                  metavar="KEY=JSON",
-                  help="any other field of the request (repeatable)"),
+             ANY_FIELD,
              field("--stop", action="append", metavar="TEXT",
                    help="end the answer before this text (repeatable)"),
-             flag("--stream", action="store_true",
-                  help="show the answer token by token"),
+             STREAM,
              field("--store", action="store_true",
                    help="keep the completion on the server"),
              flag("--interactive", action="store_true",
@@ -7572,15 +7585,7 @@ CHAT = Group(
              field("--agentic", action="store_true",
                    sends="web_search_options.x_agentic",
                    help="let the router run its tool-calling loop"),
-             flag("--enrich", action="store_const", const="1",
-                  header="X-Xerotier-Vendor-Events",
-                  help="ask for the router's enrichment events"),
-             flag("--slo-ttft-ms", type=integer(1), metavar="N",
-                  header="X-SLO-TTFT-Ms",
-                  help="wanted time to the first token, a routing hint"),
-             flag("--slo-tpot-ms", type=integer(1), metavar="N",
-                  header="X-SLO-TPOT-Ms",
-                  help="wanted time per output token, a routing hint"),
+             *ROUTING,
              writes=True, usage="--endpoint SLUG -m TEXT [flags]",
              examples=(
                  'xeroctl chat send --endpoint demo -m "Hello" --stream',
@@ -8599,10 +8604,7 @@ RESPONSES = Group(
              flag("--model", metavar="NAME", help="the model's name"),
              field("--max-output-tokens", type=integer(1), metavar="N",
                    help="most tokens to generate"),
-             field("--temperature", type=number(0, 2), metavar="F",
-                   help="sampling temperature, 0.0 to 2.0"),
-             field("--top-p", type=number(0, 1), metavar="F",
-                   help="nucleus sampling threshold, 0.0 to 1.0"),
+             TEMPERATURE, TOP_P,
              field("--previous-response-id", metavar="ID", completes="",
                    help="follow this response"),
              field("--conversation", metavar="ID", completes="",
@@ -8616,24 +8618,13 @@ RESPONSES = Group(
              CREATED_METADATA,
              field("--reasoning-effort", metavar="WORD",
                    sends="reasoning.effort", help="as low, medium or high"),
-             flag("--param", action="append", type=json_pair,
-                  metavar="KEY=JSON",
-                  help="any other field of the request (repeatable)"),
-             flag("--stream", action="store_true",
-                  help="show the answer token by token"),
+             ANY_FIELD,
+             STREAM,
              flag("--interactive", action="store_true",
                   help="hold a session of many turns"),
              flag("--show-usage", action="store_true",
                   help="print token usage and the id, on stderr"),
-             flag("--enrich", action="store_const", const="1",
-                  header="X-Xerotier-Vendor-Events",
-                  help="ask for the router's enrichment events"),
-             flag("--slo-ttft-ms", type=integer(1), metavar="N",
-                  header="X-SLO-TTFT-Ms",
-                  help="wanted time to the first token, a routing hint"),
-             flag("--slo-tpot-ms", type=integer(1), metavar="N",
-                  header="X-SLO-TPOT-Ms",
-                  help="wanted time per output token, a routing hint"),
+             *ROUTING,
              writes=True, usage="--endpoint SLUG -m TEXT [flags]",
              examples=(
                  'xeroctl responses create --endpoint my-llm -m "Hello"'
@@ -9323,7 +9314,8 @@ class Receiver:
 
 def listen_webhooks(app, group, args):
     """Receive deliveries on loopback until Ctrl-C."""
-    from http.server import BaseHTTPRequestHandler, HTTPServer
+    from http.server import BaseHTTPRequestHandler
+    from socketserver import TCPServer
     secret = secret_in(app, args.secret_file) if args.secret_file else None
     if secret is None:
         app.terminal.warn("without --secret-file no signature is checked")
@@ -9337,12 +9329,21 @@ def listen_webhooks(app, group, args):
 
         def log_message(self, *_):
             """Nothing: what counts is shown."""
+
+    class Server(TCPServer):
+        allow_reuse_address = True
+
+        def handle_error(self, *_):
+            """A client that leaves does no harm; all else ends the run."""
+            if not isinstance(sys.exc_info()[1], OSError):
+                raise
     try:
-        server = HTTPServer(("127.0.0.1", args.port), Handler)
+        server = Server(("127.0.0.1", args.port), Handler)
     except (OSError, OverflowError) as problem:
         raise UsageError(f"cannot listen on port {args.port}: "
                          f"{getattr(problem, 'strerror', None) or problem}")
-    app.terminal.say(f"listening on http://127.0.0.1:{server.server_port}/")
+    port = server.server_address[1]
+    app.terminal.say(f"listening on http://127.0.0.1:{port}/")
     with server:
         server.serve_forever(0.1)
 
@@ -9374,12 +9375,12 @@ WEBHOOKS = Group(
                       help="sign with this (default: the router's choice)"),
                 *WEBHOOK_FLAGS[1:],
                 field("--active", action="store_true", help="deliver"),
-                once="secret", completes=check_webhook),
+                once="secret", checks=check_webhook),
         updates("Change a webhook.",
                 field("--url", metavar="URL", help="where events go (https)"),
                 *WEBHOOK_FLAGS,
                 field("--active", action="store_true", help="deliver"),
-                method="PUT", completes=check_webhook),
+                method="PUT", checks=check_webhook),
         deletes("Delete a webhook."),
         acts("test", "Have a test event delivered.",
              said="a test event is on its way"),
@@ -9460,7 +9461,7 @@ def key_verbs():
                 field("--expires", type=moment, metavar="TIME",
                       sends="expires_at", sample="30d",
                       help="ISO time, or 30d from now"),
-                once="key", completes=prepare_key),
+                once="key", checks=prepare_key),
         deletes("Revoke a key."),
         Verb("rotate", "Give a key a new value, shown once.", rotated, ITEM,
              path="{id}/rotate", once="key", writes=True,
@@ -9639,7 +9640,7 @@ SLOS = Group(
                       help="as availability or latency_p99"),
                 field("--target", type=number(0), metavar="F", required=True,
                       help="what to reach"),
-                *SLO_MORE, ENDPOINT_ID, completes=complete_slo),
+                *SLO_MORE, ENDPOINT_ID, checks=complete_slo),
         updates("Change an objective.",
                 field("--name", metavar="NAME", help="its name"),
                 *SLO_FLAGS, *SLO_MORE, method="PUT"),
@@ -9758,7 +9759,7 @@ CHATS = Group(
                    help="what to say; - is standard input"),
              field("--role", metavar="ROLE", default="user",
                    help="as whom (default: user)"),
-             path="{id}/messages", completes=lambda app, args: setattr(
+             path="{id}/messages", checks=lambda app, args: setattr(
                  args, "message", message_text(app, args)),
              columns=("ID=id", "ROLE=role", "CREATED=created_at:time",
                       "CONTENT=content:content")),
@@ -9801,9 +9802,9 @@ MAINTENANCE = Group(
               summary="List maintenance."),
         shows("Show one maintenance."),
         creates("Schedule maintenance.", *maintenance_flags(True),
-                name="schedule", completes=check_maintenance),
+                name="schedule", checks=check_maintenance),
         updates("Change a maintenance.", *maintenance_flags(False),
-                method="PATCH", completes=check_maintenance),
+                method="PATCH", checks=check_maintenance),
         acts("cancel", "Cancel a maintenance.", asks="Cancel {id}?"),
         acts("complete", "Say that a maintenance is over."),
         creates("Forget what was over before a time.",
@@ -9912,16 +9913,16 @@ USAGE = Group(
     thing="usage",
     verbs=(
         shows("Show the sums.", *USAGE_FLAGS, name="summary", path="summary",
-              completes=fix_span,
+              checks=fix_span,
               columns=("From=from", "To=to") + USAGE_NUMBER_COLUMNS),
         Verb("daily", "List usage by day.", show_daily_usage, *USAGE_FLAGS,
              path="daily"),
         lists(*USAGE_FLAGS, name="endpoints", path="endpoints", paging=None,
-              summary="List usage by endpoint.", completes=fix_span,
+              summary="List usage by endpoint.", checks=fix_span,
               columns=("Endpoint=endpoint_slug", "Model=model_name")
               + USAGE_NUMBER_COLUMNS),
         lists(*USAGE_FLAGS, name="requests", path="requests",
-              summary="List requests.", completes=fix_span,
+              summary="List requests.", checks=fix_span,
               columns=("ID=id", "Time=created_at:time",
                        "Endpoint=endpoint_slug", "Model=model_name",
                        "Status=status_code", "Input tokens=input_tokens",
@@ -10465,7 +10466,7 @@ APPROVALS = Group(
                       sends="expires_at", sample="7d",
                       help="ISO time, or 7d from now"),
                 name="delegate", path="delegations",
-                columns=DELEGATION_COLUMNS, completes=prepare_delegation),
+                columns=DELEGATION_COLUMNS, checks=prepare_delegation),
         acts("revoke-delegation", "Take a delegation back.",
              path="delegations/{id}", method="DELETE",
              asks="Revoke delegation {id}?", said="revoked {id}"),
