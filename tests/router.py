@@ -30,21 +30,26 @@ Read from top to bottom: a name uses only names that stand above it.
    9. Files          uploads, and downloads of the whole or of a range
   10. Batches        their records, their files' checks, plans for them
   11. Models         their records and versions, and the uploads of weights
-  12. Groups         embeddings, rerank, conversations, chats, keys, tools
-  13. Routes         the table, and the way from a path to its row
-  14. Faults         what a test may order
-  15. Connection     HTTP/1.1 on one socket
-  16. Work           the thread that works a batch off
-  17. Router         all of it behind one lock
-  18. Program        the command line
+  12. Groups         embeddings, rerank, conversations, chats, usage
+  13. Management     webhooks, keys, agents, objectives, the project
+  14. Execution      tools, invocations, approvals, learnings
+  15. Routes         the table, and the way from a path to its row
+  16. Faults         what a test may order
+  17. Connection     HTTP/1.1 on one socket
+  18. Work           the thread that works a batch off
+  19. Router         all of it behind one lock
+  20. Program        the command line
 """
 
 import argparse
 import base64
 import collections
 import copy
+import datetime
+import functools
 import hashlib
 import http.client
+import ipaddress
 import itertools
 import json
 import math
@@ -96,21 +101,38 @@ MODEL_CREATED = 1747772400
 # The workspaces that are there from the start: their names.
 WORKSPACES = {"ws_kube_prod": "Kubernetes production",
               "ws_0123456789abcdef": "Research"}
-TEMPLATES = {
-    "ws_kube_prod": (
-        ("ctpl_01HDRAIN", "drain-kubernetes-node", 3),
-        ("ctpl_01HRESTART", "restart-deployment", 1),
-        ("ctpl_01HROTATE", "rotate-certificates", 7),
-        ("ctpl_01HTWIN1", "duplicate-name", 1),
-        ("ctpl_01HTWIN2", "duplicate-name", 2),
-    ),
-}
+# Templates: id, name, scope, workspace, version.
+TEMPLATES = (
+    ("ctpl_01HDRAIN", "drain-kubernetes-node", "workspace", "ws_kube_prod",
+     3),
+    ("ctpl_01HRESTART", "restart-deployment", "workspace", "ws_kube_prod",
+     1),
+    ("ctpl_01HROTATE", "rotate-certificates", "workspace", "ws_kube_prod",
+     7),
+    ("ctpl_01HTWIN1", "duplicate-name", "workspace", "ws_kube_prod", 1),
+    ("ctpl_01HTWIN2", "duplicate-name", "workspace", "ws_kube_prod", 2),
+    ("ctpl_01HTRIAGE", "triage-incident", "platform", None, 2),
+    ("ctpl_01HNOTES", "write-release-notes", "project", None, 1),
+)
 TOOLS = (
     {"name": "kubectl_get", "description": "Read cluster objects.",
      "risk": "read", "domain": "kubernetes", "timeout_seconds": 30},
     {"name": "kubectl_drain", "description": "Evict the pods of a node.",
      "risk": "destructive", "domain": "kubernetes", "timeout_seconds": 600},
 )
+# These are in no list, and are found by their names.
+MORE_TOOLS = (
+    {"name": "kubectl_restart", "description": "Restart a deployment.",
+     "risk": "write", "domain": "kubernetes", "timeout_seconds": 120},
+    {"name": "kubectl_delete_namespace",
+     "description": "Delete a namespace, and all that is in it.",
+     "risk": "irreversible", "domain": "kubernetes", "timeout_seconds": 600},
+)
+TOOL_PARAMETERS = {
+    "type": "object", "additionalProperties": True,
+    "properties": {"name": {"type": "string"},
+                   "namespace": {"type": "string"}},
+}
 
 # What a file may be uploaded for; the router itself adds batch_output.
 PURPOSES = ("batch", "assistants", "fine-tune", "vision", "user_data",
@@ -408,6 +430,31 @@ def bad(param, message):
 # 4. Collections
 # ---------------------------------------------------------------------------
 
+ISO = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
+                 r"(?:[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.[0-9]+)?)?"
+                 r"(?:Z|([+-])([0-9]{2}):?([0-9]{2}))?)?\Z")
+
+
+def as_iso(seconds):
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def as_seconds(given):
+    """The time in a text of ISO 8601, UTC unless it says other; a number.
+
+    ValueError tells of a text that is no time.
+    """
+    if not isinstance(given, str):
+        return given
+    found = ISO.match(given)
+    if not found:
+        raise ValueError(f"{given} is no time")
+    sign = -1 if found.group(7) == "-" else 1
+    numbers = [int(each or 0) for each in found.group(1, 2, 3, 4, 5, 6, 8, 9)]
+    at = datetime.datetime(*numbers[:6], tzinfo=datetime.timezone.utc)
+    return int(at.timestamp()) - sign * (3600 * numbers[6] + 60 * numbers[7])
+
+
 def as_count(query, name, fallback, least):
     """A whole number from a query; `least` is the smallest one allowed."""
     text = query.get(name, str(fallback))
@@ -568,6 +615,29 @@ COLLECTIONS = (
     ("uploads", "upload", uuid_form(3)),
     ("parts", "upload.part", "part_{:024x}"),
     ("workspaces", "workspace", "ws_{:024x}"),
+    ("templates", "chat_template", "ctpl_01H{:022d}"),
+    ("template_versions", "chat_template.version", "{}"),
+    ("chats", "chat", "chat_01H{:022d}"),
+    ("webhooks", "webhook", uuid_form(4)),
+    ("deliveries", "webhook.delivery", uuid_form(5)),
+    ("keys", "api_key", "key_{}"),
+    ("agents", "agent", uuid_form(6)),
+    ("agent_events", "agent.event", "evt_{:024x}"),
+    ("candidates", "agent_candidate", "cand_{:08x}"),
+    ("join_keys", "join_key", "jk_{:016x}"),
+    ("slos", "slo", uuid_form(7)),
+    ("measurements", "slo.measurement", uuid_form(8)),
+    ("endpoints", "endpoint", uuid_form(9)),
+    ("maintenance", "maintenance", "mnt_{:08x}"),
+    ("projects", "project", "proj_{}"),
+    ("members", "project.member", "usr_{:08x}"),
+    ("invitations", "project.invitation", "invite_{:08x}"),
+    ("settings", "setting", "{}", "setting_not_found"),
+    ("exports", "export", "exp_{:024x}"),
+    ("invocations", "exec.invocation", "inv_{:024x}"),
+    ("approvals", "exec.approval", uuid_form(10)),
+    ("delegations", "exec.delegation", "dlg_{:08x}"),
+    ("learnings", "exec.learning", "lrn_{:016x}"),
 )
 
 
@@ -584,12 +654,17 @@ class Store:
     revalidation_lag = 0        # GETs that still show the status before
     revalidation_polls = 3      # GETs before a revalidation has ended
     revalidation_end = "validated"
+    export_polls = 2            # GETs before an export has ended
+    exec_polls = 2              # GETs before an invocation has ended
+    exec_end = "completed"
 
     def __init__(self, clock, pace):
         self.clock = clock
         self.pace = pace
-        self.keys = {}
-        self.chats = {}
+        self.values = {}        # of keys: the key's id, and until when
+        self.uses = {}          # key id: the times of its latest requests
+        self.bindings = {}      # workspace id: ids of its agents
+        self.snapshots = {}     # (template id, version): what it was
         self.numbers = itertools.count(1)
         for name, kind, id_form, *more in COLLECTIONS:
             setattr(self, name, Collection(kind, id_form, clock, *more))
@@ -598,6 +673,13 @@ class Store:
         self.weights = {}       # upload id: the Spool of its parts
         self.plans = []         # for the batches that are not made yet
         self.start_batch = None     # the router's, since it has the threads
+
+    def endpoint(self, project, slug):
+        for endpoint in self.endpoints.of(project):
+            if endpoint["slug"] == slug:
+                return endpoint
+        raise Refusal(404, f"Endpoint '{slug}' not found.",
+                      code="endpoint_not_found")
 
 
 # ---------------------------------------------------------------------------
@@ -635,12 +717,17 @@ class Call:
         return "/" + "/".join(self.segments)
 
     def key(self):
-        """The record of the key that came along, which must be known."""
-        scheme, _, key = self.seen.headers.get(
+        """The record of the key that came along, which must be valid."""
+        scheme, _, value = self.seen.headers.get(
             "Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or key not in self.store.keys:
+        key_id, until = self.store.values.get(value, (None, None))
+        key = self.store.keys.records.get(key_id)
+        now = self.store.clock()
+        if (scheme.lower() != "bearer" or key is None or not key["active"]
+                or any(end is not None and now > end for end in (
+                    until, as_seconds(key["expires_at"])))):
             raise Refusal(401, "Missing or invalid API key.")
-        return self.store.keys[key]
+        return key
 
     def fields(self, is_needed=True):
         """The members of the JSON object that is the request's body."""
@@ -656,6 +743,46 @@ class Call:
         return fields
 
 
+CLIENT = ipaddress.ip_address("127.0.0.1")
+
+
+def check_address(key):
+    """Whoever asks is on the loopback, which the key may refuse."""
+    def is_in(networks):
+        return any(CLIENT in ipaddress.ip_network(network, strict=False)
+                   for network in networks)
+    rules = key["ip_filter"] or {"allow": [], "block": []}
+    if is_in(rules["block"]) or (rules["allow"] and not is_in(
+            rules["allow"])):
+        raise Refusal(403, f"The API key may not be used from {CLIENT}.",
+                      code="ip_not_allowed")
+
+
+def check_quota(store, key):
+    now = int(store.clock())
+    key["last_used_at"] = now
+    if not key["quota"]:
+        return
+    uses = store.uses.setdefault(key["id"], collections.deque())
+    while uses and uses[0] <= now - key["quota"]["window_seconds"]:
+        uses.popleft()
+    if len(uses) >= key["quota"]["requests"]:
+        wait = key["quota"]["window_seconds"] - now + (uses or [now])[0]
+        raise Refusal(429, "The API key's quota is used up.",
+                      {"Retry-After": str(wait)}, retry_after=wait,
+                      code="quota_exceeded")
+    uses.append(now)
+
+
+def check_slug(call, key):
+    endpoint = call.store.endpoint(call.project, call.slug)
+    if key["endpoint_id"] not in (None, endpoint["id"]):
+        raise Refusal(403, "The API key is for another endpoint.",
+                      code="scope_insufficient")
+    if endpoint["status"] != "active":
+        raise Refusal(503, f"Endpoint '{call.slug}' is not active.")
+
+
 def check_place(call):
     """The project is there, the key belongs to it, and the slug is its."""
     key = call.key()
@@ -665,9 +792,10 @@ def check_place(call):
     if key["project_id"] != call.project:
         raise Refusal(403, "The API key belongs to another project.",
                       code="cross_project_access")
-    if call.slug is not None and call.slug not in PROJECTS[call.project]:
-        raise Refusal(404, f"Endpoint '{call.slug}' not found.",
-                      code="endpoint_not_found")
+    check_address(key)
+    check_quota(call.store, key)
+    if call.slug is not None:
+        check_slug(call, key)
 
 
 def check_scopes(call, needed):
@@ -717,20 +845,33 @@ def is_text(value):
     return isinstance(value, str) and value != ""
 
 
+def is_texts(value):
+    return isinstance(value, list) and all(map(is_text, value))
+
+
+def is_time(value):
+    try:
+        return is_text(value) and as_seconds(value) is not None
+    except (ValueError, OverflowError):
+        return False
+
+
 ANY = Rule("", lambda value: True)
+STRING = of_type(str, "must be a text")
 TEXT = Rule("must be a text that is not empty", is_text)
-TEXTS = Rule("must be a list of texts",
-             lambda value: isinstance(value, list) and value != []
-             and all(map(is_text, value)))
+WORDS = Rule("must be a list of texts", is_texts)
+TEXTS = Rule("must be a list of texts that is not empty",
+             lambda value: is_texts(value) and value != [])
+TIME = Rule("must be a date or time of ISO 8601", is_time)
+NUMBERS = of_type(NUMBER, "must be a number")
 FLAG = of_type(bool, "must be true or false")
 COUNT = Rule("must be a whole number of at least 0",
-             lambda value: isinstance(value, int) and value is not True
-             and value is not False and value >= 0)
+             lambda value: type(value) is int and value >= 0)
 OBJECT = of_type(dict, "must be an object")
 
 
 def check_fields(fields, rules, needed=""):
-    """Each field is known and as its rule says; null is as good as none."""
+    """The fields but for null, each of them known and as its rule says."""
     for name in needed.split():
         if fields.get(name) is None:
             raise bad(name, "is missing")
@@ -741,7 +882,8 @@ def check_fields(fields, rules, needed=""):
             raise bad(name, rules[name].says)
     if "metadata" in rules:
         check_metadata(fields)
-    return fields
+    return {name: value for name, value in fields.items()
+            if value is not None}
 
 
 # The handlers of a collection's plain verbs, for the table of routes; the
@@ -755,19 +897,24 @@ def find_owner(call, inside, ids):
     return getattr(call.store, inside).get(ids[0], call.project)["id"]
 
 
-def lists(name, *fields, inside=None, **how):
+def as_is(record):
+    return record
+
+
+def lists(name, *fields, inside=None, shown=as_is, **how):
     """A page of those whose `fields` are as the query says."""
     def handler(call, *ids):
         wanted = {field: call.query[field].__eq__
                   for field in fields if field in call.query}
-        return getattr(call.store, name).list(
+        page = getattr(call.store, name).list(
             call.query, find_owner(call, inside, ids), wanted, **how)
+        return dict(page, data=[shown(record) for record in page["data"]])
     return handler
 
 
-def shows(name, inside=None):
-    return lambda call, *ids: getattr(call.store, name).get(
-        ids[-1], find_owner(call, inside, ids))
+def shows(name, inside=None, shown=as_is):
+    return lambda call, *ids: shown(getattr(call.store, name).get(
+        ids[-1], find_owner(call, inside, ids)))
 
 
 def steps(name):
@@ -779,6 +926,19 @@ def steps(name):
 def deletes(name, inside=None):
     return lambda call, *ids: getattr(call.store, name).delete(
         ids[-1], find_owner(call, inside, ids))
+
+
+def create_record(call, name, defaults, fields, updated_at=None):
+    """Keep a new record, of the fields and of defaults for the others."""
+    record = dict(copy.deepcopy(defaults), **fields)
+    record["updated_at"] = updated_at or int(call.store.clock())
+    return getattr(call.store, name).create(call.project, **record)
+
+
+def creates(name, rules, needed, defaults):
+    """Make a record of the fields that are given, and of the defaults."""
+    return lambda call: made(create_record(
+        call, name, defaults, check_fields(call.fields(), rules, needed)))
 
 
 def updates(name, rules):
@@ -913,26 +1073,6 @@ def completion_frames(completion, tokens, has_usage, has_events):
     yield b"data: [DONE]\n\n"
 
 
-def create_completion(call):
-    fields = call.fields()
-    check_completion(fields)
-    model = fields["model"]
-    if call.form == PLAIN and model != OPENAI_MODEL:
-        raise Refusal(404, f"The model '{model}' does not exist.",
-                      code="model_not_found", param="model")
-    words = reply_tokens(fields["messages"], call.slug or model)
-    limit = (fields.get("max_completion_tokens")
-             or fields.get("max_tokens") or len(words))
-    tokens = words[:limit]
-    finish_reason = "stop" if tokens == words else "length"
-    completion = make_completion(call, fields, tokens, finish_reason)
-    if fields.get("store"):
-        store_completion(call, completion, fields)
-    if not fields.get("stream"):
-        return completion
-    return stream_completion(call, completion, tokens, fields)
-
-
 def store_completion(call, completion, fields):
     """Keep a completion with what its request had, and the messages."""
     record = dict(completion, metadata=fields.get("metadata") or {})
@@ -954,6 +1094,26 @@ def stream_completion(call, completion, tokens, fields):
     has_events = call.seen.headers.get("X-Xerotier-Vendor-Events") == "1"
     frames = completion_frames(completion, tokens, has_usage, has_events)
     return Answer(frames=list(frames), pace=call.store.pace)
+
+
+def create_completion(call):
+    fields = call.fields()
+    check_completion(fields)
+    model = fields["model"]
+    if call.form == PLAIN and model != OPENAI_MODEL:
+        raise Refusal(404, f"The model '{model}' does not exist.",
+                      code="model_not_found", param="model")
+    words = reply_tokens(fields["messages"], call.slug or model)
+    limit = (fields.get("max_completion_tokens")
+             or fields.get("max_tokens") or len(words))
+    tokens = words[:limit]
+    finish_reason = "stop" if tokens == words else "length"
+    completion = make_completion(call, fields, tokens, finish_reason)
+    if fields.get("store"):
+        store_completion(call, completion, fields)
+    if not fields.get("stream"):
+        return completion
+    return stream_completion(call, completion, tokens, fields)
 
 
 def list_completions(call):
@@ -1214,26 +1374,6 @@ def unfinished(response, status):
                 incomplete_details=None, completed_at=None)
 
 
-def create_response(call):
-    fields = call.fields()
-    check_response(call, fields)
-    items = read_input(fields.get("input"))
-    conversation_id = find_conversation(call, fields)
-    turns = count_turns(call, fields, conversation_id)
-    messages = said_in(items)
-    response = make_response(call, fields, messages, conversation_id, turns)
-    if conversation_id:
-        for new in (items, response["output"]):
-            keep_items(call.store.conversation_items, new, conversation_id)
-    if response["store"]:
-        store_response(call, response, items, turns + 1)
-    if fields.get("stream"):
-        return stream_response(call, response)
-    if response["background"]:
-        return begin(call.store, response)
-    return response
-
-
 def store_response(call, response, items, turns):
     call.store.responses.keep(response, call.project)
     call.store.turns[response["id"]] = turns
@@ -1253,16 +1393,6 @@ def begin(store, response):
     store.responses.start(record, course(
         store.response_polls, "queued", "in_progress", response["status"]),
         enter)
-    return record
-
-
-def cancel_response(call, response_id):
-    record = call.store.responses.get(response_id, call.project)
-    if not record["background"]:
-        raise Refusal(409, "Only a background response can be cancelled.")
-    if record["status"] in RESPONSE_ENDS:
-        raise Refusal(409, f"The response is {record['status']} already.")
-    call.store.responses.stop(record, "cancelled")
     return record
 
 
@@ -1341,9 +1471,51 @@ def stream_response(call, response):
     return Answer(frames=frames, pace=call.store.pace)
 
 
+# == requests for them
+
+def create_response(call):
+    fields = call.fields()
+    check_response(call, fields)
+    items = read_input(fields.get("input"))
+    conversation_id = find_conversation(call, fields)
+    turns = count_turns(call, fields, conversation_id)
+    messages = said_in(items)
+    response = make_response(call, fields, messages, conversation_id, turns)
+    if conversation_id:
+        for new in (items, response["output"]):
+            keep_items(call.store.conversation_items, new, conversation_id)
+    if response["store"]:
+        store_response(call, response, items, turns + 1)
+    if fields.get("stream"):
+        return stream_response(call, response)
+    if response["background"]:
+        return begin(call.store, response)
+    return response
+
+
+def cancel_response(call, response_id):
+    record = call.store.responses.get(response_id, call.project)
+    if not record["background"]:
+        raise Refusal(409, "Only a background response can be cancelled.")
+    if record["status"] in RESPONSE_ENDS:
+        raise Refusal(409, f"The response is {record['status']} already.")
+    call.store.responses.stop(record, "cancelled")
+    return record
+
+
 # ---------------------------------------------------------------------------
 # 9. Files
 # ---------------------------------------------------------------------------
+
+def new_etag(store):
+    return f'"v{next(store.numbers)}"'
+
+
+def put_content(store, record, content):
+    """Give a file its content, and with it an ETag that none had yet."""
+    record["bytes"] = content.size
+    store.contents[record["id"]] = new_etag(store), content
+
 
 def store_file(store, project, name, content, purpose, relative_path=None):
     record = store.files.create(
@@ -1351,12 +1523,6 @@ def store_file(store, project, name, content, purpose, relative_path=None):
         status="processed", expires_at=None, x_relative_path=relative_path)
     put_content(store, record, content)
     return record
-
-
-def put_content(store, record, content):
-    """Give a file its content, and with it an ETag that none had yet."""
-    record["bytes"] = content.size
-    store.contents[record["id"]] = (f'"v{next(store.numbers)}"', content)
 
 
 def text_part(parts, name):
@@ -1430,11 +1596,11 @@ def asked_range(call, etag, size):
     return start, end - start
 
 
-def get_content(call, file_id):
-    record = call.store.files.get(file_id, call.project)
-    etag, content = call.store.contents[file_id]
+def send_content(call, name, etag, content,
+                 content_type="application/octet-stream"):
+    """A download, of the whole or of the range that is asked for."""
     headers = {"ETag": etag, "Accept-Ranges": "bytes",
-               "Content-Disposition": disposition(record["filename"])}
+               "Content-Disposition": disposition(name)}
     found = asked_range(call, etag, content.size)
     status = 206 if found else 200
     if found:
@@ -1442,8 +1608,13 @@ def get_content(call, file_id):
         headers["Content-Range"] = (
             f"bytes {start}-{start + size - 1}/{content.size}")
         content = content.slice(start, size)
-    return Answer(status, content, headers,
-                  content_type="application/octet-stream")
+    return Answer(status, content, headers, content_type=content_type)
+
+
+def get_content(call, file_id):
+    record = call.store.files.get(file_id, call.project)
+    return send_content(call, record["filename"],
+                        *call.store.contents[file_id])
 
 
 # ---------------------------------------------------------------------------
@@ -1560,7 +1731,8 @@ def lines_base(call):
     """What a line's url is put behind to come to an endpoint."""
     if call.form == PLAIN:
         return ""
-    return f"/{call.project}/{call.slug or next(iter(PROJECTS[call.project]))}"
+    slug = call.slug or call.store.endpoints.of(call.project)[0]["slug"]
+    return f"/{call.project}/{slug}"
 
 
 def create_batch(call):
@@ -1630,7 +1802,7 @@ EXTENDED = ("architecture", "quantization", "context_length",
             "pre_quantization_method", "pre_quantization_bits",
             "capabilities")
 MODEL_RULES = {
-    "description": of_type(str, "must be a text"),
+    "description": STRING,
     "license": TEXT, "architecture": TEXT, "quantization": TEXT,
     "context_length": COUNT, "parameter_count": COUNT, "hidden_size": COUNT,
     "num_layers": COUNT, "vocab_size": COUNT, "workload_type": TEXT,
@@ -1684,7 +1856,7 @@ def seed_models(store):
 def served_models(call):
     """OpenAI's record of each model that is served where a call goes."""
     if call.form == ENDPOINT:
-        names = [PROJECTS[call.project][call.slug]]
+        names = [call.store.endpoint(call.project, call.slug)["model"]]
     else:
         names = [OPENAI_MODEL] if call.form == PLAIN else PROJECT_MODELS
     return [{"id": name, "object": "model", "created": MODEL_CREATED,
@@ -1827,7 +1999,7 @@ def choose_version(call, model_id, name):
 UPLOAD_RULES = {
     "purpose": one_of("model"), "filename": TEXT, "bytes": COUNT,
     "mime_type": TEXT, "name": TEXT, "format": TEXT,
-    "description": of_type(str, "must be a text"),
+    "description": STRING,
 }
 UPLOAD_ENDS = ("completed", "failed", "cancelled", "expired")
 
@@ -1866,6 +2038,13 @@ def count_parts(store, upload):
     return parts
 
 
+def drop_parts(store, upload, status):
+    upload["status"] = status
+    store.weights.pop(upload["id"]).close()
+    for part in store.parts.of(upload["id"]):
+        store.parts.delete(part["id"])
+
+
 def get_upload(call, upload_id):
     upload = call.store.uploads.get(upload_id, call.project)
     if (upload["status"] not in UPLOAD_ENDS
@@ -1880,13 +2059,6 @@ def open_upload(call, upload_id):
     if upload["status"] in UPLOAD_ENDS:
         raise Refusal(409, f"The upload is {upload['status']} already.")
     return upload
-
-
-def drop_parts(store, upload, status):
-    upload["status"] = status
-    store.weights.pop(upload["id"]).close()
-    for part in store.parts.of(upload["id"]):
-        store.parts.delete(part["id"])
 
 
 def check_part(call, upload, number, content):
@@ -1980,10 +2152,6 @@ def delete_upload(call, upload_id):
 # ---------------------------------------------------------------------------
 # 12. Groups
 # ---------------------------------------------------------------------------
-
-def get_health(call):
-    return {"status": "ok"}
-
 
 # == embeddings, rerank and score
 
@@ -2166,80 +2334,1336 @@ def delete_item(call, conversation_id, item_id):
     return conversation
 
 
-# == chat templates and chats
+# == workspaces
 
-def templates_of(workspace_id):
-    return [{"id": template_id, "object": "chat_template", "name": name,
-             "version": version, "scope": "workspace",
-             "workspace_id": workspace_id}
-            for template_id, name, version in TEMPLATES.get(workspace_id, ())]
+WORKSPACE_RULES = {
+    "name": TEXT, "type": TEXT, "status": one_of("active", "archived"),
+    "description": STRING, "settings": OBJECT,
+}
+WORKSPACE_DEFAULTS = {"name": None, "type": "general", "status": "active",
+                      "description": None, "settings": {}}
 
 
-def list_templates(call, workspace_id):
+def seed_workspaces(store):
+    now = int(store.clock())
+    for workspace_id, name in WORKSPACES.items():
+        store.workspaces.keep(dict(
+            {"id": workspace_id, "object": "workspace", "created_at": now},
+            **dict(copy.deepcopy(WORKSPACE_DEFAULTS), name=name,
+                   updated_at=now)))
+
+
+def list_bound_agents(call, workspace_id):
     call.store.workspaces.get(workspace_id, call.project)
-    # Two by two: a client that looks for a name must follow the pages.
-    return cursor_page(templates_of(workspace_id), call.query, fallback=2)
+    bound = call.store.bindings.get(workspace_id, ())
+    return call.store.agents.list(call.query, call.project,
+                                  {"id": bound.__contains__})
 
 
-def apply_template(call, workspace_id, template_id):
+def bind_agent(call, workspace_id):
     call.store.workspaces.get(workspace_id, call.project)
-    for template in templates_of(workspace_id):
-        if template["id"] == template_id:
-            return made(create_chat(call.store, template))
-    raise Refusal(404, f"Chat template '{template_id}' not found.")
+    fields = check_fields(call.fields(), {"agent_id": TEXT}, "agent_id")
+    agent_id = call.store.agents.get(fields["agent_id"], call.project)["id"]
+    bound = call.store.bindings.setdefault(workspace_id, [])
+    if agent_id in bound:
+        raise Refusal(409, "The agent is bound to the workspace already.")
+    bound.append(agent_id)
+    return made({"id": agent_id, "object": "workspace.agent",
+                 "workspace_id": workspace_id, "agent_id": agent_id,
+                 "created_at": int(call.store.clock())})
 
 
-def create_chat(store, template):
-    """Keep a new chat, and return what the router tells of it."""
-    chat_id = f"chat_01H{next(store.numbers):022d}"
-    chat = {"chat_id": chat_id, "url": f"/chats/{chat_id}",
-            "template_id": template["id"],
-            "template_version": template["version"],
-            "workspace_id": template["workspace_id"]}
-    store.chats[chat_id] = dict(chat, messages=[])
-    return chat
+def unbind_agent(call, workspace_id, agent_id):
+    call.store.workspaces.get(workspace_id, call.project)
+    bound = call.store.bindings.get(workspace_id, [])
+    if agent_id not in bound:
+        raise Refusal(404, f"The agent '{agent_id}' is not bound to it.")
+    bound.remove(agent_id)
+    return {"id": agent_id, "object": "workspace.agent.deleted",
+            "deleted": True}
+
+
+# == chats
+
+def add_chat(call, workspace_id, title, template_id=None, version=None):
+    store, now = call.store, int(call.store.clock())
+    chat_id = store.chats.next_id()
+    return store.chats.keep({
+        "id": chat_id, "object": "chat", "chat_id": chat_id,
+        "url": f"/chats/{chat_id}", "title": title, "status": "active",
+        "workspace_id": workspace_id, "template_id": template_id,
+        "template_version": version, "created_at": now, "updated_at": now,
+        "messages": []}, call.project)
+
+
+def as_chat(chat):
+    """A chat without its messages, of which the number is told."""
+    shown = dict(chat, message_count=len(chat["messages"]))
+    del shown["messages"]
+    return shown
+
+
+def list_messages(call, chat_id):
+    messages = call.store.chats.get(chat_id, call.project)["messages"]
+    is_desc = call.query.get("order") == "desc"
+    return cursor_page(messages[::-1 if is_desc else 1], call.query)
+
+
+def create_chat(call):
+    fields = check_fields(call.fields(), {"workspace_id": TEXT,
+                                          "title": TEXT}, "workspace_id")
+    call.store.workspaces.get(fields["workspace_id"], call.project)
+    return made(as_chat(add_chat(call, fields["workspace_id"],
+                                 fields.get("title"))))
+
+
+def touch_chat(call, chat_id, **fields):
+    return call.store.chats.update(
+        chat_id, call.project, updated_at=int(call.store.clock()), **fields)
+
+
+def rename_chat(call, chat_id):
+    call.store.chats.get(chat_id, call.project)
+    return as_chat(touch_chat(call, chat_id, **check_fields(
+        call.fields(), {"title": TEXT}, "title")))
+
+
+def moves_chat(status):
+    """The handler that archives a chat, or restores it."""
+    def handler(call, chat_id):
+        chat = call.store.chats.get(chat_id, call.project)
+        if chat["status"] == status:
+            raise Refusal(409, f"The chat is {status} already.")
+        return as_chat(touch_chat(call, chat_id, status=status))
+    return handler
 
 
 def post_message(call, chat_id):
-    if chat_id not in call.store.chats:
-        raise Refusal(404, f"Chat '{chat_id}' not found.")
+    chat = call.store.chats.get(chat_id, call.project)
     fields = call.fields()
     check_message(fields, "message")
+    if chat["status"] != "active":
+        raise Refusal(409, f"The chat is {chat['status']}.")
     message = {"id": f"msg_{next(call.store.numbers):024x}",
                "object": "chat.message", "role": fields["role"],
                "content": fields.get("content"),
                "created_at": int(call.store.clock())}
-    call.store.chats[chat_id]["messages"].append(message)
+    touch_chat(call, chat_id)["messages"].append(message)
     return made(message)
 
 
-# == workspaces, keys and tools
+def export_chat(call, chat_id):
+    chat = call.store.chats.get(chat_id, call.project)
+    form = call.query.get("format", "json")
+    if form not in ("json", "md"):
+        raise bad("format", "must be json or md")
+    if form == "json":
+        return {"object": "chat.export", "chat": as_chat(chat),
+                "messages": chat["messages"]}
+    blocks = [f"# {chat['title'] or chat['id']}"] + [
+        f"## {message['role']}\n\n{text_of(message)}"
+        for message in chat["messages"]]
+    return Answer(body="\n\n".join(blocks + [""]).encode("utf-8", "replace"),
+                  content_type="text/markdown; charset=utf-8")
 
-def seed_workspaces(store):
-    for workspace_id, name in WORKSPACES.items():
-        store.workspaces.keep({
-            "id": workspace_id, "object": "workspace", "name": name,
-            "type": "general", "status": "active", "description": None,
-            "settings": {}, "created_at": int(store.clock()),
+
+# == chat templates
+
+TEMPLATE_RULES = {
+    "name": Rule("must be in kebab-case", lambda value: is_text(value)
+                 and re.match(r"[a-z0-9]+(-[a-z0-9]+)*\Z", value)),
+    "scope": one_of("platform", "project", "workspace"),
+    "description": STRING, "system_prompt": TEXT, "allowed_tools": WORDS,
+    "approval_policy": one_of("standard", "elevated", "restricted"),
+    "applicable_workspace_types": WORDS, "metadata": OBJECT,
+    "notes": STRING,
+}
+TEMPLATE_DEFAULTS = {
+    "name": None, "scope": None, "description": None, "system_prompt": None,
+    "allowed_tools": [], "approval_policy": "standard",
+    "applicable_workspace_types": [], "metadata": {},
+}
+
+
+def keep_version(store, template, notes=None):
+    """Keep a template as it is now, for whoever asks for this version."""
+    version = template["version"]
+    store.snapshots[template["id"], version] = dict(template)
+    store.template_versions.keep({
+        "id": f"{template['id']}:{version}",
+        "object": "chat_template.version", "template_id": template["id"],
+        "version": version, "notes": notes,
+        "created_at": int(store.clock())}, template["id"])
+
+
+def add_template(store, project, template_id, workspace_id, fields):
+    now = int(store.clock())
+    template = {"id": template_id, "object": "chat_template"}
+    template.update(copy.deepcopy(TEMPLATE_DEFAULTS), **fields)
+    template.update(version=1, workspace_id=workspace_id, created_at=now,
+                    updated_at=now)
+    return store.templates.keep(template, project)
+
+
+def seed_templates(store):
+    for template_id, name, scope, workspace_id, version in TEMPLATES:
+        template = add_template(
+            store, None, template_id, workspace_id,
+            {"name": name, "scope": scope,
+             "description": f"What to do to {name.replace('-', ' ')}",
+             "system_prompt": "You work step by step, and say each step."})
+        for number in range(1, version + 1):
+            template["version"] = number
+            keep_version(store, template)
+
+
+def templates_in(call, workspace_id):
+    call.store.workspaces.get(workspace_id, call.project)
+    return [template for template in call.store.templates.of(call.project)
+            if template["workspace_id"] == workspace_id]
+
+
+def list_templates(call, workspace_id=None):
+    if workspace_id is not None:
+        # Two by two: a client that looks for a name must follow the pages.
+        return cursor_page(templates_in(call, workspace_id), call.query,
+                           fallback=2)
+    scope = call.query.get("scope", "all")
+    return call.store.templates.list(call.query, call.project, {
+        "scope": lambda each: scope in ("all", each)})
+
+
+def find_template(call, ids):
+    """The template of a path, which may go through its workspace."""
+    template = call.store.templates.get(ids[-1], call.project)
+    if len(ids) == 2 and template not in templates_in(call, ids[0]):
+        raise Refusal(404, f"No chat_template with the id '{ids[-1]}' here.")
+    return template
+
+
+def get_template(call, *ids):
+    template = find_template(call, ids)
+    version = as_count(call.query, "version", template["version"], 1)
+    if (ids[-1], version) not in call.store.snapshots:
+        raise Refusal(404, f"The template has no version {version}.")
+    if version == template["version"]:
+        return template
+    return call.store.snapshots[ids[-1], version]
+
+
+def check_name(call, name, workspace_id, but=None):
+    for each in call.store.templates.of(call.project):
+        if (each is not but and each["name"] == name
+                and each["workspace_id"] == workspace_id):
+            raise Refusal(409, f"There is a template '{name}' already.",
+                          param="name")
+
+
+def create_template(call, workspace_id=None):
+    fields = check_fields(call.fields(), TEMPLATE_RULES, "name system_prompt")
+    scope = "workspace" if workspace_id else "project"
+    if fields.get("scope", scope) not in (
+            [scope] if workspace_id else ["project", "platform"]):
+        raise bad("scope", "does not go with the path")
+    if workspace_id:
+        call.store.workspaces.get(workspace_id, call.project)
+    check_name(call, fields["name"], workspace_id)
+    notes = fields.pop("notes", None)
+    template = add_template(
+        call.store, call.project, call.store.templates.next_id(),
+        workspace_id, dict({"scope": scope}, **fields))
+    keep_version(call.store, template, notes)
+    return made(template)
+
+
+def update_template(call, *ids):
+    template = find_template(call, ids)
+    fields = check_fields(call.fields(), TEMPLATE_RULES)
+    if fields.get("scope", template["scope"]) != template["scope"]:
+        raise bad("scope", "is changed by a promotion alone")
+    check_name(call, fields.get("name"), template["workspace_id"], template)
+    notes = fields.pop("notes", None)
+    template.update(fields, version=template["version"] + 1,
+                    updated_at=int(call.store.clock()))
+    keep_version(call.store, template, notes)
+    return template
+
+
+def delete_template(call, *ids):
+    return call.store.templates.delete(find_template(call, ids)["id"])
+
+
+def list_template_versions(call, *ids):
+    return call.store.template_versions.list(call.query,
+                                             find_template(call, ids)["id"])
+
+
+def promote_template(call, *ids):
+    template = find_template(call, ids)
+    fields = check_fields(call.fields(), {
+        "scope": one_of("platform", "project")}, "scope")
+    if template["scope"] == fields["scope"]:
+        raise Refusal(409, f"The scope is {fields['scope']} already.")
+    check_name(call, template["name"], None, template)
+    template.update(fields, workspace_id=None,
+                    updated_at=int(call.store.clock()))
+    return template
+
+
+def apply_template(call, workspace_id, template_id):
+    call.store.workspaces.get(workspace_id, call.project)
+    template = call.store.templates.get(template_id, call.project)
+    if template["workspace_id"] not in (None, workspace_id):
+        raise Refusal(404, f"No chat_template with the id '{template_id}'"
+                      " here.")
+    chat = add_chat(call, workspace_id, template["name"], template["id"],
+                    template["version"])
+    return made({name: chat[name] for name in (
+        "chat_id", "url", "template_id", "template_version",
+        "workspace_id")})
+
+
+# == usage
+
+USAGE_DAYS = 90         # before today that there is something to tell of
+COUNTED = ("requests", "errors", "input_tokens", "output_tokens",
+           "cached_tokens", "total_tokens")
+
+
+def read_time(fields, name, fallback, is_end=False):
+    """The seconds of a field; a date that ends something ends itself."""
+    text = fields.get(name)
+    if text is None:
+        return fallback
+    if not is_time(text):
+        raise bad(name, "must be a date or time of ISO 8601")
+    return as_seconds(text) + DAY * (is_end and len(text) == 10)
+
+
+def read_period(call):
+    now = int(call.store.clock())
+    today = now - now % DAY
+    start = read_time(call.query, "from", today - 29 * DAY)
+    end = read_time(call.query, "to", today + DAY, is_end=True)
+    if end <= start:
+        raise bad("to", "must be after from")
+    return start, end
+
+
+def usage_of_day(day, endpoint):
+    """What an endpoint did on a day: made up, but always the same."""
+    chance = random.Random(zlib.crc32(f"{day} {endpoint['slug']}".encode()))
+    requests = chance.randrange(20, 220)
+    told = {"requests": requests, "errors": requests // 50,
+            "input_tokens": requests * chance.randrange(80, 120),
+            "output_tokens": requests * chance.randrange(150, 250),
+            "cached_tokens": requests * chance.randrange(40)}
+    told["total_tokens"] = told["input_tokens"] + told["output_tokens"]
+    told["ttft_ms"] = chance.randrange(90, 300)
+    told["latency_ms"] = told["ttft_ms"] + chance.randrange(800, 4000)
+    return told
+
+
+def usage_rows(store, project, period, slug=None, model=None):
+    """(start of the day, endpoint, usage) for each day and endpoint."""
+    start, end = period
+    now = int(store.clock())
+    first = max(start - start % DAY, now - now % DAY - USAGE_DAYS * DAY)
+    for day in range(first, min(end, now + 1), DAY):
+        for endpoint in store.endpoints.of(project):
+            if (slug in (None, endpoint["slug"])
+                    and model in (None, endpoint["model"])):
+                yield day, endpoint, usage_of_day(day, endpoint)
+
+
+def asked_usage(call):
+    return usage_rows(call.store, call.project, read_period(call),
+                      call.query.get("endpoint"), call.query.get("model"))
+
+
+def sum_of(rows):
+    """Usages as one: counts are added, times are averaged."""
+    rows = list(rows)
+    total = {name: sum(row[name] for row in rows) for name in COUNTED}
+    for name in ("ttft_ms", "latency_ms"):
+        total[name] = round(sum(row[name] for row in rows)
+                            / max(len(rows), 1), 1)
+    return total
+
+
+def groups_usage(key):
+    """The handler of a list with a row for each value of some fields."""
+    def handler(call):
+        groups = {}
+        for day, endpoint, told in asked_usage(call):
+            groups.setdefault(key(day, endpoint), []).append(told)
+        return {"object": "list", "data": [
+            dict(dict(fields), **sum_of(rows))
+            for fields, rows in groups.items()]}
+    return handler
+
+
+def get_usage_summary(call):
+    start, end = read_period(call)
+    return dict({"object": "usage.summary", "from": as_iso(start),
+                 "to": as_iso(end)},
+                **sum_of(told for *_, told in asked_usage(call)))
+
+
+def requests_of(rows):
+    """A few requests for each day and endpoint, oldest first."""
+    for day, endpoint, told in rows:
+        for number in range(3):
+            is_bad = number == 2 and told["errors"] > 2
+            yield {"id": f"req_{day // DAY}_{endpoint['slug']}_{number}",
+                   "created_at": as_iso(day + 3600 * (number + 1)),
+                   "endpoint_slug": endpoint["slug"],
+                   "model_name": endpoint["model"],
+                   "status_code": 503 if is_bad else 200,
+                   "input_tokens": 90 + number,
+                   "output_tokens": 0 if is_bad else 200 + number,
+                   "cached_tokens": 8 * number, "ttft_ms": told["ttft_ms"],
+                   "latency_ms": told["latency_ms"]}
+
+
+def list_usage_requests(call):
+    return cursor_page(list(requests_of(asked_usage(call)))[::-1],
+                       call.query)
+
+
+# ---------------------------------------------------------------------------
+# 13. Management
+# ---------------------------------------------------------------------------
+
+# == webhooks
+
+FAMILIES = ("batch", "response", "file", "conversation", "exec", "agent",
+            "join_key", "ox")
+SAFE_URL = re.compile(
+    r"https://[^/\s]+|http://(localhost|127\.0\.0\.1|\[::1\])[:/]")
+WEBHOOK_RULES = {
+    "url": Rule("must begin with https://", lambda value: is_text(value)
+                and SAFE_URL.match(value)),
+    "events": Rule("must be names of events", lambda value: is_texts(value)
+                   and value and all(each.split(".")[0] in FAMILIES
+                                     and "." in each for each in value)),
+    "description": STRING, "active": FLAG, "secret": TEXT,
+    "metadata": OBJECT,
+}
+WEBHOOK_DEFAULTS = {"url": None, "events": [], "active": True,
+                    "description": None, "metadata": {}}
+TESTS_AN_HOUR = 10
+
+
+def create_webhook(call):
+    fields = check_fields(call.fields(), WEBHOOK_RULES, "url events")
+    secret = fields.pop("secret", None)
+    webhook = create_record(call, "webhooks", WEBHOOK_DEFAULTS, fields)
+    digest = hashlib.sha256(webhook["id"].encode()).hexdigest()
+    return made(dict(webhook, secret=secret or f"whsec_{digest[:32]}"))
+
+
+def update_webhook(call, webhook_id):
+    call.store.webhooks.get(webhook_id, call.project)
+    fields = check_fields(call.fields(), WEBHOOK_RULES)
+    fields.pop("secret", None)
+    return call.store.webhooks.update(
+        webhook_id, updated_at=int(call.store.clock()), **fields)
+
+
+def try_webhook(call, webhook_id):
+    """Tell of a delivery, which is not made; "fail" in the URL fails it."""
+    store, now = call.store, int(call.store.clock())
+    webhook = store.webhooks.get(webhook_id, call.project)
+    recent = [each for each in store.deliveries.of(webhook_id)
+              if each["created_at"] > now - 3600]
+    if len(recent) >= TESTS_AN_HOUR:
+        wait = recent[0]["created_at"] + 3600 - now
+        raise Refusal(429, "At most 10 tests in an hour.",
+                      {"Retry-After": str(wait)}, retry_after=wait,
+                      code="rate_limit_exceeded")
+    is_bad = "fail" in webhook["url"]
+    number = len(store.deliveries.records) + 1
+    delivery = store.deliveries.create(
+        webhook_id, webhook_id=webhook_id, event_id=f"evt_{number:024x}",
+        event="webhook.test", status="exhausted" if is_bad else "delivered",
+        attempts=6 if is_bad else 1, response_status=500 if is_bad else 200)
+    return Answer(202, as_json(delivery))
+
+
+# == keys
+
+KEY_RULES = {
+    "name": TEXT, "endpoint_id": TEXT,
+    "scopes": Rule(f"must be some of {', '.join(DOC_SCOPES)}",
+                   lambda value: is_texts(value) and value
+                   and set(value) <= set(DOC_SCOPES)),
+    "expires_at": Rule("must be a time", lambda value: is_time(value)
+                       or COUNT.is_met(value)),
+}
+
+
+def is_network(text):
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+NETWORKS = Rule("must be a list of addresses or CIDRs",
+                lambda value: is_texts(value) and all(map(is_network, value)))
+
+
+def add_key(store, project, value, name, scopes, **more):
+    """Keep the record of a key, and have its value lead to it."""
+    prefix = "_".join(value.split("_")[:2]) + "_"
+    record = store.keys.create(
+        project, name=name, prefix=prefix, scopes=list(scopes), active=True,
+        project_id=project, last_used_at=None, expires_at=None,
+        endpoint_id=None, ip_filter=None, quota=None)
+    record.update(more)
+    store.values[value] = record["id"], None
+    return record
+
+
+def new_value(store, project):
+    """The value of a key, such as no key has had."""
+    number = len(store.values) + 1
+    digest = hashlib.sha256(f"{project} {number}".encode()).hexdigest()
+    return f"xero_{project.partition('_')[2] or project}_{digest[:32]}"
+
+
+def check_endpoint(call, fields):
+    endpoint_id = fields.get("endpoint_id")
+    if endpoint_id is not None and not call.store.endpoints.has(
+            endpoint_id, call.project):
+        raise bad("endpoint_id", f"no endpoint has the id '{endpoint_id}'")
+
+
+def create_key(call):
+    fields = check_fields(call.fields(), KEY_RULES, "name scopes")
+    if fields.get("endpoint_id"):
+        check_endpoint(call, fields)
+    value = new_value(call.store, call.project)
+    return made(dict(add_key(call.store, call.project, value, **fields),
+                     key=value))
+
+
+def rotate_key(call, key_id):
+    """Give a key another value; the one before works for a day."""
+    store = call.store
+    record = store.keys.get(key_id, call.project)
+    if not record["active"]:
+        raise Refusal(409, "The key is revoked.")
+    until = int(store.clock()) + DAY
+    for value, (each, end) in store.values.items():
+        if each == key_id and end is None:
+            store.values[value] = key_id, until
+    value = new_value(store, call.project)
+    store.values[value] = key_id, None
+    return dict(record, key=value, previous_expires_at=until)
+
+
+def revoke_key(call, key_id):
+    record = call.store.keys.get(key_id, call.project)
+    record["active"] = False
+    return {"id": key_id, "object": "api_key.deleted", "deleted": True}
+
+
+def sets_of_key(name, rules, needed=""):
+    """The handler that puts a whole object in a field of a key."""
+    def handler(call, key_id):
+        call.store.keys.get(key_id, call.project)
+        fields = check_fields(call.fields(), rules, needed)
+        whole = {each: fields.get(each, []) for each in rules}
+        return call.store.keys.update(key_id, **{name: whole})
+    return handler
+
+
+# == agents and join keys
+
+AGENT_RULES = {
+    "name": TEXT,
+    "region": Rule("must be 1 to 24 signs of ASCII", lambda value: is_text(
+        value) and re.match(r"[!-~]{1,24}\Z", value)),
+    "max_concurrent_requests": COUNT, "description": STRING,
+    "supported_tiers": WORDS, "storage_limit_enabled": FLAG,
+    "storage_limit_bytes": COUNT,
+}
+AGENT_DEFAULTS = {
+    "name": None, "worker_id": None, "region": None, "status": "pending",
+    "description": None, "max_concurrent_requests": 0,
+    "supported_tiers": None, "storage_limit_enabled": None,
+    "storage_limit_bytes": None, "exec_paused": False,
+    "paused_workspaces": [], "last_seen_at": None,
+}
+IN_WORKSPACE = {"workspace_id": TEXT}
+
+
+def note_event(store, agent, kind, message):
+    store.agent_events.create(agent["id"], agent_id=agent["id"],
+                              type=f"agent.{kind}", message=message)
+
+
+def add_agent(store, project, **fields):
+    agent = store.agents.create(project, **dict(
+        copy.deepcopy(AGENT_DEFAULTS), updated_at=int(store.clock())))
+    number = len(store.agents.records)
+    agent.update(dict({"worker_id": f"worker-{number:02d}"}, **fields))
+    note_event(store, agent, "created", f"The agent {agent['name']} is new")
+    return agent
+
+
+def create_agent(call):
+    fields = check_fields(call.fields(), AGENT_RULES, "name region")
+    return made(add_agent(call.store, call.project, **fields))
+
+
+def acts_on_agent(kind, rules, change):
+    """The handler of an action, which leaves an event of this kind."""
+    def handler(call, agent_id):
+        agent = call.store.agents.get(agent_id, call.project)
+        fields = check_fields(call.fields(is_needed=False), rules)
+        message = change(call, agent, fields)
+        agent["updated_at"] = int(call.store.clock())
+        note_event(call.store, agent, kind, message)
+        return agent
+    return handler
+
+
+def pause_exec(call, agent, fields):
+    workspace_id = fields.get("workspace_id")
+    if workspace_id is None:
+        agent["exec_paused"] = True
+        return "Execution is paused"
+    call.store.workspaces.get(workspace_id, call.project)
+    if workspace_id not in agent["paused_workspaces"]:
+        agent["paused_workspaces"].append(workspace_id)
+    return f"Execution is paused in {workspace_id}"
+
+
+def resume_exec(call, agent, fields):
+    workspace_id = fields.get("workspace_id")
+    if workspace_id is None:
+        agent["exec_paused"] = False
+        return "Execution goes on"
+    if workspace_id not in agent["paused_workspaces"]:
+        raise Refusal(409, "Execution is not paused in that workspace.")
+    agent["paused_workspaces"].remove(workspace_id)
+    return f"Execution goes on in {workspace_id}"
+
+
+def revoke_credentials(call, agent, fields):
+    if agent["status"] == "revoked":
+        raise Refusal(409, "The credentials are revoked already.")
+    agent["status"] = "revoked"
+    return "The credentials are revoked"
+
+
+def rotate_curve(call, agent, fields):
+    number = len(call.store.agent_events.records)
+    agent["curve_public_key"] = hashlib.sha256(
+        f"{agent['id']} {number}".encode()).hexdigest()[:40]
+    agent["curve_rotated_at"] = int(call.store.clock())
+    return f"The curve keys are new: {fields.get('reason') or 'no reason'}"
+
+
+def decides_candidate(status):
+    """The handler that approves a candidate, or rejects it."""
+    def handler(call, candidate_id):
+        candidate = call.store.candidates.get(candidate_id, call.project)
+        check_fields(call.fields(is_needed=False), {"reason": STRING})
+        if candidate["status"] != "pending":
+            raise Refusal(409, f"It is {candidate['status']} already.")
+        candidate["status"] = status
+        if status == "approved":
+            candidate["agent_id"] = add_agent(
+                call.store, call.project, **{each: candidate[each] for each
+                                             in ("name", "worker_id",
+                                                 "region")})["id"]
+        return candidate
+    return handler
+
+
+JOIN_KEY_RULES = {
+    "name": TEXT, "region": AGENT_RULES["region"], "expires_in_hours": COUNT,
+    "router_addr": Rule("must be as tcp://HOST:PORT", lambda value: is_text(
+        value) and re.match(r"tcp://[^/\s]+:[0-9]{1,5}\Z", value)),
+}
+
+
+def create_join_key(call):
+    fields = check_fields(call.fields(), JOIN_KEY_RULES,
+                          "name region router_addr")
+    hours = fields.pop("expires_in_hours", None) or 24
+    record = call.store.join_keys.create(
+        call.project, status="active",
+        expires_at=int(call.store.clock()) + 3600 * hours, **fields)
+    digest = hashlib.sha256(record["id"].encode()).hexdigest()
+    return made(dict(record, key=f"xjk_{digest[:40]}"))
+
+
+def revoke_join_key(call, key_id):
+    record = call.store.join_keys.get(key_id, call.project)
+    if record["status"] != "active":
+        raise Refusal(409, f"The join key is {record['status']} already.")
+    record["status"] = "revoked"
+    return {"id": key_id, "object": "join_key.deleted", "deleted": True}
+
+
+def seed_agents(store):
+    now = int(store.clock())
+    for name, region, status in (("gpu-a", "eu-central", "online"),
+                                 ("gpu-b", "us-east", "offline")):
+        add_agent(store, None, name=name, region=region, status=status,
+                  supported_tiers=["self_hosted"], last_seen_at=now - 30)
+    for name, region in (("gpu-c", "eu-central"), ("gpu-d", "us-east")):
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        store.candidates.create(
+            name=name, worker_id=f"worker-{name}", region=region,
+            fingerprint=digest[:40], status="pending", agent_id=None)
+
+
+# == objectives
+
+SLO_LIMIT = 50
+SLO_RULES = {
+    "name": Rule("must be 1 to 128 printable signs of ASCII",
+                 lambda value: is_text(value)
+                 and re.match(r"[ -~]{1,128}\Z", value)),
+    "description": Rule("must be a text of at most 512 signs",
+                        lambda value: isinstance(value, str)
+                        and len(value) <= 512),
+    "metric": Rule("must be a name", lambda value: is_text(value)
+                   and re.match(r"[a-z0-9_]+\Z", value)),
+    "target": Rule("must be a number of more than 0",
+                   lambda value: NUMBERS.is_met(value) and value > 0),
+    "comparison": one_of("greater_than_or_equal", "less_than_or_equal"),
+    "window_days": Rule("must be from 1 to 90", lambda value: COUNT.is_met(
+        value) and 1 <= value <= 90),
+    "endpoint_id": TEXT,
+}
+
+
+def measure(store, slo, at):
+    """Find how far an objective is met: made up, but always the same."""
+    number = len(store.measurements.of(slo["id"]))
+    chance = random.Random(zlib.crc32(f"{slo['id']} {number}".encode()))
+    compliance = round(0.91 + 0.09 * chance.random(), 4)
+    is_least = slo["comparison"] == "greater_than_or_equal"
+    side = compliance - 0.97 if is_least else 0.97 - compliance
+    value = round(slo["target"] * (1 + side), 4)
+    slo.update(
+        status="met" if compliance >= 0.97
+        else "at_risk" if compliance >= 0.94 else "breached",
+        compliance=compliance, current_value=value,
+        compliance_percentage=round(100 * compliance, 2),
+        last_calculated_at=at)
+    store.measurements.create(slo["id"], slo_id=slo["id"], created_at=at,
+                              compliance=compliance, value=value)
+    return slo
+
+
+def create_slo(call):
+    fields = check_fields(call.fields(), SLO_RULES,
+                          "name metric target comparison window_days")
+    check_endpoint(call, fields)
+    if len(call.store.slos.of(call.project)) >= SLO_LIMIT:
+        raise Refusal(400, f"At most {SLO_LIMIT} objectives in a project.")
+    slo = create_record(call, "slos", dict.fromkeys(SLO_RULES), fields)
+    return made(measure(call.store, slo, slo["created_at"]))
+
+
+def update_slo(call, slo_id):
+    call.store.slos.get(slo_id, call.project)
+    fields = check_fields(call.fields(), SLO_RULES)
+    check_endpoint(call, fields)
+    return call.store.slos.update(
+        slo_id, updated_at=int(call.store.clock()), **fields)
+
+
+def calculate_slo(call, slo_id):
+    slo = call.store.slos.get(slo_id, call.project)
+    return measure(call.store, slo, int(call.store.clock()))
+
+
+def summarize_slos(call):
+    slos = call.store.slos.of(call.project)
+    counts = collections.Counter(slo["status"] for slo in slos)
+    compliance = (sum(slo["compliance"] for slo in slos) / len(slos)
+                  if slos else 1.0)
+    return {"object": "slo.summary", "total": len(slos),
+            "met": counts["met"], "at_risk": counts["at_risk"],
+            "breached": counts["breached"],
+            "compliance": round(compliance, 4),
+            "compliance_percentage": round(100 * compliance, 2)}
+
+
+def list_endpoint_slos(call, endpoint_id):
+    call.store.endpoints.get(endpoint_id, call.project)
+    return call.store.slos.list(call.query, call.project, {
+        "endpoint_id": (None, endpoint_id).__contains__})
+
+
+def seed_slos(store):
+    now = int(store.clock())
+    for name, metric, target, comparison in (
+            ("Availability", "availability", 99.9, "greater_than_or_equal"),
+            ("Slowest answers", "latency_p99", 2500, "less_than_or_equal")):
+        slo = store.slos.create(
+            name=name, description=None, metric=metric, target=target,
+            comparison=comparison, window_days=30, endpoint_id=None,
+            updated_at=now)
+        for day in reversed(range(7)):
+            measure(store, slo, now - day * DAY)
+
+
+# == endpoints
+
+ENDPOINT_RULES = {
+    "slug": Rule("must be of a-z, 0-9 and -", lambda value: is_text(value)
+                 and re.match(r"[a-z0-9-]+\Z", value)),
+    "model": TEXT, "name": TEXT, "tier": TEXT, "region": TEXT,
+    "status": one_of("active", "inactive"), "task_mode": TEXT,
+    "parameters": OBJECT,
+}
+ENDPOINT_DEFAULTS = {
+    "slug": None, "name": None, "model": None, "tier": "gpu_nvidia_shared",
+    "region": "eu-central", "status": "active", "task_mode": "chat",
+    "parameters": {},
+}
+
+
+def seed_endpoints(store):
+    for project, served in PROJECTS.items():
+        for slug, model in served.items():
+            store.endpoints.create(project, **dict(
+                copy.deepcopy(ENDPOINT_DEFAULTS), slug=slug, name=slug,
+                model=model, updated_at=int(store.clock())))
+
+
+def get_endpoint(call, slug):
+    return call.store.endpoint(call.project, slug)
+
+
+def create_endpoint(call):
+    fields = check_fields(call.fields(), ENDPOINT_RULES, "slug model")
+    taken = [each["slug"] for each in call.store.endpoints.of(call.project)]
+    if fields["slug"] in taken:
+        raise Refusal(409, f"The slug {fields['slug']} is taken.",
+                      param="slug")
+    return made(create_record(
+        call, "endpoints", dict(ENDPOINT_DEFAULTS, name=fields["slug"]),
+        fields))
+
+
+def update_endpoint(call, slug):
+    """Change an endpoint; what has no field is one of its parameters."""
+    endpoint = get_endpoint(call, slug)
+    fields = call.fields()
+    for name in ("id", "slug"):
+        if name in fields:
+            raise bad(name, "is never changed")
+    known = {name: fields.pop(name) for name in list(fields)
+             if name in ENDPOINT_RULES}
+    known = check_fields(known, ENDPOINT_RULES)
+    parameters = dict(endpoint["parameters"],
+                      **dict(known.pop("parameters", {}), **fields))
+    endpoint.update(known, parameters=parameters,
+                    updated_at=int(call.store.clock()))
+    return endpoint
+
+
+def delete_endpoint(call, slug):
+    endpoint = get_endpoint(call, slug)
+    deleted = call.store.endpoints.delete(endpoint["id"])
+    return dict(deleted, slug=slug)
+
+
+# == maintenance
+
+MAINTENANCE_RULES = {
+    "title": TEXT, "description": STRING, "starts_at": TIME, "ends_at": TIME,
+    "severity": one_of("info", "warning", "critical"),
+}
+MAINTENANCE_DEFAULTS = {
+    "title": None, "description": None, "starts_at": None, "ends_at": None,
+    "severity": "info", "status": "scheduled",
+}
+
+
+def check_window(window):
+    if as_seconds(window["ends_at"]) <= as_seconds(window["starts_at"]):
+        raise bad("ends_at", "must be after starts_at")
+
+
+def schedule_maintenance(call):
+    fields = check_fields(call.fields(), MAINTENANCE_RULES,
+                          "title starts_at ends_at")
+    check_window(fields)
+    now = as_iso(call.store.clock())
+    return made(create_record(
+        call, "maintenance", MAINTENANCE_DEFAULTS,
+        dict(fields, created_at=now), updated_at=now))
+
+
+def open_window(call, window_id):
+    """A window that has neither been completed nor cancelled."""
+    window = call.store.maintenance.get(window_id, call.project)
+    if window["status"] in ("completed", "cancelled"):
+        raise Refusal(409, f"It is {window['status']} already.")
+    return window
+
+
+def update_maintenance(call, window_id):
+    window = open_window(call, window_id)
+    fields = check_fields(call.fields(), MAINTENANCE_RULES)
+    check_window(dict(window, **fields))
+    window.update(fields, updated_at=as_iso(call.store.clock()))
+    return window
+
+
+def ends_window(status):
+    def handler(call, window_id):
+        window = open_window(call, window_id)
+        window.update(status=status, updated_at=as_iso(call.store.clock()))
+        return window
+    return handler
+
+
+def purge_maintenance(call):
+    fields = check_fields(call.fields(), {"before": TIME}, "before")
+    windows = call.store.maintenance
+    old = [each["id"] for each in windows.of(call.project)
+           if each["status"] in ("completed", "cancelled")
+           and as_seconds(each["ends_at"]) < as_seconds(fields["before"])]
+    for window_id in old:
+        windows.delete(window_id)
+    return {"object": "maintenance.purge", "purged": len(old),
+            "before": fields["before"]}
+
+
+# == the project and its settings
+
+ROLE_OF_MEMBER = one_of("owner", "member")
+EMAIL = Rule("must be an address", lambda value: is_text(value)
+             and re.match(r"[^@\s]+@[^@\s]+\Z", value))
+
+
+def seed_project(store):
+    now = int(store.clock())
+    for project in PROJECTS:
+        store.projects.keep({
+            "id": project, "object": "project",
+            "name": project.partition("_")[2], "description": None,
+            "tier": "gpu_nvidia_shared", "owner": "ada@example.com",
+            "created_at": MODEL_CREATED, "updated_at": now})
+    for email, role in (("ada@example.com", "owner"),
+                        ("grace@example.com", "member")):
+        store.members.keep({
+            "id": store.members.next_id(), "object": "project.member",
+            "email": email, "role": role, "joined_at": MODEL_CREATED})
+
+
+def get_project(call):
+    return call.store.projects.get(call.project)
+
+
+def update_project(call):
+    fields = check_fields(call.fields(), {"name": TEXT,
+                                          "description": STRING})
+    return call.store.projects.update(
+        call.project, updated_at=int(call.store.clock()), **fields)
+
+
+def check_owners(call, member):
+    """Somebody else owns the project too, if a member does."""
+    owners = [each for each in call.store.members.of(call.project)
+              if each["role"] == "owner"]
+    if owners == [member]:
+        raise Refusal(409, "The last owner must stay one.")
+
+
+def set_role(call, member_id):
+    member = call.store.members.get(member_id, call.project)
+    fields = check_fields(call.fields(), {"role": ROLE_OF_MEMBER}, "role")
+    if fields["role"] != "owner":
+        check_owners(call, member)
+    member.update(fields)
+    return member
+
+
+def remove_member(call, member_id):
+    check_owners(call, call.store.members.get(member_id, call.project))
+    return call.store.members.delete(member_id)
+
+
+def invite(call):
+    fields = check_fields(call.fields(), {"email": EMAIL,
+                                          "role": ROLE_OF_MEMBER}, "email")
+    known = (call.store.members.of(call.project)
+             + call.store.invitations.of(call.project))
+    if fields["email"] in [each["email"] for each in known]:
+        raise Refusal(409, f"{fields['email']} is in it, or invited.",
+                      param="email")
+    return made(call.store.invitations.create(
+        call.project, email=fields["email"], status="pending",
+        role=fields.get("role") or "member",
+        expires_at=int(call.store.clock()) + 7 * DAY))
+
+
+SETTINGS = (
+    ("default_model", "demo", "The model of what names none"),
+    ("log_retention_days", 30, "How long requests are kept"),
+    ("store_completions", True, "Whether completions are stored"),
+    ("regions", ["eu-central", "us-east"], "Where endpoints may be"),
+    ("budget", {"amount": 500, "currency": "EUR"}, "What a month may cost"),
+)
+
+
+def seed_settings(store):
+    for key, value, description in SETTINGS:
+        store.settings.keep({
+            "id": key, "key": key, "object": "setting",
+            "value": copy.deepcopy(value), "description": description,
             "updated_at": int(store.clock())})
 
 
-def list_keys(call):
-    """The keys of the project; a whole key is never shown again."""
-    return cursor_page([record for record in call.store.keys.values()
-                        if record["project_id"] == call.project], call.query)
+def list_settings(call):
+    return {"object": "list", "data": call.store.settings.of(call.project),
+            "has_more": False}
 
+
+def set_setting(call, key):
+    setting = call.store.settings.get(key, call.project)
+    fields = call.fields()
+    if "value" not in fields:
+        raise bad("value", "is missing")
+    check_fields(fields, {"value": ANY})
+    if type(fields["value"]) is not type(setting["value"]):
+        raise bad("value", f"must be of the type that {key} has")
+    setting.update(fields, updated_at=int(call.store.clock()))
+    return setting
+
+
+# == exports
+
+EXPORT_KINDS = ("logs", "metrics", "usage", "executions")
+EXPORT_DAYS = 90
+EXPORT_RULES = {
+    "start_date": TIME, "end_date": TIME,
+    "format": one_of("csv", "json", "jsonl"), "filters": OBJECT,
+}
+FILTER_RULES = {
+    "endpoint_ids": WORDS, "status_codes": of_type(list, "must be a list"),
+    "model_name": TEXT, "min_latency_ms": NUMBERS, "max_latency_ms": NUMBERS,
+    "region": TEXT,
+}
+
+
+def export_content(call, kind, period, filters):
+    """Lines of JSON, whatever the format, as the real router has it."""
+    rows = usage_rows(call.store, call.project, period,
+                      model=filters.get("model_name"))
+    if kind == "logs":
+        rows = requests_of(rows)
+    else:
+        rows = (dict({"date": as_iso(day)[:10],
+                      "endpoint_slug": endpoint["slug"],
+                      "model_name": endpoint["model"]}, **told)
+                for day, endpoint, told in rows)
+    lines = [as_json(row) + b"\n" for row in rows]
+    return len(lines), Content.of(b"".join(lines))
+
+
+def check_export(fields):
+    start = read_time(fields, "start_date", None)
+    end = read_time(fields, "end_date", None, is_end=True)
+    if end <= start:
+        raise bad("end_date", "must be after start_date")
+    if end - start > EXPORT_DAYS * DAY:
+        raise Refusal(400, f"The range exceeds {EXPORT_DAYS} days.",
+                      code=None)
+    check_fields(fields.get("filters", {}), FILTER_RULES)
+    return start, end
+
+
+def create_export(call, kind):
+    if kind not in EXPORT_KINDS:
+        raise Refusal(404, f"There are no exports of {kind}.")
+    fields = check_fields(call.fields(), EXPORT_RULES, "start_date end_date")
+    period = check_export(fields)
+    store, now = call.store, call.store.clock()
+    record = store.exports.create(
+        call.project, kind=kind, format=fields.get("format", "json"),
+        status="pending", start_date=fields["start_date"],
+        end_date=fields["end_date"], filters=fields.get("filters", {}),
+        row_count=None, size_bytes=None, created_at=as_iso(now),
+        completed_at=None, expires_at=as_iso(now + 7 * DAY))
+
+    def enter(_):
+        if record["status"] == "completed":
+            count, content = export_content(call, kind, period,
+                                            record["filters"])
+            record.update(row_count=count, size_bytes=content.size,
+                          completed_at=as_iso(store.clock()))
+            store.contents[record["id"]] = new_etag(store), content
+    polls = 0 if kind == "executions" else store.export_polls
+    store.exports.start(record, course(polls, "pending", "processing",
+                                       "completed"), enter)
+    if kind == "executions":
+        store.exports.step(record["id"])
+    return Answer(202, as_json(record))
+
+
+def download_export(call, export_id):
+    record = call.store.exports.get(export_id, call.project)
+    if record["status"] != "completed":
+        raise Refusal(409, f"The export is {record['status']} yet.")
+    return send_content(call, f"{record['kind']}-{export_id}.ndjson",
+                        *call.store.contents[export_id],
+                        content_type="application/x-ndjson")
+
+
+# == health
+
+def get_health(call):
+    return {"status": "ok"}
+
+
+def get_dashboard(call):
+    endpoints = call.store.endpoints.of(call.project)
+    agents = call.store.agents.of(call.project)
+    return {
+        "object": "health.dashboard", "status": "operational",
+        "components": [
+            {"name": name, "status": "operational", "latency_ms": latency}
+            for name, latency in (("api", 12), ("inference", 85),
+                                  ("storage", 7), ("execution", 31))],
+        "endpoints": {"total": len(endpoints), "active": sum(
+            each["status"] == "active" for each in endpoints)},
+        "agents": {"total": len(agents), "online": sum(
+            each["status"] == "online" for each in agents)},
+        "updated_at": as_iso(call.store.clock())}
+
+
+# ---------------------------------------------------------------------------
+# 14. Execution
+# ---------------------------------------------------------------------------
+
+EXEC_ENDS = ("completed", "failed", "timeout", "cancelled", "rejected")
+RISKS = ("read", "write", "destructive", "irreversible")
+
+
+# == tools
 
 def list_tools(call):
     return {"object": "list", "data": TOOLS, "has_more": False}
 
 
+def list_workspace_tools(call, workspace_id):
+    call.store.workspaces.get(workspace_id, call.project)
+    return list_tools(call)
+
+
+def find_tool(name, status=404):
+    for tool in TOOLS + MORE_TOOLS:
+        if tool["name"] == name:
+            return tool
+    raise Refusal(status, f"No agent that is online offers '{name}'.",
+                  code="exec_tool_not_found")
+
+
+def needs_approval(tool):
+    return RISKS.index(tool["risk"]) >= RISKS.index("destructive")
+
+
+def get_tool(call, name):
+    tool = find_tool(name)
+    return dict(tool, object="exec.tool", parameters=TOOL_PARAMETERS,
+                requires_approval=needs_approval(tool))
+
+
+# == invocations, which are executions once they run
+
+def output_of(record):
+    """What a tool printed."""
+    args = json.dumps(record["args"], sort_keys=True)
+    return (f"{record['tool']} {args}\nNAME        READY\n"
+            "worker-07   True\n")
+
+
+def note_end(record, now):
+    record["completed_at"] = now
+    if record["status"] == "completed":
+        record["result"] = {"exit_code": 0, "output": output_of(record)}
+    else:
+        record["error"] = {"code": f"exec_{record['status']}",
+                           "message": f"{record['tool']}:"
+                           f" {record['status']}"}
+
+
+def set_going(store, record):
+    """Have an invocation run, and end after some GETs."""
+    record["status"] = "queued"
+
+    def enter(_):
+        now = int(store.clock())
+        record["started_at"] = record["started_at"] or now
+        if record["status"] in EXEC_ENDS:
+            note_end(record, now)
+    store.invocations.start(record, course(
+        store.exec_polls, "queued", "running", store.exec_end), enter)
+
+
+WAITS = {"destructive": 900, "irreversible": 3600}      # seconds
+
+
+def add_approval(store, project, invocation):
+    wait = WAITS[invocation["risk"]]
+    return store.approvals.create(
+        project, invocation_id=invocation["id"], tool=invocation["tool"],
+        workspace_id=invocation["workspace_id"], risk=invocation["risk"],
+        status="pending", args=invocation["args"],
+        requested_by="ada@example.com", note=None, reason=None,
+        expires_at=int(store.clock()) + wait, decided_at=None)
+
+
+def add_invocation(store, project, workspace_id, tool, args):
+    record = store.invocations.create(
+        project, workspace_id=workspace_id, tool=tool["name"], args=args,
+        risk=tool["risk"], status="pending_approval", approval_id=None,
+        result=None, error=None, started_at=None, completed_at=None)
+    if needs_approval(tool):
+        record["approval_id"] = add_approval(store, project, record)["id"]
+    else:
+        set_going(store, record)
+    return record
+
+
+def create_invocation(call):
+    fields = call.fields()
+    for name, kind in (("workspace_id", str), ("tool", str), ("args", dict)):
+        if not isinstance(fields.get(name), kind):
+            raise Refusal(400, f"{name}: is missing, or of another type",
+                          code="invalid_body", param=name)
+    call.store.workspaces.get(fields["workspace_id"], call.project)
+    tool = find_tool(fields["tool"], status=400)
+    record = add_invocation(call.store, call.project, fields["workspace_id"],
+                            tool, fields["args"])
+    return Answer(202, as_json(record))
+
+
+def cancel_invocation(call, invocation_id):
+    record = call.store.invocations.get(invocation_id, call.project)
+    if record["status"] in EXEC_ENDS:
+        raise Refusal(409, f"The invocation is {record['status']} already.")
+    call.store.invocations.stop(record, "cancelled")
+    record["completed_at"] = int(call.store.clock())
+    return record
+
+
+def as_execution(record, *more):
+    ended = record["completed_at"]
+    shown = {name: record[name] for name in (
+        "id", "tool", "workspace_id", "status", "risk", "created_at",
+        "completed_at") + more}
+    return dict(shown, object="exec.execution",
+                exit_code=(record["result"] or {}).get("exit_code"),
+                duration_ms=ended and 1000 * (ended - record["created_at"])
+                + 250)
+
+
+def get_execution(call, record_id):
+    return as_execution(call.store.invocations.get(record_id, call.project),
+                        "args", "result", "error", "approval_id")
+
+
+def get_raw_execution(call, record_id):
+    record = call.store.invocations.get(record_id, call.project)
+    if record["status"] not in EXEC_ENDS:
+        raise Refusal(409, f"The execution is {record['status']} yet.")
+    text = (record["result"] or {}).get("output", "")
+    return Answer(body=text.encode("utf-8", "replace"),
+                  content_type="text/plain; charset=utf-8")
+
+
+# == approvals
+
+def decide(call, approval_id, status, rules):
+    """Decide a request that waits; returns it, and what it is about."""
+    approval = call.store.approvals.get(approval_id, call.project)
+    fields = check_fields(call.fields(is_needed=False), rules)
+    if approval["status"] != "pending":
+        raise Refusal(409, f"It is {approval['status']} already.")
+    if fields.pop("confirm", None) not in (None, approval["tool"]):
+        raise bad("confirm", "must be the name of the tool")
+    approval.update(fields, status=status,
+                    decided_at=int(call.store.clock()))
+    return approval, call.store.invocations.get(approval["invocation_id"])
+
+
+def approve(call, approval_id):
+    approval, invocation = decide(call, approval_id, "approved",
+                                  {"note": STRING, "confirm": STRING})
+    if invocation["status"] == "pending_approval":
+        set_going(call.store, invocation)
+    return approval
+
+
+def reject(call, approval_id):
+    approval, invocation = decide(call, approval_id, "rejected",
+                                  {"reason": STRING})
+    if invocation["status"] == "pending_approval":
+        call.store.invocations.stop(invocation, "rejected")
+        invocation["completed_at"] = int(call.store.clock())
+    return approval
+
+
+DELEGATION_RULES = {"delegate_to": TEXT, "risk": one_of(*RISKS),
+                    "workspace_id": TEXT, "expires_at": TIME}
+DELEGATION_DEFAULTS = dict(dict.fromkeys(DELEGATION_RULES),
+                           risk="destructive")
+
+
+# == what is there from the start
+
+LEARNINGS = (
+    ("Drain a node before it is restarted.", 0.92, "tool"),
+    ("The staging cluster has no spare node on Mondays.", 0.71, "chat"),
+    ("Certificates are rotated by the operator alone.", None, "operator"),
+)
+
+
+def seed_execution(store):
+    workspace_id = next(iter(WORKSPACES))
+    for name, args in (("kubectl_get", {"kind": "nodes"}),
+                       ("kubectl_drain", {"node": "worker-07"}),
+                       ("kubectl_delete_namespace", {"name": "old"}),
+                       ("kubectl_drain", {"node": "worker-08"})):
+        invocation = add_invocation(store, None, workspace_id,
+                                    find_tool(name), args)
+        if name == "kubectl_get":
+            store.invocations.stop(invocation, "completed")
+            note_end(invocation, invocation["created_at"])
+    now = int(store.clock())
+    store.approvals.get(invocation["approval_id"]).update(
+        status="rejected", reason="Not today", decided_at=now)
+    invocation.update(status="rejected", completed_at=now)
+    for content, score, source in LEARNINGS:
+        store.learnings.create(
+            content=content, workspace_id=workspace_id, score=score,
+            source_type=source, created_at=as_iso(now))
+
+
 # What a new router has in its store.
-SEEDS = (seed_models, seed_workspaces)
+SEEDS = (seed_models, seed_workspaces, seed_templates, seed_endpoints,
+         seed_agents, seed_slos, seed_project, seed_settings, seed_execution)
 
 
 # ---------------------------------------------------------------------------
-# 13. Routes
+# 15. Routes
 # ---------------------------------------------------------------------------
 
 # `needs` names the scopes that the key must have, none for a public route.
@@ -2331,16 +3755,166 @@ ROUTES = tuple(itertools.chain(
           ("GET", "/{}/items/{}", shows("conversation_items",
                                         inside="conversations")),
           ("DELETE", "/{}/items/{}", delete_item)),
-    below("/workspaces/{}", P, "inference",
-          ("GET", "/recommended-models", recommend_models),
-          ("GET", "/chat-templates", list_templates),
-          ("POST", "/chat-templates/{}/apply", apply_template)),
+    below("/workspaces", P, "inference",
+          ("GET", "", lists("workspaces", "status", order="asc")),
+          ("POST", "", creates("workspaces", WORKSPACE_RULES, "name",
+                               WORKSPACE_DEFAULTS)),
+          ("GET", "/{}", shows("workspaces")),
+          ("PATCH", "/{}", updates("workspaces", WORKSPACE_RULES)),
+          ("DELETE", "/{}", deletes("workspaces")),
+          ("GET", "/{}/agents", list_bound_agents),
+          ("POST", "/{}/agents", bind_agent),
+          ("DELETE", "/{}/agents/{}", unbind_agent),
+          ("GET", "/{}/tools", list_workspace_tools),
+          ("GET", "/{}/recommended-models", recommend_models),
+          ("POST", "/{}/chat-templates/{}/apply", apply_template)),
+    *(routes for prefix in ("/chat-templates", "/workspaces/{}/chat-templates")
+      for routes in (
+          below(prefix, P, "inference",
+                ("GET", "", list_templates),
+                ("GET", "/{}", get_template),
+                ("GET", "/{}/versions", list_template_versions)),
+          below(prefix, P, "inference management",
+                ("POST", "", create_template),
+                ("PUT", "/{}", update_template),
+                ("DELETE", "/{}", delete_template),
+                ("POST", "/{}/promote", promote_template)))),
     below("/chats", P, "inference",
-          ("POST", "/{}/messages", post_message)),
+          ("GET", "", lists("chats", "workspace_id", "status",
+                            shown=as_chat)),
+          ("POST", "", create_chat),
+          ("GET", "/{}", shows("chats", shown=as_chat)),
+          ("PATCH", "/{}", rename_chat),
+          ("DELETE", "/{}", deletes("chats")),
+          ("POST", "/{}/archive", moves_chat("archived")),
+          ("POST", "/{}/restore", moves_chat("active")),
+          ("GET", "/{}/messages", list_messages),
+          ("POST", "/{}/messages", post_message),
+          ("GET", "/{}/export", export_chat)),
+    below("/usage", P, "inference",
+          ("GET", "/summary", get_usage_summary),
+          ("GET", "/daily", groups_usage(lambda day, endpoint: (
+              ("date", as_iso(day)[:10]),))),
+          ("GET", "/endpoints", groups_usage(lambda day, endpoint: (
+              ("endpoint_slug", endpoint["slug"]),
+              ("model_name", endpoint["model"])))),
+          ("GET", "/requests", list_usage_requests)),
 
-    # For who manages it, and who works in it
-    below("/management/api-keys", P, "management", ("GET", "", list_keys)),
-    below("/exec/tools", P, "execution", ("GET", "", list_tools)),
+    # For who manages it
+    below("/webhooks", P, "management",
+          ("GET", "", lists("webhooks")),
+          ("POST", "", create_webhook),
+          ("GET", "/{}", shows("webhooks")),
+          ("PUT", "/{}", update_webhook),
+          ("DELETE", "/{}", deletes("webhooks")),
+          ("POST", "/{}/test", try_webhook),
+          ("GET", "/{}/deliveries", lists("deliveries", inside="webhooks"))),
+    below("/management/api-keys", P, "management",
+          ("GET", "", lists("keys", order="asc")),
+          ("POST", "", create_key),
+          ("GET", "/{}", shows("keys")),
+          ("DELETE", "/{}", revoke_key),
+          ("POST", "/{}/rotate", rotate_key),
+          ("PUT", "/{}/ip-filter", sets_of_key(
+              "ip_filter", {"allow": NETWORKS, "block": NETWORKS})),
+          ("PUT", "/{}/quota", sets_of_key(
+              "quota", {"requests": COUNT, "window_seconds": COUNT},
+              "requests window_seconds"))),
+    below("/management/agents", P, "management",
+          ("GET", "/candidates", lists("candidates", "status")),
+          ("POST", "/candidates/{}/approve", decides_candidate("approved")),
+          ("POST", "/candidates/{}/reject", decides_candidate("rejected")),
+          ("GET", "", lists("agents", "status")),
+          ("POST", "", create_agent),
+          ("GET", "/{}", shows("agents")),
+          ("PATCH", "/{}", updates("agents", AGENT_RULES)),
+          ("DELETE", "/{}", deletes("agents")),
+          ("GET", "/{}/events", lists("agent_events", inside="agents")),
+          *(("POST", "/{}/" + path, acts_on_agent(kind, rules, change))
+            for path, kind, rules, change in (
+                ("pause-exec", "exec_paused", IN_WORKSPACE, pause_exec),
+                ("resume-exec", "exec_resumed", IN_WORKSPACE, resume_exec),
+                ("revoke-credentials", "credentials_revoked", {},
+                 revoke_credentials),
+                ("curve-rotate", "curve_rotated", {"reason": STRING},
+                 rotate_curve)))),
+    below("/management/join-keys", P, "management",
+          ("GET", "", lists("join_keys", "status")),
+          ("POST", "", create_join_key),
+          ("GET", "/{}", shows("join_keys")),
+          ("DELETE", "/{}", revoke_join_key)),
+    below("/slos", P, "management",
+          ("GET", "/summary", summarize_slos),
+          ("GET", "", lists("slos")),
+          ("POST", "", create_slo),
+          ("GET", "/{}", shows("slos")),
+          ("PUT", "/{}", update_slo),
+          ("DELETE", "/{}", deletes("slos")),
+          ("GET", "/{}/history", lists("measurements", inside="slos")),
+          ("POST", "/{}/calculate", calculate_slo)),
+    below("/endpoints", P, "management",
+          ("GET", "", lists("endpoints", order="asc")),
+          ("POST", "", create_endpoint),
+          ("GET", "/{}", get_endpoint),
+          ("PATCH", "/{}", update_endpoint),
+          ("DELETE", "/{}", delete_endpoint),
+          ("GET", "/{}/slos", list_endpoint_slos)),
+    below("/management/maintenance", P, "management",
+          ("GET", "", lists("maintenance", "status")),
+          ("POST", "", schedule_maintenance),
+          ("POST", "/purge", purge_maintenance),
+          ("GET", "/{}", shows("maintenance")),
+          ("PATCH", "/{}", update_maintenance),
+          ("POST", "/{}/cancel", ends_window("cancelled")),
+          ("POST", "/{}/complete", ends_window("completed"))),
+    below("/management/project", P, "management",
+          ("GET", "", get_project),
+          ("PATCH", "", update_project),
+          ("GET", "/members", lists("members", order="asc")),
+          ("PATCH", "/members/{}", set_role),
+          ("DELETE", "/members/{}", remove_member),
+          ("GET", "/invitations", lists("invitations")),
+          ("POST", "/invitations", invite),
+          ("DELETE", "/invitations/{}", deletes("invitations"))),
+    below("/settings", P, "management",
+          ("GET", "", list_settings),
+          ("GET", "/{}", shows("settings")),
+          ("PUT", "/{}", set_setting)),
+    below("/exports", P, "management",
+          ("GET", "", lists("exports", "status", page=functools.partial(
+              offset_page, fallback=20))),
+          ("POST", "/{}", create_export),
+          ("GET", "/{}", steps("exports")),
+          ("GET", "/{}/download", download_export),
+          ("DELETE", "/{}", deletes("exports"))),
+    below("/health/dashboard", P, "management", ("GET", "", get_dashboard)),
+
+    # For who works in it
+    below("/exec", P, "execution",
+          ("GET", "/tools", list_tools),
+          ("GET", "/tools/{}", get_tool),
+          ("GET", "/invocations", lists("invocations", "status",
+                                        "workspace_id")),
+          ("POST", "/invocations", create_invocation),
+          ("GET", "/invocations/{}", steps("invocations")),
+          ("POST", "/invocations/{}/cancel", cancel_invocation),
+          ("GET", "/executions", lists("invocations", "status",
+                                       "workspace_id", "tool",
+                                       shown=as_execution)),
+          ("GET", "/executions/{}", get_execution),
+          ("GET", "/executions/{}/raw", get_raw_execution),
+          ("GET", "/approvals/delegations", lists("delegations")),
+          ("POST", "/approvals/delegations", creates(
+              "delegations", DELEGATION_RULES, "delegate_to",
+              DELEGATION_DEFAULTS)),
+          ("DELETE", "/approvals/delegations/{}", deletes("delegations")),
+          ("GET", "/approvals", lists("approvals", "risk", "workspace_id",
+                                      "status")),
+          ("GET", "/approvals/{}", shows("approvals")),
+          ("POST", "/approvals/{}/approve", approve),
+          ("POST", "/approvals/{}/reject", reject),
+          ("GET", "/learnings", lists("learnings", "workspace_id")),
+          ("GET", "/learnings/{}", shows("learnings"))),
 ))
 
 
@@ -2395,7 +3969,7 @@ def dispatch(call):
 
 
 # ---------------------------------------------------------------------------
-# 14. Faults
+# 16. Faults
 # ---------------------------------------------------------------------------
 
 class Fault:
@@ -2493,7 +4067,7 @@ class Order:
 
 
 # ---------------------------------------------------------------------------
-# 15. Connection
+# 17. Connection
 # ---------------------------------------------------------------------------
 
 LENGTH, CHUNKED, UNTIL_CLOSE = "length", "chunked", "until close"
@@ -2828,7 +4402,7 @@ class Connection(threading.Thread):
 
 
 # ---------------------------------------------------------------------------
-# 16. Work
+# 18. Work
 # ---------------------------------------------------------------------------
 
 class Results:
@@ -3041,7 +4615,7 @@ class Work(threading.Thread):
 
 
 # ---------------------------------------------------------------------------
-# 17. Router
+# 19. Router
 # ---------------------------------------------------------------------------
 
 def listen(port):
@@ -3077,7 +4651,7 @@ class Router:
         self.lock = threading.RLock()   # guards all that follows
         self.store = Store(clock, pace)
         self.completions = self.store.completions.records
-        self.chats = self.store.chats
+        self.chats = self.store.chats.records
         self.files = self.store.files.records
         self.batches = self.store.batches.records
         self.models = self.store.models.records
@@ -3114,15 +4688,8 @@ class Router:
     def add_key(self, key, *scopes, project=DEMO_PROJECT):
         """Make a key valid in one project; returns the key."""
         with self.lock:
-            number = len(self.store.keys) + 1
-            prefix = "_".join(key.split("_")[:2]) + "_"
-            self.store.keys[key] = {
-                "id": f"key_{number}", "object": "api_key",
-                "name": f"key {number}", "prefix": prefix,
-                "scopes": list(scopes), "active": True,
-                "project_id": project,
-                "created_at": int(self.store.clock()),
-                "last_used_at": None, "expires_at": None}
+            number = len(self.store.keys.records) + 1
+            add_key(self.store, project, key, f"key {number}", scopes)
         return key
 
     # What a test sets: see Store.
@@ -3135,6 +4702,9 @@ class Router:
     revalidation_lag = of_store("revalidation_lag")
     revalidation_polls = of_store("revalidation_polls")
     revalidation_end = of_store("revalidation_end")
+    export_polls = of_store("export_polls")
+    exec_polls = of_store("exec_polls")
+    exec_end = of_store("exec_end")
 
     def add_file(self, name, data, purpose="batch", relative_path=None,
                  project=DEMO_PROJECT):
@@ -3282,7 +4852,7 @@ class Router:
 
 
 # ---------------------------------------------------------------------------
-# 18. Program
+# 20. Program
 # ---------------------------------------------------------------------------
 
 def settings_of(router):

@@ -1,10 +1,13 @@
-"""What the reference router says of files and batches, and orders on them.
+"""What the reference router says of what it keeps, and orders on it.
 
 The client is the standard library's: nothing of xeroctl is used here.
 """
 
+import base64
+import hashlib
 import http.client
 import json
+import struct
 import threading
 import time
 
@@ -263,3 +266,254 @@ def test_order_for_one_part_alone(router):
                  when=lambda seen: seen.form["file"][1] == b"2")
     assert [upload(router, data)[0]
             for data in (b"1", b"2", b"2")] == [201, 503, 201]
+
+
+# -- Models and uploads
+
+MODEL = "/models/8b1f4c2d-9e7a-4f3b-bc11-2d8e6a4c5f01"
+ENDPOINT = "/proj_demo/demo/v1"
+
+
+def call(router, method, path, body=None, **more):
+    """(status, what the JSON of the answer says)."""
+    status, _, data = ask(router, method, path, body, **more)
+    return status, json.loads(data.decode())
+
+
+def test_models_by_name_or_whole(router):
+    rows = call(router, "GET", "/models")[1]["data"]
+    assert len(rows) == 7 and "size_bytes" not in rows[0]
+    router.lists_names = False
+    rows = call(router, "GET", "/models")[1]["data"]
+    assert MODEL.endswith(rows[0]["id"]) and "quantization" not in rows[0]
+    rows = call(router, "GET", "/models?extended=true")[1]["data"]
+    assert rows[0]["quantization"] == "awq"
+
+
+def test_revalidation_takes_its_time(router):
+    router.revalidation_lag, router.revalidation_polls = 1, 2
+    router.revalidation_end = "failed"
+    assert ask(router, "POST", MODEL + "/revalidate")[0] == 202
+    assert [call(router, "GET", MODEL)[1]["status"] for _ in range(5)] == [
+        "validated", "validating", "validating", "failed", "failed"]
+
+
+def test_latest_version_moves(router):
+    path = MODEL + "/versions"
+    for version, status in (("2.0", 400), ("2.0.0", 201), ("2.0.0", 409)):
+        assert ask(router, "POST", path, {"version": version})[0] == status
+    for last, status in (("2.0.0/promote", 200), ("2.0.0/promote", 409),
+                         ("1.0.0/rollback", 200), ("9.9.9/promote", 404)):
+        assert ask(router, "POST", f"{path}/{last}")[0] == status
+    latest = [row["version"] for row in call(router, "GET", path)[1]["data"]
+              if row["is_latest"]]
+    assert latest == [call(router, "GET", MODEL)[1]["version"]] == ["1.0.0"]
+
+
+def test_capabilities_need_management(router):
+    body = {"capabilities": ["chat"]}
+    key = router.add_key("xero_demo_weak", "inference")
+    assert ask(router, "PATCH", MODEL + "/capabilities", body,
+               Authorization=f"Bearer {key}")[0] == 403
+    assert call(router, "PATCH", MODEL + "/capabilities", body)[1][
+        "capabilities"] == ["chat"]
+
+
+def put_part(router, path, number, data, digest=None):
+    digest = digest or hashlib.sha256(data).hexdigest()
+    parts = [f'--B\r\nContent-Disposition: form-data; name="{name}"'
+             f"\r\n\r\n{value}\r\n".encode()
+             for name, value in (("part_number", number), ("sha256", digest))]
+    head = b'--B\r\nContent-Disposition: form-data; name="data"\r\n\r\n'
+    return call(router, "POST", path + "/parts", b"".join(
+        parts + [head, data, b"\r\n--B--\r\n"]),
+        Content_Type="multipart/form-data; boundary=B")
+
+
+def test_upload_in_parts_becomes_a_model(router):
+    router.chunk_size = 4
+    upload = call(router, "POST", "/uploads", {
+        "purpose": "model", "filename": "w.tar", "bytes": 10,
+        "name": "mine"})[1]
+    path = "/uploads/" + upload["id"]
+    for number, data, digest, status in (
+            (1, b"abcd", "0" * 64, 400), (1, b"abc", None, 400),
+            (1, b"abcde", None, 413), (4, b"x", None, 400)):
+        assert put_part(router, path, number, data, digest)[0] == status
+    ids = [put_part(router, path, number, data)[1]["id"]
+           for number, data in ((1, b"abcd"), (2, b"efgh"), (3, b"ij"))]
+    router.lose_part(upload["id"], 2)
+    resumed = call(router, "POST", path + "/resume")[1]
+    assert resumed["next_part"] == 2 and len(resumed["parts"]) == 2
+    ids[1] = put_part(router, path, 2, b"efgh")[1]["id"]
+    whole = hashlib.sha256(b"abcdefghij").hexdigest()
+    for body, status in (({"part_ids": ids[::-1]}, 400),
+                         ({"part_ids": ids, "sha256": "0"}, 400),
+                         ({"part_ids": ids, "sha256": whole}, 200),
+                         ({"part_ids": ids}, 409)):
+        assert ask(router, "POST", path + "/complete", body)[0] == status
+    model_id = router.uploads[upload["id"]]["model_id"]
+    assert router.upload_bytes(upload["id"]) == b"abcdefghij"
+    assert call(router, "GET", "/models")[1]["data"][-1]["id"] == model_id
+
+
+# -- Responses
+
+def test_stream_of_a_response(router):
+    data = ask(router, "POST", "/responses", {
+        "input": "think first", "stream": True}, ENDPOINT)[2].decode()
+    events = [json.loads(line[6:]) for line in data.splitlines()
+              if line.startswith("data: ")]
+    assert [event["sequence_number"] for event in events] == list(
+        range(len(events)))
+    final = events[-1]["response"]
+    assert events[-1]["type"] == "response.completed"
+    assert [item["type"] for item in final["output"]] == ["reasoning",
+                                                          "message"]
+    assert "".join(event["delta"] for event in events if event["type"]
+                   == "response.output_text.delta") == final["output"][1][
+                       "content"][0]["text"]
+
+
+@pytest.mark.parametrize("text, status, kinds", [
+    ("hi", "completed", ["message"]),
+    ("call the tool", "completed", ["function_call"]),
+    ("fail now", "failed", []), ("be cut", "incomplete", ["message"])])
+def test_shapes_of_a_response(router, text, status, kinds):
+    for stream in (False, True):
+        body = {"input": text, "stream": stream}
+        data = ask(router, "POST", "/responses", body, ENDPOINT)[2]
+        last = json.loads(data.decode().split("data: ")[-1])
+        last = last.get("response", last)
+        assert last["status"] == status
+        assert [item["type"] for item in last["output"]] == kinds
+
+
+def test_chain_and_background(router):
+    first = call(router, "POST", "/responses", {"input": "a"}, base=ENDPOINT)
+    second = call(router, "POST", "/responses", {
+        "input": "b", "previous_response_id": first[1]["id"],
+        "background": True}, base=ENDPOINT)[1]
+    path = "/responses/" + second["id"]
+    seen = [call(router, "GET", path, base=ENDPOINT)[1] for _ in range(3)]
+    assert [each["status"] for each in seen] == [
+        "queued", "in_progress", "completed"]
+    assert "I know 1 turns" in seen[2]["output"][0]["content"][0]["text"]
+    assert ask(router, "POST", path + "/cancel", base=ENDPOINT)[0] == 409
+
+
+# -- Groups
+
+def test_vectors_are_the_same_in_both_encodings(router):
+    body = {"model": "m", "input": ["a", "b"], "dimensions": 3}
+    floats = call(router, "POST", "/embeddings", body, base=ENDPOINT)[1]
+    packed = call(router, "POST", "/embeddings", dict(
+        body, encoding_format="base64"), base=ENDPOINT)[1]
+    assert [list(struct.unpack("<3f", base64.b64decode(each["embedding"])))
+            for each in packed["data"]] == [each["embedding"]
+                                            for each in floats["data"]]
+    body["input"] = ["a"] * 257
+    assert ask(router, "POST", "/embeddings", body, ENDPOINT)[0] == 400
+
+
+def test_rerank_sorts_and_score_does_not(router):
+    texts = ["nothing", "a capital city", "capital of France"]
+    body = {"model": "m", "query": "capital of France", "documents": texts}
+    results = call(router, "POST", "/rerank", body, base=ENDPOINT)[1][
+        "results"]
+    assert [each["index"] for each in results] == [2, 1, 0]
+    body = {"model": "m", "text_1": "capital of France", "text_2": texts}
+    data = call(router, "POST", "/score", body, base=ENDPOINT)[1]["data"]
+    assert [each["index"] for each in data] == [0, 1, 2]
+
+
+# -- Management and execution
+
+def test_value_of_a_key_works_until_it_is_revoked(router):
+    path = "/management/api-keys"
+    made = call(router, "POST", path, {"name": "n",
+                                       "scopes": ["inference"]})[1]
+    one = f"{path}/{made['id']}"
+    rotated = call(router, "POST", one + "/rotate")[1]
+    assert "key" not in call(router, "GET", one)[1]
+
+    def use(value):
+        return ask(router, "GET", "/models", Authorization="Bearer " + value)
+    assert [use(each["key"])[0] for each in (made, rotated)] == [200, 200]
+    ask(router, "PUT", one + "/quota", {"requests": 1, "window_seconds": 60})
+    assert [use(made["key"])[0] for _ in range(2)] == [200, 429]
+    ask(router, "PUT", one + "/ip-filter", {"block": ["127.0.0.0/8"]})
+    assert use(made["key"])[0] == 403
+    assert ask(router, "DELETE", one)[0] == 200
+    assert [use(each["key"])[0] for each in (made, rotated)] == [401, 401]
+
+
+def test_new_endpoint_serves_at_once(router):
+    call(router, "POST", "/endpoints", {"slug": "new", "model": "m"})
+    base = "/proj_demo/new/v1"
+    assert call(router, "GET", "/models", base=base)[1]["data"][0]["id"] == (
+        "m")
+    call(router, "PATCH", "/endpoints/new", {"status": "inactive"})
+    assert ask(router, "GET", "/models", base=base)[0] == 503
+    call(router, "DELETE", "/endpoints/new")
+    assert ask(router, "GET", "/models", base=base)[0] == 404
+
+
+def test_export_is_made_by_and_by(router):
+    body = {"start_date": "2026-01-01", "end_date": "2026-03-31"}
+    status, export = call(router, "POST", "/exports/usage", body)
+    path = "/exports/" + export["id"]
+    assert status == 202 and ask(router, "GET", path + "/download")[0] == 409
+    assert [call(router, "GET", path)[1]["status"] for _ in range(3)] == [
+        "pending", "processing", "completed"]
+    assert ask(router, "GET", path + "/download")[0] == 200
+    body["end_date"] = "2026-04-01"
+    assert ask(router, "POST", "/exports/usage", body)[0] == 400
+
+
+def test_approval_sets_an_invocation_going(router):
+    body = {"workspace_id": "ws_kube_prod", "tool": "kubectl_drain",
+            "args": {}}
+    for verb, ends in (("approve", ["queued", "running", "completed"]),
+                       ("reject", ["rejected"] * 3)):
+        made = call(router, "POST", "/exec/invocations", body)[1]
+        assert made["status"] == "pending_approval"
+        path = f"/exec/approvals/{made['approval_id']}/{verb}"
+        assert ask(router, "POST", path)[0] == 200
+        assert ask(router, "POST", path)[0] == 409
+        path = "/exec/invocations/" + made["id"]
+        assert [call(router, "GET", path)[1]["status"]
+                for _ in range(3)] == ends
+
+
+def test_each_change_of_a_template_is_a_version(router):
+    made = call(router, "POST", "/chat-templates", {
+        "name": "a-b", "system_prompt": "x"})[1]
+    path = "/chat-templates/" + made["id"]
+    assert call(router, "PUT", path, {"system_prompt": "y"})[1][
+        "version"] == 2
+    assert call(router, "GET", path + "?version=1")[1][
+        "system_prompt"] == "x"
+    assert len(call(router, "GET", path + "/versions")[1]["data"]) == 2
+    chat = call(router, "POST", "/workspaces/ws_kube_prod" + path
+                + "/apply")[1]
+    assert (chat["template_version"], list(router.chats)) == (
+        2, [chat["chat_id"]])
+
+
+LISTED = (
+    "/conversations", "/uploads", "/workspaces", "/chats", "/chat-templates",
+    "/webhooks", "/management/api-keys", "/management/agents",
+    "/management/agents/candidates", "/management/join-keys", "/slos",
+    "/endpoints", "/management/maintenance", "/management/project/members",
+    "/management/project/invitations", "/settings", "/usage/daily",
+    "/usage/endpoints", "/usage/requests", "/exports", "/exec/invocations",
+    "/exec/executions", "/exec/approvals", "/exec/approvals/delegations",
+    "/exec/learnings")
+
+
+def test_every_list_is_one(router):
+    for path in LISTED:
+        status, page = call(router, "GET", path)
+        assert (status, page["object"]) == (200, "list"), path
+        assert ask(router, "GET", path, Authorization="Bearer x")[0] == 401
