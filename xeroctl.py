@@ -1177,7 +1177,8 @@ class Deployment:
     origin of the frontend URL, where there is one.
     """
 
-    FRONTEND = re.compile(r"/(management|slos|exec/learnings)([/?]|\Z)")
+    FRONTEND = re.compile(
+        r"/(management|slos|exec/learnings|endpoints/[^/]+/slos)([/?]|\Z)")
 
     def __init__(self, base_url, key, style, frontend_url=None):
         self.base_url, self.key, self.style = base_url, key, style
@@ -2537,7 +2538,12 @@ def retry_after(answer, about):
 
 
 def api_error(answer, text):
-    """Read an error in any of the shapes that servers send."""
+    """Read an error in any of the shapes that servers send.
+
+    Where a stream was asked for, some send it as the frame of one (LiteLLM).
+    """
+    if text.startswith("data:"):
+        text = text[len("data:"):].partition("\n")[0]
     try:
         body = parse_json(text)
     except ValueError:
@@ -3535,10 +3541,11 @@ class NewFile:
     """A file that takes its place only once it is whole.
 
     It grows in PATH.part, beside what a link leads to.  may_replace tells
-    whether what is in its place then is replaced.
+    whether what is in its place then is replaced, is_resumed whether a part
+    that was left behind is of use.
     """
 
-    may_replace = True
+    may_replace, is_resumed = True, False
 
     def __init__(self, path):
         self.path, self.count = path, 0
@@ -3552,7 +3559,7 @@ class NewFile:
         return self
 
     def __exit__(self, *_):
-        if not self.count and not self.file.closed:
+        if not self.file.closed and (not self.count or not self.is_resumed):
             self.discard()
         close_quietly(self.file)
 
@@ -3796,13 +3803,14 @@ class Out:
             for record in records:
                 self.json_line(record)
         elif self.form == ID:
+            column = Column("ID=" + id_path)
             for record in records:
-                self.line(as_text(dig(record, id_path)))
+                self.line(as_text(column.value(record)))
         elif self.form == CSV:
             self.csv(records, specs)
         elif records:
             self.table(records, specs)
-        else:
+        elif not self.plan.requests:
             self.terminal.note(f"No {things} found.")
 
     def csv(self, records, specs):
@@ -4040,6 +4048,16 @@ def json_or_text(text):
         return text
 
 
+class Null:
+    """The null of a JSON argument, which is not an argument left out."""
+
+
+def json_value(text):
+    """Convert JSON, or a text, to a value that counts as given."""
+    value = json_or_text(text)
+    return Null if value is None else value
+
+
 def any_pair(text):
     """Convert KEY=VALUE, a value of JSON or a text, to a pair."""
     name, value = split_pair(text)
@@ -4121,7 +4139,8 @@ def sent_fields(args):
             tree.update(value or ())
         elif declared.sends and value is not None:
             is_map = declared.options.get("type") in PAIRS
-            plant(tree, declared.sends, dict(value) if is_map else value)
+            plant(tree, declared.sends, dict(value) if is_map else
+                  None if value is Null else value)
     return tree
 
 
@@ -4146,7 +4165,9 @@ class Verb:
     begins with //, where {name} stands for an argument.  columns beat the
     group's; said tells what a write has done that returns little, and asks
     is the question before it.  once names the member of an answer that is
-    shown this one time; checks(app, args) checks and completes arguments.
+    shown this one time; checks(app, args) checks and completes arguments;
+    paging is how a list goes on, None for a list that is whole; id_path is
+    where -o id finds the ids.
     """
 
     word = None
@@ -4154,13 +4175,14 @@ class Verb:
     def __init__(self, name, summary, run, *flags, by=None, writes=False,
                  excludes=(), usage=None, examples=(), path="",
                  method="POST", columns=None, said=None, asks=None,
-                 once=None, checks=None):
+                 once=None, checks=None, paging=None, id_path="id"):
         self.name, self.summary, self.run = name, summary, run
         self.flags, self.by, self.writes = flags, by, writes
         self.excludes, self.usage, self.examples = excludes, usage, examples
         self.path, self.method, self.columns = path, method, columns
         self.said, self.asks = said, asks
-        self.once, self.checks = once, checks
+        self.once, self.checks, self.paging = once, checks, paging
+        self.id_path = id_path
 
     @property
     def by_flag(self):
@@ -4280,8 +4302,13 @@ def merged(pages):
 def fetch_list(app, fetch, paging, query, everything):
     """Fetch one page, or all; say on stderr how to go on if more exist."""
     if everything:
-        pages = list(each_page(fetch, paging, query))
-        if paging.following(pages[-1], query):
+        asked = []
+
+        def noted(query):
+            asked.append(query)
+            return fetch(query)
+        pages = list(each_page(noted, paging, query))
+        if paging.following(pages[-1], asked[len(pages) - 1]):
             app.terminal.warn("the server's cursor does not move: the list"
                               " may be cut")
         return merged(pages)
@@ -4354,16 +4381,18 @@ def list_page(app, group, args):
     """The list that a verb is about: one page, or all of them."""
     def fetch(query):
         return group.call(app, "GET", place_of(args), query=query.items())
-    if not hasattr(args, "all"):
+    if args.verb.paging is None:
         return fetch(sent_fields(args))
-    return fetch_list(app, fetch, group.paging, sent_fields(args), args.all)
+    return fetch_list(app, fetch, args.verb.paging, sent_fields(args),
+                      args.all)
 
 
 def run_list(app, group, args):
     complete(app, args)
     page = list_page(app, group, args)
     things = args.verb.name if args.verb.columns else group.name
-    app.out.rows(page, args.verb.columns or group.columns, things)
+    app.out.rows(page, args.verb.columns or group.columns, things,
+                 args.verb.id_path)
 
 
 def run_show(app, group, args):
@@ -4396,6 +4425,7 @@ def run_create(app, group, args):
 
 
 def run_update(app, group, args):
+    complete(app, args)
     if not sent_fields(args):
         raise UsageError("nothing to update: give at least one of "
                          + ", ".join(f.long_name for f in args.verb.flags
@@ -4428,7 +4458,7 @@ def lists(*flags, summary="List items.", name="list", path="", paging=Cursor,
           **options):
     return Verb(name, summary, run_list,
                 *with_item(path, flags + (paging.flags if paging else ())),
-                path=path, **options)
+                path=path, paging=paging, **options)
 
 
 def shows(summary="Show one item.", *flags, name="show", path="{id}",
@@ -4485,6 +4515,14 @@ def is_passing(error):
     return error.status == 429 or error.status >= 500
 
 
+def with_status(item):
+    """The same item; an answer without a status is not what it should be."""
+    if not is_filled(dig(item, "status")):
+        raise AnswerError("the answer has no status: "
+                          + compact_json(item)[:300])
+    return item
+
+
 def poll_patiently(app, poll, until, resume):
     """Call poll() until it answers; raise what still fails after 5 minutes.
 
@@ -4508,21 +4546,24 @@ def poll_patiently(app, poll, until, resume):
 def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
     """Poll every 2 s until is_over(item); return that item.
 
-    describe(item) is the progress line.  A failure that passes (network,
-    5xx, 429) is borne for 5 minutes.  On Ctrl-C the job goes on, and resume,
-    the command that takes the wait up again, is printed.
+    describe(item) is the progress line; None for none.  A failure that
+    passes (network, 5xx, 429) is borne for 5 minutes.  On Ctrl-C the job
+    goes on, and resume, the command that takes the wait up again, is
+    printed.
     """
     progress = Progress(app.terminal)
     until = app.clock.monotonic() + timeout if timeout else None
     try:
         while True:
             item = poll_patiently(app, poll, until, resume)
-            progress.show(describe(item))
+            if describe:
+                progress.show(describe(item))
             if is_over(item):
                 return item
             if until and app.clock.monotonic() >= until:
-                raise WaitExpired(f"not over after {as_seconds(timeout)}: "
-                                  + describe(item), resume)
+                raise WaitExpired(
+                    f"not over after {as_seconds(timeout)}"
+                    + (": " + describe(item) if describe else ""), resume)
             app.clock.sleep(POLL_S if until is None else min(
                 POLL_S, until - app.clock.monotonic()))
     except KeyboardInterrupt:
@@ -4726,6 +4767,10 @@ class ChatAnswer:
     def is_there(self):
         return bool(self.choices)
 
+    @staticmethod
+    def id():
+        """No id: a completion is seldom kept."""
+
     def first(self):
         return self.choices.get(0) or ChatChoice(0)
 
@@ -4777,7 +4822,7 @@ class ResponseAnswer:
     def __init__(self):
         self.response, self.items, self.said = {}, {}, bytearray()
         self.has_begun, self.is_ended, self.deltas = False, False, 0
-        self.begun = set()
+        self.begun, self.told, self.received = set(), set(), None
 
     @staticmethod
     def check(reply):
@@ -4796,15 +4841,18 @@ class ResponseAnswer:
         """Take an event or a whole response in; return what is shown."""
         if kind == WHOLE:
             self.response, self.is_ended = payload, True
+            self.received = payload
             self.check_failed()
-            return self.kept(self.pieces_of(payload))
+            return self.kept(self.pieces())
         if isinstance(payload.get("response"), dict):
             self.response = payload["response"]
         name, _, step = kind[len("response."):].rpartition(".")
         if kind in TERMINAL_EVENTS:
             self.is_ended = True
-            self.check_failed()
-        elif name == "output_item" and isinstance(payload.get("item"), dict):
+            self.check_failed(kind)
+            return self.kept([piece for piece in self.pieces()
+                              if piece[0] not in self.told])
+        if name == "output_item" and isinstance(payload.get("item"), dict):
             self.take_item(payload)
         elif name == "function_call_arguments":
             self.has_begun = True
@@ -4812,9 +4860,9 @@ class ResponseAnswer:
             return self.kept(self.text_pieces(name, step, payload))
         return []
 
-    def check_failed(self):
+    def check_failed(self, kind=None):
         """Raise what a response that failed tells."""
-        if self.response.get("status") == "failed":
+        if "failed" in (self.response.get("status"), str(kind)[9:]):
             told = self.response.get("error")
             raise StreamError("the response failed: " + as_text(
                 dig(told, "message") or told), code=dig(told, "code"))
@@ -4841,13 +4889,14 @@ class ResponseAnswer:
         """Remember the text among the pieces."""
         for kind, text in pieces:
             self.has_begun = True
+            self.told.add(kind)
             if kind == TEXT:
                 self.deltas += 1
                 self.said += text.encode("utf-8", "surrogatepass")
         return pieces
 
-    def pieces_of(self, response):
-        """What a whole response says, in the order of its output."""
+    def pieces(self):
+        """What the response says, in the order of its output."""
         pieces = []
         for item in self.output():
             if dig(item, "type") == "reasoning":
@@ -4859,17 +4908,26 @@ class ResponseAnswer:
                 is_refusal = dig(part, "type") == "refusal"
                 pieces.append((REFUSAL if is_refusal else TEXT,
                                content_text(part)))
-        if not pieces and isinstance(response.get("output_text"), str):
-            pieces.append((TEXT, response["output_text"]))
+        if not pieces and isinstance(self.response.get("output_text"), str):
+            pieces.append((TEXT, self.response["output_text"]))
         return [piece for piece in pieces if piece[1]]
 
     def output(self):
         """The items of the output, those that came one by one included."""
         output = self.response.get("output")
-        if isinstance(output, list) and output:
-            return output
-        return [item for _, item in sorted(
-            self.items.items(), key=lambda each: str(each[0]))]
+        if not isinstance(output, list) or not output:
+            output = [item for _, item in sorted(
+                self.items.items(), key=lambda each: each[0] if isinstance(
+                    each[0], int) else 0)]
+        if self.said and not any(dig(item, "type") == "message" and dig(
+                item, "content") for item in output):
+            output = [item for item in output
+                      if dig(item, "type") != "message"] + [{
+                          "type": "message", "role": "assistant",
+                          "status": "completed", "content": [{
+                              "type": "output_text", "text": self.text(),
+                              "annotations": []}]}]
+        return output
 
     @property
     def usage(self):
@@ -4882,6 +4940,10 @@ class ResponseAnswer:
     @property
     def is_there(self):
         return bool(self.response or self.said)
+
+    def id(self):
+        """The id under which the answer can be found again."""
+        return self.response.get("id")
 
     def text(self):
         return self.said.decode("utf-8", "surrogatepass")
@@ -4899,9 +4961,12 @@ class ResponseAnswer:
         return FINISH_HINTS.get(reason)
 
     def whole(self):
-        if self.response.get("output") or not self.items:
-            return self.response
-        return dict(self.response, output=self.output())
+        """The whole, as received or put together."""
+        if self.received:
+            return self.received
+        output = self.output()
+        return (dict(self.response, output=output) if output
+                else self.response)
 
     def tokens(self):
         counted = dig(self.usage, "output_tokens")
@@ -4932,6 +4997,8 @@ class Talk:
         After Ctrl-C on a terminal, main ends the line that ^C stands on.
         """
         self.spinner.stop()
+        if self.shows_reasoning:
+            self.terminal.err.end_line()
         echoed = kind is KeyboardInterrupt and self.terminal.out.is_terminal
         if self.is_text and not echoed:
             self.terminal.out.end_line()
@@ -5057,6 +5124,8 @@ def tell_ends(app, answer, show_usage):
         app.terminal.note("hint: " + hint)
     if show_usage:
         app.terminal.say(usage_line(answer.usage))
+        if answer.id():
+            app.terminal.say(f"id: {as_text(answer.id())}")
 
 
 def answer_once(app, args, answer, body, headers, fields):
@@ -5089,6 +5158,8 @@ class PartFile(NewFile):
     PATH.part.json tells a later call of which URL, version and size the
     bytes in PATH.part are; of any other they are worth nothing.
     """
+
+    is_resumed = True
 
     def __init__(self, path, url):
         super().__init__(path)
@@ -5389,6 +5460,18 @@ class TarEntry:
         about.mode = 0o755 if self.is_program else 0o644
         return about.tobuf(tarfile.PAX_FORMAT)
 
+    def open(self):
+        """Open the file, which must be as it was when the upload began."""
+        try:
+            about = os.stat(self.path)
+            if (about.st_size, int(about.st_mtime)) == (self.size,
+                                                        self.mtime):
+                return open(self.path, "rb")
+            reason = "it has changed since the upload began"
+        except OSError as problem:
+            reason = problem.strerror
+        raise UsageError(f"cannot read {self.inside}: {reason}")
+
     def blocks(self, start, end):
         """Yield its bytes from start to end, places in the whole tar."""
         start, end = start - self.start, end - self.start
@@ -5397,13 +5480,9 @@ class TarEntry:
         first = max(start - self.head_size, 0)
         last = min(end - self.head_size, self.size)
         if first < last:
-            with open(self.path, "rb") as file:
-                source = Source(file, from_disk(self.path))
-                if (source.size, int(source.stamp[1] // 10 ** 9)) != (
-                        self.size, self.mtime):
-                    raise UsageError(f"{source.name} has changed since the"
-                                     " upload began")
-                yield from source.blocks([(first, last)])
+            with self.open() as source:
+                yield from Source(source, self.inside).blocks(
+                    [(first, last)])
         yield bytes(max(0, end - max(start, self.head_size + self.size)))
 
 
@@ -5472,7 +5551,8 @@ class ModelUpload:
         """Send what has not arrived; return the upload as it is then."""
         import hashlib
         whole_hash, number = hashlib.sha256(), 0
-        with Meter(self.app.terminal, f"uploading {self.source.name}",
+        name = os.path.basename(self.source.name)
+        with Meter(self.app.terminal, f"uploading {name}",
                    self.source.size, self.arrived()) as meter:
             for start in range(0, self.source.size, self.chunk):
                 number += 1
@@ -5484,6 +5564,34 @@ class ModelUpload:
                 if number not in self.parts:
                     self.send(number, (start, end), part_hash, meter)
         return self.complete(whole_hash.hexdigest())
+
+    def plan(self):
+        """Show the requests that are left; hashes are not known yet."""
+        for number, start in enumerate(range(0, self.source.size,
+                                             self.chunk), 1):
+            if number not in self.parts:
+                end = min(start + self.chunk, self.source.size)
+                self.post(number, (start, end), "<sha256>")
+                self.parts[number] = f"<part {number}>"
+        self.post_complete("<sha256>")
+
+    def post(self, number, span, part_hash, meter=None):
+        """Send one part."""
+        fields = [("part_number", str(number)), ("sha256", part_hash)]
+        form = Multipart(
+            fields, Excerpt(self.source, f"part-{number}", [span]),
+            meter and (lambda count: meter.at(span[0] + count)), "data")
+        return self.group.call(
+            self.app, "POST", path_of(self.id, "parts"), body=form,
+            silence=INFERENCE_TIMEOUT_S, stand_in={})
+
+    def post_complete(self, whole_hash):
+        """Have the model made of its parts."""
+        ids = [self.parts[number] for number in sorted(self.parts)]
+        return self.group.call(
+            self.app, "POST", path_of(self.id, "complete"), stand_in={},
+            body={"part_ids": ids, "sha256": whole_hash},
+            silence=INFERENCE_TIMEOUT_S)
 
     def arrived(self):
         return min(len(self.parts) * self.chunk, self.source.size)
@@ -5507,35 +5615,19 @@ class ModelUpload:
                     return found
 
     def send(self, number, span, part_hash, meter):
-        excerpt = Excerpt(self.source, f"part-{number}", [span])
-        fields = [("part_number", str(number)),
-                  ("sha256", part_hash.hexdigest())]
-        form = Multipart(fields, excerpt,
-                         lambda count: meter.at(span[0] + count), "data")
-
-        def post():
-            return id_in(self.group.call(
-                self.app, "POST", path_of(self.id, "parts"), body=form,
-                silence=INFERENCE_TIMEOUT_S))
-
         def look_up():
             self.refresh()
             return self.parts.get(number)
-        self.parts[number] = self.patiently(post, look_up)
+        self.parts[number] = self.patiently(
+            lambda: id_in(self.post(number, span, part_hash.hexdigest(),
+                                    meter)), look_up)
 
     def complete(self, whole_hash):
-        """Have the model made of its parts."""
-        body = {"part_ids": [self.parts[number]
-                             for number in sorted(self.parts)],
-                "sha256": whole_hash}
-
         def look_up():
             upload = self.group.call(self.app, "GET", path_of(self.id))
             return upload if dig(upload, "status") == "completed" else None
-        return self.patiently(
-            lambda: self.group.call(self.app, "POST",
-                                    path_of(self.id, "complete"), body=body,
-                                    silence=INFERENCE_TIMEOUT_S), look_up)
+        return self.patiently(lambda: self.post_complete(whole_hash),
+                              look_up)
 
 
 # == batch inputs: checked before a byte of them is sent =====================
@@ -5841,10 +5933,8 @@ class BatchWait:
         return list(self.batches.values())
 
     def look_at(self, batch_id):
-        batch = self.group.call(self.app, "GET", path_of(batch_id))
-        if not is_filled(dig(batch, "status")):
-            raise AnswerError(f"{batch_id} has no status: "
-                              + compact_json(batch)[:300])
+        batch = with_status(self.group.call(self.app, "GET",
+                                            path_of(batch_id)))
         if self.settle and has_ended(batch):
             self.settle(batch_id, batch)
         return batch
@@ -6923,12 +7013,14 @@ class ResponseTurns(ChatTurns):
     def body(self):
         known = [place for place, message in enumerate(self.messages)
                  if message.get("response_id")]
+        in_conversation = "conversation" in self.options
         first = known[-1] + 1 if known else 0
         items = [{"role": m["role"], "content": m["content"]}
                  for m in self.messages[first:] if m["role"] != "system"]
+        items = items[-1:] if in_conversation else items
         body = dict(self.options, input=items if len(items) > 1
                     else items[0]["content"])
-        if known:
+        if known and not in_conversation:
             body["previous_response_id"] = (
                 self.messages[known[-1]]["response_id"])
         system = [m["content"] for m in self.messages
@@ -7467,7 +7559,8 @@ def only_named(name, templates, workspace):
         names = [t["name"] for t in templates
                  if isinstance(dig(t, "name"), str)]
         near = nearest(name, names) or names
-        raise NotFound(f"workspace {workspace} has no template {name}",
+        where = f"workspace {workspace}" if workspace else "the project"
+        raise NotFound(f"{where} has no template {name}",
                        near and "there is " + ", ".join(near[:5]))
     return found[0]
 
@@ -7960,8 +8053,10 @@ MODEL_FIELDS = (
     "Workload Type=workload_type|workloadType",
     "Shared=shared|is_shared|isShared")
 SEMVER = re.compile(
-    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z-]+"
-    r"(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?\Z")
+    r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}"
+    r"(-(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)"
+    r"(\.(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*))*)?"
+    r"(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?\Z", re.A)
 
 
 def semver(text):
@@ -7975,7 +8070,7 @@ def semver(text):
 def list_models(app, group, args):
     """List the models of the project, or what an endpoint serves."""
     query = sent_fields(args)
-    if args.extended or app.out.form == WIDE:
+    if args.extended or app.out.form in (WIDE, CSV):
         query["extended"] = "true"
     slug = app.slug() if args.endpoint else None
 
@@ -7991,7 +8086,8 @@ def show_model(app, group, args):
     model = group.call(app, "GET", path_of(args.id), query=query)
     text = dig(model, "description")
     if app.out.is_table and not args.full and isinstance(text, str):
-        model = dict(model, description=cut_to(text, 120))
+        model = dict(model, description=text if len(text) <= 120
+                     else text[:119] + "…")
     app.out.record(model, group.fields)
 
 
@@ -8049,7 +8145,7 @@ def revalidate_model(app, group, args):
         return app.out.done(answer, f"revalidation of {args.id} queued",
                             args.id)
     model = wait_until(
-        app, lambda: group.call(app, "GET", path_of(args.id)),
+        app, lambda: with_status(group.call(app, "GET", path_of(args.id))),
         Revalidation().is_over,
         lambda model: f"{args.id} {as_text(dig(model, 'status'))}",
         args.wait_timeout, f"xeroctl models {args.id} shows its status")
@@ -8163,7 +8259,7 @@ MODELS = Group(
         Verb("delete", "Delete models; several ids go with this alone.",
              delete_models,
              flag("id", metavar="ID", nargs="+", help="the models"),
-             writes=True),
+             path="{id}", writes=True),
         acts("share", "Share a model to the catalog.", said="shared {id}"),
         acts("unshare", "Take a model out of the catalog.",
              said="unshared {id}"),
@@ -8179,7 +8275,7 @@ MODELS = Group(
              show_all_fields, ITEM, path="{id}/catalog"),
     ) + below("versions", *by_flag(
         lists(summary="List the versions of a model.", path="{id}/versions",
-              paging=None, columns=VERSION_COLUMNS),
+              columns=VERSION_COLUMNS),
         acts("create", "Make a new version.",
              field("--notes", metavar="TEXT", sends="version_notes",
                    help="what is new in it"),
@@ -8204,6 +8300,7 @@ MODELS = Group(
         lists(name="recommend-for-workspace", paging=None,
               summary="List the models that suit a workspace best.",
               path="//workspaces/{id}/recommended-models",
+              id_path="model_id|modelId|id",
               columns=("Model ID=model_id|modelId|id", "Name=name",
                        "Score=score", "Reason=reason")),
     ))
@@ -8216,9 +8313,6 @@ MOST_INPUTS = 256
 
 def line_text(line, where):
     """The text on a line of a file: plain, or as JSON, or in "text"."""
-    line = line.rstrip("\r")
-    if not line.strip():
-        raise UsageError(f"{where} is blank")
     if line[0] not in '{"':
         return line
     try:
@@ -8231,28 +8325,47 @@ def line_text(line, where):
     return text
 
 
-def given_texts(app, texts, path):
-    """The texts of a flag that may say -, and those of a file, by line."""
+def given_texts(app, texts, path, read=lambda line, where: line):
+    """The texts of a flag that may say -, and those of a file, by line.
+
+    read(line, where) makes the text of a line.
+    """
     found = [app.read_text("-") if text == "-" else text
              for text in texts or ()]
     if path is None:
         return found
-    return found + [line_text(line, f"{path}: line {number}")
-                    for number, line in enumerate(
-                        app.read_text(path).split("\n"), 1)]
+    for number, line in enumerate(app.read_text(path).split("\n"), 1):
+        where, line = f"{path}: line {number}", line.rstrip("\r")
+        if not line.strip():
+            raise UsageError(f"{where} is blank")
+        found.append(read(line, where))
+    return found
 
 
-def named_model(app, args):
-    """What a body says of the model: --model, or what the style takes."""
+def embedding_model(app, args):
+    """What a body says of the model; with style openai --endpoint names it.
+
+    The product's page has "default" for all other embeddings.
+    """
     if args.model or app.settings.style() == XEROTIER:
         return args.model or "default"
     return app.endpoint()
 
 
+def place_in_input(item):
+    """Which text of the input an item of the answer is about."""
+    index = dig(item, "index")
+    return index if isinstance(index, int) else 0
+
+
 def floats_of(value):
     """The numbers of an embedding; base64 holds little-endian float32."""
+    if isinstance(value, list) and all(
+            isinstance(number, (int, float)) for number in value):
+        return value
     if not isinstance(value, str):
-        return value if isinstance(value, list) else []
+        raise AnswerError("an embedding is no list of numbers (a vector for"
+                          " each token? the server has to pool them)")
     import base64
     import struct
     try:
@@ -8266,17 +8379,21 @@ def embedded(app, group, args, texts):
     """Yield the answers for the texts, at most 256 in a request."""
     for start in range(0, len(texts), MOST_INPUTS):
         some = texts[start:start + MOST_INPUTS]
-        body = dict({"model": named_model(app, args), "input": some},
+        body = dict({"model": embedding_model(app, args), "input": some},
                     **sent_fields(args))
         if len(texts) == 1 and not args.input_file:
             body["input"] = texts[0]
         answer = group.call(app, "POST", body=body, stand_in={"data": []},
                             silence=INFERENCE_TIMEOUT_S)
-        data = sorted(page_records(answer), key=lambda item: (
-            dig(item, "index") or 0))
-        if len(data) != len(some) and not app.plan:
+        data = page_records(answer)
+        if app.plan:
+            continue
+        if len(data) != len(some) or not all(
+                isinstance(dig(item, "embedding"), (str, list))
+                for item in data):
             raise AnswerError(f"{len(data)} embeddings came for {len(some)}"
-                              " texts")
+                              " texts: " + compact_json(data)[:200])
+        data = sorted(data, key=place_in_input)
         for number, item in enumerate(data, start):
             item["index"] = number
         yield dict(answer, data=data)
@@ -8293,7 +8410,7 @@ def add_usage(usage, more):
 
 def joined_embeddings(answers):
     """One answer out of those of several requests."""
-    first, *rest = answers
+    first, *rest = answers or [{"data": []}]
     for answer in rest:
         first["data"] += answer["data"]
         if "usage" in answer:
@@ -8368,7 +8485,7 @@ def create_embeddings(app, group, args):
 
 
 def documents_of(app, args):
-    texts = given_texts(app, args.documents, args.documents_file)
+    texts = given_texts(app, args.documents, args.documents_file, line_text)
     if not texts:
         raise UsageError("--documents is missing", "--documents TEXT… or"
                          " --documents-file FILE says what to rank")
@@ -8399,7 +8516,7 @@ def show_ranked(app, answer, texts, *columns):
 def rerank_documents(app, group, args):
     """Rank documents by a query, the best first."""
     texts = documents_of(app, args)
-    body = dict({"model": named_model(app, args), "query": args.query,
+    body = dict({"model": args.model or app.endpoint(), "query": args.query,
                  "documents": texts}, **sent_fields(args))
     answer = group.call(app, "POST", body=body, stand_in={"results": []},
                         silence=INFERENCE_TIMEOUT_S)
@@ -8408,14 +8525,17 @@ def rerank_documents(app, group, args):
 
 def score_texts(app, group, args):
     """Score candidates against a text, in the order they were given."""
-    texts = given_texts(app, args.candidates, args.candidates_file)
+    texts = given_texts(app, args.candidates, args.candidates_file,
+                        line_text)
     if not texts:
         raise UsageError("--candidates is missing", "--candidates TEXT… or"
                          " --candidates-file FILE says what to score")
-    body = {"model": named_model(app, args), "text_1": args.text,
+    body = {"model": args.model or app.endpoint(), "text_1": args.text,
             "text_2": texts}
     answer = group.call(app, "POST", body=body, stand_in={"data": []},
                         silence=INFERENCE_TIMEOUT_S)
+    if app.out.form not in (JSON, JSONL):
+        answer = {"data": sorted(page_records(answer), key=place_in_input)}
     show_ranked(app, answer, texts, "Text=document")
 
 
@@ -8534,21 +8654,19 @@ def create_response(app, group, args):
     """Ask for a response and show it, at once or as it comes."""
     if args.interactive:
         return talk_response(app, args)
-    if args.input is None:
+    body, answer = response_body(app, args), ResponseAnswer()
+    if "input" not in body and args.input is None:
         raise UsageError("--input is missing", "-m TEXT, or -m - to read it"
                          " from standard input; --interactive asks for it")
     text = app.read_text("-") if args.input == "-" else args.input
-    if not text:
+    if text == "":
         raise UsageError("the input is empty")
-    body, answer = response_body(app, args), ResponseAnswer()
     args.show_reasoning = True
-    answer_once(app, args, answer, dict(body, input=text),
+    answer_once(app, args, answer, dict({"input": text}, **body),
                 sent_headers(args), RESPONSE_FIELDS)
     response_id, status = (dig(answer.response, key)
                            for key in ("id", "status"))
-    if args.show_usage:
-        app.terminal.say(f"id: {as_text(response_id)}")
-    if status in ("queued", "in_progress"):
+    if status in ("queued", "in_progress") and not answer.has_begun:
         app.terminal.say(f"{response_id} is {status}: xeroctl responses"
                          f" {response_id} --wait waits for it")
 
@@ -8556,13 +8674,13 @@ def create_response(app, group, args):
 def wait_response(app, group, args):
     """Wait until a background response has ended."""
     response = wait_until(
-        app, lambda: group.call(app, "GET", path_of(args.id)),
+        app, lambda: with_status(group.call(app, "GET", path_of(args.id))),
         lambda found: dig(found, "status") not in ("queued", "in_progress"),
         lambda found: f"{args.id} {as_text(dig(found, 'status'))}",
         args.wait_timeout, f"xeroctl responses {args.id} --wait resumes the"
                            " wait")
     app.out.record(response, group.fields)
-    if dig(response, "status") != "completed":
+    if dig(response, "status") not in ("completed", "incomplete"):
         raise XeroctlError(f"response {args.id}: "
                            + as_text(dig(response, "status")))
 
@@ -8769,7 +8887,7 @@ def media_of(name):
 
 def new_upload(app, group, args, source):
     """Begin an upload; say its id at once, so that it can be resumed."""
-    name = os.path.basename(source.name)
+    name = args.name if args.path == "-" else os.path.basename(source.name)
     body = dict({"purpose": "model", "filename": name, "bytes": source.size,
                  "mime_type": media_of(name), "name": args.name},
                 **sent_fields(args))
@@ -8782,7 +8900,8 @@ def new_upload(app, group, args, source):
 
 def resumed_upload(app, group, upload_id, source):
     """Look up an upload that is to go on; raise if it is another file's."""
-    upload = group.call(app, "GET", path_of(upload_id))
+    upload = group.call(app, "GET", path_of(upload_id),
+                        stand_in={"id": upload_id})
     size, status = dig(upload, "bytes"), dig(upload, "status")
     if status not in ("pending", "uploading", None):
         raise XeroctlError(f"upload {upload_id} is {status}: it cannot go"
@@ -8802,16 +8921,18 @@ def upload_model(app, group, args):
         raise UsageError(f"{source.name} is empty")
     upload = (resumed_upload(app, group, args.resume, source)
               if args.resume else new_upload(app, group, args, source))
-    if app.plan:
-        return
     engine = ModelUpload(app, group, source, upload)
     if args.resume:
         engine.refresh()
+    if app.plan:
+        return engine.plan()
     try:
         done = engine.run()
     except (XeroctlError, KeyboardInterrupt):
-        app.terminal.say(f"xeroctl upload {args.path} {args.name} --resume"
-                         f" {engine.id} goes on there")
+        from shlex import quote
+        app.terminal.say(f"xeroctl upload {quote(args.path)}"
+                         f" {quote(args.name)} --resume {engine.id} goes on"
+                         " there")
         raise
     app.out.record(done, group.fields)
 
@@ -9026,7 +9147,7 @@ FILES = Group(
                   help="whose relative path begins so"),
              flag("--tree", action="store_true",
                   help="as a tree of relative paths, with sizes"),
-             *Cursor.flags, examples=(
+             *Cursor.flags, paging=Cursor, examples=(
                  "xeroctl files --purpose batch --tree",)),
         shows("Show one file."),
         Verb("upload", "Upload a file, or a folder with --recursive.",
@@ -9211,13 +9332,20 @@ def check_https(app, args):
     """Raise for a webhook URL that is not https (loopback http is)."""
     if args.url is None:
         return
-    scheme, host, _ = origin_of(check_url(args.url, "webhook URL"))
+    try:
+        scheme, host, _ = origin_of(check_url(args.url, "webhook URL"))
+    except NotConfigured as error:
+        raise UsageError(str(error))
     if scheme != "https" and not is_loopback(host):
         raise UsageError(f"{args.url} is not https")
 
 
 def check_webhook(app, args):
     check_https(app, args)
+    if getattr(args, "secret", None):
+        app.terminal.hide(args.secret, "…")
+    if args.inactive and args.active:
+        raise UsageError("--active and --inactive cannot be combined")
     if args.inactive:
         args.active = False
 
@@ -9253,6 +9381,9 @@ def secret_in(app, path):
 
 def verify_webhook(app, group, args):
     """Check the signature of a delivery."""
+    if args.secret_file == "-" == args.body:
+        raise UsageError("--secret-file and --body cannot both read standard"
+                         " input")
     check_signature(secret_in(app, args.secret_file), args.signature,
                     args.timestamp, app.read_bytes(args.body),
                     app.clock.now())
@@ -9286,7 +9417,8 @@ class Receiver:
         if isinstance(event_id, str) and event_id in self.seen:
             self.app.terminal.note(f"{event_id} again: not shown")
             return 200
-        self.seen.add(event_id)
+        if isinstance(event_id, str):
+            self.seen.add(event_id)
         self.show(event)
         return 200
 
@@ -9437,6 +9569,8 @@ def network(text):
 
 def filter_key(app, group, args):
     """Replace the IP filter of a key."""
+    if args.allow is None and args.block is None:
+        raise UsageError("--allow or --block says what the filter is")
     body = {"allow": args.allow or [], "block": args.block or []}
     answer = group.call(app, "PUT", path_of(args.id, "ip-filter"), body=body)
     app.out.record(answer, group.fields)
@@ -9495,6 +9629,14 @@ KEYS = Group(
 
 # == agents: where models run ================================================
 
+def router_address(text):
+    """Convert tcp://HOST:PORT."""
+    if not re.match(r"tcp://[^\s/:]+:\d{1,5}\Z|tcp://\[[\da-f:]+\]:\d{1,5}\Z",
+                    text, re.I):
+        raise argparse.ArgumentTypeError(f"{text!r} is not tcp://HOST:PORT")
+    return text
+
+
 AGENT_FLAGS = (
     field("--max-concurrent", type=integer(0), metavar="N",
           sends="max_concurrent_requests",
@@ -9516,6 +9658,8 @@ AGENTS = Group(
             "LAST SEEN=last_seen_at|last_seen:time",
             "DESCRIPTION=description",
             "MAX CONCURRENT=max_concurrent_requests",
+            "EXEC PAUSED=exec_paused",
+            "PAUSED WORKSPACES=paused_workspaces:list",
             "CREATED=created_at:time"),
     verbs=by_flag(
         lists(summary="List agents."), shows("Show one agent."),
@@ -9543,6 +9687,7 @@ AGENTS = Group(
                 field("--region", metavar="REGION", required=True,
                       help="where the agent is"),
                 field("--router-addr", metavar="tcp://H:P", required=True,
+                      type=router_address, sample="tcp://router:7777",
                       help="where the agent finds the router"),
                 field("--expires-in-hours", type=integer(1), metavar="N",
                       help="how long it can be used"),
@@ -9573,6 +9718,16 @@ AGENTS = Group(
 
 # == slos: what is promised ==================================================
 
+def above_zero(text):
+    """Convert to a number above 0."""
+    value = number(0)(text)
+    if not value:
+        raise argparse.ArgumentTypeError("0 is not above 0")
+    return value
+
+
+above_zero.kind = "number"
+
 COMPARISON = field(
     "--comparison", metavar="WORD", type=choice(
         "greater_than_or_equal", "less_than_or_equal"),
@@ -9580,7 +9735,7 @@ COMPARISON = field(
 SLO_FLAGS = (
     field("--metric", metavar="METRIC", sample="availability",
           help="as availability or latency_p99"),
-    field("--target", type=number(0), metavar="F", help="what to reach"))
+    field("--target", type=above_zero, metavar="F", help="what to reach"))
 SLO_MORE = (
     COMPARISON,
     field("--window-days", type=integer(1, 90), metavar="N",
@@ -9630,7 +9785,7 @@ SLOS = Group(
         Verb("list", "List objectives.", list_slos,
              flag("--endpoint", metavar="UUID", completes="",
                   help="those of an endpoint, and of the whole project"),
-             *Cursor.flags),
+             *Cursor.flags, paging=Cursor),
         shows("Show one objective."),
         creates("Make an objective.",
                 field("--name", metavar="NAME", required=True,
@@ -9638,15 +9793,15 @@ SLOS = Group(
                 field("--metric", metavar="METRIC", required=True,
                       sample="availability",
                       help="as availability or latency_p99"),
-                field("--target", type=number(0), metavar="F", required=True,
-                      help="what to reach"),
+                field("--target", type=above_zero, metavar="F",
+                      required=True, help="what to reach"),
                 *SLO_MORE, ENDPOINT_ID, checks=complete_slo),
         updates("Change an objective.",
                 field("--name", metavar="NAME", help="its name"),
                 *SLO_FLAGS, *SLO_MORE, method="PUT"),
         deletes("Delete an objective."),
         Verb("history", "List how an objective was met.", show_slo_history,
-             ITEM, *Cursor.flags, path="{id}/history"),
+             ITEM, *Cursor.flags, path="{id}/history", paging=Cursor),
         acts("calculate", "Measure an objective now."),
         Verb("summary", "Show how all objectives are met.", show_all_fields,
              path="summary"),
@@ -9677,7 +9832,9 @@ ENDPOINTS = Group(
                       help="the model it serves"),
                 field("--tier", metavar="TIER", help="its tier"),
                 field("--region", metavar="REGION", help="where it is"),
-                PARAM),
+                field("--param", action="append", type=any_pair,
+                      many=is_pair, sends="parameters", metavar="K=V",
+                      help="a parameter; a value of JSON or a text")),
         updates("Change an endpoint.", PARAM, method="PATCH"),
         deletes("Delete an endpoint."),
     ))
@@ -9713,7 +9870,7 @@ WORKSPACES = Group(
         lists(name="agents", summary="List the agents of a workspace.",
               path="{id}/agents", columns=AGENTS.columns),
         lists(name="tools", summary="List the tools of a workspace.",
-              path="{id}/tools",
+              path="{id}/tools", id_path="name",
               columns=("Name=name", "Risk=risk",
                        "Description=description")),
     ))
@@ -9771,7 +9928,13 @@ CHATS = Group(
 
 
 def check_maintenance(app, args):
+    for name in ("starts_at", "ends_at"):
+        setattr(args, name, fixed_moment(app, getattr(args, name), 1))
     check_order(args.starts_at, args.ends_at, "--starts-at and --ends-at")
+
+
+def fix_before(app, args):
+    args.before = fixed_moment(app, args.before, -1)
 
 
 SEVERITY = field("--severity", metavar="WORD",
@@ -9810,8 +9973,8 @@ MAINTENANCE = Group(
         creates("Forget what was over before a time.",
                 field("--before", type=moment, metavar="TIME", required=True,
                       sample="2026-01-01", help="ISO time or date"),
-                name="purge", path="purge", columns=("Purged=purged",
-                                                     "Before=before")),
+                name="purge", path="purge", checks=fix_before,
+                columns=("Purged=purged", "Before=before:time")),
     ))
 
 MEMBER_COLUMNS = ("ID=id", "EMAIL=email", "ROLE=role", "JOINED=joined_at:time")
@@ -9860,7 +10023,7 @@ SETTINGS = Group(
         lists(summary="List settings.", paging=None),
         shows("Show one setting.", name="get"),
         acts("set", "Change a setting.",
-             field("value", metavar="VALUE", type=json_or_text, sample="dark",
+             field("value", metavar="VALUE", type=json_value, sample="dark",
                    completes="", help="JSON, or a text"),
              path="{id}", method="PUT"),
     ))
@@ -9914,11 +10077,13 @@ USAGE = Group(
     verbs=(
         shows("Show the sums.", *USAGE_FLAGS, name="summary", path="summary",
               checks=fix_span,
-              columns=("From=from", "To=to") + USAGE_NUMBER_COLUMNS),
+              columns=("From=from:time", "To=to:time")
+              + USAGE_NUMBER_COLUMNS),
         Verb("daily", "List usage by day.", show_daily_usage, *USAGE_FLAGS,
              path="daily"),
         lists(*USAGE_FLAGS, name="endpoints", path="endpoints", paging=None,
               summary="List usage by endpoint.", checks=fix_span,
+              id_path="endpoint_slug",
               columns=("Endpoint=endpoint_slug", "Model=model_name")
               + USAGE_NUMBER_COLUMNS),
         lists(*USAGE_FLAGS, name="requests", path="requests",
@@ -9949,7 +10114,8 @@ def create_export(app, group, args):
     if args.wait:
         export_id = id_in(export)
         export = wait_until(
-            app, lambda: group.call(app, "GET", path_of(export_id)),
+            app, lambda: with_status(group.call(app, "GET",
+                                                path_of(export_id))),
             lambda found: dig(found, "status") not in ("pending",
                                                        "processing"),
             lambda found: f"{export_id} {as_text(dig(found, 'status'))}",
@@ -10058,16 +10224,16 @@ def watch(app, group, invocation_id, timeout=None):
     told = []
 
     def poll():
-        found = group.call(app, "GET", path_of("invocations", invocation_id))
-        status = as_text(dig(found, "status"))
+        found = with_status(group.call(
+            app, "GET", path_of("invocations", invocation_id)))
+        status = found["status"]
         if told[-1:] != [status]:
             told.append(status)
             app.terminal.note(f"{invocation_id} {status}")
             tell_approval(app, found)
         return found
     found = wait_until(
-        app, poll, lambda found: dig(found, "status") in INVOCATION_ENDS,
-        lambda found: f"{invocation_id} {as_text(dig(found, 'status'))}",
+        app, poll, lambda found: found["status"] in INVOCATION_ENDS, None,
         timeout, f"xeroctl exec watch {invocation_id} watches it")
     app.out.record(found, INVOCATION_FIELDS)
     if found["status"] != "completed":
@@ -10111,7 +10277,7 @@ EXEC = Group(
             "Duration ms=duration_ms", "Created=created_at:time",
             "Completed=completed_at:time", "Error=error"),
     verbs=(
-        lists(name="tools", path="tools", paging=None,
+        lists(name="tools", path="tools", paging=None, id_path="name",
               summary="List the tools.",
               columns=("Name=name", "Description=description", "+Risk=risk",
                        "+Domain=domain")),
@@ -10178,24 +10344,42 @@ def template_path(app, args, *more):
     return templates_path(args) + path_of(found, *more)
 
 
+TEMPLATE_TYPES = {
+    "name": (str, "a text"), "system_prompt": (str, "a text"),
+    "description": (str, "a text"), "metadata": (dict, "an object"),
+    "allowed_tools": (list, "a list of texts"),
+    "applicable_workspace_types": (list, "a list of texts"),
+    "scope": (("platform", "project", "workspace"),
+              "platform, project or workspace"),
+    "approval_policy": (POLICIES, "one of " + ", ".join(POLICIES))}
+
+
+def is_of_type(value, wanted):
+    """Whether a value is of a type, or one of a few words."""
+    if isinstance(wanted, tuple):
+        return value in wanted
+    return isinstance(value, wanted) and (wanted is not list or all(
+        isinstance(item, str) for item in value))
+
+
 def template_problems(template):
-    """Yield what is wrong with a template."""
+    """Yield what is wrong with a template; null is as good as left out."""
     if not isinstance(template, dict):
         yield "it is no JSON object"
         return
-    known = TEMPLATE_FIELDS + TEMPLATE_OF_SERVER
-    for name in template:
-        if name not in known:
+    for name, value in template.items():
+        if name not in TEMPLATE_FIELDS + TEMPLATE_OF_SERVER:
             yield f"unknown field {name}"
+        elif value is not None and name in TEMPLATE_TYPES:
+            wanted, what = TEMPLATE_TYPES[name]
+            if not is_of_type(value, wanted):
+                yield f"{name} is not {what}"
     for name in TEMPLATE_NEEDS:
-        if not is_filled(template.get(name)):
+        if template.get(name) in (None, ""):
             yield f"{name} is missing"
-    if not re.match(r"[a-z0-9]+(-[a-z0-9]+)*\Z",
-                    as_text(template.get("name"))):
+    if is_filled(template.get("name")) and not re.match(
+            r"[a-z0-9]+(-[a-z0-9]+)*\Z", template["name"]):
         yield "name is not kebab-case"
-    policy = template.get("approval_policy", POLICIES[0])
-    if policy not in POLICIES:
-        yield f"approval_policy is none of {', '.join(POLICIES)}"
 
 
 def template_in(app, path):
@@ -10208,7 +10392,7 @@ def template_in(app, path):
     if problems:
         raise UsageError(f"{path}: {'; '.join(problems)}")
     return {key: value for key, value in template.items()
-            if key in TEMPLATE_FIELDS}
+            if key in TEMPLATE_FIELDS and value is not None}
 
 
 def list_templates(app, group, args):
@@ -10250,7 +10434,11 @@ def promote_template(app, group, args):
 
 
 def list_template_versions(app, group, args):
-    page = app.api.call("GET", template_path(app, args, "versions"))
+    path = template_path(app, args, "versions")
+
+    def fetch(query):
+        return app.api.call("GET", path, query=query.items())
+    page = fetch_list(app, fetch, Cursor, sent_fields(args), args.all)
     app.out.rows(page, ("Version=version", "Created=created_at:time",
                         "Notes=notes"), "versions")
 
@@ -10261,27 +10449,58 @@ def apply_template(app, group, args):
     new_chat(app, group, args)
 
 
-def apply_file(app, args, known, name, path):
-    """Create or update one template; return what came of it."""
-    made = error = None
-    try:
-        template = template_in(app, path)
-        before = known.get(template["name"])
-        if before and all(before.get(key) == value
-                          for key, value in template.items()):
-            app.terminal.note(f"{name} is unchanged")
-            return {"id": dig(before, "id"), "ok": True, "error": None}
-        place = templates_path(args)
-        made = app.api.call(
+class TemplateFolder:
+    """Creates or updates templates from the *.json files of a folder."""
+
+    def __init__(self, app, args):
+        self.app, self.args, self.files = app, args, {}
+        self.known = defaultdict(list)
+        for each in all_templates(app, args):
+            # The list of a project has those of its workspaces, too.
+            if args.workspace or dig(each, "workspace_id") is None:
+                self.known[dig(each, "name")].append(each)
+
+    def apply(self, name, path):
+        """Create or update one; return what came of it, told as a line."""
+        made = error = None
+        try:
+            template = template_in(self.app, path)
+            before = self.before(template["name"], name)
+            if before and all(before.get(key) == value
+                              for key, value in template.items()):
+                self.app.terminal.note(f"{name} is unchanged")
+                return self.outcome(name, before, None)
+            made = self.send(template, before)
+        except (UsageError, ApiError, ConnectionFailed) as problem:
+            error = str(problem)
+        if self.app.plan and error:
+            self.app.terminal.warn(f"{name}: {error}")
+        elif not self.app.plan:
+            self.app.out.outcome(name, f"{as_text(dig(made, 'id'))} v"
+                                 f"{as_text(dig(made, 'version'))}", error)
+        return self.outcome(name, made, error)
+
+    @staticmethod
+    def outcome(name, made, error):
+        return {"id": dig(made, "id"), "ok": error is None, "error": error,
+                "file": name}
+
+    def before(self, template, name):
+        """The template of a name as it is, or None."""
+        found, other = self.known[template], self.files.setdefault(
+            template, name)
+        if other != name:
+            raise UsageError(f"{other} has the name {template}, too")
+        if len(found) > 1:
+            raise UsageError(f"{len(found)} templates are named {template}")
+        return found[0] if found else None
+
+    def send(self, template, before):
+        place = templates_path(self.args)
+        return self.app.api.call(
             "PUT" if before else "POST",
             place + path_of(id_in(before)) if before else place,
             body=template, stand_in={"id": StandIn("<id>"), "version": 1})
-    except (UsageError, ApiError, ConnectionFailed) as problem:
-        error = str(problem)
-    if not app.plan:
-        app.out.outcome(name, f"{as_text(dig(made, 'id'))} v"
-                        f"{as_text(dig(made, 'version'))}", error)
-    return {"id": dig(made, "id"), "ok": error is None, "error": error}
 
 
 def apply_folder(app, group, args):
@@ -10294,13 +10513,14 @@ def apply_folder(app, group, args):
         raise UsageError(f"cannot read {args.folder}: {problem.strerror}")
     if not names:
         raise UsageError(f"there is no *.json in {args.folder}")
-    known = {dig(each, "name"): each for each in all_templates(app, args)}
-    outcomes = [apply_file(app, args, known, from_disk(name), os.path.join(
-        folder, name)) for name in names]
-    if app.plan:
-        return
-    app.out.outcomes(outcomes)
+    templates = TemplateFolder(app, args)
+    outcomes = [templates.apply(from_disk(name), os.path.join(folder, name))
+                for name in names]
     bad = sum(not each["ok"] for each in outcomes)
+    if app.plan:
+        app.finish()
+    else:
+        app.out.outcomes(outcomes)
     if bad:
         raise XeroctlError(f"{bad} of {len(outcomes)} files failed")
 
@@ -10341,7 +10561,8 @@ TEMPLATES = Group(
                   help="platform or project"),
              TEMPLATE_WORKSPACE, writes=True),
         Verb("versions", "List the versions of a template.",
-             list_template_versions, TEMPLATE, TEMPLATE_WORKSPACE),
+             list_template_versions, TEMPLATE, TEMPLATE_WORKSPACE,
+             *Cursor.flags),
         Verb("apply", "Begin a chat from a template.", apply_template,
              TEMPLATE,
              flag("--workspace", metavar="ID", required=True,
@@ -10365,16 +10586,18 @@ WATCH_EVERY_S = 5
 
 def check_tool_name(app, args, tool):
     """Raise unless the name of an irreversible tool was given or typed."""
-    if args.confirm is None:
-        if not is_terminal(app.terminal.stdin):
-            raise UsageError(f"{tool} cannot be undone, and there is no"
-                             " terminal to ask on",
-                             f"--confirm {tool} approves it")
-        args.confirm = app.terminal.ask(
-            f"{tool} cannot be undone. Type its name to approve")
+    text = f"is not {tool}: nothing was approved"
+    if args.confirm is not None:
+        if args.confirm != tool:
+            raise UsageError(f"{args.confirm!r} {text}")
+        return
+    if not is_terminal(app.terminal.stdin):
+        raise UsageError(f"{tool} cannot be undone, and there is no terminal"
+                         " to ask on", f"--confirm {tool} approves it")
+    args.confirm = app.terminal.ask(
+        f"{tool} cannot be undone. Type its name to approve")
     if args.confirm != tool:
-        raise UsageError(f"{args.confirm!r} is not {tool}: nothing was"
-                         " approved")
+        raise XeroctlError(f"{args.confirm!r} {text}")
 
 
 def approve(app, group, args):
@@ -10404,6 +10627,8 @@ def show_request(app, request):
 
 def watch_approvals(app, group, args):
     """Print each request for approval once, until Ctrl-C."""
+    if app.out.form == CSV:
+        raise UsageError("watch has no -o csv: -o jsonl is for programs")
     seen = set()
     query = dict({"status": "pending"}, **sent_fields(args))
 
@@ -11086,7 +11311,10 @@ def unexpected(args, group, word):
     if args.verb.by_flag:
         return UsageError(f"{args.verb.by.long_name} cannot be combined with"
                           f" a positional {group.thing} ID ({word!r})")
-    return UsageError(f"unexpected argument {word!r}")
+    named = [verb.word or verb.name for verb in group.verbs
+             if verb.word or verb.by is None]
+    return UsageError(f"unexpected argument {word!r}", did_you_mean(
+        as_text(getattr(args, "id", None)), named))
 
 
 def bind_words(args, group, places, words):

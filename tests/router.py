@@ -1482,7 +1482,9 @@ def create_response(call):
     messages = said_in(items)
     response = make_response(call, fields, messages, conversation_id, turns)
     if conversation_id:
-        for new in (items, response["output"]):
+        output = [{key: value for key, value in item.items() if key != "id"}
+                  for item in response["output"]]
+        for new in (items, output):
             keep_items(call.store.conversation_items, new, conversation_id)
     if response["store"]:
         store_response(call, response, items, turns + 1)

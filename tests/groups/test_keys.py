@@ -1,0 +1,287 @@
+"""keys: made, limited, rotated and revoked, and shown only once."""
+
+import json
+import re
+
+import pytest
+
+from router import Router
+
+NOW = 1770000000
+KEYS = "/management/api-keys"
+HEADS = ["ID", "NAME", "PREFIX", "SCOPES", "ACTIVE", "LAST_USED", "EXPIRES"]
+VALUE = r"xero_demo_[0-9a-f]{32}"
+
+
+@pytest.fixture
+def router():
+    """A router whose clock stands still: what it tells is always the same."""
+    with Router(clock=lambda: NOW) as router:
+        yield router
+
+
+@pytest.fixture
+def key(router):
+    """The id of a key that may only infer, beside the one in use."""
+    router.add_key("xero_demo_small", "inference")
+    return list(router.store.keys.records)[-1]
+
+
+@pytest.fixture
+def refused(run, router):
+    """Run what is refused before anything is sent; return its error."""
+    def runner(*words):
+        shown = run("keys", *words)
+        assert shown.exit_status == 2 and shown == ""
+        assert router.requests == []
+        return shown.stderr
+    return runner
+
+
+def asked(router):
+    return [f"{seen.method} {seen.target.partition('/v1')[2]}"
+            for seen in router.requests]
+
+
+def works(run, value):
+    """The exit status of a call with a key."""
+    return run("workspaces", "-q", "--api-key", value).exit_status
+
+
+# == keeping keys ============================================================
+
+def test_a_key_comes_works_and_goes(run, router):
+    made = json.loads(run("keys", "--create", "--name", "ci", "--scopes",
+                          "inference", "-o", "json"))
+    value, key_id = made["key"], made["id"]
+    assert works(run, value) == 0
+    assert run("keys", "-o", "id") == f"key_1\n{key_id}\n"
+    assert run("keys", key_id, "-o", "id") == f"{key_id}\n"
+    gone = run("keys", key_id, "--delete", "--force")
+    assert gone == f"deleted {key_id}\n"
+    assert works(run, value) == 3
+    listed = json.loads(run("keys", "-o", "json"))["data"]
+    assert [each["active"] for each in listed] == [True, False]
+    assert [each for each in asked(router) if KEYS in each] == [
+        f"POST {KEYS}", f"GET {KEYS}", f"GET {KEYS}/{key_id}",
+        f"DELETE {KEYS}/{key_id}", f"GET {KEYS}"]
+
+
+def test_a_list_is_as_the_page_says(run, key, golden):
+    run("keys", "create", "--name", "nightly batches", "--scopes",
+        "inference,research", "--expires", "30d")
+    run("keys", "revoke", key, "--force")
+    shown = run("keys")
+    golden("keys-list", ["keys"], shown)
+    assert shown.splitlines()[0].split() == HEADS
+
+
+def test_a_record_is_as_the_page_says(run, golden):
+    shown = run("keys", "key_1")
+    golden("keys-show", ["keys", "key_1"], shown)
+    labels = [line.split(":")[0] for line in shown.splitlines()]
+    assert labels[:7] == HEADS
+
+
+def test_a_new_key_is_shown_as_a_person_needs_it(run, golden):
+    argv = ["keys", "--create", "--name", "ci", "--scopes", "inference"]
+    shown = run(*argv)
+    golden("keys-create", argv, shown)
+    assert re.search(rf"^key: +{VALUE}$", shown, re.M)
+
+
+def test_pages_are_followed(run, router):
+    for _ in range(2):
+        router.add_key(f"xero_demo_{_}", "inference")
+    shown = run("keys", "--limit", "2", "-o", "id")
+    last = shown.splitlines()[1]
+    assert f"--after {last}" in shown.stderr
+    rest = run("keys", "--limit", "2", "--after", last, "-o", "id")
+    assert run("keys", "--limit", "2", "--all", "-o", "id") == shown + rest
+    assert rest.stderr == ""
+
+
+SENT = [
+    (["--create", "--name", "n", "--scopes",
+      "inference,management, execution ,research"], f"POST {KEYS}",
+     {"name": "n", "scopes": ["inference", "management", "execution",
+                              "research"]}),
+    (["create", "--name=-n", "--scopes", "inference", "--endpoint",
+      "00000001-0000-4000-8009-000000000001"], f"POST {KEYS}",
+     {"name": "-n", "scopes": ["inference"],
+      "endpoint_id": "00000001-0000-4000-8009-000000000001"}),
+    (["create", "--name", "n", "--scopes", "inference", "--expires",
+      "30d"], f"POST {KEYS}", {"name": "n", "scopes": ["inference"],
+                               "expires_at": "2026-03-04T02:40:00Z"}),
+    (["--create", "--name", "n", "--scopes", "inference", "--expires",
+      "12h"], f"POST {KEYS}", {"name": "n", "scopes": ["inference"],
+                               "expires_at": "2026-02-02T14:40:00Z"}),
+    (["--create", "--name", "n", "--scopes", "inference", "--expires",
+      "2026-12-01T00:00:00+02:00"], f"POST {KEYS}",
+     {"name": "n", "scopes": ["inference"],
+      "expires_at": "2026-12-01T00:00:00+02:00"}),
+    (["--create", "--name", "n", "--scopes", "inference", "--expires",
+      "2026-12-01"], f"POST {KEYS}", {"name": "n", "scopes": ["inference"],
+                                      "expires_at": "2026-12-01"}),
+    (["key_1", "--ip-filter", "--allow", "127.0.0.0/8", "10.1.2.3/32",
+      "--block", "fe80::/10"], f"PUT {KEYS}/key_1/ip-filter",
+     {"allow": ["127.0.0.0/8", "10.1.2.3/32"], "block": ["fe80::/10"]}),
+    (["ip-filter", "key_1", "--allow", "127.0.0.1", "--allow",
+      "10.0.0.0/8"], f"PUT {KEYS}/key_1/ip-filter",
+     {"allow": ["127.0.0.1/32", "10.0.0.0/8"], "block": []}),
+    (["key_1", "--quota", "--quota-requests", "50", "--quota-window", "60"],
+     f"PUT {KEYS}/key_1/quota", {"requests": 50, "window_seconds": 60}),
+    (["quota", "key_1", "--quota-window", "1", "--quota-requests", "9"],
+     f"PUT {KEYS}/key_1/quota", {"requests": 9, "window_seconds": 1}),
+    (["key_1", "--rotate", "--force"], f"POST {KEYS}/key_1/rotate", None),
+    (["rotate", "key_1", "-y"], f"POST {KEYS}/key_1/rotate", None),
+    (["key_1", "--delete", "--force"], f"DELETE {KEYS}/key_1", None),
+    (["delete", "key_1", "--force"], f"DELETE {KEYS}/key_1", None),
+    (["revoke", "key_1", "--force"], f"DELETE {KEYS}/key_1", None),
+]
+
+
+@pytest.mark.parametrize("words, call, body", SENT)
+def test_flags_are_sent_by_flag_and_by_word(run, router, words, call, body):
+    assert run("keys", *words).exit_status == 0
+    assert asked(router) == [call]
+    seen, = router.requests
+    assert (seen.json if seen.body else None) == body
+
+
+@pytest.mark.parametrize("words, call, body", SENT)
+def test_a_dry_run_sends_nothing(run, router, words, call, body):
+    method, path = call.split()
+    shown = run("keys", *words, "--dry-run")
+    assert shown.startswith(f"{method} {router.base_url}{path}\n")
+    plan = json.loads(run("keys", *words, "--dry-run", "-o", "json"))
+    assert (plan["method"], plan["body"]) == (method, body)
+    assert router.key not in shown + json.dumps(plan)
+    assert run("keys", *words, "--curl").startswith(f"curl -sS -X {method}")
+    assert router.requests == []
+
+
+@pytest.mark.parametrize("words, said", [
+    (["--create", "--name", "n"], "--scopes"),
+    (["--create", "--scopes", "inference"], "--name"),
+    (["create", "--name", "n", "--scopes", "inferenc"],
+     "did you mean inference?"),
+    (["create", "--name", "n", "--scopes", "inference,,research"],
+     "--scopes"),
+    (["create", "--name", "n", "--scopes", ""], "--scopes"),
+    (["create", "--name", "n", "--scopes", "inference", "--expires",
+      "2026-12-01T00:00:00"], "zone"),
+    (["create", "--name", "n", "--scopes", "inference", "--expires",
+      "soon"], "'soon'"),
+    (["create", "--name", "n", "--scopes", "inference", "--expires",
+      "30x"], "'30x'"),
+    (["key_1", "--ip-filter", "--allow", "10.0.0.0/33"], "CIDR"),
+    (["key_1", "--ip-filter", "--block", "10.0.0"], "CIDR"),
+    (["ip-filter", "key_1", "--block", "example.com"], "CIDR"),
+    (["key_1", "--allow", "10.0.0.0/8"], "--ip-filter"),
+    (["key_1", "--quota", "--quota-requests", "5"], "--quota-window"),
+    (["key_1", "--quota", "--quota-requests", "0", "--quota-window", "1"],
+     "--quota-requests"),
+    (["key_1", "--quota-requests", "5"], "--quota"),
+    (["--rotate"], "--rotate needs ID"),
+    (["rotate"], "ID"),
+    (["key_1", "--rotate", "--delete"], "--rotate"),
+    (["key_1", "--rotate"], "Rotate key key_1?"),
+    (["rotate", "key_1"], "Rotate key key_1?"),
+    (["key_1", "--delete"], "Delete key key_1?"),
+    (["revoke", "key_1"], "key_1?"),
+])
+def test_wrong_words_are_refused_before_anything_is_sent(refused, words,
+                                                         said):
+    assert said in refused(*words)
+
+
+def test_a_key_without_the_scope_is_told_which(run, router, key):
+    shown = run("keys", "create", "--name", "n", "--scopes", "management",
+                "--api-key", "xero_demo_small")
+    assert shown.exit_status == 3 and shown == ""
+    assert "lacks the scope 'management'" in shown.stderr
+    assert "xero_demo_small" not in shown.stderr
+    assert list(router.store.keys.records)[-1] == key
+
+
+def test_an_id_is_one_piece_of_the_path(run, router):
+    assert run("keys", "a/../b?c").exit_status == 4
+    assert asked(router) == [f"GET {KEYS}/a%2F..%2Fb%3Fc"]
+
+
+# == the value ===============================================================
+
+CREATE = ["create", "--name", "n", "--scopes", "inference"]
+
+
+@pytest.mark.parametrize("words", [
+    ["--" + CREATE[0]] + CREATE[1:], CREATE,
+    ["key_1", "--rotate", "--force"], ["rotate", "key_1", "--force"]])
+def test_the_value_is_shown_once_and_alone(run, words):
+    shown = run("keys", *words, "-o", "id", "-vv")
+    assert re.match(VALUE + r"\n\Z", shown)
+    assert shown.strip() not in shown.stderr
+    assert "warning: keep the key: it is not shown again" in shown.stderr
+    for later in (), ("-o", "json"), ("-o", "csv"), ("-vv",):
+        listed = run("keys", *later, "--api-key", shown.strip()
+                     if "rotate" in " ".join(words) else "xero_demo_small")
+        assert shown.strip() not in listed + listed.stderr
+
+
+def test_under_json_the_answer_is_whole(run):
+    shown = run("keys", *CREATE, "-o", "json")
+    made = json.loads(shown)
+    assert re.match(VALUE, made["key"]) and made["quota"] is None
+    assert made["key"] not in shown.stderr
+
+
+def test_an_answer_that_came_twice_is_not_made_twice(run, router):
+    router.order(f"POST {KEYS}", drop="after", after_acting=True)
+    shown = run("keys", *CREATE)
+    assert shown.exit_status == 5 and len(router.requests) == 1
+
+
+def test_a_rotated_key_works_for_a_day_more(run, router):
+    now = [NOW]
+    router.store.clock = lambda: now[0]
+    shown = run("keys", "rotate", "key_1", "--force", "-o", "id")
+    assert "24 hours" in shown.stderr
+    assert works(run, router.key) == works(run, shown.strip()) == 0
+    now[0] += 86401
+    assert works(run, router.key) == 3
+    assert works(run, shown.strip()) == 0
+
+
+def test_a_dry_run_of_a_rotation_promises_nothing(run):
+    shown = run("keys", "rotate", "key_1", "--dry-run")
+    assert shown.exit_status == 0 and shown.stderr == ""
+
+
+def test_a_revoked_key_is_not_rotated(run, key):
+    run("keys", "revoke", key, "--force")
+    shown = run("keys", "rotate", key, "--force", "-o", "id")
+    assert shown == "" and shown.exit_status == 1
+    assert "HTTP 409" in shown.stderr and "24 hours" not in shown.stderr
+
+
+# == limits ==================================================================
+
+def test_a_filter_keeps_callers_out(run, router, key):
+    assert works(run, "xero_demo_small") == 0
+    assert run("keys", key, "--ip-filter", "--block",
+               "127.0.0.0/8").exit_status == 0
+    shown = run("workspaces", "--api-key", "xero_demo_small")
+    assert shown.exit_status == 3 and "ip_not_allowed" in shown.stderr
+    assert run("keys", key, "--ip-filter", "--allow",
+               "127.0.0.1/32").exit_status == 0
+    assert works(run, "xero_demo_small") == 0
+
+
+def test_a_quota_that_is_used_up_is_not_slept_through(run, clock, key):
+    run("keys", "quota", key, "--quota-requests", "1", "--quota-window",
+        "3600")
+    assert works(run, "xero_demo_small") == 0
+    shown = run("workspaces", "--api-key", "xero_demo_small")
+    assert shown.exit_status == 6 and "quota_exceeded" in shown.stderr
+    assert clock.slept == []

@@ -1,0 +1,273 @@
+"""slos: what is promised, and how it was kept."""
+
+import json
+import re
+
+import pytest
+
+from router import Router
+
+NOW = 1770000000
+FIRST = "00000001-0000-4000-8007-000000000001"
+SECOND = "00000002-0000-4000-8007-000000000002"
+THIRD = "00000003-0000-4000-8007-000000000003"
+DEMO = "00000001-0000-4000-8009-000000000001"
+LOW, HIGH = "less_than_or_equal", "greater_than_or_equal"
+HEADS = ["ID", "NAME", "METRIC", "TARGET", "COMPLIANCE", "STATUS"]
+NEW = ["--create", "--name", "n", "--metric", "availability", "--target",
+       "99.5"]
+SENT_NEW = {"name": "n", "metric": "availability", "target": 99.5,
+            "comparison": HIGH, "window_days": 30}
+BARS = re.compile("^compliance [▁▂▃▄▅▆▇█ ]+$", re.M)
+
+
+@pytest.fixture
+def router():
+    """A router whose clock stands still: what it tells is always the same."""
+    with Router(clock=lambda: NOW) as router:
+        yield router
+
+
+@pytest.fixture
+def refused(run, router):
+    """Run what is refused before anything is sent; return its error."""
+    def runner(*words):
+        shown = run("slos", *words)
+        assert shown.exit_status == 2 and shown == ""
+        assert router.requests == []
+        return shown.stderr
+    return runner
+
+
+def asked(router):
+    return [f"{seen.method} {seen.target.partition('/v1')[2]}"
+            for seen in router.requests]
+
+
+def as_list(*rows):
+    return json.dumps({"object": "list", "data": rows,
+                       "has_more": False}).encode()
+
+
+def ids(run, *words):
+    return run("slos", *words, "-o", "id").split()
+
+
+# == keeping objectives ======================================================
+
+def test_an_objective_comes_and_goes(run, router):
+    made = json.loads(run("slos", *NEW, "-o", "json"))
+    assert made["id"] == THIRD
+    assert ids(run) == [THIRD, SECOND, FIRST]
+    changed = json.loads(run("slos", THIRD, "--update", "--target", "90",
+                             "-o", "json"))
+    assert (changed["name"], changed["target"]) == ("n", 90)
+    assert ids(run, THIRD) == [THIRD]
+    gone = run("slos", THIRD, "--delete", "--force")
+    assert gone == f"deleted {THIRD}\n"
+    assert ids(run) == [SECOND, FIRST]
+    assert asked(router) == [
+        "POST /slos", "GET /slos", f"PUT /slos/{THIRD}",
+        f"GET /slos/{THIRD}", f"DELETE /slos/{THIRD}", "GET /slos"]
+
+
+def test_a_list_is_as_the_page_says(run, golden):
+    shown = run("slos")
+    golden("slos-list", ["slos"], shown)
+    assert shown.splitlines()[0].split() == HEADS
+
+
+def test_a_record_is_as_the_page_says(run, golden):
+    shown = run("slos", FIRST)
+    golden("slos-show", ["slos", FIRST], shown)
+    labels = {line.split(":")[0] for line in shown.splitlines()}
+    assert set(HEADS) <= labels
+
+
+def test_pages_are_followed(run, router):
+    shown = run("slos", "--limit", "1", "-o", "id")
+    assert shown == SECOND + "\n" and f"--after {SECOND}" in shown.stderr
+    assert ids(run, "--after", SECOND) == [FIRST]
+    assert ids(run, "--limit", "1", "--all") == [SECOND, FIRST]
+
+
+SENT = [
+    (NEW, "POST /slos", SENT_NEW),
+    (NEW + ["--comparison", LOW, "--window-days", "90", "--endpoint", DEMO,
+            "--description", "d"], "POST /slos",
+     dict(SENT_NEW, comparison=LOW, window_days=90, endpoint_id=DEMO,
+          description="d")),
+    ([FIRST, "--update", "--name", "m"], f"PUT /slos/{FIRST}",
+     {"name": "m"}),
+    ([FIRST, "--update", "--metric", "error_rate", "--target", "0.01",
+      "--comparison", LOW, "--window-days", "1", "--description", "d"],
+     f"PUT /slos/{FIRST}", {"metric": "error_rate", "target": 0.01,
+                            "comparison": LOW, "window_days": 1,
+                            "description": "d"}),
+    ([FIRST, "--calculate"], f"POST /slos/{FIRST}/calculate", None),
+    ([FIRST, "--delete", "-y"], f"DELETE /slos/{FIRST}", None),
+]
+
+
+@pytest.mark.parametrize("words, call, body", SENT)
+def test_flags_are_sent_and_no_others(run, router, words, call, body):
+    assert run("slos", *words).exit_status == 0
+    assert asked(router) == [call]
+    seen, = router.requests
+    assert (seen.json if seen.body else None) == body
+
+
+@pytest.mark.parametrize("words, call, body", SENT)
+def test_a_dry_run_sends_nothing(run, router, words, call, body):
+    method, path = call.split()
+    shown = run("slos", *words, "--dry-run")
+    assert shown.startswith(f"{method} {router.base_url}{path}\n")
+    plan = json.loads(run("slos", *words, "--dry-run", "-o", "json"))
+    assert (plan["method"], plan["body"]) == (method, body)
+    assert router.requests == []
+
+
+@pytest.mark.parametrize("metric, comparison", [
+    ("availability", HIGH), ("throughput", HIGH), ("tokens_per_second", HIGH),
+    ("latency_p99", LOW), ("p95_latency", LOW), ("error_rate", LOW),
+    ("errors", LOW)])
+def test_the_comparison_is_that_of_the_metric(run, router, metric,
+                                              comparison):
+    run("slos", "--create", "--name", "n", "--target", "1", "--metric",
+        metric)
+    assert router.requests[0].json["comparison"] == comparison
+    other = LOW if comparison == HIGH else HIGH
+    run("slos", "--create", "--name", "n", "--target", "1", "--metric",
+        metric, "--comparison", other)
+    assert router.requests[1].json["comparison"] == other
+
+
+@pytest.mark.parametrize("words, said", [
+    (["--create", "--name", "n", "--target", "1"], "--metric"),
+    (["--create", "--name", "n", "--metric", "m"], "--target"),
+    (["--create", "--target", "1", "--metric", "m"], "--name"),
+    (NEW + ["--target", "-1"], "--target"),
+    (NEW + ["--target", "nan"], "--target"),
+    (NEW + ["--target", "99%"], "--target"),
+    (NEW + ["--window-days", "0"], "--window-days"),
+    (NEW + ["--window-days", "91"], "--window-days"),
+    (NEW + ["--window-days", "1.5"], "--window-days"),
+    (NEW + ["--comparison", "less"], "--comparison"),
+    ([FIRST, "--update"], "nothing to update"),
+    ([FIRST, "--target", "1"], "--target"),
+    (["--history"], "--history needs ID"),
+    (["--calculate"], "--calculate needs ID"),
+    ([FIRST, "--history", "--calculate"], "--calculate"),
+    (["--summary", "--create"], "--summary"),
+    (["--summary", "--endpoint", DEMO], "--endpoint"),
+    ([FIRST, "--delete"], f"Delete SLO {FIRST}?"),
+])
+def test_wrong_words_are_refused_before_anything_is_sent(refused, words,
+                                                         said):
+    assert said in refused(*words)
+
+
+@pytest.mark.parametrize("words", [
+    [], ["--summary"], [FIRST, "--history"], ["--endpoint", DEMO], NEW])
+def test_a_key_without_the_scope_is_told_which(run, router, words):
+    key = router.add_key("xero_demo_small", "inference")
+    shown = run("slos", *words, "--api-key", key)
+    assert shown.exit_status == 3 and shown == ""
+    assert "lacks the scope 'management'" in shown.stderr
+
+
+def test_what_the_server_refuses_is_told_with_its_field(run, router):
+    shown = run("slos", *NEW, "--endpoint", FIRST)
+    assert shown.exit_status in (1, 4) and shown == ""
+    assert "endpoint" in shown.stderr
+
+
+# == how they are kept =======================================================
+
+def test_those_of_an_endpoint_come_with_those_of_the_project(run, router):
+    run("slos", *NEW, "--endpoint", DEMO)
+    other = "00000002-0000-4000-8009-000000000002"
+    assert ids(run, "--endpoint", DEMO) == [THIRD, SECOND, FIRST]
+    assert ids(run, "--endpoint", other, "--limit", "9") == [SECOND, FIRST]
+    assert ids(run) == [THIRD, SECOND, FIRST]
+    assert asked(router)[1:] == [
+        f"GET /endpoints/{DEMO}/slos", f"GET /endpoints/{other}/slos?limit=9",
+        "GET /slos"]
+    assert run("slos", "--endpoint", "nowhere").exit_status == 4
+
+
+def test_a_summary_tells_how_all_are_kept(run, router):
+    shown = run("slos", "--summary")
+    told = dict(line.split(": ") for line in shown.splitlines())
+    assert (told["total"].strip(), told["breached"].strip()) == ("2", "1")
+    told = json.loads(run("slos", "--summary", "-o", "json"))
+    assert told["object"] == "slo.summary" and told["at_risk"] == 1
+    assert asked(router) == ["GET /slos/summary"] * 2
+
+
+def test_a_history_ends_in_a_line_of_it(run, router, golden):
+    argv = ["slos", FIRST, "--history"]
+    shown = run(*argv)
+    golden("slos-history", argv, shown)
+    assert shown.splitlines()[0].split() == ["TIME", "COMPLIANCE", "VALUE"]
+    assert BARS.findall(shown) == [shown.splitlines()[-1]]
+    assert asked(router) == [f"GET /slos/{FIRST}/history"]
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl", "csv", "id"])
+def test_the_line_is_for_people_alone(run, form):
+    shown = run("slos", FIRST, "--history", "-o", form)
+    assert not BARS.search(shown) and not re.search("[▁-█]", shown)
+    assert len(shown.splitlines()) == 7 + (form == "csv") or form == "json"
+
+
+def test_the_line_goes_from_old_to_new(run, router):
+    rows = [{"compliance": share, "created_at": at}
+            for share, at in [(1, 30), (0.5, 20), (0, 10)]]
+    router.order("GET /history", body=as_list(*rows), times=2)
+    assert BARS.findall(run("slos", FIRST, "--history")) == [
+        "compliance ▁▄█"]
+
+
+def test_no_history_has_no_line(run, router):
+    router.order("GET /history", body=as_list())
+    shown = run("slos", FIRST, "--history")
+    assert shown == "" and shown.stderr == "No measurements found.\n"
+
+
+def test_a_measurement_now_is_one_more_of_the_history(run):
+    before = ids(run, FIRST, "--history")
+    shown = run("slos", FIRST, "--calculate")
+    assert re.search(r"^COMPLIANCE: +\d+\.\d%$", shown, re.M)
+    after = ids(run, FIRST, "--history")
+    assert after[1:] == before and len(after) == 8
+
+
+@pytest.mark.parametrize("row, said", [
+    ({"compliance": 0.9995}, "100.0%"), ({"compliance": 1}, "100.0%"),
+    ({"compliance": 0.5}, "50.0%"), ({"compliance": 0}, "0.0%"),
+    ({"compliance_percentage": 99.5}, "99.5%"),
+    ({"compliance": None, "compliance_percentage": 12}, "12.0%"),
+    ({"compliance": None}, "-"), ({}, "-")])
+def test_compliance_is_a_percentage(run, router, row, said):
+    router.order("GET /slos", body=as_list(dict({"id": "x"}, **row)))
+    assert run("slos").splitlines()[1].split() == [
+        "x", "-", "-", "-", said, "-"]
+
+
+def test_raw_values_are_left_as_they_are(run):
+    row = run("slos", "-o", "csv").splitlines()[2].split(",")
+    assert row[3:] == ["99.9", "0.9478", "at_risk"]
+
+
+# == the frontend ============================================================
+
+@pytest.mark.parametrize("words, path", [
+    ([], "/slos"), ([FIRST], f"/slos/{FIRST}"), (["--summary"],
+                                                 "/slos/summary")])
+def test_a_frontend_url_is_where_objectives_are(run, router, words, path):
+    with Router(clock=lambda: NOW) as frontend:
+        shown = run("slos", *words, "--frontend-url", frontend.origin)
+        assert shown.exit_status == 0
+        assert asked(frontend) == [f"GET {path}"]
+    assert router.requests == []
