@@ -5197,8 +5197,9 @@ class PartFile(NewFile):
 
     def finish(self):
         super().finish()
-        with Writing(self.path):
-            os.unlink(self.about)
+        if os.path.exists(self.about):
+            with Writing(self.path):
+                os.unlink(self.about)
 
 
 class OpenEnd:
@@ -5596,12 +5597,12 @@ class ModelUpload:
     def arrived(self):
         return min(len(self.parts) * self.chunk, self.source.size)
 
-    def patiently(self, act, is_done):
-        """Do something that may be done again, until it is."""
+    def patiently(self, act, look_up):
+        """Do something once; in doubt whether it was done, look it up."""
         attempt = 1
         while True:
             try:
-                return act()
+                return (look_up() if attempt > 1 else None) or act()
             except (ApiError, ConnectionFailed) as error:
                 if not is_passing(error) or attempt > self.app.args.retries:
                     raise
@@ -5610,9 +5611,6 @@ class ModelUpload:
                                        + as_seconds(wait))
                 self.app.clock.sleep(min(wait, LONGEST_WAIT_S))
                 attempt += 1
-                found = is_done()
-                if found:
-                    return found
 
     def send(self, number, span, part_hash, meter):
         def look_up():
@@ -10261,7 +10259,8 @@ def show_raw_execution(app, group, args):
     """Write out what a tool has printed."""
     with app.api.open("GET", group.path + place_of(args),
                       accept="*/*") as answer:
-        show_body(app, answer)
+        for block in answer.blocks():
+            app.out.write_bytes(block)
 
 
 EXEC_TIMEOUT = flag("--wait-timeout", type=seconds, metavar="SECONDS",
@@ -10324,7 +10323,7 @@ TEMPLATE = flag("id", metavar="ID|NAME", sample="triage",
 
 def templates_path(args):
     """Where templates live: below the project or a workspace."""
-    if args.workspace:
+    if args.workspace is not None:
         return path_of("workspaces", args.workspace, "chat-templates")
     return "/chat-templates"
 
@@ -10339,6 +10338,7 @@ def all_templates(app, args):
 def template_path(app, args, *more):
     """The path of a template that is given by id or by name."""
     found = args.id
+    path_of(found)  # an empty one is no name
     if not found.startswith("ctpl_"):
         found = only_named(found, all_templates(app, args), args.workspace)
     return templates_path(args) + path_of(found, *more)
@@ -11344,7 +11344,8 @@ def check_given(args, flags):
                 else declared.long_name)
         is_needed = declared.options.get("required") or (
             declared.is_word and declared.options.get("nargs") in (None, "+"))
-        if is_needed and value in (None, []):
+        is_several = declared.options.get("nargs") in ("*", "+")
+        if is_needed and (value is None or is_several and not value):
             by = args.verb.by.long_name + " " if args.verb.by_flag else ""
             raise UsageError(f"{by}needs {name}" if by
                              else f"{name} is missing")
@@ -11506,7 +11507,7 @@ def sample_of(group, declared):
     if words:
         return words[0]
     if declared.is_word and declared.dest == "id":
-        return group.sample
+        return declared.sample or group.sample
     name = declared.options.get("metavar", "")
     if getattr(convert, "kind", None):
         return "10"

@@ -263,8 +263,9 @@ def test_raw_values_are_left_as_they_are(run):
 # == the frontend ============================================================
 
 @pytest.mark.parametrize("words, path", [
-    ([], "/slos"), ([FIRST], f"/slos/{FIRST}"), (["--summary"],
-                                                 "/slos/summary")])
+    ([], "/slos"), ([FIRST], f"/slos/{FIRST}"),
+    (["--summary"], "/slos/summary"),
+    (["--endpoint", DEMO], f"/endpoints/{DEMO}/slos")])
 def test_a_frontend_url_is_where_objectives_are(run, router, words, path):
     with Router(clock=lambda: NOW) as frontend:
         shown = run("slos", *words, "--frontend-url", frontend.origin)
