@@ -15,10 +15,11 @@ It is read from top to bottom: a name uses only names that stand above it.
    4. Terminal       the three standard streams, and what they can show
    5. Config         where a call goes, with which key
    6. Transport      one HTTP exchange; every failure is an error of 2
-   7. Streams        server-sent events and JSON, as generators over bytes
+   7. Streams        events, JSON Lines and files, as generators over bytes
    8. Output         rows, records, JSON, JSON Lines, CSV, ids, plans
    9. Declarations   flags, verbs and groups, and the standard verbs
-  10. Engines        what is more than a verb: a chat turn, waiting
+  10. Engines        what is more than a verb: answers, sessions, waiting,
+                     transfers, batch runs
   11. Groups         one section per command group
   12. Parser         from a command line to a verb and its arguments; help
   13. Main           one command line in, one exit code out
@@ -1966,13 +1967,15 @@ class Settings:
                          os.path.dirname(self.config.path or ""))
         return None if key is None else check_key(key)
 
-    def deployment(self):
+    def deployment(self, needs_key=True):
         """The deployment of this run; raise NotConfigured without one."""
         url = self.get("base_url")
         if not url:
             raise NotConfigured("no base URL: nothing is configured",
                                 URL_HELP + "; " + CONFIG_HELP)
         url, style = check_url(url, "base URL"), self.style()
+        if not needs_key:
+            return Deployment(url, None, style)
         key = self.key(url)
         if key is None and style == XEROTIER:
             raise NotConfigured("no API key", KEY_HELP)
@@ -9442,17 +9445,13 @@ class Receiver:
         handler.end_headers()
 
 
-def listen_webhooks(app, group, args):
-    """Receive deliveries on loopback until Ctrl-C."""
+def webhook_server(receiver, port):
+    """Listen on loopback; what is posted there is the receiver's."""
     from http.server import BaseHTTPRequestHandler
     from socketserver import TCPServer
-    secret = secret_in(app, args.secret_file) if args.secret_file else None
-    if secret is None:
-        app.terminal.warn("without --secret-file no signature is checked")
-    receiver = Receiver(app, secret)
 
     class Handler(BaseHTTPRequestHandler):
-        timeout = TIMEOUT_S
+        timeout = 5  # one at a time: nobody holds up the others for long
 
         def do_POST(self):
             receiver.answer(self)
@@ -9468,13 +9467,20 @@ def listen_webhooks(app, group, args):
             if not isinstance(sys.exc_info()[1], OSError):
                 raise
     try:
-        server = Server(("127.0.0.1", args.port), Handler)
+        return Server(("127.0.0.1", port), Handler)
     except (OSError, OverflowError) as problem:
-        raise UsageError(f"cannot listen on port {args.port}: "
+        raise UsageError(f"cannot listen on port {port}: "
                          f"{getattr(problem, 'strerror', None) or problem}")
-    port = server.server_address[1]
-    app.terminal.say(f"listening on http://127.0.0.1:{port}/")
-    with server:
+
+
+def listen_webhooks(app, group, args):
+    """Receive deliveries on loopback until Ctrl-C."""
+    secret = secret_in(app, args.secret_file) if args.secret_file else None
+    if secret is None:
+        app.terminal.warn("without --secret-file no signature is checked")
+    with webhook_server(Receiver(app, secret), args.port) as server:
+        port = server.server_address[1]
+        app.terminal.say(f"listening on http://127.0.0.1:{port}/")
         server.serve_forever(0.1)
 
 
@@ -10167,13 +10173,10 @@ EXPORTS = Group(
 
 def check_health(app, group, args):
     """Ask the host whether it lives, without a key."""
-    scheme_and_host = re.match(r"https?://[^/]+",
-                               app.api.deployment.base_url).group()
-    request = app.api.request("GET", scheme_and_host + "/healthz")
-    request.headers.pop("Authorization", None)
-    if app.plan.takes(request):
-        return app.plan.add(request, {})
-    answer = app.api.send(request, app.api.read_json)
+    app.open_api(needs_key=False)
+    url = app.api.deployment.base_url
+    answer = app.api.call(
+        "GET", url[:-len(url_path(url)) or None] + "/healthz", stand_in={})
     app.out.record(answer, columns_of([answer]), "status")
 
 
@@ -12146,12 +12149,15 @@ class App:
     @property
     def api(self):
         if self.opened is None:
-            self.settings.output()  # told before anything is sent
-            self.opened = Api(
-                self.settings.deployment(), self.network, self.args,
-                self.settings.timeout(), self.terminal, self.plan,
-                self.deadline)
+            self.open_api()
         return self.opened
+
+    def open_api(self, needs_key=True):
+        """Make the API of this run; without a key, one that sends none."""
+        self.settings.output()  # told before anything is sent
+        self.opened = Api(
+            self.settings.deployment(needs_key), self.network, self.args,
+            self.settings.timeout(), self.terminal, self.plan, self.deadline)
 
     def endpoint(self):
         """The endpoint slug of this run."""

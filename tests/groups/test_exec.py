@@ -22,7 +22,8 @@ WAITING = "inv_000000000000000000000002"
 WAITS_FOR = "00000001-0000-4000-800a-000000000001"
 FIFTH = "inv_000000000000000000000005"
 FOURTH_APPROVAL = "00000004-0000-4000-800a-000000000004"
-PRINTED = 'kubectl_get {"kind": "nodes"}\nNAME        READY\nworker-07   True\n'
+PRINTED = ('kubectl_get {"kind": "nodes"}\n'
+           "NAME        READY\nworker-07   True\n")
 GET = ("invoke", "--workspace", "ws_kube_prod", "--tool", "kubectl_get",
        "--args", '{"kind": "pods"}')
 DRAIN = ("invoke", "--workspace", "ws_kube_prod", "--tool", "kubectl_drain",
@@ -499,7 +500,8 @@ def test_bytes_pass_a_pipe_unchanged(run_bytes, router):
     assert run_bytes("exec", "raw", DONE) == ODD
 
 
-@pytest.mark.parametrize("media", ["application/json"])
+@pytest.mark.parametrize("media", ["application/json", "text/event-stream",
+                                   "application/octet-stream"])
 def test_bytes_pass_whatever_their_type(run_bytes, router, media):
     router.order("GET /raw", body=b'{"a":  1.50}', content_type=media)
     assert run_bytes("exec", "raw", DONE) == b'{"a":  1.50}'

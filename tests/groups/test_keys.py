@@ -129,6 +129,9 @@ SENT = [
     (["ip-filter", "key_1", "--allow", "127.0.0.1", "--allow",
       "10.0.0.0/8"], f"PUT {KEYS}/key_1/ip-filter",
      {"allow": ["127.0.0.1/32", "10.0.0.0/8"], "block": []}),
+    (["key_1", "--ip-filter", "--block", "10.1.2.3/24"],
+     f"PUT {KEYS}/key_1/ip-filter",
+     {"allow": [], "block": ["10.1.2.0/24"]}),
     (["key_1", "--quota", "--quota-requests", "50", "--quota-window", "60"],
      f"PUT {KEYS}/key_1/quota", {"requests": 50, "window_seconds": 60}),
     (["quota", "key_1", "--quota-window", "1", "--quota-requests", "9"],
@@ -178,6 +181,8 @@ def test_a_dry_run_sends_nothing(run, router, words, call, body):
     (["key_1", "--ip-filter", "--allow", "10.0.0.0/33"], "CIDR"),
     (["key_1", "--ip-filter", "--block", "10.0.0"], "CIDR"),
     (["ip-filter", "key_1", "--block", "example.com"], "CIDR"),
+    (["key_1", "--ip-filter"], "--allow"),
+    (["ip-filter", "key_1", "--allow"], "--allow"),
     (["key_1", "--allow", "10.0.0.0/8"], "--ip-filter"),
     (["key_1", "--quota", "--quota-requests", "5"], "--quota-window"),
     (["key_1", "--quota", "--quota-requests", "0", "--quota-window", "1"],
@@ -190,6 +195,7 @@ def test_a_dry_run_sends_nothing(run, router, words, call, body):
     (["rotate", "key_1"], "Rotate key key_1?"),
     (["key_1", "--delete"], "Delete key key_1?"),
     (["revoke", "key_1"], "key_1?"),
+    (["revok", "key_1"], "did you mean revoke?"),
 ])
 def test_wrong_words_are_refused_before_anything_is_sent(refused, words,
                                                          said):

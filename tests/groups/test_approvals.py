@@ -1,0 +1,565 @@
+"""approvals and learnings: what tools may do, and what came of it.
+
+The router starts with two requests that wait, one of which cannot be undone,
+and with one that was rejected; to decide one moves its invocation on.
+"""
+
+import json
+import os
+import signal
+import threading
+
+import pytest
+
+import xeroctl
+from conftest import (FakeClock, at_both_ends, environment, text_stream,
+                      written)
+from router import Router
+
+pty = pytest.importorskip("pty")
+
+NOW = 1770000000
+DRAIN = "00000001-0000-4000-800a-000000000001"
+DELETE = "00000002-0000-4000-800a-000000000002"
+REJECTED = "00000003-0000-4000-800a-000000000003"
+FOURTH = "00000004-0000-4000-800a-000000000004"
+TOOL = "kubectl_delete_namespace"
+INVOCATIONS = {DRAIN: "inv_000000000000000000000002",
+               DELETE: "inv_000000000000000000000003"}
+LINES = {DRAIN: f"{DRAIN}  destructive  kubectl_drain  ws_kube_prod",
+         DELETE: f"{DELETE}  irreversible  {TOOL}  ws_kube_prod",
+         FOURTH: f"{FOURTH}  destructive  kubectl_drain  ws_kube_prod"}
+WATCHED = "GET /approvals?status=pending"
+LEARNING = "lrn_0000000000000001"
+LIMIT_S = 10
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+class WatchClock(FakeClock):
+    """A clock on which something happens while somebody sleeps.
+
+    When nothing is left to happen somebody presses Ctrl-C.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+
+    def sleep(self, seconds):
+        super().sleep(seconds)
+        (self.steps.pop(0) if self.steps else interrupt)()
+
+
+@pytest.fixture
+def router():
+    """A router whose clock stands still: what it tells is always the same."""
+    with Router(clock=lambda: NOW) as router:
+        yield router
+
+
+@pytest.fixture
+def clock():
+    return WatchClock()
+
+
+@pytest.fixture
+def approvals(run):
+    """run, with the group's name before the words."""
+    def runner(*words, **more):
+        return run("approvals", *words, **more)
+    return runner
+
+
+@pytest.fixture
+def refused(approvals, router):
+    """Run what is refused before anything is sent; return its error."""
+    def runner(*words):
+        shown = approvals(*words)
+        assert shown.exit_status == 2 and shown == ""
+        assert router.requests == []
+        return shown.stderr
+    return runner
+
+
+@pytest.fixture
+def answer(router, clock):
+    """Run on a terminal, with an answer typed; return (status, stderr)."""
+    def runner(*argv, typed):
+        far, near = pty.openpty()
+        os.write(far, typed)
+        streams = xeroctl.Streams(os.fdopen(near), text_stream(),
+                                  text_stream())
+        try:
+            return (xeroctl.main(argv, environment(router), streams, clock),
+                    written(streams.stderr))
+        finally:
+            streams.stdin.close()
+            os.close(far)
+    return runner
+
+
+@pytest.fixture
+def drain_again(run):
+    """Have one more request come up."""
+    def invoke():
+        assert run("exec", "invoke", "--workspace", "ws_kube_prod", "--tool",
+                   "kubectl_drain", "--args", "{}").exit_status == 0
+    return invoke
+
+
+def asked(router):
+    """What was asked of the router, as METHOD and the path with its query."""
+    return [f"{seen.method} {seen.target.partition('/v1/exec')[2]}"
+            for seen in router.requests]
+
+
+def labelled(shown):
+    """{label: value} of a record as a person sees it, in order."""
+    return {label: value.strip() for label, _, value in (
+        line.partition(":") for line in shown.splitlines())}
+
+
+def status_of(router, approval_id):
+    """The status of a request and that of its invocation."""
+    with router.lock:
+        return (router.store.approvals.get(approval_id)["status"],
+                router.store.invocations.get(
+                    INVOCATIONS[approval_id])["status"])
+
+
+# == list and show ===========================================================
+
+def test_requests_are_listed(approvals, router, golden):
+    shown = approvals("list")
+    golden("approvals-list", ["approvals", "list"], shown)
+    assert shown.splitlines()[0].split() == [
+        "ID", "Status", "Risk", "Tool", "Created"]
+    assert asked(router) == ["GET /approvals"]
+
+
+def test_list_is_what_the_bare_group_does(approvals):
+    assert approvals() == approvals("list")
+
+
+@pytest.mark.parametrize("words, query, found", [
+    (("--risk", "irreversible"), "risk=irreversible", [DELETE]),
+    (("--risk", "read"), "risk=read", []),
+    (("--status", "rejected"), "status=rejected", [REJECTED]),
+    (("--workspace", "ws_kube_prod"), "workspace_id=ws_kube_prod",
+     [REJECTED, DELETE, DRAIN]),
+    (("--workspace", "ws_0123456789abcdef"),
+     "workspace_id=ws_0123456789abcdef", []),
+    (("--risk", "destructive", "--status", "pending"),
+     "risk=destructive&status=pending", [DRAIN]),
+    (("--limit", "1"), "limit=1", [REJECTED]),
+    (("--limit", "1", "--after", DELETE), f"limit=1&after={DELETE}",
+     [DRAIN]),
+])
+def test_a_list_is_narrowed(approvals, router, words, query, found):
+    shown = approvals("list", *words, "-o", "id")
+    assert shown.split() == found
+    assert asked(router) == [f"GET /approvals?{query}"]
+
+
+@pytest.mark.parametrize("verb", ["list", "watch", "delegate"])
+def test_a_risk_that_is_none_is_not_sent(refused, verb):
+    said = refused(verb, *(("--to", "bob") * (verb == "delegate")),
+                   "--risk", "mild")
+    assert "read, write, destructive, irreversible" in said
+
+
+def test_all_pages_are_one_document(approvals, router):
+    value = json.loads(approvals("list", "--all", "--limit", "2",
+                                 "-o", "json"))
+    assert [each["id"] for each in value["data"]] == [
+        REJECTED, DELETE, DRAIN]
+    assert value["has_more"] is False and len(router.requests) == 2
+
+
+def test_a_list_that_is_cut_says_so(approvals):
+    assert f"--after {DELETE}" in approvals("list", "--limit", "2").stderr
+
+
+@pytest.mark.parametrize("form, count", [("jsonl", 3), ("csv", 4)])
+def test_requests_take_a_line_each(approvals, form, count):
+    lines = approvals("list", "-o", form).splitlines()
+    assert len(lines) == count and DRAIN in lines[-1]
+    if form == "csv":
+        assert lines[0] == "ID,Status,Risk,Tool,Created"
+        assert lines[-1].endswith(",kubectl_drain,1770000000")
+
+
+def test_no_requests_are_told(approvals):
+    shown = approvals("list", "--risk", "write")
+    assert (shown, shown.exit_status) == ("", 0)
+    assert shown.stderr == "No approvals found.\n"
+
+
+def test_a_request_is_shown(approvals, router, golden):
+    words = ["show", REJECTED]
+    shown = approvals(*words)
+    golden("approvals-show", ["approvals"] + words, shown)
+    assert asked(router) == [f"GET /approvals/{REJECTED}"]
+    assert json.loads(approvals(*words, "-o", "json"))["reason"] == (
+        "Not today")
+
+
+@pytest.mark.parametrize("verb", ["show", "approve", "reject"])
+def test_a_request_that_is_not_there_is_not_found(approvals, verb):
+    shown = approvals(verb, "none")
+    assert (shown, shown.exit_status) == ("", 4)
+
+
+@pytest.mark.parametrize("words", [
+    ("show", ""), ("approve", ""), ("reject", ""),
+    ("revoke-delegation", "", "--force")])
+def test_an_empty_id_is_not_sent(refused, words):
+    assert "empty" in refused(*words)
+
+
+# == approve =================================================================
+
+def test_a_request_is_approved_with_a_note(approvals, router):
+    shown = labelled(approvals("approve", DRAIN, "--note", "go on"))
+    assert (shown["Status"], shown["Note"]) == ("approved", "go on")
+    assert shown["Decided"] == "2026-02-02 02:40 UTC"
+    assert asked(router)[-1] == f"POST /approvals/{DRAIN}/approve"
+    assert router.requests[-1].json == {"note": "go on"}
+    assert status_of(router, DRAIN) == ("approved", "queued")
+
+
+def test_what_was_approved_runs(approvals, run, clock):
+    approvals("approve", DRAIN)
+    clock.steps = [int] * 5
+    shown = run("exec", "watch", INVOCATIONS[DRAIN])
+    assert labelled(shown)["Status"] == "completed"
+
+
+def test_an_approval_without_words_says_nothing_more(approvals, router):
+    assert approvals("approve", DRAIN, "-o", "id") == DRAIN + "\n"
+    assert router.requests[-1].json in ({}, None)
+
+
+def test_what_was_decided_stays_so(approvals):
+    shown = approvals("approve", REJECTED)
+    assert (shown, shown.exit_status) == ("", 1)
+    assert "HTTP 409" in shown.stderr and "rejected" in shown.stderr
+
+
+def test_what_cannot_be_undone_wants_the_name_of_the_tool(answer, router):
+    status, said = answer("approvals", "approve", DELETE,
+                          typed=TOOL.encode() + b"\n")
+    assert status == 0, said
+    assert TOOL in said and "cannot be undone" in said
+    assert router.requests[-1].json == {"confirm": TOOL}
+    assert status_of(router, DELETE) == ("approved", "queued")
+
+
+@pytest.mark.parametrize("typed", [
+    b"y\n", b"yes\n", b"\n", b"\x04", b"kubectl_drain\n",
+    TOOL.upper().encode() + b"\n", TOOL[:-1].encode() + b"\n"])
+def test_any_other_word_approves_nothing(answer, router, typed):
+    status, said = answer("approvals", "approve", DELETE, typed=typed)
+    assert status == 1 and "nothing was" in said
+    assert router.seen("POST", "/approve") == []
+    assert status_of(router, DELETE) == ("pending", "pending_approval")
+
+
+@pytest.mark.parametrize("words", [(), ("--note", "x"), ("--force",),
+                                   ("-y",)])
+def test_without_a_terminal_the_name_is_a_flag(approvals, router, words):
+    shown = approvals("approve", DELETE, *words)
+    assert (shown, shown.exit_status) == ("", 2)
+    assert f"--confirm {TOOL}" in shown.stderr
+    assert router.seen("POST", "/approve") == []
+
+
+def test_a_name_given_as_a_flag_is_not_asked_for(approvals, router):
+    shown = approvals("approve", DELETE, "--confirm", TOOL)
+    assert (shown.exit_status, shown.stderr) == (0, "")
+    assert router.requests[-1].json == {"confirm": TOOL}
+    assert status_of(router, DELETE) == ("approved", "queued")
+
+
+@pytest.mark.parametrize("name", ["", "kubectl_drain", TOOL + " ", "yes"])
+def test_a_wrong_name_given_as_a_flag_is_not_sent(approvals, router, name):
+    shown = approvals("approve", DELETE, f"--confirm={name}")
+    assert (shown, shown.exit_status) == ("", 2)
+    assert TOOL in shown.stderr
+    assert router.seen("POST", "/approve") == []
+
+
+# == reject ==================================================================
+
+@pytest.mark.parametrize("approval_id", [DRAIN, DELETE])
+def test_a_request_is_rejected_with_a_reason(approvals, router, approval_id):
+    shown = labelled(approvals("reject", approval_id, "--reason", "no"))
+    assert (shown["Status"], shown["Reason"]) == ("rejected", "no")
+    assert asked(router) == [f"POST /approvals/{approval_id}/reject"]
+    assert router.requests[0].json == {"reason": "no"}
+    assert status_of(router, approval_id) == ("rejected", "rejected")
+
+
+def test_a_rejection_needs_no_reason(approvals, router):
+    assert approvals("reject", DRAIN, "-o", "id") == DRAIN + "\n"
+    assert router.requests[0].json in ({}, None)
+    again = approvals("reject", DRAIN)
+    assert again.exit_status == 1 and "HTTP 409" in again.stderr
+
+
+# == watch ===================================================================
+
+def test_what_waits_is_told_at_once(approvals, router, clock):
+    shown = approvals("watch")
+    assert shown == f"{LINES[DELETE]}\n{LINES[DRAIN]}\n"
+    assert shown.exit_status == 130 and "Traceback" not in shown.stderr
+    assert asked(router) == [WATCHED] and clock.slept == [5]
+
+
+def test_each_request_is_told_once(approvals, router, clock, drain_again):
+    clock.steps = [int, drain_again, int, int]
+    shown = approvals("watch")
+    assert shown == "".join(
+        LINES[each] + "\n" for each in (DELETE, DRAIN, FOURTH))
+    assert clock.slept == [5] * 5
+    assert len(router.seen("GET", "/approvals")) == 5
+
+
+def test_what_is_decided_meanwhile_is_not_told_again(approvals, clock):
+    clock.steps = [lambda: approvals("reject", DRAIN), int]
+    assert approvals("watch").count(DRAIN) == 1
+
+
+@pytest.mark.parametrize("words, query, found", [
+    (("--risk", "irreversible"), "&risk=irreversible", [DELETE]),
+    (("--risk", "read"), "&risk=read", [])])
+def test_a_watch_is_narrowed(approvals, router, words, query, found):
+    shown = approvals("watch", *words, "-o", "id")
+    assert shown.split() == found
+    assert asked(router) == [WATCHED + query]
+
+
+@pytest.mark.parametrize("interval", ["1", "0.5", "60"])
+def test_an_interval_is_kept(approvals, clock, interval):
+    clock.steps = [int, int]
+    approvals("watch", "--interval", interval)
+    assert clock.slept == [float(interval)] * 3
+
+
+@pytest.mark.parametrize("interval", ["0", "-5", "often", "nan"])
+def test_an_interval_that_is_no_time_is_refused(refused, interval):
+    assert "--interval" in refused("watch", f"--interval={interval}")
+
+
+def test_a_watch_as_jsonl_is_what_was_received(approvals, clock,
+                                               drain_again):
+    clock.steps = [drain_again]
+    rows = list(map(json.loads, approvals(
+        "watch", "-o", "jsonl").splitlines()))
+    assert [each["id"] for each in rows] == [DELETE, DRAIN, FOURTH]
+    assert rows[1]["args"] == {"node": "worker-07"}
+
+
+def test_a_watch_has_no_csv_and_says_what_it_has(refused):
+    assert "-o jsonl" in refused("watch", "-o", "csv")
+
+
+def test_a_watch_looks_at_every_page(approvals, drain_again):
+    for _ in range(22):
+        drain_again()
+    shown = approvals("watch", "-o", "id")
+    assert len(set(shown.split())) == len(shown.split()) == 24
+
+
+def test_a_watch_survives_an_answer_that_failed(approvals, router, clock):
+    clock.steps = [int] * 8
+    router.order("GET /approvals", times=4, status=502)
+    assert len(approvals("watch").splitlines()) == 2
+
+
+def test_a_watch_ends_when_the_key_is_taken_away(approvals, router):
+    shown = approvals("watch", XEROTIER_API_KEY="xero_demo_gone")
+    assert (shown, shown.exit_status) == ("", 3)
+    assert len(router.requests) == 1
+
+
+@at_both_ends
+def test_ctrl_c_ends_the_watch_of_a_process(start, router):
+    polled, before = threading.Event(), signal.signal(
+        signal.SIGINT, signal.default_int_handler)
+    router.order("GET /approvals", times=None,
+                 when=lambda seen: len(router.seen(
+                     "GET", "/approvals")) > 1 and polled.set() and False)
+    process = start("approvals", "watch", "--interval", "0.01")
+    signal.signal(signal.SIGINT, before)
+    for each in DELETE, DRAIN:
+        assert process.stdout.readline().decode() == LINES[each] + "\n"
+    assert polled.wait(LIMIT_S)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130 and stdout == b""
+    assert b"Traceback" not in stderr
+
+
+# == delegations =============================================================
+
+def test_somebody_decides_for_a_week(approvals, router):
+    shown = labelled(approvals("delegate", "--to", "bob@example.com",
+                               "--expires", "7d"))
+    assert shown == {
+        "ID": "dlg_00000001", "To": "bob@example.com", "Risk": "destructive",
+        "Workspace": "-", "Expires": "2026-02-09 02:40 UTC"}
+    assert asked(router) == ["POST /approvals/delegations"]
+    assert router.requests[0].json == {
+        "delegate_to": "bob@example.com", "expires_at":
+        "2026-02-09T02:40:00Z"}
+
+
+def test_a_delegation_is_narrowed(approvals, router):
+    approvals("delegate", "--to", "bob", "--risk", "write", "--workspace",
+              "ws_kube_prod", "--expires", "2026-05-27T14:00:00+02:00")
+    assert router.requests[0].json == {
+        "delegate_to": "bob", "risk": "write", "workspace_id":
+        "ws_kube_prod", "expires_at": "2026-05-27T14:00:00+02:00"}
+
+
+@pytest.mark.parametrize("words, said", [
+    ((), "--to is missing"),
+    (("--to", "bob", "--expires", "soon"), "--expires"),
+    (("--to", "bob", "--expires", "2026-05-27T14:00:00"), "zone")])
+def test_a_delegation_that_cannot_be_is_not_sent(refused, words, said):
+    assert said in refused("delegate", *words)
+
+
+def test_delegations_are_listed_and_taken_back(approvals, answer, router):
+    approvals("delegate", "--to", "bob")
+    approvals("delegate", "--to", "eve", "--risk", "write")
+    lines = approvals("delegations").splitlines()
+    assert lines[0].split() == ["ID", "To", "Risk", "Workspace", "Expires"]
+    assert [line.split()[1] for line in lines[1:]] == ["eve", "bob"]
+    status, said = answer("approvals", "revoke-delegation", "dlg_00000001",
+                          typed=b"y\n")
+    assert status == 0 and "Revoke delegation dlg_00000001? [y/N]" in said
+    assert asked(router)[-1] == "DELETE /approvals/delegations/dlg_00000001"
+    assert approvals("delegations", "-o", "id") == "dlg_00000002\n"
+    assert approvals("revoke-delegation", "dlg_00000002", "-y") == (
+        "revoked dlg_00000002\n")
+    shown = approvals("delegations")
+    assert shown == "" and shown.stderr == "No delegations found.\n"
+
+
+def test_a_delegation_is_taken_back_only_when_that_is_meant(answer, router,
+                                                            refused):
+    assert "--force" in refused("revoke-delegation", "dlg_1")
+    assert answer("approvals", "revoke-delegation", "dlg_1",
+                  typed=b"\n")[0] == 1
+    assert router.requests == []
+
+
+def test_a_page_of_delegations_is_asked_for(approvals, router):
+    for name in "abc":
+        approvals("delegate", "--to", name)
+    shown = approvals("delegations", "--limit", "2")
+    assert "--after dlg_00000002" in shown.stderr
+    shown = approvals("delegations", "--limit", "2", "--all", "-o", "jsonl")
+    assert [json.loads(line)["delegate_to"]
+            for line in shown.splitlines()] == list("cba")
+
+
+# == dry runs and keys =======================================================
+
+@pytest.mark.parametrize("words, planned", [
+    (("approve", DRAIN, "--note", "x"), {"note": "x"}),
+    (("approve", DELETE, "--confirm", TOOL), {"confirm": TOOL}),
+    (("reject", DRAIN, "--reason", "x"), {"reason": "x"}),
+    (("delegate", "--to", "bob"), {"delegate_to": "bob"}),
+    (("revoke-delegation", "dlg_1"), None)])
+def test_a_dry_run_decides_nothing(approvals, router, words, planned):
+    shown = approvals(*words, "--dry-run", "-o", "json")
+    assert (shown.exit_status, shown.stderr) == (0, "")
+    assert json.loads(shown).get("body") == planned
+    assert {seen.method for seen in router.requests} <= {"GET"}
+
+
+@pytest.mark.parametrize("words", [
+    ("approvals", "list"), ("approvals", "show", DRAIN),
+    ("approvals", "approve", DRAIN), ("approvals", "reject", DRAIN),
+    ("approvals", "watch"), ("approvals", "delegations"),
+    ("approvals", "delegate", "--to", "bob"),
+    ("approvals", "revoke-delegation", "dlg_1", "-y"),
+    ("learnings", "list"), ("learnings", "show", LEARNING)])
+def test_a_key_of_another_scope_is_told_which_it_lacks(run, router, words):
+    key = router.add_key("xero_demo_other", "inference")
+    shown = run(*words, XEROTIER_API_KEY=key)
+    assert (shown, shown.exit_status) == ("", 3)
+    assert "HTTP 403" in shown.stderr and "'execution'" in shown.stderr
+    assert len(router.requests) == 1
+
+
+# == learnings ===============================================================
+
+def test_learnings_are_listed(run, router, golden):
+    shown = run("learnings", "list")
+    golden("learnings-list", ["learnings", "list"], shown)
+    assert shown.splitlines()[0].split() == [
+        "ID", "Source", "Score", "Created", "Content"]
+    assert run("learnings") == shown
+    assert asked(router) == ["GET /learnings"] * 2
+
+
+def test_a_learning_is_shown(run, router, golden):
+    shown = run("learnings", "show", LEARNING)
+    golden("learnings-show", ["learnings", "show", LEARNING], shown)
+    assert list(labelled(shown)) == [
+        "ID", "Content", "Workspace ID", "Score", "Source Type", "Created"]
+    assert asked(router) == [f"GET /learnings/{LEARNING}"]
+
+
+@pytest.mark.parametrize("workspace, count", [
+    ("ws_kube_prod", 3), ("ws_0123456789abcdef", 0)])
+def test_learnings_are_those_of_a_workspace(run, router, workspace, count):
+    shown = run("learnings", "list", "--workspace", workspace, "-o", "id")
+    assert len(shown.splitlines()) == count
+    assert asked(router) == [f"GET /learnings?workspace_id={workspace}"]
+
+
+def test_learnings_have_pages(run, router):
+    assert "--after lrn_0000000000000002" in run(
+        "learnings", "list", "--limit", "2").stderr
+    value = json.loads(run("learnings", "list", "--limit", "1", "--all",
+                           "-o", "json"))
+    assert [each["score"] for each in value["data"]] == [None, 0.71, 0.92]
+    assert run("learnings", "list", "--after", "lrn_0000000000000002", "-o",
+               "id") == LEARNING + "\n"
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl", "id", "csv"])
+def test_a_learning_has_every_form(run, form):
+    shown = run("learnings", "show", LEARNING, "-o", form)
+    if form == "id":
+        assert shown == LEARNING + "\n"
+    elif form == "csv":
+        assert shown.splitlines()[0] == (
+            "ID,Content,Workspace ID,Score,Source Type,Created")
+    else:
+        assert json.loads(shown)["source_type"] == "tool"
+
+
+def test_a_learning_that_is_not_there_is_not_found(run, router):
+    assert run("learnings", "show", "lrn_none").exit_status == 4
+    assert run("learnings", "show", "").exit_status == 2
+    assert len(router.requests) == 1
+
+
+def test_learnings_are_asked_of_the_frontend(run, router):
+    with Router(clock=lambda: NOW) as frontend:
+        shown = run("learnings", "list", "-o", "id",
+                    XEROTIER_FRONTEND_URL=frontend.origin)
+        assert len(shown.splitlines()) == 3, shown.stderr
+        assert run("approvals", "-o", "id",
+                   XEROTIER_FRONTEND_URL=frontend.origin).exit_status == 0
+        assert asked(frontend) == ["GET /learnings"]
+    assert asked(router) == ["GET /approvals"]
