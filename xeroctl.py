@@ -10461,7 +10461,7 @@ class TemplateFolder:
         for each in all_templates(app, args):
             # The list of a project has those of its workspaces, too.
             if args.workspace or dig(each, "workspace_id") is None:
-                self.known[dig(each, "name")].append(each)
+                self.known[as_text(dig(each, "name"))].append(each)
 
     def apply(self, name, path):
         """Create or update one; return what came of it, told as a line."""

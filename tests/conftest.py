@@ -5,6 +5,7 @@ own; `run_process` starts the copied file as a user does.  Both return a
 Result.  Nothing in xeroctl.py is patched, and no environment is inherited.
 """
 
+import gc
 import glob
 import io
 import os
@@ -18,10 +19,16 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 GOLDEN = os.path.join(HERE, "golden")
 ROOT = os.path.dirname(HERE)
 SCRIPT = os.path.join(ROOT, "xeroctl.py")
+IS_FULL = "--full" in sys.argv
+STARTED = SCRIPT if IS_FULL else os.path.join(HERE, "started.py")
 sys.path[:0] = [ROOT, HERE]
 
 import xeroctl  # noqa: E402
 from router import Router  # noqa: E402
+
+
+# Thousands of tests keep much that never becomes garbage: look less often.
+gc.set_threshold(100000, 50, 50)
 
 
 class Result(str):
@@ -147,12 +154,16 @@ def python_name(python):
     return "py" + ".".join(map(str, version_of(python)))
 
 
-ENDS = [INTERPRETERS[0], INTERPRETERS[-1]]
+ENDS = [INTERPRETERS[0], INTERPRETERS[-1]] if IS_FULL else INTERPRETERS[:1]
 
 # For what costs much and has been seen alike under all of them: the oldest
-# and the newest interpreter, with --full too.
+# interpreter, with --full the newest, too.
 at_both_ends = pytest.mark.parametrize("python", ENDS, ids=python_name,
                                        indirect=True)
+
+
+# For what takes long, and fails together with something that does not.
+costly = pytest.mark.skipif(not IS_FULL, reason="takes long: --full runs it")
 
 
 def is_parametrized(function, name):
@@ -162,26 +173,29 @@ def is_parametrized(function, name):
 
 
 def pytest_generate_tests(metafunc):
-    """Run the tests that start processes under several interpreters."""
+    """Run the tests that start processes under the oldest interpreter.
+
+    It lacks the most; what runs in this process has a newer one.
+    """
     if "python" in metafunc.fixturenames and not is_parametrized(
             metafunc.definition, "python"):
-        pythons = INTERPRETERS if metafunc.config.getoption("--full") else ENDS
+        pythons = INTERPRETERS if IS_FULL else INTERPRETERS[:1]
         metafunc.parametrize("python", pythons, ids=python_name,
                              indirect=True)
 
 
 @pytest.fixture
 def python(request):
-    """The interpreters in turn: the oldest and the newest, or all."""
+    """The interpreters in turn: the oldest, or all of them."""
     return request.param
 
 
 @pytest.fixture
 def start(router, python):
-    """Start the script as a process: start("chat", …) is a Popen."""
+    """Start the program as a process: start("chat", …) is a Popen."""
     started = []
 
-    def starter(*argv, options=(), against=router, script=SCRIPT,
+    def starter(*argv, options=(), against=router, script=STARTED,
                 **environ):
         process = subprocess.Popen(
             [python, *options, script, *argv], stdin=subprocess.PIPE,
@@ -216,9 +230,9 @@ def pytest_addoption(parser):
 
 
 @pytest.fixture
-def is_full(request):
+def is_full():
     """Whether the tests may take their time."""
-    return request.config.getoption("--full")
+    return IS_FULL
 
 
 def session(argv, shown):

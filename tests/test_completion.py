@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from conftest import costly
 import xeroctl
 from xeroctl import Group, Verb, by_flag, choice, field, flag
 
@@ -309,7 +310,9 @@ def zsh_offers(place, lines, load="source"):
 
 
 @needs("zsh")
-@pytest.mark.parametrize("load", sorted(ZSH_LOADS))
+@pytest.mark.parametrize("load", [
+    load if load == "source" else pytest.param(load, marks=costly)
+    for load in sorted(ZSH_LOADS)])
 def test_zsh(place, load):
     # All cases in one way of loading; the others show that they load.
     cases = CASES if load == "source" else CASES[:4]

@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from conftest import SCRIPT, Result, environment
+from conftest import STARTED, Result, environment
 from router import DEMO_KEY, Router
 
 SECRET = DEMO_KEY.rpartition("_")[2]
@@ -526,7 +526,7 @@ KEYCHAIN, LOOKS_UP = (
 def run_script(*argv, **environ):
     """Run the script as a process, with something to read on stdin."""
     process = subprocess.Popen(
-        [sys.executable, SCRIPT, *argv], stdin=subprocess.PIPE,
+        [sys.executable, STARTED, *argv], stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=environment(None, **environ))
     stdout, stderr = process.communicate(b"typed ahead\n", 20)

@@ -20,8 +20,8 @@ import threading
 import pytest
 
 import xeroctl
-from conftest import (INTERPRETERS, SCRIPT, environment, python_name,
-                      version_of)
+from conftest import (INTERPRETERS, STARTED, costly, environment,
+                      python_name, version_of)
 from router import DEMO_KEY, PROXY_PAGE, TLS_HANDSHAKE
 
 ssl = pytest.importorskip("ssl")
@@ -1114,6 +1114,7 @@ def test_a_handshake_that_is_always_cut_is_told(secured, router, front,
     assert clock.slept == [0.5, 1.0] and router.requests == []
 
 
+@costly
 def test_every_interpreter_tries_a_cut_handshake_again(router, files):
     # Side by side, since each waits; each has words of its own for a cut.
     with contextlib.ExitStack() as stack:
@@ -1122,7 +1123,7 @@ def test_every_interpreter_tries_a_cut_handshake_again(router, files):
             front = Front(router, server_context(files))
             stack.enter_context(front).orders = [CUT]
             runs.append(subprocess.Popen(
-                [python, SCRIPT, *CHAT, "--retries", "1", "--cacert",
+                [python, STARTED, *CHAT, "--retries", "1", "--cacert",
                  files("ca.pem")], stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 env=environment(router, XEROTIER_BASE_URL=front.url())))

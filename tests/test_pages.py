@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from conftest import SCRIPT, Result
+from conftest import STARTED, Result
 
 BASH = shutil.which("bash")
 LIMIT_S = 20
@@ -95,7 +95,7 @@ def start(router, tmp_path):
     command = tmp_path / "bin" / "xeroctl"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}"'
-                       f' "{SCRIPT}" "$@"\n')
+                       f' "{STARTED}" "$@"\n')
     command.chmod(0o755)
     started = []
 

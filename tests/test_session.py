@@ -22,7 +22,7 @@ import time
 import pytest
 
 import xeroctl
-from conftest import (INTERPRETERS, SCRIPT, Result, environment, python_name,
+from conftest import (INTERPRETERS, STARTED, Result, environment, python_name,
                       text_stream, written)
 from router import Router, as_frame
 
@@ -981,7 +981,7 @@ def desk(request, router, tmp_path):
         environ["PYTHONPATH"] = str(tmp_path)
 
     def maker(*more, **variables):
-        made.append(Desk([python, SCRIPT, *SESSION, *more], environment(
+        made.append(Desk([python, STARTED, *SESSION, *more], environment(
             router, **dict(environ, **variables))))
         made[-1].prompt(0)
         return made[-1]

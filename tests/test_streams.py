@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from conftest import costly
 import xeroctl
 from router import DEMO_KEY, Router, as_frame
 
@@ -196,7 +197,9 @@ CUTS = {
 }
 
 
-@pytest.mark.parametrize("word, more, lacking", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("word, more, lacking", [
+    cut if name == "reset" else pytest.param(*cut, marks=costly)
+    for name, cut in CUTS.items()], ids=list(CUTS))
 def test_a_stream_cut_anywhere_keeps_its_text_and_tells(
         run, router, word, more, lacking):
     for count in range(len(CUT_BODY) + 1):

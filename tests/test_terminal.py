@@ -20,7 +20,7 @@ import time
 import pytest
 
 import xeroctl
-from conftest import (SCRIPT, Result, at_both_ends, environment,
+from conftest import (STARTED, Result, at_both_ends, environment,
                       text_stream, written)
 
 pty = pytest.importorskip("pty")
@@ -498,7 +498,7 @@ def test_a_spinner_then_the_answer_then_the_footer(spawn, screen, router,
                                                    python):
     terminal, gate = screen(columns=0), threading.Event()
     router.order(COMPLETIONS, gate=(0, gate))
-    process = spawn(python, SCRIPT, *STREAM, stdout=terminal.near,
+    process = spawn(python, STARTED, *STREAM, stdout=terminal.near,
                     stderr=terminal.near)
     terminal.output.until(SPUN)
     gate.set()
@@ -521,7 +521,7 @@ def test_no_spinner_outlives_an_error(show, router):
 def test_ctrl_c_wipes_the_spinner(spawn, screen, router):
     terminal = screen()
     router.order(COMPLETIONS, hang=True)
-    process = spawn(sys.executable, SCRIPT, *STREAM, stdout=terminal.near,
+    process = spawn(sys.executable, STARTED, *STREAM, stdout=terminal.near,
                     stderr=terminal.near)
     terminal.output.until(SPUN)
     send(process, signal.SIGINT)
@@ -531,7 +531,7 @@ def test_ctrl_c_wipes_the_spinner(spawn, screen, router):
 
 def test_ctrl_c_in_a_stream_leaves_one_clean_line(spawn, screen, held):
     terminal = screen()
-    process = spawn(sys.executable, SCRIPT, *STREAM, stdout=terminal.near,
+    process = spawn(sys.executable, STARTED, *STREAM, stdout=terminal.near,
                     stderr=terminal.near)
     terminal.output.until(b"Half")
     send(process, signal.SIGINT)
@@ -609,7 +609,7 @@ def test_the_first_question_at_the_end_of_input_stores_nothing(show,
 def test_a_hidden_question_at_the_end_of_input_stores_nothing(
         spawn, screen, router, tmp_path):
     terminal, path = screen(), tmp_path / "config.toml"
-    process = spawn(sys.executable, SCRIPT, "config", "init",
+    process = spawn(sys.executable, STARTED, "config", "init",
                     stdin=terminal.near, stdout=terminal.near,
                     stderr=terminal.near, XEROTIER_CONFIG=str(path))
     os.write(terminal.far, f"x\n{router.base_url}\nxerotier\n".encode())
@@ -631,7 +631,7 @@ def test_ctrl_c_in_an_answer_returns_to_the_prompt(spawn, screen, router):
     router.order(COMPLETIONS, gate=(1, threading.Event()),
                  frames=streamed("Half"))
     terminal = screen()
-    process = spawn(sys.executable, SCRIPT, *SESSION, stdin=terminal.near,
+    process = spawn(sys.executable, STARTED, *SESSION, stdin=terminal.near,
                     stdout=terminal.near, stderr=terminal.near)
     terminal.output.until(b"> ")
     os.write(terminal.far, b"nothing\n")
@@ -666,7 +666,7 @@ def interrupt(process, is_answered):
 
 def test_ctrl_c_twice_at_the_prompt_leaves(spawn, screen, router):
     terminal = screen()
-    process = spawn(sys.executable, SCRIPT, *SESSION, stdin=terminal.near,
+    process = spawn(sys.executable, STARTED, *SESSION, stdin=terminal.near,
                     stdout=terminal.near, stderr=terminal.near)
     terminal.output.until(b"> ")
     note = b"(Ctrl-C again leaves", b"> "
@@ -696,7 +696,7 @@ def test_a_paste_into_the_line_editor_is_one_message(spawn, screen, router):
     if "libedit" in (readline.__doc__ or ""):
         pytest.skip("libedit does not bracket what is pasted")
     terminal = screen()
-    process = spawn(sys.executable, SCRIPT, *SESSION, stdin=terminal.near,
+    process = spawn(sys.executable, STARTED, *SESSION, stdin=terminal.near,
                     stdout=terminal.near, stderr=terminal.near,
                     TERM="xterm")
     terminal.output.until(b"> ")
@@ -746,7 +746,7 @@ def broken_off(router):
 def test_no_text_is_lost_in_an_ascii_locale(spawn, router, broken_off,
                                             python):
     check_text_survives(spawn(
-        python, SCRIPT, "chat", "--endpoint", "demo", "--stream", "-m",
+        python, STARTED, "chat", "--endpoint", "demo", "--stream", "-m",
         SAID.encode() + b"\xff", PYTHONIOENCODING="latin-1", **ASCII), router)
 
 
@@ -755,12 +755,12 @@ def test_no_text_is_lost_in_an_ascii_locale(spawn, router, broken_off,
     {"PYTHONIOENCODING": "latin-1"}, {"PYTHONIOENCODING": "utf-16"}])
 def test_no_text_is_lost_in_any_locale(spawn, router, broken_off, environ):
     check_text_survives(spawn(
-        sys.executable, SCRIPT, "chat", "--endpoint", "demo", "--stream",
+        sys.executable, STARTED, "chat", "--endpoint", "demo", "--stream",
         "-m", SAID.encode() + b"\xff", **environ), router)
 
 
 def test_an_error_names_a_word_as_it_was_typed(spawn):
-    shown = finished(spawn(sys.executable, SCRIPT, SAID.encode(), **ASCII))
+    shown = finished(spawn(sys.executable, STARTED, SAID.encode(), **ASCII))
     assert shown.exit_status == 2 and f"'{SAID}'" in shown.stderr
 
 
@@ -769,7 +769,7 @@ def test_an_error_names_a_word_as_it_was_typed(spawn):
     ("chat", "--endpoint", "demo", "--from-file", b"/\xff", "-m", "hi"),
     ("chat", "--endpoint", "demo", "--max-tokens", b"\xff", "-m", "hi")])
 def test_a_byte_that_is_no_text_is_an_error_like_others(spawn, argv):
-    shown = finished(spawn(sys.executable, SCRIPT, *argv))
+    shown = finished(spawn(sys.executable, STARTED, *argv))
     assert shown.exit_status in (2, 4) and shown == ""
     assert shown.stderr.startswith("error: ")
     assert "Traceback" not in shown.stderr
@@ -783,7 +783,7 @@ def test_a_byte_that_is_no_text_is_an_error_like_others(spawn, argv):
 @pytest.mark.parametrize("argv", [("--version",), CHAT])
 def test_a_full_disk_is_an_error(spawn, argv, python):
     with open("/dev/full", "w") as full:
-        shown = finished(spawn(python, SCRIPT, *argv, stdout=full))
+        shown = finished(spawn(python, STARTED, *argv, stdout=full))
     assert shown.stderr == ("error: cannot write to standard output: "
                             + os.strerror(errno.ENOSPC) + "\n")
     assert shown.exit_status == 1
@@ -795,7 +795,7 @@ def test_a_full_disk_is_an_error(spawn, argv, python):
     CHAT + ("-o", "csv"), ("api", "/models", "--include")])
 def test_a_full_disk_is_an_error_of_every_command(spawn, argv):
     with open("/dev/full", "w") as full:
-        shown = finished(spawn(sys.executable, SCRIPT, *argv, stdout=full))
+        shown = finished(spawn(sys.executable, STARTED, *argv, stdout=full))
     assert shown.stderr == ("error: cannot write to standard output: "
                             + os.strerror(errno.ENOSPC) + "\n")
     assert shown.exit_status == 1
@@ -806,7 +806,7 @@ def test_a_full_disk_is_an_error_of_every_command(spawn, argv):
 def test_a_full_disk_is_an_error_whatever_the_size(spawn, router, size):
     router.order(COMPLETIONS, body=completion("x" * size))
     with open("/dev/full", "w") as full:
-        shown = finished(spawn(sys.executable, SCRIPT, *CHAT, "-o", "json",
+        shown = finished(spawn(sys.executable, STARTED, *CHAT, "-o", "json",
                                stdout=full))
     told = json.loads(shown.stderr)["error"]["message"]
     assert told.startswith("cannot write to standard output: ")
@@ -817,14 +817,14 @@ def test_a_full_disk_is_an_error_whatever_the_size(spawn, router, size):
 @needs_full
 def test_remarks_that_cannot_be_written_do_no_harm(spawn, python):
     with open("/dev/full", "w") as full:
-        shown = finished(spawn(python, SCRIPT, *STREAM, stderr=full))
+        shown = finished(spawn(python, STARTED, *STREAM, stderr=full))
     assert shown.exit_status == 0 and shown == ANSWER
 
 
 @needs_full
 def test_an_error_that_cannot_be_written_has_its_exit_code(spawn):
     with open("/dev/full", "w") as full:
-        shown = finished(spawn(sys.executable, SCRIPT, "chat", "--endpoint",
+        shown = finished(spawn(sys.executable, STARTED, "chat", "--endpoint",
                                "nope", "-m", "hi", stdout=full, stderr=full))
     assert shown.exit_status == 4
 
@@ -835,7 +835,7 @@ def test_a_reader_that_never_came_is_no_news(spawn, router, argv, python):
     router.order(COMPLETIONS, body=completion("x" * 300000))
     reading, writing = os.pipe()
     os.close(reading)
-    process = spawn(python, SCRIPT, *argv, stdout=writing)
+    process = spawn(python, STARTED, *argv, stdout=writing)
     os.close(writing)
     shown = finished(process)
     assert (shown.exit_status, shown.stderr) == (141, "")
@@ -856,7 +856,7 @@ def read_some(process, wanted):
 @at_both_ends
 def test_a_reader_that_leaves_early_is_no_news(spawn, router, python):
     router.order(COMPLETIONS, frames=streamed(*["x" * 65536] * 8))
-    process = spawn(python, SCRIPT, *STREAM)
+    process = spawn(python, STARTED, *STREAM)
     read_some(process, b"x")
     shown = finished(process)
     assert (shown.exit_status, shown.stderr) == (141, "")
@@ -865,7 +865,7 @@ def test_a_reader_that_leaves_early_is_no_news(spawn, router, python):
 
 @at_both_ends
 def test_ctrl_c_after_the_reader_left_is_still_ctrl_c(spawn, held, python):
-    process = spawn(python, SCRIPT, *STREAM)
+    process = spawn(python, STARTED, *STREAM)
     read_some(process, b"Half")
     send(process, signal.SIGINT)
     shown = finished(process)
@@ -873,7 +873,7 @@ def test_ctrl_c_after_the_reader_left_is_still_ctrl_c(spawn, held, python):
 
 
 def test_an_error_after_the_reader_left_is_told_once(spawn, held):
-    process = spawn(sys.executable, SCRIPT, *STREAM)
+    process = spawn(sys.executable, STARTED, *STREAM)
     read_some(process, b"Half")
     held.set()
     shown = finished(process)

@@ -18,7 +18,7 @@ import pytest
 
 import xeroctl
 from conftest import (
-    SCRIPT, at_both_ends, environment, text_stream, written)
+    SCRIPT, at_both_ends, costly, environment, text_stream, written)
 
 pty = pytest.importorskip("pty")
 
@@ -1045,6 +1045,7 @@ def peak_of(router, *words):
     return int(peak) // (1024 if sys.platform == "darwin" else 1)
 
 
+@costly
 def test_large_files_do_not_fill_the_memory(router, tmp_path):
     # Most of the peak is Python, which compiles the script: that differs
     # from version to version, and is taken off.

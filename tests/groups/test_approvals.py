@@ -354,6 +354,21 @@ def test_an_interval_that_is_no_time_is_refused(refused, interval):
     assert "--interval" in refused("watch", f"--interval={interval}")
 
 
+def test_a_request_takes_one_line_whatever_it_says(approvals, router):
+    router.order("GET /approvals", body=json.dumps({"data": [
+        {"id": "1", "risk": None, "tool": "a\nb\tc", "workspace_id": "w"},
+        {"id": "2"}]}).encode())
+    assert approvals("watch") == "1  -  a\\nb\\tc  w\n2  -  -  -\n"
+
+
+@pytest.mark.parametrize("body", [b"{}", b"<html>", b'{"data": 7}'])
+def test_an_answer_that_is_no_list_ends_the_watch(approvals, router, body):
+    router.order("GET /approvals", body=body)
+    shown = approvals("watch")
+    assert (shown, shown.exit_status) == ("", 1)
+    assert len(router.requests) == 1
+
+
 def test_a_watch_as_jsonl_is_what_was_received(approvals, clock,
                                                drain_again):
     clock.steps = [drain_again]

@@ -287,8 +287,12 @@ FLAGS = [case for case in CASES if not is_switch(case[1])]
 SWITCHES = [case for case in CASES if is_switch(case[1])]
 
 
-def ids_of(cases):
-    return [f"{entry['command']} {name_of(found)}" for entry, found in cases]
+def each_command(cases):
+    """Cases by command: a test for each, of all its flags or examples."""
+    found = {}
+    for entry, case in cases:
+        found.setdefault(entry["command"], (entry, []))[1].append(case)
+    return pytest.mark.parametrize("entry, cases", found.values(), ids=found)
 
 
 def parse(words):
@@ -354,8 +358,14 @@ def test_the_shortest_call_leaves_the_defaults(entry):
             assert kept(words, found) == found["default"]
 
 
-@pytest.mark.parametrize("entry, found", FLAGS, ids=ids_of(FLAGS))
-def test_a_flag_takes_values_of_its_type(entry, found):
+@each_command(FLAGS)
+def test_flags_take_values_of_their_type(entry, cases):
+    for found in cases:
+        assert_takes(entry, found)
+
+
+def assert_takes(entry, found):
+    """A flag takes its values, under each name, once and twice."""
     words, name = shortest_call(entry), name_of(found)
     if found["needs"] and found["needs"] not in words:
         words.append(found["needs"])
@@ -369,18 +379,25 @@ def test_a_flag_takes_values_of_its_type(entry, found):
         assert twice == (once * 2 if found["repeatable"] else once)
 
 
-@pytest.mark.parametrize("entry, found", FLAGS, ids=ids_of(FLAGS))
-def test_a_flag_takes_no_other_value(entry, found):
-    words = shortest_call(entry) + [name_of(found)]
-    assert not is_parsed(words)
-    if found["type"] != "string":
-        assert not is_parsed(words + ["no-such-word"])
-    if found["type"] == "integer":
-        assert not is_parsed(words + ["1.5"])
+@each_command(FLAGS)
+def test_flags_take_no_other_value(entry, cases):
+    for found in cases:
+        words = shortest_call(entry) + [name_of(found)]
+        assert not is_parsed(words)
+        if found["type"] != "string":
+            assert not is_parsed(words + ["no-such-word"]), words
+        if found["type"] == "integer":
+            assert not is_parsed(words + ["1.5"]), words
 
 
-@pytest.mark.parametrize("entry, found", SWITCHES, ids=ids_of(SWITCHES))
-def test_a_switch_takes_no_value(entry, found):
+@each_command(SWITCHES)
+def test_switches_take_no_value(entry, cases):
+    for found in cases:
+        assert_switches(entry, found)
+
+
+def assert_switches(entry, found):
+    """A switch changes its value under each name, and takes none."""
     words, name = shortest_call(entry), name_of(found)
     for each in found["names"]:
         if name == "--help":
@@ -448,16 +465,15 @@ def words_of(line):
     return words[:min(ends, default=None)]
 
 
-@pytest.mark.parametrize("entry, line", EXAMPLES,
-                         ids=[line for _, line in EXAMPLES])
+@each_command(EXAMPLES)
 def test_a_dry_run_of_any_example_changes_nothing(run, router, tmp_path,
-                                                  monkeypatch, entry, line):
+                                                  monkeypatch, entry, cases):
     monkeypatch.chdir(tmp_path)
-    words = words_of(line)
-    shown = run(*words, *["--dry-run"] * ("--dry-run" not in words),
-                XEROTIER_ENDPOINT="demo")
-    assert "internal error" not in shown.stderr, shown
-    assert "Traceback" not in shown + shown.stderr
+    for words in map(words_of, cases):
+        shown = run(*words, *["--dry-run"] * ("--dry-run" not in words),
+                    XEROTIER_ENDPOINT="demo")
+        assert "internal error" not in shown.stderr, shown
+        assert "Traceback" not in shown + shown.stderr
     assert [seen for seen in router.requests
             if seen.method not in ("GET", "HEAD")] == []
 

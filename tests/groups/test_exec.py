@@ -387,6 +387,25 @@ def test_a_watch_survives_an_answer_that_failed(tools, router):
     assert tools("watch", DONE).exit_status == 0
 
 
+@pytest.mark.parametrize("body", [
+    b"{}", b"[]", b"null", b'{"id": "x"}', b'{"status": null}',
+    b'{"status": ["completed"]}', b"<html>"])
+def test_an_answer_without_a_status_ends_the_watch(tools, router, body):
+    router.order("GET " + DONE, body=body)
+    shown = tools("watch", DONE)
+    assert (shown, shown.exit_status) == ("", 1)
+    assert len(router.requests) == 1 and "internal" not in shown.stderr
+
+
+def test_a_status_cannot_steer_a_terminal(router, clock):
+    router.order("GET " + DONE, body=b'{"status": "\\u001b[2J\\nx"}')
+    stderr = TerminalStream(io.BytesIO())
+    streams = xeroctl.Streams(text_stream(), text_stream(), stderr)
+    assert xeroctl.main(["exec", "watch", DONE, "--color", "never"],
+                        environment(router, TERM="dumb"), streams, clock) == 0
+    assert "\\x1b[2J\\nx\n" in written(stderr)
+
+
 def test_a_watch_of_nothing_is_not_found(tools, router):
     assert tools("watch", "inv_none").exit_status == 4
     assert asked(router) == ["GET /invocations/inv_none"]

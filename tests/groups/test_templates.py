@@ -647,6 +647,16 @@ def test_a_folder_without_templates_is_told(refused, folder):
     assert "no-folder" in refused("apply-from-dir", "no-folder")
 
 
+@pytest.mark.parametrize("row", [
+    {"name": ["a"]}, {"name": {"a": 1}}, {"name": None}, {}, 7, None])
+def test_an_odd_row_of_the_list_does_no_harm(templates, router, row):
+    fill(a=named("a-one"))
+    router.order("GET /chat-templates", body=json.dumps(
+        {"object": "list", "data": [row]}).encode())
+    shown = templates("apply-from-dir", "set")
+    assert shown == f"[OK] a.json -> {FIRST_NEW} v1\n", shown.stderr
+
+
 def test_a_folder_named_like_a_file_fails_alone(templates, folder):
     fill(b=named("b-two"))
     (folder / "set" / "a.json").mkdir()
