@@ -31,6 +31,12 @@ from router import Router  # noqa: E402
 gc.set_threshold(100000, 50, 50)
 
 
+def pytest_collection_finish():
+    """What has been collected stays: no look at it is worth its time."""
+    if hasattr(gc, "freeze"):  # 3.7
+        gc.freeze()
+
+
 class Result(str):
     """Standard output, with .stderr and .exit_status beside it."""
 

@@ -321,6 +321,7 @@ def test_zsh(place, load):
 
 
 @needs("zsh")
+@costly
 def test_zsh_values_files_and_programs(place):
     lines = {"xeroctl " + line: {name.rstrip("/").split("/")[-1]
                                  for name in offered}

@@ -7,11 +7,10 @@ import shlex
 import pytest
 
 import xeroctl
-from conftest import Result, environment, text_stream, written
+from conftest import Result, costly, environment, text_stream, written
 from xeroctl import (ENDPOINT, ITEM, SLUG, Group, Verb, acts, below, by_flag,
                      creates, deletes, field, flag, integer, json_pair, lists,
                      number, path_of, shows, text_pair, updates, wait_until)
-
 
 
 # == a table of groups =======================================================
@@ -924,10 +923,16 @@ def test_help_is_the_same_in_any_window(cli, monkeypatch, columns):
 # == the help of the real groups =============================================
 
 GROUPS = xeroctl.GROUPS + (xeroctl.HELP,)
+VERBS = [f"help {group.name} {verb.name}" for group in GROUPS
+         for verb in group.verbs if verb.name]
 LEVELS = ["help"] + [f"help {group.name}" for group in GROUPS] + [
-    f"help {group.name} {verb.name}" for group in GROUPS
-    for verb in group.verbs if verb.name]
+    pytest.param(line, marks=costly) for line in VERBS]
 TOPICS = ["help exit-codes", "help environment"]
+
+
+def line_of(level):
+    """The command line of a parameter that may carry a mark."""
+    return level if isinstance(level, str) else level.values[0]
 
 
 @pytest.mark.parametrize("line", LEVELS + TOPICS)
@@ -954,7 +959,7 @@ def test_help_ends_with_examples_that_run(run, line):
 def test_each_variable_that_help_names_stands_in_its_table(run):
     topic = run("help", "environment", against=None)
     named = set(re.findall("XEROTIER_[A-Z_]+", "".join(
-        run(*line.split(), against=None) for line in LEVELS)))
+        run(*line_of(level).split(), against=None) for level in LEVELS)))
     listed = set(re.findall("(?m)^  ([A-Z_]+) ", topic))
     assert named and named <= listed
 

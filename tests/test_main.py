@@ -20,7 +20,8 @@ import zipfile
 import pytest
 
 import xeroctl
-from conftest import ROOT, SCRIPT, Result, at_both_ends, environment
+from conftest import (ROOT, SCRIPT, STARTED, Result, at_both_ends,
+                      environment)
 
 pytestmark = pytest.mark.skipif(os.name != "posix",
                                 reason="signals and descriptors of POSIX")
@@ -321,7 +322,7 @@ def test_sigterm_in_a_stream_keeps_the_text(start, router, held):
 
 def test_ctrl_c_ends_the_wait_for_a_retry(spawn, router):
     router.order(COMPLETIONS, times=None, status=503, retry_after=30)
-    process = spawn(sys.executable, SCRIPT, *CHAT)
+    process = spawn(sys.executable, STARTED, *CHAT)
     read_until(process.stderr, b"attempt 2 of 3 in 30 s\n")
     send(process, signal.SIGINT)
     shown = finished(process)
@@ -341,7 +342,7 @@ def open_pipe():
 
 def test_ctrl_c_while_standard_input_is_read(spawn, router, open_pipe):
     reading, writing = open_pipe
-    process = spawn(sys.executable, SCRIPT, *CHAT[:-1], "-", stdin=reading)
+    process = spawn(sys.executable, STARTED, *CHAT[:-1], "-", stdin=reading)
     os.write(writing, b"Half a mess")
     wait_for(lambda: not select.select([reading], [], [], 0)[0])
     send(process, signal.SIGINT)
@@ -362,7 +363,7 @@ def test_ctrl_c_while_standard_input_is_read(spawn, router, open_pipe):
 def test_a_silent_standard_input_is_not_waited_for(spawn, open_pipe, argv,
                                                    code):
     reading, _ = open_pipe
-    shown = finished(spawn(sys.executable, SCRIPT, *argv, stdin=reading))
+    shown = finished(spawn(sys.executable, STARTED, *argv, stdin=reading))
     assert shown.exit_status == code, shown
 
 
@@ -380,7 +381,7 @@ def check_request_is_whole(router):
 
 
 def test_nothing_is_wrong_with_closed_descriptors(spawn, router, python):
-    shown = finished(spawn(*closing(ALL, python, SCRIPT, *STREAM)))
+    shown = finished(spawn(*closing(ALL, python, STARTED, *STREAM)))
     assert shown.exit_status == 0
     check_request_is_whole(router)
 
@@ -392,7 +393,7 @@ def test_nothing_is_wrong_with_closed_descriptors(spawn, router, python):
     ("<&- 2>&-", ANSWER, r"\Z"),
 ])
 def test_what_is_open_is_used(spawn, router, descriptors, stdout, stderr):
-    shown = finished(spawn(*closing(descriptors, sys.executable, SCRIPT,
+    shown = finished(spawn(*closing(descriptors, sys.executable, STARTED,
                                     *STREAM)))
     assert shown.exit_status == 0 and shown == stdout
     assert re.match(stderr, shown.stderr), shown
@@ -401,7 +402,7 @@ def test_what_is_open_is_used(spawn, router, descriptors, stdout, stderr):
 
 @pytest.mark.parametrize("descriptors", ["2>&-", ALL])
 def test_an_error_that_nobody_hears_has_its_exit_code(spawn, descriptors):
-    shown = finished(spawn(*closing(descriptors, sys.executable, SCRIPT,
+    shown = finished(spawn(*closing(descriptors, sys.executable, STARTED,
                                     "chat", "--endpoint", "nope", "-mx")))
     assert shown.exit_status == 4 and shown == "" == shown.stderr
 
@@ -409,7 +410,7 @@ def test_an_error_that_nobody_hears_has_its_exit_code(spawn, descriptors):
 @pytest.mark.parametrize("argv", [CHAT[:-1] + ("-",), (
     "chat", "--endpoint", "demo", "--from-file", "-", "-m", "")])
 def test_a_closed_standard_input_is_empty(spawn, router, argv):
-    shown = finished(spawn(*closing("<&-", sys.executable, SCRIPT, *argv)))
+    shown = finished(spawn(*closing("<&-", sys.executable, STARTED, *argv)))
     assert shown.exit_status == 2
     assert shown.stderr == "error: the message is empty\n"
     assert router.requests == []
@@ -422,7 +423,7 @@ def test_a_closed_standard_input_is_empty(spawn, router, argv):
 def test_no_socket_gets_the_number_of_a_stream(spawn, router, descriptors,
                                                closed):
     router.order(COMPLETIONS, hang=True)
-    process = spawn(*closing(descriptors, sys.executable, SCRIPT, *CHAT))
+    process = spawn(*closing(descriptors, sys.executable, STARTED, *CHAT))
     wait_for(lambda: router.requests)
     for number in closed:
         path = f"/proc/{process.pid}/fd/{number}"
@@ -496,7 +497,7 @@ def without(spawn, tmp_path):
     def runner(python, modules, *argv, **environ):
         hiding = tmp_path / "sitecustomize.py"
         hiding.write_text(HIDE.format(modules))
-        return finished(spawn(python, SCRIPT, *argv,
+        return finished(spawn(python, STARTED, *argv,
                               PYTHONPATH=str(tmp_path), **environ))
     return runner
 

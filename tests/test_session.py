@@ -22,8 +22,8 @@ import time
 import pytest
 
 import xeroctl
-from conftest import (INTERPRETERS, STARTED, Result, environment, python_name,
-                      text_stream, written)
+from conftest import (ENDS, INTERPRETERS, STARTED, Result, environment,
+                      python_name, text_stream, written)
 from router import Router, as_frame
 
 pty = pytest.importorskip("pty")
@@ -940,8 +940,8 @@ class Desk:
 
 
 # Which interpreter, and whether it has readline.
-SEATS = sorted({(INTERPRETERS[0], True), (INTERPRETERS[-1], True),
-                (INTERPRETERS[-1], False)})
+SEATS = sorted({(INTERPRETERS[0], True), (ENDS[-1], True),
+                (ENDS[-1], False)})
 
 
 def seat_name(seat):

@@ -20,7 +20,7 @@ import time
 import pytest
 
 import xeroctl
-from conftest import (STARTED, Result, at_both_ends, environment,
+from conftest import (STARTED, Result, at_both_ends, costly, environment,
                       text_stream, written)
 
 pty = pytest.importorskip("pty")
@@ -541,8 +541,8 @@ def test_ctrl_c_in_a_stream_leaves_one_clean_line(spawn, screen, held):
 
 @pytest.mark.parametrize("more, on, environ", [
     ((), ["stdout"], {}),
-    (("-q",), BOTH, {}),
-    ((), BOTH, {"TERM": "dumb"}),
+    pytest.param(("-q",), BOTH, {}, marks=costly),
+    pytest.param((), BOTH, {"TERM": "dumb"}, marks=costly),
 ])
 def test_no_spinner_where_it_would_be_in_the_way(show, router, more, on,
                                                  environ):
