@@ -12000,13 +12000,20 @@ def completion_places(groups):
     yield "", [completion_row(group.name, "word", group.summary)
                for group in groups]
     for group in groups:
-        named = by_word(group)
-        yield group.name, [completion_row(verb.name, "word", verb.summary)
-                           for verb in named] + verb_rows(
-            [verb for verb in group.verbs if verb not in named
-             or verb.name == group.default])
+        named, words = by_word(group), defaultdict(list)
+        for verb in group.verbs:
+            if verb.word:
+                words[verb.word].append(verb)
+        yield group.name, [
+            completion_row(name, "word", summary) for name, summary in
+            [(verb.name, verb.summary) for verb in named]
+            + [(word, verbs[0].summary) for word, verbs in words.items()]
+        ] + verb_rows([verb for verb in group.verbs if not verb.word and (
+            verb not in named or verb.name == group.default)])
         for verb in named:
             yield f"{group.name} {verb.name}", verb_rows([verb])
+        for word, verbs in words.items():
+            yield f"{group.name} {word}", verb_rows(verbs)
 
 
 def script_word(text, shell):

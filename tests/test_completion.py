@@ -436,3 +436,13 @@ def test_lines_fit():
     for template in (xeroctl.POSIX_WALK, xeroctl.BASH, xeroctl.ZSH,
                      xeroctl.FISH):
         assert max(map(len, template.splitlines())) <= 79
+
+
+def test_rows_below_a_word_are_offered_behind_it():
+    places = dict(xeroctl.completion_places(xeroctl.GROUPS))
+    named = {place: [row.split()[0] for row in rows]
+             for place, rows in places.items()}
+    assert "join-keys" in named["agents"]
+    assert "--revoke" not in named["agents"]
+    assert "--revoke" in named["agents join-keys"]
+    assert "--promote" in named["models versions"]
