@@ -9626,6 +9626,10 @@ KEYS = Group(
     columns=("ID=id", "NAME=name", "PREFIX=prefix", "SCOPES=scopes:list",
              "ACTIVE=active|is_active", "LAST_USED=last_used_at:time",
              "EXPIRES=expires_at:time"),
+    fields=("ID=id", "NAME=name", "PREFIX=prefix", "SCOPES=scopes:list",
+            "ACTIVE=active|is_active", "LAST_USED=last_used_at:time",
+            "EXPIRES=expires_at:time", "ENDPOINT=endpoint_id",
+            "IP FILTER=ip_filter", "QUOTA=quota"),
     verbs=by_flag(lists(summary="List keys."), shows("Show one key."),
                   *key_verbs()) + key_verbs() + (
         deletes("Revoke a key.", name="revoke"),))

@@ -580,3 +580,11 @@ def test_a_plan_says_nothing_but_itself(run, router, words):
     assert shown.startswith(f"POST {router.origin}/proj_demo/demo/v1/"
                             + words[0])
     assert shown.stderr == ""
+
+
+def test_a_vector_for_each_token_is_told_as_such(run, router):
+    router.order("POST /embeddings", body=b'{"data": [{"index": 0, '
+                 b'"embedding": [[0.5, 1], [1, 2]]}]}')
+    shown = run("embeddings", "--endpoint", "demo", "--input", "a")
+    assert (shown, shown.exit_status) == ("", 1)
+    assert "a vector for each token" in shown.stderr

@@ -1166,3 +1166,12 @@ def test_what_a_person_sees_of_a_plan(run, golden):
             "XEROTIER_API_KEY": "xero_acme-prod_0123456789abcdef"}
     argv = HI + ("--instructions", "Grüße!", "--stream", "--dry-run")
     golden("responses-dry-run", argv, run(*argv, **acme))
+
+
+def test_an_error_in_the_frame_of_a_stream_is_read(run, router):
+    router.order(POST, status=400, body=b'data: {"error": {"message": "no '
+                 b'such thing", "code": "x"}}\n\ndata: [DONE]\n\n')
+    shown = run("responses", "create", "--endpoint", "demo", "-m", "hi",
+                "--stream")
+    assert (shown, shown.exit_status) == ("", 1)
+    assert shown.stderr.startswith("error: HTTP 400 no such thing\n")
