@@ -20,7 +20,7 @@ import zipfile
 import pytest
 
 import xeroctl
-from conftest import (ROOT, SCRIPT, STARTED, Result, at_both_ends,
+from conftest import (ROOT, SCRIPT, STARTED, Result, at_both_ends, costly,
                       environment)
 
 pytestmark = pytest.mark.skipif(os.name != "posix",
@@ -387,9 +387,9 @@ def test_nothing_is_wrong_with_closed_descriptors(spawn, router, python):
 
 
 @pytest.mark.parametrize("descriptors, stdout, stderr", [
-    ("<&-", ANSWER, r"-- 19 tokens in .*\n\Z"),
+    pytest.param("<&-", ANSWER, r"-- 19 tokens in .*\n\Z", marks=costly),
     (">&-", "", r"-- 19 tokens in .*\n\Z"),
-    ("2>&-", ANSWER, r"\Z"),
+    pytest.param("2>&-", ANSWER, r"\Z", marks=costly),
     ("<&- 2>&-", ANSWER, r"\Z"),
 ])
 def test_what_is_open_is_used(spawn, router, descriptors, stdout, stderr):
@@ -419,7 +419,9 @@ def test_a_closed_standard_input_is_empty(spawn, router, argv):
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"),
                     reason="no /proc to look at descriptors")
 @pytest.mark.parametrize("descriptors, closed", [
-    (ALL, "012"), ("<&-", "0"), (">&-", "1"), ("2>&-", "2")])
+    (ALL, "012"), pytest.param("<&-", "0", marks=costly),
+    pytest.param(">&-", "1", marks=costly),
+    pytest.param("2>&-", "2", marks=costly)])
 def test_no_socket_gets_the_number_of_a_stream(spawn, router, descriptors,
                                                closed):
     router.order(COMPLETIONS, hang=True)

@@ -733,8 +733,9 @@ PROXY_FAILURES = {
 }
 
 
-@pytest.mark.parametrize("order, words, hint, often",
-                         PROXY_FAILURES.values(), ids=PROXY_FAILURES)
+@pytest.mark.parametrize("order, words, hint, often", [
+    pytest.param(*case, marks=[costly] if name == "hangs" else [])
+    for name, case in PROXY_FAILURES.items()], ids=list(PROXY_FAILURES))
 def test_a_failure_of_a_proxy_is_told_as_its_own(
         secured, router, front, clock, proxy, order, words, hint, often):
     proxy.orders = [order] * 4

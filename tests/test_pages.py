@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from conftest import STARTED, Result
+from conftest import STARTED, Result, costly
 
 BASH = shutil.which("bash")
 LIMIT_S = 20
@@ -211,8 +211,10 @@ SENDS = [
 ]
 
 
-@pytest.mark.parametrize("text, sent", SENDS, ids=[
-    sent["messages"][-1]["content"][:24] for _, sent in SENDS])
+@pytest.mark.parametrize("text, sent", [
+    pytest.param(*case, marks=[costly] if number % 2 else [])
+    for number, case in enumerate(SENDS)], ids=[
+        sent["messages"][-1]["content"][:24] for _, sent in SENDS])
 def test_each_example_of_send_does_what_the_page_says(shell, router, tmp_path,
                                                       text, sent):
     (tmp_path / "system-prompt.txt").write_text("You know every policy.\n")

@@ -15,8 +15,8 @@ import time
 import pytest
 
 import xeroctl
-from conftest import (FakeClock, at_both_ends, environment, text_stream,
-                      written)
+from conftest import (FakeClock, at_both_ends, costly, environment,
+                      text_stream, written)
 from router import Router, flaw
 
 NOW = 1770000000
@@ -779,7 +779,8 @@ def test_a_wait_survives_what_passes(run, router, clock, fault):
 
 
 @pytest.mark.parametrize("fault, exit_status", [
-    ({"status": 502}, 1), ({"status": 503}, 6), ({"drop": "after"}, 5)])
+    ({"status": 502}, 1), pytest.param({"status": 503}, 6, marks=costly),
+    pytest.param({"drop": "after"}, 5, marks=costly)])
 def test_what_lasts_5_minutes_ends_a_wait(run, router, clock, running, fault,
                                           exit_status):
     router.order("GET /batches/batch_1", times=None, **fault)
