@@ -8,7 +8,6 @@ import re
 
 import pytest
 
-from router import Router
 
 NOW = 1770000000
 AGENTS = "/management/agents"
@@ -16,13 +15,6 @@ JOIN_KEYS = "/management/join-keys"
 GPU_A = "00000001-0000-4000-8006-000000000001"
 NEW_AGENT = "00000003-0000-4000-8006-000000000003"
 HEADS = ["ID", "NAME", "REGION", "STATUS", "TIERS", "LAST SEEN"]
-
-
-@pytest.fixture
-def router():
-    """A router whose clock stands still: what it tells is always the same."""
-    with Router(clock=lambda: NOW) as router:
-        yield router
 
 
 @pytest.fixture

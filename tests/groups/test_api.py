@@ -7,16 +7,9 @@ import pytest
 
 import xeroctl
 from conftest import environment
-from router import DEMO_SCOPES, PROJECT_MODELS, Router
+from router import DEMO_SCOPES, PROJECT_MODELS
 
 NOW = 1770000000
-
-
-@pytest.fixture
-def router():
-    """A router whose clock stands still: what it tells is always the same."""
-    with Router(clock=lambda: NOW) as router:
-        yield router
 
 
 @pytest.fixture

@@ -5,15 +5,12 @@ and with one that was rejected; to decide one moves its invocation on.
 """
 
 import json
-import os
 import signal
 import threading
 
 import pytest
 
-import xeroctl
-from conftest import (FakeClock, at_both_ends, environment, text_stream,
-                      written)
+from conftest import FakeClock, at_both_ends
 from router import Router
 
 pty = pytest.importorskip("pty")
@@ -54,13 +51,6 @@ class WatchClock(FakeClock):
 
 
 @pytest.fixture
-def router():
-    """A router whose clock stands still: what it tells is always the same."""
-    with Router(clock=lambda: NOW) as router:
-        yield router
-
-
-@pytest.fixture
 def clock():
     return WatchClock()
 
@@ -81,23 +71,6 @@ def refused(approvals, router):
         assert shown.exit_status == 2 and shown == ""
         assert router.requests == []
         return shown.stderr
-    return runner
-
-
-@pytest.fixture
-def answer(router, clock):
-    """Run on a terminal, with an answer typed; return (status, stderr)."""
-    def runner(*argv, typed):
-        far, near = pty.openpty()
-        os.write(far, typed)
-        streams = xeroctl.Streams(os.fdopen(near), text_stream(),
-                                  text_stream())
-        try:
-            return (xeroctl.main(argv, environment(router), streams, clock),
-                    written(streams.stderr))
-        finally:
-            streams.stdin.close()
-            os.close(far)
     return runner
 
 

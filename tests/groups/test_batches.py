@@ -17,7 +17,7 @@ import pytest
 import xeroctl
 from conftest import (FakeClock, at_both_ends, costly, environment,
                       text_stream, written)
-from router import Router, flaw
+from router import flaw
 
 NOW = 1770000000
 E = "/proj_demo/demo/v1"
@@ -49,13 +49,6 @@ class BatchClock(FakeClock):
 class TerminalStream(io.TextIOWrapper):
     def isatty(self):
         return True
-
-
-@pytest.fixture
-def router():
-    """A router whose clock stands still: what it tells is always the same."""
-    with Router(clock=lambda: NOW) as router:
-        yield router
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import pytest
 
 import xeroctl
 from conftest import environment
-from router import Router
 
 NOW = 1770000000
 HI = "chat", "send", "--endpoint", "demo", "-m", "Hi"
@@ -20,13 +19,6 @@ USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12,
          "completion_tokens_details": {"reasoning_tokens": 2}}
 NEW = "chat", "new", "--workspace", "ws_kube_prod", "--template"
 TEMPLATES = "/workspaces/ws_kube_prod/chat-templates"
-
-
-@pytest.fixture
-def router():
-    """A router whose clock stands still: what it tells is always the same."""
-    with Router(clock=lambda: NOW) as router:
-        yield router
 
 
 def answer(*messages, finish_reason="stop", **more):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from router import Router, as_json
+from router import as_json
 
 NOW = 1770000000
 ENDPOINT = "--endpoint", "demo"
@@ -12,13 +12,6 @@ LIST = ("completions",) + ENDPOINT
 PATH = "/proj_demo/demo/v1/chat/completions"
 ANSWER = ('Hello! You said: "{}". I am the demo endpoint of the reference'
           " router; I repeat what I am told.")
-
-
-@pytest.fixture
-def router():
-    """A router whose clock stands still: what it tells is always the same."""
-    with Router(clock=lambda: NOW) as router:
-        yield router
 
 
 def store(run, text="Hi", team=None, **options):

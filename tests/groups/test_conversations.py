@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from router import Router, as_json
+from router import as_json
 
 NOW = 1770000000
 ENDPOINT = "--endpoint", "demo"
@@ -12,13 +12,6 @@ OPENAI = "--style", "openai"
 FIRST = "conv_000000000000000000000001"
 ITEM = "msg_000000000000000000000001"
 PATH = "/proj_demo/v1/conversations"
-
-
-@pytest.fixture
-def router():
-    """A router whose clock stands still: what it tells is always the same."""
-    with Router(clock=lambda: NOW) as router:
-        yield router
 
 
 @pytest.fixture

@@ -13,17 +13,9 @@ import struct
 
 import pytest
 
-from router import Router
 
 NOW = 1770000000
 TEXTS = ["bread", "linux kernel", "linux"]
-
-
-@pytest.fixture
-def router():
-    """A router whose clock stands still: what it tells is always the same."""
-    with Router(clock=lambda: NOW) as router:
-        yield router
 
 
 @pytest.fixture

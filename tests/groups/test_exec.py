@@ -12,9 +12,7 @@ import threading
 import pytest
 
 import xeroctl
-from conftest import (FakeClock, at_both_ends, environment, text_stream,
-                      written)
-from router import Router
+from conftest import FakeClock, at_both_ends, environment, text_stream, written
 
 NOW = 1770000000
 DONE = "inv_000000000000000000000001"
@@ -50,13 +48,6 @@ class WatchClock(FakeClock):
 class TerminalStream(io.TextIOWrapper):
     def isatty(self):
         return True
-
-
-@pytest.fixture
-def router():
-    """A router whose clock stands still: what it tells is always the same."""
-    with Router(clock=lambda: NOW) as router:
-        yield router
 
 
 @pytest.fixture

@@ -15,19 +15,11 @@ import pytest
 
 import xeroctl
 from conftest import at_both_ends, environment, text_stream, written
-from router import Router
 
 pty = pytest.importorskip("pty")
 
 NOW = 1770000000
 NO_ROOT = 65534
-
-
-@pytest.fixture
-def router():
-    """A router whose clock stands still: what it tells is always the same."""
-    with Router(clock=lambda: NOW) as router:
-        yield router
 
 
 @pytest.fixture

@@ -5,19 +5,11 @@ import re
 
 import pytest
 
-from router import Router
 
 NOW = 1770000000
 KEYS = "/management/api-keys"
 HEADS = ["ID", "NAME", "PREFIX", "SCOPES", "ACTIVE", "LAST_USED", "EXPIRES"]
 VALUE = r"xero_demo_[0-9a-f]{32}"
-
-
-@pytest.fixture
-def router():
-    """A router whose clock stands still: what it tells is always the same."""
-    with Router(clock=lambda: NOW) as router:
-        yield router
 
 
 @pytest.fixture

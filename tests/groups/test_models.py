@@ -5,12 +5,9 @@ is not, is looked at as closely as what is shown.
 """
 
 import json
-import os
 
 import pytest
 
-import xeroctl
-from conftest import environment, text_stream, written
 from router import Router
 
 pty = pytest.importorskip("pty")
@@ -58,23 +55,6 @@ def refused(models, router):
         assert shown.exit_status == 2 and shown == ""
         assert router.requests == []
         return shown.stderr
-    return runner
-
-
-@pytest.fixture
-def answer(router, clock):
-    """Run on a terminal, with an answer typed; return (status, stderr)."""
-    def runner(*argv, typed):
-        far, near = pty.openpty()
-        os.write(far, typed)
-        streams = xeroctl.Streams(os.fdopen(near), text_stream(),
-                                  text_stream())
-        try:
-            return (xeroctl.main(argv, environment(router), streams, clock),
-                    written(streams.stderr))
-        finally:
-            streams.stdin.close()
-            os.close(far)
     return runner
 
 

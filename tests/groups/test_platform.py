@@ -25,13 +25,6 @@ BARS = re.compile("[▁-█]")
 
 
 @pytest.fixture
-def router():
-    """A router whose clock stands still: what it tells is always the same."""
-    with Router(clock=lambda: NOW) as router:
-        yield router
-
-
-@pytest.fixture
 def chat(run, router):
     """The id of a chat with one message."""
     run("chats", "create", "--workspace", "ws_kube_prod", "--title", "Nodes")

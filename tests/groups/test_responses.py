@@ -12,7 +12,7 @@ import pytest
 
 import xeroctl
 from conftest import at_both_ends, environment, text_stream
-from router import Router, as_frame, as_json
+from router import as_frame, as_json
 
 NOW = 1770000000
 ENDPOINT = "--endpoint", "demo"
@@ -35,13 +35,6 @@ ANSWER = answer_to("Hi") + "\n"
 CALLED = '[tool call] get_weather({"city": "Paris", "unit": "celsius"})\n'
 REFUSED = "I'm sorry, but I must refuse this.\n"
 THOUGHT = "I think before I speak. Then I say it."
-
-
-@pytest.fixture
-def router():
-    """A router whose clock stands still: what it tells is always the same."""
-    with Router(clock=lambda: NOW) as router:
-        yield router
 
 
 @pytest.fixture

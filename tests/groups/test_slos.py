@@ -22,13 +22,6 @@ BARS = re.compile("^compliance [▁▂▃▄▅▆▇█ ]+$", re.M)
 
 
 @pytest.fixture
-def router():
-    """A router whose clock stands still: what it tells is always the same."""
-    with Router(clock=lambda: NOW) as router:
-        yield router
-
-
-@pytest.fixture
 def refused(run, router):
     """Run what is refused before anything is sent; return its error."""
     def runner(*words):

@@ -9,9 +9,6 @@ import os
 
 import pytest
 
-import xeroctl
-from conftest import environment, text_stream, written
-from router import Router
 
 pty = pytest.importorskip("pty")
 
@@ -31,13 +28,6 @@ WHOLE = {
 SMALL = {"name": "tidy-up", "system_prompt": "Tidy up."}
 BY_WORD = [("show",), ("delete", "--force"), ("versions",),
            ("promote", "--scope", "project"), ("update", "--file", "t.json")]
-
-
-@pytest.fixture
-def router():
-    """A router whose clock stands still: what it tells is always the same."""
-    with Router(clock=lambda: NOW) as router:
-        yield router
 
 
 @pytest.fixture(autouse=True)
@@ -63,23 +53,6 @@ def refused(templates, router):
         assert shown.exit_status == 2 and shown == ""
         assert router.requests == []
         return shown.stderr
-    return runner
-
-
-@pytest.fixture
-def answer(router, clock):
-    """Run on a terminal, with an answer typed; return (status, stderr)."""
-    def runner(*argv, typed):
-        far, near = pty.openpty()
-        os.write(far, typed)
-        streams = xeroctl.Streams(os.fdopen(near), text_stream(),
-                                  text_stream())
-        try:
-            return (xeroctl.main(argv, environment(router), streams, clock),
-                    written(streams.stderr))
-        finally:
-            streams.stdin.close()
-            os.close(far)
     return runner
 
 

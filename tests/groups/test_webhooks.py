@@ -17,7 +17,6 @@ import pytest
 
 import xeroctl
 from conftest import at_both_ends, environment, text_stream, written
-from router import Router
 
 pty = pytest.importorskip("pty")
 
@@ -28,13 +27,6 @@ MINE = "mine-and-nobody-elses"
 NEW = ("webhooks", "--create", "--url", HOOK, "--events",
        "batch.completed,file.deleted")
 HEADS = ["ID", "URL", "EVENTS", "ACTIVE", "CREATED"]
-
-
-@pytest.fixture
-def router():
-    """A router whose clock stands still: what it tells is always the same."""
-    with Router(clock=lambda: NOW) as router:
-        yield router
 
 
 @pytest.fixture
