@@ -40,7 +40,8 @@ import time
 from collections import Counter, defaultdict
 from itertools import chain
 
-__version__ = "0.1.0"
+# An annotation is where a Python that is too old stops, and shows its line.
+__version__: str = "0.1.0"  # xeroctl needs Python 3.6 or newer
 
 
 # ---------------------------------------------------------------------------
@@ -60,6 +61,8 @@ LONGEST_OUTAGE_S = 300
 POLL_S = 2
 MOST_REDIRECTS = 5
 BLOCK = 65536
+STALE_S = 60  # then nobody is at work on a temporary file any more
+MOST_HEAD_BYTES = 1024 * 1024
 MOST_ANSWER_BYTES = 512 * 1024 * 1024
 MOST_FILE_BYTES = 500 * 1024 * 1024
 MOST_INPUT_BYTES = 100 * 1024 * 1024
@@ -104,6 +107,7 @@ EXIT_CODES = (
     (6, "HTTP 429 or 503, still there after the retries"),
     (7, "a stream broke off or failed after its first delta"),
     (8, "a --wait-timeout ran out"),
+    (129, "SIGHUP: the terminal went away"),
     (130, "Ctrl-C"),
     (141, "the reader of the pipe went away"),
     (143, "SIGTERM"),
@@ -202,22 +206,25 @@ class NotFound(XeroctlError):
 class ApiError(XeroctlError):
     """The router answered, and the answer was no.
 
-    body is the decoded JSON of the answer, or None; retry_after is seconds.
+    body is the decoded JSON of the answer, or None; has_message whether it
+    says why; retry_after is seconds.
     """
 
     kind = "api_error"
     CODES = {401: 3, 403: 3, 404: 4, 429: 6, 503: 6}
 
     def __init__(self, status, message, hint=None, body=None, headers=None,
-                 retry_after=None, strategy=None, **facts):
+                 has_message=False, retry_after=None, strategy=None,
+                 **facts):
         super().__init__(f"HTTP {status} {message}".rstrip(), hint, **facts)
         self.status, self.body, self.headers = status, body, headers or {}
         self.retry_after, self.strategy = retry_after, strategy
         self.exit_code = self.CODES.get(status, 1)
+        self.has_message = has_message
 
     def envelope(self):
-        """The router's own envelope where it sent one."""
-        if isinstance(self.body, dict):
+        """The router's own envelope where it sent one with a message."""
+        if self.has_message and isinstance(self.body, dict):
             return self.body
         return super().envelope()
 
@@ -245,6 +252,10 @@ class WaitExpired(XeroctlError):
 
     exit_code = 8
     kind = "wait_expired"
+
+
+# What ends a run from outside: Ctrl-C, or a signal that on_terminate() knows.
+INTERRUPTS = KeyboardInterrupt, SystemExit
 
 
 class ReaderGone(Exception):
@@ -279,9 +290,21 @@ ISO_TIME = re.compile(
     r"\s*(Z|[+-]\d\d(?::?\d\d)?)?)?\Z", re.I)
 
 
+def is_number(value):
+    """Whether it can be counted with; 1e400, inf and nan can not."""
+    return (isinstance(value, (int, float)) and not isinstance(value, bool)
+            and abs(value) < 1e300)
+
+
 def is_positive(value):
     return (isinstance(value, (int, float)) and not isinstance(value, bool)
             and value > 0)
+
+
+def counted(value):
+    """A count of something; 0 where it is none."""
+    is_count = isinstance(value, int) and is_number(value) and value > 0
+    return value if is_count else 0
 
 
 def http_time(value):
@@ -333,6 +356,12 @@ def visible(text):
 def one_line(text):
     """Show line ends and tabs as \\n and \\t: one cell, one line."""
     return text.replace("\n", "\\n").replace("\t", "\\t")
+
+
+def shell_word(value):
+    """A value as a shell takes it: whatever a server sent, it is one word."""
+    from shlex import quote
+    return quote(str(value))
 
 
 def whole(text):
@@ -462,7 +491,7 @@ def as_time(value):
 def as_age(value, now):
     """3h ago, from any form of time."""
     seconds = seconds_of(value)
-    if seconds is None or seconds - seconds != 0:
+    if not is_number(seconds):
         return as_text(value)
     left = max(0, now - seconds)
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
@@ -473,9 +502,9 @@ def as_age(value, now):
 
 def as_size(count):
     """Say a number of bytes in the unit a person would pick."""
-    if not isinstance(count, (int, float)) or isinstance(count, bool):
+    if not is_number(count):
         return as_text(count)
-    if count < 1000 or count - count != 0:
+    if count < 1000:
         return f"{as_text(count)} B"
     for unit in ("KB", "MB", "GB"):
         count /= 1000.0
@@ -491,7 +520,9 @@ def as_seconds(seconds):
 
 def as_duration(seconds):
     """Say how long a job takes: 12 s, 5m 40s, 2h 5m."""
-    if not seconds >= 100:
+    if not is_number(seconds):
+        return as_text(seconds)
+    if seconds < 100:
         return as_seconds(seconds)
     minutes = int(seconds // 60)
     if minutes < 60:
@@ -501,7 +532,7 @@ def as_duration(seconds):
 
 def as_count(value):
     """Say a large number as models are named: 7.0B, 350.0M."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
+    if not is_number(value):
         return as_text(value)
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
         if value >= size:
@@ -516,15 +547,14 @@ def as_keys(value):
 
 def as_percent(value):
     """Say a share (0 to 1) or a percentage as 99.5%."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
+    if not is_number(value):
         return as_text(value)
     return f"{value * 100 if value <= 1 else value:.1f}%"
 
 
 def sparkline(values):
     """Draw numbers as a line of bars; what is no number is a gap."""
-    numbers = [value if isinstance(value, (int, float)) else None
-               for value in values]
+    numbers = [value if is_number(value) else None for value in values]
     known = [value for value in numbers if value is not None] or [0]
     low, reach = min(known), (max(known) - min(known)) or 1
     return "".join(" " if value is None else
@@ -570,8 +600,11 @@ def as_bar(done, total, width=20):
 
 
 def cell_width(character):
-    # unicodedata is a large table: only text that is not ASCII pays for it.
-    import unicodedata
+    # A large table: only text that is not ASCII pays for it.
+    try:
+        import unicodedata
+    except ImportError:
+        return 1
     if unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
@@ -605,7 +638,10 @@ def cut_to(text, width):
 
 def nearest(word, words):
     """Return the words most like a mistyped one, best first."""
-    import difflib
+    try:
+        import difflib
+    except ImportError:
+        return []
     return difflib.get_close_matches(word, list(words), n=3, cutoff=0.6)
 
 
@@ -865,6 +901,7 @@ class StatusLine:
 
     def show(self, text):
         with self.lock:
+            text = one_line(self.screen.shown(text))
             self.screen.control("\r")
             self.screen.write(cut_to(text, self.screen.columns() - 1), DIM)
             self.screen.control("\033[K")
@@ -1010,7 +1047,7 @@ class Terminal:
         if self.err.is_terminal and self.out.is_terminal:
             self.out.end_line()
             self.out.flush()
-        self.err.write(text, style)
+        self.err.write(one_line(text), style)
         self.err.write("\n")
 
     def end_echo(self):
@@ -1023,10 +1060,10 @@ class Terminal:
     def note(self, text, style=DIM):
         """Print a remark that --quiet suppresses."""
         if not self.quiet:
-            self.say(one_line(text), style)
+            self.say(text, style)
 
     def warn(self, text):
-        self.say("warning: " + one_line(text), YELLOW)
+        self.say("warning: " + text, YELLOW)
 
     def read_stdin(self):
         """Read all of standard input: only where `-` was written."""
@@ -1048,7 +1085,7 @@ class Terminal:
         if not is_terminal(self.stdin):
             raise UsageError(f"{question} There is no terminal to ask on",
                              "pass --force to go ahead without a question")
-        self.say_prompt(f"{question} [y/N] ")
+        self.say_prompt(one_line(f"{question} [y/N] "))
         line = self.read_line()
         if not line.endswith("\n"):
             self.say("")
@@ -1068,8 +1105,14 @@ class Terminal:
         if not is_terminal(self.stdin):
             raise NotConfigured(f"there is no terminal to ask on: {hint}")
         import getpass
+        import warnings
         try:
-            return getpass.getpass(prompt, self.err.stream)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", getpass.GetPassWarning)
+                return getpass.getpass(prompt, self.err.stream)
+        except getpass.GetPassWarning:
+            raise NotConfigured("this terminal cannot hide what is typed:"
+                                f" {hint}")
         except EOFError:
             raise XeroctlError("no answer: nothing was changed")
 
@@ -1084,11 +1127,11 @@ class Terminal:
 
 def say_error(error, terminal):
     """One line for the error, then what is known about it, indented."""
-    terminal.say(one_line(f"error: {error}"), RED)
+    terminal.say(f"error: {error}", RED)
     for label, value in error.lines():
         if label != "hint" or not terminal.quiet:
             label = f"{label}: " if label else ""
-            terminal.say(f"  {label}{one_line(as_text(value))}")
+            terminal.say(f"  {label}{as_text(value)}")
 
 
 # ---------------------------------------------------------------------------
@@ -1664,6 +1707,30 @@ def home_path(environ, variable, *default):
     return None
 
 
+def remove_quietly(path):
+    """Remove a file that is of no more use, if it can be."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def is_special(path):
+    """Whether a name stands for what is no file: a device, a pipe, a loop."""
+    return os.path.lexists(path) and not os.path.isfile(path)
+
+
+def sweep(path):
+    """Remove what a kill has left of an earlier try to replace a file."""
+    import glob
+    try:
+        for beside in glob.glob(glob.escape(path) + ".????????.tmp"):
+            if time.time() - os.stat(beside).st_mtime > STALE_S:
+                os.unlink(beside)
+    except OSError:
+        pass  # somebody else has done it
+
+
 def write_privately(path, data):
     """Replace a file whole: old or new, never torn, for its owner only.
 
@@ -1671,6 +1738,9 @@ def write_privately(path, data):
     what it points to is replaced.
     """
     path = os.path.realpath(path)
+    if is_special(path):
+        raise OSError(None, "it is no regular file")
+    sweep(path)
     beside = f"{path}.{os.urandom(4).hex()}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
@@ -1680,8 +1750,7 @@ def write_privately(path, data):
             os.fsync(target.fileno())
         os.replace(beside, path)
     except BaseException:
-        if os.path.exists(beside):
-            os.unlink(beside)
+        remove_quietly(beside)
         raise
 
 
@@ -2066,14 +2135,13 @@ class Multipart:
 
     def curl_words(self):
         """The body in the flags of curl, which reads @ and ; in -F."""
-        from shlex import quote
-        words = [f"--form-string {quote(f'{name}={text}')}"
+        words = [f"--form-string {shell_word(f'{name}={text}')}"
                  for name, text in self.fields]
         path, name = (re.sub(r'(["\\])', r"\\\1", text) for text in (
             self.excerpt.source.name, self.excerpt.name))
         path = "-" if self.excerpt.source.is_stdin else f'"{path}"'
         return words + [
-            "-F " + quote(f'{self.part}=@{path};filename="{name}"')]
+            "-F " + shell_word(f'{self.part}=@{path};filename="{name}"')]
 
 
 class Request:
@@ -2156,6 +2224,11 @@ class Limits:
             raise self.expired()
         return min(left, self.silence)
 
+    def check(self):
+        """Raise if the time of the run is up."""
+        if self.deadline is not None:
+            self.left()
+
     def expired(self):
         """The error for a wait that took too long."""
         if (self.deadline is not None
@@ -2182,13 +2255,17 @@ class Reader(io.RawIOBase):
 
 
 class HeadReader(io.BufferedReader):
-    """Reads lines that have an end: http.client takes a head that was cut
-    for a whole one."""
+    """Reads heads that have an end: http.client takes one that was cut for
+    a whole one, and any number of hints before it."""
 
-    has_begun = False
+    has_begun, size = False, 0
 
     def readline(self, limit=-1):
+        import http.client
         line = super().readline(limit)
+        self.size += len(line)
+        if self.size > MOST_HEAD_BYTES:
+            raise http.client.HTTPException("its head does not end")
         if line[-1:] != b"\n" and len(line) != limit and (
                 line.startswith(b"HTTP/") or self.has_begun):
             raise ConnectionResetError(0, "the answer broke off")
@@ -2240,8 +2317,10 @@ def look_up(host, port):
     """Return the addresses of a host, as getaddrinfo gives them."""
     import socket
     try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as problem:
+        # Of bytes, since a str goes through the idna codec, a large table.
+        name = host if re.search("[^ -~]", host) else host.encode("ascii")
+        return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError, LookupError) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise ConnectionFailed("DNS", f"cannot look up {host}: {reason}",
                                "check the host in --base-url"
@@ -2272,6 +2351,7 @@ def open_socket(host, port, limits):
             return connect(address, limits.left() if is_last
                            else min(limits.left(), ADDRESS_TIMEOUT_S))
         except OSError as problem:
+            limits.check()
             reason = problem.strerror or "no answer in time"
             if is_last:
                 raise ConnectionFailed(
@@ -2302,6 +2382,17 @@ TLS_CAUSES = {
 # How OpenSSL 3 calls the end of a connection; Python 3.6 knows the number
 # by another name.
 TLS_EOF = "UNEXPECTED_EOF_WHILE_READING", "KRB5_S_TKT_NYV"
+
+
+# What OpenSSL says (a part of its reason), what it means, and what helps.
+TLS_REASONS = (
+    ("ALERT.*(CERTIFICATE|HANDSHAKE_FAILURE|UNKNOWN_CA|ACCESS_DENIED)", None,
+     "does the server want a client certificate? --cert FILE"),
+    ("PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL",
+     "the server speaks no version of TLS that this Python takes", None),
+    ("UNRECOGNIZED_NAME", "the server does not know this host name",
+     "does the base URL name the host as its certificate does?"),
+)
 
 
 def is_dropped(problem):
@@ -2340,7 +2431,11 @@ def tls_error(problem, host):
         hint = "--retries N tries again"
     else:
         reason = getattr(problem, "reason", None) or problem
-        hint = "does the server want a client certificate? --cert FILE"
+        said, hint = next(
+            (row for pattern, *row in TLS_REASONS
+             if re.search(pattern, str(reason))),
+            (None, "is it a TLS server, and nothing in between?"))
+        reason = said or reason
     return ConnectionFailed("TLS", f"{host}: {reason}", hint,
                             lasting=not is_dropped(problem))
 
@@ -2365,6 +2460,8 @@ def network_error(problem, where, limits, sent):
         reason = getattr(problem, "strerror", None) or str(problem)
     elif is_dropped(problem):
         reason = "the server cut the connection"
+    elif "ALERT" not in str(getattr(problem, "reason", None) or "ALERT"):
+        reason = f"the connection was disturbed ({problem.reason})"
     else:
         error = tls_error(problem, where)
         error.sent = sent
@@ -2374,6 +2471,27 @@ def network_error(problem, where, limits, sent):
 
 def is_loopback(host):
     return bool(re.match(r"(localhost|::1|127(\.\d+){3})\Z", host))
+
+
+def check_head(response):
+    """Refuse a head that leaves the end of its body in doubt.
+
+    What a proxy and we might read differently is how answers are smuggled
+    (RFC 9112, 6.3 and 11.2); http.client would read on till the end.
+    """
+    import http.client
+    headers = response.headers
+    codings = headers.get_all("Transfer-Encoding", ())
+    lengths = {text.strip() for value in headers.get_all("Content-Length", ())
+               for text in value.split(",")}
+    if any("Header" in type(each).__name__ for each in headers.defects):
+        raise http.client.HTTPException("a line of its head is no header")
+    if len(lengths) > 1 or not all(re.match(r"[0-9]{1,18}\Z", text)
+                                   for text in lengths):
+        raise http.client.HTTPException("bad Content-Length")
+    if len(codings) > 1 or codings and not response.chunked:
+        raise http.client.HTTPException(
+            f"Transfer-Encoding {codings[0]} was not asked for")
 
 
 def ask(client, wire, request, relay=None):
@@ -2405,6 +2523,7 @@ def ask(client, wire, request, relay=None):
         while 100 <= response.status < 200:  # only hints (RFC 8297)
             response.headers = None
             response.begin()
+        check_head(response)
         return response
     except (OSError, http.client.HTTPException) as problem:
         raise network_error(lost or problem, client.host, wire.limits,
@@ -2432,20 +2551,18 @@ def plain_blocks(response):
 def chunk_size(line):
     """Read the head of a chunk: a hexadecimal size, and extensions."""
     import http.client
-    try:
-        size = int(line.partition(b";")[0], 16)
-    except ValueError:
-        size = -1
-    if size < 0:
+    found = re.match(rb"([0-9a-fA-F]{1,15})[ \t]*(;.*)?\r?\Z", line, re.S)
+    if not found:
         raise http.client.HTTPException(f"bad chunk {line[:20]!r}")
-    return size
+    return int(found.group(1), 16)
 
 
 class ChunkedFrame:
     """Takes the frame off a chunked body, fed in blocks split anywhere."""
 
     def __init__(self):
-        self.rest, self.left, self.is_over = b"", 0, False
+        self.rest, self.left = b"", 0
+        self.is_due, self.is_over = False, False  # a chunk's end, the body's
 
     def take_off(self, block):
         """Return the data in a block; keep what is not complete."""
@@ -2455,17 +2572,24 @@ class ChunkedFrame:
                 pieces.append(block[position:position + self.left])
                 position += len(pieces[-1])
                 self.left -= len(pieces[-1])
-                if block[position:position + 2] == b"\r\n":
-                    position += 2  # the end of the chunk
+                self.is_due = not self.left
             end = block.find(b"\n", position)
             if self.left or end < 0:
                 break
-            line, position = block[position:end], end + 1
-            if line != b"\r":  # an end that came in two pieces
-                self.left = chunk_size(line)
-                self.is_over = not self.left
+            self.take_line(block[position:end])
+            position = end + 1
         self.rest = block[position:]
         return b"".join(pieces)
+
+    def take_line(self, line):
+        """Take what stands between the data of two chunks, line by line."""
+        import http.client
+        if not self.is_due:
+            self.left = chunk_size(line)
+            self.is_over = not self.left
+        elif line != b"\r":
+            raise http.client.HTTPException(f"bad chunk end {line[:20]!r}")
+        self.is_due = False
 
 
 def chunked_blocks(response):
@@ -2483,6 +2607,8 @@ def chunked_blocks(response):
         data = frame.take_off(block)
         if data:
             yield data
+        elif len(frame.rest) > BLOCK and not frame.is_over:
+            raise http.client.HTTPException("the head of a chunk has no end")
 
 
 def not_json(answer, text, problem):
@@ -2535,7 +2661,7 @@ def error_message(body):
 def retry_after(answer, about):
     """Seconds that an answer asks to wait: the greater of header and body."""
     said = dig(about, "retry_after")
-    said = said if is_positive(said) else 0
+    said = min(said, 1e9) if is_positive(said) else 0
     return max(said, header_seconds(answer.headers.get("Retry-After", ""),
                                     answer.wire.limits.clock.now()))
 
@@ -2558,7 +2684,8 @@ def api_error(answer, text):
     code, status = dig(about, "code"), answer.status
     return ApiError(
         status, message, API_HINTS.get(as_text(code), API_HINTS.get(status)),
-        body=body, headers=answer.headers,
+        body=body, headers=answer.headers, has_message=bool(
+            error_message(body)),
         retry_after=retry_after(answer, about),
         strategy=dig(about, "retry_strategy"), code=code,
         param=dig(about, "param"), request_id=answer.request_id)
@@ -2572,6 +2699,7 @@ class Answer:
         self.status, self.headers = response.status, response.headers
         self.request_id = self.headers.get("X-Request-ID")
         self.media = self.headers.get_content_type()
+        self.coding = self.headers.get("Content-Encoding", "identity")
         self.kept, self.is_whole = None, False
 
     def __enter__(self):
@@ -2580,12 +2708,15 @@ class Answer:
     def __exit__(self, *_):
         self.wire.shut(self.is_whole and not self.response.will_close)
 
-    def blocks(self):
+    def blocks(self, coding="identity"):
         """Yield the body as it arrives; raise if it is cut short."""
         import http.client
         if self.kept is not None:
             yield self.kept
             return
+        if self.coding != coding:
+            raise AnswerError(f"{self.url} comes encoded as {self.coding},"
+                              " which was not asked for")
         is_chunked = self.response.chunked and self.response.length != 0
         try:
             yield from (chunked_blocks if is_chunked
@@ -2731,11 +2862,17 @@ def bypasses_proxy(host, port, no_proxy):
     return False
 
 
-def start_tls(sock, host, context):
-    """Wrap a connected socket in TLS; certificate and name are checked."""
+def start_tls(sock, host, context, limits):
+    """Wrap a connected socket in TLS; certificate and name are checked.
+
+    An end without TLS's goodbye is an error, since anybody can make one.
+    """
     try:
-        return context.wrap_socket(sock, server_hostname=host)
+        sock.settimeout(limits.left())
+        return context.wrap_socket(sock, server_hostname=host,
+                                   suppress_ragged_eofs=False)
     except (OSError, ValueError) as problem:
+        limits.check()
         # A mismatch of names is a ValueError in Python 3.6.
         raise tls_error(problem, host)
 
@@ -2777,6 +2914,9 @@ def open_tunnel(sock, proxy, host, port, limits):
         wire.flush()
         response = http.client.HTTPResponse(wire, method="CONNECT")
         response.begin()
+        while 100 <= response.status < 200:
+            response.headers = None
+            response.begin()
     except (OSError, http.client.HTTPException) as problem:
         error = network_error(problem, host, limits, False)
         raise proxy.failed(f"no tunnel to {target}: {error}")
@@ -2787,6 +2927,8 @@ def open_tunnel(sock, proxy, host, port, limits):
 def is_readable(sock):
     """Whether something has come on a socket, be it its end."""
     import select
+    if hasattr(sock, "pending") and sock.pending():
+        return True  # TLS has decrypted it already
     if not hasattr(select, "poll"):
         return bool(select.select([sock], [], [], 0)[0])
     poll = select.poll()
@@ -2860,10 +3002,11 @@ class Network:
             if scheme == "https":
                 if proxy:
                     open_tunnel(sock, proxy, host, port, limits)
-                sock.settimeout(limits.left())
-                sock = start_tls(sock, host, self.context())
-        except BaseException:
+                sock = start_tls(sock, host, self.context(), limits)
+        except BaseException as error:
             sock.close()
+            if proxy and getattr(error, "layer", None) == "TLS":
+                error.details.append(f"through the proxy {proxy}")
             raise
         return sock, proxy
 
@@ -3217,11 +3360,11 @@ class Api:
         if self.options.verbose > 1:
             for name, value in pairs:
                 value = shown_header(name, value, self.deployment.key)
-                self.terminal.say(one_line(f"{mark} {name}: {value}"), DIM)
+                self.terminal.say(f"{mark} {name}: {value}", DIM)
 
     def log_body(self, mark, render, body):
         if self.options.verbose > 1:
-            self.terminal.say(one_line(f"{mark} {render(body)}"), DIM)
+            self.terminal.say(f"{mark} {render(body)}", DIM)
 
 
 # ---------------------------------------------------------------------------
@@ -3281,7 +3424,7 @@ def sse_events(blocks):
         first = first[3:]
     event, data, line = "", [], b""
     for line in chain([first], lines):
-        if len(line) < 3 and not line.strip():
+        if not line.rstrip(b"\r\n"):
             if data:
                 yield event, "\n".join(data), True
             event, data = "", []
@@ -3435,11 +3578,11 @@ class Source:
 def spooled(blocks):
     """Keep what comes only once in a temporary file that has no name."""
     import tempfile
-    file = tempfile.TemporaryFile()
     with Writing("a temporary file"):
+        file = tempfile.TemporaryFile()
         for block in blocks:
             file.write(block)
-    file.flush()
+        file.flush()
     return file
 
 
@@ -3520,6 +3663,8 @@ def open_to_write(path):
     """
     while True:
         with Writing(path, UsageError):
+            if is_special(path):
+                raise OSError(None, "it is no regular file")
             number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         file = os.fdopen(number, "r+b")
         try:
@@ -3553,8 +3698,10 @@ class NewFile:
     def __init__(self, path):
         self.path, self.count = path, 0
         self.target = os.path.realpath(on_disk(path))
-        if os.path.isdir(self.target):
-            raise UsageError(f"cannot write {path}: it is a folder")
+        if is_special(self.target):
+            raise UsageError(f"cannot write {path}: it is "
+                             + ("a folder" if os.path.isdir(self.target)
+                                else "no regular file"))
         self.part = self.target + ".part"
         self.file = open_to_write(self.part)
 
@@ -3568,7 +3715,7 @@ class NewFile:
 
     def discard(self):
         """Leave nothing behind."""
-        os.unlink(self.part)
+        remove_quietly(self.part)
 
     def restart(self):
         """Begin with an empty file."""
@@ -3594,6 +3741,8 @@ class NewFile:
         with Writing(self.path):
             self.file.flush()
             os.fsync(self.file.fileno())
+            if os.path.exists(self.target):  # who can read it stays so
+                os.chmod(self.part, os.stat(self.target).st_mode & 0o777)
             if os.name == "nt":
                 self.file.close()  # Windows renames no open file
             os.replace(self.part, self.target)
@@ -3702,31 +3851,29 @@ def planned_headers(request):
 
 def curl_network(args):
     """What curl calls the flags on certificates and the proxy."""
-    from shlex import quote
     flags = (("--cacert", args.cacert), ("--cert", args.cert),
              ("--key", args.cert_key), ("--proxy", args.proxy))
-    return [f"{name} {quote(value)}" for name, value in flags
+    return [f"{name} {shell_word(value)}" for name, value in flags
             if value is not None] + ["--insecure"] * bool(args.insecure)
 
 
 def curl_command(request, key, args):
     """Return the curl command that sends a request, without the key."""
-    from shlex import quote
     how = "-I" if request.method == "HEAD" else f"-X {request.method}"
     options = "-sS" + "g" * bool(re.search(r"[][{}]", request.url))
     if request.headers.get("Accept") == "text/event-stream":
         options += "N"
-    words = [f"curl {options} {how} {quote(request.url)}"]
+    words = [f"curl {options} {how} {shell_word(request.url)}"]
     for name, value in planned_headers(request):
         if key and value == "Bearer " + key:
             words.append('-H "Authorization: Bearer $XEROTIER_API_KEY"')
         else:
             value = shown_header(name, value, key)
-            words.append(f"-H {quote(f'{name}: {value}')}")
+            words.append(f"-H {shell_word(f'{name}: {value}')}")
     if isinstance(request.body, Multipart):
         words += request.body.curl_words()
     elif request.body is not None:
-        body = quote(whole(text_or_json(request.shown_body())))
+        body = shell_word(whole(text_or_json(request.shown_body())))
         words.append(f"--data-raw {body}")
     return " \\\n  ".join(words + curl_network(args))
 
@@ -3808,7 +3955,7 @@ class Out:
         elif self.form == ID:
             column = Column("ID=" + id_path)
             for record in records:
-                self.line(as_text(column.value(record)))
+                self.line(one_line(as_text(column.value(record))))
         elif self.form == CSV:
             self.csv(records, specs)
         elif records:
@@ -3856,7 +4003,7 @@ class Out:
         elif self.form == JSONL:
             self.json_line(item)
         elif self.form == ID:
-            self.line(as_text(dig(item, id_path)))
+            self.line(one_line(as_text(dig(item, id_path))))
         elif self.form == CSV:
             self.csv([item], specs)
         else:
@@ -3865,7 +4012,7 @@ class Out:
     def done(self, answer, text, item_id):
         """What a write did that returns little: a line for a person."""
         if self.is_table:
-            self.line(text)
+            self.line(one_line(text))
         else:
             self.record(answer or {"id": item_id}, ("ID=id",))
 
@@ -4170,7 +4317,8 @@ class Verb:
     is the question before it.  once names the member of an answer that is
     shown this one time; checks(app, args) checks and completes arguments;
     paging is how a list goes on, None for a list that is whole; id_path is
-    where -o id finds the ids.
+    where -o id finds the ids; sample is the id in its examples, if it is not
+    that of the group.
     """
 
     word = None
@@ -4178,14 +4326,15 @@ class Verb:
     def __init__(self, name, summary, run, *flags, by=None, writes=False,
                  excludes=(), usage=None, examples=(), path="",
                  method="POST", columns=None, said=None, asks=None,
-                 once=None, checks=None, paging=None, id_path="id"):
+                 once=None, checks=None, paging=None, id_path="id",
+                 sample=None):
         self.name, self.summary, self.run = name, summary, run
         self.flags, self.by, self.writes = flags, by, writes
         self.excludes, self.usage, self.examples = excludes, usage, examples
         self.path, self.method, self.columns = path, method, columns
         self.said, self.asks = said, asks
         self.once, self.checks, self.paging = once, checks, paging
-        self.id_path = id_path
+        self.id_path, self.sample = id_path, sample
 
     @property
     def by_flag(self):
@@ -4240,7 +4389,7 @@ class Cursor:
 
     @staticmethod
     def hint(query):
-        return f"--after {query['after']}"
+        return f"--after {shell_word(query['after'])}"
 
 
 def total_of(page):
@@ -4502,11 +4651,11 @@ def is_filled(value):
     return isinstance(value, str) and value != ""
 
 
-def id_in(answer):
+def id_in(answer, name="id"):
     """The id of what has been made; an answer without one is none."""
-    item_id = dig(answer, "id")
+    item_id = dig(answer, name)
     if not is_filled(item_id):
-        raise AnswerError("the answer has no id: "
+        raise AnswerError(f"the answer has no {name}: "
                           + compact_json(answer)[:300])
     return item_id
 
@@ -4569,7 +4718,7 @@ def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
                     + (": " + describe(item) if describe else ""), resume)
             app.clock.sleep(POLL_S if until is None else min(
                 POLL_S, until - app.clock.monotonic()))
-    except KeyboardInterrupt:
+    except INTERRUPTS:
         if resume:
             app.terminal.note(f"it goes on without you; {resume}")
         raise
@@ -4754,11 +4903,10 @@ class ChatAnswer:
 
     def choice(self, index):
         """The choice of an index, made at its first delta."""
-        kept = self.choices.get(index)
-        if kept is None:
-            index = index if isinstance(index, int) else 0
-            kept = self.choices.setdefault(index, ChatChoice(index))
-        return kept
+        index = index if isinstance(index, int) else 0
+        if index not in self.choices:
+            self.choices[index] = ChatChoice(index)
+        return self.choices[index]
 
     @property
     def is_finished(self):
@@ -4790,7 +4938,7 @@ class ChatAnswer:
 
     def hint(self):
         """What to try where the answer has stopped early, or None."""
-        return FINISH_HINTS.get(self.first().finish_reason)
+        return FINISH_HINTS.get(as_text(self.first().finish_reason))
 
     def whole(self):
         """The whole, as received or as an answer without stream would be."""
@@ -4805,8 +4953,7 @@ class ChatAnswer:
 
     def tokens(self):
         """Completion tokens as the server counts them, else the deltas."""
-        counted = dig(self.usage, "completion_tokens")
-        return counted if isinstance(counted, int) else sum(
+        return counted(dig(self.usage, "completion_tokens")) or sum(
             choice.deltas for choice in self.choices.values())
 
 
@@ -4871,14 +5018,16 @@ class ResponseAnswer:
                 dig(told, "message") or told), code=dig(told, "code"))
 
     def take_item(self, payload):
-        self.items[payload.get("output_index")] = payload["item"]
+        place = payload.get("output_index")
+        self.items[place if isinstance(place, int)
+                   else len(self.items)] = payload["item"]
         if dig(payload, "item.type") == "function_call":
             self.has_begun = True
 
     def text_pieces(self, name, step, payload):
         """The piece in a delta, or in a done that no delta came before."""
-        place = name, payload.get("item_id"), payload.get(
-            "content_index", payload.get("summary_index"))
+        place = name, as_text(payload.get("item_id")), as_text(payload.get(
+            "content_index", payload.get("summary_index")))
         text = ""
         if step == "delta":
             text = content_text(payload.get("delta"))
@@ -4919,9 +5068,7 @@ class ResponseAnswer:
         """The items of the output, those that came one by one included."""
         output = self.response.get("output")
         if not isinstance(output, list) or not output:
-            output = [item for _, item in sorted(
-                self.items.items(), key=lambda each: each[0] if isinstance(
-                    each[0], int) else 0)]
+            output = [self.items[place] for place in sorted(self.items)]
         if self.said and not any(dig(item, "type") == "message" and dig(
                 item, "content") for item in output):
             output = [item for item in output
@@ -4961,7 +5108,7 @@ class ResponseAnswer:
         if reason == "max_output_tokens":
             return ("the answer stopped at the token limit: raise"
                     " --max-output-tokens")
-        return FINISH_HINTS.get(reason)
+        return FINISH_HINTS.get(as_text(reason))
 
     def whole(self):
         """The whole, as received or put together."""
@@ -4972,8 +5119,7 @@ class ResponseAnswer:
                 else self.response)
 
     def tokens(self):
-        counted = dig(self.usage, "output_tokens")
-        return counted if isinstance(counted, int) else self.deltas
+        return counted(dig(self.usage, "output_tokens")) or self.deltas
 
 
 class Talk:
@@ -5024,8 +5170,9 @@ class Talk:
         if str(kind).startswith("x_") and not self.terminal.quiet:
             self.spinner.stop()
             more = {k: v for k, v in payload.items() if k != "type"}
-            line = f"{kind} {compact_json(more)}"
-            self.terminal.note(cut_to(line, self.terminal.err.columns() - 1))
+            err = self.terminal.err
+            line = one_line(err.shown(f"{kind} {compact_json(more)}"))
+            self.terminal.note(cut_to(line, err.columns() - 1))
 
     def footer(self, tokens):
         """-- 312 tokens in 4.2s (74.3 tok/s), from the first token on."""
@@ -5189,8 +5336,7 @@ class PartFile(NewFile):
 
     def discard(self):
         super().discard()
-        if os.path.exists(self.about):
-            os.unlink(self.about)
+        remove_quietly(self.about)
 
     def begin(self, version, size):
         """Take note of what the bytes that follow belong to."""
@@ -5200,9 +5346,7 @@ class PartFile(NewFile):
 
     def finish(self):
         super().finish()
-        if os.path.exists(self.about):
-            with Writing(self.path):
-                os.unlink(self.about)
+        remove_quietly(self.about)
 
 
 class OpenEnd:
@@ -5346,12 +5490,11 @@ class Download:
 
     def take(self, answer):
         """Add a body to the target; False if it is not what goes there."""
-        coding = answer.headers.get("Content-Encoding", "identity")
-        if coding == "gzip":
+        if answer.status not in (200, 206):
+            raise AnswerError(f"{answer.url} answered with no content (HTTP"
+                              f" {answer.status})")
+        if answer.coding == "gzip":
             return self.unzip(answer)
-        if coding != "identity":
-            raise AnswerError(f"{answer.url} comes encoded as {coding}, which"
-                              " was not asked for")
         start, size = range_of(answer.headers)
         if answer.status == 206:
             if not self.continues(answer, start, size):
@@ -5369,9 +5512,12 @@ class Download:
         self.target.restart()
         unzipped = zlib.decompressobj(wbits=31)
         try:
-            for block in answer.blocks():
-                self.target.write(unzipped.decompress(block))
-            self.target.write(unzipped.flush())
+            for block in answer.blocks("gzip"):
+                while block:
+                    if unzipped.eof:  # the next member (RFC 1952, 2.2)
+                        unzipped = zlib.decompressobj(wbits=31)
+                    self.target.write(unzipped.decompress(block))
+                    block = unzipped.unused_data
             if not unzipped.eof:
                 raise AnswerError(f"{answer.url}: the gzip is cut short")
         except BaseException as problem:
@@ -5779,8 +5925,7 @@ class BatchInput:
                 len(self.models) < self.MOST_MODELS):
             self.models.add(body["model"])
         most = body.get("max_tokens") or body.get("max_completion_tokens")
-        if is_positive(most) and isinstance(most, int):
-            self.max_tokens += most
+        self.max_tokens += counted(most)
 
     def complain(self, number, text):
         """Note a problem: the first of each kind in full, the rest counted."""
@@ -5890,20 +6035,15 @@ def batch_problems(batch, line_of=lambda line: line):
     return [batch_problem(each, line_of) for each in found]
 
 
-def counted(batch, name):
-    """One of the request counts; 0 where the batch does not tell."""
-    count = dig(batch, "request_counts." + name)
-    return count if is_positive(count) else 0
-
-
 def has_ended(batch):
     return dig(batch, "status") in ENDED
 
 
 def wait_command(batch_ids, slug):
     """How to resume the wait for batches."""
-    endpoint = f" --endpoint {slug}" if slug else ""
-    return " and ".join(f"xeroctl batches {batch_id}{endpoint} --wait"
+    endpoint = f" --endpoint {shell_word(slug)}" if slug else ""
+    return " and ".join(f"xeroctl batches {shell_word(batch_id)}{endpoint}"
+                        " --wait"
                         for batch_id in batch_ids) + " resumes the wait"
 
 
@@ -5946,8 +6086,10 @@ class BatchWait:
         text = (f"{next(iter(self.batches))} {batches[0]['status']}"
                 if len(batches) == 1 and not self.settle
                 else f"{ended} of {len(batches)} batches ended")
-        done, failed, told = (sum(counted(batch, name) for batch in batches)
-                              for name in ("completed", "failed", "total"))
+        done, failed, told = (
+            sum(counted(dig(batch, "request_counts." + name))
+                for batch in batches)
+            for name in ("completed", "failed", "total"))
         total = self.total or told
         if total:
             text += (f" {as_bar(done + failed, total)} {done + failed}/"
@@ -5985,18 +6127,19 @@ class Journal:
         self.places = array.array("q", bytes(8 * count))
         self.marks = bytearray(count)
         head = compact_json({"run": run}).encode() + b"\n"
-        self.file.seek(0)
-        if self.file.readline() != head:
+        with Writing(self.path):
             self.file.seek(0)
+            if self.file.readline() != head:
+                self.file.seek(0)
+                self.file.truncate()
+                self.put(head)
+            self.end = len(head)
+            for raw in self.file:
+                if not raw.endswith(b"\n"):
+                    break
+                self.note(raw)
+            self.file.seek(self.end)
             self.file.truncate()
-            self.put(head)
-        self.end = len(head)
-        for raw in self.file:
-            if not raw.endswith(b"\n"):
-                break
-            self.note(raw)
-        self.file.seek(self.end)
-        self.file.truncate()
 
     def note(self, raw):
         """Remember a record by its place."""
@@ -6073,8 +6216,7 @@ def as_result(value):
 
 
 def tokens_of(result):
-    count = dig(result, "response.body.usage.total_tokens")
-    return count if isinstance(count, int) and count > 0 else 0
+    return counted(dig(result, "response.body.usage.total_tokens"))
 
 
 def is_good(result):
@@ -6134,7 +6276,7 @@ class Run:
             with NewFile(self.errors) as errors, \
                     NewFile(self.output) as output:
                 return self.do(sender, output, errors)
-        except KeyboardInterrupt:
+        except INTERRUPTS:
             self.app.terminal.note("the same command goes on where this one"
                                    " has stopped")
             raise
@@ -6153,7 +6295,7 @@ class Run:
     def close(self):
         """A journal without a state is of no more use."""
         if not os.path.exists(self.state_path):
-            os.unlink(self.journal_path)
+            remove_quietly(self.journal_path)
         close_quietly(self.journal.file)
 
     def purpose(self):
@@ -6224,7 +6366,8 @@ class Run:
             errors.finish()
         output.finish()
         self.clear_away()
-        os.unlink(self.state_path)
+        with Writing(self.state_path):
+            os.unlink(self.state_path)
         return self.summary()
 
     def clear_away(self):
@@ -6234,7 +6377,7 @@ class Run:
             re.escape(name), self.state["run"]))
         for other in os.listdir(folder):
             if left.match(other):
-                os.unlink(os.path.join(folder, other))
+                remove_quietly(os.path.join(folder, other))
 
     def summary(self):
         failed, count = self.journal.failed(), self.input.count
@@ -6479,7 +6622,7 @@ class BatchSender:
         self.run.journal.sync()
         self.save(part, is_done=True, problems=problems)
         for path in paths:
-            os.unlink(path)
+            remove_quietly(path)
 
     def fetch(self, file_id, path):
         """Download a file, unless an earlier run has done so."""
@@ -6612,7 +6755,7 @@ class DirectSender:
             while self.waiting:
                 self.keep_answer()
             raise
-        except KeyboardInterrupt:
+        except INTERRUPTS:
             self.is_stopped = True
             while self.waiting and not self.answers.empty():
                 self.keep_answer()
@@ -6840,6 +6983,12 @@ def history_line(raw):
     return text if isinstance(text, str) else None
 
 
+def is_torn(file):
+    """Whether the last line of a file has no end: a kill came between."""
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) != b"\n"
+
+
 class History:
     """The last messages, one JSON text a line, for their owner only.
 
@@ -6874,12 +7023,14 @@ class History:
     def add(self, text):
         if self.path is None or self.secret and self.secret in text:
             return
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+        line = whole(compact_json(text)).encode("utf-8") + b"\n"
         try:
             os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
-            with os.fdopen(os.open(self.path, flags, 0o600), "ab") as target:
-                target.write(whole(compact_json(text)).encode("utf-8")
-                             + b"\n")
+            with os.fdopen(os.open(self.path, flags, 0o600), "a+b") as file:
+                if file.tell() and is_torn(file):
+                    line = b"\n" + line
+                file.write(line)
         except OSError:
             self.path = None
 
@@ -6955,7 +7106,7 @@ class ChatTurns:
         for column, name in zip(USAGE_COLUMNS, ("prompt_tokens",
                                                 "completion_tokens")):
             value = column.value(usage)
-            self.spent[name] += value if isinstance(value, int) else 0
+            self.spent[name] += counted(value)
 
     def turns(self):
         """How many messages there are, the system message aside."""
@@ -7367,9 +7518,8 @@ class Doctor:
         if self.relay:
             open_tunnel(self.sock, self.relay, self.host, self.port,
                         self.limits())
-        context = self.app.network.context()
-        self.sock.settimeout(self.limits().left())
-        self.sock = start_tls(self.sock, self.host, context)
+        self.sock = start_tls(self.sock, self.host,
+                              self.app.network.context(), self.limits())
         return "ok", f"{self.sock.version()}, {self.validity()}"
 
     def validity(self):
@@ -7730,7 +7880,7 @@ def tell_problems(app, batch):
     """Show below a batch what it says is wrong with its lines."""
     if app.out.is_table:
         for problem in batch_problems(batch):
-            app.out.line(f"  {problem}")
+            app.out.line(one_line(f"  {problem}"))
 
 
 def show_batch(app, group, args):
@@ -7890,6 +8040,7 @@ def fetch_result(app, group, args, name):
             f"{as_text(dig(batch, 'status'))})",
             f"{other} has the other requests" if has_ended(batch)
             else "--wait waits for the end")
+    file_id = id_in(batch, name + "_file_id")
     path = args.output_file or safe_name(args.id) + {
         "output": "-output.jsonl", "error": "-errors.jsonl"}[name]
     count = Download(app, path_of("files", file_id, "content"),
@@ -7972,6 +8123,7 @@ BATCHES = Group(
              submit_prefix, SLUG, METADATA, WAIT, WAIT_TIMEOUT,
              BATCH_ENDPOINT,
              by=flag("--input-prefix", metavar="PATH", completes="",
+                     sample="exp/2/",
                      help="make a batch of each uploaded file whose relative"
                           " path begins so"),
              excludes=("--input", "--cancel", "--download", "--errors"),
@@ -8300,7 +8452,7 @@ MODELS = Group(
                   sample="chat", help="as chat or tool-use"), writes=True),
         lists(name="recommend-for-workspace", paging=None,
               summary="List the models that suit a workspace best.",
-              path="//workspaces/{id}/recommended-models",
+              path="//workspaces/{id}/recommended-models", sample="ws_1",
               id_path="model_id|modelId|id",
               columns=("Model ID=model_id|modelId|id", "Name=name",
                        "Score=score", "Reason=reason")),
@@ -8362,7 +8514,7 @@ def place_in_input(item):
 def floats_of(value):
     """The numbers of an embedding; base64 holds little-endian float32."""
     if isinstance(value, list) and all(
-            isinstance(number, (int, float)) for number in value):
+            is_number(number) for number in value):
         return value
     if not isinstance(value, str):
         raise AnswerError("an embedding is no list of numbers (a vector for"
@@ -8669,7 +8821,7 @@ def create_response(app, group, args):
                            for key in ("id", "status"))
     if status in ("queued", "in_progress") and not answer.has_begun:
         app.terminal.say(f"{response_id} is {status}: xeroctl responses"
-                         f" {response_id} --wait waits for it")
+                         f" {shell_word(response_id)} --wait waits for it")
 
 
 def wait_response(app, group, args):
@@ -8678,8 +8830,8 @@ def wait_response(app, group, args):
         app, lambda: with_status(group.call(app, "GET", path_of(args.id))),
         lambda found: dig(found, "status") not in ("queued", "in_progress"),
         lambda found: f"{args.id} {as_text(dig(found, 'status'))}",
-        args.wait_timeout, f"xeroctl responses {args.id} --wait resumes the"
-                           " wait")
+        args.wait_timeout, f"xeroctl responses {shell_word(args.id)} --wait"
+                           " resumes the wait")
     app.out.record(response, group.fields)
     if dig(response, "status") not in ("completed", "incomplete"):
         raise XeroctlError(f"response {args.id}: "
@@ -8869,7 +9021,8 @@ CONVERSATIONS = Group(
                   help="any item as JSON; - is standard input"),
              writes=True, examples=(
                  "xeroctl conversations add-item conv_1 --role user"
-                 " --content hi",)),
+                 " --content hi",
+                 "xeroctl conversations add-item conv_1 --json item.json")),
         acts("delete-item", "Delete an item of a conversation.", SLUG,
              flag("--item-id", metavar="ID", required=True, completes="",
                   sample="msg_1", help="the item"),
@@ -8929,11 +9082,9 @@ def upload_model(app, group, args):
         return engine.plan()
     try:
         done = engine.run()
-    except (XeroctlError, KeyboardInterrupt):
-        from shlex import quote
-        app.terminal.say(f"xeroctl upload {quote(args.path)}"
-                         f" {quote(args.name)} --resume {engine.id} goes on"
-                         " there")
+    except (XeroctlError,) + INTERRUPTS:
+        words = map(shell_word, (args.path, args.name, "--resume", engine.id))
+        app.terminal.say(f"xeroctl upload {' '.join(words)} goes on there")
         raise
     app.out.record(done, group.fields)
 
@@ -9096,6 +9247,7 @@ def upload_path(app, group, args):
     """Upload a file, or with --recursive what is in a folder."""
     if not os.path.isdir(on_disk(args.upload)):
         file = upload_file(app, group, args, args.upload, args.relative_path)
+        id_in(file)
         return app.out.record(file, group.fields)
     if not args.recursive:
         raise UsageError(f"{args.upload} is a folder",
@@ -9160,11 +9312,12 @@ FILES = Group(
              flag("-r", "--recursive", action="store_true",
                   help="upload what is in a folder"),
              by=flag("--upload", metavar="PATH", from_stdin=True,
+                     sample="prompts.jsonl",
                      help="upload this file; - is standard input"),
              writes=True, examples=(
                  "xeroctl files --upload prompts.jsonl --purpose batch",)),
         Verb("download", "Download a file.", download_file, ITEM,
-             by=flag("--download", metavar="PATH",
+             by=flag("--download", metavar="PATH", sample="out.jsonl",
                      help="write the file there, or into this folder; - is"
                           " standard output"),
              examples=("xeroctl files file-1 --download .",)),
@@ -9513,7 +9666,9 @@ WEBHOOKS = Group(
                 field("--active", action="store_true", help="deliver"),
                 once="secret", checks=check_webhook),
         updates("Change a webhook.",
-                field("--url", metavar="URL", help="where events go (https)"),
+                field("--url", metavar="URL",
+                      sample="https://example.com/hook",
+                      help="where events go (https)"),
                 *WEBHOOK_FLAGS,
                 field("--active", action="store_true", help="deliver"),
                 method="PUT", checks=check_webhook),
@@ -9530,18 +9685,24 @@ WEBHOOKS = Group(
         Verb("verify", "Check the signature of a delivery.", verify_webhook,
              flag("--secret-file", metavar="FILE", required=True,
                   from_stdin=True, help="the file with the secret"),
-             flag("--signature", metavar="HEX", required=True,
+             flag("--signature", metavar="HEX", required=True, sample="HEX",
                   help="X-Webhook-Signature"),
              flag("--timestamp", metavar="TIME", required=True,
                   help="X-Webhook-Timestamp"),
              flag("--body", metavar="FILE", default="-", from_stdin=True,
                   help="the body (default: standard input)"),
-             examples=("xeroctl webhooks verify --secret-file s"
-                       " --signature H --timestamp T",)),
+             examples=("xeroctl webhooks verify --secret-file secret.txt"
+                       ' --signature "$SIGNATURE" --timestamp "$TIMESTAMP"'
+                       " --body body.json",
+                       'printf %s "$BODY" | xeroctl webhooks verify'
+                       " --secret-file secret.txt"
+                       ' --signature "$SIGNATURE"'
+                       ' --timestamp "$TIMESTAMP"')),
         Verb("listen", "Receive deliveries on loopback, and show them.",
              listen_webhooks,
              flag("--port", type=integer(0, 65535), metavar="N",
-                  required=True, help="the port to listen on"),
+                  sample="8080", required=True,
+                  help="the port to listen on"),
              flag("--secret-file", metavar="FILE", from_stdin=True,
                   help="refuse what is not signed with this secret")),
     ))
@@ -9610,13 +9771,16 @@ def key_verbs():
                   metavar="CIDR", sample="10.0.0.0/8",
                   help="only from these ranges"),
              flag("--block", type=network, action="append", many=bool,
-                  metavar="CIDR", sample="10.0.0.0/8",
-                  help="not from these ranges"), writes=True),
+                  metavar="CIDR", sample="192.0.2.7",
+                  help="not from these ranges"), writes=True,
+             examples=("xeroctl keys ip-filter key_1 --allow 10.0.0.0/8",
+                       "xeroctl keys ip-filter key_1 --block 192.0.2.7")),
         acts("quota", "Limit how often a key may be used.",
              field("--quota-requests", type=integer(1), metavar="N",
-                   required=True, sends="requests", help="so many requests"),
+                   required=True, sends="requests", sample="1000",
+                   help="so many requests"),
              field("--quota-window", type=integer(1), metavar="SECONDS",
-                   required=True, sends="window_seconds",
+                   required=True, sends="window_seconds", sample="3600",
                    help="in so many seconds"), method="PUT"))
 
 
@@ -9704,16 +9868,16 @@ AGENTS = Group(
                     "STATUS=status:state", "EXPIRES=expires_at:time")),
         acts("revoke", "Revoke a join key.", path=JOIN_KEYS + "/{id}",
              method="DELETE", asks="Revoke join key {id}?",
-             said="revoked {id}"),
+             said="revoked {id}", sample="jk_1"),
     )) + below("candidates", *by_flag(
         lists(summary="List agents that wait for approval.",
               path="candidates",
               columns=("ID=id", "NAME=name", "REGION=region",
                        "STATUS=status:state", "CREATED=created_at:time")),
         acts("approve", "Let an agent in.", path="candidates/{id}/approve",
-             said="approved {id}"),
+             said="approved {id}", sample="cand_1"),
         acts("reject", "Keep an agent out.", path="candidates/{id}/reject",
-             said="rejected {id}"),
+             said="rejected {id}", sample="cand_1"),
     )) + (
         acts("pause-exec", "Pause executions on an agent.", WORKSPACE),
         acts("resume-exec", "Resume executions on an agent.", WORKSPACE),
@@ -9802,7 +9966,7 @@ SLOS = Group(
                       sample="availability",
                       help="as availability or latency_p99"),
                 field("--target", type=above_zero, metavar="F",
-                      required=True, help="what to reach"),
+                      required=True, sample="99.9", help="what to reach"),
                 *SLO_MORE, ENDPOINT_ID, checks=complete_slo),
         updates("Change an objective.",
                 field("--name", metavar="NAME", help="its name"),
@@ -9819,7 +9983,7 @@ SLOS = Group(
 # == endpoints, workspaces, chats, maintenance, project, settings ============
 
 PARAM = field("--param", action="append", type=any_pair, many=is_pair,
-              sends="*", metavar="K=V",
+              sends="*", metavar="K=V", sample="max_model_len=8192",
               help="any field; a value of JSON or a text")
 BY_SLUG = flag("id", metavar="SLUG", help="the endpoint")
 
@@ -9834,10 +9998,10 @@ ENDPOINTS = Group(
         lists(summary="List endpoints."),
         shows("Show one endpoint.", name="get"),
         creates("Make an endpoint.",
-                field("slug", metavar="SLUG", sample="my-llm",
+                field("slug", metavar="SLUG", sample="new-llm",
                       completes="", help="its slug"),
                 field("--model", metavar="NAME", required=True,
-                      help="the model it serves"),
+                      sample="demo-model", help="the model it serves"),
                 field("--tier", metavar="TIER", help="its tier"),
                 field("--region", metavar="REGION", help="where it is"),
                 field("--param", action="append", type=any_pair,
@@ -9906,7 +10070,7 @@ CHATS = Group(
         shows("Show one chat."),
         creates("Begin a chat.",
                 field("--workspace", metavar="ID", sends="workspace_id",
-                      required=True, help="the workspace"),
+                      required=True, sample="ws_1", help="the workspace"),
                 field("--title", metavar="TEXT", help="its title")),
         updates("Give a chat another title.",
                 field("--title", metavar="TEXT", required=True,
@@ -10020,7 +10184,8 @@ PROJECT_GROUP = Group(
               path="invitations", columns=INVITATION_COLUMNS),
         acts("revoke-invitation", "Take an invitation back.",
              path="invitations/{id}", method="DELETE",
-             asks="Revoke invitation {id}?", said="revoked {id}"),
+             asks="Revoke invitation {id}?", said="revoked {id}",
+             sample="invite_1"),
     ))
 
 SETTINGS = Group(
@@ -10221,7 +10386,7 @@ def tell_approval(app, invocation):
     if dig(invocation, "status") == "pending_approval":
         app.terminal.say(
             f"it waits for approval {as_text(approval)}: xeroctl approvals"
-            f" approve {as_text(approval)}, or reject")
+            f" approve {shell_word(as_text(approval))}, or reject")
 
 
 def watch(app, group, invocation_id, timeout=None):
@@ -10239,7 +10404,7 @@ def watch(app, group, invocation_id, timeout=None):
         return found
     found = wait_until(
         app, poll, lambda found: found["status"] in INVOCATION_ENDS, None,
-        timeout, f"xeroctl exec watch {invocation_id} watches it")
+        timeout, f"xeroctl exec watch {shell_word(invocation_id)} watches it")
     app.out.record(found, INVOCATION_FIELDS)
     if found["status"] != "completed":
         raise XeroctlError(f"invocation {invocation_id}: {found['status']}")
@@ -10255,7 +10420,8 @@ def invoke_tool(app, group, args):
     app.out.record(found, INVOCATION_FIELDS)
     if dig(found, "status") == "pending_approval":
         tell_approval(app, found)
-        app.terminal.say(f"xeroctl exec watch {id_in(found)} watches it")
+        app.terminal.say(f"xeroctl exec watch {shell_word(id_in(found))}"
+                         " watches it")
 
 
 def watch_tool(app, group, args):
@@ -10533,7 +10699,8 @@ def apply_folder(app, group, args):
 
 
 TEMPLATE_FILE = flag("--file", metavar="FILE", required=True,
-                     from_stdin=True, help="the template as JSON")
+                     from_stdin=True, sample="template.json",
+                     help="the template as JSON")
 
 TEMPLATES = Group(
     "templates", "Keep the templates that chats begin with.",
@@ -10645,8 +10812,8 @@ def watch_approvals(app, group, args):
         return [each for page in pages for each in page_records(page)]
     while True:
         new = [each for each in poll_patiently(app, poll, None, None)
-               if dig(each, "id") not in seen]
-        seen.update(dig(each, "id") for each in new)
+               if as_text(dig(each, "id")) not in seen]
+        seen.update(as_text(dig(each, "id")) for each in new)
         for each in new:
             show_request(app, each)
         app.clock.sleep(args.interval)
@@ -10692,7 +10859,8 @@ APPROVALS = Group(
               columns=DELEGATION_COLUMNS),
         creates("Have somebody decide in your place.",
                 field("--to", metavar="WHO", required=True,
-                      sends="delegate_to", help="whom"),
+                      sample="grace@example.com", sends="delegate_to",
+                      help="whom"),
                 RISK, WORKSPACE,
                 field("--expires", type=moment, metavar="TIME",
                       sends="expires_at", sample="7d",
@@ -10701,7 +10869,8 @@ APPROVALS = Group(
                 columns=DELEGATION_COLUMNS, checks=prepare_delegation),
         acts("revoke-delegation", "Take a delegation back.",
              path="delegations/{id}", method="DELETE",
-             asks="Revoke delegation {id}?", said="revoked {id}"),
+             asks="Revoke delegation {id}?", said="revoked {id}",
+             sample="dlg_1"),
     ))
 
 LEARNINGS = Group(
@@ -11504,19 +11673,20 @@ def verb_usage(group, verb):
 
 
 SAMPLES = {"SLUG": "my-llm", "FILE": "in.jsonl", "OUT": "out.jsonl",
-           "K=V": "team=ml", "KEY=JSON": "'size=1'", "TEXT": '"Hello"'}
+           "K=V": "team=ml", "KEY=JSON": "'size=1'", "TEXT": '"Hello"',
+           "NAME": "my-name", "REGION": "eu-central"}
 
 
-def sample_of(group, declared):
+def sample_of(group, verb, declared):
     """A value to show an argument with: its first choice, or a common one."""
     convert = declared.options.get("type")
     words = getattr(convert, "words", None)
     if words:
         return words[0]
     if declared.is_word and declared.dest == "id":
-        return declared.sample or group.sample
+        return declared.sample or verb.sample or group.sample
     name = declared.options.get("metavar", "")
-    if getattr(convert, "kind", None):
+    if declared.sample is None and getattr(convert, "kind", None):
         return "10"
     return declared.sample or SAMPLES.get(name) or name.lower()
 
@@ -11525,14 +11695,16 @@ def sample_call(group, verb):
     """A command line that calls a verb with what it needs."""
     words = ["xeroctl", group.name] + [verb.word] * bool(verb.word)
     words += [verb.name] * (verb.by is None and bool(verb.name))
-    words += [sample_of(group, f) for f in verb.flags if f.is_word
+    words += [sample_of(group, verb, f) for f in verb.flags if f.is_word
               and f.options.get("nargs") in (None, "+")]
-    flags = [f for f in verb.flags if not f.is_word
-             and (f.options.get("required") or f is SLUG)]
-    for declared in flags + [verb.by] * verb.by_flag:
+    flags = [f for f in verb.flags if not f.is_word]
+    shown = [f for f in flags if f.options.get("required") or f is SLUG]
+    if verb.run is run_update:  # it takes at least one
+        shown += [f for f in flags if f.sends and f not in shown][:1]
+    for declared in [verb.by] * verb.by_flag + shown:
         words.append(declared.long_name)
         if declared.takes_value:
-            words.append(sample_of(group, declared))
+            words.append(sample_of(group, verb, declared))
     return " ".join(words)
 
 
@@ -12272,7 +12444,8 @@ def show_traceback(environ, terminal):
     """Print the traceback of the current exception if XEROTIER_DEBUG asks."""
     if environ.get("XEROTIER_DEBUG"):
         import traceback
-        terminal.say(traceback.format_exc())
+        for line in traceback.format_exc().split("\n"):
+            terminal.say(line)
 
 
 def fail(error, argv, environ, terminal):
@@ -12303,7 +12476,12 @@ def guarded(argv, environ, terminal, groups):
 
 
 def internal_error(problem):
-    """The error for an exception that nobody foresaw."""
+    """The error for an exception that nobody foresaw, or not in its place."""
+    if isinstance(problem, ImportError):
+        return XeroctlError(f"this Python has no {problem.name} module",
+                            "it lacks a part of the standard library")
+    if isinstance(problem, RecursionError):
+        return AnswerError("JSON that is nested too deeply")
     return XeroctlError(f"internal error: {type(problem).__name__}: "
                         f"{problem}", "XEROTIER_DEBUG=1 shows where; please"
                         " report it")
@@ -12339,10 +12517,24 @@ def main(argv=None, environ=None, streams=None, clock=None, groups=GROUPS):
         return fail(internal_error(problem), argv, environ, terminal)
 
 
-def let_go(stream, number):
-    """Flush; what cannot be written, the interpreter shall not try again."""
+def flush_at_once(stream, number):
+    """Flush without waiting for a reader that has stopped reading."""
+    if not hasattr(os, "set_blocking"):
+        return stream.flush()  # Windows
+    os.set_blocking(number, False)
     try:
         stream.flush()
+    finally:
+        os.set_blocking(number, True)
+
+
+def let_go(stream, number, is_stopped):
+    """Flush; what cannot be written, the interpreter shall not try again."""
+    try:
+        if is_stopped:
+            flush_at_once(stream, number)
+        else:
+            stream.flush()
     except (AttributeError, OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
@@ -12359,23 +12551,42 @@ def open_closed_streams():
             os.open(os.devnull, os.O_RDWR)
 
 
+STOP_SIGNALS = ("SIGTERM", 143), ("SIGHUP", 129)
+
+
 def on_terminate():
-    """Let SIGTERM unwind the program, as Ctrl-C does, with exit 143."""
+    """Let signals unwind the program, as Ctrl-C does, with 128 + number.
+
+    What the caller has it ignore (nohup) stays ignored.
+    """
     import signal
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for name, code in STOP_SIGNALS:
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_, code=code: sys.exit(code))
+
+
+def ignore_signals():
+    """What is left to do takes no time, and is done whole."""
+    import signal
+    for name in ["SIGINT"] + [name for name, _ in STOP_SIGNALS]:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def console():
     """Run as the program: the entry point of script and package alike."""
     open_closed_streams()
     on_terminate()
+    code = 130
     try:
         code = main()
     except KeyboardInterrupt:
-        code = 130
+        pass
     finally:
-        let_go(sys.stdout, 1)
-        let_go(sys.stderr, 2)
+        let_go(sys.stdout, 1, code == 130)
+        let_go(sys.stderr, 2, code == 130)
+        ignore_signals()
     sys.exit(code)
 
 
