@@ -437,6 +437,12 @@ def parse_json(text):
     Too deep for the interpreter is a ValueError like any other.
     """
     try:
+        try:
+            value, end = DECODER.raw_decode(text)
+            if end == len(text):
+                return value  # nothing around it: the quick way
+        except ValueError:
+            pass
         return DECODER.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply")
@@ -797,7 +803,8 @@ class Screen:
             self.column_zero = text[-1] == "\n"
             if self.is_terminal or style:
                 text = self.dressed(text, style)
-            self.control(text)
+            self.put(text.encode("utf-8", "backslashreplace")
+                     if self.binary else text)
 
     def dressed(self, text, style):
         """The text as this stream may show it."""
@@ -817,8 +824,7 @@ class Screen:
 
     def control(self, text):
         """Write text that is ours, control sequences included."""
-        self.put(text if self.binary is None
-                 else text.encode("utf-8", "backslashreplace"))
+        self.put(text.encode("utf-8") if self.binary else text)
 
     def put(self, data):
         """Hand data to the stream; once that failed, never again."""
@@ -2548,17 +2554,14 @@ def plain_blocks(response):
         raise http.client.IncompleteRead(b"", left)
 
 
-def chunk_size(line):
-    """Read the head of a chunk: a hexadecimal size, and extensions."""
-    import http.client
-    found = re.match(rb"([0-9a-fA-F]{1,15})[ \t]*(;.*)?\r?\Z", line, re.S)
-    if not found:
-        raise http.client.HTTPException(f"bad chunk {line[:20]!r}")
-    return int(found.group(1), 16)
+CHUNK_HEAD = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
 
 
 class ChunkedFrame:
-    """Takes the frame off a chunked body, fed in blocks split anywhere."""
+    """Takes the frame off a chunked body, fed in blocks split anywhere.
+
+    A chunk is its size in hexadecimal, extensions, CRLF, data, and CRLF.
+    """
 
     def __init__(self):
         self.rest, self.left = b"", 0
@@ -2573,23 +2576,24 @@ class ChunkedFrame:
                 position += len(pieces[-1])
                 self.left -= len(pieces[-1])
                 self.is_due = not self.left
-            end = block.find(b"\n", position)
-            if self.left or end < 0:
+            if self.is_due and block[position:position + 2] == b"\r\n":
+                position, self.is_due = position + 2, False
+            head = CHUNK_HEAD.match(block, position)
+            if self.left or self.is_due or not head:
                 break
-            self.take_line(block[position:end])
-            position = end + 1
-        self.rest = block[position:]
+            position, self.left = head.end(), int(head.group(1), 16)
+            self.is_over = not self.left
+        self.keep(block[position:])
         return b"".join(pieces)
 
-    def take_line(self, line):
-        """Take what stands between the data of two chunks, line by line."""
+    def keep(self, rest):
+        """Keep the beginning of a chunk, or raise if it can be none."""
         import http.client
-        if not self.is_due:
-            self.left = chunk_size(line)
-            self.is_over = not self.left
-        elif line != b"\r":
-            raise http.client.HTTPException(f"bad chunk end {line[:20]!r}")
-        self.is_due = False
+        is_short = len(rest) < 2 if self.is_due else (
+            b"\n" not in rest and len(rest) < BLOCK)
+        if not (self.is_over or is_short):
+            raise http.client.HTTPException(f"bad chunk {rest[:20]!r}")
+        self.rest = rest
 
 
 def chunked_blocks(response):
@@ -2607,8 +2611,6 @@ def chunked_blocks(response):
         data = frame.take_off(block)
         if data:
             yield data
-        elif len(frame.rest) > BLOCK and not frame.is_over:
-            raise http.client.HTTPException("the head of a chunk has no end")
 
 
 def not_json(answer, text, problem):
@@ -2947,12 +2949,18 @@ class Network:
         """From now on, keep connections open for the next request."""
         self.idle = defaultdict(list)
 
+    def close(self):
+        """Close what is kept open."""
+        for sock, *_ in chain.from_iterable((self.idle or {}).values()):
+            sock.close()
+        self.idle = None
+
     def keeper(self, origin, proxy):
         """What takes a socket back for an origin, or None."""
         if self.idle is None:
             return None
-        return lambda sock: self.idle[origin].append(
-            (sock, proxy, time.monotonic()))
+        place = self.idle[origin]
+        return lambda sock: place.append((sock, proxy, time.monotonic()))
 
     def reuse(self, origin):
         """A kept (socket, proxy) that the server has not closed, or None."""
@@ -3108,7 +3116,7 @@ def is_worth_repeating(request, error):
 
 def milliseconds(strategy, name, default):
     value = dig(strategy, name)
-    return value / 1000 if is_positive(value) else default
+    return min(value, 1e9) / 1000 if is_positive(value) else default
 
 
 def retry_wait(error, attempt, jitter):
@@ -3273,8 +3281,8 @@ class Api:
     def read_json(self, answer):
         with answer:
             value = answer.json()
-        self.log_body("<", compact_json,
-                      redacted(value, SECRET_NAMES | {"key"}))
+        self.log_body("<", lambda: compact_json(
+            redacted(value, SECRET_NAMES | {"key"})))
         return value
 
     def send(self, request, read):
@@ -3325,7 +3333,7 @@ class Api:
                 if (answer.status not in self.REDIRECTS
                         or not answer.headers.get("Location")):
                     text = answer.error_text()
-                    self.log_body("<", str, text)
+                    self.log_body("<", lambda: text)
                     raise api_error(answer, text)
                 request = redirected(request, answer)
         raise AnswerError(f"more than {MOST_REDIRECTS} redirects, the last"
@@ -3354,7 +3362,7 @@ class Api:
     def log_request(self, request):
         self.log_headers(">", request.headers.items())
         if request.body is not None:
-            self.log_body(">", text_or_json, request.shown_body())
+            self.log_body(">", lambda: text_or_json(request.shown_body()))
 
     def log_headers(self, mark, pairs):
         if self.options.verbose > 1:
@@ -3362,9 +3370,9 @@ class Api:
                 value = shown_header(name, value, self.deployment.key)
                 self.terminal.say(f"{mark} {name}: {value}", DIM)
 
-    def log_body(self, mark, render, body):
+    def log_body(self, mark, shown):
         if self.options.verbose > 1:
-            self.terminal.say(f"{mark} {render(body)}", DIM)
+            self.terminal.say(f"{mark} {shown()}", DIM)
 
 
 # ---------------------------------------------------------------------------
@@ -3424,12 +3432,13 @@ def sse_events(blocks):
         first = first[3:]
     event, data, line = "", [], b""
     for line in chain([first], lines):
-        if not line.rstrip(b"\r\n"):
+        bare = line.rstrip(b"\r\n")
+        if not bare:
             if data:
                 yield event, "\n".join(data), True
             event, data = "", []
             continue
-        field, _, value = line.rstrip(b"\r\n").partition(b":")
+        field, _, value = bare.partition(b":")
         if field == b"data":
             data.append(value[value[:1] == b" ":].decode("utf-8", "replace"))
         elif field == b"event":
@@ -3501,12 +3510,20 @@ def whole_answer(answer, text):
     yield WHOLE, payload
 
 
-def answer_events(answer):
+def let_go_after(blocks, flush):
+    """Yield blocks; what came of one is let go before the next is awaited."""
+    for block in blocks:
+        yield block
+        flush()
+
+
+def answer_events(answer, flush):
     """The events of a streamed answer, as api_events yields them.
 
     A body of JSON where a stream was asked for is the one and only event.
+    flush() is called before more is waited for.
     """
-    blocks, first = answer.blocks(), b""
+    blocks, first = let_go_after(answer.blocks(), flush), b""
     for block in blocks:
         first += block
         if first.strip() or len(first) > BLOCK:
@@ -3704,6 +3721,7 @@ class NewFile:
                                 else "no regular file"))
         self.part = self.target + ".part"
         self.file = open_to_write(self.part)
+        self.keep_mode()
 
     def __enter__(self):
         return self
@@ -3712,6 +3730,13 @@ class NewFile:
         if not self.file.closed and (not self.count or not self.is_resumed):
             self.discard()
         close_quietly(self.file)
+
+    def keep_mode(self):
+        """Let those read the new file who could read the old one."""
+        try:
+            os.chmod(self.part, os.stat(self.target).st_mode & 0o777)
+        except OSError:
+            pass  # there is no old one, or modes are not kept here
 
     def discard(self):
         """Leave nothing behind."""
@@ -3741,8 +3766,6 @@ class NewFile:
         with Writing(self.path):
             self.file.flush()
             os.fsync(self.file.fileno())
-            if os.path.exists(self.target):  # who can read it stays so
-                os.chmod(self.part, os.stat(self.target).st_mode & 0o777)
             if os.name == "nt":
                 self.file.close()  # Windows renames no open file
             os.replace(self.part, self.target)
@@ -3913,11 +3936,6 @@ class Out:
         """Write a piece of a result."""
         if not self.plan.requests:
             self.screen.write(text, style)
-
-    def delta(self, text):
-        """Write a piece of running text and let it go at once."""
-        self.screen.write(text)
-        self.screen.flush()
 
     def write_bytes(self, block):
         self.screen.write_bytes(block)
@@ -4741,7 +4759,8 @@ def join_function(function, part):
     """Join a piece of a function call: arguments grow, names come once."""
     for key, value in part.items():
         if key == "arguments" and isinstance(value, str):
-            function[key] = function.get(key, "") + value
+            before = function.get(key)
+            function[key] = (before if isinstance(before, str) else "") + value
         elif value is not None:
             function[key] = value
 
@@ -4777,9 +4796,9 @@ class ChatChoice:
     def add(self, choice):
         """Take a chunk's choice in; return its (kind, text) pieces."""
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
-        for key, value in choice.items():
+        for key in choice:
             if key not in self.KEPT_APART:
-                self.more[key] = joined(self.more.get(key), value)
+                self.more[key] = joined(self.more.get(key), choice[key])
         delta = choice.get("delta") or choice.get("message")
         pieces = []
         for key, value in delta.items() if isinstance(delta, dict) else ():
@@ -4811,7 +4830,9 @@ class ChatChoice:
         call = self.call_of(part)
         for key, value in part.items():
             if key == "function" and isinstance(value, dict):
-                join_function(call.setdefault("function", {}), value)
+                if not isinstance(call.get(key), dict):
+                    call[key] = {}
+                join_function(call[key], value)
             elif value is not None and key != "index":
                 call[key] = value
 
@@ -5151,6 +5172,8 @@ class Talk:
         echoed = kind is KeyboardInterrupt and self.terminal.out.is_terminal
         if self.is_text and not echoed:
             self.terminal.out.end_line()
+        if kind not in INTERRUPTS:
+            self.terminal.out.flush()
 
     def show(self, pieces):
         """Show (kind, text) pieces as they come."""
@@ -5160,15 +5183,17 @@ class Talk:
         for kind, text in pieces:
             if kind == REASONING:
                 if self.shows_reasoning:
+                    self.terminal.out.flush()
                     self.terminal.err.write(text, DIM)
             elif self.is_text:
                 self.terminal.err.end_line()
-                self.app.out.delta(text)
+                self.terminal.out.write(text)
 
     def event(self, kind, payload):
         """Show that a vendor event came, on one dim line."""
         if str(kind).startswith("x_") and not self.terminal.quiet:
             self.spinner.stop()
+            self.terminal.out.flush()
             more = {k: v for k, v in payload.items() if k != "type"}
             err = self.terminal.err
             line = one_line(err.shown(f"{kind} {compact_json(more)}"))
@@ -5189,7 +5214,6 @@ def take_events(app, talk, answer, events):
     for kind, payload in events:
         if shows_events:
             app.out.json_line(payload)
-            app.terminal.out.flush()
         if kind == WHOLE:
             answer.check(payload)
         elif not answer.takes(kind, payload):
@@ -5223,7 +5247,8 @@ def stream_answer(app, talk, answer, body, headers):
                           body=dict(body, **answer.STREAMED),
                           headers=headers, accept="text/event-stream",
                           silence=INFERENCE_TIMEOUT_S) as reply:
-            take_events(app, talk, answer, answer_events(reply))
+            take_events(app, talk, answer,
+                        answer_events(reply, app.terminal.out.flush))
     except (ConnectionFailed, StreamError, AnswerError) as error:
         raise_if_broken(answer, error)
     if not answer.is_there:
@@ -6726,6 +6751,7 @@ class DirectSender:
             for _ in workers:
                 self.jobs.put(None)
             self.progress.clear()
+            self.app.network.close()
         self.is_stopped = False
 
     def plan(self):
@@ -7499,7 +7525,10 @@ class Doctor:
 
     def look_up(self):
         host, port = self.target()
-        addresses = sorted({a[4][0] for a in look_up(host, port)})
+        try:
+            addresses = sorted({a[4][0] for a in look_up(host, port)})
+        except ConnectionFailed as error:
+            raise self.relay.failed(str(error)) if self.relay else error
         return "ok", f"{host}: {', '.join(addresses)}"
 
     def target(self):
@@ -9397,9 +9426,8 @@ def show_events(app, answer):
                 app.out.write_bytes(block)
                 seen.has_begun = True
             return
-        for _, payload in answer_events(answer):
+        for _, payload in answer_events(answer, app.terminal.out.flush):
             app.out.json_line(payload)
-            app.terminal.out.flush()
             seen.add(payload)
             seen.has_begun = True
     except (ConnectionFailed, StreamError, AnswerError) as error:
@@ -9577,7 +9605,9 @@ class Receiver:
         return 200
 
     def show(self, event):
-        if self.app.out.is_table:
+        if self.app.out.form == ID:
+            self.app.out.line(one_line(as_text(dig(event, "id"))))
+        elif self.app.out.is_table:
             self.app.out.line(f"{as_text(dig(event, 'id'))}  "
                               f"{as_text(dig(event, 'type'))}  "
                               + one_line(compact_json(dig(event, "data"))))
@@ -9626,8 +9656,15 @@ def webhook_server(receiver, port):
                          f"{getattr(problem, 'strerror', None) or problem}")
 
 
+def refuse_csv(app, verb):
+    """A verb that shows one thing after another has no head row."""
+    if app.out.form == CSV:
+        raise UsageError(f"{verb} has no -o csv: -o jsonl is for programs")
+
+
 def listen_webhooks(app, group, args):
     """Receive deliveries on loopback until Ctrl-C."""
+    refuse_csv(app, "listen")
     secret = secret_in(app, args.secret_file) if args.secret_file else None
     if secret is None:
         app.terminal.warn("without --secret-file no signature is checked")
@@ -10801,8 +10838,7 @@ def show_request(app, request):
 
 def watch_approvals(app, group, args):
     """Print each request for approval once, until Ctrl-C."""
-    if app.out.form == CSV:
-        raise UsageError("watch has no -o csv: -o jsonl is for programs")
+    refuse_csv(app, "watch")
     seen = set()
     query = dict({"status": "pending"}, **sent_fields(args))
 
@@ -12566,12 +12602,13 @@ def on_terminate():
             signal.signal(number, lambda *_, code=code: sys.exit(code))
 
 
-def ignore_signals():
-    """What is left to do takes no time, and is done whole."""
+def end_at_signals():
+    """From now on a signal ends the process at once, without a word."""
     import signal
     for name in ["SIGINT"] + [name for name, _ in STOP_SIGNALS]:
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def console():
@@ -12584,9 +12621,9 @@ def console():
     except KeyboardInterrupt:
         pass
     finally:
+        end_at_signals()
         let_go(sys.stdout, 1, code == 130)
         let_go(sys.stderr, 2, code == 130)
-        ignore_signals()
     sys.exit(code)
 
 

@@ -400,7 +400,7 @@ class Blocks:
 @pytest.mark.parametrize("before", [b"", b"\r\n  "])
 def test_json_in_place_of_a_stream_may_be_split_anywhere(before):
     for blocks in splits(before + WHOLE_BODY):
-        events = list(xeroctl.answer_events(Blocks(blocks)))
+        events = list(xeroctl.answer_events(Blocks(blocks), int))
         assert [payload for _, payload in events] == [WHOLE], blocks
 
 

@@ -16,7 +16,7 @@ import time
 import pytest
 
 import xeroctl
-from conftest import SCRIPT, Result, environment, text_stream, written
+from conftest import STARTED, Result, environment, text_stream, written
 from router import DEMO_KEY
 
 SECRET = DEMO_KEY.rpartition("_")[2]
@@ -664,7 +664,7 @@ class Conversation:
         self.far, self.near = pty.openpty()
         self.screen = b""
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", TAKE_TERMINAL, SCRIPT, *argv],
+            [sys.executable, "-I", "-S", "-c", TAKE_TERMINAL, STARTED, *argv],
             stdin=self.near, stdout=subprocess.PIPE, stderr=self.near,
             start_new_session=True, env=environment(None, **environ))
 

@@ -1,0 +1,298 @@
+"""What the fuzzer throws at the program: made from a seeded Random, no more.
+
+Each maker takes a random.Random and returns bytes; the same seed makes the
+same bytes under every Python.
+"""
+
+import json
+import random
+
+ODD_TOKENS = [
+    "null", "true", "false", "0", "-1", "-0", "-0.0", "1.0", "0.1", "1e-7",
+    "1e16", "1e22", "1.5e300", "1e999", "-1e999", "NaN", "Infinity",
+    "-Infinity", "12345678901234567890", "1770000000", "-62135596801",
+    "253402300800", "1e18", "1" + "0" * 400, "-1" + "0" * 400, "9" * 4300,
+    "9" * 4301, "9" * 5000, '""', '" "', "[]", "{}", "[[]]", "[null]",
+    '[1,"a",{}]', '{"":{}}', '{"id":null}', '{"a":1,"a":2}', '{"text":[]}',
+    "[" * 30 + "]" * 30, '{"a":' * 200 + "1" + "}" * 200,
+    "[" * 330 + "]" * 330, "[" * 900 + "]" * 900, "[" * 990 + "]" * 990,
+    '{"text":' * 900 + '"x"' + "}" * 900, "[" * 10000 + "]" * 10000,
+    '{"text":' * 10000 + "1" + "}" * 10000, "01", "+1", ".5", "1.", "'a'",
+    "undefined", "tru", '"\\x41"', '"\\u12"', '"\x01"', "\u0661",
+]
+ODD_NUMBERS = ["1" + "0" * 400, "-1" + "0" * 400, "9" * 4300, "1e999",
+               "-1e999", "1e300", "-1", "0", "true", "1.5", "null", '"1"']
+ODD_TEXTS = [
+    "a\nb", "a\nerror: b", "a\tb", "a\rb", "a\0b", "\x1b]52;c;eA==\x07",
+    "\x9b31m", "\u202eabc", "\ud800", "\udc80", "\udcc3\udca9", "\ude00\ud83d",
+    "\u2028", "\x85", "\x0b\x0c", "\ufeff", "\u65e5\u672c", "\U0001f600",
+    "e\u0301", "%s%d%n", "{0}{a}", "../../x", "/", "=1+1", '"', "a,b", "'",
+    "\\", "x" * 5000, "data: [DONE]", "[DONE]", "error", "completed",
+    "failed", "active", "2026-01-01", "2026-01-01T00:00:00Z",
+    "0000-00-00T00:00:00Z", "9999-12-31T23:59:60+99:99",
+    "2026-13-45T25:61:61Z", "0001-01-01T00:00:00+14:00", "1770000000", "-",
+]
+ODD_BYTES = [b"\xff", b"\xc3", b"\xe2\x80", b"\xf0\x9f\x98", b"\xed\xa0\x80",
+             b"\xc0\xaf", b"\0", b"\x1a", b"\x85", b"\xe2\x80\xa8", b"\n",
+             b"\r", b"\r\n", b"\t", b"\x0b", b"\x0c", b" ", b",", b":", b"{",
+             b"}", b"[", b"]", b'"', b"\\", b"0", b"-", b"e", b"\xef\xbb\xbf",
+             b"null", b"data:", b"#", b"=", b"."]
+
+
+class Token(str):
+    """A piece of JSON text that stands in a tree as it is."""
+
+
+class Members(list):
+    """The members of an object as pairs, in which a name may come twice."""
+
+
+def chance_of(target, seed, number):
+    """The Random of one case; it depends on nothing else."""
+    return random.Random(f"{target}/{seed}/{number}")
+
+
+def json_source(value, chance):
+    """JSON text of a tree, with tokens as they are; texts in two spellings."""
+    if isinstance(value, Token):
+        return str(value)
+    if isinstance(value, dict):
+        value = Members(value.items())
+    if isinstance(value, Members):
+        return "{%s}" % ",".join(
+            f"{json.dumps(name)}:{json_source(item, chance)}"
+            for name, item in value)
+    if isinstance(value, list):
+        return "[%s]" % ",".join(json_source(item, chance) for item in value)
+    if isinstance(value, str) and chance.random() < 0.5:
+        text = json.dumps(value, ensure_ascii=False)
+        if text.isprintable():
+            return text
+    return json.dumps(value)
+
+
+def places_in(tree, path=()):
+    """Yield the path of each node of a tree, the root first."""
+    yield path
+    if isinstance(tree, dict):
+        for name in tree:
+            yield from places_in(tree[name], path + (name,))
+    elif isinstance(tree, list) and not isinstance(tree, Members):
+        for index, item in enumerate(tree):
+            yield from places_in(item, path + (index,))
+
+
+def odd_value(chance):
+    kind = chance.random()
+    if kind < 0.35:
+        return chance.choice(ODD_TEXTS)
+    if kind < 0.5:
+        return Token(chance.choice(ODD_NUMBERS))
+    return Token(chance.choice(ODD_TOKENS))
+
+
+def changed_node(node, chance):
+    """Another value for a node, made of it or of nothing."""
+    how = chance.randrange(8)
+    if how == 0:
+        return [node]
+    if how == 1:
+        return {chance.choice(["data", "error", "id", "object", ""]): node}
+    if how == 2 and isinstance(node, dict):
+        pairs = list(node.items())
+        return Members(pairs + [(chance.choice(
+            pairs or [("a", 0)])[0], odd_value(chance))])
+    if how == 3 and isinstance(node, dict):
+        name = chance.choice(["x_new", "error", "", "id", "\u2028", "a.b"])
+        return dict(node, **{name: odd_value(chance)})
+    if how == 4 and isinstance(node, list) and node:
+        return node + [odd_value(chance), node[0]]
+    return odd_value(chance)
+
+
+def with_change(tree, path, chance):
+    """A copy of a tree with another node at a path, or with none."""
+    if not path:
+        return changed_node(tree, chance)
+    first, rest = path[0], path[1:]
+    if isinstance(tree, dict):
+        pairs = dict(tree)
+    else:
+        pairs = dict(enumerate(tree))
+    if not rest and chance.random() < 0.2:
+        del pairs[first]
+    else:
+        pairs[first] = with_change(pairs[first], rest, chance)
+    return pairs if isinstance(tree, dict) else list(pairs.values())
+
+
+def mutated_tree(tree, chance):
+    for _ in range(chance.choice([0, 1, 1, 1, 2, 3])):
+        if not isinstance(tree, (dict, list)) or isinstance(tree, Members):
+            break
+        paths = list(places_in(tree))
+        tree = with_change(tree, chance.choice(paths), chance)
+    return tree
+
+
+def mutated_bytes(data, chance):
+    """The bytes with a few of them changed, lost, doubled or added."""
+    for _ in range(chance.choice([1, 1, 2, 4])):
+        at = chance.randint(0, len(data))
+        end = min(len(data), at + chance.choice([0, 0, 1, 2, 10]))
+        odd = chance.choice(ODD_BYTES)
+        piece = chance.choice([b"", odd, data[at:end] * 2])
+        data = data[:at] + piece + data[end:]
+    return data
+
+
+def json_answer(tree, chance):
+    """The bytes of an answer that once was a tree."""
+    data = json_source(mutated_tree(tree, chance), chance).encode()
+    how = chance.randrange(24)
+    if how < 3:
+        return mutated_bytes(data, chance)
+    if how == 3:
+        return data[:chance.randint(0, len(data))]
+    return {4: b"\xef\xbb\xbf" + data, 5: b" \r\n\t" + data + b"\n ",
+            6: data.decode().encode("utf-16"), 7: data + data, 8: b"",
+            9: b"<!doctype html><title>a\nb</title>" + data,
+            10: b"\x0b" + data}.get(how, data)
+
+
+# == server-sent events ======================================================
+
+SSE_PIECES = [
+    b"data: ", b"data:", b"data", b"data :", b"event: ", b"event:message",
+    b"event", b"id: 1", b"id: \0", b"retry: 10", b": remark", b":", b" ",
+    b"\t", b"\x0b", b"Data: x", b"a", b"{}", b'{"a":1}', b"[DONE]", b"  x ",
+    b"\xef\xbb\xbf", b"\xc3\xa9", b"\xf0\x9f\x98\x80", b"\xe2\x80\xa8",
+    b"\xc2\x85", b"\xff", b"\xc3", b"\xf0\x9f", b"\0", b"x" * 300,
+]
+SSE_ENDS = [b"\n", b"\n", b"\n\n", b"\r\n", b"\r\n\r\n", b"\r", b"\r\r",
+            b"\n\r", b"\n\r\n", b"\r\r\n"]
+
+
+def sse_body(chance):
+    """A body of lines in every spelling, and of some that are none."""
+    data = chance.choice([b"", b"", b"", b"\xef\xbb\xbf", b"\n"])
+    for _ in range(chance.randint(0, 9)):
+        if chance.random() < 0.4:
+            data += chance.choice([b"data: x", b"data:y", b" ", b"\t"])
+        else:
+            data += b"".join(chance.choice(SSE_PIECES)
+                             for _ in range(chance.choice([0, 1, 1, 2, 3])))
+        data += chance.choice(SSE_ENDS)
+    if chance.random() < 0.3:
+        data = mutated_bytes(data, chance)
+    return data + chance.choice([b"", b"", b"data: end", b"data: end\n\n"])
+
+
+def split(data, chance):
+    """The data in pieces, none of them empty."""
+    most = chance.choice([1, 2, 7, 64, len(data) + 1])
+    pieces, at = [], 0
+    while at < len(data):
+        size = chance.randint(1, most)
+        pieces.append(data[at:at + size])
+        at += size
+    return pieces
+
+
+def stream_body(payloads, chance, names):
+    """The payloads as a stream, some of them, or its frames, mutated."""
+    end = chance.choice([b"\n", b"\n", b"\n", b"\r\n", b"\r"])
+    data, mutates = b"", chance.random() < 0.8
+    for payload in payloads:
+        if mutates and chance.random() < 0.25:
+            payload = mutated_tree(payload, chance)
+        source = json_source(payload, chance).encode()
+        if chance.random() < 0.1:
+            data += b": remark" + end
+        if names and isinstance(payload, dict) and chance.random() < 0.8:
+            data += b"event: " + str(payload.get("type")).encode(
+                "utf-8", "replace") + end
+        data += b"data: " + source + end * 2
+    if not names or chance.random() < 0.5:
+        data += b"data: [DONE]" + end * 2
+    if chance.random() < 0.3:
+        data += b"data: beyond the end" + end * 2
+    if chance.random() < 0.25:
+        data = mutated_bytes(data, chance)
+    if chance.random() < 0.15:
+        data = data[:chance.randint(0, len(data))]
+    return data
+
+
+# == TOML ====================================================================
+
+TOML_NAMES = ["current", "deployment", "prod", "base_url", "api_key", "a",
+              "b", '"c d"', "'e'", '"\\u00e9"', '""', "1", "-", "style",
+              "timeout", '"a.b"', "api_key_env", '"\u65e5"', "x_1"]
+TOML_VALUES = [
+    '"text # no"', "'lit'", '"xero_SECRET_0123456789"', "12", "-0.5", "true",
+    "0x1F", "0o17", "0b1", "1_000", "+1e5", "inf", "-nan", '"a\\"b"', '""',
+    '"""\n[t]\n a = 1\n"""', "'''\nx = '\n'''", '"""a""""', '"""\\\n  b"""',
+    '"\\u00e9\\U0001F600"', '"\u65e5\u2028\x85"', '"http://127.0.0.1:1/v1"',
+    "'\t'", '"\\b\\t\\n\\f\\r\\\\"',
+    "9" * 400, "1e999", '"openai"', "0.0", "false",
+]
+TOML_BAD_VALUES = [
+    "xero_SECRET_0123456789", "[1]", "{a = 1}", "2026-01-01", "07:32:00",
+    "01", "1__0", "'''", '"""', '"', "'", '"\\q"', '"\\ud800"', "", "nul",
+    '"\x01"', "9" * 5000, '"\\UFFFFFFFF"', "0x", "+0x1", "1.", "\u0661",
+    '"xero_SECRET_0123456789', 'xero_SECRET_0123456789"',
+]
+
+
+def toml_line(chance, is_valid):
+    names = [chance.choice(TOML_NAMES)
+             for _ in range(chance.choice([1, 1, 1, 2, 2, 3]))]
+    dots = chance.choice([".", ".", " . ", "\t."]).join(names)
+    is_bad = not is_valid and chance.random() < 0.15
+    value = chance.choice(TOML_BAD_VALUES if is_bad else TOML_VALUES)
+    remark = chance.choice(["", "", "", " # c = 1", "\t#", "# \u65e5"])
+    indent = chance.choice(["", "", "", "  ", "\t"])
+    return indent + chance.choice([
+        "", "# [a]", "[%s]" % dots, "[ %s ]" % dots, "[deployment.prod]",
+        "%s = %s" % (dots, value), "%s=%s" % (dots, value),
+        "%s\t=\t%s" % (dots, value), "%s = %s" % (names[0], value),
+        "%s = %s" % (names[0], value)]) + remark
+
+
+def toml_document(chance, is_valid=False):
+    """A document of keys and tables; is_valid: no line is bad in itself."""
+    end = chance.choice(["\n", "\n", "\r\n"])
+    text = end.join(toml_line(chance, is_valid)
+                    for _ in range(chance.randint(0, 10)))
+    text += chance.choice(["", end, end * 2])
+    if is_valid or chance.random() < 0.6:
+        return text.encode()
+    return mutated_bytes(text.encode(), chance)
+
+
+# == JSON Lines ==============================================================
+
+def request_of(number):
+    return {"custom_id": f"r{number}", "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {"model": "m", "max_tokens": number, "messages": [
+                {"role": "user", "content": "x\u2028y"}]}}
+
+
+def json_lines(chance):
+    """A batch input; lines are mutated, ends mixed, the last one missing."""
+    data = chance.choice([b""] * 9 + [b"\xef\xbb\xbf"])
+    is_wild = chance.random() < 0.7
+    for _ in range(chance.choice([0, 1, 2, 3, 5, 30])):
+        tree = request_of(chance.randrange(400))
+        if is_wild and chance.random() < 0.4:
+            tree = mutated_tree(tree, chance)
+        line = json_source(tree, chance).encode()
+        if is_wild and chance.random() < 0.2:
+            line = mutated_bytes(line, chance)
+        line += chance.choice([b"", b"", b" ", b"\r", b"\t\r", b"\x0b"]
+                              if is_wild else [b""])
+        data += line + (chance.choice([b"\n"] * 20 + [b"\n\n", b"\r", b"\x85"])
+                        if is_wild else b"\n")
+    return data[:-1] if data and chance.random() < 0.3 else data
