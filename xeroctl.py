@@ -881,6 +881,10 @@ class Stderr(Screen):
 
     def without_secrets(self, text):
         for secret, shown in self.secrets.items():
+            half = max(8, len(secret) // 2)
+            if secret[:half] in text:
+                for end in range(len(secret), half - 1, -1):  # cut, too
+                    text = text.replace(secret[:end], shown)
             text = text.replace(secret, shown)
         return text
 
@@ -2479,6 +2483,12 @@ def is_loopback(host):
     return bool(re.match(r"(localhost|::1|127(\.\d+){3})\Z", host))
 
 
+def is_closed(problem):
+    """Whether the other side has closed what we were sending to."""
+    return (isinstance(problem, (BrokenPipeError, ConnectionResetError))
+            or type(problem).__name__ == "SSLEOFError")
+
+
 def check_head(response):
     """Refuse a head that leaves the end of its body in doubt.
 
@@ -2523,7 +2533,9 @@ def ask(client, wire, request, relay=None):
         try:
             client.request(request.method, target, request.data(), headers)
             wire.flush()
-        except (BrokenPipeError, ConnectionResetError) as problem:
+        except OSError as problem:
+            if not is_closed(problem):
+                raise
             lost = problem
         response = client.getresponse()
         while 100 <= response.status < 200:  # only hints (RFC 8297)
@@ -7725,24 +7737,25 @@ def post_message(app, chat_id, text):
         raise XeroctlError(
             f"the chat {as_text(chat_id)} was created, but its message was"
             f" not posted: {error}", "the chat is kept; to post the message:"
-            f" xeroctl api /chats/{as_text(chat_id)}/messages --raw-field"
-            " role=user --raw-field content=TEXT", **error.facts)
+            f" xeroctl api {shell_word(f'/chats/{chat_id}/messages')}"
+            " --raw-field role=user --raw-field content=TEXT", **error.facts)
 
 
 def only_named(name, templates, workspace):
     """Return the id of the one template of a name, or raise."""
-    found = [dig(t, "id") for t in templates if dig(t, "name") == name]
+    found = [t for t in templates if dig(t, "name") == name]
     if len(found) > 1:
+        ids = ", ".join(as_text(dig(t, "id")) for t in found)
         raise UsageError(f"{len(found)} templates are named {name}",
-                         "give the id: " + ", ".join(map(as_text, found)))
-    if not found or not isinstance(found[0], str):
+                         f"give the id: {ids}")
+    if not found:
         names = [t["name"] for t in templates
                  if isinstance(dig(t, "name"), str)]
         near = nearest(name, names) or names
         where = f"workspace {workspace}" if workspace else "the project"
         raise NotFound(f"{where} has no template {name}",
                        near and "there is " + ", ".join(near[:5]))
-    return found[0]
+    return id_in(found[0])
 
 
 def template_id(app, workspace, name):
@@ -10830,7 +10843,7 @@ def show_request(app, request):
             "id", "risk", "tool", "workspace_id"))
         app.out.line(one_line("  ".join(map(as_text, cells))))
     elif app.out.form == ID:
-        app.out.line(as_text(dig(request, "id")))
+        app.out.line(one_line(as_text(dig(request, "id"))))
     else:
         app.out.json_line(request)
     app.terminal.out.flush()

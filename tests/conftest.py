@@ -5,6 +5,8 @@ own; `run_process` starts the copied file as a user does.  Both return a
 Result.  Nothing in xeroctl.py is patched, and no environment is inherited.
 """
 
+import collections
+import functools
 import gc
 import glob
 import io
@@ -124,6 +126,7 @@ def run(router, clock):
     return runner
 
 
+@functools.lru_cache(maxsize=None)
 def version_of(python):
     """(major, minor) of an interpreter, or None if it does not run."""
     try:
@@ -170,6 +173,26 @@ at_both_ends = pytest.mark.parametrize("python", ENDS, ids=python_name,
 
 # For what takes long, and fails together with something that does not.
 costly = pytest.mark.skipif(not IS_FULL, reason="takes long: --full runs it")
+
+
+def sampled(*numbers):
+    """Mark a test of many cases: the plain command runs those numbered so.
+
+    They count from 0 in the order in which pytest shows them, and stand for
+    the others, which are `costly`.
+    """
+    return pytest.mark.sampled(numbers)
+
+
+def pytest_collection_modifyitems(items):
+    counts = collections.Counter()
+    for item in items:
+        mark = item.get_closest_marker("sampled")
+        if mark:
+            test = item.nodeid.partition("[")[0]
+            if counts[test] not in mark.args[0]:
+                item.add_marker(costly)
+            counts[test] += 1
 
 
 def is_parametrized(function, name):

@@ -35,7 +35,7 @@ Read from top to bottom: a name uses only names that stand above it.
   14. Execution      tools, invocations, approvals, learnings
   15. Routes         the table, and the way from a path to its row
   16. Faults         what a test may order
-  17. Connection     HTTP/1.1 on one socket
+  17. Connection     threads that are kept, HTTP/1.1 on one socket
   18. Work           the thread that works a batch off
   19. Router         all of it behind one lock
   20. Program        the command line
@@ -54,6 +54,7 @@ import itertools
 import json
 import math
 import os
+import pickle
 import random
 import re
 import select
@@ -509,13 +510,14 @@ class Collection:
         self.clock = clock
         self.missing = missing
         self.deleted = deleted or f"{kind}.deleted"
-        self.numbers = itertools.count(1)
+        self.made = 0           # ids, whatever became of their records
         self.records = {}
         self.owners = {}
         self.courses = {}
 
     def next_id(self):
-        return self.id_form.format(next(self.numbers))
+        self.made += 1
+        return self.id_form.format(self.made)
 
     def keep(self, record, owner=None):
         self.records[record["id"]] = record
@@ -3659,9 +3661,33 @@ def seed_execution(store):
             source_type=source, created_at=as_iso(now))
 
 
-# What a new router has in its store.
 SEEDS = (seed_models, seed_workspaces, seed_templates, seed_endpoints,
-         seed_agents, seed_slos, seed_project, seed_settings, seed_execution)
+         seed_agents, seed_slos, seed_project, seed_settings)
+
+
+@functools.lru_cache(maxsize=4)
+def seeded(now):
+    """What the seeds make at this second, pickled.
+
+    Tests start thousands of routers, and to load it takes less than to
+    make it.
+    """
+    store = Store(lambda: now, 0)
+    for seed in SEEDS:
+        seed(store)
+    kept = [(name, {field: getattr(getattr(store, name), field)
+                    for field in ("made", "records", "owners")})
+            for name, *_ in COLLECTIONS]
+    return pickle.dumps((store.snapshots, [
+        (name, fields) for name, fields in kept if fields["records"]]))
+
+
+def fill(store):
+    """Give a new store what is there from the start."""
+    store.snapshots, kept = pickle.loads(seeded(int(store.clock())))
+    for name, fields in kept:
+        vars(getattr(store, name)).update(fields)
+    seed_execution(store)       # its records are on their way
 
 
 # ---------------------------------------------------------------------------
@@ -3932,6 +3958,17 @@ def match(pattern, segments):
     return None
 
 
+def shape(segments):
+    """What a path and its pattern have in common, as no first one is {}."""
+    return tuple(segments[:1]), len(segments)
+
+
+# The routes by the shapes of their patterns: few are left to be matched.
+SHAPES = {}
+for _route in ROUTES:
+    SHAPES.setdefault(shape(_route.pattern.split("/")[1:]), []).append(_route)
+
+
 def is_served(route, form):
     """Whether a path of this form leads to the route; PLAIN leads to all."""
     return form in route.forms or (form == PLAIN and ROOT not in route.forms)
@@ -3939,7 +3976,7 @@ def is_served(route, form):
 
 def find_route(call):
     """The row for a call, by path, then form, then method; HEAD is GET."""
-    found = [route for route in ROUTES
+    found = [route for route in SHAPES.get(shape(call.segments), ())
              if match(route.pattern, call.segments) is not None]
     served = [route for route in found if is_served(route, call.form)]
     if not served:
@@ -4188,11 +4225,63 @@ def head_of(answer, fault, more):
     return "\r\n".join(lines + ["", ""]).encode("latin-1")
 
 
-class Connection(threading.Thread):
-    """One client's socket, and the thread that serves it."""
+class Hand(threading.Thread):
+    """A thread that does one job after another, whichever router's.
+
+    To make a thread takes longer than most of what these have to do.
+    """
+
+    idle = []
+
+    def __init__(self):
+        super().__init__(name="router hand", daemon=True)
+        self.job = None
+        self.given = threading.Lock()       # held while there is none
+        self.given.acquire()
+        self.start()
+
+    def do(self, job):
+        self.job = job
+        self.given.release()
+
+    def run(self):
+        while True:
+            self.given.acquire()
+            job, self.job = self.job, None
+            try:
+                job.run()
+                self.idle.append(self)      # after an error it is lost
+            finally:
+                job.going.release()
+
+
+class Job:
+    """What a hand does, for those who see it a thread with a `run`."""
+
+    def __init__(self):
+        self.going = threading.Lock()       # held while it is
+
+    def start(self):
+        self.going.acquire()
+        try:
+            hand = Hand.idle.pop()
+        except IndexError:
+            hand = Hand()
+        hand.do(self)
+
+    def is_alive(self):
+        return self.going.locked()
+
+    def join(self):
+        with self.going:
+            pass
+
+
+class Connection(Job):
+    """One client's socket, and what serves it."""
 
     def __init__(self, router, client):
-        super().__init__(name="router connection", daemon=True)
+        super().__init__()
         self.router = router
         self.socket = client
         self.reader = client.makefile("rb")
@@ -4639,6 +4728,22 @@ def of_store(name):
                     lambda router, value: setattr(router.store, name, value))
 
 
+class Acceptor(Job):
+    """Takes in the clients of a router until it stops."""
+
+    def __init__(self, router):
+        super().__init__()
+        self.router = router
+
+    def run(self):
+        while True:
+            client, _ = self.router.listener.accept()
+            if self.router.stopping.is_set():
+                client.close()
+                return
+            self.router.serve(client)
+
+
 class Router:
     """The router as a context manager; leaving it ends every connection.
 
@@ -4652,6 +4757,7 @@ class Router:
         self.openai = openai
         self.lock = threading.RLock()   # guards all that follows
         self.store = Store(clock, pace)
+        fill(self.store)
         self.completions = self.store.completions.records
         self.chats = self.store.chats.records
         self.files = self.store.files.records
@@ -4659,8 +4765,6 @@ class Router:
         self.models = self.store.models.records
         self.uploads = self.store.uploads.records
         self.store.start_batch = self.start_batch
-        for seed in SEEDS:
-            seed(self.store)
         self.requests = []
         self.orders = []                # those that are not used up
         self.connections = []
@@ -4811,18 +4915,9 @@ class Router:
     def start(self):
         self.listener = listen(self.port)
         self.port = self.listener.getsockname()[1]
-        self.acceptor = threading.Thread(target=self.accept, daemon=True,
-                                         name="router acceptor")
+        self.acceptor = Acceptor(self)
         self.acceptor.start()
         return self
-
-    def accept(self):
-        while True:
-            client, _ = self.listener.accept()
-            if self.stopping.is_set():
-                client.close()
-                return
-            self.serve(client)
 
     def serve(self, client):
         connection = Connection(self, client)

@@ -21,7 +21,7 @@ import pytest
 
 import xeroctl
 from conftest import (ROOT, SCRIPT, STARTED, Result, at_both_ends, costly,
-                      environment)
+                      environment, sampled)
 
 pytestmark = pytest.mark.skipif(os.name != "posix",
                                 reason="signals and descriptors of POSIX")
@@ -354,6 +354,7 @@ def test_ctrl_c_while_standard_input_is_read(spawn, router, open_pipe):
 
 # == standard input that says nothing, and descriptors that are closed
 
+@sampled(0, 3, 8)
 @pytest.mark.parametrize("argv, code", [
     (CHAT, 0), (STREAM, 0), (("api", "/models"), 0),
     (("api", "POST", "/conversations", "--field", "metadata={}"), 0),
@@ -511,6 +512,7 @@ def test_a_chat_needs_no_optional_module(without, python):
     assert shown == ANSWER and shown.stderr.startswith("-- 19 tokens")
 
 
+@sampled(0)
 @pytest.mark.parametrize("module", OPTIONAL)
 def test_a_chat_needs_no_module_of_these(without, module):
     shown = without(sys.executable, [module], *CHAT)

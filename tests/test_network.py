@@ -21,7 +21,7 @@ import pytest
 
 import xeroctl
 from conftest import (INTERPRETERS, STARTED, costly, environment,
-                      python_name, version_of)
+                      python_name, sampled, version_of)
 from router import DEMO_KEY, PROXY_PAGE, TLS_HANDSHAKE
 
 ssl = pytest.importorskip("ssl")
@@ -908,6 +908,7 @@ def test_a_certificate_that_will_not_do_is_told_with_its_cause(
     assert router.requests == [] == clock.slept
 
 
+@sampled(0, 3)
 @OLDEST
 def test_the_oldest_interpreter_tells_a_certificate_that_will_not_do(
         run_process, router, python, failing):
@@ -918,6 +919,7 @@ def test_the_oldest_interpreter_tells_a_certificate_that_will_not_do(
     assert router.requests == []
 
 
+@sampled(0, 2, 3, 4, 7, 11)
 @pytest.mark.parametrize("quiet", [(), ("-q",)], ids=["", "quiet"])
 def test_no_check_is_made_where_none_is_wanted_but_a_warning(
         run, router, failing, quiet):

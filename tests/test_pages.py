@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from conftest import STARTED, Result, costly
+from conftest import STARTED, Result, costly, sampled
 
 BASH = shutil.which("bash")
 LIMIT_S = 20
@@ -212,7 +212,7 @@ SENDS = [
 
 
 @pytest.mark.parametrize("text, sent", [
-    pytest.param(*case, marks=[costly] if number % 2 else [])
+    pytest.param(*case, marks=[costly] if number % 3 else [])
     for number, case in enumerate(SENDS)], ids=[
         sent["messages"][-1]["content"][:24] for _, sent in SENDS])
 def test_each_example_of_send_does_what_the_page_says(shell, router, tmp_path,
@@ -237,6 +237,7 @@ def test_each_example_of_send_does_what_the_page_says(shell, router, tmp_path,
     assert len(router.completions) == ("--store" in text)
 
 
+@sampled(1)
 def test_the_page_tests_several_endpoints_in_one_script(shell, router):
     done = shell('#!/bin/bash\n'
                  'for ep in endpoint-prod endpoint-staging endpoint-dev; do\n'
@@ -262,6 +263,7 @@ def test_the_page_tests_several_endpoints_in_one_script(shell, router):
         f"=== {slug} ===\n{answer_to(message, slug)}" for slug in slugs)
 
 
+@sampled(0, 3)
 @pytest.mark.parametrize("text, messages", [
     ("xeroctl chat new --workspace ws_kube_prod"
      " --template drain-kubernetes-node", []),
@@ -340,6 +342,7 @@ def session_totals(bodies):
     return f"total: {into} input tokens, {out} output tokens, 4 messages\n"
 
 
+@sampled(0, 3, 6)
 @pytest.mark.parametrize("text, system", SESSIONS, ids=[
     "plain", "system", "file", "persona"])
 def test_each_session_does_what_the_page_says(shell, router, tmp_path, text,

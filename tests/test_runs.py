@@ -23,7 +23,7 @@ import pytest
 
 import xeroctl
 from conftest import (INTERPRETERS, ROOT, FakeClock, at_both_ends,
-                      environment, text_stream)
+                      environment, sampled, text_stream)
 
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
@@ -1090,7 +1090,7 @@ def kills(tmp_path, first, step):
 @pytest.fixture
 def step(is_full):
     """Of so many moments one is taken."""
-    return 1 if is_full else 20
+    return 1 if is_full else 40
 
 
 def test_a_run_may_be_killed_at_any_moment(forks, router, tmp_path, step):
@@ -1158,6 +1158,7 @@ def die_in_request(forks, router, job, match, *words, when=None, **fault):
     assert forks.wait() == -signal.SIGKILL
 
 
+@sampled(1, 3, 4, 6)
 @pytest.mark.parametrize("acting", [False, True])
 @pytest.mark.parametrize("match", ["POST /files", "POST /batches",
                                    "GET /batches/batch_2", "GET /content"])
@@ -1336,6 +1337,7 @@ def test_a_batch_run_is_left_by_interrupt_and_goes_on(start, router, job):
     assert job.names() == SPARE
 
 
+@sampled(0, 1)
 @pytest.mark.parametrize("python, number, status", [
     (INTERPRETERS[0], signal.SIGINT, 130),
     (INTERPRETERS[-1], signal.SIGKILL, -signal.SIGKILL),
@@ -1406,19 +1408,21 @@ class TestPace:
     def test_all_wait_as_long_as_the_server_asks(self, run, router, job,
                                                  clock, fault):
         job.fill("abcdefghi")
-        at, gate = [], threading.Event()
+        at, told, gate = [], threading.Event(), threading.Event()
         router.order(SAY, times=None,
                      when=lambda seen: at.append(clock.at) and False)
-        router.order(SAY, **fault)
+        router.order(SAY, gate=(0, told), **fault)
         router.order(SAY, times=3, gate=(0, gate))
 
         def let_them_come():
-            until(lambda: len(at) == 4 and clock.sleepers)
+            until(lambda: len(at) == 4)
+            told.set()
+            until(lambda: clock.sleepers)
             gate.set()
             until(lambda: len(clock.sleepers) == 4)
             assert len(at) == 4
             clock.released.set()
-        with meanwhile(let_them_come, gate, clock.released):
+        with meanwhile(let_them_come, told, gate, clock.released):
             shown = run(*job.argv("--direct", "--concurrency", "4"))
         assert shown.exit_status == 0, shown
         assert at[:4] == [0] * 4 and len(at) == 10
@@ -1478,6 +1482,7 @@ def test_what_every_line_would_meet_ends_the_run(run, router, job, clock,
     assert job.done() == "abcd" and job.names() == SPARE
 
 
+@sampled(0, 4)
 @pytest.mark.parametrize("fault, exit_status", ENDINGS)
 def test_what_is_answered_while_a_run_ends_is_kept(run, router, job, fault,
                                                    exit_status):

@@ -21,7 +21,7 @@ import pytest
 
 import xeroctl
 from conftest import (STARTED, Result, at_both_ends, costly, environment,
-                      text_stream, written)
+                      sampled, text_stream, written)
 
 pty = pytest.importorskip("pty")
 termios = pytest.importorskip("termios")
@@ -750,6 +750,7 @@ def test_no_text_is_lost_in_an_ascii_locale(spawn, router, broken_off,
         SAID.encode() + b"\xff", PYTHONIOENCODING="latin-1", **ASCII), router)
 
 
+@sampled(1, 5)
 @pytest.mark.parametrize("environ", [
     {}, {"LANG": "C"}, {"LC_ALL": "C"}, ASCII,
     {"PYTHONIOENCODING": "latin-1"}, {"PYTHONIOENCODING": "utf-16"}])
@@ -764,6 +765,7 @@ def test_an_error_names_a_word_as_it_was_typed(spawn):
     assert shown.exit_status == 2 and f"'{SAID}'" in shown.stderr
 
 
+@sampled(1, 3)
 @pytest.mark.parametrize("argv", [
     (b"\xff",), (b"--\xff",), ("chat", "--endpoint", b"\xff", "-m", "hi"),
     ("chat", "--endpoint", "demo", "--from-file", b"/\xff", "-m", "hi"),
@@ -789,6 +791,7 @@ def test_a_full_disk_is_an_error(spawn, argv, python):
     assert shown.exit_status == 1
 
 
+@sampled(1, 2, 4)
 @needs_full
 @pytest.mark.parametrize("argv", [
     ("help",), ("help", "chat", "send"), STREAM, CHAT + ("--dry-run",),
@@ -801,6 +804,7 @@ def test_a_full_disk_is_an_error_of_every_command(spawn, argv):
     assert shown.exit_status == 1
 
 
+@sampled(1, 3)
 @needs_full
 @pytest.mark.parametrize("size", [4000, 8191, 8192, 70000])
 def test_a_full_disk_is_an_error_whatever_the_size(spawn, router, size):
