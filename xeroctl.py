@@ -4507,17 +4507,18 @@ class Group:
 
     scope says once for the whole group whether its paths have the endpoint
     slug in them.  default names the verb that may be left out; sample is the
-    id that examples show.
+    id that examples show, and notes is what the help says of the files that
+    it is about.
     """
 
     def __init__(self, name, summary, path="", columns=(), fields=(),
                  verbs=(), scope=PROJECT, default=None, paging=Cursor,
-                 thing=None, sample=None):
+                 thing=None, sample=None, notes=""):
         self.name, self.summary, self.path = name, summary, path
         self.columns, self.fields = columns, fields or columns
         self.verbs, self.scope, self.default = verbs, scope, default
         self.paging, self.thing = paging, thing or name.rstrip("s")
-        self.sample = sample or self.thing + "_1"
+        self.sample, self.notes = sample or self.thing + "_1", notes
 
     def call(self, app, method, path="", **parts):
         """Call the API below the group's path, in the group's scope.
@@ -5723,7 +5724,7 @@ class ModelUpload:
         self.app, self.group, self.source = app, group, source
         self.id, self.parts = id_in(upload), {}
         self.chunk = dig(upload, "chunk_size")
-        if not is_positive(self.chunk):
+        if not counted(self.chunk):
             self.chunk = CHUNK_BYTES
 
     def refresh(self):
@@ -8142,9 +8143,32 @@ OUTPUT_FILE = flag(
 SPLIT = flag("--split", action="store_true",
              help="cut what is over a limit into several batches")
 
+BATCH_NOTES = """
+the input file:
+  JSON Lines in UTF-8: each line one request, whole, and no blank line:
+
+    {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions",
+     "body": {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}}
+
+  (two lines here, one there.)  custom_id is yours, a text that no other line
+  has; body is what the url takes, model included.  A file has 100 MB
+  (104,857,600 bytes) at most: batches run --split cuts a larger one.
+  batches check FILE tells by number which lines are wrong, offline.
+
+the output file:
+  One line for each request that was answered, in any order (batches run
+  puts them in that of the input):
+
+    {"id": "…", "custom_id": "a", "response": {"status_code": 200,
+     "request_id": "…", "body": {…}}, "error": null}
+
+  Requests that failed stand in the errors file, in the same form.
+"""
+
 BATCHES = Group(
     "batches", "Run JSON Lines files of requests, of any size.",
     path="/batches", scope=ENDPOINT, thing="batch", sample="batch_1",
+    notes=BATCH_NOTES,
     columns=BATCH_COLUMNS, fields=BATCH_FIELDS,
     verbs=by_flag(
         lists(SLUG, summary="List the batches of an endpoint.",
@@ -9126,7 +9150,7 @@ def upload_model(app, group, args):
         done = engine.run()
     except (XeroctlError,) + INTERRUPTS:
         words = map(shell_word, (args.path, args.name, "--resume", engine.id))
-        app.terminal.say(f"xeroctl upload {' '.join(words)} goes on there")
+        app.terminal.note(f"xeroctl upload {' '.join(words)} goes on there")
         raise
     app.out.record(done, group.fields)
 
@@ -11124,8 +11148,31 @@ NAME = flag("name", metavar="NAME", completes="context",
             help="the deployment")
 KEY = flag("key", metavar="KEY", help=", ".join(DEPLOYMENT_KEYS))
 
+CONFIG_NOTES = """
+the config file:
+  ~/.config/xeroctl/config.toml, or where XEROTIER_CONFIG says:
+
+    current = "prod"
+
+    [deployment.prod]
+    base_url = "https://api.xerotier.ai/acme-prod/v1"
+    api_key_file = "prod.key"
+    endpoint = "my-llm"
+
+    [deployment.local]
+    base_url = "http://127.0.0.1:8080/v1"
+    style = "openai"
+
+  A deployment has base_url and one source of its key: api_key (the key
+  itself), api_key_env (a variable), api_key_file (seen from the folder of
+  the config), api_key_command (the first line that it prints) or
+  api_key_keychain (macOS keychain, secret-tool); with style = "openai" it
+  may have none.  endpoint, output, timeout, cacert and frontend_url hold as
+  the flags do.  A flag beats a variable, a variable beats the deployment.
+"""
+
 CONFIG = Group(
-    "config", "Manage the deployments on file.",
+    "config", "Manage the deployments on file.", notes=CONFIG_NOTES,
     columns=("Name=name", "Current=current", "Base URL=base_url",
              "Style=style", "Key=key"),
     fields=("Name=name", "Current=current", "Base URL=base_url",
@@ -11487,7 +11534,15 @@ def add_flags(parser, flags):
         parser.add_argument(*declared.names, **options)
 
 
-def build_parser(prog, summary, flags):
+def common_flags(flags, examples):
+    """Those that a call needs or an example shows; all if few are left."""
+    shown = {word for line in examples for word in line.split()}
+    common = [f for f in flags if f.options.get("required")
+              or not shown.isdisjoint(f.names)]
+    return common if common and len(flags) - len(common) > 4 else flags
+
+
+def build_parser(prog, summary, flags, examples=()):
     """Build the argparse parser that formats the help on some flags."""
     parser = argparse.ArgumentParser(
         prog=prog, usage=argparse.SUPPRESS, description=summary,
@@ -11496,8 +11551,11 @@ def build_parser(prog, summary, flags):
     taken = flag_table(flags)
     add_flags(parser.add_argument_group("arguments"),
               [f for f in flags if f.is_word])
-    add_flags(parser.add_argument_group("flags"),
-              [f for f in flags if not f.is_word])
+    flags = [f for f in flags if not f.is_word]
+    common = common_flags(flags, examples)
+    add_flags(parser.add_argument_group("flags"), common)
+    add_flags(parser.add_argument_group("more flags"),
+              [f for f in flags if f not in common])
     add_flags(parser.add_argument_group("global flags"),
               [f for f in GLOBALS if f.long_name not in taken])
     return parser
@@ -11765,9 +11823,9 @@ def examples_of(group, verb):
     return list(verb.examples) + more[:max(0, 2 - len(verb.examples))]
 
 
-def example_lines(examples):
-    """The examples at the end of a help text; a long one is continued."""
-    shown = "\n\nexamples:" * bool(examples)
+def example_lines(examples, head="examples"):
+    """The examples in a help text; a long one is continued."""
+    shown = f"\n\n{head}:" * bool(examples)
     for line in examples:
         while len(line) > HELP_WIDTH - 4:
             end = line.rfind(" -", 0, HELP_WIDTH - 4)
@@ -11777,20 +11835,29 @@ def example_lines(examples):
     return shown
 
 
+def noted(group):
+    return "\n\n" + group.notes.strip() if group.notes else ""
+
+
 def verb_help(group, verb):
-    """The help text of one verb."""
+    """The help text of one verb: an example, its flags, all examples."""
     own = verb.flags + ((verb.by,) if verb.by_flag else ())
-    parser = build_parser(f"xeroctl {group.name}", verb.summary, own)
+    examples = examples_of(group, verb)
+    first = example_lines(examples[:1], "for example")
+    parser = build_parser(f"xeroctl {group.name}", verb.summary + first, own,
+                          examples)
     return (f"usage: {verb_usage(group, verb)}\n\n"
-            + parser.format_help().strip()
-            + example_lines(examples_of(group, verb)))
+            + parser.format_help().strip() + noted(group)
+            * (len(group.verbs) == 1) + example_lines(examples))
 
 
 def group_help(group):
     """The help text of a group: its verbs, and flags that need no verb."""
     if len(group.verbs) == 1:
         return verb_help(group, group.verbs[0])
-    lines = [group.summary, "", "usage:"]
+    examples = [examples_of(group, verb)[0] for verb in group.verbs]
+    lines = [group.summary + example_lines(examples[:1], "for example"), "",
+             "usage:"]
     lines += ["  " + verb_usage(group, verb) for verb in group.verbs]
     lines += ["", "verbs:"]
     lines += [f"  {verb.name:12} {verb.summary}"
@@ -11803,8 +11870,7 @@ def group_help(group):
         lines += ["", build_parser("xeroctl", None, tuple(
             reversed(list(unique.values())))).format_help().strip()]
     lines += ["", f"xeroctl help {group.name} VERB shows a verb's flags."]
-    examples = [examples_of(group, verb)[0] for verb in group.verbs]
-    return "\n".join(lines) + example_lines(examples[:3])
+    return "\n".join(lines) + noted(group) + example_lines(examples[:3])
 
 
 TOPICS = {
@@ -11814,15 +11880,42 @@ TOPICS = {
 }
 
 
+FAMILIES = (
+    ("inference", "chat responses embeddings rerank score batches"),
+    ("resources", "models upload uploads files completions conversations"),
+    ("operate", "keys webhooks agents slos endpoints workspaces chats"
+                " maintenance project settings usage exports health"),
+    ("execute", "exec templates approvals learnings"),
+    ("local", "api config status commands shell-completion help"),
+)
+
+
+def family_lines(groups):
+    """The groups, family by family."""
+    known = " ".join(names for _, names in FAMILIES).split()
+    more = " ".join(g.name for g in groups if g.name not in known)
+    by_name = {group.name: group for group in groups}
+    for family, names in FAMILIES + (("more", more),):
+        found = [by_name[n] for n in names.split() if n in by_name]
+        yield from [f"{family}:"] * bool(found)
+        yield from (f"  {group.name:16}  {group.summary}" for group in found)
+        yield from [""] * bool(found)
+
+
 def top_help(groups):
     """The help text of the whole program."""
     parser = build_parser("xeroctl", None, ())
     lines = ["usage: xeroctl [global flags] COMMAND [VERB] [ID] [flags]", "",
              "The Xerotier inference platform, and any OpenAI-compatible"
-             " server.", "", "commands:"]
-    lines += [f"  {group.name:12} {group.summary}" for group in groups]
-    lines += ["", parser.format_help().strip(), "", "topics:"]
-    lines += [f"  xeroctl help {topic}" for topic in TOPICS]
+             " server."]
+    lines += ["", *family_lines(groups), parser.format_help().strip(), "",
+              "topics:"]
+    lines += [f"  xeroctl help {topic:12}  {about}" for topic, about in (
+        ("COMMAND VERB", "a command, and one of its verbs"),
+        ("exit-codes", "what each exit code says"),
+        ("environment", "the variables that are read"),
+        ("config", "the config file, and where keys come from"),
+        ("batches", "the JSON Lines that batches take and give"))]
     lines += ["", "examples:",
               '  xeroctl chat --endpoint demo -m "Hello" --stream',
               "  xeroctl help chat send", "  xeroctl api /models -o json"]
@@ -11872,10 +11965,17 @@ def help_on(groups, words):
     return "\n\n".join(verb_help(group, verb) for verb in found)
 
 
+def write_help(terminal, text):
+    """Print a help text, its heads bold where colour is on."""
+    for line in text.split("\n"):
+        is_head = line.endswith(":") and line[:1].islower()
+        terminal.out.write(line, BOLD if is_head else None)
+        terminal.out.write("\n")
+
+
 def show_help(app, group, args):
     """Print the help of a command, a verb or a topic: config or no config."""
-    app.terminal.out.write(help_on(app.groups, args.words))
-    app.terminal.out.end_line()
+    write_help(app.terminal, help_on(app.groups, args.words))
 
 
 HELP = Group(
@@ -12516,7 +12616,7 @@ def guarded(argv, environ, terminal, groups):
     try:
         run(argv, environ, terminal, groups)
     except HelpWanted as wanted:
-        terminal.out.write(help_text(groups, wanted.group, wanted.verb))
+        write_help(terminal, help_text(groups, wanted.group, wanted.verb))
         terminal.out.end_line()
     except XeroctlError as error:
         code = fail(error, argv, environ, terminal)
