@@ -3857,6 +3857,19 @@ def page_records(page):
     return found[0]
 
 
+def merged(pages):
+    """One list object out of several pages, complete and of one shape."""
+    first, *rest = pages
+    for page in rest:
+        page_records(first).extend(page_records(page))
+        if isinstance(first, dict):
+            first.update((key, page[key]) for key in ("last_id",)
+                         if key in page)
+    if rest and "has_more" in first:
+        first["has_more"] = False
+    return first
+
+
 def columns_of(records):
     """One column for each key that any of the records has."""
     keys = {}
@@ -3976,28 +3989,40 @@ class Out:
 
     def rows(self, page, specs, things="items", id_path="id"):
         """A list: page is the API's own object, or a bare list."""
+        self.pages([page], specs, things, id_path)
+
+    def pages(self, pages, specs, things="items", id_path="id"):
+        """A list in pages; a form of lines shows each as it comes."""
+        if self.form in (JSONL, ID, CSV):
+            for number, page in enumerate(pages):
+                self.lines(page_records(page), specs, id_path, not number)
+            return
+        page = merged(pages)
         records = page_records(page)
         if self.form == JSON:
             self.json(page)
-        elif self.form == JSONL:
-            for record in records:
-                self.json_line(record)
-        elif self.form == ID:
-            column = Column("ID=" + id_path)
-            for record in records:
-                self.line(one_line(as_text(column.value(record))))
-        elif self.form == CSV:
-            self.csv(records, specs)
         elif records:
             self.table(records, specs)
         elif not self.plan.requests:
             self.terminal.note(f"No {things} found.")
 
-    def csv(self, records, specs):
+    def lines(self, records, specs, id_path, has_head):
+        """Records in a form that has a line for each."""
+        if self.form == CSV:
+            return self.csv(records, specs, has_head)
+        column = Column("ID=" + id_path)
+        for record in records:
+            if self.form == JSONL:
+                self.json_line(record)
+            else:
+                self.line(one_line(as_text(column.value(record))))
+
+    def csv(self, records, specs, has_head=True):
         columns = list(map(as_column, specs))
-        rows = [[column.value(r) for column in columns] for r in records]
+        rows = [[c.head for c in columns]] * has_head
+        rows += [[column.value(r) for column in columns] for r in records]
         line_end = "\n" if self.screen.is_terminal else "\r\n"
-        self.write(csv_text([[c.head for c in columns]] + rows, line_end))
+        self.write(csv_text(rows, line_end))
 
     def table(self, records, specs):
         """Columns aligned by display width, two spaces apart."""
@@ -4468,38 +4493,25 @@ def each_page(fetch, paging, query, before=None):
             return  # the cursor does not move
 
 
-def merged(pages):
-    """One list object out of several pages, complete and of one shape."""
-    first, *rest = pages
-    if isinstance(first, list):
-        return sum(rest, first)
-    for page in rest:
-        page_records(first).extend(page_records(page))
-        first.update((key, page[key]) for key in ("last_id",) if key in page)
-    if "has_more" in first:
-        first["has_more"] = False
-    return first
+def list_pages(app, fetch, paging, query, everything):
+    """Yield one page, or all; say on stderr how to go on if more exist."""
+    asked, count, page = [], 0, None
 
-
-def fetch_list(app, fetch, paging, query, everything):
-    """Fetch one page, or all; say on stderr how to go on if more exist."""
-    if everything:
-        asked = []
-
-        def noted(query):
-            asked.append(query)
-            return fetch(query)
-        pages = list(each_page(noted, paging, query))
-        if paging.following(pages[-1], asked[len(pages) - 1]):
-            app.terminal.warn("the server's cursor does not move: the list"
-                              " may be cut")
-        return merged(pages)
-    page = fetch(query)
-    following = paging.following(page, query)
+    def noted(query):
+        asked.append(query)
+        return fetch(query)
+    for page in each_page(noted, paging, query):
+        yield page
+        count += 1
+        following = paging.following(page, asked[count - 1])
+        if not everything and following:
+            app.terminal.note(f"more exist: {paging.hint(following)}"
+                              " continues, --all shows everything")
+        if not everything:
+            return
     if following:
-        app.terminal.note(f"more exist: {paging.hint(following)}"
-                          " continues, --all shows everything")
-    return page
+        app.terminal.warn("the server's cursor does not move: the list may"
+                          " be cut")
 
 
 class Group:
@@ -4560,22 +4572,22 @@ def complete(app, args):
         args.verb.checks(app, args)
 
 
-def list_page(app, group, args):
+def pages_of(app, group, args):
     """The list that a verb is about: one page, or all of them."""
     def fetch(query):
         return group.call(app, "GET", place_of(args), query=query.items())
     if args.verb.paging is None:
-        return fetch(sent_fields(args))
-    return fetch_list(app, fetch, args.verb.paging, sent_fields(args),
+        return [fetch(sent_fields(args))]
+    return list_pages(app, fetch, args.verb.paging, sent_fields(args),
                       args.all)
 
 
 def run_list(app, group, args):
     complete(app, args)
-    page = list_page(app, group, args)
     things = args.verb.name if args.verb.columns else group.name
-    app.out.rows(page, args.verb.columns or group.columns, things,
-                 args.verb.id_path)
+    app.out.pages(pages_of(app, group, args),
+                  args.verb.columns or group.columns, things,
+                  args.verb.id_path)
 
 
 def run_show(app, group, args):
@@ -6888,7 +6900,10 @@ class DirectSender:
                 "error": None}
 
     def failed(self, custom_id, error):
-        """The result line of a request that failed for good."""
+        """The result line of a request that failed for good.
+
+        It goes to a file: what a server quotes of the key does not.
+        """
         if not isinstance(error, AnswerError) and ends_all(error):
             raise error
         response = None
@@ -6897,7 +6912,9 @@ class DirectSender:
                         "request_id": error.facts.get("request_id"),
                         "body": error.body}
         code = error.facts.get("code") or error.kind
-        return failure(custom_id, code, str(error), response)
+        found = failure(custom_id, code, str(error), response)
+        return parse_json(self.app.terminal.err.without_secrets(
+            compact_json(found)))
 
 
 # == sessions: many turns in one terminal ====================================
@@ -8296,8 +8313,8 @@ def list_models(app, group, args):
     def fetch(query):
         return app.api.call("GET", group.path, query=query.items(),
                             slug=slug)
-    page = fetch_list(app, fetch, group.paging, query, args.all)
-    app.out.rows(page, group.columns, group.name)
+    pages = list_pages(app, fetch, group.paging, query, args.all)
+    app.out.pages(pages, group.columns, group.name)
 
 
 def show_model(app, group, args):
@@ -8981,8 +8998,8 @@ def list_completions(app, group, args):
 
     def fetch(query):
         return group.call(app, "GET", query=query.items())
-    page = fetch_list(app, fetch, group.paging, query, args.all)
-    app.out.rows(page, group.columns, group.name)
+    pages = list_pages(app, fetch, group.paging, query, args.all)
+    app.out.pages(pages, group.columns, group.name)
 
 
 ORDER = field("--order", type=choice("asc", "desc"), metavar="ORDER",
@@ -9436,7 +9453,9 @@ def show_pages(app, method, path, query, body, parts):
     following = paging.following(first, dict(query))
     more = [] if following is None else each_page(
         fetch, paging, following, page_records(first))
-    show_any(app, merged([first, *more]))
+    if app.out.form not in (JSONL, CSV, ID):
+        return show_any(app, merged([first, *more]))
+    app.out.pages(chain([first], more), columns_of(page_records(first)))
 
 
 def show_head(app, answer):
@@ -10005,7 +10024,7 @@ def list_slos(app, group, args):
 
 def show_slo_history(app, group, args):
     """List how an objective was met, with a line of it."""
-    page = list_page(app, group, args)
+    page = merged(pages_of(app, group, args))
     app.out.rows(page, ("TIME=created_at|measured_at|time:time",
                         "COMPLIANCE=compliance|compliance_percentage"
                         ":percent", "VALUE=value"), "measurements")
@@ -10307,7 +10326,7 @@ USAGE_NUMBER_COLUMNS = tuple(
 def show_daily_usage(app, group, args):
     """List usage day by day, with a line for each column."""
     fix_span(app, args)
-    page = list_page(app, group, args)
+    page = merged(pages_of(app, group, args))
     app.out.rows(page, ("Date=date",) + USAGE_NUMBER_COLUMNS, "usage",
                  "date")
     rows = page_records(page)
@@ -10646,8 +10665,8 @@ def list_templates(app, group, args):
     def fetch(query):
         return app.api.call("GET", templates_path(args),
                             query=query.items())
-    page = fetch_list(app, fetch, group.paging, sent_fields(args), args.all)
-    app.out.rows(page, group.columns, group.name)
+    pages = list_pages(app, fetch, group.paging, sent_fields(args), args.all)
+    app.out.pages(pages, group.columns, group.name)
 
 
 def show_template(app, group, args):
@@ -10685,9 +10704,9 @@ def list_template_versions(app, group, args):
 
     def fetch(query):
         return app.api.call("GET", path, query=query.items())
-    page = fetch_list(app, fetch, Cursor, sent_fields(args), args.all)
-    app.out.rows(page, ("Version=version", "Created=created_at:time",
-                        "Notes=notes"), "versions")
+    pages = list_pages(app, fetch, Cursor, sent_fields(args), args.all)
+    app.out.pages(pages, ("Version=version", "Created=created_at:time",
+                          "Notes=notes"), "versions")
 
 
 def apply_template(app, group, args):
@@ -11165,7 +11184,7 @@ the config file:
 
   A deployment has base_url and one source of its key: api_key (the key
   itself), api_key_env (a variable), api_key_file (seen from the folder of
-  the config), api_key_command (the first line that it prints) or
+  the config), api_key_command (what it prints) or
   api_key_keychain (macOS keychain, secret-tool); with style = "openai" it
   may have none.  endpoint, output, timeout, cacert and frontend_url hold as
   the flags do.  A flag beats a variable, a variable beats the deployment.
@@ -11835,7 +11854,7 @@ def example_lines(examples, head="examples"):
     return shown
 
 
-def noted(group):
+def notes_of(group):
     return "\n\n" + group.notes.strip() if group.notes else ""
 
 
@@ -11847,7 +11866,7 @@ def verb_help(group, verb):
     parser = build_parser(f"xeroctl {group.name}", verb.summary + first, own,
                           examples)
     return (f"usage: {verb_usage(group, verb)}\n\n"
-            + parser.format_help().strip() + noted(group)
+            + parser.format_help().strip() + notes_of(group)
             * (len(group.verbs) == 1) + example_lines(examples))
 
 
@@ -11870,7 +11889,7 @@ def group_help(group):
         lines += ["", build_parser("xeroctl", None, tuple(
             reversed(list(unique.values())))).format_help().strip()]
     lines += ["", f"xeroctl help {group.name} VERB shows a verb's flags."]
-    return "\n".join(lines) + noted(group) + example_lines(examples[:3])
+    return "\n".join(lines) + notes_of(group) + example_lines(examples[:3])
 
 
 TOPICS = {
@@ -12666,6 +12685,14 @@ def main(argv=None, environ=None, streams=None, clock=None, groups=GROUPS):
         return fail(internal_error(problem), argv, environ, terminal)
 
 
+def nowhere():
+    """Open what takes all and gives nothing; a bare root may lack /dev."""
+    try:
+        return os.open(os.devnull, os.O_RDWR)
+    except OSError:
+        return os.pipe()[1]
+
+
 def flush_at_once(stream, number):
     """Flush without waiting for a reader that has stopped reading."""
     if not hasattr(os, "set_blocking"):
@@ -12685,7 +12712,7 @@ def let_go(stream, number, is_stopped):
         else:
             stream.flush()
     except (AttributeError, OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+        os.dup2(nowhere(), number)
 
 
 def open_closed_streams():
@@ -12697,7 +12724,7 @@ def open_closed_streams():
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
+            nowhere()
 
 
 STOP_SIGNALS = ("SIGTERM", 143), ("SIGHUP", 129)

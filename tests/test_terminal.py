@@ -636,6 +636,9 @@ def test_ctrl_c_in_an_answer_returns_to_the_prompt(spawn, screen, router):
     terminal.output.until(b"> ")
     os.write(terminal.far, b"nothing\n")
     terminal.output.until(SPUN)
+    limit = time.monotonic() + LIMIT_S
+    while not router.requests and time.monotonic() < limit:
+        time.sleep(0.01)
     send(process, signal.SIGINT)
     terminal.output.until(SPUN, b"msgs: 0", b"> ")
     os.write(terminal.far, b"one\n")
