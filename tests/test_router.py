@@ -138,6 +138,7 @@ def test_big_file_is_kept_on_disk(router):
     file_id = json.loads(upload(router, data)[2].decode())["id"]
     seen = router.requests[0]
     assert (seen.body, seen.form["file"]) == (b"", ("in.jsonl", b""))
+    assert seen.closed.wait(20)
     assert seen.size > len(data) and seen.parts == {}
     path = f"/files/{file_id}/content"
     assert ask(router, "GET", path)[2] == data
