@@ -6741,15 +6741,18 @@ def ends_all(error):
 
 
 class DirectSender:
-    """Answers the lines of a run one by one, with workers in parallel."""
+    """Answers the lines of a run one by one, with workers in parallel.
+
+    Each of them takes a line, sends it and keeps its result; only sending
+    is done in parallel.  The main thread waits, and takes the signals.
+    """
 
     NOTE_EVERY_S = 0.2
 
     def __init__(self, app, group, args):
-        import queue
+        import threading
         self.app, self.group, self.args = app, group, args
-        self.jobs, self.answers = queue.Queue(), queue.Queue()
-        self.pace, self.is_stopped = Pace(app), False
+        self.pace, self.lock = Pace(app), threading.Lock()
         self.progress, self.told_at = Progress(app.terminal), None
 
     def check(self, found):
@@ -6765,19 +6768,28 @@ class DirectSender:
         self.app.network.keep_alive()
         self.begun, self.finished = self.app.clock.monotonic(), 0
         self.total = sum(1 for _ in run.journal.todo(round_number))
-        workers = [threading.Thread(target=self.work, daemon=True)
-                   for _ in range(min(self.args.concurrency, self.total))]
-        for worker in workers:
-            worker.start()
+        self.todo = run.journal.todo(round_number)
+        self.error, self.is_stopped, self.is_over = None, False, False
         try:
-            self.feed()
+            self.work_together(min(self.args.concurrency, self.total))
         finally:
-            self.is_stopped = True
-            for _ in workers:
-                self.jobs.put(None)
+            with self.lock:
+                self.is_stopped = self.is_over = True
+            run.journal.sync()
             self.progress.clear()
             self.app.network.close()
-        self.is_stopped = False
+        if self.error:
+            raise self.error
+
+    def work_together(self, count):
+        """Return when so many workers have answered all lines, or stopped."""
+        import threading
+        workers = [threading.Thread(target=self.work, daemon=True)
+                   for _ in range(count)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
 
     def plan(self):
         """Show the first requests in place of all."""
@@ -6787,47 +6799,34 @@ class DirectSender:
         if self.run.input.count > 3:
             self.app.terminal.note(f"and {self.run.input.count - 3} more")
 
-    def feed(self):
-        """Hand out the lines, a few ahead of the workers; keep the results.
+    def work(self):
+        """What each worker does: answer line after line until none is left.
 
         What ends the run waits for the requests that are under way.
         """
-        self.waiting = 0
         try:
-            for number in self.run.journal.todo(self.round):
-                if self.waiting == 2 * self.args.concurrency:
-                    self.keep_answer()
-                self.jobs.put((number, self.run.input.request(number)))
-                self.waiting += 1
-            while self.waiting:
-                self.keep_answer()
-        except XeroctlError:
-            self.is_stopped = True
-            while self.waiting:
-                self.keep_answer()
-            raise
-        except INTERRUPTS:
-            self.is_stopped = True
-            while self.waiting and not self.answers.empty():
-                self.keep_answer()
-            raise
-        finally:
-            self.run.journal.sync()
+            for number, request in iter(self.take, None):
+                self.keep(number, self.answer(request))
+        except Exception as error:
+            with self.lock:
+                self.error = self.error or error
+                self.is_stopped = True
 
-    def keep_answer(self):
-        """Put the next result into the journal; raise what ends the run."""
-        number, result = self.answers.get()
-        self.waiting -= 1
-        if isinstance(result, BaseException):
-            if self.is_stopped:
-                return  # the first one has been raised
-            raise result
-        if result is None:
-            return
-        self.run.journal.add(number, is_good(result), self.round,
-                             as_result(result), tokens_of(result))
-        self.finished += 1
-        self.tell()
+    def take(self):
+        """The number of the next line and what it holds, or None."""
+        with self.lock:
+            number = None if self.is_stopped else next(self.todo, None)
+            return number and (number, self.run.input.request(number))
+
+    def keep(self, number, result):
+        """Put a result into the journal, unless nobody waits for it."""
+        with self.lock:
+            if result is None or self.is_over:
+                return
+            self.run.journal.add(number, is_good(result), self.round,
+                                 as_result(result), tokens_of(result))
+            self.finished += 1
+            self.tell()
 
     def tell(self):
         now = self.app.clock.monotonic()
@@ -6842,19 +6841,6 @@ class DirectSender:
         self.progress.show(
             f"{as_bar(done + failed, count)} {done} done, {failed} failed,"
             f" {journal.tokens} tokens, {rate:.1f}/s, {left} left")
-
-    def work(self):
-        """What each worker does: answer jobs until there is none."""
-        while True:
-            job = self.jobs.get()
-            if job is None:
-                return
-            number, request = job
-            try:
-                result = self.answer(request)
-            except Exception as error:
-                result = error
-            self.answers.put((number, result))
 
     def request(self, request):
         """The HTTP request that a line of the input asks for."""
@@ -6976,6 +6962,10 @@ class LineEditor:
                                 else "tab: complete")
         if not libedit:
             readline.parse_and_bind("set enable-bracketed-paste on")
+            # Else a C locale takes bytes over 127 as Meta keys.
+            for each in ("input-meta on", "output-meta on",
+                         "convert-meta off"):
+                readline.parse_and_bind("set " + each)
         readline.set_auto_history(False)
         readline.clear_history()
         for line in self.history.lines():
