@@ -12504,6 +12504,7 @@ class App:
         """The endpoint slug of this run."""
         slug = self.settings.get("endpoint")
         if not slug:
+            self.settings.deployment()  # a newcomer lacks that first
             raise UsageError(
                 "no endpoint", "pass --endpoint SLUG, set XEROTIER_ENDPOINT,"
                 " or xeroctl config set NAME endpoint SLUG")

@@ -16,10 +16,9 @@ import os
 import pickle
 import shlex
 import threading
-import time
 
 import xeroctl
-from conftest import FakeClock, Result, environment, text_stream, written
+from conftest import FakeClock, Result, environment, text_stream
 from router import DEMO_PROJECT, Router
 
 NOW = 1770000000
@@ -31,7 +30,7 @@ LINES = LINE + LINE.replace('"a"', '"b"')
 TEMPLATE = json.dumps({"name": "my-template", "system_prompt": "Be brief."})
 ITEM = json.dumps({"type": "message", "role": "user", "content": "hi"})
 BODY = b'{"id":"evt_1","type":"batch.completed","data":{}}'
-SECRET = "whsec_0123456789abcdef"
+SECRET = "whsec_5b7e19c04fd2a683"
 TIMESTAMP = str(NOW)
 CONFIG = """\
 current = "prod"
@@ -50,9 +49,9 @@ ENDLESS = "webhooks listen", "approvals watch"
 INTERACTIVE = "chat", "responses"
 
 
-def signature():
+def signature(timestamp=TIMESTAMP):
     """What the platform sends with BODY (hexadecimal, HMAC-SHA256)."""
-    message = TIMESTAMP.encode() + b"." + BODY
+    message = timestamp.encode() + b"." + BODY
     return hmac.new(SECRET.encode(), message, hashlib.sha256).hexdigest()
 
 
@@ -127,9 +126,16 @@ def each_call():
 
 ROWS, CALLS = each_row(), each_call()
 
+
+def unfinished(world):
+    """Have the batch go on, with nothing that works on it."""
+    world.router.batches[world.ids["batch_1"]]["status"] = "in_progress"
+
+
 # What has to be so before a row can be run: how it begins, and what is done.
 # The rows that end what they are about take one that is there for them.
 PREPARATIONS = (
+    ("batches batch_1 --cancel", unfinished),
     ("models model_1 --unshare", "models model_1 --share"),
     ("models versions model_1 --promote",
      "models versions model_1 --create 2.0.0"),
@@ -163,7 +169,7 @@ class Interrupting(FakeClock):
 
 
 class StoppedAt(io.BytesIO):
-    """An output that is met by Ctrl-C when it shows a word."""
+    """An output that is met by Ctrl-C when it has shown a line."""
 
     def __init__(self, mark):
         super().__init__()
@@ -171,7 +177,7 @@ class StoppedAt(io.BytesIO):
 
     def write(self, data):
         super().write(data)
-        if self.mark in data:
+        if self.mark in self.getvalue() and data.endswith(b"\n"):
             raise KeyboardInterrupt
 
 
@@ -201,6 +207,12 @@ def deliver(port):
         connection.close()
 
 
+def text_of(stream):
+    """What was written, bytes that are no text included."""
+    stream.flush()
+    return stream.buffer.getvalue().decode("utf-8", "surrogateescape")
+
+
 def in_text(binary):
     return io.TextIOWrapper(binary, encoding="ascii", newline="")
 
@@ -223,8 +235,14 @@ class Remembering(Router):
                       if hasattr(value, "records")]
 
     def answer(self, seen, fault):
-        seen.answer = super().answer(seen, fault)
-        return seen.answer
+        answer = super().answer(seen, fault)
+        if answer.is_stream:
+            answer.pieces = list(answer.pieces)
+        seen.status, seen.said = answer.status, (
+            list(answer.pieces) if answer.is_stream
+            else [answer.pieces.read()] if hasattr(answer.pieces, "read")
+            else list(answer.pieces))
+        return answer
 
     def rest(self):
         """Wait for the batches that run in the background."""
@@ -449,6 +467,9 @@ class World:
         if key not in self.saved:
             self.reset(None)
             for step in steps:
+                if callable(step):
+                    step(self)
+                    continue
                 shown = self.run(*self.argv(step.split()), "--force")
                 assert shown.exit_status == 0, (step, shown)
             self.saved[key] = self.router.save(), self.files_now()
@@ -483,5 +504,5 @@ class World:
         environ.setdefault("XEROTIER_CONFIG", self.place("config.toml"))
         status = xeroctl.main(argv, environment(self.router, **environ),
                               streams, clock or FakeClock())
-        return Result(written(streams.stdout), written(streams.stderr),
+        return Result(text_of(streams.stdout), text_of(streams.stderr),
                       status)

@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
-"""What a large batch costs: checking it, sending it line by line, memory.
+"""What much data costs: a batch checked, or sent line by line, and memory.
 
 The check is held against a bare loop of json.loads over the same lines, a
 direct run against a bare loop of urllib in as many threads, both for many
 lines and for few, so that starting up does not count.  The server keeps
 connections open for whoever wants that, as real ones do.  Peaks of memory
-are those of whole processes.
+are those of whole processes, for little data and for much: flat is what
+grows by less than a buffer or two.
 
-    python3 tests/bench/jsonl.py [--runs N] [--large] [PYTHON …]
+    python3 tests/bench/jsonl.py [--runs N] [--large]
+                                 [--only check|direct|files|lists] [PYTHON …]
 
 --large measures the memory at 1 GB too; it needs 3 GB of disk.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -19,11 +22,15 @@ import sys
 import tempfile
 
 from measure import (SCRIPT, TESTS, arguments, interleaved, peak_memory,
-                     version)
+                     verdict, version)
 
+PARTS = "check", "direct", "files", "lists"
 MANY, FEW = 200000, 1000
 SENT_MANY, SENT_FEW = 4000, 400
-CONCURRENCY = 8
+CONCURRENCIES = 1, 8, 32
+SMALL, LARGE, HUGE = 10 ** 7, 10 ** 8, 10 ** 9
+LISTED_FEW, LISTED_MANY = 1000, 20000
+CHECK_AIM, DIRECT_AIM = 1.3, 0.95
 
 LOOP = """
 import json, sys
@@ -91,7 +98,8 @@ def measure_check(python, folder, runs):
         (costs[name + " many"].cpu - costs[name + " few"].cpu)
         / (MANY - FEW) * 1e6 for name in ("loop", "ours"))
     print(f"  check: {check:.2f} µs a line, json.loads {loop:.2f} µs, ratio"
-          f" {check / loop:.2f} ({MANY} lines, least of {runs})")
+          f" {check / loop:.2f}, {verdict(check / loop, at_most=CHECK_AIM)}"
+          f" ({MANY} lines, least of {runs})")
 
 
 SERVER = """
@@ -131,43 +139,59 @@ for _ in range(int(sys.argv[1])):
 """
 
 
-def measure_direct(python, folder, runs):
-    """Print the throughput of a direct run against urllib in threads."""
+@contextlib.contextmanager
+def served(source, *words):
+    """Run a server in a process of its own; yield its URL."""
     server = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(CONCURRENCY)],
+        [sys.executable, "-c", source, *map(str, words)],
         stdout=subprocess.PIPE)
-    url = f"http://127.0.0.1:{int(server.stdout.readline())}"
-    commands = {}
-    for name, count in (("many", SENT_MANY), ("few", SENT_FEW)):
-        path = write_lines(os.path.join(folder, "sent " + name), count)
-        commands["loop " + name] = [python, "-c", URLLIB, url, path,
-                                    str(CONCURRENCY)]
-        commands["ours " + name] = ours(
-            python, "--style", "openai", "--base-url", url + "/v1",
-            "--force", "batches", "run", "--direct", "--concurrency",
-            str(CONCURRENCY), "--input", path, "--output-file", path + "2")
     try:
-        costs = interleaved(commands, runs, {})
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}"
     finally:
         server.kill()
         server.stdout.close()
         server.wait()
-    loop, direct = (
-        (SENT_MANY - SENT_FEW) / (costs[name + " many"].wall
-                                  - costs[name + " few"].wall)
-        for name in ("loop", "ours"))
-    print(f"  direct: {direct:.0f} lines a second, urllib {loop:.0f}, ratio"
-          f" {direct / loop:.2f} ({CONCURRENCY} workers, {SENT_MANY} lines,"
-          f" least of {runs})")
 
 
-def measure_memory(python, folder, size):
-    """Print the peaks of checking, uploading and downloading so much."""
+def direct_commands(python, folder, url, concurrency):
+    """Both ways to send many lines and few."""
+    found = {}
+    for name, count in (("many", SENT_MANY), ("few", SENT_FEW)):
+        path = write_lines(os.path.join(folder, "sent " + name), count)
+        found["loop " + name] = [python, "-c", URLLIB, url, path,
+                                 str(concurrency)]
+        found["ours " + name] = ours(
+            python, "--style", "openai", "--base-url", url + "/v1",
+            "--force", "batches", "run", "--direct", "--concurrency",
+            str(concurrency), "--input", path, "--output-file", path + "2")
+    return found
+
+
+def measure_direct(python, folder, runs, concurrency):
+    """Print the throughput of a direct run against urllib in threads."""
+    with served(SERVER, concurrency) as url:
+        costs = interleaved(
+            direct_commands(python, folder, url, concurrency), runs, {})
+
+    def per_line(name, what):
+        return (getattr(costs[name + " many"], what)
+                - getattr(costs[name + " few"], what)) / (
+                    SENT_MANY - SENT_FEW) * 1e6
+    ratio = per_line("loop", "wall") / per_line("ours", "wall")
+    print(f"  direct, {concurrency} at once:"
+          f" {1e6 / per_line('ours', 'wall'):.0f} lines a second, urllib"
+          f" {1e6 / per_line('loop', 'wall'):.0f}, ratio {ratio:.2f},"
+          f" {verdict(ratio, at_least=DIRECT_AIM)}; CPU"
+          f" {per_line('ours', 'cpu'):.0f} µs a line, urllib"
+          f" {per_line('loop', 'cpu'):.0f} µs"
+          f" ({SENT_MANY} lines, least of {runs})")
+
+
+def file_peaks(python, folder, size):
+    """Return {what: peak} of so many bytes checked, sent and fetched."""
     sys.path.insert(0, TESTS)
     from router import Router
     path = write_lines(os.path.join(folder, "large"), size=size)
-    with open(path, "rb") as source:
-        lines = sum(1 for _ in source)
     with Router() as router:
         router.file_limit = router.batch_limit = 2 * size
         place = ["--base-url", router.base_url, "--api-key", router.key]
@@ -183,10 +207,19 @@ def measure_memory(python, folder, size):
         peaks["download"] = peak_memory(ours(
             python, *place, "files", file_id, "--download",
             path + ".back"), {})
-    allowed = 40 * 10 ** 6 + 20 * lines
-    print(f"  memory at {size / 1e6:.0f} MB, {lines} lines (aim"
-          f" {allowed / 1e6:.0f} MB): " + ", ".join(
-              f"{name} {peak / 1e6:.1f} MB" for name, peak in peaks.items()))
+    return peaks
+
+
+def measure_files(python, folder, sizes):
+    """Print the peaks of checking, uploading and downloading."""
+    for size in sizes:
+        peaks = file_peaks(python, folder, size)
+        print(f"  memory at {size / 1e6:.0f} MB: " + as_megabytes(peaks))
+
+
+def as_megabytes(peaks):
+    return ", ".join(f"{name} {peak / 1e6:.1f} MB"
+                     for name, peak in peaks.items())
 
 
 def add_large(router, path):
@@ -195,17 +228,69 @@ def add_large(router, path):
         return router.add_file("large.jsonl", source.read())["id"]
 
 
+LISTS = """
+import http.server, json, sys, urllib.parse
+count = int(sys.argv[1])
+def item(number):
+    return {"id": "file-%d" % number, "object": "file", "bytes": number,
+            "filename": "a-file-%d.jsonl" % number, "purpose": "batch",
+            "status": "processed", "created_at": 1770000000 + number}
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        query = dict(urllib.parse.parse_qsl(
+            urllib.parse.urlsplit(self.path).query))
+        first = int(query.get("after", "file-0").rpartition("-")[2]) + 1
+        last = min(first + int(query.get("limit", 100)) - 1, count)
+        body = json.dumps({"object": "list", "has_more": last < count,
+                           "first_id": "file-%d" % first,
+                           "last_id": "file-%d" % last,
+                           "data": list(map(item, range(first, last + 1)))})
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+    def log_message(self, *words):
+        pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def list_peaks(python, count):
+    """Return {form: peak} of so many records listed with --all."""
+    with served(LISTS, count) as url:
+        return {form: peak_memory(ours(
+            python, "--base-url", url + "/p/v1", "--api-key", "k", "files",
+            "--all", "-o", form), {}) for form in ("jsonl", "csv", "id")}
+
+
+def measure_lists(python):
+    """Print the peaks of lists with --all, and how they grow."""
+    few, many = (list_peaks(python, count)
+                 for count in (LISTED_FEW, LISTED_MANY))
+    for count, peaks in ((LISTED_FEW, few), (LISTED_MANY, many)):
+        print(f"  memory of --all over {count} records: "
+              + as_megabytes(peaks))
+
+
 def main():
-    is_large = "--large" in sys.argv
-    sys.argv = [word for word in sys.argv if word != "--large"]
-    args = arguments(__doc__.splitlines()[0], runs=5)
+    args = arguments(__doc__.splitlines()[0], 5, large=dict(
+        action="store_true"), only=dict(choices=PARTS, default=PARTS))
+    sizes = [SMALL, LARGE] + [HUGE] * args.large
     for python in args.python:
         print(version(python))
         with tempfile.TemporaryDirectory() as folder:
-            measure_check(python, folder, args.runs)
-            measure_direct(python, folder, args.runs)
-            for size in [10 ** 8] + [10 ** 9] * is_large:
-                measure_memory(python, folder, size)
+            if "check" in args.only:
+                measure_check(python, folder, args.runs)
+            for concurrency in CONCURRENCIES * ("direct" in args.only):
+                measure_direct(python, folder, args.runs, concurrency)
+            if "files" in args.only:
+                measure_files(python, folder, sizes)
+            if "lists" in args.only:
+                measure_lists(python)
 
 
 if __name__ == "__main__":

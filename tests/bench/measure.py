@@ -16,12 +16,17 @@ TESTS = os.path.dirname(HERE)
 SCRIPT = os.path.join(os.path.dirname(TESTS), "xeroctl.py")
 
 
-def arguments(summary, runs):
-    """The command line of a benchmark: interpreters, and runs of each."""
+def arguments(summary, runs, **more):
+    """The command line of a benchmark: interpreters, and runs of each.
+
+    more are flags of its own, {name: what add_argument takes}.
+    """
     parser = argparse.ArgumentParser(description=summary)
     parser.add_argument("python", nargs="*", default=[sys.executable],
                         help="interpreters to measure (default: this one)")
     parser.add_argument("--runs", type=int, default=runs)
+    for name, options in more.items():
+        parser.add_argument("--" + name, **options)
     return parser.parse_args()
 
 
@@ -74,6 +79,14 @@ def interleaved(commands, runs, environ):
         for name, command in commands.items():
             costs[name].take(*run_once(command, environ))
     return costs
+
+
+def verdict(ratio, at_most=None, at_least=None):
+    """How a ratio stands to its aim."""
+    is_met = ratio <= at_most if at_least is None else ratio >= at_least
+    aim = (f"at most {at_most}" if at_least is None
+           else f"at least {at_least}")
+    return f"aim {aim}: " + ("met" if is_met else "MISSED")
 
 
 def version(python):
