@@ -41,7 +41,7 @@ from collections import Counter, defaultdict
 from itertools import chain
 
 # An annotation is where a Python that is too old stops, and shows its line.
-__version__: str = "0.1.0"  # xeroctl needs Python 3.6 or newer
+__version__: str = "1.0.0"  # xeroctl needs Python 3.6 or newer
 
 
 # ---------------------------------------------------------------------------

@@ -1,0 +1,194 @@
+"""Every command of the README does what the text beside it says.
+
+Each block of commands runs in a shell of its own, against the router.  What
+it needs beside xeroctl (scp, ssh, docker, git) is played by small scripts.
+"""
+
+import os
+import re
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import ROOT, STARTED, environment
+from router import OPENAI_MODEL, Router
+from world import LINE, Remembering, World
+
+with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as source:
+    README = source.read()
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.S)
+LIMIT_S = 60
+
+# What a command leads to: a request at the router, a text in the output, or
+# a file that is not empty.
+CHAT = "POST /chat/completions"
+LEADS_TO = {
+    "python3 tests/router.py -- python3 xeroctl.py chat": "Hello!",
+    "export XEROTIER_BASE_URL": "",
+    "export XEROTIER_API_KEY": "",
+    "export XEROTIER_STYLE": "",
+    "python3 xeroctl.py status": "GET /models",
+    "python3 xeroctl.py chat --endpoint my-llm": CHAT,
+    "printf %s \"$XEROTIER_API_KEY\" | xeroctl config add prod":
+        "./config.toml",
+    "xeroctl config set prod endpoint": "my-llm",
+    "xeroctl chat -m \"Hello\"": CHAT,
+    "xeroctl chat --interactive": CHAT,
+    "sha256sum xeroctl.py": "  xeroctl.py",
+    "scp ": "./server/xeroctl",
+    "ssh server sha256sum xeroctl": "  xeroctl",
+    "ssh server chmod": "",
+    "ssh server ./xeroctl --version": "xeroctl 1.",
+    "docker build": "",
+    "docker run --rm -e XEROTIER_BASE_URL -e XEROTIER_API_KEY xeroctl models":
+        "GET /models",
+    "echo \"Hello\" | docker run": CHAT,
+    "xeroctl api /models -o id": "GET /models",
+    "xeroctl chat --endpoint my-model": CHAT,
+    "xeroctl embeddings --model my-model": "POST /embeddings",
+    "xeroctl batches run --input in.jsonl --output-file out.jsonl --direct":
+        "./out.jsonl",
+    "xeroctl chat --endpoint my-llm -m \"Hello\" -o json": "./answer.json",
+    "git diff | xeroctl chat": "./review.txt",
+    "xeroctl models --all -o id | head -1": "GET /models",
+    "xeroctl files --all -o csv > files.csv": "./files.csv",
+    "xeroctl chat --endpoint my-llm -m \"Hello\" -q --max-time": CHAT,
+    "xeroctl batches check in.jsonl": "1 ",
+    "xeroctl batches run --endpoint my-llm": "./out.jsonl",
+    "xeroctl batches --endpoint my-llm --input in.jsonl --wait":
+        "POST /batches",
+    "xeroctl batches --endpoint my-llm\n": "GET /batches",
+    "xeroctl batches batch_1 --endpoint my-llm --download": "GET /content",
+    "xeroctl --api-key @key.txt models": "GET /models",
+    "cat key.txt | xeroctl --api-key - models": "GET /models",
+    "XEROTIER_API_KEY=$(cat key.txt) xeroctl models": "GET /models",
+    "xeroctl --proxy": "/chat/completions",
+    "xeroctl --cacert ca.pem --dry-run": "/chat/completions",
+    "xeroctl --cert client.pem": "/chat/completions",
+    "xeroctl config set prod cacert": "set cacert of prod",
+    "source <(xeroctl shell-completion bash)": "",
+    "xeroctl shell-completion fish > xeroctl.fish": "./xeroctl.fish",
+    "xeroctl chat --endpoint my-llm -m \"What is wrong": CHAT,
+    "xeroctl chat new --workspace": "POST /apply",
+    "xeroctl files --upload prompts/": "POST /files",
+    "xeroctl models -o wide": "GET /models",
+    "xeroctl responses create": "POST /responses",
+    "xeroctl embeddings --endpoint my-embed": "./vectors.npy",
+    "xeroctl upload model.gguf": "POST /complete",
+    "xeroctl keys create": "POST /management/api-keys",
+    "xeroctl exec invoke": "POST /exec/invocations",
+    "xeroctl usage daily": "GET /usage/daily",
+    "xeroctl api /conversations": "GET /conversations",
+    "xeroctl commands -o json": "./commands.json",
+}
+
+TOOLS = {
+    "python3": 'exec %(python)s "$@"',
+    "xeroctl": 'exec %(python)s %(started)s "$@"',
+    "scp": 'mkdir -p server; cp "$1" server/"${2#server:}"',
+    "ssh": 'shift; cd server; exec "$@"',
+    "git": "echo '+a line'",
+    "docker": 'while [ "$1" != xeroctl ] && [ "$1" != build ]; do shift;'
+              ' done; [ "$1" = build ] || exec "$@"',
+}
+
+
+@pytest.fixture
+def world(tmp_path):
+    with Remembering() as router:
+        router.store.clock, router.exec_polls = time.time, 0
+        world = World(router, tmp_path)
+        os.symlink(os.path.join(ROOT, "xeroctl.py"), world.place("xeroctl.py"))
+        os.symlink(os.path.join(ROOT, "tests"), world.place("tests"))
+        for name in "prompts/one.txt", "app.log", "screen.png", "ca.pem":
+            world.write(name, "\x89PNG\r\n\x1a\n")
+        for name, script in TOOLS.items():
+            path = world.place("bin/" + name)
+            world.write("bin/" + name, "#!/bin/sh\n" + script % {
+                "python": sys.executable, "started": STARTED} + "\n")
+            os.chmod(path, stat.S_IRWXU)
+        yield world
+
+
+def made_true(text, world, other):
+    """The block, with addresses, keys and ids that are there."""
+    text = text.replace("https://api.xerotier.ai/PROJECT/v1",
+                        world.router.base_url)
+    text = text.replace("http://127.0.0.1:8080/v1", other.base_url)
+    text = text.replace("xero_…", world.router.key)
+    text = text.replace("http://USER:PASSWORD@proxy.example:3128",
+                        "http://u:p@127.0.0.1:9")
+    text = text.replace("xeroctl chat --interactive",
+                        "echo Hello | xeroctl chat --interactive")
+    if "XEROTIER_STYLE" in text:
+        text = text.replace("my-model", OPENAI_MODEL)
+        world.write("in.jsonl", LINE.replace("demo-model", OPENAI_MODEL))
+    return re.sub(r"\b(batch_1|ws_1|triage)\b",
+                  lambda found: world.ids[found.group()], text)
+
+
+def play(text, world, more):
+    """Run a block as a person would; return its output."""
+    environ = environment(
+        world.router, PATH=world.place("bin") + ":/usr/bin:/bin",
+        HOME=world.folder, XEROTIER_CONFIG=world.place("config.toml"), **more)
+    process = subprocess.Popen(
+        ["bash", "-eu", "-c", text], cwd=world.folder, env=environ,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT)
+    try:
+        output = process.communicate(timeout=LIMIT_S)[0].decode()
+    finally:
+        process.kill()
+    assert process.returncode == 0, (text, output)
+    return output
+
+
+def is_seen(effect, output, world, other):
+    if effect.startswith(("GET ", "POST ")):
+        return any(router.seen(*effect.split()) for router in (world.router,
+                                                               other))
+    if effect.startswith("./"):
+        path = world.place(effect)
+        return os.path.exists(path) and os.path.getsize(path) > 0
+    return effect in output
+
+
+def effects_of(text):
+    """(line, what it leads to) for each line; a line without is an error."""
+    for line in text.splitlines(True):
+        found = [effect for begin, effect in LEADS_TO.items()
+                 if line.startswith(begin)]
+        assert found, f"nobody says what this does: {line}"
+        yield line, found[-1]
+
+
+def is_playable(text):
+    return "-m venv" not in text        # that command runs these very tests
+
+
+@pytest.mark.parametrize("text", filter(is_playable, BLOCKS),
+                         ids=lambda text: text.split("\n")[0][:40])
+def test_a_block_of_the_readme_does_what_is_said(text, world):
+    effects = list(effects_of(text))
+    if "config add" in text:
+        os.unlink(world.place("config.toml"))
+    with Router(openai=True) as other:
+        output = play(made_true(text, world, other), world, {})
+        for line, effect in effects:
+            assert is_seen(effect, output, world, other), (line, output)
+
+
+def test_the_exit_codes_of_the_readme_are_those_of_the_program(run):
+    known = re.findall(r"(?m)^  (\d+)", run("help", "exit-codes",
+                                            against=None))
+    told = re.findall(r"(?m)^\| ([\d, ]+) \|", README)
+    assert ", ".join(told).split(", ") == known
+
+
+def test_the_changelog_has_this_version(run):
+    version = run("--version", against=None).split()[1]
+    assert f"\n### {version}\n" in README
