@@ -1708,12 +1708,13 @@ CONFIG_HELP = "xeroctl config init makes one, xeroctl status checks it"
 
 
 def home_path(environ, variable, *default):
-    """The folder of an XDG variable, else below HOME; None without either."""
-    home = environ.get(variable)
-    if home and os.path.isabs(home):
-        return os.path.join(home, "xeroctl")
-    if environ.get("HOME"):
-        return os.path.join(environ["HOME"], *default, "xeroctl")
+    """The folder of an XDG variable, else below HOME; None without either.
+
+    A relative path is none (XDG Base Directory Specification).
+    """
+    for name, below_it in ((variable, ()), ("HOME", default)):
+        if os.path.isabs(environ.get(name, "")):
+            return os.path.join(environ[name], *below_it, "xeroctl")
     return None
 
 

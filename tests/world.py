@@ -249,6 +249,16 @@ class Remembering(Router):
         for work in self.works:
             work.join(10)
 
+    def settle(self):
+        """Wait until what clients have left behind has been read, too."""
+        last = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        last.request("GET", "/healthz", headers={"Connection": "close"})
+        last.getresponse().read()
+        last.close()
+        for connection in list(self.connections):
+            connection.hang_up()
+            connection.join()
+
     def save(self):
         self.rest()
         store = self.store

@@ -212,14 +212,17 @@ def file_peaks(python, folder, size):
 
 def measure_files(python, folder, sizes):
     """Print the peaks of checking, uploading and downloading."""
-    for size in sizes:
-        peaks = file_peaks(python, folder, size)
-        print(f"  memory at {size / 1e6:.0f} MB: " + as_megabytes(peaks))
+    tell_peaks({f"{size / 1e6:.0f} MB": file_peaks(python, folder, size)
+                for size in sizes})
 
 
-def as_megabytes(peaks):
-    return ", ".join(f"{name} {peak / 1e6:.1f} MB"
-                     for name, peak in peaks.items())
+def tell_peaks(found):
+    """Print peaks by amount of data, and by how much the last ones grow."""
+    first, *_, last = found.values()
+    found["growth"] = {name: last[name] - first[name] for name in first}
+    for amount, peaks in found.items():
+        print(f"  memory, {amount}: " + ", ".join(
+            f"{name} {peak / 1e6:.1f} MB" for name, peak in peaks.items()))
 
 
 def add_large(router, path):
@@ -268,12 +271,9 @@ def list_peaks(python, count):
 
 
 def measure_lists(python):
-    """Print the peaks of lists with --all, and how they grow."""
-    few, many = (list_peaks(python, count)
-                 for count in (LISTED_FEW, LISTED_MANY))
-    for count, peaks in ((LISTED_FEW, few), (LISTED_MANY, many)):
-        print(f"  memory of --all over {count} records: "
-              + as_megabytes(peaks))
+    """Print the peaks of lists with --all."""
+    tell_peaks({f"--all over {count} records": list_peaks(python, count)
+                for count in (LISTED_FEW, LISTED_MANY)})
 
 
 def main():
