@@ -6500,6 +6500,8 @@ class Accounts:
 class BatchSender:
     """Answers the lines of a run by batches, one for each part of them."""
 
+    first_failure = ()  # they stand in the errors file
+
     def __init__(self, app, group, args):
         self.app, self.group, self.args = app, group, args
         self.metadata = dict(args.metadata or ())
@@ -6752,6 +6754,7 @@ class DirectSender:
 
     def __init__(self, app, group, args):
         import threading
+        self.first_failure = []
         self.app, self.group, self.args = app, group, args
         self.pace, self.lock = Pace(app), threading.Lock()
         self.progress, self.told_at = Progress(app.terminal), None
@@ -6898,6 +6901,7 @@ class DirectSender:
             response = {"status_code": error.status,
                         "request_id": error.facts.get("request_id"),
                         "body": error.body}
+        self.first_failure = self.first_failure or [f"the first: {error}"]
         code = error.facts.get("code") or error.kind
         found = failure(custom_id, code, str(error), response)
         return parse_json(self.app.terminal.err.without_secrets(
@@ -8123,16 +8127,16 @@ def run_batches(app, group, args):
     if args.batch_endpoint is None and not args.direct:
         args.batch_endpoint = CHAT_URL
     check_metadata(dict(args.metadata or ()))
-    sender = DirectSender if args.direct else BatchSender
+    sender = (DirectSender if args.direct else BatchSender)(app, group, args)
     run = Run(app, group, args, app.open_source(args.input))
-    summary = run.run(sender(app, group, args))
+    summary = run.run(sender)
     if summary is None:
         return
     app.out.record(summary, RUN_FIELDS, id_path="output_file")
     if summary["failed"] or summary["problems"]:
         raise XeroctlError(
             f"{summary['failed']} of {summary['requests']} requests failed",
-            details=first_of(summary["problems"]))
+            details=first_of(summary["problems"]) + list(sender.first_failure))
 
 
 METADATA = flag("--metadata", action="append", type=text_pair, many=is_pair,
@@ -11133,6 +11137,15 @@ def try_deployment(app, deployment, args):
         app.confirm("Store it all the same?", args)
 
 
+def ask_for(terminal, check, *question):
+    """Ask until the answer will do: what was given before is not lost."""
+    while True:
+        try:
+            return check(terminal.ask(*question))
+        except (NotConfigured, UsageError) as error:
+            say_error(error, terminal)
+
+
 def init_config(app, group, args):
     """Ask for a deployment, try it, and store it."""
     terminal = app.terminal
@@ -11143,11 +11156,11 @@ def init_config(app, group, args):
     name = terminal.ask("Name of the deployment", "default")
     if name in app.settings.config.deployments():
         app.confirm(f"Replace deployment {name}?", args)
-    url = check_url(terminal.ask("Base URL, https://HOST/PROJECT/v1"),
-                    "base URL")
-    style = check_value("style", terminal.ask(
-        "Style, xerotier or openai", XEROTIER if url.count("/") > 3
-        else OPENAI))
+    url = ask_for(terminal, lambda text: check_url(text, "base URL"),
+                  "Base URL, https://HOST/PROJECT/v1")
+    style = ask_for(terminal, lambda text: check_value("style", text),
+                    "Style, xerotier or openai",
+                    XEROTIER if url.count("/") > 3 else OPENAI)
     key = terminal.ask_secret("API key (not shown): ", "").strip() or None
     try_deployment(app, Deployment(url, key and check_key(key), style), args)
     put_deployment(app, name, {"base_url": url, "api_key": key,
@@ -11175,10 +11188,10 @@ the config file:
 
   A deployment has base_url and one source of its key: api_key (the key
   itself), api_key_env (a variable), api_key_file (seen from the folder of
-  the config), api_key_command (what it prints) or
-  api_key_keychain (macOS keychain, secret-tool); with style = "openai" it
-  may have none.  endpoint, output, timeout, cacert and frontend_url hold as
-  the flags do.  A flag beats a variable, a variable beats the deployment.
+  the config), api_key_command (what it prints) or api_key_keychain (macOS
+  keychain, secret-tool); with style = "openai" it may have none.  endpoint,
+  output, timeout, cacert and frontend_url hold as the flags do.  A flag
+  beats a variable, a variable beats the deployment.
 """
 
 CONFIG = Group(
@@ -11192,8 +11205,8 @@ CONFIG = Group(
     thing="deployment",
     verbs=(
         Verb("init", "Ask for a deployment, try it, and store it.",
-             init_config, writes=True, examples=("xeroctl config init",
-                                "xeroctl config init --timeout 5")),
+             init_config, writes=True, examples=(
+                 "xeroctl config init", "xeroctl config init --timeout 5")),
         Verb("add", "Store a deployment; the first becomes current.",
              add_deployment,
              flag("name", metavar="NAME", help="the new deployment"),
@@ -11257,7 +11270,7 @@ def show_status(app, group, args):
 
 STATUS = Group(
     "status", "Check the connection to the server, step by step.",
-    columns=("Step=step", "Status=status:state", "Time=ms",
+    columns=("Step=step", "Status=status:state", "Time (ms)=ms",
              "Detail=detail"), default="",
     verbs=(
         Verb("", "Check config, proxy, DNS, connection, TLS, health and"

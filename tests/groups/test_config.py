@@ -793,15 +793,16 @@ def test_a_key_that_is_not_typed_stores_nothing(talk, config, router, typed,
     assert not config.exists() and router.requests == []
 
 
-@pytest.mark.parametrize("lines, word, code", [
-    (["", "host"], "base URL", 3), (["", "https://a:s3same@host/v1"],
-                                    "base URL", 3),
-    (["", URL, "opnai"], "did you mean openai?", 2)])
-def test_init_takes_nothing_that_cannot_be(answer, config, lines, word,
-                                           code):
+@pytest.mark.parametrize("lines, word, question", [
+    (["", "host"], "base URL", "Base URL, "),
+    (["", "https://a:s3same@host/v1"], "base URL", "Base URL, "),
+    (["", URL, "opnai"], "did you mean openai?", "Style, ")])
+def test_init_asks_again_for_what_cannot_be(answer, config, lines, word,
+                                            question):
     shown = answer("".join(line + "\n" for line in lines).encode(), "init")
-    assert (shown.exit_status, shown) == (code, ""), shown
+    assert (shown.exit_status, shown) == (1, ""), shown
     assert word in shown.stderr and "s3same" not in shown.stderr
+    assert shown.stderr.count(question) == 2
     assert not config.exists()
 
 

@@ -166,7 +166,7 @@ def test_health_is_asked_without_the_key(run, router):
 
 def test_a_person_gets_a_row_for_each_step(run, router):
     head, *lines = run("status").splitlines()
-    assert head.split() == ["Step", "Status", "Time", "Detail"]
+    assert head.split() == ["Step", "Status", "Time", "(ms)", "Detail"]
     assert [line.split()[0] for line in lines] == STEPS
     assert [line.split()[1] for line in lines] == [
         "ok", "-", "ok", "ok", "-", "ok", "ok", "ok"]
@@ -177,7 +177,7 @@ def test_the_other_forms_have_a_line_for_each_step(run):
     shown = run("status", "-o", "jsonl")
     assert [json.loads(line)["step"] for line in shown.splitlines()] == STEPS
     head, *lines = run("status", "-o", "csv").splitlines()
-    assert head == "Step,Status,Time,Detail"
+    assert head == "Step,Status,Time (ms),Detail"
     assert [line.partition(",")[0] for line in lines] == STEPS
 
 
