@@ -1,0 +1,357 @@
+"""Every example of the help does what it says, in every form of output.
+
+A world (world.py) holds what the examples are about; the plain command runs
+the first example of each verb, --full every one, in every form.
+"""
+
+import csv
+import io
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import time
+
+import pytest
+
+import xeroctl
+from conftest import INTERPRETERS, IS_FULL, SCRIPT, costly, environment
+from world import BODY, CALLS, ROWS, Remembering, World, signature
+
+# What each verb that writes asks of the router; E is an endpoint's slug, {}
+# an id that is new.
+WRITES = """
+chat send                  POST /E/chat/completions
+chat new                   POST /workspaces/ws_1/chat-templates/triage/apply
+batches create             POST /E/batches
+batches submit             POST /E/batches
+batches cancel             POST /E/batches/batch_1/cancel
+batches run                POST /E/batches
+batches run --direct       POST /E/chat/completions
+models update              PATCH /models/model_1
+models delete              DELETE /models/model_1
+models share               POST /models/model_1/share
+models unshare             POST /models/model_1/unshare
+models revalidate          POST /models/model_1/revalidate
+models versions create     POST /models/model_1/versions
+models versions promote    POST /models/model_1/versions/2.0.0/promote
+models versions rollback   POST /models/model_1/versions/2.0.0/rollback
+models set-capabilities    PATCH /models/model_1/capabilities
+embeddings create          POST /E/embeddings
+rerank                     POST /E/rerank
+score                      POST /E/score
+responses delete           DELETE /E/responses/resp_1
+responses cancel           POST /E/responses/resp_1/cancel
+responses create           POST /E/responses
+completions update         POST /E/chat/completions/chatcmpl-1
+completions delete         DELETE /E/chat/completions/chatcmpl-1
+conversations create       POST /conversations
+conversations update       POST /conversations/conv_1
+conversations delete       DELETE /conversations/conv_1
+conversations add-item     POST /conversations/conv_1/items
+conversations delete-item  DELETE /conversations/conv_1/items/msg_1
+files upload               POST /files
+files delete               DELETE /files/file-1
+uploads cancel             POST /uploads/upload_1/cancel
+uploads delete             DELETE /uploads/upload_1
+upload                     POST /uploads/{}/complete
+webhooks create            POST /webhooks
+webhooks update            PUT /webhooks/webhook_1
+webhooks delete            DELETE /webhooks/webhook_1
+webhooks test              POST /webhooks/webhook_1/test
+keys create                POST /management/api-keys
+keys delete                DELETE /management/api-keys/key_1
+keys rotate                POST /management/api-keys/key_1/rotate
+keys ip-filter             PUT /management/api-keys/key_1/ip-filter
+keys quota                 PUT /management/api-keys/key_1/quota
+keys revoke                DELETE /management/api-keys/key_1
+agents create              POST /management/agents
+agents update              PATCH /management/agents/agent_1
+agents delete              DELETE /management/agents/agent_1
+agents join-keys create    POST /management/join-keys
+agents join-keys revoke    DELETE /management/join-keys/jk_1
+agents candidates approve  POST /management/agents/candidates/cand_1/approve
+agents candidates reject   POST /management/agents/candidates/cand_1/reject
+agents pause-exec          POST /management/agents/agent_1/pause-exec
+agents resume-exec         POST /management/agents/agent_1/resume-exec
+agents revoke-credentials  POST /management/agents/agent_1/revoke-credentials
+agents curve-rotate        POST /management/agents/agent_1/curve-rotate
+slos create                POST /slos
+slos update                PUT /slos/slo_1
+slos delete                DELETE /slos/slo_1
+slos calculate             POST /slos/slo_1/calculate
+endpoints create           POST /endpoints
+endpoints update           PATCH /endpoints/my-llm
+endpoints delete           DELETE /endpoints/my-llm
+workspaces create          POST /workspaces
+workspaces update          PATCH /workspaces/ws_1
+workspaces delete          DELETE /workspaces/ws_1
+workspaces bind            POST /workspaces/ws_1/agents
+workspaces unbind          DELETE /workspaces/ws_1/agents/agent_1
+chats create               POST /chats
+chats rename               PATCH /chats/chat_1
+chats delete               DELETE /chats/chat_1
+chats archive              POST /chats/chat_1/archive
+chats restore              POST /chats/chat_1/restore
+chats send                 POST /chats/chat_1/messages
+maintenance schedule       POST /management/maintenance
+maintenance update         PATCH /management/maintenance/mnt_1
+maintenance cancel         POST /management/maintenance/mnt_1/cancel
+maintenance complete       POST /management/maintenance/mnt_1/complete
+maintenance purge          POST /management/maintenance/purge
+project update             PATCH /management/project
+project set-role           PATCH /management/project/members/usr_1
+project remove-member      DELETE /management/project/members/usr_1
+project invite             POST /management/project/invitations
+project revoke-invitation  DELETE /management/project/invitations/invite_1
+settings set               PUT /settings/theme
+exports create             POST /exports/logs
+exports delete             DELETE /exports/exp_1
+exec invoke                POST /exec/invocations
+exec cancel                POST /exec/invocations/inv_1/cancel
+templates create           POST /chat-templates
+templates update           PUT /chat-templates/triage
+templates delete           DELETE /chat-templates/triage
+templates promote          POST /chat-templates/triage/promote
+templates apply            POST /workspaces/ws_1/chat-templates/triage/apply
+templates apply-from-dir   POST /chat-templates
+approvals approve          POST /exec/approvals/approval_1/approve
+approvals reject           POST /exec/approvals/approval_1/reject
+approvals delegate         POST /exec/approvals/delegations
+approvals revoke-delegation DELETE /exec/approvals/delegations/dlg_1
+"""
+WRITES = dict(re.findall(r"(?m)^(.+?) +([A-Z]+ /\S*)$", WRITES))
+
+# Commands that hand over a text or a file as it is, whatever the form.
+BARE = ("chats export", "exports download", "exec raw", "files download",
+        "batches download", "batches errors", "shell-completion", "help")
+REFUSED = {     # forms that a row has not
+    "approvals watch": ("csv",), "webhooks listen": ("csv",)}
+FORMS = "json", "jsonl", "csv", "id", "table", "wide"
+
+
+def command_of(row):
+    return xeroctl.verb_map(row.group, row.verb)["command"]
+
+
+def first_rows():
+    """The first example of each verb; those that need more than a world."""
+    found = {}
+    for row in ROWS:
+        found.setdefault((command_of(row), row.verb.by is None), row)
+    return list(found.values())
+
+
+def sample(cases, count, seed=7):
+    """The same few of many cases each time; all of them with --full."""
+    cases = list(cases)
+    return cases if IS_FULL else random.Random(seed).sample(cases, count)
+
+
+@pytest.fixture(scope="module")
+def shared_world(tmp_path_factory):
+    with Remembering() as router:
+        yield World(router, tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def world(shared_world, monkeypatch):
+    monkeypatch.chdir(shared_world.folder)
+    return shared_world
+
+
+def asked(world, row):
+    """The last write that the router saw, in the words of WRITES."""
+    names = {value: name for name, value in world.ids.items()}
+    writes = [seen for seen in world.router.requests
+              if seen.method not in ("GET", "HEAD")]
+    if not writes:
+        return None
+    path = writes[-1].path.replace("ctpl_01HDRAIN", "triage")
+    path = re.sub(r"^/proj_demo(/[^/]+)?/v1",
+                  lambda slug: "/E" if slug.group(1) else "", path)
+    for value, name in names.items():
+        path = path.replace(value, name)
+    path = re.sub(r"0000000.-0000-4000-80..-[0-9]{12}", "{}", path)
+    return f"{writes[-1].method} {path}"
+
+
+def check_done(world, row, shown):
+    """Assert that a row that ended well did what its command is there for."""
+    wanted = WRITES.get(command_of(row) + " --direct" * (
+        "--direct" in row.words))
+    seen = asked(world, row)
+    if row.is_plan and wanted:
+        method, path = wanted.split(" ")
+        assert seen is None
+        assert re.search(rf"(?m)^{method} http\S+", shown)
+        assert shown.count("…") and world.router.key not in shown
+    elif row.is_plan:
+        assert "would write" in shown
+    elif row.group.name != "api":
+        assert seen == wanted
+
+
+@pytest.mark.parametrize("row", ROWS if IS_FULL else first_rows(), ids=str)
+def test_an_example_does_what_it_says(world, row):
+    if row.is_init:
+        pytest.skip("a terminal is needed: see below")
+    world.prepare(row)
+    files = world.files_now()
+    shown = world.start(row)
+    assert shown.exit_status == (130 if row.is_endless else 0)
+    assert not re.search("(?m)^(error|Traceback)", shown.stderr)
+    check_done(world, row, shown)
+    if row.is_plan:
+        assert world.files_now() == files
+    if "json" in row.words and not row.is_endless and not (
+            command_of(row) in BARE):
+        json.loads(shown)
+
+
+def test_every_verb_that_writes_is_in_the_table():
+    writing = {command_of(row) for row in ROWS if row.verb.writes}
+    assert writing - set(WRITES) <= {
+        "api", "config init", "config add", "config use", "config set",
+        "config unset", "config remove"}
+    assert set(WRITES) - {"batches run --direct"} <= {
+        command_of(row) for row in ROWS}
+
+
+# == forms ===================================================================
+
+def check_lines(text):
+    assert text.endswith("\n") or not text
+    assert "\r" not in text and "\x1b" not in text
+
+
+def check_json(text):
+    assert text.endswith("\n") and not text.endswith("\n\n")
+    json.loads(text)
+
+
+def check_jsonl(text):
+    check_lines(text)
+    for line in text.splitlines():
+        assert isinstance(json.loads(line), dict)
+
+
+def check_csv(text):
+    rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    assert text.endswith("\r\n") and len({len(row) for row in rows}) == 1
+    assert all(rows[0])
+
+
+def check_id(text):
+    check_lines(text)
+    assert all(line.strip() == line != "" for line in text.splitlines())
+
+
+CHECKS = {"json": check_json, "jsonl": check_jsonl, "csv": check_csv,
+          "id": check_id, "table": check_lines, "wide": check_lines}
+DRIVEN = [row for row in CALLS if not row.is_init]
+SHAPED = [row for row in DRIVEN if command_of(row) not in BARE]
+
+
+def has_form(row, form):
+    """Whether a row may be asked for a form: sessions have one alone."""
+    return form not in REFUSED.get(command_of(row), ()) and (
+        not row.is_interactive or form in ("table", "wide"))
+
+
+@pytest.mark.parametrize("row, form", sample(
+    [(row, form) for row in SHAPED for form in FORMS], 60), ids=str)
+def test_every_row_has_every_form(world, row, form):
+    world.prepare(row)
+    shown = world.start(row, "-o", form)
+    if not has_form(row, form):
+        assert shown.exit_status == 2 and shown == ""
+        assert "-o" in shown.stderr and world.router.requests == []
+        return
+    assert shown.exit_status == (130 if row.is_endless else 0)
+    if not (row.is_endless and form == "json"):
+        CHECKS[form](shown)
+
+
+# == a reader that leaves ====================================================
+
+class Left(io.BytesIO):
+    """A pipe that nobody reads any more."""
+
+    def write(self, data):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+@pytest.mark.parametrize("row", sample(DRIVEN, 40), ids=str)
+def test_a_reader_that_leaves_is_no_error(world, row):
+    world.prepare(row)
+    whole = world.start(row)
+    world.prepare(row)
+    shown = world.start(row, "-q", stdout=Left())
+    assert shown.exit_status == (141 if whole else whole.exit_status)
+    assert "error" not in shown.stderr.replace("--errors", "")
+    assert "Traceback" not in shown.stderr
+
+
+# == help ====================================================================
+
+@pytest.mark.parametrize("row", sample(CALLS, 25), ids=str)
+def test_every_row_has_help(world, row):
+    world.reset(None)
+    whole = world.run(*row.words, "--help")
+    assert whole.exit_status == 0 and whole.stderr == ""
+    assert "examples:" in whole
+    assert max(map(len, whole.splitlines())) <= 80
+    assert world.router.requests == []
+
+
+# == a terminal, and a shell =================================================
+
+@costly
+@pytest.mark.parametrize("row", [row for row in ROWS if row.is_init], ids=str)
+def test_init_asks_and_stores(world, row, tmp_path):
+    from groups.test_config import BASE, DUMB, KEY, NAME, STYLE, Conversation
+    config = tmp_path / "new" / "config.toml"
+    talk = Conversation(*row.words, XEROTIER_CONFIG=str(config), **DUMB)
+    shown = talk.says((NAME, "prod\n"), (BASE, world.router.base_url + "\n"),
+                      (STYLE, "\n"), (KEY, world.router.key + "\n")).result()
+    talk.close()
+    assert (shown.exit_status, shown) == (0, "added prod\n")
+    assert world.router.key not in shown.stderr
+    assert world.router.key in config.read_text()
+
+
+PIPELINES = [row for row in ROWS if "|" in row.example or "<(" in row.example]
+DONE = {"chat send": "Hello", "webhooks verify": "the signature is good\n",
+        "shell-completion": ""}
+
+
+@costly
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+@pytest.mark.parametrize("row", PIPELINES, ids=str)
+def test_a_pipeline_runs_in_a_shell(world, row, tmp_path):
+    """As it stands in the help: git and fish are not asked for their part."""
+    world.prepare(row)
+    for name, text in (
+            ("xeroctl", f'exec "{INTERPRETERS[0]}" "{SCRIPT}" "$@"'),
+            ("git", "echo Hello")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o700)
+    line = row.example.replace("| source", "| cat")
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line], cwd=world.folder,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60,
+        env=environment(world.router, PATH=f"{tmp_path}:{os.environ['PATH']}",
+                        BODY=BODY.decode(), **stamped()))
+    assert done.returncode == 0, done.stderr
+    assert b"error" not in done.stderr
+    if row.group.name != "shell-completion":
+        assert done.stdout.decode().startswith(DONE[command_of(row)][:3])
+
+
+def stamped():
+    """A signature of now, since a process has no clock of ours."""
+    now = str(int(time.time()))
+    return {"TIMESTAMP": now, "SIGNATURE": signature(now)}
