@@ -2577,32 +2577,34 @@ class ChunkedFrame:
     """
 
     def __init__(self):
-        self.rest, self.left = b"", 0
-        self.is_due, self.is_over = False, False  # a chunk's end, the body's
+        self.rest, self.left = b"", 0  # of a chunk, its CRLF included
+        self.is_over = False
 
     def take_off(self, block):
         """Return the data in a block; keep what is not complete."""
         block, position, pieces = self.rest + block, 0, []
         while not self.is_over:
-            if self.left:
-                pieces.append(block[position:position + self.left])
-                position += len(pieces[-1])
-                self.left -= len(pieces[-1])
-                self.is_due = not self.left
-            if self.is_due and block[position:position + 2] == b"\r\n":
-                position, self.is_due = position + 2, False
-            head = CHUNK_HEAD.match(block, position)
-            if self.left or self.is_due or not head:
+            if not self.left:
+                head = CHUNK_HEAD.match(block, position)
+                if not head:
+                    break
+                position, size = head.end(), int(head.group(1), 16)
+                self.left, self.is_over = size + 2, not size
+            end = position + self.left
+            piece = block[position:end - 2]
+            pieces.append(piece)
+            if block[end - 2:end] != b"\r\n":
+                position += len(piece)
+                self.left -= len(piece)
                 break
-            position, self.left = head.end(), int(head.group(1), 16)
-            self.is_over = not self.left
+            position, self.left = end, 0
         self.keep(block[position:])
         return b"".join(pieces)
 
     def keep(self, rest):
         """Keep the beginning of a chunk, or raise if it can be none."""
         import http.client
-        is_short = len(rest) < 2 if self.is_due else (
+        is_short = len(rest) < 2 if self.left else (
             b"\n" not in rest and len(rest) < BLOCK)
         if not (self.is_over or is_short):
             raise http.client.HTTPException(f"bad chunk {rest[:20]!r}")
@@ -5212,7 +5214,8 @@ class Talk:
                     self.terminal.out.flush()
                     self.terminal.err.write(text, DIM)
             elif self.is_text:
-                self.terminal.err.end_line()
+                if self.shows_reasoning:
+                    self.terminal.err.end_line()
                 self.terminal.out.write(text)
 
     def event(self, kind, payload):
@@ -6661,8 +6664,8 @@ class BatchSender:
         """
         accounts, paths = Accounts(self.run, part), []
         for name in ("output", "error"):
-            file_id = dig(batch, name + "_file_id")
-            if file_id:
+            if dig(batch, name + "_file_id"):
+                file_id = id_in(batch, name + "_file_id")
                 path = f"{self.run.output}.{part['name']}.{name}"
                 paths.append(path)
                 self.fetch(file_id, path)
@@ -6763,7 +6766,6 @@ class DirectSender:
         """Line by line there is no limit."""
 
     def __call__(self, run, round_number):
-        import threading
         self.run, self.round = run, round_number
         self.slug = self.group.slug(self.app)
         if self.app.plan:
@@ -8920,8 +8922,6 @@ CREATED_METADATA = field("--metadata", action="append", type=text_pair,
                          many=is_pair, metavar="K=V",
                          help="metadata; several pairs after one flag, or"
                               " repeated")
-ENDPOINT_EXAMPLE = "--endpoint my-llm"
-
 RESPONSES = Group(
     "responses", "Ask for responses, and keep track of them.",
     path="/responses", scope=ENDPOINT, sample="resp_1",
@@ -9905,7 +9905,6 @@ AGENT_FLAGS = (
 WORKSPACE = field("--workspace", metavar="ID", sends="workspace_id",
                   help="only for this workspace")
 JOIN_KEYS = "//management/join-keys"
-CANDIDATES = "candidates"
 
 AGENTS = Group(
     "agents", "Look after the agents that run models.",
@@ -10073,7 +10072,6 @@ SLOS = Group(
 PARAM = field("--param", action="append", type=any_pair, many=is_pair,
               sends="*", metavar="K=V", sample="max_model_len=8192",
               help="any field; a value of JSON or a text")
-BY_SLUG = flag("id", metavar="SLUG", help="the endpoint")
 
 ENDPOINTS = Group(
     "endpoints", "Manage endpoints.", path="/endpoints", default="list",
@@ -11226,7 +11224,8 @@ CONFIG = Group(
                  "xeroctl config add local --style openai --base-url"
                  " http://127.0.0.1:8080/v1")),
         Verb("use", "Make a deployment current.", use_deployment, NAME,
-             writes=True, examples=("xeroctl config use prod",
+             writes=True,
+             examples=("xeroctl config use prod",
                        "xeroctl config use staging --dry-run")),
         Verb("list", "List the deployments.", list_deployments,
              examples=("xeroctl config list",
@@ -11244,10 +11243,12 @@ CONFIG = Group(
              examples=("xeroctl config set prod endpoint my-endpoint",
                        "xeroctl config set prod api_key -")),
         Verb("unset", "Remove a key of a deployment.", unset_value, NAME,
-             KEY, writes=True, examples=("xeroctl config unset prod endpoint",
-                            "xeroctl config unset prod timeout")),
+             KEY, writes=True,
+             examples=("xeroctl config unset prod endpoint",
+                       "xeroctl config unset prod timeout")),
         Verb("remove", "Remove a deployment.", remove_deployment, NAME,
-             writes=True, examples=("xeroctl config remove staging",
+             writes=True,
+             examples=("xeroctl config remove staging",
                        "xeroctl config remove staging --force")),
         Verb("path", "Print the path of the config file.", show_path,
              examples=("xeroctl config path",
@@ -12435,13 +12436,13 @@ def verb_map(group, verb):
 
 def show_commands(app, group, args):
     """Print the whole command line as data, from its declarations."""
-    app.out.rows({
+    whole_map = {
         "object": "list", "version": __version__,
         "data": [verb_map(g, verb) for g in app.groups for verb in g.verbs],
         "global_flags": list(map(flag_map, GLOBALS)),
         "exit_codes": [{"code": code, "meaning": meaning}
-                       for code, meaning in EXIT_CODES]},
-        group.columns, "commands", id_path="command")
+                       for code, meaning in EXIT_CODES]}
+    app.out.rows(whole_map, group.columns, "commands", id_path="command")
 
 
 COMMANDS = Group(
