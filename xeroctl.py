@@ -6932,6 +6932,17 @@ def recall(readline, text):
         readline.add_history(raw.decode("ascii", "surrogateescape"))
 
 
+def typed_line(prompt):
+    """input(), which reads UTF-8 whatever PYTHONIOENCODING says."""
+    before = sys.stdin
+    sys.stdin = io.TextIOWrapper(before.buffer, "utf-8", "surrogateescape")
+    try:
+        return input(prompt)
+    finally:
+        sys.stdin.detach()
+        sys.stdin = before
+
+
 class LineEditor:
     """Reads messages from a person: readline where there is one.
 
@@ -6983,7 +6994,7 @@ class LineEditor:
         """Return one message; raise EOFError at the end of input."""
         if self.readline:
             self.terminal.err.flush()
-            return whole(input(prompt)).rstrip("\n")
+            return whole(typed_line(prompt)).rstrip("\n")
         self.terminal.say_prompt(prompt)
         line = self.read_raw()
         while line.count(self.PASTE) > line.count(self.PASTED):

@@ -175,24 +175,45 @@ at_both_ends = pytest.mark.parametrize("python", ENDS, ids=python_name,
 costly = pytest.mark.skipif(not IS_FULL, reason="takes long: --full runs it")
 
 
+MOST_CASES = 6
+
+
 def sampled(*numbers):
     """Mark a test of many cases: the plain command runs those numbered so.
 
-    They count from 0 in the order in which pytest shows them, and stand for
-    the others, which are `costly`.
+    They count from 0 in the order in which pytest shows them.
     """
     return pytest.mark.sampled(numbers)
 
 
-def pytest_collection_modifyitems(items):
-    counts = collections.Counter()
+# For tests whose cases are few enough, or chosen already.
+every_case = pytest.mark.sampled(None)
+
+
+def chosen_of(mark, count):
+    """The numbers of the cases that the plain command runs."""
+    if mark:
+        return range(count) if mark.args[0] is None else mark.args[0]
+    if count <= MOST_CASES:
+        return range(count)
+    return [number * (count - 1) // (MOST_CASES - 1)
+            for number in range(MOST_CASES)]
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave to --full what is like what is run: most cases of a test."""
+    families = collections.OrderedDict()
     for item in items:
-        mark = item.get_closest_marker("sampled")
-        if mark:
-            test = item.nodeid.partition("[")[0]
-            if counts[test] not in mark.args[0]:
-                item.add_marker(costly)
-            counts[test] += 1
+        families.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    kept, left = [], []
+    for family in families.values():
+        mark = family[0].get_closest_marker("sampled")
+        chosen = range(len(family)) if IS_FULL else chosen_of(mark,
+                                                              len(family))
+        for number, item in enumerate(family):
+            (kept if number in chosen else left).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left)
 
 
 def is_parametrized(function, name):

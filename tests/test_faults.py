@@ -15,8 +15,10 @@ import time
 import pytest
 
 import xeroctl
-from conftest import IS_FULL, FakeClock, costly
+from conftest import IS_FULL, FakeClock, costly, every_case
 from world import CALLS, Interrupting, Remembering, World
+
+pytestmark = every_case
 
 SEED = 20261121
 COUNT = 120

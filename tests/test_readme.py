@@ -13,9 +13,11 @@ import time
 
 import pytest
 
-from conftest import ROOT, STARTED, environment
+from conftest import ROOT, STARTED, environment, every_case
 from router import OPENAI_MODEL, Router
 from world import LINE, Remembering, World
+
+pytestmark = every_case
 
 with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as source:
     README = source.read()

@@ -17,8 +17,11 @@ import time
 import pytest
 
 import xeroctl
-from conftest import INTERPRETERS, IS_FULL, SCRIPT, costly, environment
+from conftest import (INTERPRETERS, IS_FULL, SCRIPT, costly, environment,
+                      every_case)
 from world import BODY, CALLS, ROWS, Remembering, World, signature
+
+pytestmark = every_case
 
 # What each verb that writes asks of the router; E is an endpoint's slug, {}
 # an id that is new.
