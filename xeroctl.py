@@ -4563,10 +4563,14 @@ def filled(template, args):
 
 
 def place_of(args):
-    """The path of a verb, its arguments percent-encoded."""
+    """The path of a verb, its arguments percent-encoded.
+
+    It is below args.place, if the checks of the verb have set one.
+    """
     found = re.sub(r"{(\w+)}", lambda name: quoted(
         getattr(args, name.group(1))), args.verb.path)
-    return "/" + found if found[:1] not in ("", "/") else found
+    return getattr(args, "place", "") + (
+        "/" + found if found[:1] not in ("", "/") else found)
 
 
 def complete(app, args):
@@ -4643,6 +4647,7 @@ def run_action(app, group, args):
 
 def run_delete(app, group, args):
     app.confirm(f"Delete {group.thing} {args.id}?", args)
+    complete(app, args)
     answer = group.call(app, "DELETE", place_of(args))
     app.out.done(answer, f"deleted {args.id}", args.id)
 
@@ -10021,10 +10026,10 @@ def complete_slo(app, args):
     args.window_days = args.window_days or 30
 
 
-def list_slos(app, group, args):
+def place_slos(app, args):
     """List all objectives, or those of an endpoint."""
-    args.verb.path = ("//endpoints/{endpoint}/slos" if args.endpoint else "")
-    run_list(app, group, args)
+    if args.endpoint:
+        args.place = "/" + path_of("endpoints", args.endpoint, "slos")
 
 
 def show_slo_history(app, group, args):
@@ -10052,10 +10057,9 @@ SLOS = Group(
             "STATUS=status:state", "ENDPOINT=endpoint_id",
             "DESCRIPTION=description"),
     verbs=by_flag(
-        Verb("list", "List objectives.", list_slos,
-             flag("--endpoint", metavar="UUID", completes="",
-                  help="those of an endpoint, and of the whole project"),
-             *Cursor.flags, paging=Cursor),
+        lists(flag("--endpoint", metavar="UUID", completes="",
+                   help="those of an endpoint, and of the whole project"),
+              summary="List objectives.", checks=place_slos),
         shows("Show one objective."),
         creates("Make an objective.",
                 field("--name", metavar="NAME", required=True,
@@ -10605,13 +10609,13 @@ def all_templates(app, args):
     return page_records(merged(each_page(fetch, Cursor, {"limit": 100})))
 
 
-def template_path(app, args, *more):
+def template_path(app, args):
     """The path of a template that is given by id or by name."""
     found = args.id
     path_of(found)  # an empty one is no name
     if not found.startswith("ctpl_"):
         found = only_named(found, all_templates(app, args), args.workspace)
-    return templates_path(args) + path_of(found, *more)
+    return templates_path(args) + path_of(found)
 
 
 TEMPLATE_TYPES = {
@@ -10665,52 +10669,17 @@ def template_in(app, path):
             if key in TEMPLATE_FIELDS and value is not None}
 
 
-def list_templates(app, group, args):
-    def fetch(query):
-        return app.api.call("GET", templates_path(args),
-                            query=query.items())
-    pages = list_pages(app, fetch, group.paging, sent_fields(args), args.all)
-    app.out.pages(pages, group.columns, group.name)
+def place_templates(app, args):
+    """Have a verb be about all templates, with one from a file perhaps."""
+    if getattr(args, "file", None):
+        args.file = template_in(app, args.file)
+    args.place = "/" + templates_path(args)
 
 
-def show_template(app, group, args):
-    query = [("version", args.version_number)] * bool(args.version_number)
-    app.out.record(app.api.call("GET", template_path(app, args),
-                                query=query), group.fields)
-
-
-def create_template(app, group, args):
-    answer = app.api.call("POST", templates_path(args),
-                          body=template_in(app, args.file))
-    app.out.record(answer, group.fields)
-
-
-def update_template(app, group, args):
-    body = template_in(app, args.file)
-    app.out.record(app.api.call("PUT", template_path(app, args), body=body),
-                   group.fields)
-
-
-def delete_template(app, group, args):
-    app.confirm(f"Delete template {args.id}?", args)
-    answer = app.api.call("DELETE", template_path(app, args))
-    app.out.done(answer, f"deleted {args.id}", args.id)
-
-
-def promote_template(app, group, args):
-    answer = app.api.call("POST", template_path(app, args, "promote"),
-                          body={"scope": args.scope})
-    app.out.record(answer, group.fields)
-
-
-def list_template_versions(app, group, args):
-    path = template_path(app, args, "versions")
-
-    def fetch(query):
-        return app.api.call("GET", path, query=query.items())
-    pages = list_pages(app, fetch, Cursor, sent_fields(args), args.all)
-    app.out.pages(pages, ("Version=version", "Created=created_at:time",
-                          "Notes=notes"), "versions")
+def place_template(app, args):
+    """Have a verb be about the one that is given by id or by name."""
+    place_templates(app, args)
+    args.place = "/" + template_path(app, args)
 
 
 def apply_template(app, group, args):
@@ -10796,7 +10765,7 @@ def apply_folder(app, group, args):
 
 
 TEMPLATE_FILE = flag("--file", metavar="FILE", required=True,
-                     from_stdin=True, sample="template.json",
+                     from_stdin=True, sends="*", sample="template.json",
                      help="the template as JSON")
 
 TEMPLATES = Group(
@@ -10810,30 +10779,31 @@ TEMPLATES = Group(
             "Workspace types=applicable_workspace_types:list",
             "Updated=updated_at:time", "Prompt=system_prompt"),
     verbs=(
-        Verb("list", "List templates.", list_templates,
-             field("--scope", metavar="SCOPE", type=choice(
-                 "all", "platform", "project", "workspace"),
-                 help="all, platform, project or workspace"),
-             TEMPLATE_WORKSPACE, *Cursor.flags),
-        Verb("show", "Show one template.", show_template, TEMPLATE,
-             TEMPLATE_WORKSPACE,
-             flag("--version", dest="version_number", type=integer(1),
-                  metavar="N", help="an earlier version")),
-        Verb("create", "Make a template.", create_template, TEMPLATE_FILE,
-             TEMPLATE_WORKSPACE, writes=True),
-        Verb("update", "Make a new version of a template.", update_template,
-             TEMPLATE, TEMPLATE_FILE, TEMPLATE_WORKSPACE, writes=True),
-        Verb("delete", "Delete a template.", delete_template, TEMPLATE,
-             TEMPLATE_WORKSPACE, writes=True),
-        Verb("promote", "Offer a template to more.", promote_template,
-             TEMPLATE,
-             flag("--scope", metavar="SCOPE", required=True,
-                  type=choice("platform", "project"),
-                  help="platform or project"),
-             TEMPLATE_WORKSPACE, writes=True),
-        Verb("versions", "List the versions of a template.",
-             list_template_versions, TEMPLATE, TEMPLATE_WORKSPACE,
-             *Cursor.flags),
+        lists(field("--scope", metavar="SCOPE", type=choice(
+                  "all", "platform", "project", "workspace"),
+                  help="all, platform, project or workspace"),
+              TEMPLATE_WORKSPACE, summary="List templates.",
+              checks=place_templates),
+        shows("Show one template.", TEMPLATE, TEMPLATE_WORKSPACE,
+              field("--version", dest="version_number", sends="version",
+                    type=integer(1), metavar="N", help="an earlier version"),
+              path="", checks=place_template),
+        creates("Make a template.", TEMPLATE_FILE, TEMPLATE_WORKSPACE,
+                checks=place_templates),
+        creates("Make a new version of a template.", TEMPLATE, TEMPLATE_FILE,
+                TEMPLATE_WORKSPACE, name="update", method="PUT",
+                checks=place_template),
+        deletes("Delete a template.", TEMPLATE, TEMPLATE_WORKSPACE, path="",
+                checks=place_template),
+        acts("promote", "Offer a template to more.", TEMPLATE,
+             field("--scope", metavar="SCOPE", required=True,
+                   type=choice("platform", "project"),
+                   help="platform or project"),
+             TEMPLATE_WORKSPACE, path="promote", checks=place_template),
+        lists(TEMPLATE, TEMPLATE_WORKSPACE, name="versions",
+              summary="List the versions of a template.", path="versions",
+              columns=("Version=version", "Created=created_at:time",
+                       "Notes=notes"), checks=place_template),
         Verb("apply", "Begin a chat from a template.", apply_template,
              TEMPLATE,
              flag("--workspace", metavar="ID", required=True,
