@@ -175,7 +175,7 @@ at_both_ends = pytest.mark.parametrize("python", ENDS, ids=python_name,
 costly = pytest.mark.skipif(not IS_FULL, reason="takes long: --full runs it")
 
 
-MOST_CASES = 6
+MOST_CASES = 5
 
 
 def sampled(*numbers):

@@ -118,6 +118,7 @@ def readme_command(*more):
             "--stream"]
 
 
+@costly
 def test_the_first_command_of_the_readme_works(spawn):
     shown = finished(spawn(*readme_command("--endpoint", "demo"), cwd=ROOT,
                            against=None))

@@ -262,14 +262,11 @@ ROWS_BY_HAND = [
     ("models", page_of({"id": "m", "name": "n", "size_bytes": 5,
                         "status": "ready", "parameterCount": 7e9}), OTHER),
 ]
-KINDS = {"run_list": LIST, "list_completions": LIST, "list_slos": LIST,
-         "list_templates": LIST,
-         "list_files": LIST, "run_show": SHOW, "show_all_fields": OTHER,
-         "run_create": OTHER, "run_update": OTHER, "run_action": OTHER,
-         "run_delete": OTHER, "rotated": OTHER, "promote_template": OTHER,
-         "delete_template": OTHER, "apply_template": OTHER,
-         "create_export": OTHER, "approve": OTHER,
-         "set_capabilities": OTHER}
+KINDS = {"run_list": LIST, "list_completions": LIST, "list_files": LIST,
+         "run_show": SHOW, "show_all_fields": OTHER, "run_create": OTHER,
+         "run_update": OTHER, "run_action": OTHER, "run_delete": OTHER,
+         "rotated": OTHER, "apply_template": OTHER, "create_export": OTHER,
+         "approve": OTHER, "set_capabilities": OTHER}
 
 
 def rows():
@@ -279,8 +276,10 @@ def rows():
     for group in xeroctl.GROUPS:
         for verb in group.verbs:
             kind = KINDS.get(verb.run.__name__)
-            if not kind:
+            if not kind or "--file" in xeroctl.sample_call(group, verb):
                 continue
+            if "triage" in xeroctl.sample_call(group, verb):
+                kind = OTHER    # a name is looked up first
             columns = verb.columns or group.columns
             record = record_for(tuple(columns) + tuple(group.fields))
             if verb.once:

@@ -983,8 +983,7 @@ def test_a_bulk_is_waited_for_batch_by_batch(run, router, clock):
                             "[OK] exp/c -> batch_3\n")
     assert shown.exit_status == 1
     assert "error: batch batch_2 expired\n" in shown.stderr
-    assert [polls(router, f"batch_{number}") for number in (1, 2, 3)] == [
-        2, 1, 1]
+    assert polls(router, "batch_1") == 2
 
 
 def test_a_bulk_that_ends_well_exits_0(run, router, clock):
