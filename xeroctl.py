@@ -54,7 +54,7 @@ ADDRESS_TIMEOUT_S = 10
 RETRIES = 2
 BACKOFF_S = 0.5, 30.0
 LONGEST_WAIT_S = 60
-IDLE_S = 3
+IDLE_S, HASTY_S = 3, 0.5
 LONGEST_S = 10 ** 9
 SESSION_TOKENS = 4096
 LONGEST_OUTAGE_S = 300
@@ -2953,6 +2953,15 @@ def is_readable(sock):
     return bool(poll.poll(0))
 
 
+def all_taken(place):
+    """Yield what a list holds, from its end; other threads take of it, too."""
+    while place:
+        try:
+            yield place.pop()
+        except IndexError:
+            return
+
+
 class Network:
     """How a socket is opened, as flags, variables and deployment say."""
 
@@ -2965,26 +2974,31 @@ class Network:
         self.idle = defaultdict(list)
 
     def close(self):
-        """Close what is kept open."""
-        for sock, *_ in chain.from_iterable((self.idle or {}).values()):
-            sock.close()
-        self.idle = None
+        """Close what is kept open, and keep nothing from now on."""
+        kept, self.idle = self.idle or {}, None
+        for place in list(kept.values()):
+            for sock, *_ in all_taken(place):
+                sock.close()
 
     def keeper(self, origin, proxy):
         """What takes a socket back for an origin, or None."""
-        if self.idle is None:
+        kept = self.idle
+        if kept is None:
             return None
-        place = self.idle[origin]
+        place = kept[origin]
         return lambda sock: place.append((sock, proxy, time.monotonic()))
 
     def reuse(self, origin):
         """A kept (socket, proxy) that the server has not closed, or None."""
-        place = self.idle[origin] if self.idle is not None else None
-        while place:
-            sock, proxy, since = place.pop()
-            if time.monotonic() - since < IDLE_S and not is_readable(sock):
+        kept = self.idle
+        place = () if kept is None else kept[origin]
+        for sock, proxy, since in all_taken(place):
+            idle = time.monotonic() - since
+            if idle < IDLE_S and not is_readable(sock):
                 return sock, proxy
             sock.close()
+            if idle < HASTY_S:
+                self.close()  # a server that closes without a word
         return None
 
     def proxy(self, scheme, host, port):
