@@ -172,7 +172,7 @@ def is_playable(text):
     return "-m venv" not in text        # that command runs these very tests
 
 
-@pytest.mark.parametrize("text", filter(is_playable, BLOCKS),
+@pytest.mark.parametrize("text", list(filter(is_playable, BLOCKS)),
                          ids=lambda text: text.split("\n")[0][:40])
 def test_a_block_of_the_readme_does_what_is_said(text, world):
     effects = list(effects_of(text))
