@@ -6773,10 +6773,10 @@ class DirectSender:
     """
 
     NOTE_EVERY_S = 0.2
+    first_failure = ()
 
     def __init__(self, app, group, args):
         import threading
-        self.first_failure = []
         self.app, self.group, self.args = app, group, args
         self.pace, self.lock = Pace(app), threading.Lock()
         self.progress, self.told_at = Progress(app.terminal), None
@@ -6922,7 +6922,7 @@ class DirectSender:
             response = {"status_code": error.status,
                         "request_id": error.facts.get("request_id"),
                         "body": error.body}
-        self.first_failure = self.first_failure or [f"the first: {error}"]
+        self.first_failure = self.first_failure or (f"the first: {error}",)
         code = error.facts.get("code") or error.kind
         found = failure(custom_id, code, str(error), response)
         return parse_json(self.app.terminal.err.without_secrets(
@@ -8168,7 +8168,7 @@ def run_batches(app, group, args):
     if summary["failed"] or summary["problems"]:
         raise XeroctlError(
             f"{summary['failed']} of {summary['requests']} requests failed",
-            details=first_of(summary["problems"]) + list(sender.first_failure))
+            details=[*first_of(summary["problems"]), *sender.first_failure])
 
 
 METADATA = flag("--metadata", action="append", type=text_pair, many=is_pair,

@@ -127,7 +127,8 @@ def test_the_config_file_has_one_place(run, tmp_path, environ, place):
     assert shown == "prod\n"
 
 
-HOMELESS = [{}, {"HOME": ""}, {"HOME": "", "XDG_CONFIG_HOME": "relative"}]
+HOMELESS = [{}, {"HOME": ""}, {"HOME": "relative"},
+            {"HOME": "", "XDG_CONFIG_HOME": "relative"}]
 
 
 @pytest.mark.parametrize("environ", HOMELESS)
@@ -137,6 +138,14 @@ def test_without_a_home_there_is_no_config(run, router, environ):
     assert "--base-url" in shown.stderr and "config init" in shown.stderr
     assert asked(router) == []
     assert run(*MODELS, **environ).exit_status == 0
+
+
+@pytest.mark.parametrize("argv", [
+    ("chat", "-m", "hi"), ("batches",), ("responses", "create", "-m", "hi")])
+def test_a_newcomer_is_told_first_that_nothing_is_configured(run, argv):
+    shown = run(*argv, against=None)
+    assert (shown.exit_status, shown) == (3, "")
+    assert shown.stderr.startswith("error: no base URL: nothing is conf")
 
 
 @pytest.mark.parametrize("environ", HOMELESS)

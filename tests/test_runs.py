@@ -226,6 +226,15 @@ def test_the_summary_is_a_table(run, router, job):
     assert "error: 1 of 4 requests failed" in shown.stderr
 
 
+def test_a_direct_run_says_how_the_first_line_failed(run, router, job):
+    router.order("POST /chat/completions", times=None, status=400)
+    shown = run(*job.argv("--direct"))
+    assert shown.exit_status == 1
+    failed, first = shown.stderr.splitlines()[-2:]
+    assert failed == "error: 4 of 4 requests failed"
+    assert first.startswith("  the first: HTTP 400 ")
+
+
 @pytest.mark.parametrize("direct", [[], ["--direct"]])
 def test_the_summary_is_an_object_as_json(run, router, job, direct):
     shown = run(*job.argv("-o", "json", *direct))

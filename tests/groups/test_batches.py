@@ -976,14 +976,23 @@ def test_a_bulk_in_csv_and_json_lines(run, router):
 
 def test_a_bulk_is_waited_for_batch_by_batch(run, router, clock):
     staged(router, "exp/a", "exp/b", "exp/c")
-    hold(router, clock)
+    gate = threading.Event()
+    router.batch_plan(hold="validating", gate=gate)
     router.batch_plan(expire_after=0)
+
+    def end_others():
+        for work in list(router.works)[1:]:
+            work.join(LIMIT_S)
+    clock.steps += [end_others, lambda: None, gate.set,
+                    lambda: end_all(router)]
     shown = run(*PREFIX, "--wait")
     assert shown.startswith("[OK] exp/a -> batch_1\n[OK] exp/b -> batch_2\n"
                             "[OK] exp/c -> batch_3\n")
     assert shown.exit_status == 1
     assert "error: batch batch_2 expired\n" in shown.stderr
-    assert polls(router, "batch_1") == 2
+    assert polls(router, "batch_1") in (4, 5)
+    assert polls(router, "batch_2") in (1, 2)
+    assert polls(router, "batch_3") in (1, 2)
 
 
 def test_a_bulk_that_ends_well_exits_0(run, router, clock):
