@@ -301,6 +301,10 @@ def is_positive(value):
             and value > 0)
 
 
+def is_filled(value):
+    return isinstance(value, str) and value != ""
+
+
 def counted(value):
     """A count of something; 0 where it is none."""
     is_count = isinstance(value, int) and is_number(value) and value > 0
@@ -573,6 +577,9 @@ def iso_text(seconds):
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
+THOUGHTS = "thinking", "reasoning", "summary"
+
+
 def content_text(value):
     """The text of a content: a string, or a list of parts."""
     if isinstance(value, str):
@@ -580,7 +587,8 @@ def content_text(value):
     if isinstance(value, list):
         return "".join(map(content_text, value))
     if isinstance(value, dict):
-        return content_text(value.get("text") or value.get("refusal"))
+        found = map(value.get, ("text", "refusal") + THOUGHTS)
+        return content_text(next(filter(None, found), None))
     return ""
 
 
@@ -2235,6 +2243,11 @@ class Limits:
             raise self.expired()
         return min(left, self.silence)
 
+    def end_in(self, seconds):
+        """Have the run be over so soon, if not sooner."""
+        until = self.clock.monotonic() + seconds
+        self.deadline = min(until, self.deadline or until)
+
     def check(self):
         """Raise if the time of the run is up."""
         if self.deadline is not None:
@@ -2708,6 +2721,141 @@ def api_error(answer, text):
         param=dig(about, "param"), request_id=answer.request_id)
 
 
+# == the judge: what an answer is, told once for each kind ===================
+
+# How a choice or a response ends that broke off, in the words of vendors.
+BROKEN_ENDS = frozenset((
+    "error", "abort", "aborted", "cancelled", "canceled", "failed",
+    "network_error", "insufficient_system_resource",
+    "malformed_function_call"))
+
+
+def no_answer(value, what):
+    """The error for JSON that is not what was asked for."""
+    about = dig(value, "error")
+    about = about if isinstance(about, dict) else value
+    return AnswerError(
+        f"the answer {what}: "
+        + (error_message(value) or compact_json(value)[:300]),
+        code=dig(about, "code"), param=dig(about, "param"))
+
+
+def is_error(value):
+    """Whether JSON is an error in place of an answer.
+
+    A record with an id that tells its status may tell an error, too.
+    """
+    if not isinstance(value, dict):
+        return False
+    is_record = is_filled(value.get("id")) and value.get("status")
+    return value.get("object") == "error" or bool(
+        value.get("error") and not is_record)
+
+
+def check_answer(value, *_):
+    """Return JSON that can be an answer; raise for an error, or null."""
+    if value is None:
+        raise AnswerError("the answer is null")
+    if is_error(value):
+        raise no_answer(value, "is an error")
+    return value
+
+
+def check_write(value, method):
+    """Raise if what was asked for was not done, or not deleted."""
+    if dig(value, "success") is False or (
+            method == "DELETE" and dig(value, "deleted") is False):
+        raise no_answer(value, "is a refusal")
+
+
+def id_in(answer, name="id"):
+    """The id of what has been made; an answer without one is none."""
+    item_id = dig(answer, name)
+    if not is_filled(item_id):
+        raise no_answer(answer, f"has no {name}")
+    return item_id
+
+
+def broken_end(choice):
+    """Why a choice has broken off, or None."""
+    reason, error = choice.get("finish_reason"), choice.get("error")
+    if error:
+        return error_message(choice) or as_text(error)
+    is_broken = is_filled(reason) and reason.lower() in BROKEN_ENDS
+    return f"it ended with {reason}" if is_broken else None
+
+
+def is_said(choice):
+    """Whether a choice of a whole answer holds a message, or a text."""
+    return isinstance(dig(choice, "text"), str) or bool(
+        isinstance(dig(choice, "message"), dict) and choice["message"])
+
+
+def check_completion(reply, *_):
+    """Raise unless it is a completion, every choice of it ended well."""
+    choices = dig(check_answer(reply), "choices")
+    if not isinstance(choices, list) or not any(map(is_said, choices)):
+        raise no_answer(reply, "is no chat.completion")
+    for choice in choices:
+        why = isinstance(choice, dict) and broken_end(choice)
+        if why:
+            raise AnswerError(f"the answer broke off: {why}",
+                              code=dig(choice, "error.code"))
+
+
+def response_failure(response, state=None):
+    """Why a response has failed, or None; state beats what it says."""
+    status, told = state or dig(response, "status"), dig(response, "error")
+    if not told and not (is_filled(status) and status in BROKEN_ENDS):
+        return None
+    said = error_message(response) if told else None
+    return f"the response {'failed' if told else 'is ' + as_text(status)}" + (
+        f": {said or as_text(told)}" if told else "")
+
+
+def check_response(reply, *_):
+    """Raise unless it is a response that has not failed."""
+    if dig(reply, "object") != "response" and not isinstance(
+            dig(check_answer(reply), "output"), list):
+        raise no_answer(reply, "is no response")
+    why = response_failure(reply)
+    if why:
+        raise AnswerError(why, code=dig(reply, "error.code"))
+
+
+def check_count(found, wanted, what):
+    """Raise unless there is one result for each text."""
+    if len(found) != wanted:
+        raise AnswerError(f"{len(found)} {what} came for {wanted} texts: "
+                          + compact_json(found)[:200])
+
+
+def check_vectors(reply, sent):
+    """Raise unless there is an embedding for each text that was sent."""
+    texts, data = dig(sent, "input"), dig(check_answer(reply), "data")
+    if not isinstance(data, list) or not all(
+            isinstance(dig(item, "embedding"), (str, list))
+            for item in data):
+        raise no_answer(reply, "holds no embeddings")
+    is_one = not isinstance(texts, list) or texts and is_number(texts[0])
+    check_count(data, 1 if is_one else len(texts), "embeddings")
+
+
+# By the url of a line; what has none here only may be no error.
+JUDGES = {"/v1/chat/completions": check_completion,
+          "/v1/completions": check_completion,
+          "/v1/responses": check_response, "/v1/embeddings": check_vectors}
+
+
+def check_line(reply, request):
+    """Raise unless a reply is the answer to a line of a batch."""
+    if not isinstance(reply, dict) or not reply:
+        raise no_answer(reply, "is no JSON object")
+    JUDGES.get(request["url"], check_answer)(reply, request["body"])
+    if dig(reply, "status") in ("queued", "in_progress"):
+        raise AnswerError(f"the response is {reply['status']}")
+
+
 class Answer:
     """The open answer to one request; close it, or use it in a with."""
 
@@ -2752,16 +2900,6 @@ class Answer:
                                   + as_size(MOST_ANSWER_BYTES))
             blocks.append(block)
         return b"".join(blocks)
-
-    def settled(self):
-        """Itself, its body read if it is JSON; any other stays open.
-
-        Read here, a lost body is asked for again like any lost answer.
-        """
-        if self.media.endswith("json"):
-            with self:
-                self.kept = self.read()
-        return self
 
     def json(self):
         """Return the decoded body; an empty one is an empty object."""
@@ -3206,6 +3344,15 @@ def shown_header(name, value, key):
     return f"{scheme} …" if secret else "…"
 
 
+def logged_text(text):
+    """A body as -vv shows it: JSON without what is secret, or a text."""
+    try:
+        return compact_json(redacted(parse_json(text),
+                                     SECRET_NAMES | {"key"}))
+    except ValueError:
+        return text
+
+
 class Api:
     """JSON in, JSON out, against one deployment.
 
@@ -3292,14 +3439,18 @@ class Api:
         if self.plan.takes(request):
             return self.plan.add(request, stand_in)
         answer = self.send(request, self.read_json)
-        return {} if answer is self.GONE else answer
+        if answer is self.GONE:
+            return {}
+        if request.writes:
+            check_write(answer, method)
+        return answer
 
     def open(self, method, path, **parts):
         """Send one request; return its Answer, open unless it is JSON."""
         request = self.request(method, path, **parts)
         if self.plan.takes(request):
             self.plan.add(request, None)
-        return self.send(request, Answer.settled)
+        return self.send(request, self.settled)
 
     def upload(self, excerpt, fields, slug=None, tell=None):
         """Send a file (POST /files); return the file object."""
@@ -3307,12 +3458,22 @@ class Api:
                          slug=slug, silence=INFERENCE_TIMEOUT_S,
                          body=Multipart(fields, excerpt, tell))
 
+    def settled(self, answer):
+        """An answer whose body is read if it is JSON; else it stays open.
+
+        Read here, a lost body is asked for again like any lost answer.
+        """
+        if answer.media.endswith("json"):
+            with answer:
+                answer.kept = answer.read()
+            self.log_body("<", lambda: logged_text(decoded(answer.kept)))
+        return answer
+
     def read_json(self, answer):
         with answer:
             value = answer.json()
-        self.log_body("<", lambda: compact_json(
-            redacted(value, SECRET_NAMES | {"key"})))
-        return value
+        self.log_body("<", lambda: logged_text(compact_json(value)))
+        return check_answer(value)
 
     def send(self, request, read):
         """Send until read(answer) succeeds or trying again is no use.
@@ -3446,6 +3607,17 @@ def sse_lines(blocks):
         yield b"".join(parts)
 
 
+def is_own_event(data):
+    """Whether data fields can be joined by no more: a comment, or JSON."""
+    if data[:1] == ":":
+        return True
+    try:
+        parse_json(data)
+    except ValueError:
+        return False
+    return True
+
+
 def sse_events(blocks):
     """Yield (event, data, is_whole) for each server-sent event.
 
@@ -3453,7 +3625,9 @@ def sse_events(blocks):
     fields are joined by newlines, one space after the colon belongs to the
     syntax, an event without data is none, one byte order mark may come
     first.  Beyond it, a last event without its blank line counts; is_whole
-    is false if even its last line lacks an end.
+    is false if even its last line lacks an end; and a data field after one
+    that is a JSON text of its own begins an event, as it has to where
+    servers leave the blank lines out.
     """
     lines = sse_lines(blocks)
     first = next(lines, b"")
@@ -3469,7 +3643,11 @@ def sse_events(blocks):
             continue
         field, _, value = bare.partition(b":")
         if field == b"data":
-            data.append(value[value[:1] == b" ":].decode("utf-8", "replace"))
+            value = value[value[:1] == b" ":].decode("utf-8", "replace")
+            if data and value[:1] in "{[:" and is_own_event("\n".join(data)):
+                yield event, "\n".join(data), True
+                data = []
+            data.append(value)
         elif field == b"event":
             event = value[value[:1] == b" ":].decode("utf-8", "replace")
     if data:
@@ -3486,14 +3664,10 @@ def ended_early(has_begun):
 
 def check_told(kind, payload):
     """Raise the StreamError that an event tells, if it tells one."""
-    told = dig(payload, "error")
-    if not told and kind != "error":
-        return
-    about = told if isinstance(told, dict) else payload
-    raise StreamError(
-        "the server broke off the stream: "
-        + (error_message(payload) or as_text(told or payload)),
-        code=dig(about, "code"), param=dig(about, "param"))
+    if payload.get("error") or kind == "error":
+        told = no_answer(payload, "is an error")
+        raise StreamError("the server broke off the stream: "
+                          + str(told).partition(": ")[2], **told.facts)
 
 
 def api_events(blocks):
@@ -3508,7 +3682,7 @@ def api_events(blocks):
     for event, data, is_whole in sse_events(blocks):
         if data[:1] == "[" and data.strip() == DONE:
             return
-        if not data:
+        if not data or data[:1] == ":":
             continue  # kept alive
         try:
             payload = parse_json(data)
@@ -3532,11 +3706,10 @@ def api_events(blocks):
 def whole_answer(answer, text):
     """Yield the one event of an answer that is no stream."""
     try:
-        payload = parse_json(text)
+        payload = parse_json(re.sub(r"\s+data: ?\[DONE\]\s*\Z", "", text))
     except ValueError as problem:
         raise not_json(answer, text, problem)
-    check_told("", payload)
-    yield WHOLE, payload
+    yield WHOLE, check_answer(payload)
 
 
 def let_go_after(blocks, flush):
@@ -3547,19 +3720,23 @@ def let_go_after(blocks, flush):
 
 
 def answer_events(answer, flush):
-    """The events of a streamed answer, as api_events yields them.
+    """The events of an answer, as api_events yields them.
 
-    A body of JSON where a stream was asked for is the one and only event.
-    flush() is called before more is waited for.
+    Whether it is a stream tells what comes, not what was asked for; a body
+    that is none is the one and only event.  flush() is called before more
+    is waited for.
     """
     blocks, first = let_go_after(answer.blocks(), flush), b""
     for block in blocks:
         first += block
-        if first.strip() or len(first) > BLOCK:
+        if len(first.strip()) > len("event:") or len(first) > BLOCK:
             break
-    if first.lstrip()[:1] in (b"{", b"[", b"<"):
-        return whole_answer(answer, decoded(b"".join(chain([first], blocks))))
-    return api_events(chain([first], blocks))
+    start, said = first.lstrip(BYTE_ORDER_MARK + b" \r\n"), answer.media
+    if re.match(rb"(data|event|id|retry)?:", start) or (
+            said == "text/event-stream"
+            and start[:1] not in (b"{", b"[", b"<")):
+        return api_events(chain([first], blocks))
+    return whole_answer(answer, decoded(b"".join(chain([first], blocks))))
 
 
 # == files: read from any place, written whole or not at all =================
@@ -3805,7 +3982,12 @@ class NewFile:
 # 8. Output
 # ---------------------------------------------------------------------------
 
-CELL_FORMATS = {"": as_text, "state": as_text, "time": as_time,
+def as_state(value):
+    """A status word; some servers wrap it in an object (llama.cpp)."""
+    return as_text(dig(value, "value") or value)
+
+
+CELL_FORMATS = {"": as_text, "state": as_state, "time": as_time,
                 "size": as_size, "seconds": as_duration, "list": as_list,
                 "pairs": as_pairs, "count": as_count, "keys": as_keys,
                 "percent": as_percent,
@@ -3863,14 +4045,29 @@ RECORD_KEYS = "data", "models", "items", "results"
 
 
 def page_records(page):
-    """Return the list of records in an answer, wherever it stands."""
+    """Return the list of records in an answer, wherever it stands.
+
+    null under a known name is an empty list, from now on; under any other
+    name it has to be the only list of objects.
+    """
     if isinstance(page, list):
         return page
-    found = [page[key] for key in RECORD_KEYS
-             if isinstance(page, dict) and isinstance(page.get(key), list)]
+    known = {key: page[key] for key in RECORD_KEYS
+             if isinstance(page, dict) and key in page}
+    found = [value for value in known.values() if isinstance(value, list)]
+    if not found and None in known.values():
+        key = next(key for key in known if known[key] is None)
+        page[key] = []
+        found = [page[key]]
+    if not found and isinstance(known.get("data"), dict):
+        return page_records(known["data"])
+    if not found and isinstance(page, dict):
+        found = [value for key, value in page.items()
+                 if key != "errors" and isinstance(value, list)
+                 and all(isinstance(item, dict) for item in value)]
+        found *= len(found) == 1
     if not found:
-        raise AnswerError("the answer holds no list: "
-                          + compact_json(page)[:300])
+        raise no_answer(page, "holds no list")
     return found[0]
 
 
@@ -3893,6 +4090,25 @@ def columns_of(records):
     for record in records:
         keys.update(dict.fromkeys(record if isinstance(record, dict) else ()))
     return list(map(KeyColumn, keys))
+
+
+def check_record(item, columns):
+    """Raise unless it is an object that has its id, if it has to have one,
+    or something of what is shown of it."""
+    values = [column.value(item) for column in columns
+              if column.head == "ID"] or [
+        column.value(item) for column in columns]
+    if not isinstance(item, dict) or all(value is None for value in values):
+        raise no_answer(item, "has no id" if len(values) == 1
+                        else "holds nothing that can be shown")
+
+
+def id_of_record(item, id_path):
+    """The id of a record for a line of its own; raise if it has none."""
+    value = Column("ID=" + id_path).value(item)
+    if value in (None, ""):
+        raise no_answer(item, "has no " + id_path.partition("|")[0])
+    return one_line(as_text(value))
 
 
 def csv_text(rows, line_end="\r\n"):
@@ -4027,12 +4243,12 @@ class Out:
         """Records in a form that has a line for each."""
         if self.form == CSV:
             return self.csv(records, specs, has_head)
-        column = Column("ID=" + id_path)
-        for record in records:
-            if self.form == JSONL:
+        if self.form == ID:
+            for text in [id_of_record(each, id_path) for each in records]:
+                self.line(text)
+        else:
+            for record in records:
                 self.json_line(record)
-            else:
-                self.line(one_line(as_text(column.value(record))))
 
     def csv(self, records, specs, has_head=True):
         columns = list(map(as_column, specs))
@@ -4070,23 +4286,25 @@ class Out:
 
     def record(self, item, specs, id_path="id"):
         """A single thing: one aligned `Label: value` line per column."""
+        if not self.plan.requests:
+            check_record(item, list(map(as_column, specs)))
+            self.show(item, specs, id_path)
+
+    def show(self, item, specs, id_path="id"):
+        """A record, whether or not it is what was asked for."""
         if self.form == JSON:
             self.json(item)
-        elif self.form == JSONL:
-            self.json_line(item)
-        elif self.form == ID:
-            self.line(one_line(as_text(dig(item, id_path))))
-        elif self.form == CSV:
-            self.csv([item], specs)
-        else:
+        elif self.is_table:
             self.labels(item, specs)
+        else:
+            self.lines([item], specs, id_path, True)
 
     def done(self, answer, text, item_id):
         """What a write did that returns little: a line for a person."""
-        if self.is_table:
-            self.line(one_line(text))
+        if self.is_table or self.form == ID:
+            self.line(one_line(text if self.is_table else as_text(item_id)))
         else:
-            self.record(answer or {"id": item_id}, ("ID=id",))
+            self.show(answer or {"id": item_id}, ("ID=id",))
 
     def outcome(self, name, item_id, error):
         """Tell a person what came of one thing of many."""
@@ -4621,12 +4839,15 @@ def run_show(app, group, args):
 def show_done(app, group, args, answer):
     """Show what a write has returned, or say in words what it did."""
     verb, columns = args.verb, args.verb.columns or group.fields
-    if verb.said:
-        return app.out.done(answer, filled(verb.said, args),
-                            getattr(args, "id", None))
+    item_id, is_act = getattr(args, "id", None), verb.run is run_action
+    if verb.said or is_act and not answer:
+        said = verb.said or verb.name + " of {id} is done"
+        return app.out.done(answer, filled(said, args), item_id)
+    if is_act and isinstance(answer, dict) and answer.get("id") is None:
+        answer = dict(answer, id=item_id)
     if not verb.once or app.plan:
         return app.out.record(answer, columns)
-    value = dig(answer, verb.once)
+    value = id_in(answer, verb.once)
     app.terminal.hide(as_text(value), "…")
     app.out.record(answer, tuple(columns) + (f"{verb.once}={verb.once}",),
                    verb.once)
@@ -4712,19 +4933,6 @@ def deletes(summary="Delete an item.", *flags, name="delete", path="{id}",
 
 # == waiting: poll until something has ended =================================
 
-def is_filled(value):
-    return isinstance(value, str) and value != ""
-
-
-def id_in(answer, name="id"):
-    """The id of what has been made; an answer without one is none."""
-    item_id = dig(answer, name)
-    if not is_filled(item_id):
-        raise AnswerError(f"the answer has no {name}: "
-                          + compact_json(answer)[:300])
-    return item_id
-
-
 def is_passing(error):
     """Whether a failure may be over at the next poll."""
     if isinstance(error, ConnectionFailed):
@@ -4733,10 +4941,10 @@ def is_passing(error):
 
 
 def with_status(item):
-    """The same item; an answer without a status is not what it should be."""
-    if not is_filled(dig(item, "status")):
-        raise AnswerError("the answer has no status: "
-                          + compact_json(item)[:300])
+    """An item whose status is a word; without one it is no answer."""
+    if is_filled(dig(item, "status.value")):
+        item = dict(item, status=item["status"]["value"])
+    id_in(item, "status")
     return item
 
 
@@ -4795,37 +5003,78 @@ def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
 
 CHUNK = "chat.completion.chunk"
 TEXT, REFUSAL, REASONING = "text", "refusal", "reasoning"
+GRACE_S = 1  # for usage and [DONE], once every choice has ended
 
 FINISH_HINTS = {
     "length": "the answer stopped at the token limit: raise --max-tokens",
     "content_filter": "the answer was cut by the content filter",
 }
 
-
-def join_function(function, part):
-    """Join a piece of a function call: arguments grow, names come once."""
-    for key, value in part.items():
-        if key == "arguments" and isinstance(value, str):
-            before = function.get(key)
-            function[key] = (before if isinstance(before, str) else "") + value
-        elif value is not None:
-            function[key] = value
+# The texts that come in pieces; any other text of a delta is told once.
+GROWING = frozenset((
+    "content", "text", "refusal", "reasoning", "reasoning_content",
+    "reasoning_text", "thinking", "thought", "summary", "arguments",
+    "transcript", "data", "input", "partial_json", "signature"))
+HALVES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
-def joined(before, value):
-    """Join what chunks bring piece by piece: lists grow, the rest is new."""
+def paired(text):
+    """Join the halves of surrogate pairs that came one by one."""
+    return HALVES.sub(lambda pair: pair.group().encode(
+        "utf-16", "surrogatepass").decode("utf-16"), text)
+
+
+def grown(before, value, key=""):
+    """Join what two deltas bring of a member, the later one second.
+
+    Lists and the texts of GROWING grow, objects by their members; of other
+    texts the first that is not empty stays, of numbers the last.
+    """
+    if not before:
+        return before if value is None else value
+    if value in (None, ""):
+        return before
     if isinstance(before, dict) and isinstance(value, dict):
-        return {key: joined(before.get(key), value.get(key))
-                for key in {**before, **value}}
-    if isinstance(before, list):
-        return before + value if isinstance(value, list) else before
-    return before if value is None else value
+        before.update([(name, grown(before.get(name), value[name], name))
+                       for name in value])
+    elif isinstance(before, list) and isinstance(value, list):
+        for item in value:
+            if not is_continued(before[-1], item):
+                before.append(item)
+    elif isinstance(before, str) and isinstance(value, str):
+        return paired(before + value) if key in GROWING else before
+    elif not isinstance(before, (str, dict, list)):
+        return value
+    return before
+
+
+def is_continued(last, part):
+    """Join a part of a content to the last one, if it goes on with it."""
+    kind = dig(part, "type")
+    if kind not in ("text",) + THOUGHTS or dig(last, "type") != kind:
+        return False
+    grown(last, part)
+    return True
+
+
+def content_pieces(value, kind=TEXT):
+    """Yield the (kind, text) pieces of a content: a text, or parts."""
+    if isinstance(value, list):
+        for part in value:
+            if dig(part, "type") == "refusal":
+                kind = REFUSAL
+            elif dig(part, "type") in THOUGHTS:
+                kind = REASONING
+            yield kind, content_text(part)
+            kind = TEXT
+    else:
+        yield kind, value if type(value) is str else content_text(value)
 
 
 def call_line(function):
     """A call of a tool, as it is shown."""
     name, arguments = dig(function, "name"), dig(function, "arguments")
-    return f"[tool call] {as_text(name)}({arguments or ''})"
+    return f"[tool call] {as_text(name)}({text_or_json(arguments or '')})"
 
 
 class ChatChoice:
@@ -4833,79 +5082,102 @@ class ChatChoice:
 
     SHOWN = {"content": TEXT, "refusal": REFUSAL,
              "reasoning_content": REASONING, "reasoning": REASONING}
-    KEPT_APART = frozenset(("index", "delta", "message", "finish_reason"))
+    KEPT_APART = frozenset(("index", "delta", "message", "finish_reason",
+                            "usage"))
 
     def __init__(self, index):
-        self.index, self.message = index, {"role": "assistant"}
+        self.index, self.message, self.parts = index, {"role": ""}, None
         self.texts, self.tool_calls, self.more = defaultdict(bytearray), [], {}
         self.finish_reason, self.deltas = None, 0
 
     def add(self, choice):
         """Take a chunk's choice in; return its (kind, text) pieces."""
-        self.finish_reason = choice.get("finish_reason") or self.finish_reason
-        for key in choice:
-            if key not in self.KEPT_APART:
-                self.more[key] = joined(self.more.get(key), choice[key])
+        reason = choice.get("finish_reason")
+        if reason and reason != "null":
+            self.finish_reason = reason
+        if not self.KEPT_APART.issuperset(choice):
+            self.more.update([(key, grown(self.more.get(key), choice[key]))
+                              for key in choice
+                              if key not in self.KEPT_APART])
         delta = choice.get("delta") or choice.get("message")
         pieces = []
         for key, value in delta.items() if isinstance(delta, dict) else ():
             if value is None:
                 continue
-            if key in self.SHOWN:
-                text = value if type(value) is str else content_text(value)
+            kind = self.SHOWN.get(key)
+            if kind and type(value) is str and not self.parts:
                 # Bytes: a list of small strings takes ten times the memory.
-                self.texts[key] += text.encode("utf-8", "surrogatepass")
-                if text:
-                    pieces.append((self.SHOWN[key], text))
-                    self.deltas += key == "content"
+                self.texts[key] += value.encode("utf-8", "surrogatepass")
+                piece = kind, value
+                if value and piece not in pieces:  # reasoning has two names
+                    pieces.append(piece)
+                    self.deltas += kind == TEXT
+            elif kind:
+                pieces += self.take_parts(key, value)
+            elif key == "tool_calls":
+                for call in value if isinstance(value, list) else ():
+                    self.take_call(call)
             else:
-                self.take(key, value)
+                self.message[key] = grown(self.message.get(key), value, key)
         return pieces
 
-    def take(self, key, value):
-        """Take a member of a delta in that is no text."""
-        if key == "tool_calls":
-            for call in value if isinstance(value, list) else ():
-                self.take_call(call)
-        else:
-            self.message[key] = value
+    def take_parts(self, key, value):
+        """Take a text in that comes as a list of parts; return its pieces.
+
+        Thoughts in a content are no part of its text.
+        """
+        if key == "content" and isinstance(value, (str, list)):
+            text = self.text()
+            self.parts = grown(
+                self.parts or [{"type": "text", "text": text}] * bool(text),
+                [{"type": "text", "text": value}]
+                if isinstance(value, str) else value)
+        pieces = [piece for piece in content_pieces(value, self.SHOWN[key])
+                  if piece[1]]
+        for kind, text in pieces:
+            if kind == self.SHOWN[key]:
+                self.texts[key] += text.encode("utf-8", "surrogatepass")
+                self.deltas += key == "content"
+        return pieces
 
     def take_call(self, part):
         """Join one part of a tool call to the call that it belongs to."""
-        if not isinstance(part, dict):
-            return
-        call = self.call_of(part)
-        for key, value in part.items():
-            if key == "function" and isinstance(value, dict):
-                if not isinstance(call.get(key), dict):
-                    call[key] = {}
-                join_function(call[key], value)
-            elif value is not None and key != "index":
-                call[key] = value
+        if isinstance(part, dict):
+            call = self.call_of(part)
+            for key, value in part.items():
+                if key != "index":
+                    call[key] = grown(call.get(key), value, key)
 
     def call_of(self, part):
-        """The call of a part: by index, else by id, else the last one."""
-        for name in ("index", "id"):
-            if part.get(name) is not None:
-                found = [call for call in self.tool_calls
-                         if call.get(name) == part[name]]
-                break
-        else:
-            found = self.tool_calls[-1:]
+        """The call of a part, by its index, else by its id, or a new one.
+
+        A new id with a name opens a call under an index in use, too; what
+        has neither goes on with the last call, unless it has a name.
+        """
+        index, call_id = part.get("index"), part.get("id")
+        name = dig(part, "function.name")
+        found = [call for call in self.tool_calls
+                 if call["index"] == index and index is not None
+                 or index is None and call_id and call.get("id") == call_id]
+        if name and call_id and found and found[-1].get("id") not in (
+                None, "", call_id):
+            found = []
+        elif index is None and not found and not name:
+            found = self.tool_calls
         if not found:
-            found = [{"index": part.get("index")}]
+            found = [{"index": index}]
             self.tool_calls += found
-        return found[0]
+        return found[-1]
 
     def text(self, key="content"):
         """All of a text that has come so far."""
-        return self.texts[key].decode("utf-8", "surrogatepass")
+        return paired(self.texts[key].decode("utf-8", "surrogatepass"))
 
     def json(self):
         """The choice as it stands in a chat.completion."""
-        message = dict(self.message)
-        has_content = "content" in self.texts
-        message["content"] = self.text() if has_content else None
+        message = dict(self.message, role=self.message["role"] or "assistant")
+        message["content"] = self.parts or (
+            self.text() if "content" in self.texts else None)
         for key in self.SHOWN:
             if key != "content" and self.texts[key]:
                 message[key] = self.text(key)
@@ -4922,28 +5194,21 @@ class ChatAnswer:
     """A chat.completion, put together from its chunks (OpenAI).
 
     Takes whole completions as well: a message is a delta that comes at once.
-    has_begun tells whether a delta with something in it has arrived.  Talk,
-    Session and those who ask know answers by the methods without a comment
-    on chunks or choices.
+    has_begun tells whether a delta with something in it has arrived,
+    is_finished whether all wanted choices have told why they ended, failure
+    why one of them broke off.  Talk, Session and those who ask know answers
+    by the methods without a comment on chunks or choices.
     """
 
     PATH = "/chat/completions"
     STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
+    check = staticmethod(check_completion)
 
-    def __init__(self):
+    def __init__(self, wanted=1):
         self.head, self.choices, self.usage = {}, {}, None
-        self.has_begun, self.received = False, None
-
-    @staticmethod
-    def check(reply):
-        """Raise unless a whole answer is a chat.completion with a choice."""
-        choices = dig(reply, "choices")
-        if not isinstance(choices, list) or not any(
-                isinstance(dig(choice, "message"), dict)
-                for choice in choices):
-            check_told("", reply)
-            raise AnswerError("the answer is no chat.completion: "
-                              + compact_json(reply)[:300])
+        self.has_begun, self.is_finished, self.wanted = False, False, wanted
+        self.received = self.failure = None
+        self.size = 0
 
     @staticmethod
     def takes(kind, payload):
@@ -4954,9 +5219,8 @@ class ChatAnswer:
         """Take a chunk in; return its (kind, text) pieces to be shown."""
         if kind == WHOLE or chunk.get("object") == "chat.completion":
             self.received = chunk
-        if not self.head:
-            self.head = {key: value for key, value in chunk.items()
-                         if key not in ("choices", "usage")}
+        if len(chunk) != self.size:
+            self.take_head(chunk)
         self.usage = chunk.get("usage") or self.usage
         choices, shown = chunk.get("choices"), []
         for choice in choices if isinstance(choices, list) else ():
@@ -4967,7 +5231,30 @@ class ChatAnswer:
                     shown += pieces
                 if pieces or kept.tool_calls:
                     self.has_begun = True
+                if choice.get("finish_reason") or "error" in choice:
+                    self.end(chunk, choice)
         return shown
+
+    def take_head(self, chunk):
+        """Take in what stands beside the choices; the empty is filled."""
+        for key, value in chunk.items():
+            if key not in ("choices", "usage"):
+                self.head[key] = value or self.head.get(key, value)
+        is_full = all(map(self.head.get, ("id", "created", "model")))
+        self.size = len(chunk) if is_full else 0
+
+    def end(self, chunk, choice):
+        """Take note of how a choice has ended, and of what came with it."""
+        self.take_head(chunk)
+        why = broken_end(choice)
+        if why:
+            self.failure = StreamError("the server broke off the stream: "
+                                       + why, code=dig(choice, "error.code"))
+        self.usage = (choice.get("usage") or dig(chunk, "x_groq.usage")
+                      or self.usage)
+        self.is_finished = bool(why) or (
+            len(self.choices) >= self.wanted and all(
+                kept.finish_reason for kept in self.choices.values()))
 
     def choice(self, index):
         """The choice of an index, made at its first delta."""
@@ -4975,12 +5262,6 @@ class ChatAnswer:
         if index not in self.choices:
             self.choices[index] = ChatChoice(index)
         return self.choices[index]
-
-    @property
-    def is_finished(self):
-        """Whether every choice has told why it ended."""
-        return bool(self.choices) and all(
-            choice.finish_reason for choice in self.choices.values())
 
     @property
     def is_there(self):
@@ -5029,27 +5310,21 @@ class ResponseAnswer:
     """A response, put together from its events (OpenAI, Responses API).
 
     Takes whole responses as well.  Each lifecycle event brings the response
-    as it is then; items and texts fill what the last one leaves out.
+    as it is then; items and texts fill what the last one leaves out.  Where
+    an event belongs its output_index says, else its item_id.
     """
 
     PATH = "/responses"
     STREAMED = {"stream": True}
     KINDS = {"output_text": TEXT, "refusal": REFUSAL,
              "reasoning_text": REASONING, "reasoning_summary_text": REASONING}
+    check = staticmethod(check_response)
 
-    def __init__(self):
-        self.response, self.items, self.said = {}, {}, bytearray()
-        self.has_begun, self.is_ended, self.deltas = False, False, 0
-        self.begun, self.told, self.received = set(), set(), None
-
-    @staticmethod
-    def check(reply):
-        """Raise unless a whole answer is a response."""
-        if not (dig(reply, "object") == "response"
-                or isinstance(dig(reply, "output"), list)):
-            check_told("", reply)
-            raise AnswerError("the answer is no response: "
-                              + compact_json(reply)[:300])
+    def __init__(self, wanted=1):
+        self.response, self.items, self.arguments = {}, {}, {}
+        self.has_begun, self.is_finished, self.deltas = False, False, 0
+        self.begun, self.said = set(), defaultdict(bytearray)
+        self.received = self.failure = None
 
     @staticmethod
     def takes(kind, payload):
@@ -5057,62 +5332,66 @@ class ResponseAnswer:
 
     def add(self, payload, kind=None):
         """Take an event or a whole response in; return what is shown."""
+        name, _, step = (kind or "")[len("response."):].rpartition(".")
         if kind == WHOLE:
-            self.response, self.is_ended = payload, True
-            self.received = payload
-            self.check_failed()
-            return self.kept(self.pieces())
-        if isinstance(payload.get("response"), dict):
+            self.received = self.response = payload
+        elif isinstance(payload.get("response"), dict):
             self.response = payload["response"]
-        name, _, step = kind[len("response."):].rpartition(".")
-        if kind in TERMINAL_EVENTS:
-            self.is_ended = True
-            self.check_failed(kind)
-            return self.kept([piece for piece in self.pieces()
-                              if piece[0] not in self.told])
+        if kind == WHOLE or kind in TERMINAL_EVENTS:
+            return self.end(kind)
+        place = payload.get("output_index", payload.get("item_id"))
         if name == "output_item" and isinstance(payload.get("item"), dict):
-            self.take_item(payload)
+            self.take_item(place, payload["item"])
         elif name == "function_call_arguments":
-            self.has_begun = True
+            self.take_arguments(as_text(place), payload)
         elif name in self.KINDS:
-            return self.kept(self.text_pieces(name, step, payload))
+            return self.kept(self.text_pieces(name, step, place, payload))
         return []
 
-    def check_failed(self, kind=None):
-        """Raise what a response that failed tells."""
-        if "failed" in (self.response.get("status"), str(kind)[9:]):
-            told = self.response.get("error")
-            raise StreamError("the response failed: " + as_text(
-                dig(told, "message") or told), code=dig(told, "code"))
+    def end(self, kind):
+        """Take note of how it has ended; return what was not yet told."""
+        state = kind[len("response."):] if kind != WHOLE else None
+        why = response_failure(self.response, state)
+        if why:
+            self.failure = StreamError(why, code=dig(self.response,
+                                                     "error.code"))
+        self.is_finished = True
+        return self.kept([piece for piece in self.pieces()
+                          if not self.said[piece[0]]])
 
-    def take_item(self, payload):
-        place = payload.get("output_index")
+    def take_item(self, place, item):
         self.items[place if isinstance(place, int)
-                   else len(self.items)] = payload["item"]
-        if dig(payload, "item.type") == "function_call":
+                   else len(self.items)] = item
+        if dig(item, "type") == "function_call":
             self.has_begun = True
 
-    def text_pieces(self, name, step, payload):
+    def take_arguments(self, place, payload):
+        """Take in a piece of the arguments of a call, or all of them."""
+        self.has_begun = True
+        self.arguments[place] = payload.get("arguments") or grown(
+            self.arguments.get(place), payload.get("delta"), "arguments")
+
+    def text_pieces(self, name, step, place, payload):
         """The piece in a delta, or in a done that no delta came before."""
-        place = name, as_text(payload.get("item_id")), as_text(payload.get(
+        kind, text = self.KINDS[name], ""
+        place = name, as_text(place), as_text(payload.get(
             "content_index", payload.get("summary_index")))
-        text = ""
         if step == "delta":
             text = content_text(payload.get("delta"))
             self.begun.add(place)
         elif step == "done" and place not in self.begun:
             text = content_text(payload.get("text")
                                 or payload.get("refusal"))
-        return [(self.KINDS[name], text)] if text else []
+            if self.text(kind).endswith(text):
+                text = ""  # the deltas had ids of their own
+        return [(kind, text)] if text else []
 
     def kept(self, pieces):
         """Remember the text among the pieces."""
         for kind, text in pieces:
             self.has_begun = True
-            self.told.add(kind)
-            if kind == TEXT:
-                self.deltas += 1
-                self.said += text.encode("utf-8", "surrogatepass")
+            self.deltas += kind == TEXT
+            self.said[kind] += text.encode("utf-8", "surrogatepass")
         return pieces
 
     def pieces(self):
@@ -5122,12 +5401,8 @@ class ResponseAnswer:
             if dig(item, "type") == "reasoning":
                 pieces += [(REASONING, content_text(dig(item, name)))
                            for name in ("summary", "content")]
-            parts = dig(item, "content") if dig(
-                item, "type") == "message" else None
-            for part in parts if isinstance(parts, list) else ():
-                is_refusal = dig(part, "type") == "refusal"
-                pieces.append((REFUSAL if is_refusal else TEXT,
-                               content_text(part)))
+            elif dig(item, "type") == "message":
+                pieces += content_pieces(dig(item, "content"))
         if not pieces and isinstance(self.response.get("output_text"), str):
             pieces.append((TEXT, self.response["output_text"]))
         return [piece for piece in pieces if piece[1]]
@@ -5135,9 +5410,10 @@ class ResponseAnswer:
     def output(self):
         """The items of the output, those that came one by one included."""
         output = self.response.get("output")
-        if not isinstance(output, list) or not output:
-            output = [self.items[place] for place in sorted(self.items)]
-        if self.said and not any(dig(item, "type") == "message" and dig(
+        places = (enumerate(output) if isinstance(output, list) and output
+                  else sorted(self.items.items()))
+        output = [self.with_arguments(*place) for place in places]
+        if self.said[TEXT] and not any(dig(item, "type") == "message" and dig(
                 item, "content") for item in output):
             output = [item for item in output
                       if dig(item, "type") != "message"] + [{
@@ -5147,24 +5423,27 @@ class ResponseAnswer:
                               "annotations": []}]}]
         return output
 
+    def with_arguments(self, place, item):
+        """The same item; a call with the arguments that came for it."""
+        if dig(item, "type") != "function_call" or item.get("arguments"):
+            return item
+        found = map(self.arguments.get, (str(place), as_text(dig(item, "id"))))
+        return dict(item, arguments=next(filter(None, found), ""))
+
     @property
     def usage(self):
         return self.response.get("usage")
 
     @property
-    def is_finished(self):
-        return self.is_ended
-
-    @property
     def is_there(self):
-        return bool(self.response or self.said)
+        return bool(self.response or self.said[TEXT])
 
     def id(self):
         """The id under which the answer can be found again."""
         return self.response.get("id")
 
-    def text(self):
-        return self.said.decode("utf-8", "surrogatepass")
+    def text(self, kind=TEXT):
+        return paired(self.said[kind].decode("utf-8", "surrogatepass"))
 
     def rest(self):
         for item in self.output():
@@ -5176,7 +5455,12 @@ class ResponseAnswer:
         if reason == "max_output_tokens":
             return ("the answer stopped at the token limit: raise"
                     " --max-output-tokens")
-        return FINISH_HINTS.get(as_text(reason))
+        if dig(self.response, "status") == "incomplete":
+            return FINISH_HINTS.get(as_text(reason)) or (
+                "the answer is incomplete" + (
+                    f": {as_text(reason)}" if reason
+                    else ", and the server does not say why"))
+        return None
 
     def whole(self):
         """The whole, as received or put together."""
@@ -5202,7 +5486,7 @@ class Talk:
         self.is_text = app.out.is_table
         self.shows_reasoning = shows_reasoning
         self.spinner = app.terminal.spinner("waiting for the first token")
-        self.began_at = None
+        self.began_at, self.halves = None, {}
 
     def __enter__(self):
         self.spinner.__enter__()
@@ -5214,6 +5498,8 @@ class Talk:
         After Ctrl-C on a terminal, main ends the line that ^C stands on.
         """
         self.spinner.stop()
+        if self.is_text:
+            self.terminal.out.write(self.halves.get(TEXT, ""))
         if self.shows_reasoning:
             self.terminal.err.end_line()
         echoed = kind is KeyboardInterrupt and self.terminal.out.is_terminal
@@ -5228,6 +5514,8 @@ class Talk:
             self.spinner.stop()
             self.began_at = self.app.clock.monotonic()
         for kind, text in pieces:
+            if self.halves or text[-1:] >= "\ud800":
+                text = self.mended(kind, text)
             if kind == REASONING:
                 if self.shows_reasoning:
                     self.terminal.out.flush()
@@ -5236,6 +5524,13 @@ class Talk:
                 if self.shows_reasoning:
                     self.terminal.err.end_line()
                 self.terminal.out.write(text)
+
+    def mended(self, kind, text):
+        """A piece whose last character waits for its other half."""
+        text = paired(self.halves.pop(kind, "") + text)
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self.halves[kind] = text[:-1], text[-1]
+        return text
 
     def event(self, kind, payload):
         """Show that a vendor event came, on one dim line."""
@@ -5256,10 +5551,13 @@ class Talk:
                            f" ({tokens / took:.1f} tok/s)")
 
 
-def take_events(app, talk, answer, events):
-    """Take the events of a stream in, each shown as it comes."""
+def take_events(app, talk, answer, reply):
+    """Take the events of an answer in, each shown as it comes.
+
+    Once all of it has ended there is a second's grace for what may follow.
+    """
     shows_events = app.out.form == JSONL
-    for kind, payload in events:
+    for kind, payload in answer_events(reply, app.terminal.out.flush):
         if shows_events:
             app.out.json_line(payload)
         if kind == WHOLE:
@@ -5270,6 +5568,10 @@ def take_events(app, talk, answer, events):
         pieces = answer.add(payload, kind)
         if pieces:
             talk.show(pieces)
+        if answer.is_finished:
+            if answer.failure:
+                raise answer.failure
+            reply.wire.limits.end_in(GRACE_S)
 
 
 def raise_if_broken(answer, error):
@@ -5285,33 +5587,55 @@ def raise_if_broken(answer, error):
                        " complete", **error.facts)
 
 
-def stream_answer(app, talk, answer, body, headers):
-    """Ask for a streamed answer and show it; answer takes it in.
+def with_params(body, pairs):
+    """A body with --param KEY=JSON; null takes a field of ours out."""
+    for key, value in pairs or ():
+        if value is None and key in body:
+            del body[key]
+        else:
+            body[key] = value
+    return body
 
-    It holds what has come, even if this raises.
+
+def ask_answer(app, talk, answer, body, headers, is_stream=True):
+    """Ask for an answer and show it, at once or as it comes.
+
+    answer takes it in, and holds what has come even if this raises.  Of the
+    form that was asked for and the one that comes, the latter counts.
     """
+    body, answer.wanted = dict(body), counted(body.get("n")) or 1
+    for key, value in (answer.STREAMED if is_stream
+                       else {"stream": False}).items():
+        if body.setdefault(key, value) is None:
+            del body[key]  # by --param
+        elif key == "stream":
+            body[key] = value
+    media = "text/event-stream" if is_stream else "application/json"
     try:
-        with app.api.open("POST", answer.PATH, slug=app.slug(),
-                          body=dict(body, **answer.STREAMED),
-                          headers=headers, accept="text/event-stream",
+        with app.api.open("POST", answer.PATH, slug=app.slug(), body=body,
+                          headers=headers, accept=media,
                           silence=INFERENCE_TIMEOUT_S) as reply:
-            take_events(app, talk, answer,
-                        answer_events(reply, app.terminal.out.flush))
+            take_events(app, talk, answer, reply)
     except (ConnectionFailed, StreamError, AnswerError) as error:
         raise_if_broken(answer, error)
     if not answer.is_there:
         raise AnswerError("the stream ended without an answer in it")
 
 
-def ask_answer(app, talk, answer, body, headers):
-    """Ask for an answer at once and show it; answer takes it in."""
-    reply = app.api.call(
-        "POST", answer.PATH, slug=app.slug(), body=dict(body, stream=False),
-        headers=headers, silence=INFERENCE_TIMEOUT_S)
-    answer.check(reply)
-    talk.show(answer.add(reply, WHOLE))
-    if app.out.form == JSONL:
-        app.out.json_line(reply)
+ANSWERS = {"/v1" + each.PATH: each for each in (ChatAnswer, ResponseAnswer)}
+
+
+def whole_reply(reply, url):
+    """The JSON of an answer; a stream that nobody asked for is joined."""
+    answer = ANSWERS.get(url, ChatAnswer)()
+    for kind, payload in answer_events(reply, int):
+        if kind == WHOLE:
+            return payload
+        if answer.takes(kind, payload):
+            answer.add(payload, kind)
+        if answer.failure:
+            raise answer.failure
+    return answer.whole()
 
 
 def show_rest(app, answer):
@@ -5354,12 +5678,11 @@ def tell_ends(app, answer, show_usage):
 def answer_once(app, args, answer, body, headers, fields):
     """Ask, show the answer in the form that is due, and how it ended."""
     with Talk(app, args.show_reasoning) as talk:
-        ask = stream_answer if args.stream else ask_answer
-        ask(app, talk, answer, body, headers)
+        ask_answer(app, talk, answer, body, headers, args.stream)
         if app.out.is_table:
             show_rest(app, answer)
     if app.out.form not in (TABLE, WIDE, JSONL):
-        app.out.record(answer.whole(), fields)
+        app.out.show(answer.whole(), fields)
     if args.stream:
         talk.footer(answer.tokens())
     tell_ends(app, answer, args.show_usage)
@@ -6292,11 +6615,31 @@ def tokens_of(result):
     return counted(dig(result, "response.body.usage.total_tokens"))
 
 
-def is_good(result):
-    """Whether a result line tells of success."""
+def body_of(result):
+    """The answer in a result line; some servers send it as a JSON text."""
+    body = dig(result, "response.body")
+    try:
+        return parse_json(body) if isinstance(body, str) else body
+    except ValueError:
+        return body
+
+
+def judged(result, request):
+    """Return a result line, and whether it holds what its url promises.
+
+    One that says nothing of why it does not is told it in "error".
+    """
     status = dig(result, "response.status_code")
-    return not dig(result, "error") and (
-        status is None or isinstance(status, int) and 200 <= status < 300)
+    is_told = result.get("error") or status is not None and not (
+        isinstance(status, int) and 200 <= status < 300)
+    try:
+        if not is_told:
+            check_line(body_of(result), request)
+        return result, not is_told
+    except AnswerError as error:
+        told = {"code": error.facts.get("code") or error.kind,
+                "message": str(error)}
+        return dict(result, error=told), False
 
 
 class Run:
@@ -6370,6 +6713,12 @@ class Run:
         if not os.path.exists(self.state_path):
             remove_quietly(self.journal_path)
         close_quietly(self.journal.file)
+
+    def request(self, number):
+        """What a line asks for; of a chat its url says enough."""
+        url = self.args.batch_endpoint
+        return ({"url": url, "body": None} if url == CHAT_URL
+                else self.input.request(number))
 
     def purpose(self):
         """What the state of another run must not differ in."""
@@ -6500,9 +6849,12 @@ class Accounts:
             self.found["repeated ids"].append(custom_id)
         else:
             self.seen.add(custom_id)
+            number = self.left.pop(custom_id)
+            told, is_good = judged(result, self.run.request(number))
             self.run.journal.add(
-                self.left.pop(custom_id), may_be_good and is_good(result),
-                self.part["round"], raw.strip(b" \t\r\n"), tokens_of(result))
+                number, may_be_good and is_good, self.part["round"],
+                raw.strip(b" \t\r\n") if told is result
+                else as_result(told), tokens_of(result))
 
     def settle(self, batch):
         """Give the lines that have no result one that says so."""
@@ -6848,7 +7200,7 @@ class DirectSender:
         with self.lock:
             if result is None or self.is_over:
                 return
-            self.run.journal.add(number, is_good(result), self.round,
+            self.run.journal.add(number, not result["error"], self.round,
                                  as_result(result), tokens_of(result))
             self.finished += 1
             self.tell()
@@ -6888,34 +7240,31 @@ class DirectSender:
             if self.is_stopped:
                 return None
             try:
-                return self.send(request["custom_id"], wire_request)
+                return self.send(request, wire_request)
             except (ApiError, ConnectionFailed) as error:
                 if not asks_to_wait(error):
                     return self.failed(request["custom_id"], error)
                 self.pace.slow(error)
-            except AnswerError as error:
+            except (AnswerError, StreamError) as error:
                 return self.failed(request["custom_id"], error)
 
-    def send(self, custom_id, wire_request):
-        answer = self.app.api.follow(wire_request, 1)
-        with answer:
-            body = answer.json()
-        if not isinstance(body, dict) or not body:
-            raise AnswerError(f"{answer.url} answered with no JSON object",
-                              request_id=answer.request_id)
+    def send(self, request, wire_request):
+        with self.app.api.follow(wire_request, 1) as answer:
+            body = whole_reply(answer, request["url"])
         self.pace.passed()
-        return {"id": "direct-" + custom_id,
-                "custom_id": custom_id,
-                "response": {"status_code": answer.status,
-                             "request_id": answer.request_id, "body": body},
-                "error": None}
+        return judged({"id": "direct-" + request["custom_id"],
+                       "custom_id": request["custom_id"],
+                       "response": {"status_code": answer.status,
+                                    "request_id": answer.request_id,
+                                    "body": body},
+                       "error": None}, request)[0]
 
     def failed(self, custom_id, error):
         """The result line of a request that failed for good.
 
         It goes to a file: what a server quotes of the key does not.
         """
-        if not isinstance(error, AnswerError) and ends_all(error):
+        if isinstance(error, (ApiError, ConnectionFailed)) and ends_all(error):
             raise error
         response = None
         if isinstance(error, ApiError):
@@ -7138,32 +7487,33 @@ class ChatTurns:
         self.app, self.headers = app, headers
         self.is_model_named = is_model_named
         self.options = {k: v for k, v in body.items() if k != "messages"}
-        self.messages = [m for m in body["messages"] if m["role"] != "user"]
+        self.messages = [m for m in body.get("messages", ())
+                         if m["role"] != "user"]
         self.spent = Counter()
         self.answer = None
 
     @property
     def model(self):
-        return self.options["model"]
+        return self.options.get("model")
 
     @model.setter
     def model(self, name):
         self.options["model"] = name
 
     def ask(self, talk, content):
-        """Send one more user message; keep both turns, or neither.
+        """Send one more user message; return whether both turns are kept.
 
         What had arrived when it was interrupted is kept as a cut turn.
         """
         self.messages.append({"role": "user", "content": content})
         self.answer = self.ANSWER()
         try:
-            stream_answer(self.app, talk, self.answer, self.body(),
-                          self.headers)
+            ask_answer(self.app, talk, self.answer, self.body(),
+                       self.headers)
         except BaseException:
             self.keep(True)
             raise
-        self.keep(False)
+        return self.keep(False)
 
     def body(self):
         sent = [{key: m[key] for key in m if key != "cut"}
@@ -7172,14 +7522,15 @@ class ChatTurns:
 
     def keep(self, is_cut):
         """Keep the answer as a turn; without one, take the question back."""
-        text = self.answer.text()
-        if not text and is_cut:
+        text = self.answer.text() or "\n".join(self.answer.rest())
+        if not text:
             self.messages.pop()
-            return
+            return False
         turn = {"role": "assistant", "content": text}
         self.messages.append(dict(turn, cut=True) if is_cut else
                              dict(turn, **self.link()))
         self.count(self.answer.usage)
+        return True
 
     def link(self):
         """What a turn holds beside its text, so that the next follows it."""
@@ -7411,10 +7762,13 @@ class Session:
             self.lines.remember(content)
         try:
             with Talk(self.app, self.args.show_reasoning) as talk:
-                self.turns.ask(talk, content)
+                is_kept = self.turns.ask(talk, content)
                 show_rest(self.app, self.turns.answer)
             self.terminal.out.flush()
             tell_ends(self.app, self.turns.answer, self.args.show_usage)
+            if not is_kept:
+                self.terminal.note("the answer has no text: the question is"
+                                   " taken back")
         except KeyboardInterrupt:
             if not self.is_live:
                 raise
@@ -7624,7 +7978,7 @@ class Doctor:
                                        accept="*/*")
         request.headers.pop("Authorization", None)
         try:
-            self.app.api.send(request, Answer.settled).__exit__()
+            self.app.api.send(request, self.app.api.settled).__exit__()
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -7726,8 +8080,9 @@ def chat_body(app, args):
     body.update(sent_fields(args))
     if args.response_format:
         body["response_format"] = response_format(app, args.response_format)
-    body.update(args.param or ())
-    return body
+    if args.interactive and app.settings.style() == XEROTIER:
+        body.setdefault("max_tokens", SESSION_TOKENS)
+    return with_params(body, args.param)
 
 
 def schema_or_word(text):
@@ -7740,11 +8095,9 @@ def talk_chat(app, args):
     """Hold an interactive session; it always streams."""
     show_text(app, args)
     body = chat_body(app, args)
-    if app.settings.style() == XEROTIER:
-        body.setdefault("max_tokens", SESSION_TOKENS)
     if args.agentic:
         app.terminal.note("-> agentic mode")
-    first = next((m["content"] for m in body["messages"]
+    first = next((m["content"] for m in body.get("messages", ())
                   if m["role"] == "user"), None)
     turns = ChatTurns(app, body, sent_headers(args), bool(args.model))
     Session(app, turns, args).run(first)
@@ -7853,6 +8206,9 @@ TOP_P = field("--top-p", type=number(0, 1), metavar="F",
 ANY_FIELD = flag("--param", action="append", type=json_pair,
                  metavar="KEY=JSON",
                  help="any other field of the request (repeatable)")
+SHOW_REASONING = flag(
+    "--show-reasoning", action="store_true",
+    help="print the model's reasoning, dimmed, on stderr")
 STREAM = flag("--stream", action="store_true",
               help="show the answer token by token")
 ROUTING = (
@@ -7909,8 +8265,7 @@ CHAT = Group(
                        " commands"),
              flag("--no-history", action="store_true",
                   help="keep no history file of the session"),
-             flag("--show-reasoning", action="store_true",
-                  help="print the model's reasoning, dimmed, on stderr"),
+             SHOW_REASONING,
              flag("--show-usage", action="store_true",
                   help="print token usage after the answer, on stderr"),
              field("--agentic", action="store_true",
@@ -8358,7 +8713,7 @@ def delete_model(app, group, model_id):
     error = None
     try:
         group.call(app, "DELETE", path_of(model_id), stand_in={})
-    except (ApiError, ConnectionFailed) as problem:
+    except (ApiError, ConnectionFailed, AnswerError) as problem:
         error = str(problem)
     app.out.outcome(model_id, model_id, error)
     return {"id": model_id, "ok": error is None, "error": error}
@@ -8648,15 +9003,10 @@ def embedded(app, group, args, texts):
             body["input"] = texts[0]
         answer = group.call(app, "POST", body=body, stand_in={"data": []},
                             silence=INFERENCE_TIMEOUT_S)
-        data = page_records(answer)
         if app.plan:
             continue
-        if len(data) != len(some) or not all(
-                isinstance(dig(item, "embedding"), (str, list))
-                for item in data):
-            raise AnswerError(f"{len(data)} embeddings came for {len(some)}"
-                              " texts: " + compact_json(data)[:200])
-        data = sorted(data, key=place_in_input)
+        check_vectors(answer, body)
+        data = sorted(answer["data"], key=place_in_input)
         for number, item in enumerate(data, start):
             item["index"] = number
         yield dict(answer, data=data)
@@ -8893,8 +9243,7 @@ def response_body(app, args):
     if instructions is not None:
         body["instructions"] = instructions
     body.update(sent_fields(args))
-    body.update(args.param or ())
-    return body
+    return with_params(body, args.param)
 
 
 def talk_response(app, args):
@@ -8909,7 +9258,7 @@ def talk_response(app, args):
     if previous:
         turns.messages.append({"role": "assistant", "content": "",
                                "response_id": previous})
-    args.show_reasoning, args.no_history = True, False
+    args.no_history = False
     Session(app, turns, args).run(args.input)
 
 
@@ -8924,7 +9273,6 @@ def create_response(app, group, args):
     text = app.read_text("-") if args.input == "-" else args.input
     if text == "":
         raise UsageError("the input is empty")
-    args.show_reasoning = True
     answer_once(app, args, answer, dict({"input": text}, **body),
                 sent_headers(args), RESPONSE_FIELDS)
     response_id, status = (dig(answer.response, key)
@@ -9001,6 +9349,7 @@ RESPONSES = Group(
              STREAM,
              flag("--interactive", action="store_true",
                   help="hold a session of many turns"),
+             SHOW_REASONING,
              flag("--show-usage", action="store_true",
                   help="print token usage and the id, on stderr"),
              *ROUTING,
@@ -10724,7 +11073,9 @@ class TemplateFolder:
                 self.app.terminal.note(f"{name} is unchanged")
                 return self.outcome(name, before, None)
             made = self.send(template, before)
-        except (UsageError, ApiError, ConnectionFailed) as problem:
+            id_in(made)
+        except (UsageError, ApiError, ConnectionFailed,
+                AnswerError) as problem:
             error = str(problem)
         if self.app.plan and error:
             self.app.terminal.warn(f"{name}: {error}")

@@ -934,7 +934,8 @@ def test_results_come_out_as_they_were(run, router, job):
     """Key order, numbers, escapes and unknown fields are the server's."""
     line = (b'{"z":1.10,"custom_id":"a","big":12345678901234567890123,'
             b'"text":"\\u00e9 \\ud800 \xc3\xa9","response":{"status_code":'
-            b'200},"result":{"line":1}}')
+            b'200,"body":{"choices":[{"message":{"content":"a"}}]}},'
+            b'"result":{"line":1}}')
     job.fill("a")
     router.batch_plan(output=line + b"\n")
     assert run(*job.argv()).exit_status == 0

@@ -292,7 +292,7 @@ BOTH_WAYS = pytest.mark.parametrize("more", [[], ["--stream"]])
 ])
 def test_a_person_sees_all_that_a_response_says(run, text, shown_as, told,
                                                 more):
-    shown = run(*CREATE, "-m", text, *more)
+    shown = run(*CREATE, "-m", text, "--show-reasoning", *more)
     assert shown == shown_as and shown.exit_status == 0
     said = [line for line in shown.stderr.splitlines(True)
             if not line.startswith("-- ")]
@@ -350,14 +350,22 @@ def test_no_text_is_lost_wherever_the_stream_brings_it(run, router, events):
 def test_thoughts_of_a_stream_go_to_stderr(run, router):
     streams(router, CREATED, delta("Hm", "reasoning_text"),
             delta("m.", "reasoning_text"), delta("Hi"), completed())
-    shown = run(*HI, "--stream")
-    assert shown == "Hi\n" and shown.stderr.startswith("Hmm.\n")
+    shown = run(*HI, "--stream", "-q", "--show-reasoning")
+    assert (shown, shown.stderr) == ("Hi\n", "Hmm.\n")
+
+
+def test_thoughts_are_shown_where_they_are_asked_for(run, talk):
+    think = *CREATE, "-m", "think first"
+    for more in ([], ["-q"], ["--stream"], ["--stream", "-q"]):
+        assert THOUGHT not in run(*think, *more).stderr
+    assert THOUGHT not in talk("think first").stderr
 
 
 @BOTH_WAYS
 @pytest.mark.parametrize("form", ["json", "csv", "id"])
 def test_reasoning_has_a_line_of_its_own(run, form, more):
-    shown = run(*CREATE, "-m", "think first", "-o", form, *more)
+    shown = run(*CREATE, "-m", "think first", "-o", form,
+                "--show-reasoning", *more)
     assert shown.stderr.startswith(THOUGHT)
     assert shown.stderr[len(THOUGHT):][:1] == "\n"
 
@@ -1035,7 +1043,7 @@ def test_a_retry_that_fails_forgets_nothing(talk, router):
 
 
 def test_a_session_says_what_was_thought_and_cut(talk):
-    shown = talk("think first", "be cut")
+    shown = talk("think first", "be cut", more=["--show-reasoning"])
     assert THOUGHT + "\n" in shown.stderr
     assert "--max-output-tokens" in shown.stderr
     assert shown.splitlines()[1] == "Hello! You said:"
