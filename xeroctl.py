@@ -3709,7 +3709,7 @@ def whole_answer(answer, text):
         payload = parse_json(re.sub(r"\s+data: ?\[DONE\]\s*\Z", "", text))
     except ValueError as problem:
         raise not_json(answer, text, problem)
-    yield WHOLE, check_answer(payload)
+    yield WHOLE, payload
 
 
 def let_go_after(blocks, flush):
@@ -4839,7 +4839,8 @@ def run_show(app, group, args):
 def show_done(app, group, args, answer):
     """Show what a write has returned, or say in words what it did."""
     verb, columns = args.verb, args.verb.columns or group.fields
-    item_id, is_act = getattr(args, "id", None), verb.run is run_action
+    item_id = getattr(args, "id", None)
+    is_act = item_id is not None and verb.run is not run_create
     if verb.said or is_act and not answer:
         said = verb.said or verb.name + " of {id} is done"
         return app.out.done(answer, filled(said, args), item_id)
@@ -5274,8 +5275,8 @@ class ChatAnswer:
     def first(self):
         return self.choices.get(0) or ChatChoice(0)
 
-    def text(self):
-        return self.first().text()
+    def text(self, key="content"):
+        return self.first().text(key)
 
     def rest(self):
         """Yield what is shown at the end: more choices, and tool calls."""
@@ -7522,7 +7523,8 @@ class ChatTurns:
 
     def keep(self, is_cut):
         """Keep the answer as a turn; without one, take the question back."""
-        text = self.answer.text() or "\n".join(self.answer.rest())
+        text = (self.answer.text() or self.answer.text(REFUSAL)
+                or "\n".join(self.answer.rest()))
         if not text:
             self.messages.pop()
             return False
@@ -8456,12 +8458,6 @@ def submit_prefix(app, group, args):
     check_ended_well(batches)
 
 
-def cancel_batch(app, group, args):
-    app.confirm(f"Cancel batch {args.id}?", args)
-    batch = group.call(app, "POST", path_of(args.id, "cancel"), stand_in={})
-    app.out.record(batch, ENDED_FIELDS)
-
-
 def tell_downloaded(app, file_id, path, count):
     """Say what has been written where; standard output is full of it."""
     text = f"{file_id} -> {path} ({as_size(count)})"
@@ -8594,8 +8590,8 @@ BATCHES = Group(
              excludes=("--input", "--cancel", "--download", "--errors"),
              writes=True, examples=(
                  "xeroctl batches --endpoint my-llm --input-prefix exp/1/",)),
-        Verb("cancel", "Cancel a running batch; what is done is kept.",
-             cancel_batch, ITEM, SLUG, writes=True),
+        acts("cancel", "Cancel a running batch; what is done is kept.", SLUG,
+             asks="Cancel batch {id}?", columns=ENDED_FIELDS),
         Verb("download", "Download the results of a batch.",
              download_output, ITEM, SLUG, OUTPUT_FILE, examples=(
                  "xeroctl batches batch_1 --endpoint my-llm --download",)),
@@ -9858,7 +9854,8 @@ def show_events(app, answer):
             return
         for _, payload in answer_events(answer, app.terminal.out.flush):
             app.out.json_line(payload)
-            seen.add(payload)
+            if isinstance(payload, dict):
+                seen.add(payload)
             seen.has_begun = True
     except (ConnectionFailed, StreamError, AnswerError) as error:
         raise_if_broken(seen, error)
@@ -10205,7 +10202,7 @@ def filter_key(app, group, args):
         raise UsageError("--allow or --block says what the filter is")
     body = {"allow": args.allow or [], "block": args.block or []}
     answer = group.call(app, "PUT", path_of(args.id, "ip-filter"), body=body)
-    app.out.record(answer, group.fields)
+    show_done(app, group, args, answer)
 
 
 def rotated(app, group, args):
@@ -11215,7 +11212,7 @@ def approve(app, group, args):
     body = {key: value for key, value in (("note", args.note), ("confirm",
             args.confirm)) if value is not None}
     answer = group.call(app, "POST", path_of(args.id, "approve"), body=body)
-    app.out.record(answer, group.fields)
+    show_done(app, group, args, answer)
 
 
 def show_request(app, request):
