@@ -192,6 +192,18 @@ PROXY_PAGE = b"""<html>
 </body>
 </html>
 """
+# What servers, and what stands before them, say with 200 in place of an
+# answer: (media type, body) by the name that an order has for it.
+ODD = {
+    "an error": ("application/json",
+                 b'{"error":{"message":"no such luck","code":502}}'),
+    "an error text": ("application/json", b'{"error":"no such luck"}'),
+    "an error object": ("application/json",
+                        b'{"object":"error","message":"no such luck"}'),
+    "a login page": ("text/html", b"<!DOCTYPE html>\n<html><head><title>"
+                                  b"Sign in</title></head></html>\n"),
+    "null": ("application/json", b"null"),
+}
 
 
 # ---------------------------------------------------------------------------
@@ -4022,6 +4034,7 @@ class Fault:
     retry_after = None      # header and field; a str: the header only
     body = raw = None       # exactly these bytes
     html = False            # the page of a proxy
+    odd = None              # a name in ODD: no answer, but 200
     redirect = None         # Location; the status is 307 unless given
     frames = None           # a stream of exactly these byte strings
 
@@ -4059,6 +4072,9 @@ class Fault:
             return Answer(frames=list(self.frames))
         if self.html:
             return Answer(body=PROXY_PAGE, content_type="text/html")
+        if self.odd:
+            kind, body = ODD[self.odd]
+            return Answer(body=body, content_type=kind)
         if self.redirect:
             return Answer(307, headers={"Location": self.redirect})
         if self.raw is not None or self.body is not None:

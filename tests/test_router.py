@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from router import BATCH_ENDS, DOC_KEY, Router
+from router import BATCH_ENDS, DOC_KEY, ODD, Router
 
 
 def ask(router, method, path, body=None, base="/proj_demo/v1", **headers):
@@ -260,6 +260,16 @@ def test_answer_is_lost_after_the_act(router):
     with pytest.raises(ConnectionError):
         upload(router, b"3")
     assert [record["bytes"] for record in router.files.values()] == [1, 1]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_answer_has_a_good_status_and_does_nothing(router, name):
+    record = router.add_file("in.jsonl", LINES)
+    router.order("DELETE *", odd=name)
+    kind, body = ODD[name]
+    status, headers, said = ask(router, "DELETE", "/files/" + record["id"])
+    assert (status, headers["Content-Type"], said) == (200, kind, body)
+    assert ask(router, "GET", "/files/" + record["id"])[0] == 200
 
 
 def test_order_for_one_part_alone(router):
