@@ -3625,9 +3625,9 @@ def sse_events(blocks):
     fields are joined by newlines, one space after the colon belongs to the
     syntax, an event without data is none, one byte order mark may come
     first.  Beyond it, a last event without its blank line counts; is_whole
-    is false if even its last line lacks an end; and a data field after one
-    that is a JSON text of its own begins an event, as it has to where
-    servers leave the blank lines out.
+    is false if even its last line lacks an end; and a field after data that
+    is a JSON text of its own begins an event, as it has to where servers
+    leave the blank lines out.
     """
     lines = sse_lines(blocks)
     first = next(lines, b"")
@@ -3642,14 +3642,17 @@ def sse_events(blocks):
             event, data = "", []
             continue
         field, _, value = bare.partition(b":")
+        if field != b"data" and field != b"event":
+            continue
+        value = value[value[:1] == b" ":].decode("utf-8", "replace")
+        if data and (field == b"event" or value[:1] in "{[:") and (
+                is_own_event("\n".join(data))):
+            yield event, "\n".join(data), True
+            event, data = "", []
         if field == b"data":
-            value = value[value[:1] == b" ":].decode("utf-8", "replace")
-            if data and value[:1] in "{[:" and is_own_event("\n".join(data)):
-                yield event, "\n".join(data), True
-                data = []
             data.append(value)
-        elif field == b"event":
-            event = value[value[:1] == b" ":].decode("utf-8", "replace")
+        else:
+            event = value
     if data:
         yield event, "\n".join(data), line[-1:] in (b"\n", b"\r")
 
@@ -5170,6 +5173,12 @@ class ChatChoice:
             self.tool_calls += found
         return found[-1]
 
+    def functions(self):
+        """The calls, of the older form (OpenAI, function_call) as well."""
+        older = self.message.get("function_call")
+        return [dig(call, "function") for call in self.tool_calls
+                ] + [older] * bool(older)
+
     def text(self, key="content"):
         """All of a text that has come so far."""
         return paired(self.texts[key].decode("utf-8", "surrogatepass"))
@@ -5230,7 +5239,7 @@ class ChatAnswer:
                 pieces = kept.add(choice)
                 if kept.index == 0:
                     shown += pieces
-                if pieces or kept.tool_calls:
+                if pieces or kept.tool_calls or len(kept.message) > 1:
                     self.has_begun = True
                 if choice.get("finish_reason") or "error" in choice:
                     self.end(chunk, choice)
@@ -5283,8 +5292,8 @@ class ChatAnswer:
         for index, choice in sorted(self.choices.items()):
             if index:
                 yield "\n" + choice.text() + choice.text("refusal")
-            for call in choice.tool_calls:
-                yield call_line(dig(call, "function"))
+            for function in choice.functions():
+                yield call_line(function)
 
     def hint(self):
         """What to try where the answer has stopped early, or None."""
@@ -9852,7 +9861,9 @@ def show_events(app, answer):
                 app.out.write_bytes(block)
                 seen.has_begun = True
             return
-        for _, payload in answer_events(answer, app.terminal.out.flush):
+        for kind, payload in answer_events(answer, app.terminal.out.flush):
+            if kind == WHOLE:
+                check_answer(payload)
             app.out.json_line(payload)
             if isinstance(payload, dict):
                 seen.add(payload)
