@@ -10010,108 +10010,6 @@ def verify_webhook(app, group, args):
     app.out.done({"ok": True}, "the signature is good", None)
 
 
-class Receiver:
-    """Takes deliveries on loopback, each event once, and shows them."""
-
-    MOST_BYTES = 16 * 1024 * 1024
-
-    def __init__(self, app, secret):
-        self.app, self.secret, self.seen = app, secret, set()
-
-    def take(self, headers, body):
-        """Show one delivery; return the HTTP status for it."""
-        try:
-            if self.secret is not None:
-                check_signature(
-                    self.secret, headers.get("X-Webhook-Signature", ""),
-                    headers.get("X-Webhook-Timestamp", ""), body,
-                    self.app.clock.now())
-            event = parse_json(decoded(body))
-        except XeroctlError as error:
-            self.app.terminal.note(f"refused: {error}")
-            return 401
-        except ValueError as problem:
-            self.app.terminal.note(f"refused: not JSON: {problem}")
-            return 400
-        event_id = dig(event, "id")
-        if isinstance(event_id, str) and event_id in self.seen:
-            self.app.terminal.note(f"{event_id} again: not shown")
-            return 200
-        if isinstance(event_id, str):
-            self.seen.add(event_id)
-        self.show(event)
-        return 200
-
-    def show(self, event):
-        if self.app.out.form == ID:
-            self.app.out.line(one_line(as_text(dig(event, "id"))))
-        elif self.app.out.is_table:
-            self.app.out.line(f"{as_text(dig(event, 'id'))}  "
-                              f"{as_text(dig(event, 'type'))}  "
-                              + one_line(compact_json(dig(event, "data"))))
-        else:
-            self.app.out.json_line(event)
-        self.app.terminal.out.flush()
-
-    def answer(self, handler):
-        """Answer one POST that http.server hands over."""
-        length = handler.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > self.MOST_BYTES:
-            status = 411 if not length.isdigit() else 413
-        else:
-            status = self.take(handler.headers,
-                               handler.rfile.read(int(length)))
-        handler.send_response(status)
-        handler.send_header("Content-Length", "0")
-        handler.end_headers()
-
-
-def webhook_server(receiver, port):
-    """Listen on loopback; what is posted there is the receiver's."""
-    from http.server import BaseHTTPRequestHandler
-    from socketserver import TCPServer
-
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 5  # one at a time: nobody holds up the others for long
-
-        def do_POST(self):
-            receiver.answer(self)
-
-        def log_message(self, *_):
-            """Nothing: what counts is shown."""
-
-    class Server(TCPServer):
-        allow_reuse_address = True
-
-        def handle_error(self, *_):
-            """A client that leaves does no harm; all else ends the run."""
-            if not isinstance(sys.exc_info()[1], OSError):
-                raise
-    try:
-        return Server(("127.0.0.1", port), Handler)
-    except (OSError, OverflowError) as problem:
-        raise UsageError(f"cannot listen on port {port}: "
-                         f"{getattr(problem, 'strerror', None) or problem}")
-
-
-def refuse_csv(app, verb):
-    """A verb that shows one thing after another has no head row."""
-    if app.out.form == CSV:
-        raise UsageError(f"{verb} has no -o csv: -o jsonl is for programs")
-
-
-def listen_webhooks(app, group, args):
-    """Receive deliveries on loopback until Ctrl-C."""
-    refuse_csv(app, "listen")
-    secret = secret_in(app, args.secret_file) if args.secret_file else None
-    if secret is None:
-        app.terminal.warn("without --secret-file no signature is checked")
-    with webhook_server(Receiver(app, secret), args.port) as server:
-        port = server.server_address[1]
-        app.terminal.say(f"listening on http://127.0.0.1:{port}/")
-        server.serve_forever(0.1)
-
-
 ENDPOINT_ID = field("--endpoint", metavar="UUID", sends="endpoint_id",
                     help="only for this endpoint")
 WEBHOOK_COLUMNS = ("ID=id", "URL=url", "EVENTS=events:list",
@@ -10173,13 +10071,6 @@ WEBHOOKS = Group(
                        " --secret-file secret.txt"
                        ' --signature "$SIGNATURE"'
                        ' --timestamp "$TIMESTAMP"')),
-        Verb("listen", "Receive deliveries on loopback, and show them.",
-             listen_webhooks,
-             flag("--port", type=integer(0, 65535), metavar="N",
-                  sample="8080", required=True,
-                  help="the port to listen on"),
-             flag("--secret-file", metavar="FILE", from_stdin=True,
-                  help="refuse what is not signed with this secret")),
     ))
 
 
@@ -11241,7 +11132,8 @@ def show_request(app, request):
 
 def watch_approvals(app, group, args):
     """Print each request for approval once, until Ctrl-C."""
-    refuse_csv(app, "watch")
+    if app.out.form == CSV:  # one after the other, there is no head row
+        raise UsageError("watch has no -o csv: -o jsonl is for programs")
     seen = set()
     query = dict({"status": "pending"}, **sent_fields(args))
 

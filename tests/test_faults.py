@@ -177,7 +177,7 @@ def command_of(row):
     return xeroctl.verb_map(row.group, row.verb)["command"]
 
 
-DRIVEN = [row for row in CALLS if not row.is_init and not row.is_listener
+DRIVEN = [row for row in CALLS if not row.is_init
           and not command_of(row).startswith(("help", "shell", "commands"))
           and row.group.name != "config"
           and command_of(row) not in ("webhooks verify", "batches check")]
