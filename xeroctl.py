@@ -6514,11 +6514,13 @@ class Journal:
 
     {"line":17,"ok":true,"round":0,"tokens":12,"result":{…}}
 
-    The last one for a line of the input counts.  9 bytes for each of those
+    The last one for a line of the input counts; a result of null takes it
+    back.  9 bytes for each of those
     are kept in memory: where the result stands, and a mark.
     """
 
     NONE, OK, FAILED = 0, 1, 2  # FAILED + n: failed in round n
+    TAKEN_BACK = b"null"
 
     def __init__(self, path):
         self.path, self.file = path, open_to_write(path)
@@ -6553,9 +6555,10 @@ class Journal:
         if found and 0 < int(found.group(1)) <= len(self.marks):
             index = int(found.group(1)) - 1
             self.places[index] = self.end
-            is_good = found.group(2) == b"true"
-            self.marks[index] = (self.OK if is_good else
-                                 self.FAILED + int(found.group(3)))
+            self.marks[index] = (
+                self.OK if found.group(2) == b"true" else self.NONE
+                if found.group(5) == self.TAKEN_BACK else
+                self.FAILED + int(found.group(3)))
             self.tokens += int(found.group(4))
         self.end += len(raw)
 
@@ -7127,6 +7130,35 @@ def ends_all(error):
             or error.facts.get("code") == "endpoint_not_found")
 
 
+LONGEST_ROW = 20
+LINE_STATUSES = 400, 413, 422
+
+
+def is_of_line(error):
+    """Whether a failure is about what a line asks for, not the place."""
+    return isinstance(error, StreamError) or (
+        isinstance(error, ApiError) and error.status in LINE_STATUSES)
+
+
+def stopped_by(error):
+    """The error of a run that one failure after the other has stopped."""
+    found = XeroctlError(
+        f"{LONGEST_ROW} requests in a row failed, the last: {error}",
+        "once that is mended the same command goes on; those lines count as"
+        " unanswered", **error.facts)
+    found.exit_code = error.exit_code
+    return found
+
+
+def kept_result(result):
+    """A result as bytes; one that cannot be written is a failure."""
+    try:
+        return as_result(result)
+    except (RecursionError, ValueError) as problem:
+        result["error"] = {"code": "unkept", "message": str(problem)}
+        return as_result(dict(result, response=None))
+
+
 class DirectSender:
     """Answers the lines of a run one by one, with workers in parallel.
 
@@ -7157,6 +7189,7 @@ class DirectSender:
         self.total = sum(1 for _ in run.journal.todo(round_number))
         self.todo = run.journal.todo(round_number)
         self.error, self.is_stopped, self.is_over = None, False, False
+        self.row = []
         try:
             self.work_together(min(self.args.concurrency, self.total))
         finally:
@@ -7193,7 +7226,7 @@ class DirectSender:
         """
         try:
             for number, request in iter(self.take, None):
-                self.keep(number, self.answer(request))
+                self.keep(number, *self.answer(request))
         except Exception as error:
             with self.lock:
                 self.error = self.error or error
@@ -7205,13 +7238,23 @@ class DirectSender:
             number = None if self.is_stopped else next(self.todo, None)
             return number and (number, self.run.input.request(number))
 
-    def keep(self, number, result):
-        """Put a result into the journal, unless nobody waits for it."""
+    def keep(self, number, result, fault):
+        """Put a result into the journal, unless nobody waits for it.
+
+        After many faults in a row that are not the lines' own it is the
+        place that is at fault, and those lines have no result.
+        """
         with self.lock:
             if result is None or self.is_over:
                 return
-            self.run.journal.add(number, not result["error"], self.round,
-                                 as_result(result), tokens_of(result))
+            raw, journal = kept_result(result), self.run.journal
+            journal.add(number, not result["error"], self.round, raw,
+                        tokens_of(result))
+            self.row = self.row + [number] if fault else []
+            if len(self.row) >= LONGEST_ROW:
+                for number in self.row:
+                    journal.add(number, False, self.round, journal.TAKEN_BACK)
+                raise stopped_by(fault)
             self.finished += 1
             self.tell()
 
@@ -7239,16 +7282,16 @@ class DirectSender:
             silence=INFERENCE_TIMEOUT_S)
 
     def answer(self, request):
-        """Send a line until it is answered; return its result line.
+        """Send a line until it is answered; return (result line, fault).
 
-        A failure that is not the moment's is the line's own result.  None:
-        nothing is to be sent any more.
+        A failure that is not the moment's is a result; the fault is None if
+        it is the line's own.  No result: nothing is to be sent any more.
         """
         wire_request = self.request(request)
         while True:
             self.pace.wait()
             if self.is_stopped:
-                return None
+                return None, None
             try:
                 return self.send(request, wire_request)
             except (ApiError, ConnectionFailed) as error:
@@ -7267,10 +7310,10 @@ class DirectSender:
                        "response": {"status_code": answer.status,
                                     "request_id": answer.request_id,
                                     "body": body},
-                       "error": None}, request)[0]
+                       "error": None}, request)[0], None
 
     def failed(self, custom_id, error):
-        """The result line of a request that failed for good.
+        """The result line of a request that failed for good, and its fault.
 
         It goes to a file: what a server quotes of the key does not.
         """
@@ -7284,8 +7327,9 @@ class DirectSender:
         self.first_failure = self.first_failure or (f"the first: {error}",)
         code = error.facts.get("code") or error.kind
         found = failure(custom_id, code, str(error), response)
-        return parse_json(self.app.terminal.err.without_secrets(
+        found = parse_json(self.app.terminal.err.without_secrets(
             compact_json(found)))
+        return found, None if is_of_line(error) else error
 
 
 # == sessions: many turns in one terminal ====================================
