@@ -104,7 +104,7 @@ EXIT_CODES = (
     (4, "HTTP 404: there is no such thing"),
     (5, "no usable connection: DNS, refused, TLS, proxy, timeout, cut off"
         " before an answer"),
-    (6, "HTTP 429 or 503, still there after the retries"),
+    (6, "HTTP 429, 503 or 529, still there after the retries"),
     (7, "a stream broke off or failed after its first delta"),
     (8, "a --wait-timeout ran out"),
     (129, "SIGHUP: the terminal went away"),
@@ -207,20 +207,32 @@ class ApiError(XeroctlError):
     """The router answered, and the answer was no.
 
     body is the decoded JSON of the answer, or None; has_message whether it
-    says why; retry_after is seconds.
+    says why; retry_after is seconds, kind the server's type, if it has one.
     """
 
     kind = "api_error"
-    CODES = {401: 3, 403: 3, 404: 4, 429: 6, 503: 6}
+    CODES = {401: 3, 403: 3, 404: 4, 429: 6, 503: 6, 529: 6}
 
     def __init__(self, status, message, hint=None, body=None, headers=None,
                  has_message=False, retry_after=None, strategy=None,
-                 **facts):
+                 kind=None, **facts):
         super().__init__(f"HTTP {status} {message}".rstrip(), hint, **facts)
+        self.kind = kind if isinstance(kind, str) else self.kind
         self.status, self.body, self.headers = status, body, headers or {}
         self.retry_after, self.strategy = retry_after, strategy
         self.exit_code = self.CODES.get(status, 1)
         self.has_message = has_message
+
+    @property
+    def is_busy(self):
+        """Whether it was not acted on, and may be later: 529 is a 503."""
+        return self.status in (429, 503, 529) and not self.is_used_up
+
+    @property
+    def is_used_up(self):
+        """Whether a quota is, which no waiting of ours brings back."""
+        return bool({self.kind, as_text(self.facts.get("code"))} & {
+            "quota_exceeded", "insufficient_quota"})
 
     def envelope(self):
         """The router's own envelope where it sent one with a message."""
@@ -2464,11 +2476,14 @@ def tls_error(problem, host):
                             lasting=not is_dropped(problem))
 
 
+RETRIES_HELP = "--retries N asks again where that is safe; -v shows each try"
+
+
 def network_error(problem, where, limits, sent):
     """Return the ConnectionFailed for whatever http.client raised."""
     import http.client
     import socket
-    hint = "--retries N asks again where that is safe; -v shows each try"
+    hint = RETRIES_HELP
     if isinstance(problem, socket.timeout):
         error = limits.expired()
         error.sent = sent
@@ -2651,13 +2666,15 @@ def not_json(answer, text, problem):
                        request_id=answer.request_id)
 
 
-# What to try next, by error code or else by status.
+QUOTA_HELP = "the quota is used up: wait for its reset or raise it"
+
+# What to try next, by error code, or else by type, or by status.
 API_HINTS = {
     "endpoint_not_found": "--endpoint takes the slug, not the model's name;"
                           " xeroctl api /endpoints lists them",
     "model_not_found": "xeroctl api /models lists what is served",
     "scope_insufficient": "use a key with the scope that the message names",
-    "quota_exceeded": "the quota is used up: wait for its reset or raise it",
+    "quota_exceeded": QUOTA_HELP, "insufficient_quota": QUOTA_HELP,
     "endpoint_inactive": "the endpoint is not active yet: try again later",
     400: "-v shows the request, --dry-run its body",
     401: "is the key right? " + KEY_HELP,
@@ -2666,6 +2683,7 @@ API_HINTS = {
     429: "try again later, or raise --retries",
     501: "this server does not offer it",
     503: "try again later, or raise --retries",
+    529: "try again later, or raise --retries",
 }
 
 
@@ -2677,23 +2695,48 @@ def validation_message(item):
     return f"{place}: {said}" if place else said
 
 
+def message_in(value, names, depth=0):
+    """The message in an error of any shape; empty if there is none."""
+    if isinstance(value, str) or depth > 4:
+        return value if isinstance(value, str) else ""
+    if isinstance(value, list):
+        return "; ".join(filter(None, [
+            message_in(item, MESSAGE_NAMES, depth + 1) if isinstance(
+                item, dict) and "msg" not in item else
+            validation_message(item) for item in value]))
+    found = (message_in(value[name], MESSAGE_NAMES, depth + 1)
+             for name in names
+             if isinstance(value, dict) and value.get(name))
+    return next(filter(None, found), "")
+
+
+MESSAGE_NAMES = "message", "detail", "error", "errors", "msg"
+
+
 def error_message(body):
     """Find the message where servers put it; None if nowhere."""
-    for path in ("error.message", "error", "detail", "message"):
-        found = dig(body, path)
-        if isinstance(found, list):
-            found = "; ".join(map(validation_message, found))
-        if isinstance(found, str) and found:
-            return found
-    return None
+    if isinstance(body, str):
+        return None
+    return message_in(body, (
+        "error", "detail", "message", "errors", "msg")) or None
+
+
+def error_about(body):
+    """The object with type, code and param of an error, or else {}."""
+    for path in ("error", "error.0", "0.error", "errors.0", "message"):
+        if isinstance(dig(body, path), dict):
+            return dig(body, path)
+    return body if isinstance(body, dict) else {}
 
 
 def retry_after(answer, about):
     """Seconds that an answer asks to wait: the greater of header and body."""
     said = dig(about, "retry_after")
     said = min(said, 1e9) if is_positive(said) else 0
+    now = answer.wire.limits.clock.now()
     return max(said, header_seconds(answer.headers.get("Retry-After", ""),
-                                    answer.wire.limits.clock.now()))
+                                    now), header_seconds(
+        answer.headers.get("retry-after-ms", ""), now) / 1000)
 
 
 def api_error(answer, text):
@@ -2707,18 +2750,19 @@ def api_error(answer, text):
         body = parse_json(text)
     except ValueError:
         body = None
-    about = dig(body, "error")
-    about = about if isinstance(about, dict) else body
-    message = (error_message(body) or body_summary(text)
-               or answer.response.reason)
-    code, status = dig(about, "code"), answer.status
+    about, said = error_about(body), error_message(body)
+    code, kind, status = about.get("code"), about.get("type"), answer.status
+    only = ", ".join(as_text(word) for word in (kind, code) if word)
+    hints = [API_HINTS.get(name) for name in (as_text(code), as_text(kind),
+                                              status)]
     return ApiError(
-        status, message, API_HINTS.get(as_text(code), API_HINTS.get(status)),
-        body=body, headers=answer.headers, has_message=bool(
-            error_message(body)),
+        status, said or (f"the server says only {only}" if only else
+                         body_summary(text) or answer.response.reason),
+        next(filter(None, hints if said else hints[2:]), None),
+        body=body, headers=answer.headers, has_message=bool(said), kind=kind,
         retry_after=retry_after(answer, about),
-        strategy=dig(about, "retry_strategy"), code=code,
-        param=dig(about, "param"), request_id=answer.request_id)
+        strategy=about.get("retry_strategy"), code=code,
+        param=about.get("param"), request_id=answer.request_id)
 
 
 # == the judge: what an answer is, told once for each kind ===================
@@ -2732,12 +2776,11 @@ BROKEN_ENDS = frozenset((
 
 def no_answer(value, what):
     """The error for JSON that is not what was asked for."""
-    about = dig(value, "error")
-    about = about if isinstance(about, dict) else value
+    about = error_about(value)
     return AnswerError(
         f"the answer {what}: "
         + (error_message(value) or compact_json(value)[:300]),
-        code=dig(about, "code"), param=dig(about, "param"))
+        code=about.get("code"), param=about.get("param"))
 
 
 def is_error(value):
@@ -3273,12 +3316,9 @@ def is_worth_repeating(request, error):
     """Whether asking again can help, and cannot do the same thing twice."""
     if isinstance(error, ConnectionFailed):
         return not error.lasting and (request.repeatable or not error.sent)
-    if error.status == 429:
-        return error.facts.get("code") not in ("quota_exceeded",
-                                               "insufficient_quota")
     # A 503 is sent by a router that did not act (router-api.md, 2.2).
-    return error.status == 503 or (
-        error.status in (500, 502, 504) and request.repeatable)
+    return error.is_busy or (error.status in (408, 500, 502, 504)
+                             and request.repeatable)
 
 
 def milliseconds(strategy, name, default):
@@ -3322,9 +3362,11 @@ def redirected(request, answer):
         pass  # no URL, and so not of this origin
     if (request.method not in ("GET", "HEAD")
             or not is_same_origin(target, request.url)):
+        # What stands behind the ? of such a URL may be its signature.
+        shown = re.sub("//[^/?]*@", "//", target).partition("?")[0]
         raise AnswerError(
             f"HTTP {answer.status}: the server redirects {request.method} to"
-            f" {target}, which is not followed",
+            f" {shown}, which is not followed",
             "if that is the right server, put it in the base URL",
             request_id=answer.request_id)
     return Request(request.method, target, request.headers, request.body,
@@ -3368,7 +3410,7 @@ class Api:
         self.deployment, self.network = deployment, network
         self.options, self.timeout, self.plan = options, timeout, plan
         self.terminal, self.clock = terminal, terminal.clock
-        self.deadline = deadline
+        self.deadline, self.retries = deadline, options.retries
         if deployment.key:
             terminal.hide(deployment.key, redacted_key(deployment.key))
         self.is_checked = False
@@ -3491,6 +3533,14 @@ class Api:
                 self.wait_for_retry(request, error, attempt)
             attempt += 1
 
+    def once(self, act):
+        """Do something whose requests are asked again by the caller."""
+        retries, self.retries = self.retries, 0
+        try:
+            return act()
+        finally:
+            self.retries = retries
+
     @staticmethod
     def has_vanished(request, error, attempt):
         """A 404 to a repeated DELETE: the lost first attempt did it."""
@@ -3499,8 +3549,10 @@ class Api:
 
     def wait_for_retry(self, request, error, attempt):
         """Sleep until the next attempt, or raise the error for good."""
-        if (attempt > self.options.retries
-                or not is_worth_repeating(request, error)):
+        error.url, can_help = request.url, is_worth_repeating(request, error)
+        if error.hint == RETRIES_HELP and not can_help:
+            error.hint = "it may have been acted on; -v shows the request"
+        if attempt > self.retries or not can_help:
             raise error
         wait = retry_wait(error, attempt, self.clock.jitter())
         if wait > LONGEST_WAIT_S:
@@ -3510,7 +3562,7 @@ class Api:
         if self.deadline and self.clock.monotonic() + wait > self.deadline:
             raise error
         self.terminal.note(f"{error}: attempt {attempt + 1} of "
-                           f"{self.options.retries + 1} in {as_seconds(wait)}")
+                           f"{self.retries + 1} in {as_seconds(wait)}")
         self.clock.sleep(wait)
 
     def follow(self, request, attempt):
@@ -4941,7 +4993,7 @@ def is_passing(error):
     """Whether a failure may be over at the next poll."""
     if isinstance(error, ConnectionFailed):
         return not error.lasting
-    return error.status == 429 or error.status >= 500
+    return error.status in (408, 429) or error.status >= 500
 
 
 def with_status(item):
@@ -4955,21 +5007,30 @@ def with_status(item):
 def poll_patiently(app, poll, until, resume):
     """Call poll() until it answers; raise what still fails after 5 minutes.
 
-    until is when the wait is over, or None; resume the hint that says then
-    how to go on.
+    A failure is told when it is another one than before.  until is when the
+    wait is over, or None; resume the hint that says then how to go on.
     """
-    started = app.clock.monotonic()
+    started, told = app.clock.monotonic(), None
     while True:
         try:
-            return poll()
+            return app.api.once(poll)
         except (ApiError, ConnectionFailed) as error:
-            lasted = app.clock.monotonic() - started
-            if not is_passing(error) or lasted >= LONGEST_OUTAGE_S:
+            now, url = app.clock.monotonic(), getattr(error, "url", "")
+            if not is_passing(error):
                 raise
-            if until and app.clock.monotonic() >= until:
+            if now - started >= LONGEST_OUTAGE_S:
+                error.details.append(f"{url}: so for 5 minutes".lstrip(": "))
+                error.hint = resume or error.hint
+                raise
+            if until and now >= until:
                 raise WaitExpired(f"not over in time, and no answer: {error}",
                                   resume)
-        app.clock.sleep(POLL_S)
+            if str(error) != told:
+                told = str(error)
+                app.terminal.note(f"{url}: {told}: asked again for up to 5"
+                                  " minutes".lstrip(": "))
+            wait = min(getattr(error, "retry_after", 0) or 0, LONGEST_WAIT_S)
+        app.clock.sleep(max(POLL_S, wait))
 
 
 def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
@@ -7118,15 +7179,14 @@ def asks_to_wait(error):
     """Whether an error is about the moment, and the request not acted on."""
     if isinstance(error, ConnectionFailed):
         return not error.sent and not error.lasting
-    return error.status in (429, 503) and error.facts.get("code") not in (
-        "quota_exceeded", "insufficient_quota")
+    return error.is_busy
 
 
 def ends_all(error):
     """Whether every other request would fail like this one."""
     if isinstance(error, ConnectionFailed):
         return error.lasting
-    return (error.status in (401, 403, 429, 503)
+    return (error.status in (401, 403, 429, 503, 529)
             or error.facts.get("code") == "endpoint_not_found")
 
 
@@ -7939,6 +7999,28 @@ class Session:
     }
 
 
+def ask_health(api):
+    """GET /healthz at the root of the host; return what it says.
+
+    Without a key.  A text, or nothing at all, under a good status is well.
+    """
+    url = api.deployment.base_url
+    root = url[:-len(url_path(url)) or None]
+    request = api.request("GET", root + "/healthz", accept="*/*")
+    request.headers.pop("Authorization", None)
+    if api.plan.takes(request):
+        return api.plan.add(request, {})
+    with api.send(request, api.settled) as answer:
+        text = decoded(answer.read()).strip()
+    if is_html(text):
+        raise not_json(answer, text, None)
+    try:
+        value = parse_json(text)
+    except ValueError:
+        value = {"status": body_summary(text) or "ok"}
+    return check_answer(value)
+
+
 # == the doctor: every step of a connection, one by one ======================
 
 class Doctor:
@@ -8027,28 +8109,31 @@ class Doctor:
         return f"certificate valid for {left / 86400:.0f} more days"
 
     def healthz(self):
-        """GET /healthz at the root of the host, without a key."""
-        scheme_and_host = self.url[:-len(url_path(self.url)) or None]
-        request = self.app.api.request("GET", scheme_and_host + "/healthz",
-                                       accept="*/*")
-        request.headers.pop("Authorization", None)
+        """Ask for it without a key; many keep all behind one, or have none."""
         try:
-            self.app.api.send(request, self.app.api.settled).__exit__()
+            ask_health(self.app.api)
         except ApiError as error:
-            if error.status != 404:
+            if error.status not in (401, 403, 404, 405):
                 raise
-            return "-", "this server has no /healthz"
+            return "-", f"not for everyone to see (HTTP {error.status})"
         return "ok", "the server says that it is well"
 
     def key(self):
         started = self.clock.monotonic()
         request = self.app.api.request("GET", "/models")
-        page = self.app.api.send(request, self.app.api.read_json)
+        try:
+            page = self.app.api.send(request, self.app.api.read_json)
+            count = f"{len(page_records(page))} models"
+        except ApiError as error:
+            if error.status not in (404, 405, 501):
+                raise
+            count = None
         self.took = self.clock.monotonic() - started
-        count = len(page_records(page))
+        if count is None:
+            return "-", f"not tried: there is no GET {self.url}/models"
         key = self.app.api.deployment.key
         said = f"{redacted_key(key)} is accepted" if key else "none is needed"
-        return "ok", f"{said}; {count} models"
+        return "ok", f"{said}; {count}"
 
     def latency(self):
         return "ok", f"{self.took * 1000:.0f} ms for GET /models"
@@ -10750,9 +10835,7 @@ EXPORTS = Group(
 def check_health(app, group, args):
     """Ask the host whether it lives, without a key."""
     app.open_api(needs_key=False)
-    url = app.api.deployment.base_url
-    answer = app.api.call(
-        "GET", url[:-len(url_path(url)) or None] + "/healthz", stand_in={})
+    answer = ask_health(app.api)
     app.out.record(answer, columns_of([answer]), "status")
 
 
