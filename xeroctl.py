@@ -12379,7 +12379,7 @@ HELP = Group(
     "help", "Show help on a command, a verb or a topic.", default="",
     verbs=(
         Verb("", "Show help on a command, a verb or a topic.", show_help,
-             flag("words", metavar="COMMAND", nargs="*",
+             flag("words", metavar="COMMAND", nargs="*", completes="command",
                   help="a command and a verb, or a topic: "
                        + ", ".join(TOPICS)),
              examples=("xeroctl help chat send",
@@ -12387,386 +12387,165 @@ HELP = Group(
     ))
 
 
-# == completion: one table and one walk through it, for three shells =========
+# == completion: the shells ask the program ==================================
 
-# A place is what was said before the cursor: "", "chat", "chat send".  It has
-# rows "NAME KIND SUMMARY": of words (kind word), of flags (kind none where no
-# value follows), and of arguments, @0 and on; @* stands for all that follow.
-# The kind of a value is file, folder, context, any, or its words as |a|b|c.
-
-# Both bash and zsh: from the current word and those before it to the rows of
-# the place, the pattern of the rows to offer, and the kind of value to offer.
-POSIX_WALK = r"""
-_PROGRAM_kind() {
-  local row
-  kind=
-  for row in "${rows[@]}"; do
-    if [[ ${row%% *} == "$1" ]]; then
-      row=${row#* }
-      kind=${row%% *}
-      return
-    fi
-  done
-}
-
-_PROGRAM_word() {
-  _PROGRAM_kind "$1"
-  if [[ $count == 0 && $kind == word ]]; then
-    if [[ $place$1 != help ]]; then place=${place:+$place }$1; fi
-    _PROGRAM_rows "$place"
-  else
-    count=$((count + 1))
-  fi
-  kind=
-}
-
-_PROGRAM_walk() {
-  local word current=$1
-  shift
-  _PROGRAM_rows ''
-  for word; do
-    if [[ -n $kind ]]; then kind=
-    elif [[ -n $plain || $word != -[!0-9.]* ]]; then _PROGRAM_word "$word"
-    elif [[ $word == -- ]]; then plain=1
-    else
-      _PROGRAM_kind "$word"
-      if [[ $kind == none ]]; then kind=; fi
-    fi
-  done
-  if [[ -n $kind ]]; then return; fi
-  if [[ -z $plain && $current == --*=* ]]; then
-    prefix=${current%%=*}=
-    _PROGRAM_kind "${current%%=*}"
-  elif [[ -z $plain && $current == -* ]]; then
-    pattern='-*'
-  else
-    _PROGRAM_kind "@$count"
-    if [[ -z $kind ]]; then _PROGRAM_kind '@*'; fi
-    if [[ $count == 0 && "${rows[@]:0:1}" == [!@-]* ]]; then pattern='[!@-]*'
-    elif [[ -z $plain$current && ${kind:-any} == any ]]; then pattern='-*'
-    fi
-  fi
-}
-"""
-
-# bash cuts words at = and : (COMP_WORDBREAKS): split mends them, and of what
-# it offers leaves out what stands before $2, the part that bash replaces.
-BASH = r"""# bash 4.2 or newer: source <(PROGRAM shell-completion bash)
-
-_PROGRAM_rows() {
-  case $1 in
-TABLE
-  *) rows=() ;;
-  esac
-  rows+=(
-GLOBAL
-  )
-}
-WALK
-_PROGRAM_split() {
-  local line=${COMP_LINE:0:COMP_POINT} word rest last=-1
-  for word in "${COMP_WORDS[@]:0:COMP_CWORD+1}"; do
-    rest=${line#"${line%%[![:blank:]]*}"}
-    if [[ $rest != "$line" || $last == -1 ]]; then last=$((last + 1)); fi
-    words[last]+=${word:0:${#rest}}
-    line=${rest#"$word"}
-  done
-}
-
-_PROGRAM_offer() {
-  local name
-  for name; do
-    if [[ $prefix$name == "$current"* ]]; then
-      name=$prefix$name
-      printf -v name %q "${name#"$before"}"
-      COMPREPLY+=("$name")
-    fi
-  done
-}
-
-_PROGRAM_contexts() {
-  local program=$1 name
-  if [[ $program == '~/'* ]]; then program=$HOME${program#?}; fi
-  while IFS= read -r name; do _PROGRAM_offer "$name"; done < <(
-    "$program" config list -o id 2>/dev/null </dev/null)
-}
-
-_PROGRAM_paths() {
-  local name
-  if [[ -z $prefix || $1 != "$prefix"* ]]; then
-    compopt -o "$2" 2>/dev/null
-    return
-  fi
-  compopt -o filenames 2>/dev/null
-  while IFS= read -r name; do COMPREPLY+=("$prefix$name"); done < <(
-    compgen "$3" -- "${current#"$prefix"}")
-}
-
-_PROGRAM() {
-  local words=() rows=() place= kind= plain= count=0 prefix= pattern= row
-  _PROGRAM_split
-  local current=${words[${#words[@]} - 1]} IFS='|'
-  local before=${current%"$2"}
-  COMPREPLY=()
-  _PROGRAM_walk "$current" "${words[@]:1:${#words[@]} - 2}"
-  if [[ $current == *[\<\>]* || $3 == *[\<\>] ]]; then pattern= kind=file; fi
-  for row in "${rows[@]}"; do
-    if [[ $row == $pattern ]]; then _PROGRAM_offer "${row%% *}"; fi
-  done
-  case $kind in
-  '|'*) _PROGRAM_offer ${kind#?} ;;
-  context) _PROGRAM_contexts "$1" ;;
-  file) _PROGRAM_paths "$2" default -f ;;
-  folder) _PROGRAM_paths "$2" dirnames -d ;;
-  esac
-}
-
-complete -F _PROGRAM PROGRAM PROGRAM.py
-"""
-
-ZSH = r"""#compdef PROGRAM PROGRAM.py
-
-_PROGRAM_rows() {
-  case $1 in
-TABLE
-  *) rows=() ;;
-  esac
-  rows+=(
-GLOBAL
-  )
-}
-WALK
-_PROGRAM_describe() {
-  local row name
-  local -a shown seen
-  for row in "${rows[@]}"; do
-    name=${row%% *}
-    if [[ $row == ${~pattern} && -z ${(M)seen:#$name} ]]; then
-      seen+=("$name")
-      shown+=("${name//:/\\:}:${${row#* * }//\\/\\\\}")
-    fi
-  done
-  _describe -t commands 'word or flag' shown
-}
-
-_PROGRAM_contexts() {
-  local program=${(Q)words[1]}
-  local -a names
-  names=("${(@f)$(
-    ${program/#\~\//$HOME/} config list -o id 2>/dev/null </dev/null)}")
-  _wanted contexts expl context compadd -a names
-}
-
-_PROGRAM() {
-  local place= kind= plain= count=0 prefix= pattern= expl
-  local -a rows
-  _PROGRAM_walk "$PREFIX" "${(@)words[2,CURRENT - 1]}"
-  if [[ -n $prefix ]]; then compset -P 1 '*='; fi
-  if [[ -n $pattern ]]; then _PROGRAM_describe; fi
-  case $kind in
-  \|*) _wanted values expl value compadd -- "${(@s:|:)kind#?}" ;;
-  context) _PROGRAM_contexts ;;
-  file) _files ;;
-  folder) _files -/ ;;
-  esac
-}
-
-if [[ $funcstack[1] == _PROGRAM ]]; then
-  _PROGRAM "$@"
-else
-  compdef _PROGRAM PROGRAM PROGRAM.py
-fi
-"""
-
-FISH = r"""# fish: PROGRAM shell-completion fish | source
-
-function _PROGRAM_rows
-  switch "$argv[1]"
-TABLE
-  end
-  printf '%s\n' \
-GLOBAL
-end
-
-function _PROGRAM_kind -a name
-  for row in $argv[2..-1]
-    set -l parts (string split -m 2 ' ' -- $row)
-    if test "$parts[1]" = "$name"
-      echo $parts[2]
-      return
-    end
-  end
-end
-
-function _PROGRAM_names -a pattern
-  for row in (string match -r -- $pattern $argv[2..-1])
-    string replace -r '^(\S+) \S+ ?' '$1\t' -- $row
-  end
-end
-
-function _PROGRAM_values -a kind current program
-  switch "$kind"
-    case '|*'
-      string split '|' -- (string sub -s 2 -- $kind)
-    case context
-      $program config list -o id 2>/dev/null </dev/null
-    case file
-      complete -C "_PROGRAM_no_command $current"
-    case folder
-      __fish_complete_directories $current ''
-  end
-end
-
-function _PROGRAM
-  set -l words (commandline -opc)
-  while string match -q '*=*' -- $words[1]
-    set -e words[1]
-  end
-  set -l program (string replace -r '^~(?=/)' ~ -- $words[1])
-  set -l current (commandline -ct)
-  set -l rows (_PROGRAM_rows '')
-  set -l place
-  set -l kind
-  set -l plain
-  set -l count 0
-  set -e words[1]
-  for word in $words
-    if test -n "$kind"
-      set kind
-    else if test -n "$plain"; or not string match -qr -- '^-[^0-9.]' "$word"
-      set kind (_PROGRAM_kind "$word" $rows)
-      if test "$count$kind" = 0word
-        test "$place$word" = help; or set place $place $word
-        set rows (_PROGRAM_rows "$place")
-      else
-        set count (math $count + 1)
-      end
-      set kind
-    else if test "$word" = --
-      set plain 1
-    else
-      set kind (_PROGRAM_kind "$word" $rows | string match -v none)
-    end
-  end
-  if test -n "$kind"
-    _PROGRAM_values $kind "$current" $program
-  else if test -z "$plain"; and string match -qr -- '^--.*=' "$current"
-    set -l parts (string split -m 1 = -- $current)
-    set kind (_PROGRAM_kind $parts[1] $rows)
-    _PROGRAM_values "$kind" "$parts[2]" $program |
-      string replace -r -- '^' "$parts[1]="
-  else if test -z "$plain"; and string match -q -- '-*' "$current"
-    _PROGRAM_names '^-.*' $rows
-  else
-    set kind (_PROGRAM_kind @$count $rows; _PROGRAM_kind '@*' $rows)
-    if test $count = 0; and string match -qr -- '^[^@-]' $rows[1]
-      _PROGRAM_names '^[^@-].*' $rows
-    else if test -z "$plain$current"; and contains -- "$kind[1]" '' any
-      _PROGRAM_names '^-.*' $rows
-    end
-    _PROGRAM_values "$kind[1]" "$current" $program
-  end
-end
-
-complete -c PROGRAM -f -a '(_PROGRAM)'
-complete -c PROGRAM.py -f -a '(_PROGRAM)'
-"""
+COMPLETE, CURSOR = "__complete", "\0"  # which no argument can hold
+FILE_OFFERS = {"FILE": "file", "PATH": "file", "DIR": "folder"}
 
 
-def value_kind(declared):
-    """What may be offered for the value of a flag or an argument."""
-    words = getattr(declared.options.get("type"), "words", ())
-    plain = [word for word in words if re.match(r"[\w@.:/+-]+$", word)]
-    said = getattr(declared, "completes", None)
-    if said is None and plain:
-        return "|" + "|".join(plain)
-    if said is None:
-        said = {"FILE": "file", "PATH": "file", "DIR": "folder"}.get(
-            declared.options.get("metavar"))
-    return said or "any"
+def value_offers(declared, contexts):
+    """Yield (word, summary) of what a value can be; :file has the shell do it.
 
-
-def completion_row(name, kind, summary=""):
-    return " ".join([name, kind] + (summary or "").split())
-
-
-def flag_rows(flags):
-    """One row for each name of each flag; the first of a name stays."""
-    rows = {}
-    for declared in flags:
-        kind = value_kind(declared) if declared.takes_value else "none"
-        for name in () if declared.is_word else declared.names:
-            rows.setdefault(name, completion_row(
-                name, kind, declared.options.get("help")))
-    return list(rows.values())
-
-
-def argument_rows(flags):
-    """One row for each argument, named by its place."""
-    return [completion_row("@*" if declared.options.get("nargs") in ("*", "+")
-                           else f"@{place}", value_kind(declared))
-            for place, declared in enumerate(f for f in flags if f.is_word)]
-
-
-def verb_rows(verbs):
-    """The rows of what follows a verb, or any of those that need no word."""
-    flags = [declared for verb in verbs
-             for declared in verb.flags + (verb.by,) * verb.by_flag]
-    most = max((verb.flags for verb in verbs), default=(),
-               key=lambda flags: sum(f.is_word for f in flags))
-    return argument_rows(most) + flag_rows(flags)
-
-
-def completion_places(groups):
-    """Yield (place, rows) for the program, each group and each verb."""
-    yield "", [completion_row(group.name, "word", group.summary)
-               for group in groups]
-    for group in groups:
-        named, words = by_word(group), defaultdict(list)
-        for verb in group.verbs:
-            if verb.word:
-                words[verb.word].append(verb)
-        yield group.name, [
-            completion_row(name, "word", summary) for name, summary in
-            [(verb.name, verb.summary) for verb in named]
-            + [(word, verbs[0].summary) for word, verbs in words.items()]
-        ] + verb_rows([verb for verb in group.verbs if not verb.word and (
-            verb not in named or verb.name == group.default)])
-        for verb in named:
-            yield f"{group.name} {verb.name}", verb_rows([verb])
-        for word, verbs in words.items():
-            yield f"{group.name} {word}", verb_rows(verbs)
-
-
-def script_word(text, shell):
-    """The text as one word of a script, nothing in it being special."""
-    if shell == "fish":
-        text = text.replace("\\", r"\\").replace("'", r"\'")
+    contexts() is asked only where the name of a deployment is wanted.
+    """
+    kind = declared.completes
+    if kind is None:
+        kind = FILE_OFFERS.get(declared.options.get("metavar"), "")
+    if kind == "context":
+        yield from ((name, "") for name in contexts())
+    elif kind:
+        yield ":" + kind, ""
     else:
-        text = text.replace("'", r"'\''")
-    return f"'{text}'"
+        yield from ((word, "") for word in getattr(
+            declared.options.get("type"), "words", ()))
 
 
-def script_rows(rows, shell):
-    """The rows as words of a script; bash shows no summaries."""
-    if shell == "bash":
-        rows = [" ".join(row.split(" ")[:2]) for row in rows]
-    return (" \\\n" if shell == "fish" else "\n").join(
-        "    " + script_word(row, shell) for row in rows)
+def flag_offers(table):
+    return [(name, declared.options["help"])
+            for name, declared in table.items() if name.startswith("--")]
 
 
-def completion_script(shell, groups, global_flags, program="xeroctl"):
-    """The script that completes the program in bash, zsh or fish."""
-    frame = ("  case {}\n  printf '%s\\n' \\\n{}" if shell == "fish"
-             else "  {}) rows=(\n{}\n  ) ;;")
-    table = "\n".join(
-        frame.format(script_word(place, shell), script_rows(rows, shell))
-        for place, rows in completion_places(groups) if rows)
-    parts = {"PROGRAM": program, "TABLE": table,
-             "GLOBAL": script_rows(flag_rows(global_flags), shell)}
-    script = {"bash": BASH, "zsh": ZSH, "fish": FISH}[shell]
-    return re.sub("PROGRAM|TABLE|GLOBAL", lambda match: parts[match.group()],
-                  script.replace("WALK", POSIX_WALK)).lstrip("\n")
+def verb_offers(group):
+    """The words that may follow the name of a group."""
+    words = {verb.word: verb.summary for verb in group.verbs if verb.word}
+    words.update((verb.name, verb.summary) for verb in by_word(group))
+    return list(words.items())
+
+
+def place_of_cursor(words, table):
+    """What the parser takes CURSOR for: a flag's value, or the n-th word."""
+    count = 0
+    for _, declared, word in tokens(words, table):
+        if word == CURSOR:
+            return declared, count
+        count += not declared
+    return None, count
+
+
+def offers_in(group, words, typed, contexts):
+    """What may stand at CURSOR in the words behind the name of a group."""
+    declared, count = place_of_cursor(words, verbs_table(group.verbs))
+    if declared:
+        return value_offers(declared, contexts)
+    is_flag = typed.startswith("-") and "--" not in words
+    named = [] if count or is_flag else verb_offers(group)
+    try:
+        verbs, words = find_verb(group, words[:-1] if is_flag else words)
+        _, count = place_of_cursor(words, verbs_table(verbs))
+    except (UsageError, HelpWanted):
+        verbs = ()  # it needs a verb
+    if is_flag:
+        return flag_offers(verbs_table(verbs))
+    places = [[f for f in verb.flags if f.is_word] for verb in verbs]
+    for found in places:
+        found += found[-1:] * count * (
+            bool(found) and found[-1].options.get("nargs") in ("*", "+"))
+    for declared in places[0][count:count + 1] if places else ():
+        named += value_offers(declared, contexts)
+    return named
+
+
+def offers(words, groups, contexts):
+    """(word, summary) of all that may stand in place of the last word."""
+    *before, typed = words or [""]
+    name, equals, _ = typed.partition("=")
+    is_value = typed.startswith("--") and bool(equals)
+    before = (before + [name] if is_value else before) + [CURSOR]
+    prefix = name + "=" if is_value else ""
+    for index, declared, word in tokens(before, flag_table(GLOBALS)):
+        if word == CURSOR and declared:
+            found = value_offers(declared, contexts)
+        elif word == CURSOR and typed.startswith("-"):
+            found = flag_offers(flag_table(GLOBALS))
+        elif word == CURSOR:
+            found = [(group.name, group.summary) for group in groups]
+        elif declared is None:
+            group, = [group for group in groups if group.name == word]
+            rest = before[:index] + before[index + 1:]
+            found = list(offers_in(group, rest, typed, contexts))
+            if found == [(":command", "")]:  # what help is about
+                return offers(rest[:-1] + [typed], groups, contexts)
+        else:
+            continue
+        return [(word if word[:1] == ":" else prefix + word, summary)
+                for word, summary in found]
+
+
+def show_offers(words, environ, terminal, groups):
+    """Print a line for each word that may follow, its summary behind a tab."""
+    def contexts():
+        return ConfigFile(environ, terminal).deployments()
+    terminal.adjust(True, "never", False)
+    try:
+        found = offers(words, groups, contexts) or ()
+    except (XeroctlError, HelpWanted, ValueError):
+        return  # nothing fits, or a config that is broken
+    for word, summary in found:
+        if word[:1] == ":" or word.startswith(words[-1] if words else ""):
+            terminal.out.write(one_line(f"{word}") + "\t"
+                               + one_line(summary) + "\n")
+
+
+# Bash cuts words at = and :, so that they are put together again, and what
+# stands before the last cut is taken off the answers.
+STUBS = {"bash": r"""
+_xeroctl() {
+  local left=$COMP_LINE words=() out i word part
+  for ((i = 0; i <= COMP_CWORD; i++)); do
+    word=${COMP_WORDS[i]}
+    if ((i)) && [[ $left != [[:space:]]* ]]; then
+      words[${#words[@]} - 1]+=$word
+    else words+=("$word"); fi
+    left=${left#"${left%%[![:space:]]*}"} left=${left#"$word"}
+  done
+  [[ $word == *[!=:]* ]] || word=
+  part=${words[${#words[@]} - 1]} part=${part%"$word"} COMPREPLY=()
+  mapfile -t out < <("${words[0]/#\~/$HOME}" __complete "${words[@]:1}" \
+    2>/dev/null)
+  [[ ${out[0]-} != :* ]] || { compopt -o default; return; }
+  for ((i = 0; i < ${#out[@]}; i++)); do
+    word=${out[i]%%$'\t'*}
+    printf -v "COMPREPLY[i]" %q "${word#"$part"}"
+  done
+}
+complete -F _xeroctl xeroctl xeroctl.py
+""", "zsh": r"""
+#compdef xeroctl xeroctl.py
+_xeroctl() {
+  local -a out
+  out=("${(@f)$("${(Q)words[1]}" __complete "${(@Q)words[2,CURRENT-1]}" \
+    "$PREFIX" 2>/dev/null)}")
+  [[ $out[1] == :* && $PREFIX == --*=* ]] && compset -P '*='
+  case $out[1] in
+    :folder*) _files -/ ;;
+    :*) _files ;;
+    ?*) compadd -l -d out -- "${(@)out%%$'\t'*}" ;;
+  esac
+}
+compdef _xeroctl xeroctl xeroctl.py
+""", "fish": r"""
+function __xeroctl
+  set -l words (commandline -opc) (commandline -ct)
+  set -l out ($words[1] __complete $words[2..-1] 2>/dev/null)
+  set -l flag (string match -r '^--[^=]*=' -- $words[-1])
+  set -l part (string replace -r '^--[^=]*=' '' -- $words[-1])
+  switch "$out[1]"
+    case ':*'; string replace -r '^' -- "$flag" (__fish_complete_path $part)
+    case '*'; printf '%s\n' $out
+  end
+end
+complete -c xeroctl -c xeroctl.py -f -a '(__xeroctl)'
+"""}
 
 
 # == the command map =========================================================
@@ -12830,7 +12609,7 @@ COMMANDS = Group(
 
 def complete_shell(app, group, args):
     """Print the completion script of a shell."""
-    app.out.text(completion_script(args.shell, app.groups, GLOBALS))
+    app.out.text(STUBS[args.shell].lstrip("\n"))
 
 
 COMPLETION = Group(
@@ -12945,6 +12724,8 @@ class App:
 
 def run(argv, environ, terminal, groups):
     """Run one command line; raise what goes wrong."""
+    if argv[:1] == [COMPLETE]:
+        return show_offers(argv[1:], environ, terminal, groups)
     group, args = parse(argv, groups)
     terminal.adjust(args.quiet, args.color or "auto", args.raw)
     if args.version:

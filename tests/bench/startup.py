@@ -42,7 +42,7 @@ def commands(python):
         "chat send --help": ours + ["chat", "send", "--help"],
         "config list": ours + ["config", "list"],
         "Tab on a context": ours + ["config", "list", "-o", "id"],
-        "completion script": ours + ["shell-completion", "bash"],
+        "completion": ours + ["__complete", "chat", "--st"],
         "one chat": ours + ["chat", "-m", "Hello"],
         "one chat, streamed": ours + ["chat", "-m", "Hello", "--stream"],
     }
