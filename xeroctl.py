@@ -429,21 +429,23 @@ def refuse_constant(name):
 
 
 DECODER = json.JSONDecoder(parse_constant=refuse_constant)
+# What servers send: NaN and Infinity, mostly of a logprob, are null.
+SERVER_DECODER = json.JSONDecoder(parse_constant=lambda name: None)
 
 
-def parse_json(text):
+def parse_json(text, decoder=DECODER):
     """Decode JSON (RFC 8259: no NaN, no Infinity); raise ValueError.
 
     Too deep for the interpreter is a ValueError like any other.
     """
     try:
         try:
-            value, end = DECODER.raw_decode(text)
+            value, end = decoder.raw_decode(text)
             if end == len(text):
                 return value  # nothing around it: the quick way
         except ValueError:
             pass
-        return DECODER.decode(text)
+        return decoder.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply")
 
@@ -2691,7 +2693,7 @@ def api_error(answer, text):
     if text.startswith("data:"):
         text = text[len("data:"):].partition("\n")[0]
     try:
-        body = parse_json(text)
+        body = parse_json(text, SERVER_DECODER)
     except ValueError:
         body = None
     about = dig(body, "error")
@@ -2770,7 +2772,7 @@ class Answer:
             return {}
         text = decoded(raw)
         try:
-            return parse_json(text)
+            return parse_json(text, SERVER_DECODER)
         except ValueError as problem:
             raise not_json(self, text, problem)
 
@@ -3511,7 +3513,7 @@ def api_events(blocks):
         if not data:
             continue  # kept alive
         try:
-            payload = parse_json(data)
+            payload = parse_json(data, SERVER_DECODER)
         except ValueError:
             if not is_whole:
                 break
@@ -3532,7 +3534,7 @@ def api_events(blocks):
 def whole_answer(answer, text):
     """Yield the one event of an answer that is no stream."""
     try:
-        payload = parse_json(text)
+        payload = parse_json(text, SERVER_DECODER)
     except ValueError as problem:
         raise not_json(answer, text, problem)
     check_told("", payload)
@@ -3648,34 +3650,23 @@ class Excerpt:
         self.source.check_unchanged()
 
 
-def parse_odd_line(text):
-    """Decode a line that does not simply begin with its value."""
-    if not text.strip(" \t\r\n"):
+def parse_line(raw, decoder=DECODER):
+    """Decode a line of JSON Lines; raise ValueError with what is wrong."""
+    try:
+        text = raw.decode("utf-8").rstrip(" \t\r\n")
+    except UnicodeDecodeError as problem:
+        raise ValueError(f"not UTF-8 at byte {problem.start + 1}")
+    if not text:
         raise ValueError("a blank line")
     if text[0] == "\ufeff":
         raise ValueError("begins with a byte order mark, which is no JSON")
     try:
-        return parse_json(text.rstrip("\r\n"))
+        return parse_json(text, decoder)
     except json.JSONDecodeError as problem:
         raise ValueError(f"not JSON: {problem.msg} at column"
                          f" {problem.colno}")
     except ValueError as problem:
         raise ValueError(f"not JSON: {problem}")
-
-
-def parse_line(raw):
-    """Decode a line of JSON Lines; raise ValueError with what is wrong."""
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as problem:
-        raise ValueError(f"not UTF-8 at byte {problem.start + 1}")
-    try:
-        value, end = DECODER.raw_decode(text)
-        if end == len(text) or not text[end:].strip(" \t\r\n"):
-            return value
-    except (ValueError, RecursionError):
-        pass  # a space before it, or an error to be worded
-    return parse_odd_line(text)
 
 
 def lock(file, path):
