@@ -674,8 +674,11 @@ def html_summary(page):
 
 
 def is_html(page):
-    return bool(re.match(r"\s*(<\?xml[^>]*>\s*)?<(!doctype|html)", page,
-                         re.I))
+    """Whether a text begins as a page does; Markdown with a <div> does not."""
+    return bool(re.match(
+        r"(?:[\s\ufeff]|<\?[^>]*>|<!--(?:(?!-->).)*-->)*<(?:!doctype\s+html"
+        r"|html|head|body|title|meta|script|style|iframe)\b", page,
+        re.I | re.S))
 
 
 def body_summary(text):
@@ -5416,6 +5419,8 @@ class PartFile(NewFile):
 class OpenEnd:
     """Where bytes go that cannot be taken back: a pipe, or a device."""
 
+    is_resumed = False
+
     def __init__(self, write):
         self.write_block, self.count = write, 0
         self.known = {"version": None, "size": None}
@@ -5469,17 +5474,55 @@ def range_of(headers):
             for text in (found.groups() if found else ("*", "*"))]
 
 
+def unzipped(answer):
+    """Yield the body of an answer that a server has compressed."""
+    import zlib
+    inflate = zlib.decompressobj(wbits=31)
+    try:
+        for block in answer.blocks("gzip"):
+            while block:
+                if inflate.eof:  # the next member (RFC 1952, 2.2)
+                    inflate = zlib.decompressobj(wbits=31)
+                yield inflate.decompress(block)
+                block = inflate.unused_data
+    except zlib.error as problem:
+        raise AnswerError(f"{answer.url} is no gzip: {problem}")
+    if not inflate.eof:
+        raise AnswerError(f"{answer.url}: the gzip is cut short")
+
+
+def in_place_of_file(text, media, names):
+    """What a server has sent in place of a file; None if it may be the file.
+
+    HTML is one if a name (a line each) says so, an error if it has an id.
+    """
+    if is_html(text) or media == "text/html" and text.lstrip()[:1] == "<":
+        is_named = re.search(r"\.html?(\n|\Z)", names, re.I)
+        return None if is_named else html_summary(text)
+    try:
+        value = parse_json(text, SERVER_DECODER)
+    except ValueError:
+        return None
+    is_error = dig(value, "error") or dig(value, "object") == "error"
+    if not is_error or "custom_id" in value:
+        return None
+    return "an error: " + (error_message(value) or body_summary(text))[:300]
+
+
 class Download:
     """Fetches one file; what breaks off is taken up again by Range.
 
     patience is how many 404s are borne: a file may be named before it can
-    be read.
+    be read.  about is the file's object, asked for if None: its bytes, where
+    it tells them, decide whether all has come, else the content does.
     """
 
-    def __init__(self, app, path, slug, label, patience=0):
-        self.app, self.path, self.slug = app, path, slug
-        self.label, self.patience = label, patience
-        self.target = None
+    def __init__(self, app, file_id, slug, patience=0, about=None, path=None):
+        self.app, self.slug, self.file = app, slug, path_of("files", file_id)
+        self.path = path or self.file + "/content"
+        self.label, self.patience = f"downloading {file_id}", patience
+        self.about, self.target, self.doubt = about, None, None
+        self.size = None if about is None else counted(dig(about, "bytes"))
 
     def to(self, path, may_replace=True):
         """Fetch all of it to a path; return the number of bytes."""
@@ -5489,13 +5532,30 @@ class Download:
             raise PlanEnds()
         self.app.api.check_transport()
         with download_target(self.app, path, request.url) as self.target:
-            self.target.may_replace = may_replace
+            self.target.may_replace, self.name = may_replace, path
+            if self.size is None:
+                self.has_come(0)
             try:
                 return self.persist(request)
             except (ApiError, ConnectionFailed) as error:
                 if isinstance(self.target, OpenEnd) and self.target.count:
                     raise StreamBroken(str(error), error.hint)
                 raise
+
+    def has_come(self, count):
+        """Whether so many bytes may be all; the file's object decides.
+
+        It is asked for first, and again where it tells of another size.
+        """
+        if self.size not in (0, count):
+            api = self.app.api
+            try:
+                self.about = api.read_json(api.follow(api.request(
+                    "GET", self.file, slug=self.slug), 1))
+            except XeroctlError:
+                pass  # the content will tell
+            self.size = counted(dig(self.about, "bytes"))
+        return self.size in (0, count)
 
     def persist(self, request):
         """Fetch until all is there, or trying again is no use."""
@@ -5540,7 +5600,7 @@ class Download:
         """Whether 416 only says that there is nothing left to fetch."""
         size = self.target.known["size"]
         return (error.status == 416 and self.target.count > 0
-                and self.target.count == size
+                and self.target.count == size == (self.size or size)
                 and range_of(error.headers)[1] in (None, size))
 
     def bear(self, error):
@@ -5557,39 +5617,59 @@ class Download:
         if answer.status not in (200, 206):
             raise AnswerError(f"{answer.url} answered with no content (HTTP"
                               f" {answer.status})")
-        if answer.coding == "gzip":
-            return self.unzip(answer)
+        is_zipped = answer.coding == "gzip"
         start, size = range_of(answer.headers)
+        blocks = unzipped(answer) if is_zipped else answer.blocks()
         if answer.status == 206:
-            if not self.continues(answer, start, size):
+            if not self.continues(answer, start, size) or is_zipped:
                 return False
         else:
-            size = answer.response.length
+            size = None if is_zipped else answer.response.length
+            blocks = self.judged(answer, blocks, size)
+            blocks = chain([next(blocks)], blocks)
             self.target.restart()
         self.target.begin(version_of(answer), size)
-        self.copy(answer, size)
+        self.target.is_resumed &= not (is_zipped or self.doubt)
+        self.copy(answer, blocks, size)
+        count, has_end = self.target.count, answer.response.chunked or size
+        if not self.has_come(count):
+            self.target.is_resumed &= not has_end and count < self.size
+            raise self.refused(answer, count)
         return True
 
-    def unzip(self, answer):
-        """Take in a body that a server has compressed; it begins anew."""
-        import zlib
-        self.target.restart()
-        unzipped = zlib.decompressobj(wbits=31)
+    def judged(self, answer, blocks, size):
+        """Yield a whole body, unless its head or size tells of another's.
+
+        Nothing is held back longer than it may be a page or an error.
+        """
+        head, text, broken = b"", "", None
         try:
-            for block in answer.blocks("gzip"):
-                while block:
-                    if unzipped.eof:  # the next member (RFC 1952, 2.2)
-                        unzipped = zlib.decompressobj(wbits=31)
-                    self.target.write(unzipped.decompress(block))
-                    block = unzipped.unused_data
-            if not unzipped.eof:
-                raise AnswerError(f"{answer.url}: the gzip is cut short")
-        except BaseException as problem:
-            self.target.restart()
-            if isinstance(problem, zlib.error):
-                raise AnswerError(f"{answer.url} is no gzip: {problem}")
-            raise
-        return True
+            for block in blocks:
+                head += block
+                text = decoded(head)
+                if (self.size or len(head) >= BLOCK
+                        or text.lstrip()[:1] not in "<{"):
+                    break
+        except ConnectionFailed as error:
+            broken = error
+        names = f"{self.name}\n{as_text(dig(self.about, 'filename'))}"
+        self.doubt = in_place_of_file(text, answer.media, names)
+        if self.doubt and not self.size or (
+                size is not None and not self.has_come(size)):
+            raise self.refused(answer, size)
+        yield head
+        if broken:
+            raise broken
+        yield from blocks
+
+    def refused(self, answer, count):
+        """The error for a body that is not the file's."""
+        what = self.doubt or f"{count} bytes of {self.size}"
+        return AnswerError(
+            f"{answer.url} answered with {what}",
+            "the same command goes on there" if self.target.is_resumed
+            and self.target.count else "is the base URL that of an API?",
+            request_id=answer.request_id)
 
     def continues(self, answer, start, size):
         """Whether a 206 is the rest of the very file that was begun."""
@@ -5601,11 +5681,11 @@ class Download:
                 and known["size"] in (None, size)
                 and known["version"] in (None, version_of(answer)))
 
-    def copy(self, answer, size):
+    def copy(self, answer, blocks, size):
         target = self.target
-        with Meter(self.app.terminal, self.label, size,
+        with Meter(self.app.terminal, self.label, size or self.size,
                    target.count) as meter:
-            for block in answer.blocks():
+            for block in blocks:
                 target.write(block)
                 meter.at(target.count)
         if size not in (None, target.count):
@@ -6693,8 +6773,7 @@ class BatchSender:
     def fetch(self, file_id, path):
         """Download a file, unless an earlier run has done so."""
         if not os.path.exists(path):
-            Download(self.app, path_of("files", file_id, "content"),
-                     self.group.slug(self.app), f"downloading {file_id}",
+            Download(self.app, file_id, self.group.slug(self.app),
                      patience=3).to(path)
 
 
@@ -8121,8 +8200,7 @@ def fetch_result(app, group, args, name):
     file_id = id_in(batch, name + "_file_id")
     path = args.output_file or safe_name(args.id) + {
         "output": "-output.jsonl", "error": "-errors.jsonl"}[name]
-    count = Download(app, path_of("files", file_id, "content"),
-                     group.slug(app), f"downloading {file_id}", 3).to(path)
+    count = Download(app, file_id, group.slug(app), patience=3).to(path)
     tell_downloaded(app, file_id, path, count)
 
 
@@ -9354,9 +9432,8 @@ def upload_path(app, group, args):
     upload_folder(app, group, args)
 
 
-def place_in(app, group, args, folder):
+def place_in(folder, args, about):
     """The path in a folder for a file, under the name the server gives it."""
-    about = group.call(app, "GET", path_of(args.id), stand_in={})
     name = safe_name(as_text(dig(about, "filename") or ""))
     path = os.path.join(folder, name or safe_name(args.id) or "file")
     place = on_disk(path)
@@ -9372,12 +9449,12 @@ def place_in(app, group, args, folder):
 
 def download_file(app, group, args):
     """Download a file to a path, or into a folder under its own name."""
-    path, may_replace = args.download, True
+    path, may_replace, about = args.download, True, None
     if path != "-" and os.path.isdir(on_disk(path)):
-        path = place_in(app, group, args, path)
+        about = group.call(app, "GET", path_of(args.id), stand_in={})
+        path = place_in(path, args, about)
         may_replace = bool(args.force)
-    count = Download(app, path_of("files", args.id, "content"), None,
-                     f"downloading {args.id}").to(path, may_replace)
+    count = Download(app, args.id, None, about=about).to(path, may_replace)
     tell_downloaded(app, args.id, path, count)
 
 
@@ -10407,8 +10484,8 @@ def create_export(app, group, args):
 
 def download_export(app, group, args):
     path = args.output_file or safe_name(args.id) + ".jsonl"
-    count = Download(app, group.path + path_of(args.id, "download"), None,
-                     f"downloading {args.id}").to(path)
+    export = group.path + path_of(args.id, "download")
+    count = Download(app, args.id, None, about={}, path=export).to(path)
     tell_downloaded(app, args.id, path, count)
 
 
