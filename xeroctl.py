@@ -6165,18 +6165,21 @@ def batch_problem(error, line_of):
     line, code, param = (dig(error, key) for key in ("line", "code", "param"))
     place = f"line {line_of(line)}: " if isinstance(line, int) else ""
     more = ", ".join(as_text(fact) for fact in (code, param) if fact)
-    return (place + as_text(dig(error, "message"))
+    return (place + (error_message(error) or as_text(error))
             + (f" ({more})" if more else ""))
 
 
 def batch_problems(batch, line_of=lambda line: line):
     """What a batch says of itself that is wrong, a text each.
 
-    line_of turns a line number of the batch into one of the input.
+    It stands in `errors`, a list, alone or under data, or a text, or in
+    `error`.  line_of turns a line number of the batch into one of the input.
     """
-    found = dig(batch, "errors.data")
-    found = found if isinstance(found, list) else []
-    return [batch_problem(each, line_of) for each in found]
+    found = dig(batch, "errors")
+    found = found.get("data", found) if isinstance(found, dict) else found
+    found = found or dig(batch, "error") or []
+    return [batch_problem(each, line_of) for each in (
+        found if isinstance(found, list) else [found])]
 
 
 def has_ended(batch):
@@ -6253,7 +6256,8 @@ class Journal:
     {"line":17,"ok":true,"round":0,"tokens":12,"result":{…}}
 
     The last one for a line of the input counts.  9 bytes for each of those
-    are kept in memory: where the result stands, and a mark.
+    are kept in memory: where the result stands, and a mark.  What is no
+    line's, but was paid for, stands under line 0, and counts once.
     """
 
     NONE, OK, FAILED = 0, 1, 2  # FAILED + n: failed in round n
@@ -6269,7 +6273,7 @@ class Journal:
         """
         import array
         self.places = array.array("q", bytes(8 * count))
-        self.marks = bytearray(count)
+        self.marks, self.extras = bytearray(count), {}
         head = compact_json({"run": run}).encode() + b"\n"
         with Writing(self.path):
             self.file.seek(0)
@@ -6288,8 +6292,10 @@ class Journal:
     def note(self, raw):
         """Remember a record by its place."""
         found = RECORD.match(raw)
-        if found and 0 < int(found.group(1)) <= len(self.marks):
-            index = int(found.group(1)) - 1
+        index = int(found.group(1)) - 1 if found else len(self.marks)
+        if index == -1:
+            self.extras.setdefault(hash(raw), self.end)
+        elif index < len(self.marks):
             self.places[index] = self.end
             is_good = found.group(2) == b"true"
             self.marks[index] = (self.OK if is_good else
@@ -6323,8 +6329,9 @@ class Journal:
                 yield number
 
     def results(self):
-        """Yield (whether it is good, tokens, result as bytes) by line."""
-        for mark, place in zip(self.marks, self.places):
+        """Yield (is it good, tokens, result as bytes), those of none last."""
+        extras = [(self.NONE, place) for place in self.extras.values()]
+        for mark, place in chain(zip(self.marks, self.places), extras):
             self.file.seek(place)
             *_, tokens, result = RECORD.match(self.file.readline()).groups()
             yield mark == self.OK, int(tokens), result
@@ -6349,18 +6356,50 @@ def numbers_in(ranges):
                                for first, last in ranges)
 
 
-def failure(custom_id, code, message, response=None):
+def failure(custom_id, code, message, response=None, **more):
     """A result line for a request that failed (OpenAI, Batch API)."""
     return {"id": None, "custom_id": custom_id, "response": response,
-            "error": {"code": code, "message": message}}
+            "error": dict(code=code, message=message, **more)}
 
 
 def as_result(value):
     return whole(compact_json(value)).encode("utf-8")
 
 
+def read_result(raw):
+    """(value, bytes) of a server's line: as it is, or NaN as null."""
+    try:
+        return parse_line(raw), raw.strip(b" \t\r\n")
+    except ValueError:
+        value = parse_line(raw, SERVER_DECODER)
+        return value, as_result(value)
+
+
+def body_of(result):
+    """The body of a result line, which some servers send as a JSON text."""
+    body = dig(result, "response.body")
+    try:
+        return parse_json(body, SERVER_DECODER) if is_filled(body) else body
+    except ValueError:
+        return body
+
+
 def tokens_of(result):
-    return counted(dig(result, "response.body.usage.total_tokens"))
+    return counted(dig(body_of(result), "usage.total_tokens"))
+
+
+def failure_kind(raw):
+    """What a failed result says, as others may, too."""
+    try:
+        result = parse_json(raw.decode("utf-8"))
+    except ValueError as problem:
+        return str(problem)
+    status = counted(dig(result, "response.status_code"))
+    said = (error_message(result) or error_message(body_of(result))
+            or as_text(dig(result, "error")))
+    if status >= 300 and not said.startswith("HTTP"):
+        said = f"HTTP {status} {said}"
+    return one_line(said)[:200]
 
 
 def is_good(result):
@@ -6502,12 +6541,16 @@ class Run:
         self.journal.sync()
         output.restart()
         errors.restart()
-        self.tokens = 0
+        self.tokens, self.kinds = 0, Counter()
         for is_good, tokens, result in self.journal.results():
             (output if is_good else errors).write(result + b"\n")
             self.tokens += tokens
-        if errors.count or os.path.exists(self.errors):
+            if not is_good:
+                self.kinds[failure_kind(result)] += 1
+        if errors.count:
             errors.finish()
+        else:
+            remove_quietly(self.errors)
         output.finish()
         self.clear_away()
         with Writing(self.state_path):
@@ -6530,7 +6573,7 @@ class Run:
                 "seconds": round(self.app.clock.now()
                                  - self.state["started"], 3),
                 "output_file": from_disk(self.output),
-                "errors_file": from_disk(self.errors) if failed else None,
+                "errors_file": from_disk(self.errors) if self.kinds else None,
                 "batches": [part["batch"] for part in self.state["parts"]],
                 "problems": [problem for part in self.state["parts"]
                              for problem in part["problems"]]}
@@ -6541,59 +6584,60 @@ class Run:
 class Accounts:
     """Holds the server's files against what was asked of it.
 
-    Every custom_id of a part has to stand in them exactly once.
+    Every custom_id of a part has to stand in them exactly once; any other
+    line was paid for, too, and is kept word for word.
     """
 
     def __init__(self, run, part):
-        self.run, self.part = run, part
+        self.run, self.part, self.spare = run, part, []
         self.left = {run.input.request(number)["custom_id"]: number
                      for number in numbers_in(part["lines"])}
-        self.seen, self.found = set(), defaultdict(list)
 
-    def take(self, path, may_be_good):
+    def take(self, path, name):
         """Put the results of one of the server's files into the journal."""
         with open(path, "rb") as source:
             for number, raw in enumerate(source, 1):
+                if number == 1 and raw.startswith(BYTE_ORDER_MARK):
+                    raw = raw[3:]
+                place = f"{self.part['batch']}, {name} file, line {number}"
                 try:
-                    result = parse_line(raw)
+                    result, text = read_result(raw)
+                    line = self.left.pop(id_of(result))
                 except ValueError as problem:
-                    self.found["unreadable lines"].append(
-                        f"{number} ({problem})")
+                    self.leave(raw, "unreadable", f"{place}: {problem}")
+                except KeyError as found:
+                    self.leave(raw, "unexpected",
+                               f"{place}: nobody waits for custom_id {found}")
                 else:
-                    self.add(result, raw, may_be_good)
+                    self.add(line, name == "output" and is_good(result), text,
+                             tokens_of(result))
 
-    def add(self, result, raw, may_be_good):
-        custom_id = dig(result, "custom_id")
-        if not isinstance(custom_id, str) or (
-                custom_id not in self.left and custom_id not in self.seen):
-            self.found["unknown ids"].append(as_text(custom_id))
-        elif custom_id in self.seen:
-            self.found["repeated ids"].append(custom_id)
-        else:
-            self.seen.add(custom_id)
-            self.run.journal.add(
-                self.left.pop(custom_id), may_be_good and is_good(result),
-                self.part["round"], raw.strip(b" \t\r\n"), tokens_of(result))
+    def add(self, line, is_good, result, tokens=0):
+        self.run.journal.add(line, is_good, self.part["round"], result,
+                             tokens)
+
+    def leave(self, raw, code, message):
+        """Keep a line for the end: by then its id may be missing."""
+        text = raw.decode("utf-8", "backslashreplace").rstrip("\r\n")
+        custom_id = re.search(r'"custom_id"\s*:\s*"([^"\\]+)"', text)
+        self.spare.append((custom_id and custom_id.group(1),
+                           failure(None, code, message, line=text)))
 
     def settle(self, batch):
         """Give the lines that have no result one that says so."""
+        for custom_id, result in self.spare:
+            line = self.left.pop(custom_id, 0)
+            result["custom_id"] = custom_id if line else None
+            self.add(line, False, as_result(result))
         status = batch["status"]
         code = "missing" if status == "completed" else "batch_" + status
-        for custom_id, number in self.left.items():
-            text = f"no result: the batch is {status}"
-            self.run.journal.add(number, False, self.part["round"],
-                                 as_result(failure(custom_id, code, text)))
-        if status == "completed":
-            self.found["missing ids"].extend(self.left)
-        return [f"{batch['id']}: {len(found)} {what}: "
-                + ", ".join(found[:5]) + ", …" * (len(found) > 5)
-                for what, found in self.found.items() if found]
+        for custom_id, line in self.left.items():
+            text = f"no result: {self.part['batch']} is {status}"
+            self.add(line, False, as_result(failure(custom_id, code, text)))
 
 
 class BatchSender:
     """Answers the lines of a run by batches, one for each part of them."""
-
-    first_failure = ()  # they stand in the errors file
 
     def __init__(self, app, group, args):
         self.app, self.group, self.args = app, group, args
@@ -6759,14 +6803,14 @@ class BatchSender:
                 path = f"{self.run.output}.{part['name']}.{name}"
                 paths.append(path)
                 self.fetch(file_id, path)
-                accounts.take(path, name == "output")
+                accounts.take(path, name)
         numbers = list(numbers_in(part["lines"]))
         told = batch_problems(
             batch, lambda line: numbers[line - 1]
             if 0 < line <= len(numbers) else line)
-        problems = first_of(told) + accounts.settle(batch)
+        accounts.settle(batch)
         self.run.journal.sync()
-        self.save(part, is_done=True, problems=problems)
+        self.save(part, is_done=True, problems=first_of(told))
         for path in paths:
             remove_quietly(path)
 
@@ -6843,7 +6887,6 @@ class DirectSender:
     """
 
     NOTE_EVERY_S = 0.2
-    first_failure = ()
 
     def __init__(self, app, group, args):
         import threading
@@ -6992,7 +7035,6 @@ class DirectSender:
             response = {"status_code": error.status,
                         "request_id": error.facts.get("request_id"),
                         "body": error.body}
-        self.first_failure = self.first_failure or (f"the first: {error}",)
         code = error.facts.get("code") or error.kind
         found = failure(custom_id, code, str(error), response)
         return parse_json(self.app.terminal.err.without_secrets(
@@ -8234,10 +8276,12 @@ def run_batches(app, group, args):
     if summary is None:
         return
     app.out.record(summary, RUN_FIELDS, id_path="output_file")
-    if summary["failed"] or summary["problems"]:
+    if run.kinds or summary["problems"]:
         raise XeroctlError(
             f"{summary['failed']} of {summary['requests']} requests failed",
-            details=[*first_of(summary["problems"]), *sender.first_failure])
+            details=first_of(summary["problems"]) + first_of([
+                f"{count} x {kind}"
+                for kind, count in run.kinds.most_common()]))
 
 
 METADATA = flag("--metadata", action="append", type=text_pair, many=is_pair,
