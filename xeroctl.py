@@ -445,21 +445,23 @@ def refuse_constant(name):
 
 
 DECODER = json.JSONDecoder(parse_constant=refuse_constant)
+# What servers send: NaN and Infinity, mostly of a logprob, are null.
+SERVER_DECODER = json.JSONDecoder(parse_constant=lambda name: None)
 
 
-def parse_json(text):
+def parse_json(text, decoder=DECODER):
     """Decode JSON (RFC 8259: no NaN, no Infinity); raise ValueError.
 
     Too deep for the interpreter is a ValueError like any other.
     """
     try:
         try:
-            value, end = DECODER.raw_decode(text)
+            value, end = decoder.raw_decode(text)
             if end == len(text):
                 return value  # nothing around it: the quick way
         except ValueError:
             pass
-        return DECODER.decode(text)
+        return decoder.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply")
 
@@ -692,8 +694,11 @@ def html_summary(page):
 
 
 def is_html(page):
-    return bool(re.match(r"\s*(<\?xml[^>]*>\s*)?<(!doctype|html)", page,
-                         re.I))
+    """Whether a text begins as a page does; Markdown with a <div> does not."""
+    return bool(re.match(
+        r"(?:[\s\ufeff]|<\?[^>]*>|<!--(?:(?!-->).)*-->)*<(?:!doctype\s+html"
+        r"|html|head|body|title|meta|script|style|iframe)\b", page,
+        re.I | re.S))
 
 
 def body_summary(text):
@@ -2747,7 +2752,7 @@ def api_error(answer, text):
     if text.startswith("data:"):
         text = text[len("data:"):].partition("\n")[0]
     try:
-        body = parse_json(text)
+        body = parse_json(text, SERVER_DECODER)
     except ValueError:
         body = None
     about, said = error_about(body), error_message(body)
@@ -2951,7 +2956,7 @@ class Answer:
             return {}
         text = decoded(raw)
         try:
-            return parse_json(text)
+            return parse_json(text, SERVER_DECODER)
         except ValueError as problem:
             raise not_json(self, text, problem)
 
@@ -3740,7 +3745,7 @@ def api_events(blocks):
         if not data or data[:1] == ":":
             continue  # kept alive
         try:
-            payload = parse_json(data)
+            payload = parse_json(data, SERVER_DECODER)
         except ValueError:
             if not is_whole:
                 break
@@ -3761,7 +3766,8 @@ def api_events(blocks):
 def whole_answer(answer, text):
     """Yield the one event of an answer that is no stream."""
     try:
-        payload = parse_json(re.sub(r"\s+data: ?\[DONE\]\s*\Z", "", text))
+        payload = parse_json(re.sub(r"\s+data: ?\[DONE\]\s*\Z", "", text),
+                             SERVER_DECODER)
     except ValueError as problem:
         raise not_json(answer, text, problem)
     yield WHOLE, payload
@@ -3880,34 +3886,23 @@ class Excerpt:
         self.source.check_unchanged()
 
 
-def parse_odd_line(text):
-    """Decode a line that does not simply begin with its value."""
-    if not text.strip(" \t\r\n"):
+def parse_line(raw, decoder=DECODER):
+    """Decode a line of JSON Lines; raise ValueError with what is wrong."""
+    try:
+        text = raw.decode("utf-8").rstrip(" \t\r\n")
+    except UnicodeDecodeError as problem:
+        raise ValueError(f"not UTF-8 at byte {problem.start + 1}")
+    if not text:
         raise ValueError("a blank line")
     if text[0] == "\ufeff":
         raise ValueError("begins with a byte order mark, which is no JSON")
     try:
-        return parse_json(text.rstrip("\r\n"))
+        return parse_json(text, decoder)
     except json.JSONDecodeError as problem:
         raise ValueError(f"not JSON: {problem.msg} at column"
                          f" {problem.colno}")
     except ValueError as problem:
         raise ValueError(f"not JSON: {problem}")
-
-
-def parse_line(raw):
-    """Decode a line of JSON Lines; raise ValueError with what is wrong."""
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as problem:
-        raise ValueError(f"not UTF-8 at byte {problem.start + 1}")
-    try:
-        value, end = DECODER.raw_decode(text)
-        if end == len(text) or not text[end:].strip(" \t\r\n"):
-            return value
-    except (ValueError, RecursionError):
-        pass  # a space before it, or an error to be worded
-    return parse_odd_line(text)
 
 
 def lock(file, path):
@@ -5819,6 +5814,8 @@ class PartFile(NewFile):
 class OpenEnd:
     """Where bytes go that cannot be taken back: a pipe, or a device."""
 
+    is_resumed = False
+
     def __init__(self, write):
         self.write_block, self.count = write, 0
         self.known = {"version": None, "size": None}
@@ -5872,17 +5869,55 @@ def range_of(headers):
             for text in (found.groups() if found else ("*", "*"))]
 
 
+def unzipped(answer):
+    """Yield the body of an answer that a server has compressed."""
+    import zlib
+    inflate = zlib.decompressobj(wbits=31)
+    try:
+        for block in answer.blocks("gzip"):
+            while block:
+                if inflate.eof:  # the next member (RFC 1952, 2.2)
+                    inflate = zlib.decompressobj(wbits=31)
+                yield inflate.decompress(block)
+                block = inflate.unused_data
+    except zlib.error as problem:
+        raise AnswerError(f"{answer.url} is no gzip: {problem}")
+    if not inflate.eof:
+        raise AnswerError(f"{answer.url}: the gzip is cut short")
+
+
+def in_place_of_file(text, media, names):
+    """What a server has sent in place of a file; None if it may be the file.
+
+    HTML is one if a name (a line each) says so, an error if it has an id.
+    """
+    if is_html(text) or media == "text/html" and text.lstrip()[:1] == "<":
+        is_named = re.search(r"\.html?(\n|\Z)", names, re.I)
+        return None if is_named else html_summary(text)
+    try:
+        value = parse_json(text, SERVER_DECODER)
+    except ValueError:
+        return None
+    is_error = dig(value, "error") or dig(value, "object") == "error"
+    if not is_error or "custom_id" in value:
+        return None
+    return "an error: " + (error_message(value) or body_summary(text))[:300]
+
+
 class Download:
     """Fetches one file; what breaks off is taken up again by Range.
 
     patience is how many 404s are borne: a file may be named before it can
-    be read.
+    be read.  about is the file's object, asked for if None: its bytes, where
+    it tells them, decide whether all has come, else the content does.
     """
 
-    def __init__(self, app, path, slug, label, patience=0):
-        self.app, self.path, self.slug = app, path, slug
-        self.label, self.patience = label, patience
-        self.target = None
+    def __init__(self, app, file_id, slug, patience=0, about=None, path=None):
+        self.app, self.slug, self.file = app, slug, path_of("files", file_id)
+        self.path = path or self.file + "/content"
+        self.label, self.patience = f"downloading {file_id}", patience
+        self.about, self.target, self.doubt = about, None, None
+        self.size = None if about is None else counted(dig(about, "bytes"))
 
     def to(self, path, may_replace=True):
         """Fetch all of it to a path; return the number of bytes."""
@@ -5892,13 +5927,30 @@ class Download:
             raise PlanEnds()
         self.app.api.check_transport()
         with download_target(self.app, path, request.url) as self.target:
-            self.target.may_replace = may_replace
+            self.target.may_replace, self.name = may_replace, path
+            if self.size is None:
+                self.has_come(0)
             try:
                 return self.persist(request)
             except (ApiError, ConnectionFailed) as error:
                 if isinstance(self.target, OpenEnd) and self.target.count:
                     raise StreamBroken(str(error), error.hint)
                 raise
+
+    def has_come(self, count):
+        """Whether so many bytes may be all; the file's object decides.
+
+        It is asked for first, and again where it tells of another size.
+        """
+        if self.size not in (0, count):
+            api = self.app.api
+            try:
+                self.about = api.read_json(api.follow(api.request(
+                    "GET", self.file, slug=self.slug), 1))
+            except XeroctlError:
+                pass  # the content will tell
+            self.size = counted(dig(self.about, "bytes"))
+        return self.size in (0, count)
 
     def persist(self, request):
         """Fetch until all is there, or trying again is no use."""
@@ -5943,7 +5995,7 @@ class Download:
         """Whether 416 only says that there is nothing left to fetch."""
         size = self.target.known["size"]
         return (error.status == 416 and self.target.count > 0
-                and self.target.count == size
+                and self.target.count == size == (self.size or size)
                 and range_of(error.headers)[1] in (None, size))
 
     def bear(self, error):
@@ -5960,39 +6012,59 @@ class Download:
         if answer.status not in (200, 206):
             raise AnswerError(f"{answer.url} answered with no content (HTTP"
                               f" {answer.status})")
-        if answer.coding == "gzip":
-            return self.unzip(answer)
+        is_zipped = answer.coding == "gzip"
         start, size = range_of(answer.headers)
+        blocks = unzipped(answer) if is_zipped else answer.blocks()
         if answer.status == 206:
-            if not self.continues(answer, start, size):
+            if not self.continues(answer, start, size) or is_zipped:
                 return False
         else:
-            size = answer.response.length
+            size = None if is_zipped else answer.response.length
+            blocks = self.judged(answer, blocks, size)
+            blocks = chain([next(blocks)], blocks)
             self.target.restart()
         self.target.begin(version_of(answer), size)
-        self.copy(answer, size)
+        self.target.is_resumed &= not (is_zipped or self.doubt)
+        self.copy(answer, blocks, size)
+        count, has_end = self.target.count, answer.response.chunked or size
+        if not self.has_come(count):
+            self.target.is_resumed &= not has_end and count < self.size
+            raise self.refused(answer, count)
         return True
 
-    def unzip(self, answer):
-        """Take in a body that a server has compressed; it begins anew."""
-        import zlib
-        self.target.restart()
-        unzipped = zlib.decompressobj(wbits=31)
+    def judged(self, answer, blocks, size):
+        """Yield a whole body, unless its head or size tells of another's.
+
+        Nothing is held back longer than it may be a page or an error.
+        """
+        head, text, broken = b"", "", None
         try:
-            for block in answer.blocks("gzip"):
-                while block:
-                    if unzipped.eof:  # the next member (RFC 1952, 2.2)
-                        unzipped = zlib.decompressobj(wbits=31)
-                    self.target.write(unzipped.decompress(block))
-                    block = unzipped.unused_data
-            if not unzipped.eof:
-                raise AnswerError(f"{answer.url}: the gzip is cut short")
-        except BaseException as problem:
-            self.target.restart()
-            if isinstance(problem, zlib.error):
-                raise AnswerError(f"{answer.url} is no gzip: {problem}")
-            raise
-        return True
+            for block in blocks:
+                head += block
+                text = decoded(head)
+                if (self.size or len(head) >= BLOCK
+                        or text.lstrip()[:1] not in "<{"):
+                    break
+        except ConnectionFailed as error:
+            broken = error
+        names = f"{self.name}\n{as_text(dig(self.about, 'filename'))}"
+        self.doubt = in_place_of_file(text, answer.media, names)
+        if self.doubt and not self.size or (
+                size is not None and not self.has_come(size)):
+            raise self.refused(answer, size)
+        yield head
+        if broken:
+            raise broken
+        yield from blocks
+
+    def refused(self, answer, count):
+        """The error for a body that is not the file's."""
+        what = self.doubt or f"{count} bytes of {self.size}"
+        return AnswerError(
+            f"{answer.url} answered with {what}",
+            "the same command goes on there" if self.target.is_resumed
+            and self.target.count else "is the base URL that of an API?",
+            request_id=answer.request_id)
 
     def continues(self, answer, start, size):
         """Whether a 206 is the rest of the very file that was begun."""
@@ -6004,11 +6076,11 @@ class Download:
                 and known["size"] in (None, size)
                 and known["version"] in (None, version_of(answer)))
 
-    def copy(self, answer, size):
+    def copy(self, answer, blocks, size):
         target = self.target
-        with Meter(self.app.terminal, self.label, size,
+        with Meter(self.app.terminal, self.label, size or self.size,
                    target.count) as meter:
-            for block in answer.blocks():
+            for block in blocks:
                 target.write(block)
                 meter.at(target.count)
         if size not in (None, target.count):
@@ -6488,18 +6560,21 @@ def batch_problem(error, line_of):
     line, code, param = (dig(error, key) for key in ("line", "code", "param"))
     place = f"line {line_of(line)}: " if isinstance(line, int) else ""
     more = ", ".join(as_text(fact) for fact in (code, param) if fact)
-    return (place + as_text(dig(error, "message"))
+    return (place + (error_message(error) or as_text(error))
             + (f" ({more})" if more else ""))
 
 
 def batch_problems(batch, line_of=lambda line: line):
     """What a batch says of itself that is wrong, a text each.
 
-    line_of turns a line number of the batch into one of the input.
+    It stands in `errors`, a list, alone or under data, or a text, or in
+    `error`.  line_of turns a line number of the batch into one of the input.
     """
-    found = dig(batch, "errors.data")
-    found = found if isinstance(found, list) else []
-    return [batch_problem(each, line_of) for each in found]
+    found = dig(batch, "errors")
+    found = found.get("data", found) if isinstance(found, dict) else found
+    found = found or dig(batch, "error") or []
+    return [batch_problem(each, line_of) for each in (
+        found if isinstance(found, list) else [found])]
 
 
 def has_ended(batch):
@@ -6576,8 +6651,9 @@ class Journal:
     {"line":17,"ok":true,"round":0,"tokens":12,"result":{…}}
 
     The last one for a line of the input counts; a result of null takes it
-    back.  9 bytes for each of those
-    are kept in memory: where the result stands, and a mark.
+    back.  9 bytes for each of those are kept in memory: where the result
+    stands, and a mark.  What is no line's, but was paid for, stands under
+    line 0, and counts once.
     """
 
     NONE, OK, FAILED = 0, 1, 2  # FAILED + n: failed in round n
@@ -6594,7 +6670,7 @@ class Journal:
         """
         import array
         self.places = array.array("q", bytes(8 * count))
-        self.marks = bytearray(count)
+        self.marks, self.extras = bytearray(count), {}
         head = compact_json({"run": run}).encode() + b"\n"
         with Writing(self.path):
             self.file.seek(0)
@@ -6613,8 +6689,10 @@ class Journal:
     def note(self, raw):
         """Remember a record by its place."""
         found = RECORD.match(raw)
-        if found and 0 < int(found.group(1)) <= len(self.marks):
-            index = int(found.group(1)) - 1
+        index = int(found.group(1)) - 1 if found else len(self.marks)
+        if index == -1:
+            self.extras.setdefault(hash(raw), self.end)
+        elif index < len(self.marks):
             self.places[index] = self.end
             self.marks[index] = (
                 self.OK if found.group(2) == b"true" else self.NONE
@@ -6649,8 +6727,9 @@ class Journal:
                 yield number
 
     def results(self):
-        """Yield (whether it is good, tokens, result as bytes) by line."""
-        for mark, place in zip(self.marks, self.places):
+        """Yield (is it good, tokens, result as bytes), those of none last."""
+        extras = [(self.NONE, place) for place in self.extras.values()]
+        for mark, place in chain(zip(self.marks, self.places), extras):
             self.file.seek(place)
             *_, tokens, result = RECORD.match(self.file.readline()).groups()
             yield mark == self.OK, int(tokens), result
@@ -6675,27 +6754,50 @@ def numbers_in(ranges):
                                for first, last in ranges)
 
 
-def failure(custom_id, code, message, response=None):
+def failure(custom_id, code, message, response=None, **more):
     """A result line for a request that failed (OpenAI, Batch API)."""
     return {"id": None, "custom_id": custom_id, "response": response,
-            "error": {"code": code, "message": message}}
+            "error": dict(code=code, message=message, **more)}
 
 
 def as_result(value):
     return whole(compact_json(value)).encode("utf-8")
 
 
-def tokens_of(result):
-    return counted(dig(result, "response.body.usage.total_tokens"))
+def read_result(raw):
+    """(value, bytes) of a server's line: as it is, or NaN as null."""
+    try:
+        return parse_line(raw), raw.strip(b" \t\r\n")
+    except ValueError:
+        value = parse_line(raw, SERVER_DECODER)
+        return value, as_result(value)
 
 
 def body_of(result):
-    """The answer in a result line; some servers send it as a JSON text."""
+    """The body of a result line, which some servers send as a JSON text."""
     body = dig(result, "response.body")
     try:
-        return parse_json(body) if isinstance(body, str) else body
+        return parse_json(body, SERVER_DECODER) if is_filled(body) else body
     except ValueError:
         return body
+
+
+def tokens_of(result):
+    return counted(dig(body_of(result), "usage.total_tokens"))
+
+
+def failure_kind(raw):
+    """What a failed result says, as others may, too."""
+    try:
+        result = parse_json(raw.decode("utf-8"))
+    except ValueError as problem:
+        return str(problem)
+    status = counted(dig(result, "response.status_code"))
+    said = (error_message(result) or error_message(body_of(result))
+            or as_text(dig(result, "error")))
+    if status >= 300 and not said.startswith("HTTP"):
+        said = f"HTTP {status} {said}"
+    return one_line(said)[:200]
 
 
 def judged(result, request):
@@ -6854,12 +6956,16 @@ class Run:
         self.journal.sync()
         output.restart()
         errors.restart()
-        self.tokens = 0
+        self.tokens, self.kinds = 0, Counter()
         for is_good, tokens, result in self.journal.results():
             (output if is_good else errors).write(result + b"\n")
             self.tokens += tokens
-        if errors.count or os.path.exists(self.errors):
+            if not is_good:
+                self.kinds[failure_kind(result)] += 1
+        if errors.count:
             errors.finish()
+        else:
+            remove_quietly(self.errors)
         output.finish()
         self.clear_away()
         with Writing(self.state_path):
@@ -6882,7 +6988,7 @@ class Run:
                 "seconds": round(self.app.clock.now()
                                  - self.state["started"], 3),
                 "output_file": from_disk(self.output),
-                "errors_file": from_disk(self.errors) if failed else None,
+                "errors_file": from_disk(self.errors) if self.kinds else None,
                 "batches": [part["batch"] for part in self.state["parts"]],
                 "problems": [problem for part in self.state["parts"]
                              for problem in part["problems"]]}
@@ -6893,62 +6999,62 @@ class Run:
 class Accounts:
     """Holds the server's files against what was asked of it.
 
-    Every custom_id of a part has to stand in them exactly once.
+    Every custom_id of a part has to stand in them exactly once; any other
+    line was paid for, too, and is kept word for word.
     """
 
     def __init__(self, run, part):
-        self.run, self.part = run, part
+        self.run, self.part, self.spare = run, part, []
         self.left = {run.input.request(number)["custom_id"]: number
                      for number in numbers_in(part["lines"])}
-        self.seen, self.found = set(), defaultdict(list)
 
-    def take(self, path, may_be_good):
+    def take(self, path, name):
         """Put the results of one of the server's files into the journal."""
         with open(path, "rb") as source:
             for number, raw in enumerate(source, 1):
+                if number == 1 and raw.startswith(BYTE_ORDER_MARK):
+                    raw = raw[3:]
+                place = f"{self.part['batch']}, {name} file, line {number}"
                 try:
-                    result = parse_line(raw)
+                    result, text = read_result(raw)
+                    line = self.left.pop(id_of(result))
                 except ValueError as problem:
-                    self.found["unreadable lines"].append(
-                        f"{number} ({problem})")
+                    self.leave(raw, "unreadable", f"{place}: {problem}")
+                except KeyError as found:
+                    self.leave(raw, "unexpected",
+                               f"{place}: nobody waits for custom_id {found}")
                 else:
-                    self.add(result, raw, may_be_good)
+                    told, is_good = judged(result, self.run.request(line))
+                    self.add(line, name == "output" and is_good, text if
+                             told is result else as_result(told),
+                             tokens_of(result))
 
-    def add(self, result, raw, may_be_good):
-        custom_id = dig(result, "custom_id")
-        if not isinstance(custom_id, str) or (
-                custom_id not in self.left and custom_id not in self.seen):
-            self.found["unknown ids"].append(as_text(custom_id))
-        elif custom_id in self.seen:
-            self.found["repeated ids"].append(custom_id)
-        else:
-            self.seen.add(custom_id)
-            number = self.left.pop(custom_id)
-            told, is_good = judged(result, self.run.request(number))
-            self.run.journal.add(
-                number, may_be_good and is_good, self.part["round"],
-                raw.strip(b" \t\r\n") if told is result
-                else as_result(told), tokens_of(result))
+    def add(self, line, is_good, result, tokens=0):
+        self.run.journal.add(line, is_good, self.part["round"], result,
+                             tokens)
+
+    def leave(self, raw, code, message):
+        """Keep a line for the end: by then its id may be missing."""
+        text = raw.decode("utf-8", "backslashreplace").rstrip("\r\n")
+        custom_id = re.search(r'"custom_id"\s*:\s*"([^"\\]+)"', text)
+        self.spare.append((custom_id and custom_id.group(1),
+                           failure(None, code, message, line=text)))
 
     def settle(self, batch):
         """Give the lines that have no result one that says so."""
+        for custom_id, result in self.spare:
+            line = self.left.pop(custom_id, 0)
+            result["custom_id"] = custom_id if line else None
+            self.add(line, False, as_result(result))
         status = batch["status"]
         code = "missing" if status == "completed" else "batch_" + status
-        for custom_id, number in self.left.items():
-            text = f"no result: the batch is {status}"
-            self.run.journal.add(number, False, self.part["round"],
-                                 as_result(failure(custom_id, code, text)))
-        if status == "completed":
-            self.found["missing ids"].extend(self.left)
-        return [f"{batch['id']}: {len(found)} {what}: "
-                + ", ".join(found[:5]) + ", …" * (len(found) > 5)
-                for what, found in self.found.items() if found]
+        for custom_id, line in self.left.items():
+            text = f"no result: {self.part['batch']} is {status}"
+            self.add(line, False, as_result(failure(custom_id, code, text)))
 
 
 class BatchSender:
     """Answers the lines of a run by batches, one for each part of them."""
-
-    first_failure = ()  # they stand in the errors file
 
     def __init__(self, app, group, args):
         self.app, self.group, self.args = app, group, args
@@ -7114,22 +7220,21 @@ class BatchSender:
                 path = f"{self.run.output}.{part['name']}.{name}"
                 paths.append(path)
                 self.fetch(file_id, path)
-                accounts.take(path, name == "output")
+                accounts.take(path, name)
         numbers = list(numbers_in(part["lines"]))
         told = batch_problems(
             batch, lambda line: numbers[line - 1]
             if 0 < line <= len(numbers) else line)
-        problems = first_of(told) + accounts.settle(batch)
+        accounts.settle(batch)
         self.run.journal.sync()
-        self.save(part, is_done=True, problems=problems)
+        self.save(part, is_done=True, problems=first_of(told))
         for path in paths:
             remove_quietly(path)
 
     def fetch(self, file_id, path):
         """Download a file, unless an earlier run has done so."""
         if not os.path.exists(path):
-            Download(self.app, path_of("files", file_id, "content"),
-                     self.group.slug(self.app), f"downloading {file_id}",
+            Download(self.app, file_id, self.group.slug(self.app),
                      patience=3).to(path)
 
 
@@ -7227,7 +7332,6 @@ class DirectSender:
     """
 
     NOTE_EVERY_S = 0.2
-    first_failure = ()
 
     def __init__(self, app, group, args):
         import threading
@@ -7384,7 +7488,6 @@ class DirectSender:
             response = {"status_code": error.status,
                         "request_id": error.facts.get("request_id"),
                         "body": error.body}
-        self.first_failure = self.first_failure or (f"the first: {error}",)
         code = error.facts.get("code") or error.kind
         found = failure(custom_id, code, str(error), response)
         found = parse_json(self.app.terminal.err.without_secrets(
@@ -8619,8 +8722,7 @@ def fetch_result(app, group, args, name):
     file_id = id_in(batch, name + "_file_id")
     path = args.output_file or safe_name(args.id) + {
         "output": "-output.jsonl", "error": "-errors.jsonl"}[name]
-    count = Download(app, path_of("files", file_id, "content"),
-                     group.slug(app), f"downloading {file_id}", 3).to(path)
+    count = Download(app, file_id, group.slug(app), patience=3).to(path)
     tell_downloaded(app, file_id, path, count)
 
 
@@ -8654,10 +8756,12 @@ def run_batches(app, group, args):
     if summary is None:
         return
     app.out.record(summary, RUN_FIELDS, id_path="output_file")
-    if summary["failed"] or summary["problems"]:
+    if run.kinds or summary["problems"]:
         raise XeroctlError(
             f"{summary['failed']} of {summary['requests']} requests failed",
-            details=[*first_of(summary["problems"]), *sender.first_failure])
+            details=first_of(summary["problems"]) + first_of([
+                f"{count} x {kind}"
+                for kind, count in run.kinds.most_common()]))
 
 
 METADATA = flag("--metadata", action="append", type=text_pair, many=is_pair,
@@ -9846,9 +9950,8 @@ def upload_path(app, group, args):
     upload_folder(app, group, args)
 
 
-def place_in(app, group, args, folder):
+def place_in(folder, args, about):
     """The path in a folder for a file, under the name the server gives it."""
-    about = group.call(app, "GET", path_of(args.id), stand_in={})
     name = safe_name(as_text(dig(about, "filename") or ""))
     path = os.path.join(folder, name or safe_name(args.id) or "file")
     place = on_disk(path)
@@ -9864,12 +9967,12 @@ def place_in(app, group, args, folder):
 
 def download_file(app, group, args):
     """Download a file to a path, or into a folder under its own name."""
-    path, may_replace = args.download, True
+    path, may_replace, about = args.download, True, None
     if path != "-" and os.path.isdir(on_disk(path)):
-        path = place_in(app, group, args, path)
+        about = group.call(app, "GET", path_of(args.id), stand_in={})
+        path = place_in(path, args, about)
         may_replace = bool(args.force)
-    count = Download(app, path_of("files", args.id, "content"), None,
-                     f"downloading {args.id}").to(path, may_replace)
+    count = Download(app, args.id, None, about=about).to(path, may_replace)
     tell_downloaded(app, args.id, path, count)
 
 
@@ -10793,8 +10896,8 @@ def create_export(app, group, args):
 
 def download_export(app, group, args):
     path = args.output_file or safe_name(args.id) + ".jsonl"
-    count = Download(app, group.path + path_of(args.id, "download"), None,
-                     f"downloading {args.id}").to(path)
+    export = group.path + path_of(args.id, "download")
+    count = Download(app, args.id, None, about={}, path=export).to(path)
     tell_downloaded(app, args.id, path, count)
 
 
