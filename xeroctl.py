@@ -10649,6 +10649,10 @@ def export_chat(app, group, args):
         "GET", group.path + place_of(args), accept="*/*",
         query=[("format", args.format)])
     with answer:
+        answer.kept = answer.read()
+        doubt = in_place_of_file(decoded(answer.kept), answer.media, "")
+        if doubt:
+            raise AnswerError(f"{answer.url} answered with {doubt}")
         show_body(app, answer)
 
 
