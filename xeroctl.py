@@ -702,6 +702,12 @@ def from_disk(name):
     return whole(os.fsencode(name).decode("utf-8", "surrogateescape"))
 
 
+def first_of(texts, count=None):
+    """The first of many remarks, and how many more there are."""
+    more = (len(texts) if count is None else count) - MOST_PROBLEMS
+    return texts[:MOST_PROBLEMS] + [f"and {more} more"] * (more > 0)
+
+
 class StandIn(str):
     """An id that only a real run would learn, as <file id>; never encoded."""
 
@@ -4149,17 +4155,18 @@ class Flag:
     a GET); header the request header that it sets.  many tells of a word
     whether it is one more value of the same flag.  from_stdin: the value
     `-` reads standard input.  needs names the flag without which it means
-    nothing.  completes is what a shell offers for it: "file", "folder",
-    "context", or "" for nothing; sample is what an example shows.
+    nothing; is_ours tells that only the platform knows what it sends.
+    completes is what a shell offers for it: "file", "folder", "context", or
+    "" for nothing; sample is what an example shows.
     """
 
     def __init__(self, *names, sends=None, header=None, many=None,
                  from_stdin=False, needs=None, completes=None, sample=None,
-                 **options):
+                 is_ours=False, **options):
         self.names, self.options, self.sample = names, options, sample
         self.sends, self.header = sends, header
         self.many, self.from_stdin, self.needs = many, from_stdin, needs
-        self.completes = completes
+        self.completes, self.is_ours = completes, is_ours
         self.is_word = not names[0].startswith("-")
         longest = max(names, key=len)
         self.dest = options.get("dest", longest.lstrip("-").replace("-", "_"))
@@ -5628,41 +5635,60 @@ class Download:
 
 # == model uploads: in parts, from a file or a folder ========================
 
-CHUNK_BYTES = 100 * 1024 * 1024
+CHUNK_BYTES = 100 * 1024 * 1024, 64 * 1024 * 1024  # the platform's, OpenAI's
+NOT_SENT = "a link that leaves the folder", "a link to nothing"
 
 
-def why_skipped(path, root):
+def is_loop(path, folder):
+    """Whether links have led from a folder into itself."""
+    return any(path[at] == os.sep and os.path.samefile(path, path[:at + 1])
+               for at in range(len(folder) - 1, len(path)))
+
+
+def why_skipped(path, folder, follows):
     """Why a path in a folder is not uploaded; None if it is."""
     if os.path.basename(path).startswith("."):
         return "hidden"
-    if os.path.islink(path):
-        target = os.path.realpath(path)
-        if not target.startswith(os.path.join(root, "")):
-            return "a link that leaves the folder"
+    if os.path.islink(path) and not os.path.exists(path):
+        return NOT_SENT[1]
+    if os.path.islink(path) and not follows:
+        root = os.path.join(os.path.realpath(folder), "")
+        if not os.path.join(os.path.realpath(path), "").startswith(root):
+            return NOT_SENT[0]
         if os.path.isdir(path):
             return "a link to a folder"
-    if not os.path.isdir(path) and not os.path.isfile(path):
-        return "no regular file"
-    return None
+    if os.path.isdir(path):
+        return "it is in itself" if is_loop(path, folder) else None
+    return None if os.path.isfile(path) else "no regular file"
 
 
-def folder_files(app, folder, troubles):
-    """Yield (path, path below the folder with /) of all files to upload.
+def folder_files(app, args, folder, troubles):
+    """Return (path, path below the folder with /) of all files to upload.
 
     Folders that cannot be read are added to troubles, as errors of the OS.
     """
-    root = os.path.realpath(folder)
-    for parent, folders, names in os.walk(folder, onerror=troubles.append):
+    found, leaving = [], []
+    for parent, folders, names in os.walk(folder, onerror=troubles.append,
+                                          followlinks=args.follow_links):
         for name in sorted(folders + names):
             path = os.path.join(parent, name)
-            reason = why_skipped(path, root)
-            if reason:
+            below = from_disk(os.path.relpath(path, folder)).replace(
+                os.sep, "/")
+            reason = why_skipped(path, folder, args.follow_links)
+            if reason in NOT_SENT and not args.skip_links:
+                leaving.append(below)
+            elif reason:
                 app.terminal.note(f"skipped {from_disk(path)} ({reason})")
                 folders[:] = [each for each in folders if each != name]
             elif name in names:
-                below = from_disk(os.path.relpath(path, folder))
-                yield path, below.replace(os.sep, "/")
+                found.append((path, below))
         folders.sort()
+    if leaving:
+        raise UsageError(f"links lead out of {from_disk(folder)}, or to"
+                         " nothing: " + ", ".join(first_of(leaving)),
+                         "--follow-links sends what they lead to,"
+                         " --skip-links leaves them out")
+    return found
 
 
 class TarEntry:
@@ -5671,7 +5697,7 @@ class TarEntry:
     def __init__(self, start, path, inside):
         about = os.stat(path)
         self.start, self.path, self.inside = start, path, inside
-        self.size, self.mtime = about.st_size, int(about.st_mtime)
+        self.size, self.mtime = about.st_size, about.st_mtime_ns
         self.is_program = bool(about.st_mode & 0o100)
         self.head_size = len(self.head())
         self.end = start + self.head_size + -(-self.size // 512) * 512
@@ -5679,7 +5705,7 @@ class TarEntry:
     def head(self):
         import tarfile
         about = tarfile.TarInfo(self.inside)
-        about.size, about.mtime = self.size, self.mtime
+        about.size, about.mtime = self.size, self.mtime // 10 ** 9
         about.mode = 0o755 if self.is_program else 0o644
         return about.tobuf(tarfile.PAX_FORMAT)
 
@@ -5687,8 +5713,7 @@ class TarEntry:
         """Open the file, which must be as it was when the upload began."""
         try:
             about = os.stat(self.path)
-            if (about.st_size, int(about.st_mtime)) == (self.size,
-                                                        self.mtime):
+            if (about.st_size, about.st_mtime_ns) == (self.size, self.mtime):
                 return open(self.path, "rb")
             reason = "it has changed since the upload began"
         except OSError as problem:
@@ -5718,11 +5743,11 @@ class TarFolder:
 
     is_stdin = False
 
-    def __init__(self, app, folder):
+    def __init__(self, app, args, folder):
         top = from_disk(os.path.basename(os.path.abspath(folder)))
         self.name, self.entries, self.size = top + ".tar", [], 0
         troubles = []
-        files = sorted(folder_files(app, folder, troubles),
+        files = sorted(folder_files(app, args, folder, troubles),
                        key=lambda file: file[1])
         if troubles:
             raise UsageError(f"cannot read {troubles[0].filename}:"
@@ -5758,9 +5783,9 @@ class ModelUpload:
     def __init__(self, app, group, source, upload):
         self.app, self.group, self.source = app, group, source
         self.id, self.parts = id_in(upload), {}
-        self.chunk = dig(upload, "chunk_size")
-        if not counted(self.chunk):
-            self.chunk = CHUNK_BYTES
+        self.is_ours = app.settings.style() == XEROTIER
+        self.chunk = counted(dig(upload, "chunk_size")) or CHUNK_BYTES[
+            not self.is_ours]
 
     def refresh(self):
         """Ask which parts have arrived."""
@@ -5775,8 +5800,9 @@ class ModelUpload:
         import hashlib
         whole_hash, number = hashlib.sha256(), 0
         name = os.path.basename(self.source.name)
+        arrived = min(len(self.parts) * self.chunk, self.source.size)
         with Meter(self.app.terminal, f"uploading {name}",
-                   self.source.size, self.arrived()) as meter:
+                   self.source.size, arrived) as meter:
             for start in range(0, self.source.size, self.chunk):
                 number += 1
                 end = min(start + self.chunk, self.source.size)
@@ -5800,7 +5826,8 @@ class ModelUpload:
 
     def post(self, number, span, part_hash, meter=None):
         """Send one part."""
-        fields = [("part_number", str(number)), ("sha256", part_hash)]
+        fields = self.is_ours * [("part_number", str(number)),
+                                 ("sha256", part_hash)]
         form = Multipart(
             fields, Excerpt(self.source, f"part-{number}", [span]),
             meter and (lambda count: meter.at(span[0] + count)), "data")
@@ -5811,13 +5838,11 @@ class ModelUpload:
     def post_complete(self, whole_hash):
         """Have the model made of its parts."""
         ids = [self.parts[number] for number in sorted(self.parts)]
+        body = dict({"part_ids": ids}, **{"sha256": whole_hash}
+                    if self.is_ours else {})
         return self.group.call(
             self.app, "POST", path_of(self.id, "complete"), stand_in={},
-            body={"part_ids": ids, "sha256": whole_hash},
-            silence=INFERENCE_TIMEOUT_S)
-
-    def arrived(self):
-        return min(len(self.parts) * self.chunk, self.source.size)
+            body=body, silence=INFERENCE_TIMEOUT_S)
 
     def patiently(self, act, look_up):
         """Do something once; in doubt whether it was done, look it up."""
@@ -5845,7 +5870,8 @@ class ModelUpload:
     def complete(self, whole_hash):
         def look_up():
             upload = self.group.call(self.app, "GET", path_of(self.id))
-            return upload if dig(upload, "status") == "completed" else None
+            return (None if dig(upload, "status") in ("pending", "uploading",
+                                                      None) else upload)
         return self.patiently(lambda: self.post_complete(whole_hash),
                               look_up)
 
@@ -5854,12 +5880,6 @@ class ModelUpload:
 
 CHAT_URL = "/v1/chat/completions"
 ENDED = "completed", "failed", "cancelled", "expired"
-
-
-def first_of(texts, count=None):
-    """The first of many remarks, and how many more there are."""
-    more = (len(texts) if count is None else count) - MOST_PROBLEMS
-    return texts[:MOST_PROBLEMS] + [f"and {more} more"] * (more > 0)
 
 
 def wrong_field(request, name, wanted):
@@ -7714,6 +7734,8 @@ def response_format(app, text):
 
 def chat_body(app, args):
     """Build the body of a chat completion from the flags."""
+    if args.agentic:
+        app.terminal.note("-> agentic mode")
     messages = []
     system = (app.read_text(args.from_file) if args.from_file is not None
               else args.system)
@@ -7742,8 +7764,6 @@ def talk_chat(app, args):
     body = chat_body(app, args)
     if app.settings.style() == XEROTIER:
         body.setdefault("max_tokens", SESSION_TOKENS)
-    if args.agentic:
-        app.terminal.note("-> agentic mode")
     first = next((m["content"] for m in body["messages"]
                   if m["role"] == "user"), None)
     turns = ChatTurns(app, body, sent_headers(args), bool(args.model))
@@ -7764,11 +7784,8 @@ def send_chat(app, group, args):
     if args.message is None and not args.attach:
         raise UsageError("--message is missing", "-m TEXT, or -m - to read it"
                          " from standard input; --interactive asks for it")
-    body = chat_body(app, args)
-    if args.agentic:
-        app.terminal.note("-> agentic mode")
-    answer_once(app, args, ChatAnswer(), body, sent_headers(args),
-                CHAT_FIELDS)
+    answer_once(app, args, ChatAnswer(), chat_body(app, args),
+                sent_headers(args), CHAT_FIELDS)
 
 
 def post_message(app, chat_id, text):
@@ -7913,7 +7930,7 @@ CHAT = Group(
                   help="print the model's reasoning, dimmed, on stderr"),
              flag("--show-usage", action="store_true",
                   help="print token usage after the answer, on stderr"),
-             field("--agentic", action="store_true",
+             field("--agentic", action="store_true", is_ours=True,
                    sends="web_search_options.x_agentic",
                    help="let the router run its tool-calling loop"),
              *ROUTING,
@@ -8034,6 +8051,8 @@ def create_batch(app, group, args):
 def relative_path(file):
     """Where an uploaded file is said to belong; None if nowhere."""
     found = dig(file, "x_relative_path") or dig(file, "relative_path")
+    if not found and "/" in as_text(dig(file, "filename")):
+        found = file["filename"]  # where servers know no such field
     return found if isinstance(found, str) else None
 
 
@@ -8333,7 +8352,8 @@ def semver(text):
 def list_models(app, group, args):
     """List the models of the project, or what an endpoint serves."""
     query = sent_fields(args)
-    if args.extended or app.out.form in (WIDE, CSV):
+    if args.extended or (app.out.form in (WIDE, CSV)
+                         and app.settings.style() == XEROTIER):
         query["extended"] = "true"
     slug = app.slug() if args.endpoint else None
 
@@ -8470,7 +8490,7 @@ MODELS = Group(
     path="/models", columns=MODEL_COLUMNS, fields=MODEL_FIELDS,
     paging=Offset, verbs=by_flag(
         Verb("list", "List the models of the project.", list_models,
-             flag("--extended", action="store_true",
+             flag("--extended", action="store_true", is_ours=True,
                   help="ask for the extended fields (for -o json)"),
              flag("--endpoint", metavar="SLUG",
                   help="list what this endpoint serves"),
@@ -8479,7 +8499,7 @@ MODELS = Group(
         Verb("show", "Show one model in full.", show_model, ITEM,
              flag("--full", action="store_true",
                   help="do not cut the description"),
-             flag("--extended", action="store_true",
+             flag("--extended", action="store_true", is_ours=True,
                   help="ask for the extended fields (for -o json)")),
         updates(
             "Change what is said about a model.",
@@ -9141,23 +9161,33 @@ CONVERSATIONS = Group(
 
 # == uploads: models on their way to the server ==============================
 
-def media_of(name):
-    """The media type of a model's file, by its name."""
-    import mimetypes
-    return mimetypes.guess_type(name)[0] or "application/octet-stream"
+LINKS = (flag("--follow-links", action="store_true",
+              help="send what links of a folder lead to, in it or not"),
+         flag("--skip-links", action="store_true",
+              help="leave out links that leave the folder"))
 
 
 def new_upload(app, group, args, source):
     """Begin an upload; say its id at once, so that it can be resumed."""
+    import mimetypes
     name = args.name if args.path == "-" else os.path.basename(source.name)
-    body = dict({"purpose": "model", "filename": name, "bytes": source.size,
-                 "mime_type": media_of(name), "name": args.name},
-                **sent_fields(args))
+    body = {"purpose": "model", "filename": name, "bytes": source.size,
+            "mime_type": mimetypes.guess_type(name)[0]
+            or "application/octet-stream", "name": args.name}
+    if app.settings.style() == OPENAI:
+        body.update(purpose="assistants", filename=body.pop("name"))
+    body.update(sent_fields(args))
     upload = group.call(app, "POST", body=body,
                         stand_in={"id": StandIn("<upload id>")})
     if not app.plan:
         app.terminal.note(f"upload {id_in(upload)}")
     return upload
+
+
+def ended_badly(upload):
+    """The error for an upload that has ended."""
+    return XeroctlError(f"upload {id_in(upload)} is {dig(upload, 'status')}: "
+                        + (error_message(upload) or "it cannot go on"))
 
 
 def resumed_upload(app, group, upload_id, source):
@@ -9166,8 +9196,7 @@ def resumed_upload(app, group, upload_id, source):
                         stand_in={"id": upload_id})
     size, status = dig(upload, "bytes"), dig(upload, "status")
     if status not in ("pending", "uploading", None):
-        raise XeroctlError(f"upload {upload_id} is {status}: it cannot go"
-                           " on")
+        raise ended_badly(upload)
     if size not in (None, source.size):
         raise UsageError(f"upload {upload_id} is of {size} bytes,"
                          f" {source.name} has {source.size}")
@@ -9177,7 +9206,7 @@ def resumed_upload(app, group, upload_id, source):
 def upload_model(app, group, args):
     """Send a model in parts, from a file or a folder."""
     path = on_disk(args.path)
-    source = (TarFolder(app, path) if os.path.isdir(path)
+    source = (TarFolder(app, args, path) if os.path.isdir(path)
               else app.open_source(args.path))
     if not source.size:
         raise UsageError(f"{source.name} is empty")
@@ -9191,9 +9220,13 @@ def upload_model(app, group, args):
     try:
         done = engine.run()
     except (XeroctlError,) + INTERRUPTS:
-        words = map(shell_word, (args.path, args.name, "--resume", engine.id))
-        app.terminal.note(f"xeroctl upload {' '.join(words)} goes on there")
+        words = [args.path, args.name, "--resume", engine.id] + [
+            links.long_name for links in LINKS if getattr(args, links.dest)]
+        app.terminal.note(f"xeroctl upload {' '.join(map(shell_word, words))}"
+                          " goes on there")
         raise
+    if dig(done, "status") in ("failed", "cancelled", "expired"):
+        raise ended_badly(done)
     app.out.record(done, group.fields)
 
 
@@ -9223,17 +9256,21 @@ UPLOADS = Group(
 
 UPLOAD = Group(
     "upload", "Upload a model: a file, or a folder as a tar.",
-    path="/uploads", fields=UPLOAD_FIELDS, default="", verbs=(
+    path="/uploads", default="", fields=UPLOAD_FIELDS + (
+        "Model ID=model_id|modelId|model.id|model|file.id",), verbs=(
         Verb("", "Upload a model: a file, or a folder as a tar.",
              upload_model,
              flag("path", metavar="PATH", sample="model.gguf",
                   help="the file or folder"),
              flag("name", metavar="NAME", completes="", sample="my-model",
                   help="what the model will be called"),
-             field("--format", metavar="WORD", help="as gguf or safetensors"),
-             field("--description", metavar="TEXT", help="what it is for"),
+             field("--format", metavar="WORD", is_ours=True,
+                   help="as gguf or safetensors"),
+             field("--description", metavar="TEXT", is_ours=True,
+                   help="what it is for"),
              flag("--resume", metavar="ID", completes="",
                   help="go on with this upload"),
+             *LINKS,
              writes=True, examples=(
                  "xeroctl upload model.gguf my-model --format gguf",)),
     ))
@@ -9278,10 +9315,6 @@ def tree_lines(tree):
                            branches(inside)))
 
 
-def tree_text(files):
-    return "".join(line + "\n" for line in tree_lines(tree_of(files)))
-
-
 def list_files(app, group, args):
     """List files; below a prefix, or as a tree, all pages are followed."""
     if not args.tree and args.prefix is None:
@@ -9293,7 +9326,7 @@ def list_files(app, group, args):
              if (relative_path(file) or "").startswith(args.prefix or "")]
     page_records(page)[:] = files
     if args.tree and app.out.is_table and files:
-        return app.out.text(tree_text(files))
+        return app.out.text("\n".join(tree_lines(tree_of(files))) + "\n")
     app.out.rows(page, group.columns, group.name)
 
 
@@ -9303,9 +9336,10 @@ def upload_file(app, group, args, path, relative):
     if source.size > MOST_FILE_BYTES:
         raise UsageError(f"{source.name} is larger than 500 MB"
                          f" ({source.size} bytes)")
+    is_ours = app.settings.style() == XEROTIER
     fields = [("purpose", args.purpose)]
-    fields += [("relative_path", relative)] if relative else []
-    excerpt = Excerpt(source)
+    fields += [("relative_path", relative)] if relative and is_ours else []
+    excerpt = Excerpt(source, None if is_ours else relative)
     with source.file, Meter(app.terminal, f"uploading {excerpt.name}",
                             source.size) as meter:
         return app.api.upload(excerpt, fields, tell=meter.at)
@@ -9341,7 +9375,7 @@ def upload_folder(app, group, args):
     top = top.rstrip("/") + "/" if top else ""
     outcomes = [
         upload_one(app, group, args, path, top + below)
-        for path, below in folder_files(app, folder, troubles)]
+        for path, below in folder_files(app, args, folder, troubles)]
     outcomes += [outcome(app, from_disk(trouble.filename), None,
                          trouble.strerror) for trouble in troubles]
     app.out.outcomes(outcomes)
@@ -9416,9 +9450,10 @@ FILES = Group(
              flag("--purpose", metavar="WORD", default="assistants",
                   help="what it is for (default: assistants)"),
              flag("--relative-path", metavar="PATH", completes="",
-                  help="where it belongs, with forward slashes"),
+                  is_ours=True, help="where it belongs, with forward slashes"),
              flag("-r", "--recursive", action="store_true",
                   help="upload what is in a folder"),
+             *LINKS,
              by=flag("--upload", metavar="PATH", from_stdin=True,
                      sample="prompts.jsonl",
                      help="upload this file; - is standard input"),
@@ -12574,6 +12609,11 @@ def run(argv, environ, terminal, groups):
     if group is None:
         raise HelpWanted()
     app = App(args, environ, terminal, groups)
+    ours = [f.long_name for f in args.verb.flags
+            if f.is_ours and getattr(args, f.dest)]
+    if ours and app.settings.style() == OPENAI:
+        raise UsageError(f"{ours[0]} is Xerotier's: a server of style openai"
+                         " has none")
     try:
         args.verb.run(app, group, args)
     except PlanEnds:
