@@ -6889,9 +6889,10 @@ class DirectSender:
 
     def request(self, request):
         """The HTTP request that a line of the input asks for."""
-        body = request["body"]
+        body = {name: value for name, value in request["body"].items()
+                if not name.startswith("stream_")}
         if body.get("stream"):
-            body = dict(body, stream=False)
+            body["stream"] = False
         return self.app.api.request(
             "POST", request["url"][len("/v1"):], slug=self.slug, body=body,
             silence=INFERENCE_TIMEOUT_S)
