@@ -8592,7 +8592,13 @@ MODELS = Group(
 
 # == embeddings, rerank, score: texts to numbers =============================
 
-MOST_INPUTS = 256
+def check_count(found, wanted, what, has_index=True):
+    """Raise unless each text has one result, in whatever order they came."""
+    places = [place for place in (dig(item, "index") for item in found)
+              if isinstance(place, int) and has_index]
+    if len(found) != wanted or len(set(places)) < len(places):
+        raise AnswerError(f"{len(found)} {what} came for {wanted} texts: "
+                          + compact_json(found)[:200])
 
 
 def line_text(line, where):
@@ -8609,31 +8615,24 @@ def line_text(line, where):
     return text
 
 
-def given_texts(app, texts, path, read=lambda line, where: line):
-    """The texts of a flag that may say -, and those of a file, by line.
+def given_texts(app, name, read=lambda line, where: line):
+    """The texts of --NAME, which may say -, and of --NAME-file, by line.
 
     read(line, where) makes the text of a line.
     """
     found = [app.read_text("-") if text == "-" else text
-             for text in texts or ()]
-    if path is None:
-        return found
-    for number, line in enumerate(app.read_text(path).split("\n"), 1):
+             for text in getattr(app.args, name) or ()]
+    path = getattr(app.args, name + "_file")
+    lines = [] if path is None else app.read_text(path).split("\n")
+    for number, line in enumerate(lines, 1):
         where, line = f"{path}: line {number}", line.rstrip("\r")
         if not line.strip():
             raise UsageError(f"{where} is blank")
         found.append(read(line, where))
+    if not found:
+        raise UsageError(f"--{name} is missing", f"--{name} TEXT or"
+                         f" --{name}-file FILE says what to send")
     return found
-
-
-def embedding_model(app, args):
-    """What a body says of the model; with style openai --endpoint names it.
-
-    The product's page has "default" for all other embeddings.
-    """
-    if args.model or app.settings.style() == XEROTIER:
-        return args.model or "default"
-    return app.endpoint()
 
 
 def place_in_input(item):
@@ -8660,11 +8659,15 @@ def floats_of(value):
 
 
 def embedded(app, group, args, texts):
-    """Yield the answers for the texts, at most 256 in a request."""
-    for start in range(0, len(texts), MOST_INPUTS):
-        some = texts[start:start + MOST_INPUTS]
-        body = dict({"model": embedding_model(app, args), "input": some},
-                    **sent_fields(args))
+    """Yield the answers for the texts, at most so many in a request.
+
+    The product's page has "default" where no model is named.
+    """
+    model = args.model or (app.endpoint() if app.settings.style() == OPENAI
+                           else "default")
+    for start in range(0, len(texts), args.batch_size):
+        some = texts[start:start + args.batch_size]
+        body = dict({"model": model, "input": some}, **sent_fields(args))
         if len(texts) == 1 and not args.input_file:
             body["input"] = texts[0]
         answer = group.call(app, "POST", body=body, stand_in={"data": []},
@@ -8672,11 +8675,10 @@ def embedded(app, group, args, texts):
         data = page_records(answer)
         if app.plan:
             continue
-        if len(data) != len(some) or not all(
-                isinstance(dig(item, "embedding"), (str, list))
-                for item in data):
-            raise AnswerError(f"{len(data)} embeddings came for {len(some)}"
-                              " texts: " + compact_json(data)[:200])
+        # Some say 0 of each (llama.cpp had it so): they keep the order.
+        check_count([item for item in data if isinstance(
+            dig(item, "embedding"), (str, list))], len(some), "embeddings",
+            len(set(map(place_in_input, data))) > 1)
         data = sorted(data, key=place_in_input)
         for number, item in enumerate(data, start):
             item["index"] = number
@@ -8743,11 +8745,7 @@ def write_vectors(path, answers, count):
 
 def create_embeddings(app, group, args):
     """Embed texts; show the vectors, or write them to a file."""
-    texts, path = given_texts(app, args.input, args.input_file), (
-        args.output_file)
-    if not texts:
-        raise UsageError("--input is missing", "--input TEXT or --input-file"
-                         " FILE says what to embed")
+    texts, path = given_texts(app, "input"), args.output_file
     if path and not path.endswith((".npy", ".jsonl")):
         raise UsageError(f"{path} has to end in .npy or .jsonl")
     answers = embedded(app, group, args, texts)
@@ -8768,27 +8766,19 @@ def create_embeddings(app, group, args):
         app.terminal.note("usage: " + as_pairs(answer["usage"]))
 
 
-def documents_of(app, args):
-    texts = given_texts(app, args.documents, args.documents_file, line_text)
-    if not texts:
-        raise UsageError("--documents is missing", "--documents TEXT… or"
-                         " --documents-file FILE says what to rank")
-    return texts
-
-
 def ranked_row(rank, item, texts):
     index = dig(item, "index")
     is_known = isinstance(index, int) and 0 <= index < len(texts)
     return {"rank": rank, "index": index,
-            "score": next((value for value in (
-                dig(item, "relevance_score"), dig(item, "score"))
-                if value is not None), None),
+            "score": Column("Score=relevance_score|score").value(item),
             "document": content_text(dig(item, "document")) or (
                 texts[index] if is_known else None)}
 
 
-def show_ranked(app, answer, texts, *columns):
+def show_ranked(app, answer, texts, count, *columns):
     """Show scores, with the texts from the input where none came back."""
+    if not app.plan:
+        check_count(page_records(answer), count, "scores")
     if app.out.form not in (JSON, JSONL):
         answer = {"data": [ranked_row(rank, item, texts) for rank, item in
                            enumerate(page_records(answer), 1)]}
@@ -8799,28 +8789,25 @@ def show_ranked(app, answer, texts, *columns):
 
 def rerank_documents(app, group, args):
     """Rank documents by a query, the best first."""
-    texts = documents_of(app, args)
+    texts = given_texts(app, "documents", line_text)
     body = dict({"model": args.model or app.endpoint(), "query": args.query,
                  "documents": texts}, **sent_fields(args))
     answer = group.call(app, "POST", body=body, stand_in={"results": []},
                         silence=INFERENCE_TIMEOUT_S)
-    show_ranked(app, answer, texts, "Rank=rank", "Document=document")
+    count = min(len(texts), args.top_n or len(texts))
+    show_ranked(app, answer, texts, count, "Rank=rank", "Document=document")
 
 
 def score_texts(app, group, args):
     """Score candidates against a text, in the order they were given."""
-    texts = given_texts(app, args.candidates, args.candidates_file,
-                        line_text)
-    if not texts:
-        raise UsageError("--candidates is missing", "--candidates TEXT… or"
-                         " --candidates-file FILE says what to score")
+    texts = given_texts(app, "candidates", line_text)
     body = {"model": args.model or app.endpoint(), "text_1": args.text,
             "text_2": texts}
     answer = group.call(app, "POST", body=body, stand_in={"data": []},
                         silence=INFERENCE_TIMEOUT_S)
     if app.out.form not in (JSON, JSONL):
         answer = {"data": sorted(page_records(answer), key=place_in_input)}
-    show_ranked(app, answer, texts, "Text=document")
+    show_ranked(app, answer, texts, len(texts), "Text=document")
 
 
 MODEL = flag("--model", metavar="NAME", help="the model's name (with style"
@@ -8841,6 +8828,8 @@ EMBEDDINGS = Group(
                    help="size of the vectors, if the model can"),
              field("--encoding-format", type=choice("float", "base64"),
                    metavar="FORMAT", help="how vectors travel"),
+             flag("--batch-size", type=integer(1), default=256,
+                  metavar="N", help="most texts in a request (default: 256)"),
              flag("--output-file", metavar="PATH",
                   help="write the vectors to a .npy or .jsonl file"),
              usage="--endpoint SLUG --input TEXT [flags]",
