@@ -377,11 +377,11 @@ def whole(text):
     return SURROGATES.sub("\ufffd", text)
 
 
-def decoded(raw):
+def decoded(raw, errors="replace"):
     """Decode a text file: UTF-8, or UTF-16 if its byte order mark says so."""
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return raw.decode("utf-16", "replace")
-    return raw.decode("utf-8-sig", "replace")
+        return raw.decode("utf-16", errors)
+    return raw.decode("utf-8-sig", errors)
 
 
 def finite(value):
@@ -7682,7 +7682,7 @@ def message_text(app, args):
 
 def fenced(app, path):
     """A file's text in a fence that it cannot close, below its name."""
-    text = app.read_text(path)
+    text = app.read_text(path, may_be_odd=True)
     ticks = max([2] + list(map(len, re.findall("`+", text)))) + 1
     name = "stdin" if path == "-" else os.path.basename(path)
     return f"{whole(name)}\n{'`' * ticks}\n{text}\n{'`' * ticks}"
@@ -7690,16 +7690,21 @@ def fenced(app, path):
 
 def image_url(app, source):
     """The URL of an image; a file becomes a data: URL (RFC 2397)."""
-    if re.match("(https?|data):", source):
+    if re.match("(https?|data):", source, re.I):
         return source
     import base64
-    import mimetypes
-    media = mimetypes.guess_type(source)[0] or ""
-    if not media.startswith("image/"):
-        raise UsageError(f"{whole(source)} is no image by its name",
-                         "its name has to end in .png, .jpg or the like")
-    data = base64.b64encode(app.read_bytes(source)).decode("ascii")
-    return f"data:{media};base64,{data}"
+    data = app.read_bytes(source)
+    found = re.match(  # names lie, and some say nothing
+        rb"(?s)(?P<png>\x89PNG)|(?P<jpeg>\xff\xd8\xff)|(?P<gif>GIF8[79]a)|"
+        rb"(?P<webp>RIFF....WEBP)|(?P<bmp>BM....\0{4})|(?P<tiff>II\*\0|"
+        rb"MM\0\*)|....ftyp(?:(?P<avif>avi[fs])|(?P<heic>hei|hev|m[is]f1))",
+        data)
+    if not found:
+        raise UsageError(
+            f"{whole(source)} is " + ("no image" if data else "empty"),
+            "PNG, JPEG, GIF, WEBP, BMP, TIFF, AVIF and HEIC are known")
+    data = base64.b64encode(data).decode("ascii")
+    return f"data:image/{found.lastgroup};base64,{data}"
 
 
 def message_content(app, args):
@@ -7912,7 +7917,8 @@ CHAT = Group(
                   from_stdin=True, help="add a file's text to the message;"
                                         " - is standard input (repeatable)"),
              flag("--image", action="append", metavar="FILE|URL",
-                  completes="file", help="add an image (repeatable)"),
+                  from_stdin=True, completes="file",
+                  help="add an image; - is standard input (repeatable)"),
              flag("--response-format", type=schema_or_word,
                   metavar="FORMAT", help="text, json_object, or @FILE with a"
                                          " JSON schema"),
@@ -12579,9 +12585,18 @@ class App:
         read = self.terminal.read_stdin()
         return read.encode("utf-8") if isinstance(read, str) else read
 
-    def read_text(self, path):
+    def read_text(self, path, may_be_odd=False):
         """Read an input text, without its last line end."""
-        text = decoded(self.read_bytes(path))
+        raw = self.read_bytes(path)
+        try:
+            text = decoded(raw, "strict")
+        except UnicodeDecodeError as problem:
+            found = (f"{'standard input' if path == '-' else path} is no"
+                     f" UTF-8 text (byte {problem.start + 1})")
+            if not may_be_odd:
+                raise UsageError(found, "iconv converts to it")
+            self.terminal.warn(found)
+            text = decoded(raw)
         return re.sub(r"\r?\n\Z", "", text)
 
     def finish(self):
