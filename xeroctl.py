@@ -3567,7 +3567,13 @@ class Api:
         error.url, can_help = request.url, is_worth_repeating(request, error)
         if error.hint == RETRIES_HELP and not can_help:
             error.hint = "it may have been acted on; -v shows the request"
-        if attempt > self.retries or not can_help:
+        if not can_help:
+            raise error
+        self.pause(error, attempt)
+
+    def pause(self, error, attempt):
+        """Sleep until the next attempt, or raise the error of the last."""
+        if attempt > self.retries:
             raise error
         wait = retry_wait(error, attempt, self.clock.jitter())
         if wait > LONGEST_WAIT_S:
@@ -4999,7 +5005,26 @@ def is_passing(error):
     """Whether a failure may be over at the next poll."""
     if isinstance(error, ConnectionFailed):
         return not error.lasting
-    return error.status in (408, 429) or error.status >= 500
+    return isinstance(error, ApiError) and not error.is_used_up and (
+        error.status in (408, 429) or error.status >= 500)
+
+
+def made_once(app, make, look_up, is_doubtful=False):
+    """What make() makes, or look_up() finds to have been made.
+
+    No status tells what has happened: a proxy says 503 of what the server
+    behind it has done, too.  So nothing is made again unless looked up.
+    """
+    attempt = 1
+    while True:
+        try:
+            found = look_up() if is_doubtful else None
+            return found or app.api.once(make)
+        except (ApiError, ConnectionFailed) as error:
+            if not is_passing(error):
+                raise
+            app.api.pause(error, attempt)
+        is_doubtful, attempt = True, attempt + 1
 
 
 def with_status(item):
@@ -6261,9 +6286,11 @@ class ModelUpload:
         """Ask which parts have arrived."""
         answer = self.group.call(self.app, "POST",
                                  path_of(self.id, "resume"), stand_in={})
-        self.parts = {
-            dig(part, "part_number"): id_in(part)
-            for part in dig(answer, "parts") or ()}
+        parts = dig(answer, "parts") or []
+        if not isinstance(parts, list) or not all(
+                counted(dig(part, "part_number")) for part in parts):
+            raise no_answer(answer, "has no list of parts with numbers")
+        self.parts = {part["part_number"]: id_in(part) for part in parts}
 
     def run(self):
         """Send what has not arrived; return the upload as it is then."""
@@ -6314,26 +6341,16 @@ class ModelUpload:
             self.app, "POST", path_of(self.id, "complete"), stand_in={},
             body=body, silence=INFERENCE_TIMEOUT_S)
 
-    def patiently(self, act, look_up):
-        """Do something once; in doubt whether it was done, look it up."""
-        attempt = 1
-        while True:
-            try:
-                return (look_up() if attempt > 1 else None) or act()
-            except (ApiError, ConnectionFailed) as error:
-                if not is_passing(error) or attempt > self.app.args.retries:
-                    raise
-                wait = retry_wait(error, attempt, self.app.clock.jitter())
-                self.app.terminal.note(f"{error}: it is looked up in "
-                                       + as_seconds(wait))
-                self.app.clock.sleep(min(wait, LONGEST_WAIT_S))
-                attempt += 1
+    def once(self, make, look_up):
+        """Elsewhere nothing is looked up; who completes names the parts."""
+        return made_once(self.app, make,
+                         look_up if self.is_ours else lambda: None)
 
     def send(self, number, span, part_hash, meter):
         def look_up():
             self.refresh()
             return self.parts.get(number)
-        self.parts[number] = self.patiently(
+        self.parts[number] = self.once(
             lambda: id_in(self.post(number, span, part_hash.hexdigest(),
                                     meter)), look_up)
 
@@ -6342,14 +6359,14 @@ class ModelUpload:
             upload = self.group.call(self.app, "GET", path_of(self.id))
             return (None if dig(upload, "status") in ("pending", "uploading",
                                                       None) else upload)
-        return self.patiently(lambda: self.post_complete(whole_hash),
-                              look_up)
+        return self.once(lambda: self.post_complete(whole_hash), look_up)
 
 
 # == batch inputs: checked before a byte of them is sent =====================
 
 CHAT_URL = "/v1/chat/completions"
-ENDED = "completed", "failed", "cancelled", "expired"
+GONE = "gone"  # our word for what is not found any more
+ENDED = "completed", "failed", "cancelled", "expired", GONE
 
 
 def wrong_field(request, name, wanted):
@@ -6605,6 +6622,16 @@ def has_ended(batch):
     return dig(batch, "status") in ENDED
 
 
+def is_unclear(batch):
+    """Whether an end is contradicted by counts of what is in no file."""
+    missing = [name for name, file in (("completed", "output_file_id"),
+                                       ("failed", "error_file_id"))
+               if not dig(batch, file)]
+    return batch["status"] in ("completed", "expired", "cancelled") and (
+        any(counted(dig(batch, "request_counts." + name)) for name in missing)
+        or len(missing) == 2 and batch["status"] == "completed")
+
+
 def wait_command(batch_ids, slug):
     """How to resume the wait for batches."""
     endpoint = f" --endpoint {shell_word(slug)}" if slug else ""
@@ -6616,41 +6643,56 @@ def wait_command(batch_ids, slug):
 class BatchWait:
     """Polls batches until all of them have ended.
 
-    settle(batch_id, batch), if any, is called for each that has; what it
-    raises is borne as a failed poll is.
+    What fails for one of them is raised once all others have ended.
+    watch(batch_id, ask), if any, tells each as it is, and may ask() for it.
     """
 
-    def __init__(self, app, group, batch_ids, settle=None, total=None):
-        self.app, self.group, self.settle = app, group, settle
+    def __init__(self, app, group, batch_ids, watch=None, total=None):
+        self.app, self.group, self.watch = app, group, watch
         self.batches = dict.fromkeys(batch_ids)
-        self.total = total
+        self.total, self.failures = total, []
 
     def run(self, timeout, resume=None):
         """Return the batches as they have ended."""
         resume = resume or wait_command(self.batches,
                                         self.group.slug(self.app))
-        return wait_until(self.app, self.poll,
-                          lambda batches: all(map(has_ended, batches)),
-                          self.describe, timeout, resume)
+        batches = wait_until(self.app, self.poll,
+                             lambda batches: all(map(has_ended, batches)),
+                             self.describe, timeout, resume)
+        if self.failures:
+            raise self.failures[0]
+        return batches
 
     def poll(self):
+        passing = None
         for batch_id, batch in self.batches.items():
-            if not has_ended(batch):
-                self.batches[batch_id] = self.look_at(batch_id)
+            try:
+                if not has_ended(batch):
+                    self.batches[batch_id] = self.look_at(batch_id)
+            except (AnswerError, ApiError, ConnectionFailed) as error:
+                error.facts["batch"] = batch_id
+                if is_passing(error):
+                    passing = error
+                else:
+                    self.failures.append(error)
+                    if len(self.batches) > 1:
+                        self.app.terminal.note(f"{batch_id}: {error}")
+                    self.batches[batch_id] = {"id": batch_id, "status": GONE}
+        if passing or len(self.failures) == len(self.batches):
+            raise passing or self.failures[0]
         return list(self.batches.values())
 
     def look_at(self, batch_id):
-        batch = with_status(self.group.call(self.app, "GET",
-                                            path_of(batch_id)))
-        if self.settle and has_ended(batch):
-            self.settle(batch_id, batch)
-        return batch
+        def ask():
+            return with_status(self.group.call(self.app, "GET",
+                                               path_of(batch_id)))
+        return self.watch(batch_id, ask) if self.watch else ask()
 
     def describe(self, batches):
         """The progress line: how far they are, with a bar if they tell."""
         ended = sum(map(has_ended, batches))
         text = (f"{next(iter(self.batches))} {batches[0]['status']}"
-                if len(batches) == 1 and not self.settle
+                if len(batches) == 1 and not self.watch
                 else f"{ended} of {len(batches)} batches ended")
         done, failed, told = (
             sum(counted(dig(batch, "request_counts." + name))
@@ -7064,17 +7106,24 @@ class Accounts:
         self.spare.append((custom_id and custom_id.group(1),
                            failure(None, code, message, line=text)))
 
-    def settle(self, batch):
-        """Give the lines that have no result one that says so."""
+    def settle(self, what, status):
+        """Give the lines that have no result one that says why."""
         for custom_id, result in self.spare:
             line = self.left.pop(custom_id, 0)
             result["custom_id"] = custom_id if line else None
             self.add(line, False, as_result(result))
-        status = batch["status"]
         code = "missing" if status == "completed" else "batch_" + status
         for custom_id, line in self.left.items():
-            text = f"no result: {self.part['batch']} is {status}"
+            text = f"no result: {what} is {status}"
             self.add(line, False, as_result(failure(custom_id, code, text)))
+
+
+NO_LIST = 404, 405, 501
+GONE_STATUSES = 404, 410
+FILE_STATUSES = 400, 404, 409, 410, 422  # of what create may say of a file
+PATIENCE = 3
+CLEARING_POLLS = 25
+MOST_PAGES = 1000
 
 
 class BatchSender:
@@ -7082,7 +7131,7 @@ class BatchSender:
 
     def __init__(self, app, group, args):
         self.app, self.group, self.args = app, group, args
-        self.metadata = dict(args.metadata or ())
+        self.metadata, self.doubts = dict(args.metadata or ()), Counter()
 
     def check(self, found):
         """Raise for what is over a limit of the Batch API."""
@@ -7106,11 +7155,36 @@ class BatchSender:
         parts = [part for part in run.state["parts"]
                  if part["round"] == round_number]
         parts = parts or self.divide(round_number)
+        failure = None
         for part in parts:
-            self.ensure(part, "file", self.find_file, self.upload)
+            try:
+                self.begin(part)
+            except (AnswerError, ApiError, ConnectionFailed) as error:
+                error.facts["part"] = part["name"]
+                failure = error
+                break
+        begun = [part for part in parts if part["batch"]]
+        if failure and begun:
+            self.app.terminal.note(f"{part['name']}: {failure}: what has"
+                                   " begun is waited for")
+        if begun and not self.app.plan:
+            self.collect(begun)
+        if failure:
+            raise failure
+
+    def begin(self, part):
+        """Have the file and the batch of a part made.
+
+        A file that create refuses is uploaded again, once.
+        """
+        self.ensure(part, "file", self.find_file, self.upload)
+        try:
             self.ensure(part, "batch", self.find_batch, self.create)
-        if parts and not self.app.plan:
-            self.collect(parts)
+        except ApiError as error:
+            if not self.is_refused(part, error):
+                raise
+            self.save(part, file=None, refused=part["file"], making=None)
+            self.begin(part)
 
     def divide(self, round_number):
         """Cut the lines to send into parts, and note them in the state."""
@@ -7155,21 +7229,26 @@ class BatchSender:
         The state says that it is being made before it is.  What a kill or a
         lost answer has left in doubt is looked up before it is made again.
         """
-        is_doubtful, attempt = part["making"] == name, 1
-        while not part[name]:
+        if not part[name]:
+            is_doubtful = part["making"] == name
             self.save(part, making=name)
-            try:
-                found = find(part) if is_doubtful else None
-                self.save(part, **{name: found or make(part),
-                                   "making": None})
-            except (ApiError, ConnectionFailed) as error:
-                if not is_passing(error) or attempt > self.app.args.retries:
-                    raise
-                wait = retry_wait(error, attempt, self.app.clock.jitter())
-                self.app.terminal.note(f"{error}: {part['name']} is looked"
-                                       f" up in {as_seconds(wait)}")
-                self.app.clock.sleep(min(wait, LONGEST_WAIT_S))
-                is_doubtful, attempt = True, attempt + 1
+            found = made_once(self.app, lambda: make(part),
+                              lambda: self.look_up(part, find), is_doubtful)
+            self.save(part, **{name: found, "making": None})
+
+    def look_up(self, part, find):
+        """The id that find(part) tells; without a list there is a choice."""
+        try:
+            return find(part)
+        except (AnswerError, ApiError) as error:
+            if getattr(error, "status", 404) not in NO_LIST:
+                raise
+            if self.args.assume_lost:
+                return None
+            raise AnswerError(
+                f"whether {part['name']} has been made is not to be found"
+                f" out, the server has no list: {error}",
+                "--assume-lost makes it again", **error.facts)
 
     def excerpt(self, part):
         spans = [self.run.input.span(*lines) for lines in part["lines"]]
@@ -7191,41 +7270,92 @@ class BatchSender:
                           dict(self.metadata, xeroctl_run=part["name"]))
         return id_in(batch)
 
-    def records(self, path, **query):
-        """Yield every record of a list, page by page."""
+    def search(self, path, is_wanted, **query):
+        """The first record of a list that is wanted, or None."""
         def fetch(query):
             return self.app.api.call("GET", path, query=query.items(),
                                      slug=self.group.slug(self.app))
-        for page in each_page(fetch, Cursor, dict(query, limit=100)):
-            yield from page_records(page)
+        pages = each_page(fetch, Cursor, dict(query, limit=100))
+        for number, page in enumerate(pages, 1):
+            for record in filter(is_wanted, page_records(page)):
+                return record
+            if number == MOST_PAGES:
+                raise AnswerError(f"{path} goes on after {number} pages")
+        return None
 
     def find_file(self, part):
         """The id of a part's file, if the server has all of it."""
         excerpt = self.excerpt(part)
         wanted = (excerpt.name, excerpt.size)
-        return next((dig(file, "id")
-                     for file in self.records("/files", purpose="batch")
-                     if (dig(file, "filename"), dig(file, "bytes"))
-                     == wanted), None)
+        return dig(self.search("/files", lambda file: (
+            dig(file, "filename"), dig(file, "bytes")) == wanted
+            and dig(file, "id") != part.get("refused"), purpose="batch"), "id")
 
     def find_batch(self, part):
         """The id of a part's batch, if the server has it."""
-        return next((dig(batch, "id")
-                     for batch in self.records(self.group.path)
-                     if dig(batch, "metadata.xeroctl_run") == part["name"]
-                     or dig(batch, "input_file_id") == part["file"]), None)
+        return dig(self.search(self.group.path, lambda batch: (
+            dig(batch, "metadata.xeroctl_run") == part["name"]
+            or dig(batch, "input_file_id") == part["file"])), "id")
+
+    def is_refused(self, part, error):
+        """Whether create has failed for the file: it is gone, or of no use."""
+        if "refused" in part or error.status not in FILE_STATUSES:
+            return False
+        try:
+            file = self.app.api.call("GET", "/files" + path_of(part["file"]),
+                                     slug=self.group.slug(self.app))
+        except XeroctlError as found:
+            return getattr(found, "status", None) in GONE_STATUSES
+        return (error.facts.get("param") == "input_file_id"
+                or dig(file, "status") in ("error", "deleted", "expired"))
 
     def collect(self, parts):
         """Wait for the batches; take over the results of each as it ends."""
         total = sum(last - first + 1 for part in parts
                     for first, last in part["lines"])
         by_batch = {part["batch"]: part for part in parts}
+        BatchWait(self.app, self.group, by_batch, lambda batch_id, ask: (
+            self.watch(by_batch[batch_id], ask)), total).run(
+                self.args.wait_timeout, "the same command goes on")
 
-        def settle(batch_id, batch):
-            if not self.is_settled(by_batch[batch_id]):
-                self.settle(by_batch[batch_id], batch)
-        BatchWait(self.app, self.group, by_batch, settle, total).run(
-            self.args.wait_timeout, "the same command goes on")
+    def watch(self, part, ask):
+        """The batch of a part as it is; at its end the results are taken."""
+        try:
+            batch = self.look_for(part["batch"], ask)
+            if has_ended(batch) and not self.is_settled(part):
+                self.settle(part, batch)
+            return batch
+        except XeroctlError as error:
+            error.facts["part"] = part["name"]
+            raise
+
+    def look_for(self, batch_id, ask):
+        """What ask() says of a batch; a doubtful end counts after a while.
+
+        Not found, it may not be known everywhere; the list decides then.
+        """
+        try:
+            batch = ask()
+            patience = CLEARING_POLLS if is_unclear(batch) else 0
+        except ApiError as error:
+            if error.status not in GONE_STATUSES:
+                raise
+            batch, patience = {"id": batch_id, "status": GONE}, PATIENCE
+        self.doubts[batch_id] = patience and self.doubts[batch_id] + 1
+        if 0 < self.doubts[batch_id] <= patience:
+            return dict(batch, status="in_progress")
+        if batch["status"] == GONE:
+            batch = self.listed(self.group.path, batch_id) or batch
+        return with_status(batch)
+
+    def listed(self, path, item_id):
+        """What a list has under an id; None if it lacks it, or is not there."""
+        try:
+            return self.search(path, lambda item: dig(item, "id") == item_id)
+        except ApiError as error:
+            if error.status not in NO_LIST:
+                raise
+            return None
 
     def is_settled(self, part):
         marks = self.run.journal.marks
@@ -7238,28 +7368,38 @@ class BatchSender:
         Failed in validation, it has none, and says why.
         """
         accounts, paths = Accounts(self.run, part), []
+        what, status = part["batch"], batch["status"]
         for name in ("output", "error"):
             if dig(batch, name + "_file_id"):
                 file_id = id_in(batch, name + "_file_id")
                 path = f"{self.run.output}.{part['name']}.{name}"
                 paths.append(path)
-                self.fetch(file_id, path)
-                accounts.take(path, name)
+                if self.fetch(file_id, path):
+                    accounts.take(path, name)
+                else:
+                    what, status = f"{file_id} of {part['batch']}", GONE
         numbers = list(numbers_in(part["lines"]))
         told = batch_problems(
             batch, lambda line: numbers[line - 1]
             if 0 < line <= len(numbers) else line)
-        accounts.settle(batch)
+        accounts.settle(what, status)
         self.run.journal.sync()
         self.save(part, is_done=True, problems=first_of(told))
         for path in paths:
             remove_quietly(path)
 
     def fetch(self, file_id, path):
-        """Download a file, unless an earlier run has done so."""
-        if not os.path.exists(path):
-            Download(self.app, file_id, self.group.slug(self.app),
-                     patience=3).to(path)
+        """Download a file, unless an earlier run has; False if it is gone."""
+        try:
+            if not os.path.exists(path):
+                Download(self.app, file_id, self.group.slug(self.app),
+                         patience=PATIENCE).to(path)
+        except ApiError as error:
+            if error.status not in GONE_STATUSES or self.listed("/files",
+                                                                file_id):
+                raise
+            return False
+        return True
 
 
 # == direct runs: line by line, where there is no Batch API ==================
@@ -8893,6 +9033,8 @@ BATCHES = Group(
              METADATA, BATCH_ENDPOINT,
              flag("--wait-timeout", type=seconds, metavar="SECONDS",
                   help="wait no longer than this for the batches"),
+             flag("--assume-lost", action="store_true",
+                  help="make again what may be made, and no list tells"),
              flag("--direct", action="store_true",
                   help="send line by line, where there is no Batch API"),
              flag("--concurrency", type=integer(1, 1000), metavar="N",
