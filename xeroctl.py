@@ -63,7 +63,8 @@ MOST_REDIRECTS = 5
 BLOCK = 65536
 STALE_S = 60  # then nobody is at work on a temporary file any more
 MOST_HEAD_BYTES = 1024 * 1024
-MOST_ANSWER_BYTES = 512 * 1024 * 1024
+MOST_ANSWER_BYTES = 64 * 10 ** 6
+MOST_LINE_BYTES = 16 * 10 ** 6
 MOST_FILE_BYTES = 500 * 1024 * 1024
 MOST_INPUT_BYTES = 100 * 1024 * 1024
 MOST_METADATA_BYTES = 16 * 1024
@@ -3663,7 +3664,7 @@ def sse_lines(blocks):
     at once, without waiting for the LF that may follow in the next block.
     Only the last line may lack its end.
     """
-    parts, after_cr = [], False
+    parts, size, after_cr = [], 0, False
     for block in blocks:
         if after_cr and block[:1] == b"\n":
             block = block[1:]
@@ -3672,10 +3673,14 @@ def sse_lines(blocks):
         rest = b"" if lines[-1][-1:] in (b"\n", b"\r") else lines.pop()
         if parts and lines:
             lines[0] = b"".join(parts) + lines[0]
-            parts = []
+            parts, size = [], 0
         yield from lines
         if rest:
             parts.append(rest)
+            size += len(rest)
+        if size > MOST_LINE_BYTES:
+            raise AnswerError("a line of the stream is larger than "
+                              + as_size(MOST_LINE_BYTES))
     if parts:
         yield b"".join(parts)
 
@@ -3974,26 +3979,76 @@ def close_quietly(file):
         pass
 
 
+def is_header_text(value):
+    return isinstance(value, str) and bool(
+        re.match(r"[\x20-\x7e\xa0-\xff]*\Z", value))
+
+
 class NewFile:
     """A file that takes its place only once it is whole.
 
-    It grows in PATH.part, beside what a link leads to.  may_replace tells
-    whether what is in its place then is replaced, is_resumed whether a part
-    that was left behind is of use.
+    It grows in PATH.part, beside what a link leads to.  PATH.part.json
+    tells that this is ours, and of which URL, version and size the bytes
+    are; what is not ours is left as it is, unless by force.  may_replace
+    tells whether what is in its place in the end is replaced, is_resumed
+    whether a part that is left behind is of use.
     """
 
-    may_replace, is_resumed = True, False
+    may_replace = True
 
-    def __init__(self, path):
-        self.path, self.count = path, 0
+    def __init__(self, path, force=False, url=None):
+        self.path, self.count, self.is_resumed = path, 0, url is not None
         self.target = os.path.realpath(on_disk(path))
         if is_special(self.target):
             raise UsageError(f"cannot write {path}: it is "
                              + ("a folder" if os.path.isdir(self.target)
                                 else "no regular file"))
         self.part = self.target + ".part"
+        self.about = self.part + ".json"
+        self.known = {"url": url, "version": None, "size": None}
+        found = self.recall()
+        if found is None:
+            self.check_foreign(force)
+            self.begin(None, None, UsageError)
         self.file = open_to_write(self.part)
         self.keep_mode()
+        if found is not None:
+            self.resume(**found)
+
+    def recall(self):
+        """What PATH.part.json says, if that is ours; else None."""
+        try:
+            if is_special(self.about):
+                return None
+            with open(self.about, "rb") as source:
+                found = parse_json(decoded(source.read(BLOCK)))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) and (
+            set(found) == set(self.known)) else None
+
+    def check_foreign(self, force):
+        """Raise for what somebody else has under our names."""
+        for path in (self.part, self.about):
+            if force:
+                remove_quietly(path)
+            if os.path.lexists(path):
+                raise UsageError(f"{path} exists, and nothing tells that it"
+                                 " is ours", "--force replaces it")
+
+    def resume(self, url, version, size):
+        """Go on where an earlier call has stopped, or begin anew."""
+        is_of_use = (self.is_resumed and url == self.known["url"]
+                     and (version is None or is_header_text(version))
+                     and (size is None or isinstance(size, int)))
+        self.cut(os.fstat(self.file.fileno()).st_size * is_of_use)
+        self.begin(*(version, size) if is_of_use else (None, None))
+
+    def begin(self, version, size, error=XeroctlError):
+        """Take note of what the bytes that follow belong to."""
+        self.known.update(version=version, size=size)
+        with Writing(self.path, error):
+            write_privately(self.about, pretty_json(self.known).encode())
 
     def __enter__(self):
         return self
@@ -4013,6 +4068,7 @@ class NewFile:
     def discard(self):
         """Leave nothing behind."""
         remove_quietly(self.part)
+        remove_quietly(self.about)
 
     def restart(self):
         """Begin with an empty file."""
@@ -4041,6 +4097,7 @@ class NewFile:
             if os.name == "nt":
                 self.file.close()  # Windows renames no open file
             os.replace(self.part, self.target)
+            remove_quietly(self.about)
             self.file.close()
 
 
@@ -5792,59 +5849,8 @@ def answer_once(app, args, answer, body, headers, fields):
 
 # == downloads: whole or not at all, and taken up again ======================
 
-CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)\Z")
-
-
-def is_header_text(value):
-    return isinstance(value, str) and bool(
-        re.match(r"[\x20-\x7e\xa0-\xff]*\Z", value))
-
-
-class PartFile(NewFile):
-    """A file that is being fetched, and what is known of its origin.
-
-    PATH.part.json tells a later call of which URL, version and size the
-    bytes in PATH.part are; of any other they are worth nothing.
-    """
-
-    is_resumed = True
-
-    def __init__(self, path, url):
-        super().__init__(path)
-        self.about = self.part + ".json"
-        self.known = {"url": url, "version": None, "size": None}
-        self.recall()
-
-    def recall(self):
-        """Go on where an earlier call has stopped, or begin anew."""
-        try:
-            with open(self.about, "rb") as source:
-                known = parse_json(decoded(source.read()))
-        except (OSError, ValueError):
-            known = None
-        version, size = dig(known, "version"), dig(known, "size")
-        is_ours = (dig(known, "url") == self.known["url"]
-                   and (version is None or is_header_text(version))
-                   and (size is None or isinstance(size, int)))
-        if is_ours:
-            self.known.update(version=version, size=size)
-            self.cut(os.fstat(self.file.fileno()).st_size)
-        else:
-            self.restart()
-
-    def discard(self):
-        super().discard()
-        remove_quietly(self.about)
-
-    def begin(self, version, size):
-        """Take note of what the bytes that follow belong to."""
-        self.known.update(version=version, size=size)
-        with Writing(self.path):
-            write_privately(self.about, pretty_json(self.known).encode())
-
-    def finish(self):
-        super().finish()
-        remove_quietly(self.about)
+CONTENT_RANGE = re.compile(
+    r"bytes (?:(\d{1,18})-\d+|\*)/(\d{1,18}|\*)\Z")
 
 
 class OpenEnd:
@@ -5889,7 +5895,7 @@ def download_target(app, path, url):
                                       or os.path.isdir(place)):
         with Writing(path, UsageError):
             return OpenEnd(open(place, "wb", 0).write)
-    return PartFile(path, url)
+    return NewFile(path, app.args.force, url)
 
 
 def version_of(answer):
@@ -6052,6 +6058,7 @@ class Download:
         start, size = range_of(answer.headers)
         blocks = unzipped(answer) if is_zipped else answer.blocks()
         if answer.status == 206:
+            size = size or self.target.known["size"]
             if not self.continues(answer, start, size) or is_zipped:
                 return False
         else:
@@ -6707,8 +6714,22 @@ class BatchWait:
 
 # == batch runs: a whole job, that no kill makes begin again =================
 
-RECORD = re.compile(rb'\{"line":(\d+),"ok":(true|false),"round":(\d+),'
-                    rb'"tokens":(\d+),"result":(.*)\}\r?\n\Z', re.S)
+RECORD = re.compile(rb'\{"line":(\d{1,18}),"ok":(true|false),'
+                    rb'"round":(\d\d?|100),"tokens":(\d{1,300}),'
+                    rb'"result":(.*)\}\r?\n\Z', re.S)
+PART_NAME = re.compile(r"xeroctl-[0-9a-f]{12}-\d{1,9}\Z")
+HEAD = b'{"run":"'
+RUN_END = len(HEAD) + 12
+SYNC_S = 5
+
+
+def is_result(raw):
+    """Whether bytes are a result, or null; a power cut leaves holes."""
+    try:
+        value = parse_line(raw)
+    except ValueError:
+        return False
+    return value is None or isinstance(value, dict)
 
 
 class Journal:
@@ -6725,44 +6746,50 @@ class Journal:
     NONE, OK, FAILED = 0, 1, 2  # FAILED + n: failed in round n
     TAKEN_BACK = b"null"
 
-    def __init__(self, path):
+    def __init__(self, path, clock):
         self.path, self.file = path, open_to_write(path)
-        self.tokens = 0
+        self.clock, self.synced = clock, clock.monotonic()
+        self.tokens, self.is_ours = 0, HEAD.startswith(
+            self.file.read(len(HEAD)))
 
-    def load(self, count, run):
+    def load(self, count, head, is_taken_over):
         """Read what is there of a run; whatever is of another is dropped.
 
+        head is its first line; taken over is what differs in the run alone.
         A last line that a kill has torn is cut off.
         """
         import array
         self.places = array.array("q", bytes(8 * count))
         self.marks, self.extras = bytearray(count), {}
-        head = compact_json({"run": run}).encode() + b"\n"
+        self.is_ours = True
         with Writing(self.path):
             self.file.seek(0)
-            if self.file.readline() != head:
-                self.file.seek(0)
+            found = self.file.readline(BLOCK)
+            self.file.seek(0)
+            if found[RUN_END:] != head[RUN_END:] or (
+                    found != head and not is_taken_over):
                 self.file.truncate()
-                self.put(head)
+            self.put(head)
             self.end = len(head)
             for raw in self.file:
                 if not raw.endswith(b"\n"):
                     break
-                self.note(raw)
+                self.note(raw, False)
             self.file.seek(self.end)
             self.file.truncate()
 
-    def note(self, raw):
-        """Remember a record by its place."""
+    def note(self, raw, is_sure=True):
+        """Remember a record by its place, if it is one."""
         found = RECORD.match(raw)
-        index = int(found.group(1)) - 1 if found else len(self.marks)
+        is_one = found and (is_sure or is_result(found.group(5)))
+        index = int(found.group(1)) - 1 if is_one else len(self.marks)
         if index == -1:
             self.extras.setdefault(hash(raw), self.end)
         elif index < len(self.marks):
             self.places[index] = self.end
             self.marks[index] = (
-                self.OK if found.group(2) == b"true" else self.NONE
-                if found.group(5) == self.TAKEN_BACK else
+                self.NONE if found.group(5) == self.TAKEN_BACK else
+                self.OK if found.group(2) == b"true" else
                 self.FAILED + int(found.group(3)))
             self.tokens += int(found.group(4))
         self.end += len(raw)
@@ -6779,11 +6806,14 @@ class Journal:
             result)
         self.put(raw)
         self.note(raw)
+        if self.clock.monotonic() - self.synced >= SYNC_S:
+            self.sync()
 
     def sync(self):
         """Have the disk hold what was added."""
         with Writing(self.path):
             os.fsync(self.file.fileno())
+        self.synced = self.clock.monotonic()
 
     def todo(self, round_number):
         """Yield the lines to send: with no result, or failed before."""
@@ -6884,6 +6914,33 @@ def judged(result, request):
         return dict(result, error=told), False
 
 
+def is_span(span, count):
+    return (isinstance(span, list) and len(span) == 2
+            and all(isinstance(number, int) for number in span)
+            and 0 < span[0] <= span[1] <= count)
+
+
+def is_part(part, count):
+    """Whether it is a part of so many lines, as a run notes it."""
+    told = [dig(part, name) for name in ("file", "batch", "making")]
+    lines, problems = dig(part, "lines"), dig(part, "problems")
+    return (bool(PART_NAME.match(as_text(dig(part, "name"))))
+            and dig(part, "round") in range(101)
+            and isinstance(dig(part, "is_done"), bool)
+            and all(item is None or is_filled(item) for item in told)
+            and isinstance(lines, list) and isinstance(problems, list)
+            and all(isinstance(problem, str) for problem in problems)
+            and all(is_span(span, count) for span in lines))
+
+
+def is_state(state, count):
+    """Whether all that is read of a state is as a run has written it."""
+    parts = dig(state, "parts")
+    return (bool(re.match(r"[0-9a-f]{12}\Z", as_text(dig(state, "run"))))
+            and is_number(dig(state, "started")) and isinstance(parts, list)
+            and all(is_part(part, count) for part in parts))
+
+
 class Run:
     """A whole job: from an input file to its results, in input order.
 
@@ -6909,14 +6966,14 @@ class Run:
         if "-" in (self.output, self.errors):
             raise UsageError("a run keeps its state beside its output: name"
                              " a file, not -")
-        taken = {}
-        for path, what in ((on_disk(self.source.name), "the input"),
-                           (self.output, "--output-file"),
-                           (self.errors, "--errors-file"),
-                           (self.output + ".part", "the output under way"),
-                           (self.errors + ".part", "the errors under way"),
-                           (self.state_path, "the state"),
-                           (self.journal_path, "the journal")):
+        taken, named = {}, [
+            (on_disk(self.source.name), "the input"),
+            (self.output, "--output-file"), (self.errors, "--errors-file"),
+            (self.state_path, "the state"), (self.journal_path, "the journal")]
+        for path, what in named + [
+                (path + end, f"what is under way to {path}")
+                for path in (self.output, self.errors)
+                for end in (".part", ".part.json")]:
             other = taken.setdefault(os.path.realpath(path), what)
             if other != what:
                 raise UsageError(f"{path} cannot be both {other} and {what}")
@@ -6929,10 +6986,10 @@ class Run:
             sender.check(self.input.check())
             self.state = self.new_state()
             return sender(self, 0)
-        self.journal = Journal(self.journal_path)
+        self.journal = Journal(self.journal_path, self.app.clock)
         try:
-            with NewFile(self.errors) as errors, \
-                    NewFile(self.output) as output:
+            with NewFile(self.errors, self.args.force) as errors, \
+                    NewFile(self.output, self.args.force) as output:
                 return self.do(sender, output, errors)
         except INTERRUPTS:
             self.app.terminal.note("the same command goes on where this one"
@@ -6945,14 +7002,13 @@ class Run:
         """Check, send round after round, and merge."""
         sender.check(self.input.check())
         self.open_state()
-        self.journal.load(self.input.count, self.state["run"])
         for round_number in range(self.args.retry_failed + 1):
             sender(self, round_number)
         return self.merge(output, errors)
 
     def close(self):
         """A journal without a state is of no more use."""
-        if not os.path.exists(self.state_path):
+        if self.journal.is_ours and not os.path.exists(self.state_path):
             remove_quietly(self.journal_path)
         close_quietly(self.journal.file)
 
@@ -6964,7 +7020,8 @@ class Run:
 
     def purpose(self):
         """What the state of another run must not differ in."""
-        return {"input": {"bytes": self.source.size,
+        return {"version": 1,
+                "input": {"bytes": self.source.size,
                           "sha256": self.input.digest,
                           "lines": self.input.count},
                 "direct": bool(self.args.direct),
@@ -6973,40 +7030,53 @@ class Run:
                 "batch_endpoint": self.args.batch_endpoint}
 
     def new_state(self):
-        return dict(self.purpose(), version=1, run=os.urandom(6).hex(),
+        return dict(self.purpose(), run=os.urandom(6).hex(),
                     started=self.app.clock.now(), parts=[])
 
+    def head(self):
+        """The first line of the journal: which run it is of, and what for."""
+        import hashlib
+        purpose = hashlib.sha256(as_result(self.purpose())).hexdigest()
+        return as_result({"run": self.state["run"], "for": purpose}) + b"\n"
+
     def open_state(self):
-        """Take up the state that is there, or begin one."""
-        self.state = self.read_state()
-        if self.state is None:
+        """Take up the state and journal that are there, or begin anew."""
+        state = self.read_state()
+        if state is None:
             self.check_free()
-            self.state = self.new_state()
+        self.state = state or self.new_state()
+        self.journal.load(self.input.count, self.head(), self.args.force)
+        if state is None:
             self.save()
 
     def read_state(self):
+        """The state that is there; None to begin anew."""
+        state, problem = None, "not as a run leaves it"
         try:
             with open(self.state_path, "rb") as source:
                 state = parse_json(decoded(source.read()))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as problem:
-            raise UsageError(f"cannot read {self.state_path}: {problem}",
-                             "remove it to begin anew")
+        except (OSError, ValueError) as found:
+            problem = found
         other = [name for name, value in self.purpose().items()
                  if dig(state, name) != value]
-        if not other and dig(state, "version") == 1:
+        if not other and is_state(state, self.input.count):
             return state
         if self.args.force:
             return None
+        if not other or not isinstance(state, dict):
+            raise UsageError(
+                f"{self.state_path} is broken: {problem}",
+                "--force begins anew: what the journal has is kept, batches"
+                " that are not fetched are lost")
         raise UsageError(
-            f"{self.state_path} is of another run: "
-            + (f"its {' and '.join(other)} differ" if other
-               else "its version differs"),
-            "finish that run, or begin anew with --force")
+            f"{self.state_path} is of another run: its {' and '.join(other)}"
+            " differ", "finish that run, or begin anew with --force")
 
     def check_free(self):
-        for path in (self.output, self.errors):
+        foreign = [] if self.journal.is_ours else [self.journal_path]
+        for path in foreign + [self.output, self.errors]:
             if os.path.exists(path) and not self.args.force:
                 raise UsageError(f"{path} exists, and no run is under way"
                                  " there", "--force replaces it")
@@ -7020,8 +7090,6 @@ class Run:
     def merge(self, output, errors):
         """Write the results in input order, and end the run."""
         self.journal.sync()
-        output.restart()
-        errors.restart()
         self.tokens, self.kinds = 0, Counter()
         for is_good, tokens, result in self.journal.results():
             (output if is_good else errors).write(result + b"\n")
@@ -9455,12 +9523,11 @@ def npy_head(count, dimensions):
             + text.encode("ascii"))
 
 
-def write_vectors(path, answers, count):
+def write_vectors(path, answers, count, force):
     """Write vectors as they come, as NPY or JSON Lines by the name."""
     import struct
     is_npy, size = path.endswith(".npy"), None
-    with NewFile(path) as target:
-        target.restart()
+    with NewFile(path, force) as target:
         for item in (item for answer in answers for item in answer["data"]):
             vector = floats_of(dig(item, "embedding"))
             if is_npy and size not in (None, len(vector)):
@@ -9482,7 +9549,7 @@ def create_embeddings(app, group, args):
         raise UsageError(f"{path} has to end in .npy or .jsonl")
     answers = embedded(app, group, args, texts)
     if path and not app.plan:
-        write_vectors(path, answers, len(texts))
+        write_vectors(path, answers, len(texts), args.force)
         return app.out.done({"path": path, "count": len(texts)},
                             f"vectors: {len(texts)} -> {path}", path)
     answer = joined_embeddings(list(answers))
@@ -10122,14 +10189,9 @@ def place_in(folder, args, about):
     """The path in a folder for a file, under the name the server gives it."""
     name = safe_name(as_text(dig(about, "filename") or ""))
     path = os.path.join(folder, name or safe_name(args.id) or "file")
-    place = on_disk(path)
-    is_foreign = (os.path.lexists(place + ".part")
-                  and not os.path.exists(place + ".part.json"))
-    for taken, is_taken in ((path, os.path.lexists(place)),
-                            (path + ".part", is_foreign)):
-        if is_taken and not args.force:
-            raise UsageError(f"{taken} exists, and it was the server that"
-                             " chose the name", "--force replaces it")
+    if os.path.lexists(on_disk(path)) and not args.force:
+        raise UsageError(f"{path} exists, and it was the server that chose"
+                         " the name", "--force replaces it")
     return path
 
 
@@ -13100,6 +13162,9 @@ def internal_error(problem):
                             "it lacks a part of the standard library")
     if isinstance(problem, RecursionError):
         return AnswerError("JSON that is nested too deeply")
+    if isinstance(problem, MemoryError):
+        return XeroctlError("there is not enough memory for this",
+                            "what is written to a file takes little")
     return XeroctlError(f"internal error: {type(problem).__name__}: "
                         f"{problem}", "XEROTIER_DEBUG=1 shows where; please"
                         " report it")
