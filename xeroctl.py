@@ -327,7 +327,7 @@ def counted(value):
 def http_time(value):
     """Read an HTTP date as epoch seconds; None if it is none."""
     from email.utils import mktime_tz, parsedate_tz
-    parts = parsedate_tz(value) if value else None
+    parts = parsedate_tz(value[:40]) if value else None
     try:
         return mktime_tz(parts) if parts else None
     except (ValueError, OverflowError):
@@ -2951,14 +2951,17 @@ class Answer:
 
     def read(self):
         """Return the whole body; refuse one that would fill the memory."""
-        blocks, size = [], 0
-        for block in self.blocks():
+        return b"".join(self.bounded(self.blocks()))
+
+    def bounded(self, blocks):
+        """Yield blocks of the body that shall be held in memory together."""
+        size = 0
+        for block in blocks:
             size += len(block)
             if size > MOST_ANSWER_BYTES:
                 raise AnswerError(f"{self.url}: the answer is larger than "
                                   + as_size(MOST_ANSWER_BYTES))
-            blocks.append(block)
-        return b"".join(blocks)
+            yield block
 
     def json(self):
         """Return the decoded body; an empty one is an empty object."""
@@ -3519,9 +3522,11 @@ class Api:
     def settled(self, answer):
         """An answer whose body is read if it is JSON; else it stays open.
 
-        Read here, a lost body is asked for again like any lost answer.
+        Read here, a lost body is asked for again like any lost answer.  One
+        that says that it is too large for that stays open, too.
         """
-        if answer.media.endswith("json"):
+        size = answer.response.length or 0
+        if answer.media.endswith("json") and size <= MOST_ANSWER_BYTES:
             with answer:
                 answer.kept = answer.read()
             self.log_body("<", lambda: logged_text(decoded(answer.kept)))
@@ -3818,7 +3823,8 @@ def answer_events(answer, flush):
             said == "text/event-stream"
             and start[:1] not in (b"{", b"[", b"<")):
         return api_events(chain([first], blocks))
-    return whole_answer(answer, decoded(b"".join(chain([first], blocks))))
+    return whole_answer(answer, decoded(b"".join(answer.bounded(
+        chain([first], blocks)))))
 
 
 # == files: read from any place, written whole or not at all =================
@@ -10339,7 +10345,9 @@ def show_body(app, answer):
     """Show an answer of any type: JSON in the form asked for, else bytes."""
     if answer.kept == b"":
         return
-    if answer.media.endswith("json"):
+    is_held = answer.kept is not None or not (
+        app.out.is_table or app.out.form == JSON)
+    if answer.media.endswith("json") and is_held:
         value = answer.json()
         tell_more(app, value)
         show_any(app, value)
