@@ -4013,13 +4013,17 @@ class NewFile:
         self.about = self.part + ".json"
         self.known = {"url": url, "version": None, "size": None}
         found = self.recall()
+        for path in (self.part, self.about) if found is None else ():
+            if force:
+                remove_quietly(path)
+            if os.path.lexists(path):
+                raise UsageError(f"{path} exists, and nothing tells that it"
+                                 " is ours", "--force replaces it")
         if found is None:
-            self.check_foreign(force)
             self.begin(None, None, UsageError)
         self.file = open_to_write(self.part)
         self.keep_mode()
-        if found is not None:
-            self.resume(**found)
+        self.resume(**found or self.known)
 
     def recall(self):
         """What PATH.part.json says, if that is ours; else None."""
@@ -4030,17 +4034,8 @@ class NewFile:
                 found = parse_json(decoded(source.read(BLOCK)))
         except (OSError, ValueError):
             return None
-        return found if isinstance(found, dict) and (
-            set(found) == set(self.known)) else None
-
-    def check_foreign(self, force):
-        """Raise for what somebody else has under our names."""
-        for path in (self.part, self.about):
-            if force:
-                remove_quietly(path)
-            if os.path.lexists(path):
-                raise UsageError(f"{path} exists, and nothing tells that it"
-                                 " is ours", "--force replaces it")
+        is_ours = isinstance(found, dict) and set(found) == set(self.known)
+        return found if is_ours else None
 
     def resume(self, url, version, size):
         """Go on where an earlier call has stopped, or begin anew."""
@@ -4858,6 +4853,13 @@ def each_page(fetch, paging, query, before=None):
             return  # the cursor does not move
 
 
+def record_lists(app, path, query, **parts):
+    """Yield the records of a list page by page, as far as it goes."""
+    def fetch(query):
+        return app.api.call("GET", path, query=query.items(), **parts)
+    return map(page_records, each_page(fetch, Cursor, query))
+
+
 def list_pages(app, fetch, paging, query, everything):
     """Yield one page, or all; say on stderr how to go on if more exist."""
     asked, count, page = [], 0, None
@@ -5076,12 +5078,13 @@ def made_once(app, make, look_up, is_doubtful=False):
     """What make() makes, or look_up() finds to have been made.
 
     No status tells what has happened: a proxy says 503 of what the server
-    behind it has done, too.  So nothing is made again unless looked up.
+    behind it has done, too.  So nothing is made again unless looked up; with
+    no look_up it does no harm to be there twice.
     """
     attempt = 1
     while True:
         try:
-            found = look_up() if is_doubtful else None
+            found = look_up() if is_doubtful and look_up else None
             return found or app.api.once(make)
         except (ApiError, ConnectionFailed) as error:
             if not is_passing(error):
@@ -6354,25 +6357,22 @@ class ModelUpload:
             self.app, "POST", path_of(self.id, "complete"), stand_in={},
             body=body, silence=INFERENCE_TIMEOUT_S)
 
-    def once(self, make, look_up):
-        """Elsewhere nothing is looked up; who completes names the parts."""
-        return made_once(self.app, make,
-                         look_up if self.is_ours else lambda: None)
-
     def send(self, number, span, part_hash, meter):
         def look_up():
             self.refresh()
             return self.parts.get(number)
-        self.parts[number] = self.once(
-            lambda: id_in(self.post(number, span, part_hash.hexdigest(),
-                                    meter)), look_up)
+        self.parts[number] = made_once(
+            self.app, lambda: id_in(self.post(
+                number, span, part_hash.hexdigest(), meter)),
+            self.is_ours and look_up)
 
     def complete(self, whole_hash):
         def look_up():
             upload = self.group.call(self.app, "GET", path_of(self.id))
             return (None if dig(upload, "status") in ("pending", "uploading",
                                                       None) else upload)
-        return self.once(lambda: self.post_complete(whole_hash), look_up)
+        return made_once(self.app, lambda: self.post_complete(whole_hash),
+                         self.is_ours and look_up)
 
 
 # == batch inputs: checked before a byte of them is sent =====================
@@ -6439,14 +6439,6 @@ def line_id(raw):
         return None
 
 
-def repeated_in(codes):
-    """Return the set of those that are there more than once."""
-    seen, repeated = set(), set()
-    for code in codes:
-        (repeated if code in seen else seen).add(code)
-    return repeated
-
-
 class BatchInput:
     """What a batch input holds, and what is wrong with it.
 
@@ -6476,12 +6468,12 @@ class BatchInput:
                 self.take(raw)
         if not self.count:
             self.complain(1, "the file is empty")
-        repeated = [code for codes in self.hashes
+        repeated = {code for codes in self.hashes
                     if len(set(codes)) < len(codes)
-                    for code in repeated_in(codes)]
+                    for code, count in Counter(codes).items() if count > 1}
         self.hashes = None
         if repeated:
-            self.find_repeats(self.array("q", sorted(repeated)))
+            self.find_repeats(repeated)
         if self.wrong:
             raise self.error()
         return self
@@ -6528,31 +6520,15 @@ class BatchInput:
         return False
 
     def find_repeats(self, codes):
-        """Read again, and compare the ids whose hashes are alike.
-
-        codes are the sorted hashes that came more than once.
-        """
-        from bisect import bisect_left
-        numbers = self.array("q", bytes(8 * len(codes)))
-        places = self.array("q", bytes(8 * len(codes)))
-        place = 0
+        """Read again, and compare the ids that have one of these hashes."""
+        first = {}
         for number, raw in enumerate(self.source.lines(), 1):
             custom_id = line_id(raw)
-            index = bisect_left(codes, hash(custom_id))
-            if index < len(codes) and codes[index] == hash(custom_id):
-                if not numbers[index]:
-                    numbers[index], places[index] = number, place
-                elif self.id_at(places[index], place + len(raw)) == custom_id:
+            if hash(custom_id) in codes:
+                before = first.setdefault(custom_id, number)
+                if before < number:
                     self.complain(number, f"custom_id {json_text(custom_id)}"
-                                  f" repeats line {numbers[index]}")
-            place += len(raw)
-
-    def id_at(self, start, back):
-        """The id of the line that begins there; then go back."""
-        self.source.file.seek(start)
-        custom_id = line_id(self.source.file.readline())
-        self.source.file.seek(back)
-        return custom_id
+                                  f" repeats line {before}")
 
     def error(self):
         """All that is wrong, in the order of the lines."""
@@ -6631,6 +6607,10 @@ def batch_problems(batch, line_of=lambda line: line):
         found if isinstance(found, list) else [found])]
 
 
+def batch_now(app, group, batch_id):
+    return with_status(group.call(app, "GET", path_of(batch_id)))
+
+
 def has_ended(batch):
     return dig(batch, "status") in ENDED
 
@@ -6657,13 +6637,14 @@ class BatchWait:
     """Polls batches until all of them have ended.
 
     What fails for one of them is raised once all others have ended.
-    watch(batch_id, ask), if any, tells each as it is, and may ask() for it.
+    look_at(batch_id) gives each as it is; of the lines of all total is told.
     """
 
-    def __init__(self, app, group, batch_ids, watch=None, total=None):
-        self.app, self.group, self.watch = app, group, watch
-        self.batches = dict.fromkeys(batch_ids)
-        self.total, self.failures = total, []
+    def __init__(self, app, group, batch_ids, look_at=None, total=None):
+        self.app, self.group, self.total = app, group, total
+        self.batches, self.failures = dict.fromkeys(batch_ids), []
+        self.look_at = look_at or (
+            lambda batch_id: batch_now(app, group, batch_id))
 
     def run(self, timeout, resume=None):
         """Return the batches as they have ended."""
@@ -6695,17 +6676,11 @@ class BatchWait:
             raise passing or self.failures[0]
         return list(self.batches.values())
 
-    def look_at(self, batch_id):
-        def ask():
-            return with_status(self.group.call(self.app, "GET",
-                                               path_of(batch_id)))
-        return self.watch(batch_id, ask) if self.watch else ask()
-
     def describe(self, batches):
         """The progress line: how far they are, with a bar if they tell."""
         ended = sum(map(has_ended, batches))
         text = (f"{next(iter(self.batches))} {batches[0]['status']}"
-                if len(batches) == 1 and not self.watch
+                if len(batches) == 1 and self.total is None
                 else f"{ended} of {len(batches)} batches ended")
         done, failed, told = (
             sum(counted(dig(batch, "request_counts." + name))
@@ -6920,31 +6895,27 @@ def judged(result, request):
         return dict(result, error=told), False
 
 
-def is_span(span, count):
-    return (isinstance(span, list) and len(span) == 2
-            and all(isinstance(number, int) for number in span)
-            and 0 < span[0] <= span[1] <= count)
-
-
 def is_part(part, count):
-    """Whether it is a part of so many lines, as a run notes it."""
-    told = [dig(part, name) for name in ("file", "batch", "making")]
-    lines, problems = dig(part, "lines"), dig(part, "problems")
-    return (bool(PART_NAME.match(as_text(dig(part, "name"))))
-            and dig(part, "round") in range(101)
-            and isinstance(dig(part, "is_done"), bool)
-            and all(item is None or is_filled(item) for item in told)
-            and isinstance(lines, list) and isinstance(problems, list)
-            and all(isinstance(problem, str) for problem in problems)
-            and all(is_span(span, count) for span in lines))
+    """Whether a part is as a run notes it; it may raise what says no, too."""
+    names = [part[name] for name in ("file", "batch", "making")]
+    spans, problems = part["lines"], part["problems"]
+    return (PART_NAME.match(part["name"]) and part["round"] in range(101)
+            and part["is_done"] in (True, False)
+            and {type(name) for name in names} <= {str, type(None)}
+            and {type(number) for span in spans for number in span} <= {int}
+            and all(0 < first <= last <= count for first, last in spans)
+            and all(isinstance(problem, str) for problem in problems))
 
 
 def is_state(state, count):
     """Whether all that is read of a state is as a run has written it."""
-    parts = dig(state, "parts")
-    return (bool(re.match(r"[0-9a-f]{12}\Z", as_text(dig(state, "run"))))
-            and is_number(dig(state, "started")) and isinstance(parts, list)
-            and all(is_part(part, count) for part in parts))
+    try:
+        return (re.match(r"[0-9a-f]{12}\Z", state["run"])
+                and is_number(state["started"])
+                and isinstance(state["parts"], list)
+                and all(is_part(part, count) for part in state["parts"]))
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 class Run:
@@ -7192,12 +7163,8 @@ class Accounts:
             self.add(line, False, as_result(failure(custom_id, code, text)))
 
 
-NO_LIST = 404, 405, 501
-GONE_STATUSES = 404, 410
-FILE_STATUSES = 400, 404, 409, 410, 422  # of what create may say of a file
-PATIENCE = 3
-CLEARING_POLLS = 25
-MOST_PAGES = 1000
+NO_LIST, GONE_STATUSES, MOST_PAGES = (404, 405, 501), (404, 410), 1000
+PATIENCE, CLEARING_POLLS = 3, 25  # with what is gone, with an unclear end
 
 
 class BatchSender:
@@ -7229,36 +7196,48 @@ class BatchSender:
         parts = [part for part in run.state["parts"]
                  if part["round"] == round_number]
         parts = parts or self.divide(round_number)
-        failure = None
-        for part in parts:
-            try:
+        begun = []
+        try:
+            for part in parts:
                 self.begin(part)
-            except (AnswerError, ApiError, ConnectionFailed) as error:
-                error.facts["part"] = part["name"]
-                failure = error
-                break
-        begun = [part for part in parts if part["batch"]]
-        if failure and begun:
-            self.app.terminal.note(f"{part['name']}: {failure}: what has"
-                                   " begun is waited for")
-        if begun and not self.app.plan:
+                begun.append(part)
+        except (AnswerError, ApiError, ConnectionFailed) as error:
+            error.facts["part"] = part["name"]
+            self.app.terminal.note(f"{part['name']}: {error}")
             self.collect(begun)
-        if failure:
-            raise failure
+            raise
+        self.collect(begun)
 
     def begin(self, part):
         """Have the file and the batch of a part made.
 
         A file that create refuses is uploaded again, once.
         """
-        self.ensure(part, "file", self.find_file, self.upload)
+        excerpt = self.excerpt(part)
+        self.ensure(part, "file", self.upload, "/files?purpose=batch",
+                    lambda file: dig(file, "filename") == excerpt.name
+                    and dig(file, "bytes") == excerpt.size
+                    and dig(file, "id") != part.get("refused"))
         try:
-            self.ensure(part, "batch", self.find_batch, self.create)
+            self.ensure(part, "batch", self.create, self.group.path,
+                        lambda batch: dig(batch, "metadata.xeroctl_run")
+                        == part["name"]
+                        or dig(batch, "input_file_id") == part["file"])
         except ApiError as error:
-            if not self.is_refused(part, error):
+            if "refused" in part or not self.is_refused(part["file"], error):
                 raise
             self.save(part, file=None, refused=part["file"], making=None)
             self.begin(part)
+
+    def is_refused(self, file_id, error):
+        """Whether create failed for the file: it is gone, or of no use."""
+        try:
+            file = self.app.api.call("GET", path_of("files", file_id),
+                                     slug=self.group.slug(self.app))
+        except XeroctlError as found:
+            return getattr(found, "status", None) in GONE_STATUSES
+        return (error.facts.get("param") == "input_file_id"
+                or dig(file, "status") in ("error", "deleted", "expired"))
 
     def divide(self, round_number):
         """Cut the lines to send into parts, and note them in the state."""
@@ -7297,7 +7276,7 @@ class BatchSender:
         if not self.app.plan:
             self.run.save()
 
-    def ensure(self, part, name, find, make):
+    def ensure(self, part, name, make, path, is_made):
         """Have the file or the batch of a part made exactly once.
 
         The state says that it is being made before it is.  What a kill or a
@@ -7306,23 +7285,10 @@ class BatchSender:
         if not part[name]:
             is_doubtful = part["making"] == name
             self.save(part, making=name)
-            found = made_once(self.app, lambda: make(part),
-                              lambda: self.look_up(part, find), is_doubtful)
-            self.save(part, **{name: found, "making": None})
-
-    def look_up(self, part, find):
-        """The id that find(part) tells; without a list there is a choice."""
-        try:
-            return find(part)
-        except (AnswerError, ApiError) as error:
-            if getattr(error, "status", 404) not in NO_LIST:
-                raise
-            if self.args.assume_lost:
-                return None
-            raise AnswerError(
-                f"whether {part['name']} has been made is not to be found"
-                f" out, the server has no list: {error}",
-                "--assume-lost makes it again", **error.facts)
+            self.save(part, **{name: made_once(
+                self.app, lambda: make(part), lambda: dig(self.search(
+                    path, is_made, self.args.assume_lost), "id"),
+                is_doubtful), "making": None})
 
     def excerpt(self, part):
         spans = [self.run.input.span(*lines) for lines in part["lines"]]
@@ -7344,58 +7310,43 @@ class BatchSender:
                           dict(self.metadata, xeroctl_run=part["name"]))
         return id_in(batch)
 
-    def search(self, path, is_wanted, **query):
-        """The first record of a list that is wanted, or None."""
-        def fetch(query):
-            return self.app.api.call("GET", path, query=query.items(),
-                                     slug=self.group.slug(self.app))
-        pages = each_page(fetch, Cursor, dict(query, limit=100))
-        for number, page in enumerate(pages, 1):
-            for record in filter(is_wanted, page_records(page)):
-                return record
-            if number == MOST_PAGES:
-                raise AnswerError(f"{path} goes on after {number} pages")
-        return None
+    def search(self, path, is_wanted, may_lack=True):
+        """The first record of a list that is wanted, or None.
 
-    def find_file(self, part):
-        """The id of a part's file, if the server has all of it."""
-        excerpt = self.excerpt(part)
-        wanted = (excerpt.name, excerpt.size)
-        return dig(self.search("/files", lambda file: (
-            dig(file, "filename"), dig(file, "bytes")) == wanted
-            and dig(file, "id") != part.get("refused"), purpose="batch"), "id")
-
-    def find_batch(self, part):
-        """The id of a part's batch, if the server has it."""
-        return dig(self.search(self.group.path, lambda batch: (
-            dig(batch, "metadata.xeroctl_run") == part["name"]
-            or dig(batch, "input_file_id") == part["file"])), "id")
-
-    def is_refused(self, part, error):
-        """Whether create has failed for the file: it is gone, or of no use."""
-        if "refused" in part or error.status not in FILE_STATUSES:
-            return False
+        may_lack tells whether a server without that list answers so, too.
+        """
+        lists = record_lists(self.app, path, {"limit": 100},
+                             slug=self.group.slug(self.app))
         try:
-            file = self.app.api.call("GET", "/files" + path_of(part["file"]),
-                                     slug=self.group.slug(self.app))
-        except XeroctlError as found:
-            return getattr(found, "status", None) in GONE_STATUSES
-        return (error.facts.get("param") == "input_file_id"
-                or dig(file, "status") in ("error", "deleted", "expired"))
+            for number, records in enumerate(lists, 1):
+                for record in filter(is_wanted, records):
+                    return record
+                if number == MOST_PAGES:
+                    raise AnswerError(f"{path} goes on after {number} pages")
+        except (AnswerError, ApiError) as error:
+            if getattr(error, "status", 404) not in NO_LIST:
+                raise
+            if not may_lack:
+                raise AnswerError("this server has no list that tells what"
+                                  f" has been made: {error}",
+                                  "--assume-lost makes it again")
+        return None
 
     def collect(self, parts):
         """Wait for the batches; take over the results of each as it ends."""
+        if not parts or self.app.plan:
+            return
         total = sum(last - first + 1 for part in parts
                     for first, last in part["lines"])
         by_batch = {part["batch"]: part for part in parts}
-        BatchWait(self.app, self.group, by_batch, lambda batch_id, ask: (
-            self.watch(by_batch[batch_id], ask)), total).run(
-                self.args.wait_timeout, "the same command goes on")
+        BatchWait(self.app, self.group, by_batch, lambda batch_id: self.watch(
+            by_batch[batch_id]), total).run(self.args.wait_timeout,
+                                            "the same command goes on")
 
-    def watch(self, part, ask):
+    def watch(self, part):
         """The batch of a part as it is; at its end the results are taken."""
         try:
-            batch = self.look_for(part["batch"], ask)
+            batch = self.look_at(part["batch"])
             if has_ended(batch) and not self.is_settled(part):
                 self.settle(part, batch)
             return batch
@@ -7403,13 +7354,13 @@ class BatchSender:
             error.facts["part"] = part["name"]
             raise
 
-    def look_for(self, batch_id, ask):
-        """What ask() says of a batch; a doubtful end counts after a while.
+    def look_at(self, batch_id):
+        """A batch as it is; a doubtful end counts only after a while.
 
         Not found, it may not be known everywhere; the list decides then.
         """
         try:
-            batch = ask()
+            batch = batch_now(self.app, self.group, batch_id)
             patience = CLEARING_POLLS if is_unclear(batch) else 0
         except ApiError as error:
             if error.status not in GONE_STATUSES:
@@ -7419,17 +7370,9 @@ class BatchSender:
         if 0 < self.doubts[batch_id] <= patience:
             return dict(batch, status="in_progress")
         if batch["status"] == GONE:
-            batch = self.listed(self.group.path, batch_id) or batch
+            batch = self.search(self.group.path, lambda listed: dig(
+                listed, "id") == batch_id) or batch
         return with_status(batch)
-
-    def listed(self, path, item_id):
-        """What a list has under an id; None if it lacks it, or is not there."""
-        try:
-            return self.search(path, lambda item: dig(item, "id") == item_id)
-        except ApiError as error:
-            if error.status not in NO_LIST:
-                raise
-            return None
 
     def is_settled(self, part):
         marks = self.run.journal.marks
@@ -7468,12 +7411,12 @@ class BatchSender:
             if not os.path.exists(path):
                 Download(self.app, file_id, self.group.slug(self.app),
                          patience=PATIENCE).to(path)
+            return True
         except ApiError as error:
-            if error.status not in GONE_STATUSES or self.listed("/files",
-                                                                file_id):
+            if error.status not in GONE_STATUSES or self.search(
+                    "/files", lambda file: dig(file, "id") == file_id):
                 raise
             return False
-        return True
 
 
 # == direct runs: line by line, where there is no Batch API ==================
@@ -8648,13 +8591,9 @@ def template_id(app, workspace, name):
     if app.plan.dry_run:
         return unknown  # the product's page: "without hitting the router"
     path = path_of("workspaces", workspace, "chat-templates")
-
-    def fetch(query):
-        return app.api.call("GET", path, query=query.items(),
-                            stand_in={"data": [{"id": unknown,
-                                                "name": name}]})
-    templates = page_records(merged(each_page(fetch, Cursor, {})))
-    return only_named(name, templates, workspace)
+    templates = chain(*record_lists(
+        app, path, {}, stand_in={"data": [{"id": unknown, "name": name}]}))
+    return only_named(name, list(templates), workspace)
 
 
 NEW_CHAT_FIELDS = ("chat_id=chat_id|chatId", "url=url",
@@ -8881,12 +8820,9 @@ def relative_path(file):
 
 def files_below(app, group, prefix):
     """The uploaded batch files whose relative path begins so, by path."""
-    def fetch(query):
-        return app.api.call("GET", "/files", query=query.items(),
-                            slug=group.slug(app))
-    pages = each_page(fetch, Cursor, {"purpose": "batch", "limit": 100})
-    found = [(relative_path(file), id_in(file))
-             for page in pages for file in page_records(page)]
+    lists = record_lists(app, "/files", {"purpose": "batch", "limit": 100},
+                         slug=group.slug(app))
+    found = [(relative_path(file), id_in(file)) for file in chain(*lists)]
     return sorted((path, file_id) for path, file_id in found
                   if path is not None and path.startswith(prefix))
 
@@ -11338,10 +11274,8 @@ def templates_path(args):
 
 
 def all_templates(app, args):
-    def fetch(query):
-        return app.api.call("GET", templates_path(args),
-                            query=query.items())
-    return page_records(merged(each_page(fetch, Cursor, {"limit": 100})))
+    return list(chain(*record_lists(app, templates_path(args),
+                                    {"limit": 100})))
 
 
 def template_path(app, args):
