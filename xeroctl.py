@@ -6311,29 +6311,31 @@ class ModelUpload:
     def run(self):
         """Send what has not arrived; return the upload as it is then."""
         import hashlib
-        whole_hash, number = hashlib.sha256(), 0
+        whole_hash = hashlib.sha256()
         name = os.path.basename(self.source.name)
         arrived = min(len(self.parts) * self.chunk, self.source.size)
         with Meter(self.app.terminal, f"uploading {name}",
                    self.source.size, arrived) as meter:
-            for start in range(0, self.source.size, self.chunk):
-                number += 1
-                end = min(start + self.chunk, self.source.size)
+            for number, span in self.spans():
                 part_hash = hashlib.sha256()
-                for block in self.source.blocks([(start, end)]):
+                for block in self.source.blocks([span]):
                     part_hash.update(block)
                     whole_hash.update(block)
                 if number not in self.parts:
-                    self.send(number, (start, end), part_hash, meter)
+                    self.send(number, span, part_hash, meter)
         return self.complete(whole_hash.hexdigest())
+
+    def spans(self):
+        """(number, from 1, (start, end)) of each part."""
+        return enumerate(((start, min(start + self.chunk, self.source.size))
+                          for start in range(0, self.source.size, self.chunk)),
+                         1)
 
     def plan(self):
         """Show the requests that are left; hashes are not known yet."""
-        for number, start in enumerate(range(0, self.source.size,
-                                             self.chunk), 1):
+        for number, span in self.spans():
             if number not in self.parts:
-                end = min(start + self.chunk, self.source.size)
-                self.post(number, (start, end), "<sha256>")
+                self.post(number, span, "<sha256>")
                 self.parts[number] = f"<part {number}>"
         self.post_complete("<sha256>")
 
@@ -6443,29 +6445,29 @@ class BatchInput:
     """What a batch input holds, and what is wrong with it.
 
     url is what each line's url must be; None takes any path below /v1/.
-    Of each line 8 bytes are kept, the hash of its id, in 256 arrays; places
-    keeps 8 more, where it begins, and the SHA-256 of the file.
+    Of each line 16 bytes are kept: where it begins, and in 256 arrays the
+    hash of its id; of the file its SHA-256.
     """
 
     MOST_MODELS = 1000
 
-    def __init__(self, source, url=CHAT_URL, places=False):
+    def __init__(self, source, url=CHAT_URL):
         import array
         self.source, self.url, self.count = source, url, 0
         self.wrong, self.problems = 0, []
         self.models, self.max_tokens = set(), 0
-        self.array = array.array
-        self.hashes = [self.array("q") for _ in range(256)]
-        self.starts = self.array("q", [0]) if places else None
-        self.digest = None
+        self.hashes = [array.array("q") for _ in range(256)]
+        self.starts, self.digest = array.array("q", [0]), None
 
     def check(self):
         """Read all of it; raise a UsageError that names what is wrong."""
-        if self.starts is not None:
-            self.read_with_places()
-        else:
-            for raw in self.source.lines():
-                self.take(raw)
+        import hashlib
+        digest = hashlib.sha256()
+        for raw in self.source.lines():
+            self.take(raw)
+            digest.update(raw)
+            self.starts.append(self.starts[-1] + len(raw))
+        self.digest = digest.hexdigest()
         if not self.count:
             self.complain(1, "the file is empty")
         repeated = {code for codes in self.hashes
@@ -6477,16 +6479,6 @@ class BatchInput:
         if self.wrong:
             raise self.error()
         return self
-
-    def read_with_places(self):
-        import hashlib
-        digest, place = hashlib.sha256(), 0
-        for raw in self.source.lines():
-            self.take(raw)
-            digest.update(raw)
-            place += len(raw)
-            self.starts.append(place)
-        self.digest = digest.hexdigest()
 
     def take(self, raw):
         """Check one line and count what is in it."""
@@ -6607,10 +6599,6 @@ def batch_problems(batch, line_of=lambda line: line):
         found if isinstance(found, list) else [found])]
 
 
-def batch_now(app, group, batch_id):
-    return with_status(group.call(app, "GET", path_of(batch_id)))
-
-
 def has_ended(batch):
     return dig(batch, "status") in ENDED
 
@@ -6643,8 +6631,8 @@ class BatchWait:
     def __init__(self, app, group, batch_ids, look_at=None, total=None):
         self.app, self.group, self.total = app, group, total
         self.batches, self.failures = dict.fromkeys(batch_ids), []
-        self.look_at = look_at or (
-            lambda batch_id: batch_now(app, group, batch_id))
+        self.look_at = look_at or (lambda batch_id: with_status(
+            group.call(app, "GET", path_of(batch_id))))
 
     def run(self, timeout, resume=None):
         """Return the batches as they have ended."""
@@ -6958,7 +6946,7 @@ class Run:
     def run(self, sender):
         """Do the job, or the rest of it; return its summary."""
         url = None if self.args.direct else self.args.batch_endpoint
-        self.input = BatchInput(self.source, url, places=True)
+        self.input = BatchInput(self.source, url)
         if self.app.plan:
             sender.check(self.input.check())
             self.state = self.new_state()
@@ -6988,12 +6976,6 @@ class Run:
         if self.journal.is_ours and not os.path.exists(self.state_path):
             remove_quietly(self.journal_path)
         close_quietly(self.journal.file)
-
-    def request(self, number):
-        """What a line asks for; of a chat its url says enough."""
-        url = self.args.batch_endpoint
-        return ({"url": url, "body": None} if url == CHAT_URL
-                else self.input.request(number))
 
     def purpose(self):
         """What the state of another run must not differ in."""
@@ -7135,7 +7117,8 @@ class Accounts:
                     self.leave(raw, "unexpected",
                                f"{place}: nobody waits for custom_id {found}")
                 else:
-                    told, is_good = judged(result, self.run.request(line))
+                    told, is_good = judged(
+                        result, self.run.input.request(line))
                     self.add(line, name == "output" and is_good, text if
                              told is result else as_result(told),
                              tokens_of(result))
@@ -7173,6 +7156,7 @@ class BatchSender:
     def __init__(self, app, group, args):
         self.app, self.group, self.args = app, group, args
         self.metadata, self.doubts = dict(args.metadata or ()), Counter()
+        self.limit = PART_BYTES if args.split else MOST_INPUT_BYTES
 
     def check(self, found):
         """Raise for what is over a limit of the Batch API."""
@@ -7183,10 +7167,9 @@ class BatchSender:
                 f"{found.source.name} is over the limit of one batch"
                 f" ({found.count} requests, {found.source.size} bytes)",
                 "--split sends it in several")
-        limit = PART_BYTES if self.args.split else MOST_INPUT_BYTES
         for number in range(1, found.count + 1):
             start, end = found.span(number, number)
-            if end - start > limit:
+            if end - start > self.limit:
                 raise UsageError(
                     f"{found.source.name}: line {number} alone is larger"
                     f" than a batch may be ({end - start} bytes)")
@@ -7236,8 +7219,8 @@ class BatchSender:
                                      slug=self.group.slug(self.app))
         except XeroctlError as found:
             return getattr(found, "status", None) in GONE_STATUSES
-        return (error.facts.get("param") == "input_file_id"
-                or dig(file, "status") in ("error", "deleted", "expired"))
+        return (error.facts.get("param") == "input_file_id" or dig(
+            file, "status") in ("error", "deleted", "expired"))
 
     def divide(self, round_number):
         """Cut the lines to send into parts, and note them in the state."""
@@ -7245,7 +7228,7 @@ class BatchSender:
         numbers = (run.journal.todo(round_number) if not self.app.plan
                    else range(1, run.input.count + 1))
         state_parts, parts = run.state["parts"], []
-        for lines in self.cut(ranges_of(numbers)):
+        for lines in self.cut(numbers):
             name = f"xeroctl-{run.state['run']}-{len(state_parts) + 1}"
             parts.append({"name": name, "round": round_number,
                           "lines": lines, "file": None, "batch": None,
@@ -7255,13 +7238,12 @@ class BatchSender:
             self.save()
         return parts
 
-    def cut(self, ranges):
+    def cut(self, numbers):
         """Yield ranges for each part, within its bytes and requests."""
         lines, size, count, run = [], 0, 0, self.run
-        limit = (PART_BYTES if self.args.split else MOST_INPUT_BYTES)
-        for number in numbers_in(ranges):
+        for number in numbers:
             start, end = run.input.span(number, number)
-            if lines and (size + end - start > limit
+            if lines and (size + end - start > self.limit
                           or count == self.args.max_requests):
                 yield ranges_of(lines)
                 lines, size, count = [], 0, 0
@@ -7360,7 +7342,8 @@ class BatchSender:
         Not found, it may not be known everywhere; the list decides then.
         """
         try:
-            batch = batch_now(self.app, self.group, batch_id)
+            batch = with_status(self.group.call(self.app, "GET",
+                                                path_of(batch_id)))
             patience = CLEARING_POLLS if is_unclear(batch) else 0
         except ApiError as error:
             if error.status not in GONE_STATUSES:
