@@ -3985,11 +3985,6 @@ def close_quietly(file):
         pass
 
 
-def is_header_text(value):
-    return isinstance(value, str) and bool(
-        re.match(r"[\x20-\x7e\xa0-\xff]*\Z", value))
-
-
 class NewFile:
     """A file that takes its place only once it is whole.
 
@@ -4040,9 +4035,10 @@ class NewFile:
     def resume(self, url, version, size):
         """Go on where an earlier call has stopped, or begin anew."""
         is_of_use = (self.is_resumed and url == self.known["url"]
-                     and (version is None or is_header_text(version))
-                     and (size is None or isinstance(size, int)))
-        self.cut(os.fstat(self.file.fileno()).st_size * is_of_use)
+                     and isinstance(version, (str, type(None)))
+                     and isinstance(size, (int, type(None)))
+                     and re.match(r"[ -~\xa0-\xff]*\Z", version or ""))
+        self.cut(os.fstat(self.file.fileno()).st_size if is_of_use else 0)
         self.begin(*(version, size) if is_of_use else (None, None))
 
     def begin(self, version, size, error=XeroctlError):
@@ -6638,12 +6634,9 @@ class BatchWait:
         """Return the batches as they have ended."""
         resume = resume or wait_command(self.batches,
                                         self.group.slug(self.app))
-        batches = wait_until(self.app, self.poll,
-                             lambda batches: all(map(has_ended, batches)),
-                             self.describe, timeout, resume)
-        if self.failures:
-            raise self.failures[0]
-        return batches
+        return wait_until(self.app, self.poll,
+                          lambda batches: all(map(has_ended, batches)),
+                          self.describe, timeout, resume)
 
     def poll(self):
         passing = None
@@ -6660,9 +6653,10 @@ class BatchWait:
                     if len(self.batches) > 1:
                         self.app.terminal.note(f"{batch_id}: {error}")
                     self.batches[batch_id] = {"id": batch_id, "status": GONE}
-        if passing or len(self.failures) == len(self.batches):
+        batches = list(self.batches.values())
+        if passing or self.failures and all(map(has_ended, batches)):
             raise passing or self.failures[0]
-        return list(self.batches.values())
+        return batches
 
     def describe(self, batches):
         """The progress line: how far they are, with a bar if they tell."""
@@ -6931,14 +6925,14 @@ class Run:
         if "-" in (self.output, self.errors):
             raise UsageError("a run keeps its state beside its output: name"
                              " a file, not -")
-        taken, named = {}, [
-            (on_disk(self.source.name), "the input"),
-            (self.output, "--output-file"), (self.errors, "--errors-file"),
-            (self.state_path, "the state"), (self.journal_path, "the journal")]
+        taken, named = {}, [(on_disk(self.source.name), "the input"),
+                            (self.state_path, "the state"),
+                            (self.journal_path, "the journal")]
         for path, what in named + [
-                (path + end, f"what is under way to {path}")
-                for path in (self.output, self.errors)
-                for end in (".part", ".part.json")]:
+                (path + end, what + end) for path, what in (
+                    (self.output, "--output-file"),
+                    (self.errors, "--errors-file"))
+                for end in ("", ".part", ".part.json")]:
             other = taken.setdefault(os.path.realpath(path), what)
             if other != what:
                 raise UsageError(f"{path} cannot be both {other} and {what}")
@@ -7068,8 +7062,9 @@ class Run:
     def clear_away(self):
         """Remove what kills have left behind."""
         folder, name = os.path.split(os.path.realpath(self.output))
-        left = re.compile("%s[.](xeroctl-%s-.*|state[.]json[.].*[.]tmp)" % (
-            re.escape(name), self.state["run"]))
+        left = re.compile(r"%s\.(xeroctl-%s-.*|(errors\.jsonl\.)?(state|part)"
+                          r"\.json\.[0-9a-f]{8}\.tmp\Z)" % (
+                              re.escape(name), self.state["run"]))
         for other in os.listdir(folder):
             if left.match(other):
                 remove_quietly(os.path.join(folder, other))
@@ -7186,10 +7181,12 @@ class BatchSender:
                 begun.append(part)
         except (AnswerError, ApiError, ConnectionFailed) as error:
             error.facts["part"] = part["name"]
-            self.app.terminal.note(f"{part['name']}: {error}")
-            self.collect(begun)
+            if begun:
+                self.app.terminal.note(f"{part['name']}: {error}")
+                self.collect(begun)
             raise
-        self.collect(begun)
+        if begun and not self.app.plan:
+            self.collect(begun)
 
     def begin(self, part):
         """Have the file and the batch of a part made.
@@ -7316,8 +7313,6 @@ class BatchSender:
 
     def collect(self, parts):
         """Wait for the batches; take over the results of each as it ends."""
-        if not parts or self.app.plan:
-            return
         total = sum(last - first + 1 for part in parts
                     for first, last in part["lines"])
         by_batch = {part["batch"]: part for part in parts}
