@@ -2915,6 +2915,18 @@ def check_line(reply, request):
         raise AnswerError(f"the response is {reply['status']}")
 
 
+def held(blocks):
+    """The bytes of blocks together; too many would fill the memory."""
+    found, size = [], 0
+    for block in blocks:
+        size += len(block)
+        if size > MOST_ANSWER_BYTES:
+            raise AnswerError("the answer is larger than "
+                              + as_size(MOST_ANSWER_BYTES))
+        found.append(block)
+    return b"".join(found)
+
+
 class Answer:
     """The open answer to one request; close it, or use it in a with."""
 
@@ -2951,17 +2963,7 @@ class Answer:
 
     def read(self):
         """Return the whole body; refuse one that would fill the memory."""
-        return b"".join(self.bounded(self.blocks()))
-
-    def bounded(self, blocks):
-        """Yield blocks of the body that shall be held in memory together."""
-        size = 0
-        for block in blocks:
-            size += len(block)
-            if size > MOST_ANSWER_BYTES:
-                raise AnswerError(f"{self.url}: the answer is larger than "
-                                  + as_size(MOST_ANSWER_BYTES))
-            yield block
+        return held(self.blocks())
 
     def json(self):
         """Return the decoded body; an empty one is an empty object."""
@@ -3823,8 +3825,7 @@ def answer_events(answer, flush):
             said == "text/event-stream"
             and start[:1] not in (b"{", b"[", b"<")):
         return api_events(chain([first], blocks))
-    return whole_answer(answer, decoded(b"".join(answer.bounded(
-        chain([first], blocks)))))
+    return whole_answer(answer, decoded(held(chain([first], blocks))))
 
 
 # == files: read from any place, written whole or not at all =================
