@@ -668,9 +668,9 @@ def redacted_key(key):
 
 
 def with_texts(value, change, name=""):
-    """The same JSON value, each text in it passed through change(text, name).
+    """The same JSON value, each text passed through change(text, name).
 
-    name is the member that a text stands in, "id" for a name itself.
+    name is the member that it stands in, "id" for a name itself.
     """
     if isinstance(value, str):
         return change(value, name)
@@ -682,26 +682,26 @@ def with_texts(value, change, name=""):
     return value
 
 
-# What looks like a secret, known or not: a key behind what tells its kind,
-# the user of a URL, and what a query names so.
+# What looks like a secret: a key behind what tells its kind, the user of a
+# URL, and what a query names so.
 SECRET_LIKE = re.compile(
     r"(?<!\w)(?<!\w-)(xero_[^\s_/]+_|sk-)[\w-]{3,}"
-    r"|(//|[\w.-]+:)(?!USER:|PASSWORD)[^/\s@]+(?=@)"
+    r"|(//|(?<![\w.-])[\w.-]{1,99}:)(?!USER:|PASSWORD)[^/\s@]{1,200}(?=@)"
     r"|([?&][\w.-]*(?:key|token|secret|password|sig|signature)=)[^&\s]+", re.I)
-# Where a short secret stays: an id, and the words of a protocol.
+# Where a short secret stays: in an id, and where a protocol has its words.
 WORDS = re.compile(r"(.*_)?id$|(object|type|role|model|status|content)$")
 # A character as it is escaped in a URL, in JSON and in HTML.
-ESCAPES = (r"%([0-9a-fA-F]{2})", r"\\(?:u00|x)([0-9a-fA-F]{2})|\\(\S)",
-           r"&#x([0-9a-fA-F]{2});")
+ESCAPES = (("%", r"%([0-9a-fA-F]{2})"), ("&#x", r"&#x([0-9a-fA-F]{2});"),
+           ("\\", r"\\(?:u00|x)([0-9a-fA-F]{2})|\\(\S)"))
 
 
 class Secrets:
     """What is never shown: known secrets, in any form they may take.
 
-    12 characters of one in a row are masked (8 and more, if that is all of
-    it), escaped or not; a shorter one may be any word, and is masked as a
-    whole value and behind Bearer.  The xero_slug_ of a key is no secret.
-    wary: what looks like a secret is one.
+    12 characters in a row are masked (8 and more, if one has no more),
+    escaped or not; a shorter one may be any word, and is masked as a whole
+    value and behind Bearer.  The begin xero_slug_ of a key is public.  wary:
+    what looks like a secret is one.
     """
 
     def __init__(self, wary=False):
@@ -722,42 +722,40 @@ class Secrets:
     def holes(self, text):
         """Yield (start, end) of what has to go; some overlap.
 
-        Every fourth place is looked at, since four pieces of a run are
-        known.  A few characters that go on are the begin of another key.
+        Four pieces of a run are known: every fourth place is looked at.  A
+        few characters that go on are the begin of another key.
         """
         for at in range(0, len(text), 4):
-            if text[at:at + 5] in self.pieces:
-                for start in range(max(0, at - 3), at + 1):
-                    for end in range(start + 8,
-                                     min(start + 12, len(text)) + 1):
-                        public = self.runs.get(text[start:end], end)
-                        if end - start - public > 5 or public < end and (
-                                not re.match(r"[\w-]", text[end:end + 1])):
-                            yield start + public, end
+            if text[at:at + 5] not in self.pieces:
+                continue
+            for start in range(max(0, at - 3), at + 1):
+                for end in range(start + 8, min(start + 12, len(text)) + 1):
+                    public = self.runs.get(text[start:end], end)
+                    if end - start - public > 5 or public < end and (
+                            not re.match(r"[\w-]", text[end:end + 1])):
+                        yield start + public, end
 
     def masked(self, text):
         """The text with … for each piece of a secret."""
         if self.wary:
             text = SECRET_LIKE.sub(r"\1\2\3…", text)
-        for word in self.short:
+        for word in tuple(self.short):
             text = re.sub(rf"(Bearer\s+){re.escape(word)}(?![\w-])", r"\1…",
                           text, flags=re.I)
-        if not self.pieces:
-            return text
-        found = list(self.holes(text))
-        for escape in ESCAPES:
-            plain = re.sub(escape, lambda c: chr(int(c.group(1), 16))
-                           if c.group(1) else c.group(2), text)
-            more = list(self.holes(plain)) if plain != text else []
-            ends = more and [0] + [c.end() for c in re.finditer(
-                escape + r"|[\s\S]", text)]
-            found += [(ends[start], ends[end]) for start, end in more]
-        kept, done = [], 0
+        found = list(self.holes(text)) if self.pieces else []
+        for mark, escape in ESCAPES:
+            if self.pieces and mark in text:
+                more = list(self.holes(re.sub(escape, lambda c: (
+                    chr(int(c.group(1), 16)) if c.group(1) else c.group(2)),
+                    text)))
+                ends = more and [0] + [c.end() for c in re.finditer(
+                    escape + r"|[\s\S]", text)]
+                found += [(ends[start], ends[end]) for start, end in more]
+        kept, done = "", 0
         for start, end in sorted(found):
-            if start > done or not kept:
-                kept += text[done:start], "…"
+            kept += text[done:start] + "…" * (start > done or not kept)
             done = max(done, end)
-        return "".join(kept) + text[done:]
+        return kept + text[done:]
 
     def masked_json(self, value):
         """The same JSON value with its texts masked, before any encoding."""
@@ -885,7 +883,7 @@ def wants_color(environ, terminal):
 class Screen:
     """One output stream: UTF-8 in any locale, harmless on a terminal.
 
-    Everything written to a terminal passes visible(), so no byte that a
+    Everything written to a terminal passes shown(), so no byte that a
     server sent acts there; our own sequences go through control().  What
     UTF-8 cannot carry is escaped, in the way that JSON reads back.
     """
@@ -1078,13 +1076,12 @@ class Progress:
     def show(self, text):
         if self.terminal.status_line:
             self.terminal.status_line.show(text)
-        elif text != self.told and self.is_due():
-            self.told, self.told_at = text, self.terminal.clock.monotonic()
+            return
+        now = self.terminal.clock.monotonic()
+        if text != self.told and (self.told_at is None
+                                  or now - self.told_at >= NOTE_EVERY_S):
+            self.told, self.told_at = text, now
             self.terminal.note(text)
-
-    def is_due(self):
-        return (self.told_at is None or self.terminal.clock.monotonic()
-                - self.told_at >= NOTE_EVERY_S)
 
     def clear(self):
         if self.terminal.status_line:
@@ -2933,12 +2930,6 @@ class Proxy:
         raw = whole(self.credentials).encode("utf-8")
         return base64.b64encode(raw).decode("ascii")
 
-    def secrets(self):
-        """What of it must never be shown."""
-        if self.credentials is None:
-            return []
-        return [self.code()] + [self.password] * bool(self.password)
-
     def failed(self, reason, hint=None, lasting=False):
         """The error for whatever goes wrong at the proxy."""
         return ConnectionFailed(
@@ -3126,8 +3117,9 @@ class Network:
         if not found:
             return None
         proxy = Proxy(found, source)
-        for secret in proxy.secrets():
-            self.terminal.hide(secret)
+        if proxy.credentials is not None:
+            for secret in filter(None, (proxy.code(), proxy.password)):
+                self.terminal.hide(secret)
         return proxy
 
     def variable(self, name):
@@ -3482,7 +3474,9 @@ class Api:
     def logged(self, request, attempt):
         """Exchange, with the line of -v and what -vv adds."""
         started = self.clock.monotonic()
-        self.log_request(request)
+        self.log_headers(">", request.headers.items())
+        if request.body is not None:
+            self.log_body(">", request.shown_body)
         limits = Limits(self.clock, request.silence, self.deadline)
         connecting = Limits(self.clock, self.timeout or TIMEOUT_S,
                             self.deadline)
@@ -3498,11 +3492,6 @@ class Api:
                     f" {request_id} attempt {attempt}", DIM)
         self.log_headers("<", answer.headers.items())
         return answer
-
-    def log_request(self, request):
-        self.log_headers(">", request.headers.items())
-        if request.body is not None:
-            self.log_body(">", request.shown_body)
 
     def log_headers(self, mark, pairs):
         if self.options.verbose > 1:
@@ -4027,10 +4016,7 @@ def planned_headers(request):
 
 
 def curl_network(url, network):
-    """What curl calls the flags on certificates and the proxy.
-
-    A variable is named; of a proxy's credentials only the user is shown.
-    """
+    """What curl calls the flags on certificates and a proxy; no password."""
     args, found = network.settings.args, None
     if args.proxy is None:
         found = network.proxy(*origin_of(url))
@@ -4204,6 +4190,16 @@ class Out:
             self.csv([item], specs)
         else:
             self.labels(item, specs)
+
+    def passing(self, item, *names):
+        """One of the things that come now and then, shown at once."""
+        if self.form in (JSON, JSONL):
+            self.json_line(item)
+        else:
+            cells = [as_text(dig(self.masked(item), name)) for name in names]
+            self.line(one_line("  ".join(
+                cells if self.is_table else cells[:1])))
+        self.screen.flush()
 
     def done(self, answer, text, item_id):
         """What a write did that returns little: a line for a person."""
@@ -9801,19 +9797,8 @@ class Receiver:
             return 200
         if isinstance(event_id, str):
             self.seen.add(event_id)
-        self.show(event)
+        self.app.out.passing(event, "id", "type", "data")
         return 200
-
-    def show(self, event):
-        if self.app.out.form == ID:
-            self.app.out.line(one_line(as_text(dig(event, "id"))))
-        elif self.app.out.is_table:
-            self.app.out.line(f"{as_text(dig(event, 'id'))}  "
-                              f"{as_text(dig(event, 'type'))}  "
-                              + one_line(compact_json(dig(event, "data"))))
-        else:
-            self.app.out.json_line(event)
-        self.app.terminal.out.flush()
 
     def answer(self, handler):
         """Answer one POST that http.server hands over."""
@@ -10562,10 +10547,7 @@ EXPORTS = Group(
                   metavar="K=V", help="only what has this; several pairs"
                                       " after one flag, or repeated"),
              flag("--wait", action="store_true",
-                  help="wait until it is there"),
-             flag("--wait-timeout", type=seconds, metavar="SECONDS",
-                  needs="--wait", help="wait no longer than this"),
-             writes=True),
+                  help="wait until it is there"), WAIT_TIMEOUT, writes=True),
         shows("Show one export.", name="get"),
         Verb("download", "Download an export.", download_export, ITEM,
              flag("--output-file", metavar="PATH",
@@ -10699,9 +10681,7 @@ EXEC = Group(
                   from_stdin=True, help="its arguments; @FILE reads them"
                                         " from a file, - standard input"),
              flag("--wait", action="store_true", help="wait for its end"),
-             flag("--wait-timeout", type=seconds, metavar="SECONDS",
-                  needs="--wait", help="wait no longer than this"),
-             writes=True),
+             WAIT_TIMEOUT, writes=True),
         Verb("watch", "Wait for the end of an invocation.", watch_tool, ITEM,
              EXEC_TIMEOUT),
         acts("cancel", "Cancel an invocation.",
@@ -10986,19 +10966,6 @@ def approve(app, group, args):
     app.out.record(answer, group.fields)
 
 
-def show_request(app, request):
-    """Show one request for approval on a line of its own."""
-    if app.out.is_table:
-        cells = (dig(request, name) for name in (
-            "id", "risk", "tool", "workspace_id"))
-        app.out.line(one_line("  ".join(map(as_text, cells))))
-    elif app.out.form == ID:
-        app.out.line(one_line(as_text(dig(request, "id"))))
-    else:
-        app.out.json_line(request)
-    app.terminal.out.flush()
-
-
 def watch_approvals(app, group, args):
     """Print each request for approval once, until Ctrl-C."""
     refuse_csv(app, "watch")
@@ -11014,7 +10981,7 @@ def watch_approvals(app, group, args):
                if as_text(dig(each, "id")) not in seen]
         seen.update(as_text(dig(each, "id")) for each in new)
         for each in new:
-            show_request(app, each)
+            app.out.passing(each, "id", "risk", "tool", "workspace_id")
         app.clock.sleep(args.interval)
 
 
@@ -12745,6 +12712,7 @@ def fail(error, argv, environ, terminal):
     if wants_json(argv, environ):
         told = terminal.err.secrets.masked_json(error.envelope())
         terminal.err.write_json(pretty_json(told) + "\n")
+        terminal.err.flush()
     else:
         say_error(error, terminal)
     return error.exit_code
