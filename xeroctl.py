@@ -686,7 +686,7 @@ def with_texts(value, change, name=""):
 # URL, and what a query names so.
 SECRET_LIKE = re.compile(
     r"(?<!\w)(?<!\w-)(xero_[^\s_/]+_|sk-)[\w-]{3,}"
-    r"|(//|(?<![\w.-])[\w.-]{1,99}:)(?!USER:|PASSWORD)[^/\s@]{1,200}(?=@)"
+    r"|(//|(?<![\w.-])[\w.-]{1,99}:)(?!\[?USER:|PASSWORD)[^/\s@]{1,200}(?=@)"
     r"|([?&][\w.-]*(?:key|token|secret|password|sig|signature)=)[^&\s]+", re.I)
 # Where a short secret stays: in an id, and where a protocol has its words.
 WORDS = re.compile(r"(.*_)?id$|(object|type|role|model|status|content)$")
@@ -7680,7 +7680,8 @@ class Doctor:
             row["status"], row["detail"] = step()
         except XeroctlError as error:
             self.failure = error
-            row["status"], row["detail"] = "failed", str(error)
+            said = self.app.terminal.err.secrets.masked(str(error))
+            row["status"], row["detail"] = "failed", said
         row["ms"] = round((self.clock.monotonic() - started) * 1000, 1)
         return row
 

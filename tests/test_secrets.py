@@ -505,6 +505,12 @@ def test_a_url_without_a_secret_is_quoted(run):
         assert url in shown.stderr and shown.exit_status == 3
 
 
+def test_a_hint_with_the_form_of_a_url_stays(run):
+    shown = run("models", "--proxy", f"ftp://me:{PASSWORD}@h")
+    assert "hint: http://[USER:PASSWORD@]HOST:PORT\n" in shown.stderr
+    assert PASSWORD not in shown.stderr
+
+
 def test_a_url_of_another_origin_is_not_quoted(run, router):
     for url in (f"https://u:{HIDDEN}@h/x", f"https://h/x?sig={HIDDEN}"):
         shown = run("api", "GET", url)
@@ -523,6 +529,7 @@ def test_a_key_where_a_name_belongs_is_not_quoted(run, tmp_path, key):
         path = {"against": None, "XEROTIER_CONFIG": str(config)}
         for words in (["models"], ["config", "show"], ["config", "use", key],
                       ["models", "--context", key], ["models", "-o", key],
+                      ["status"], ["status", "--context", key],
                       ["--" + key], [key], ["config", "unset", key, "a"],
                       ["models", "--api-key", "@" + key]):
             for form in ("table", "json"):
