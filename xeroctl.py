@@ -295,6 +295,9 @@ class HelpWanted(Exception):
 # C0 but tab and newline, DEL, C1, and the bidirectional embeddings,
 # overrides and isolates of Unicode UAX #9.
 CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Beyond these, what has no width: a name that is copied has it as well.
+UNSEEN = re.compile(CONTROLS.pattern[:-1] + "\xad\u061c\u200b-\u200f\u2028"
+                    "\u2029\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
 SURROGATES = re.compile("[\ud800-\udfff]")
 SMUGGLED = re.compile("[\udc80-\udcff]+")
 ISO_TIME = re.compile(
@@ -361,7 +364,8 @@ def plant(tree, path, value):
 
 def as_escape(match):
     code = ord(match.group())
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    return (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+            if code < 0x10000 else f"\\U{code:08x}")
 
 
 def visible(text):
@@ -464,6 +468,14 @@ def parse_json(text, decoder=DECODER):
         return decoder.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply")
+
+
+def json_or_text(text):
+    """Convert JSON to its value; what is no JSON is a text."""
+    try:
+        return parse_json(text)
+    except ValueError:
+        return text
 
 
 def zone_seconds(zone):
@@ -685,6 +697,111 @@ def redacted_key(key):
     return f"xero_{found.group(1)}_…" if found else "…"
 
 
+def with_texts(value, change, name=""):
+    """The same JSON value, each text passed through change(text, name).
+
+    name is the member that it stands in, "id" for a name itself.
+    """
+    if isinstance(value, str):
+        return change(value, name)
+    if isinstance(value, list):
+        return [with_texts(item, change, name) for item in value]
+    if isinstance(value, dict):
+        return {change(key, "id"): with_texts(item, change, key)
+                for key, item in value.items()}
+    return value
+
+
+# What looks like a secret: a key behind what tells its kind, the user of a
+# URL, and what a query names so.
+SECRET_LIKE = re.compile(
+    r"(?<!\w)(?<!\w-)(xero_[^\s_/]+_|sk-)[\w-]{3,}"
+    r"|(//|(?<![\w.-])[\w.-]{1,99}:)(?!\[?USER:|PASSWORD)[^/\s@]{1,200}(?=@)"
+    r"|([?&][\w.-]*(?:key|token|secret|password|sig|signature)=)[^&\s]+", re.I)
+# Where a short secret stays: in an id, and where a protocol has its words.
+WORDS = re.compile(r"(.*_)?id$|(object|type|role|model|status|content)$")
+# A character as it is escaped in a URL, in JSON and in HTML.
+ESCAPES = (("%", r"%([0-9a-fA-F]{2})"), ("&#x", r"&#x([0-9a-fA-F]{2});"),
+           ("\\", r"\\(?:u00|x)([0-9a-fA-F]{2})|\\(\S)"))
+
+
+class Secrets:
+    """What is never shown: known secrets, in any form they may take.
+
+    12 characters in a row are masked (8 and more, if one has no more),
+    escaped or not; a shorter one may be any word, and is masked as a whole
+    value and behind Bearer.  The begin xero_slug_ of a key is public.  wary:
+    what looks like a secret is one.
+    """
+
+    def __init__(self, wary=False):
+        self.wary, self.short, self.runs, self.pieces = wary, set(), {}, set()
+
+    def add(self, secret):
+        public = len(redacted_key(secret)) - 1
+        for text, public in ((secret, public), (secret[public:], 0)):
+            size = min(len(text), 12)
+            if size < 8:
+                self.short.add(text)
+                continue
+            for at in range(max(0, public - size + 1), len(text) - size + 1):
+                run = text[at:at + size]
+                self.runs.setdefault(run, max(public - at, 0))
+                self.pieces.update(run[i:i + 5] for i in range(4))
+
+    def holes(self, text):
+        """Yield (start, end) of what has to go; some overlap.
+
+        Four pieces of a run are known: every fourth place is looked at.  A
+        few characters that go on are the begin of another key.
+        """
+        for at in range(0, len(text), 4):
+            if text[at:at + 5] not in self.pieces:
+                continue
+            for start in range(max(0, at - 3), at + 1):
+                for end in range(start + 8, min(start + 12, len(text)) + 1):
+                    public = self.runs.get(text[start:end], end)
+                    if end - start - public > 5 or public < end and (
+                            not re.match(r"[\w-]", text[end:end + 1])):
+                        yield start + public, end
+
+    def masked(self, text):
+        """The text with … for each piece of a secret."""
+        if self.wary:
+            text = SECRET_LIKE.sub(r"\1\2\3…", text)
+        for word in tuple(self.short):
+            text = re.sub(rf"(Bearer\s+){re.escape(word)}(?![\w-])", r"\1…",
+                          text, flags=re.I)
+        found = list(self.holes(text)) if self.pieces else []
+        for mark, escape in ESCAPES:
+            if self.pieces and mark in text:
+                more = list(self.holes(re.sub(escape, lambda c: (
+                    chr(int(c.group(1), 16)) if c.group(1) else c.group(2)),
+                    text)))
+                ends = more and [0] + [c.end() for c in re.finditer(
+                    escape + r"|[\s\S]", text)]
+                found += [(ends[start], ends[end]) for start, end in more]
+        kept, done = "", 0
+        for start, end in sorted(found):
+            kept += text[done:start] + "…" * (start > done or not kept)
+            done = max(done, end)
+        return kept + text[done:]
+
+    def masked_json(self, value):
+        """The same JSON value with its texts masked, before any encoding."""
+        todo = [value]
+        for item in todo:
+            todo += (chain(item, item.values()) if isinstance(item, dict)
+                     else item if isinstance(item, list) else ())
+        texts = [item for item in todo if isinstance(item, str)]
+        joined = "\n".join(texts)
+        if self.short.isdisjoint(texts) and self.masked(joined) == joined:
+            return value  # the quick way
+        return with_texts(value, lambda text, name: (
+            "…" if text in self.short and not WORDS.match(name)
+            else self.masked(text)))
+
+
 def html_summary(page):
     """Say in one line what an HTML page is about."""
     found = (re.search(r"<title[^>]*>(.*?)</title", page, re.I | re.S)
@@ -805,7 +922,7 @@ def wants_color(environ, terminal):
 class Screen:
     """One output stream: UTF-8 in any locale, harmless on a terminal.
 
-    Everything written to a terminal passes visible(), so no byte that a
+    Everything written to a terminal passes shown(), so no byte that a
     server sent acts there; our own sequences go through control().  What
     UTF-8 cannot carry is escaped, in the way that JSON reads back.
     """
@@ -832,26 +949,25 @@ class Screen:
         """Write text of any origin, in a style where colour is on."""
         if text:
             self.column_zero = text[-1] == "\n"
-            if self.is_terminal or style:
-                text = self.dressed(text, style)
+            if self.is_terminal:
+                text = self.shown(text)
+            if style and self.color:
+                text = f"\033[{style}m{text}\033[0m"
             self.put(text.encode("utf-8", "backslashreplace")
                      if self.binary else text)
 
-    def dressed(self, text, style):
-        """The text as this stream may show it."""
-        text = self.shown(text)
-        return f"\033[{style}m{text}\033[0m" if style and self.color else text
-
-    def shown(self, text):
+    def shown(self, text, hidden=CONTROLS):
         """The text as it will look here: escapes take cells, too."""
         is_guarded = self.is_terminal and not self.raw
-        return visible(text) if is_guarded else text
+        return hidden.sub(as_escape, text) if is_guarded else text
 
     def write_json(self, text):
         """Write JSON text; on a terminal its controls are JSON escapes."""
         if self.is_terminal and not self.raw:
-            text = CONTROLS.sub(lambda c: f"\\u{ord(c.group()):04x}", text)
-        self.write(text)
+            text = UNSEEN.sub(lambda c: re.sub(
+                "....", r"\\u\g<0>", c.group().encode("utf-16-be").hex()),
+                text)
+        Screen.write(self, text)
 
     def control(self, text):
         """Write text that is ours, control sequences included."""
@@ -903,26 +1019,19 @@ class Stdout(Screen):
 class Stderr(Screen):
     """Standard error: remarks; if nobody can read them, so be it.
 
-    It never shows a secret, whoever quotes it.
+    It never shows a secret, whoever quotes it, nor what looks like a key.
     """
 
     def __init__(self, stream, environ):
         super().__init__(stream, environ)
-        self.secrets = {}
+        self.secrets = Secrets(wary=True)
 
-    def without_secrets(self, text):
-        for secret, shown in self.secrets.items():
-            half = max(8, len(secret) // 2)
-            if secret[:half] in text:
-                for end in range(len(secret), half - 1, -1):  # cut, too
-                    text = text.replace(secret[:end], shown)
-            text = text.replace(secret, shown)
-        return text
-
-    def write(self, text, style=None):
-        text = self.without_secrets(text)
-        super().write(text, style)
+    def write(self, text, style=None, is_masked=False):
+        super().write(text if is_masked else self.secrets.masked(text), style)
         self.flush()
+
+    def shown(self, text, hidden=UNSEEN):
+        return super().shown(text, hidden)
 
     def failed(self, problem):
         """There is nobody left to tell."""
@@ -1006,13 +1115,12 @@ class Progress:
     def show(self, text):
         if self.terminal.status_line:
             self.terminal.status_line.show(text)
-        elif text != self.told and self.is_due():
-            self.told, self.told_at = text, self.terminal.clock.monotonic()
+            return
+        now = self.terminal.clock.monotonic()
+        if text != self.told and (self.told_at is None
+                                  or now - self.told_at >= NOTE_EVERY_S):
+            self.told, self.told_at = text, now
             self.terminal.note(text)
-
-    def is_due(self):
-        return (self.told_at is None or self.terminal.clock.monotonic()
-                - self.told_at >= NOTE_EVERY_S)
 
     def clear(self):
         if self.terminal.status_line:
@@ -1062,6 +1170,7 @@ class Terminal:
         self.stdin, self.clock = streams.stdin, clock
         self.out = Stdout(streams.stdout, environ)
         self.err = Stderr(streams.stderr, environ)
+        self.secrets = Secrets()
         self.quiet, self.status_line = False, None
 
     def adjust(self, quiet, color, raw):
@@ -1074,11 +1183,12 @@ class Terminal:
         self.status_line = (StatusLine(self.err) if self.err.is_live
                             and not quiet else None)
 
-    def hide(self, secret, shown):
-        """Never show a secret on standard error, whoever quotes it."""
-        self.err.secrets[secret] = shown
+    def hide(self, secret):
+        """Never show a secret, nor put it into a file, whoever quotes it."""
+        self.secrets.add(secret)
+        self.err.secrets.add(secret)
 
-    def say(self, text, style=None):
+    def say(self, text, style=None, is_masked=False):
         """Print a line on stderr, --quiet or not.
 
         On a terminal it does not go on where running text has stopped.
@@ -1088,7 +1198,7 @@ class Terminal:
         if self.err.is_terminal and self.out.is_terminal:
             self.out.end_line()
             self.out.flush()
-        self.err.write(one_line(text), style)
+        self.err.write(one_line(text), style, is_masked)
         self.err.write("\n")
 
     def end_echo(self):
@@ -1172,7 +1282,8 @@ def say_error(error, terminal):
     for label, value in error.lines():
         if label != "hint" or not terminal.quiet:
             label = f"{label}: " if label else ""
-            terminal.say(f"  {label}{as_text(value)}")
+            value = as_text(terminal.err.secrets.masked_json(value))
+            terminal.say(f"  {label}{value}")
 
 
 # ---------------------------------------------------------------------------
@@ -1183,22 +1294,29 @@ KEY_HELP = "pass --api-key @FILE or set XEROTIER_API_KEY"
 URL_HELP = "pass --base-url or set XEROTIER_BASE_URL"
 
 
+def shown_url(text):
+    """A URL as an error may quote it: … if a secret may be in it."""
+    plain = r"([a-z]+:/+)?[\w.-]*(:\d*)?(/[\w./-]*)?\Z"
+    return text if re.match(plain, text, re.I) else "…"
+
+
 def check_url(text, what):
     """Return an http(s) URL without its last slashes, or raise."""
     from urllib.parse import urlsplit
     if not isinstance(text, str):
-        raise NotConfigured(f"{what} {text!r} is no text")
-    if re.match(r"[^/]*//[^/]*@", text):
-        raise NotConfigured(f"{what} carries credentials", KEY_HELP)
+        raise NotConfigured(f"{what} is no text")
+    if "@" in text:
+        raise NotConfigured(f"{what} carries credentials (an @)", KEY_HELP)
     try:
         parts = urlsplit(text)
         valid = parts.hostname and (parts.port is None or parts.port)
     except ValueError:
         valid = False
     if not valid or parts.scheme not in ("http", "https"):
-        raise NotConfigured(f"{what} {text!r} is no http or https URL")
+        raise NotConfigured(f"{what} {shown_url(text)} is no http or https"
+                            " URL")
     if parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", text):
-        raise NotConfigured(f"{what} {text!r} holds more than a base URL may",
+        raise NotConfigured(f"{what} holds more than a base URL may",
                             "no ?, #, space; percent-encode the rest")
     return text.rstrip("/")
 
@@ -1958,8 +2076,8 @@ def stored_key(table, environ, folder):
         raise NotConfigured(f"{source} has to be a text")
     if source == "api_key_env":
         if not environ.get(value):
-            raise NotConfigured(f"api_key_env: the variable {value} is not"
-                                " set")
+            name = value if value.isupper() else "…"
+            raise NotConfigured(f"api_key_env: {name} is not set")
         return environ[value]
     if source == "api_key_file":
         home = environ.get("HOME", "~")
@@ -2072,8 +2190,8 @@ class Settings:
         if key_source(table) and not (
                 isinstance(home, str) and is_same_origin(home, base_url)):
             raise NotConfigured(
-                f"the key of deployment {self.context()} is meant for {home},"
-                f" not for {base_url}", KEY_HELP)
+                f"the key of deployment {self.context()} is meant for"
+                f" {shown_url(str(home))}, not for {base_url}", KEY_HELP)
         key = stored_key(table, self.environ,
                          os.path.dirname(self.config.path or ""))
         return None if key is None else check_key(key)
@@ -2116,17 +2234,17 @@ class Settings:
 # proxies and reuse that send a key elsewhere (cpython#77842) or hide which
 # layer failed, and costs 7 ms more to import.
 
-SECRET_NAMES = frozenset(("secret", "api_key", "password", "token"))
+# A name with such a word in it; but tokens are counted, and a key has an id.
+SECRET_NAME = re.compile(
+    "secret|password|authorization|(?:access|api|auth|refresh)_?tokens"
+    "|token(?!s|iz|_?(?:count|type|limit|id))|(?<!public)(?<!public[_-])"
+    "(?<!cache_)key(?!_?(?:ids?|name|prefix|type)(?:_|$)|word|board)", re.I)
 
 
-def redacted(value, names=SECRET_NAMES):
-    """The same JSON value without what its members of such names hold."""
-    if isinstance(value, list):
-        return [redacted(item, names) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {key: "…" if key in names and isinstance(item, str)
-            else redacted(item, names) for key, item in value.items()}
+def redacted(value):
+    """The same JSON value without the texts that have such a name."""
+    return with_texts(value, lambda text, name: (
+        "…" if SECRET_NAME.search(name) else text))
 
 
 def form_quoted(name):
@@ -3016,12 +3134,6 @@ class Proxy:
         raw = whole(self.credentials).encode("utf-8")
         return base64.b64encode(raw).decode("ascii")
 
-    def secrets(self):
-        """What of it must never be shown."""
-        if self.credentials is None:
-            return []
-        return [self.code()] + [self.password] * bool(self.password)
-
     def failed(self, reason, hint=None, lasting=False):
         """The error for whatever goes wrong at the proxy."""
         return ConnectionFailed(
@@ -3203,21 +3315,22 @@ class Network:
         if given is not None:
             found, source = given, "--proxy"
         else:
-            source = scheme.upper() + "_PROXY"
-            found = self.variable(source)
-            if bypasses_proxy(host, port, self.variable("NO_PROXY")):
+            source, found = self.variable(scheme.upper() + "_PROXY")
+            if bypasses_proxy(host, port, self.variable("NO_PROXY")[1]):
                 found = ""
         if not found:
             return None
         proxy = Proxy(found, source)
-        for secret in proxy.secrets():
-            self.terminal.hide(secret, "…")
+        if proxy.credentials is not None:
+            for secret in filter(None, (proxy.code(), proxy.password)):
+                self.terminal.hide(secret)
         return proxy
 
     def variable(self, name):
-        """A variable that counts in either case; the lower one first."""
+        """(name, value) of what counts in either case; lower first."""
         environ = self.settings.environ
-        return environ.get(name.lower()) or environ.get(name) or ""
+        name = name.lower() if environ.get(name.lower()) else name
+        return name, environ.get(name, "")
 
     def open(self, url, limits):
         """Connect to the origin of a URL; return (socket, proxy).
@@ -3302,7 +3415,7 @@ class Network:
             text = self.terminal.ask_secret(
                 "Password of the client key: ",
                 "set XEROTIER_CERT_PASSWORD: the client key is encrypted")
-        self.terminal.hide(text, "…")
+        self.terminal.hide(text)
         return text
 
 
@@ -3388,26 +3501,14 @@ def redirected(request, answer):
                    request.silence)
 
 
-SECRET_HEADER = re.compile("auth|key|token|secret|cookie|password", re.I)
-
-
 def shown_header(name, value, key):
     """A header's value as it may be shown: no key, no other secret."""
-    if key and key in value:
-        return value.replace(key, redacted_key(key))
-    if not SECRET_HEADER.search(name):
+    if key and value in (key, "Bearer " + key):
+        return value[:-len(key)] + redacted_key(key)
+    if not (SECRET_NAME.search(name) or re.search("auth|cookie", name, re.I)):
         return value
     scheme, _, secret = value.partition(" ")
     return f"{scheme} …" if secret else "…"
-
-
-def logged_text(text):
-    """A body as -vv shows it: JSON without what is secret, or a text."""
-    try:
-        return compact_json(redacted(parse_json(text),
-                                     SECRET_NAMES | {"key"}))
-    except ValueError:
-        return text
 
 
 class Api:
@@ -3427,7 +3528,7 @@ class Api:
         self.terminal, self.clock = terminal, terminal.clock
         self.deadline, self.retries = deadline, options.retries
         if deployment.key:
-            terminal.hide(deployment.key, redacted_key(deployment.key))
+            terminal.hide(deployment.key)
         self.is_checked = False
 
     def check_transport(self):
@@ -3463,7 +3564,8 @@ class Api:
         if not re.match(r"https?://", path):
             return self.deployment.url(path, slug)
         if not is_same_origin(path, self.deployment.base_url):
-            raise UsageError(f"{path} is not on the deployment's origin",
+            raise UsageError(f"{shown_url(path)} is not on the deployment's"
+                             " origin",
                              "the key is meant for "
                              + self.deployment.base_url)
         return path
@@ -3523,13 +3625,14 @@ class Api:
         if answer.media.endswith("json"):
             with answer:
                 answer.kept = answer.read()
-            self.log_body("<", lambda: logged_text(decoded(answer.kept)))
+            self.log_body("<", lambda: redacted(json_or_text(decoded(
+                answer.kept))))
         return answer
 
     def read_json(self, answer):
         with answer:
             value = answer.json()
-        self.log_body("<", lambda: logged_text(compact_json(value)))
+        self.log_body("<", lambda: redacted(value))
         return check_answer(value)
 
     def send(self, request, read):
@@ -3590,8 +3693,9 @@ class Api:
                 if (answer.status not in self.REDIRECTS
                         or not answer.headers.get("Location")):
                     text = answer.error_text()
-                    self.log_body("<", lambda: text)
-                    raise api_error(answer, text)
+                    error = api_error(answer, text)
+                    self.log_body("<", lambda: redacted(error.body or text))
+                    raise error
                 request = redirected(request, answer)
         raise AnswerError(f"more than {MOST_REDIRECTS} redirects, the last"
                           f" to {request.url}")
@@ -3599,7 +3703,9 @@ class Api:
     def logged(self, request, attempt):
         """Exchange, with the line of -v and what -vv adds."""
         started = self.clock.monotonic()
-        self.log_request(request)
+        self.log_headers(">", request.headers.items())
+        if request.body is not None:
+            self.log_body(">", request.shown_body)
         limits = Limits(self.clock, request.silence, self.deadline)
         connecting = Limits(self.clock, self.timeout or TIMEOUT_S,
                             self.deadline)
@@ -3616,11 +3722,6 @@ class Api:
         self.log_headers("<", answer.headers.items())
         return answer
 
-    def log_request(self, request):
-        self.log_headers(">", request.headers.items())
-        if request.body is not None:
-            self.log_body(">", lambda: text_or_json(request.shown_body()))
-
     def log_headers(self, mark, pairs):
         if self.options.verbose > 1:
             for name, value in pairs:
@@ -3629,7 +3730,8 @@ class Api:
 
     def log_body(self, mark, shown):
         if self.options.verbose > 1:
-            self.terminal.say(f"{mark} {shown()}", DIM)
+            body = self.terminal.err.secrets.masked_json(shown())
+            self.terminal.say(f"{mark} {text_or_json(body)}", DIM, True)
 
 
 # ---------------------------------------------------------------------------
@@ -4190,15 +4292,21 @@ def planned_headers(request):
             if name not in hidden]
 
 
-def curl_network(args):
-    """What curl calls the flags on certificates and the proxy."""
+def curl_network(url, network):
+    """What curl calls the flags on certificates and a proxy; no password."""
+    args, found = network.settings.args, None
+    if args.proxy is None:
+        found = network.proxy(*origin_of(url))
+    proxy = args.proxy and re.sub(r"^([a-z]+:[/\\]+)?([^:@]*).*@", r"\1\2@",
+                                  args.proxy, flags=re.I)
     flags = (("--cacert", args.cacert), ("--cert", args.cert),
-             ("--key", args.cert_key), ("--proxy", args.proxy))
+             ("--key", args.cert_key), ("--proxy", proxy))
     return [f"{name} {shell_word(value)}" for name, value in flags
-            if value is not None] + ["--insecure"] * bool(args.insecure)
+            if value is not None] + ["--insecure"] * bool(args.insecure) + (
+                [f'--proxy "${found.source}"'] if found else [])
 
 
-def curl_command(request, key, args):
+def curl_command(request, key, network):
     """Return the curl command that sends a request, without the key."""
     how = "-I" if request.method == "HEAD" else f"-X {request.method}"
     options = "-sS" + "g" * bool(re.search(r"[][{}]", request.url))
@@ -4216,7 +4324,7 @@ def curl_command(request, key, args):
     elif request.body is not None:
         body = shell_word(whole(text_or_json(request.shown_body())))
         words.append(f"--data-raw {body}")
-    return " \\\n  ".join(words + curl_network(args))
+    return " \\\n  ".join(words + curl_network(request.url, network))
 
 
 def planned_request(request, key):
@@ -4249,11 +4357,13 @@ class Out:
         self.terminal, self.screen = terminal, terminal.out
         self.form, self.plan = form, plan
         self.is_table = form in (TABLE, WIDE)
+        self.masked = terminal.secrets.masked_json
 
-    def write(self, text, style=None):
+    def write(self, text, style=None, hidden=UNSEEN):
         """Write a piece of a result."""
         if not self.plan.requests:
-            self.screen.write(text, style)
+            text = self.terminal.secrets.masked(text)
+            self.screen.write(self.screen.shown(text, hidden), style)
 
     def write_bytes(self, block):
         self.screen.write_bytes(block)
@@ -4261,7 +4371,7 @@ class Out:
 
     def text(self, text):
         """A text as it is, in whatever form."""
-        self.write(text)
+        self.write(text, hidden=CONTROLS)
 
     def line(self, text, style=None):
         self.write(text, style)
@@ -4269,11 +4379,11 @@ class Out:
 
     def json(self, value):
         """One JSON document."""
-        self.write_json(pretty_json(value))
+        self.write_json(pretty_json(self.masked(value)))
 
     def json_line(self, value):
         """One JSON value of several, on a line of its own."""
-        self.write_json(compact_json(value))
+        self.write_json(compact_json(self.masked(value)))
 
     def write_json(self, text):
         if not self.plan.requests:
@@ -4313,7 +4423,8 @@ class Out:
     def csv(self, records, specs, has_head=True):
         columns = list(map(as_column, specs))
         rows = [[c.head for c in columns]] * has_head
-        rows += [[column.value(r) for column in columns] for r in records]
+        rows += [[column.value(r) for column in columns]
+                 for r in self.masked(records)]
         line_end = "\n" if self.screen.is_terminal else "\r\n"
         self.write(csv_text(rows, line_end))
 
@@ -4323,8 +4434,8 @@ class Out:
                    if self.form == WIDE or not c.is_wide]
         now = self.terminal.clock.now()
         lines = [[column.head for column in columns]]
-        lines += [[self.screen.shown(c.cell(record, now)) for c in columns]
-                  for record in records]
+        lines += [[self.screen.shown(c.cell(record, now), UNSEEN)
+                   for c in columns] for record in self.masked(records)]
         widths = [max(map(display_width, cells)) for cells in zip(*lines)]
         if self.screen.is_terminal:
             widths[-1] = max(len(columns[-1].head) + 1, min(
@@ -4359,6 +4470,16 @@ class Out:
         else:
             self.lines([item], specs, id_path, True)
 
+    def passing(self, item, *names):
+        """One of the things that come now and then, shown at once."""
+        if self.form in (JSON, JSONL):
+            self.json_line(item)
+        else:
+            cells = [as_text(dig(self.masked(item), name)) for name in names]
+            self.line(one_line("  ".join(
+                cells if self.is_table else cells[:1])))
+        self.screen.flush()
+
     def done(self, answer, text, item_id):
         """What a write did that returns little: a line for a person."""
         if self.is_table or self.form == ID:
@@ -4385,7 +4506,7 @@ class Out:
                       ("ID=id", "OK=ok", "Error=error"))
 
     def labels(self, item, specs, is_aligned=True):
-        columns = list(map(as_column, specs))
+        columns, item = list(map(as_column, specs)), self.masked(item)
         width = max([len(c.head) for c in columns] + [0]) + 1
         now = self.terminal.clock.now()
         for column in columns:
@@ -4394,18 +4515,18 @@ class Out:
             self.write((padded(label, width) if is_aligned else label) + " ")
             self.line(text, column.style(text))
 
-    def show_plan(self, key, args):
+    def show_plan(self, key, network):
         """Print the requests that were planned, in their order."""
         requests, self.plan.requests = self.plan.requests, []
         if self.form in (JSON, JSONL):
-            shown = [{"curl": curl_command(request, key, args)}
+            shown = [{"curl": curl_command(request, key, network)}
                      if self.plan.curl
                      else planned_request(request, key)
                      for request in requests]
             self.planned_json(shown)
         else:
             self.line("\n\n".join(
-                curl_command(request, key, args) if self.plan.curl
+                curl_command(request, key, network) if self.plan.curl
                 else planned_text(request, key) for request in requests))
 
     def planned_json(self, shown):
@@ -4539,14 +4660,6 @@ def json_pair(text):
         raise argparse.ArgumentTypeError(
             f"{value!r} is not JSON (a text needs its quotes: "
             f"{name}='\"…\"')")
-
-
-def json_or_text(text):
-    """Convert JSON to its value; what is no JSON is a text."""
-    try:
-        return parse_json(text)
-    except ValueError:
-        return text
 
 
 class Null:
@@ -4910,7 +5023,7 @@ def show_done(app, group, args, answer):
     if not verb.once or app.plan:
         return app.out.record(answer, columns)
     value = id_in(answer, verb.once)
-    app.terminal.hide(as_text(value), "…")
+    app.terminal.err.secrets.add(as_text(value))
     app.out.record(answer, tuple(columns) + (f"{verb.once}={verb.once}",),
                    verb.once)
     app.terminal.warn(f"keep the {verb.once}: it is not shown again")
@@ -5643,6 +5756,9 @@ def take_events(app, talk, answer, reply):
             talk.event(kind, payload)
             continue
         pieces = answer.add(payload, kind)
+        if kind == WHOLE:
+            pieces = [(kind, app.terminal.secrets.masked(text))
+                      for kind, text in pieces]
         if pieces:
             talk.show(pieces)
         if answer.is_finished:
@@ -7492,7 +7608,8 @@ class DirectSender:
 
     def send(self, request, wire_request):
         with self.app.api.follow(wire_request, 1) as answer:
-            body = whole_reply(answer, request["url"])
+            body = self.app.terminal.secrets.masked_json(
+                whole_reply(answer, request["url"]))
         self.pace.passed()
         return judged({"id": "direct-" + request["custom_id"],
                        "custom_id": request["custom_id"],
@@ -7514,9 +7631,8 @@ class DirectSender:
                         "request_id": error.facts.get("request_id"),
                         "body": error.body}
         code = error.facts.get("code") or error.kind
-        found = failure(custom_id, code, str(error), response)
-        found = parse_json(self.app.terminal.err.without_secrets(
-            compact_json(found)))
+        found = failure(custom_id, *self.app.terminal.secrets.masked_json(
+            [code, str(error), response]))
         return found, None if is_of_line(error) else error
 
 
@@ -7667,13 +7783,13 @@ class History:
     """The last messages, one JSON text a line, for their owner only.
 
     path is None for none.  Where it cannot be written, it is done without;
-    a message with the key in it is not kept.
+    a message with a secret in it is not kept.
     """
 
     MOST = 1000
 
-    def __init__(self, path, secret):
-        self.path, self.secret = path, secret
+    def __init__(self, path, secrets):
+        self.path, self.secrets = path, secrets
 
     def lines(self):
         """The last messages on file; a line that was torn is left out."""
@@ -7695,7 +7811,7 @@ class History:
             pass  # there is no history, or none that can be written
 
     def add(self, text):
-        if self.path is None or self.secret and self.secret in text:
+        if self.path is None or self.secrets.masked_json(text) != text:
             return
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         line = whole(compact_json(text)).encode("utf-8") + b"\n"
@@ -7894,7 +8010,7 @@ class Session:
         folder = home_path(environ, "XDG_STATE_HOME", ".local", "state")
         path = (os.path.join(folder, "history") if has_history and folder
                 else None)
-        history = History(path, self.app.api.deployment.key)
+        history = History(path, self.app.terminal.secrets)
         words = sorted(name + " " * bool(usage) for name, (usage, _, _)
                        in self.COMMANDS.items())
         return LineEditor(self.terminal, history, words)
@@ -8179,7 +8295,7 @@ class Doctor:
             row["status"], row["detail"] = step()
         except XeroctlError as error:
             self.failure = error
-            said = self.app.terminal.err.without_secrets(str(error))
+            said = self.app.terminal.err.secrets.masked(str(error))
             row["status"], row["detail"] = "failed", said
         row["ms"] = round((self.clock.monotonic() - started) * 1000, 1)
         return row
@@ -9905,7 +10021,7 @@ def list_files(app, group, args):
              if (relative_path(file) or "").startswith(args.prefix or "")]
     page_records(page)[:] = files
     if args.tree and app.out.is_table and files:
-        return app.out.text("\n".join(tree_lines(tree_of(files))) + "\n")
+        return list(map(app.out.line, tree_lines(tree_of(files))))
     app.out.rows(page, group.columns, group.name)
 
 
@@ -10222,7 +10338,7 @@ def check_https(app, args):
 def check_webhook(app, args):
     check_https(app, args)
     if getattr(args, "secret", None):
-        app.terminal.hide(args.secret, "…")
+        app.terminal.err.secrets.add(args.secret)
     if args.inactive and args.active:
         raise UsageError("--active and --inactive cannot be combined")
     if args.inactive:
@@ -10954,10 +11070,7 @@ EXPORTS = Group(
                   metavar="K=V", help="only what has this; several pairs"
                                       " after one flag, or repeated"),
              flag("--wait", action="store_true",
-                  help="wait until it is there"),
-             flag("--wait-timeout", type=seconds, metavar="SECONDS",
-                  needs="--wait", help="wait no longer than this"),
-             writes=True),
+                  help="wait until it is there"), WAIT_TIMEOUT, writes=True),
         shows("Show one export.", name="get"),
         Verb("download", "Download an export.", download_export, ITEM,
              flag("--output-file", metavar="PATH",
@@ -11089,9 +11202,7 @@ EXEC = Group(
                   from_stdin=True, help="its arguments; @FILE reads them"
                                         " from a file, - standard input"),
              flag("--wait", action="store_true", help="wait for its end"),
-             flag("--wait-timeout", type=seconds, metavar="SECONDS",
-                  needs="--wait", help="wait no longer than this"),
-             writes=True),
+             WAIT_TIMEOUT, writes=True),
         Verb("watch", "Wait for the end of an invocation.", watch_tool, ITEM,
              EXEC_TIMEOUT),
         acts("cancel", "Cancel an invocation.",
@@ -11378,19 +11489,6 @@ def approve(app, group, args):
     show_done(app, group, args, answer)
 
 
-def show_request(app, request):
-    """Show one request for approval on a line of its own."""
-    if app.out.is_table:
-        cells = (dig(request, name) for name in (
-            "id", "risk", "tool", "workspace_id"))
-        app.out.line(one_line("  ".join(map(as_text, cells))))
-    elif app.out.form == ID:
-        app.out.line(one_line(as_text(dig(request, "id"))))
-    else:
-        app.out.json_line(request)
-    app.terminal.out.flush()
-
-
 def watch_approvals(app, group, args):
     """Print each request for approval once, until Ctrl-C."""
     if app.out.form == CSV:  # one after the other, there is no head row
@@ -11407,7 +11505,7 @@ def watch_approvals(app, group, args):
                if as_text(dig(each, "id")) not in seen]
         seen.update(as_text(dig(each, "id")) for each in new)
         for each in new:
-            show_request(app, each)
+            app.out.passing(each, "id", "risk", "tool", "workspace_id")
         app.clock.sleep(args.interval)
 
 
@@ -11571,7 +11669,7 @@ def deployment_record(app, name, table):
               "current": name == app.settings.context()}
     record.update((key, json.loads(json.dumps(value, default=str)))
                   for key, value in table.items() if key not in KEY_SOURCES)
-    return record
+    return app.terminal.err.secrets.masked_json(record)
 
 
 def list_deployments(app, group, args):
@@ -12862,7 +12960,7 @@ class App:
     def finish(self):
         """Print what was planned, if anything was."""
         if self.plan.requests:
-            self.out.show_plan(self.api.deployment.key, self.args)
+            self.out.show_plan(self.api.deployment.key, self.network)
 
 
 def run(argv, environ, terminal, groups):
@@ -12931,7 +13029,9 @@ def fail(error, argv, environ, terminal):
     if error.is_told:
         return error.exit_code
     if wants_json(argv, environ):
-        terminal.err.write_json(pretty_json(error.envelope()) + "\n")
+        told = terminal.err.secrets.masked_json(error.envelope())
+        terminal.err.write_json(pretty_json(told) + "\n")
+        terminal.err.flush()
     else:
         say_error(error, terminal)
     return error.exit_code

@@ -35,7 +35,7 @@ closed_port = test_network.closed_port
 TLSVersion = getattr(ssl, "TLSVersion", None)
 
 SEED, LIMIT_S = 7, 2
-PASSWORD = "s3same"
+PASSWORD = "s3same-91"
 SECRET = DEMO_KEY.rpartition("_")[2]
 SECRETS = SECRET[:8], SECRET[8:], PASSWORD, "bWU6czNzYW1l"
 COMPLETION = json.dumps({
@@ -1214,7 +1214,8 @@ def test_a_server_of_old_tls_is_told_as_such(attempt, files, name):
 def test_a_tls_failure_in_a_tunnel_names_the_proxy(attempt):
     with Bare(blurts(b"HTTP/1.1 200 OK\r\n\r\n")) as proxy:
         shown = attempt("call", "https://h.example/p/v1",
-                        HTTPS_PROXY=f"http://me:s3same@127.0.0.1:{proxy.port}")
+                        HTTPS_PROXY=f"http://me:{PASSWORD}@127.0.0.1:"
+                                    f"{proxy.port}")
     assert error_of(shown).startswith("error: TLS: h.example: ")
     assert f"127.0.0.1:{proxy.port}" in shown.stderr.partition("error: ")[2]
     assert PASSWORD not in shown.stderr

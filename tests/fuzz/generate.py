@@ -296,3 +296,87 @@ def json_lines(chance):
         data += line + (chance.choice([b"\n"] * 20 + [b"\n\n", b"\r", b"\x85"])
                         if is_wild else b"\n")
     return data[:-1] if data and chance.random() < 0.3 else data
+
+
+# == keys, and what a server makes of them ===================================
+
+WORD_KEYS = ["test", "x", "null", "id", "1", "true", "EMPTY", "ollama", "none",
+             "list", "data", "a.b", "s3", "error", "\\", '"', "%", "object",
+             "Bearer", "changed"]
+LONG_KEYS = ["no-key-required", "completed", "1770000000", "lm-studio",
+             "message-of", '"id":"id-1"', '{"object":"list",', "a" * 40,
+             "abababababababab", "password1"]
+LETTERS = ("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+           "0123456789")
+SIGNS = "+/=-_.~!$&'()*,;:@%\\\"<>#?[]{}|^`"
+
+
+def drawn(chance, letters, least, most):
+    return "".join(chance.choice(letters)
+                   for _ in range(chance.randint(least, most)))
+
+
+def api_key(chance):
+    """A key as people have them: a word, a random one, one of odd signs."""
+    kind = chance.randrange(6)
+    if kind < 2:
+        return chance.choice([WORD_KEYS, LONG_KEYS][kind])
+    slug = chance.choice(["demo", "acme-prod", "x"])
+    return ["xero_" + slug + "_" + drawn(chance, LETTERS + "-_", 8, 60),
+            "sk-" + drawn(chance, LETTERS, 8, 200),
+            drawn(chance, LETTERS + SIGNS * 2, 8, 50),
+            drawn(chance, LETTERS[10:40], 1, 7)][kind - 2]
+
+
+def secret_part(key):
+    """What of a key is nobody's business."""
+    head, _, rest = key.partition("_")
+    slug, _, rest = rest.partition("_")
+    return rest if head == "xero" and slug and rest else key
+
+
+def percent(character, chance):
+    return chance.choice(["%%%02x", "%%%02X"]) % ord(character)
+
+
+def spelled(key, chance):
+    """(a way in which a key may be quoted, whether that is JSON source)."""
+    part, way = secret_part(key), chance.randrange(7)
+    if way == 0:
+        return "".join(c if c in LETTERS else percent(c, chance)
+                       for c in key), False
+    if way == 1:
+        return "".join(percent(c, chance) if chance.random() < 0.3 else c
+                       for c in key), False
+    if way == 2:    # JSON in a text
+        return json.dumps(key)[1:-1].replace("/", "\\/"), False
+    if way == 3:
+        return "".join("\\u%04x" % ord(c) if chance.random() < 0.4 or c in
+                       '"\\' else c for c in key), True
+    if way == 4 and len(part) > 12:
+        start = chance.randrange(len(part) - 12)
+        return part[start:chance.randint(start + 12, len(part))], False
+    return (part if way == 5 and len(part) > 7 else key), False
+
+
+def keyed_answer(chance):
+    """A key, what is quoted of it, and an answer in which that stands.
+
+    In the body, ids have the key in them if it is short: id-KEY-1.
+    """
+    key = api_key(chance)
+    is_short = len(key) < 8
+    said, is_source = (key, False) if is_short else spelled(key, chance)
+    source = said if is_source else json.dumps(said)[1:-1]
+    before, after = chance.choice([("", ""), ("no ", " here"), ("'", "'..."),
+                                   ("Bearer ", ""), ("<", ">"), ("?k=", "&x")])
+    name = json.dumps(f"id-{key}-1" if is_short else "id-1")
+    about = f'"{before}{source}{after}"'
+    record = (f'{{"id":{name},"object":"thing","name":{about},"note":"{source}'
+              f'","status":"ready","list":[{about}],"more":{{"k":{about}}},'
+              '"count":1770000000' + f',{about}:1' * (not is_short) + "}")
+    error = (f'{{"error":{{"message":{about},"type":"invalid","code":"'
+             f'{source}","param":{about}}}}}')
+    return {"key": key, "said": said, "before": before, "name": name,
+            "is_source": is_source, "record": record, "error": error,
+            "text": f"{before}{said}{after}"}

@@ -97,7 +97,16 @@ def jsonl_case(chance, bench):
                         chance.choice(["table", "table", "json", "csv"]))
 
 
+def secrets_case(chance, bench):
+    status = chance.choice([200, 200, 200] + list(targets.STATUSES))
+    targets.check_secret(
+        bench.router, generate.keyed_answer(chance),
+        chance.choice(targets.SECRET_CALLS), form_of(chance), status,
+        chance.random() < 0.3, chance.choice([[], [], ["-v"], ["-vv"]]))
+
+
 CASES = {"json": json_case, "stream": stream_case, "sse": sse_case,
+         "secrets": secrets_case,
          "toml": toml_case, "edit": edit_case, "jsonl": jsonl_case}
 
 

@@ -14,8 +14,9 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TESTS = os.path.dirname(HERE)
-sys.path[:0] = [os.path.dirname(TESTS), TESTS]
+sys.path[:0] = [os.path.dirname(TESTS), TESTS, HERE]
 
+import generate  # noqa: E402
 import xeroctl  # noqa: E402
 
 try:
@@ -872,3 +873,99 @@ def check_lines(data, path, form):
         str, wanted))[:20], (data, wanted, shown)
     count = re.search(r": (\d+) things are wrong", shown.err)
     assert int(count.group(1) if count else 1) == len(wanted), (data, shown)
+
+
+# == secrets =================================================================
+
+UNESCAPED = re.compile(r"%([0-9a-fA-F]{2})|\\u00([0-9a-fA-F]{2})|\\(.)")
+
+
+def readings(text):
+    """The text as it is, and as somebody would read it who undoes escapes."""
+    yield text
+    yield UNESCAPED.sub(lambda c: c.group(3) or chr(
+        int(c.group(1) or c.group(2), 16)), text)
+
+
+def leaks(text, key):
+    """What of a key can be read in a text, or None."""
+    part = generate.secret_part(key)
+    part = key if len(part) < 8 else part
+    size = min(len(part), 12)
+    for read in readings(text):
+        for at in range(len(part) - size + 1):
+            if part[at:at + size] in read:
+                return part[at:at + size]
+    return None
+
+
+SECRET_CALLS = ("models", "models m", "api /x", "files", "models --all",
+                "responses resp_1 --endpoint demo")
+
+
+def texts_of(value):
+    """Every text in a JSON value but those of ids."""
+    if isinstance(value, str):
+        yield value
+    for item in value if isinstance(value, list) else ():
+        yield from texts_of(item)
+    for name, item in value.items() if isinstance(value, dict) else ():
+        if name != "id":
+            yield from texts_of(item)
+
+
+def check_secret(router, case, call, form, status, is_text, more):
+    """A server quotes our key: nobody is shown it, and nothing else changes.
+
+    Nor is what a short key has in common with a text taken for a key.
+    """
+    words, key = call.split(), case["key"]
+    page = '{"object":"list","data":[%s],"has_more":false}'
+    is_list = words[-1] in ("models", "files", "--all")
+    body = case["error"] if status >= 400 else (
+        page if is_list else "%s") % case["record"]
+    headers = {}
+    if is_text and status >= 400:
+        body, headers = case["text"], {"Content-Type": "text/plain"}
+    router.orders[:] = []
+    router.order("* *", times=None, body=body.encode(), status=status,
+                 headers=headers)
+    shown = run(words + ["-o", form, "--retries", "0"] + more, {
+        "XEROTIER_BASE_URL": router.base_url, "XEROTIER_API_KEY": key})
+    try:
+        check_hidden(shown, case, form, status, is_text)
+    except AssertionError as problem:
+        raise AssertionError(f"{words} {more} {status} {case}: {problem}")
+
+
+def check_hidden(shown, case, form, status, is_text):
+    key, is_short = case["key"], len(case["key"]) < 8
+    assert "internal error" not in shown.err, shown
+    assert shown.status in ((0, 1) if status < 400 else (STATUSES[status],))
+    if not is_short:
+        # A key may be a word of the program's own, or of the answer.
+        is_own = key in ("completed", "1770000000") or key[:2] in ('"i', '{"')
+        assert is_own or not leaks(shown.out, key), (leaks(shown.out, key),
+                                                     shown)
+        assert is_own or not leaks(shown.err, key), (leaks(shown.err, key),
+                                                     shown)
+    bearer = re.compile(r"Bearer " + re.escape(key) + r"(?![\w-])")
+    assert not bearer.search(shown.out + shown.err) or key == "Bearer", shown
+    if form in ("json", "jsonl") and shown.status == 0:
+        told = strict(shown.out)
+        assert told == strict(shown.out), shown
+        assert json.loads(case["name"]) in shown.out or is_short, shown
+        record = told["data"][0] if "data" in told else told
+        assert record["id"] == json.loads(case["name"]), shown
+        assert record["count"] == 1770000000 and record["status"] == "ready"
+        assert not is_short or key not in texts_of(
+            {"note": record["note"]}), shown
+    elif form in ("json", "jsonl") and not is_text and (
+            shown.err[:1] == "{"):
+        assert_envelope(shown.err, shown)
+    if shown.status == 0 and form == "id":
+        assert shown.out.rstrip("\r\n") == json.loads(case["name"]), shown
+    if is_short and case["before"] == "no " and status >= 400:
+        said = f"no {key} here"
+        assert said in shown.err.replace(r'\"', '"').replace("\\\\", "\\"), (
+            shown)
