@@ -62,6 +62,8 @@ POLL_S = 2
 MOST_REDIRECTS = 5
 BLOCK = 65536
 STALE_S = 60  # then nobody is at work on a temporary file any more
+LOCK_S, LOCK_POLL_S = 10, 0.05
+MOST_CONFIG_BYTES = 10 ** 6
 MOST_HEAD_BYTES = 1024 * 1024
 MOST_ANSWER_BYTES = 512 * 1024 * 1024
 MOST_FILE_BYTES = 500 * 1024 * 1024
@@ -1183,11 +1185,11 @@ def check_key(text):
     return key
 
 
-def read_file(path, error=UsageError):
-    """Read a local file whole; raise the given error with its name."""
+def read_file(path, error=UsageError, size=None):
+    """Read a local file, all or so much; raise the error with its name."""
     try:
         with open(path.encode("utf-8", "surrogateescape"), "rb") as source:
-            return source.read()
+            return source.read(size)
     except (OSError, ValueError) as problem:
         raise error(f"cannot read {whole(path)}: "
                     f"{getattr(problem, 'strerror', None) or problem}")
@@ -1742,7 +1744,22 @@ def sweep(path):
         pass  # somebody else has done it
 
 
-def write_privately(path, data):
+def keep_access(number, path):
+    """Give a new file the group, mode and owner of the old one, if it may.
+
+    A mode wider than 0640 is not kept, nor is any without its group.
+    """
+    try:
+        old = os.stat(path)
+        os.fchown(number, -1, old.st_gid)
+        if not old.st_mode & 0o7777 & ~0o640:
+            os.fchmod(number, old.st_mode & 0o7777)
+        os.fchown(number, old.st_uid, -1)
+    except (AttributeError, OSError):
+        pass  # there is no old one, it is another's, or it is Windows
+
+
+def write_privately(path, data, keeps_access=False):
     """Replace a file whole: old or new, never torn, for its owner only.
 
     Written beside it with mode 0600, synced and renamed; a link is kept and
@@ -1756,6 +1773,8 @@ def write_privately(path, data):
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         with os.fdopen(os.open(beside, flags, 0o600), "wb") as target:
+            if keeps_access:
+                keep_access(target.fileno(), path)
             target.write(data)
             target.flush()
             os.fsync(target.fileno())
@@ -1763,6 +1782,22 @@ def write_privately(path, data):
     except BaseException:
         remove_quietly(beside)
         raise
+
+
+def try_lock(file):
+    """Lock a file or folder while it is open; False if another process has.
+
+    Where locks are not to be had (Windows, some network file systems),
+    nothing is locked.
+    """
+    try:
+        import fcntl
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass
+    return True
 
 
 class ConfigFile:
@@ -1777,18 +1812,26 @@ class ConfigFile:
         folder = home_path(environ, "XDG_CONFIG_HOME", ".config")
         if not self.path and folder:
             self.path = os.path.join(folder, "config.toml")
-        self.read, self.is_checked = None, False
+        self.read, self.mark, self.is_checked = None, b"", False
 
     def text(self):
-        """The file's text; empty where there is none."""
+        """The file's text; empty where there is none, or a link leads to."""
         if self.read is None:
-            exists = self.path and os.path.lexists(self.path)
-            raw = read_file(self.path, NotConfigured) if exists else b""
+            raw = b""
+            if self.path and os.path.lexists(os.path.realpath(self.path)):
+                raw = self.checked(read_file(self.path, NotConfigured,
+                                             MOST_CONFIG_BYTES + 1))
+            self.mark = raw[:raw.startswith(codecs.BOM_UTF8) * 3]
             try:
-                self.read = raw.decode("utf-8")
+                self.read = raw[len(self.mark):].decode("utf-8")
             except UnicodeDecodeError:
                 raise NotConfigured(f"{self.path} is not UTF-8")
         return self.read
+
+    def checked(self, raw):
+        if len(raw) > MOST_CONFIG_BYTES:
+            raise NotConfigured(f"{self.path}: over 1 MB is no config file")
+        return raw
 
     def check_mode(self, tables):
         """Warn once of a key that others can read."""
@@ -1853,22 +1896,46 @@ class ConfigFile:
 
     def drop(self, name):
         """Remove a deployment, and that it is current if it is."""
+        self.deployment(name)
         if self.current() == name:
             self.set_current(None)
         self.edit(drop_toml_table, (DEPLOYMENT, name))
 
-    def save(self):
-        """Write the file; whatever fails, the old one is still there."""
+    def update(self, change):
+        """Read, change and write the file, and no other process meanwhile.
+
+        What is locked is its folder: the file may not be there, and another
+        one takes its place.  Whatever fails, the old one is still there.
+        """
         if not self.path:
             raise NotConfigured("there is no home directory to write to",
                                 "set XEROTIER_CONFIG to a path")
+        folder, number = os.path.dirname(os.path.realpath(self.path)), None
         try:
-            os.makedirs(os.path.dirname(self.path) or ".", 0o700, True)
-            write_privately(self.path, self.read.encode("utf-8"))
+            os.makedirs(folder, 0o700, True)
+            if os.name == "posix":  # Windows opens no folder
+                number = os.open(folder, os.O_RDONLY)
+                self.wait_for(number)
+            self.read = None
+            change(self)
+            raw = self.checked(self.mark + self.read.encode("utf-8"))
+            write_privately(self.path, raw, keeps_access=True)
         except OSError as problem:
             raise NotConfigured(
                 f"cannot write {self.path}: {problem.strerror}",
                 "XEROTIER_CONFIG names another path")
+        finally:
+            if number is not None:
+                os.close(number)
+
+    def wait_for(self, folder):
+        clock = self.terminal.clock
+        until = clock.monotonic() + LOCK_S
+        while not try_lock(folder):
+            if clock.monotonic() >= until:
+                raise NotConfigured(f"another process is changing {self.path}",
+                                    "try again when it has ended")
+            clock.sleep(LOCK_POLL_S)
 
 
 def key_source(table):
@@ -3678,22 +3745,6 @@ def parse_line(raw):
     return parse_odd_line(text)
 
 
-def lock(file, path):
-    """Claim a file for this process, as long as it is open.
-
-    Where locks are not to be had (Windows, some network file systems),
-    nothing is claimed.
-    """
-    try:
-        import fcntl
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(f"another run is writing {path}",
-                         "wait for its end, or choose another file")
-    except (ImportError, OSError):
-        pass
-
-
 def is_at(file, path):
     """Whether a path still leads to an open file."""
     try:
@@ -3714,7 +3765,9 @@ def open_to_write(path):
             number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         file = os.fdopen(number, "r+b")
         try:
-            lock(file, path)
+            if not try_lock(file):
+                raise UsageError(f"another run is writing {path}",
+                                 "wait for its end, or choose another file")
             if is_at(file, path):
                 return file
         except BaseException:
@@ -10989,20 +11042,23 @@ def check_value(key, value):
         raise UsageError(f"{key}: {problem}")
 
 
-def save_config(app, name, text):
-    """Write the config file, or say that it would be; show what was done."""
+def change_config(app, name, text, change):
+    """Make a change of the config file, or say that it would be made.
+
+    It is tried before the file is locked, and made of what is there then.
+    """
     config = app.settings.config
+    change(config)
     if app.plan:
         planned = {"id": name, "path": config.path, "would": text}
         return app.out.done(planned, f"would write {config.path}: {text}",
                             name)
-    config.save()
+    config.update(change)
     app.out.done({"id": name, "name": name, "path": config.path}, text, name)
 
 
-def put_deployment(app, name, values):
-    """Check the values of a deployment and write it, replacing an old one."""
-    config = app.settings.config
+def put_deployment(app, name, values, may_replace):
+    """Check the values of a deployment, and write it."""
     values = {key: check_value(key, value) for key, value in values.items()
               if value is not None}
     if "base_url" not in values:
@@ -11013,22 +11069,23 @@ def put_deployment(app, name, values):
                          " --api-key-env, --api-key-file, --api-key-command"
                          " or --api-key-keychain")
     Deployment(values["base_url"], None, style)
-    if name in config.deployments():
-        config.drop(name)
-    for key, value in values.items():
-        config.set(name, key, value)
-    if config.current() is None:
-        config.set_current(name)
-    save_config(app, name, f"added {name}")
+
+    def put(config):
+        if name in config.deployments():
+            if not may_replace:
+                raise UsageError(f"there is a deployment {name} already",
+                                 f"config set {name} KEY VALUE changes it,"
+                                 " --force replaces it")
+            config.drop(name)
+        for key, value in values.items():
+            config.set(name, key, value)
+        if config.current() is None:
+            config.set_current(name)
+    change_config(app, name, f"added {name}", put)
 
 
 def add_deployment(app, group, args):
     """Store a new deployment; the first one becomes current."""
-    config = app.settings.config
-    if args.name in config.deployments() and not args.force:
-        raise UsageError(f"there is a deployment {args.name} already",
-                         f"config set {args.name} KEY VALUE changes it,"
-                         " --force replaces it")
     values = {key: getattr(args, key, None) for key in DEPLOYMENT_KEYS
               if key not in ("output", "timeout")}
     given = ["--" + key.replace("_", "-") for key in KEY_SOURCES
@@ -11040,13 +11097,14 @@ def add_deployment(app, group, args):
         raise UsageError(f"the name {args.name!r} is no UTF-8 text")
     if values["api_key"]:
         values["api_key"] = app.settings.typed_key(values["api_key"])
-    put_deployment(app, args.name, values)
+    put_deployment(app, args.name, values, args.force)
 
 
 def use_deployment(app, group, args):
-    app.settings.config.deployment(args.name)
-    app.settings.config.set_current(args.name)
-    save_config(app, args.name, f"current is {args.name}")
+    def use(config):
+        config.deployment(args.name)
+        config.set_current(args.name)
+    change_config(app, args.name, f"current is {args.name}", use)
 
 
 def deployment_record(app, name, table):
@@ -11080,34 +11138,33 @@ def show_deployment(app, group, args):
 
 def set_value(app, group, args):
     """Set one key; a new key source takes the place of the old one."""
-    config = app.settings.config
-    table = config.deployment(args.name)
+    app.settings.config.deployment(args.name)
     value = args.setting
     if value == "-":
         value = app.read_text("-")
     value = check_value(args.key, value)
-    if args.key in KEY_SOURCES:
-        for source in KEY_SOURCES:
-            if source in table and source != args.key:
+
+    def put(config):
+        for source in config.deployment(args.name).keys() & KEY_SOURCES:
+            if args.key in KEY_SOURCES and source != args.key:
                 config.set(args.name, source, None)
-    config.set(args.name, args.key, value)
-    save_config(app, args.name, f"set {args.key} of {args.name}")
+        config.set(args.name, args.key, value)
+    change_config(app, args.name, f"set {args.key} of {args.name}", put)
 
 
 def unset_value(app, group, args):
-    config = app.settings.config
-    if args.key not in config.deployment(args.name):
-        raise UsageError(f"{args.name} has no {args.key}")
-    config.set(args.name, args.key, None)
-    save_config(app, args.name, f"removed {args.key} of {args.name}")
+    def drop(config):
+        if args.key not in config.deployment(args.name):
+            raise UsageError(f"{args.name} has no {args.key}")
+        config.set(args.name, args.key, None)
+    change_config(app, args.name, f"removed {args.key} of {args.name}", drop)
 
 
 def remove_deployment(app, group, args):
-    config = app.settings.config
-    config.deployment(args.name)
+    app.settings.config.deployment(args.name)
     app.confirm(f"Remove deployment {args.name}?", args)
-    config.drop(args.name)
-    save_config(app, args.name, f"removed {args.name}")
+    change_config(app, args.name, f"removed {args.name}",
+                  lambda config: config.drop(args.name))
 
 
 def show_path(app, group, args):
@@ -11147,7 +11204,8 @@ def init_config(app, group, args):
                          "xeroctl config add NAME --base-url URL --api-key"
                          " @FILE does without")
     name = terminal.ask("Name of the deployment", "default")
-    if name in app.settings.config.deployments():
+    is_known = name in app.settings.config.deployments()
+    if is_known:
         app.confirm(f"Replace deployment {name}?", args)
     url = ask_for(terminal, lambda text: check_url(text, "base URL"),
                   "Base URL, https://HOST/PROJECT/v1")
@@ -11157,7 +11215,7 @@ def init_config(app, group, args):
     key = terminal.ask_secret("API key (not shown): ", "").strip() or None
     try_deployment(app, Deployment(url, key and check_key(key), style), args)
     put_deployment(app, name, {"base_url": url, "api_key": key,
-                               "style": style})
+                               "style": style}, is_known)
 
 
 NAME = flag("name", metavar="NAME", completes="context",
