@@ -1290,9 +1290,9 @@ TOML_NAME = f"{TOML_BARE_NAME}|{TOML_LINE_STRING}"
 TOML_KEY = r"(?:%s)(?:[ \t]*\.[ \t]*(?:%s))*" % (TOML_NAME, TOML_NAME)
 TOML_END = r"(?:#[^%s]*)?(?:\r?\n|\Z)" % TOML_CONTROLS
 TOML_STATEMENT = (
-    r"[ \t]*(?:(%s)[ \t]*=[ \t]*(?:(%s|%s)[ \t]*%s)?"
-    r"|(?:\[(\[)?[ \t]*(%s)[ \t]*\](?(3)\])[ \t]*)?%s)" % (
-        TOML_KEY, TOML_STRING, TOML_SCALAR, TOML_END, TOML_KEY, TOML_END))
+    r"[ \t]*(?:(\[(\[)?[ \t]*)?(%s)[ \t]*(?(1)\](?(2)\])[ \t]*%s"
+    r"|=[ \t]*(?:(%s|%s)[ \t]*%s)?)|%s)" % (
+        TOML_KEY, TOML_END, TOML_STRING, TOML_SCALAR, TOML_END, TOML_END))
 TOML_TOKEN = r"%s|#[^\n]*|[][{}\n\"']|[^][{}#\"'\n]+" % TOML_STRING
 TOML_VALUE = r"no text in quotes (a \ in it doubled), number, true or false"
 MOST_DIGITS = 4300  # as Python has it since 3.11
@@ -1338,17 +1338,17 @@ class TomlStatement:
 
     def __init__(self, found, header, line):
         self.text, self.line, start = found.group(), line, found.start()
-        self.place = found.start(2) - start, found.end(2) - start
-        self.is_key, self.is_array = bool(found.group(1)), bool(found.group(3))
-        self.is_blank = not self.text.strip()
-        names = re.findall(TOML_NAME, found.group(1) or found.group(4) or "")
+        bracket, self.is_array, key, value = found.groups()
         names = tuple(name if re.match("[^\"']", name) else toml_scalar(name)
-                      for name in names)
+                      for name in re.findall(TOML_NAME, key or ""))
+        self.is_key = bool(key and not bracket)
         self.path = header + names if self.is_key else names
-        self.header = names if found.group(4) else header
+        self.header = names if bracket else header
+        self.is_blank = not self.text.strip()
         self.is_comment = not self.path and not self.is_blank
-        self.value = toml_scalar(found.group(2)) if found.group(2) else None
-        if self.is_key and not found.group(2):
+        self.place = found.start(4) - start, found.end(4) - start
+        self.value = toml_scalar(value) if value else None
+        if self.is_key and not value:
             self.text += toml_rest(found.string, found.end(), line)
 
     def is_inside(self, table):
