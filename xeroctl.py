@@ -62,6 +62,8 @@ POLL_S = 2
 MOST_REDIRECTS = 5
 BLOCK = 65536
 STALE_S = 60  # then nobody is at work on a temporary file any more
+LOCK_S, LOCK_POLL_S = 10, 0.05
+MOST_CONFIG_BYTES = 10 ** 6
 MOST_HEAD_BYTES = 1024 * 1024
 MOST_ANSWER_BYTES = 512 * 1024 * 1024
 MOST_FILE_BYTES = 500 * 1024 * 1024
@@ -1332,11 +1334,11 @@ def check_key(text):
     return key
 
 
-def read_file(path, error=UsageError):
-    """Read a local file whole; raise the given error with its name."""
+def read_file(path, error=UsageError, size=None):
+    """Read a local file, all or so much; raise the error with its name."""
     try:
         with open(path.encode("utf-8", "surrogateescape"), "rb") as source:
-            return source.read()
+            return source.read(size)
     except (OSError, ValueError) as problem:
         raise error(f"cannot read {whole(path)}: "
                     f"{getattr(problem, 'strerror', None) or problem}")
@@ -1403,318 +1405,184 @@ class Deployment:
 # == TOML: what a config file holds, and edits that leave the rest alone =====
 
 # The subset of TOML 1.0 that tells deployments apart: tables, keys of every
-# spelling, strings, numbers, booleans.  It refuses whatever tomllib refuses.
-# A rule takes (text, position) and returns (position, value), as in tomllib.
-# No message quotes a value: it may be an API key that lacks its quotes.
-# Patterns are compiled where they are used: few runs read a config file.
+# spelling, strings, numbers, booleans.  In what is not ours any value may
+# stand, and is skipped.  No message quotes a value: it may be an API key that
+# lacks its quotes.  Patterns are compiled where they are used: few runs read
+# a config file.
+
+CURRENT, DEPLOYMENT = "current", "deployment"
+KEY_SOURCES = ("api_key", "api_key_env", "api_key_file", "api_key_command",
+               "api_key_keychain")
+DEPLOYMENT_KEYS = ("base_url",) + KEY_SOURCES + (
+    "style", "endpoint", "output", "frontend_url", "timeout", "cacert")
 
 TOML_CONTROLS = r"\0-\x08\x0a-\x1f\x7f"
-TOML_CONTROL = r"(?!\r?\n)[%s]" % TOML_CONTROLS
-TOML_SPACE = r"[ \t]*"
-TOML_DOT = r"[ \t]*\.[ \t]*"
-TOML_REMARK = r"[ \t]*(?:#[^%s]*)?" % TOML_CONTROLS
-TOML_LINE_END = r"\r?\n|\Z"
-TOML_BARE_NAME = r"[A-Za-z0-9_-]+"
-TOML_QUOTE = r"[\"']"
-TOML_OPENING = r"(?:\"\"\"|''')(?:\r?\n)?|[\"']"
-# What stands between the quotes.  Up to two quotes more may come right
-# before the closing three.
-TOML_INSIDES = {
-    "'": r"[^'%s]*" % TOML_CONTROLS,
-    '"': r'(?:[^"\\%s]|\\.)*' % TOML_CONTROLS,
-    "'''": r"(?:[^'%s]|\r?\n|'(?!''))*(?:'{0,2}(?='''))?"
-           % TOML_CONTROLS,
-    '"""': r'(?:[^"\\%s]|\r?\n|\\[\s\S]|"(?!""))*'
-           r'(?:"{0,2}(?="""))?' % TOML_CONTROLS,
-}
-TOML_PIECE = (
-    r"[^\\\r]+|\r\n|\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})"
-    r"|([ \t]*\r?\n[ \t\r\n]*)|.)")
-TOML_ESCAPES = {
-    r"\b": "\b", r"\t": "\t", r"\n": "\n", r"\f": "\f", r"\r": "\r",
-    r"\"": '"', r"\\": "\\", "\r\n": "\n"}
+TOML_ESCAPE = (
+    r'\\(?:[btnfr"\\]|u(?![dD][89A-Fa-f])[0-9A-Fa-f]{4}'
+    r"|U(?!0000[dD][89A-Fa-f])00(?:0[0-9A-Fa-f]|10)[0-9A-Fa-f]{4})")
+TOML_ESCAPES = dict(zip('btnfr"\\', '\b\t\n\f\r"\\'))
+TOML_LINE_STRING = (
+    r'"(?!"")(?:[^"\\%s]|%s)*"' % (TOML_CONTROLS, TOML_ESCAPE)
+    + r"|'(?!'')[^'%s]*'" % TOML_CONTROLS)
+# Up to two quotes more may come right before the closing three.
+TOML_STRING = (
+    r'"""(?:[^"\\%s]|%s|(?:\\[ \t]*)?\r?\n|"(?!""))*"{3,5}'
+    % (TOML_CONTROLS, TOML_ESCAPE)
+    + r"|'''(?:[^'%s]|\r?\n|'(?!''))*'{3,5}|" % TOML_CONTROLS
+    + TOML_LINE_STRING)
 TOML_SCALAR = (
     r"true|false|0x[0-9A-Fa-f](?:_?[0-9A-Fa-f])*|0o[0-7](?:_?[0-7])*"
-    r"|0b[01](?:_?[01])*|[+-]?(?:(inf|nan)|(?:0|[1-9](?:_?[0-9])*)"
-    r"((?:\.[0-9](?:_?[0-9])*)?(?:[eE][+-]?[0-9](?:_?[0-9])*)?))")
-TOML_UNKNOWN = (
-    (r"\[", "arrays"), (r"\{", "inline tables"),
-    (r"\d{4}-\d\d-\d\d|\d\d:\d\d", "dates and times"))
+    r"|0b[01](?:_?[01])*|[+-]?(?:inf|nan|(?:0|[1-9](?:_?[0-9])*)"
+    r"(?:\.[0-9](?:_?[0-9])*)?(?:[eE][+-]?[0-9](?:_?[0-9])*)?)")
+TOML_BARE_NAME = r"[A-Za-z0-9_-]+"
+TOML_NAME = f"{TOML_BARE_NAME}|{TOML_LINE_STRING}"
+TOML_KEY = r"(?:%s)(?:[ \t]*\.[ \t]*(?:%s))*" % (TOML_NAME, TOML_NAME)
+TOML_END = r"(?:#[^%s]*)?(?:\r?\n|\Z)" % TOML_CONTROLS
+TOML_STATEMENT = (
+    r"[ \t]*(?:(\[(\[)?[ \t]*)?(%s)[ \t]*(?(1)\](?(2)\])[ \t]*%s"
+    r"|=[ \t]*(?:(%s|%s)[ \t]*%s)?)|%s)" % (
+        TOML_KEY, TOML_END, TOML_STRING, TOML_SCALAR, TOML_END, TOML_END))
+TOML_TOKEN = r"%s|#[^\n]*|[][{}\n\"']|[^][{}#\"'\n]+" % TOML_STRING
+TOML_VALUE = r"no text in quotes (a \ in it doubled), number, true or false"
+MOST_DIGITS = 4300  # as Python has it since 3.11
 
 
 class TomlError(ValueError):
-    """A text that is no TOML, or more TOML than we read: line N: what."""
+    """A text that is no TOML, or more TOML than we read."""
+
+    def __init__(self, line, what):
+        super().__init__(f"line {line}: {what}")
 
 
-def toml_error(text, position, what):
-    """Return the error for a position; a control character there is it."""
-    if re.compile(TOML_CONTROL).match(text, position):
-        what = f"control character U+{ord(text[position]):04X}"
-    line = text.count("\n", 0, position) + 1
-    return TomlError(f"line {line}: {what}")
-
-
-def toml_spaces(text, position):
-    return re.compile(TOML_SPACE).match(text, position).end()
-
-
-def toml_piece(text, found):
-    """What one match of TOML_PIECE in a basic string stands for."""
-    piece, code = found.group(), found.group(1) or found.group(2)
-    if code:
-        code = int(code, 16)
-        if code < 0xd800 or 0xdfff < code < 0x110000:
-            return chr(code)
-    elif found.group(3):
-        return ""
-    elif piece in TOML_ESCAPES or not piece.startswith("\\"):
-        return TOML_ESCAPES.get(piece, piece)
-    raise toml_error(text, found.start(), "no such escape; a backslash in a"
-                     " string is written twice")
-
-
-def toml_string_rule(text, position, opening=TOML_OPENING):
-    """Read a string: basic or literal, on one line or on several."""
-    found = re.compile(opening).match(text, position)
-    quotes, start = found.group().strip(), found.end()
-    end = re.compile(TOML_INSIDES[quotes]).match(text, start).end()
-    if not text.startswith(quotes, end):
-        is_control = re.compile(TOML_CONTROL).match(text, end)
-        raise toml_error(text, end if is_control else position,
-                         "a string without its closing quotes")
-    after = end + len(quotes)
-    if quotes[0] == "'":
-        return after, text[start:end].replace("\r\n", "\n")
-    pieces = re.compile(TOML_PIECE).finditer(text, start, end)
-    return after, "".join(toml_piece(text, piece) for piece in pieces)
-
-
-def toml_scalar_rule(text, position):
-    """Read a boolean, an integer or a float."""
-    for pattern, name in TOML_UNKNOWN:
-        if re.compile(pattern).match(text, position):
-            raise toml_error(text, position, f"{name} are not supported here")
-    found = re.compile(TOML_SCALAR).match(text, position)
-    if not found:
-        raise toml_error(text, position, "no value; text needs quotes")
+def toml_escaped(found):
+    """What an escape stands for; a line end that is escaped, for nothing."""
     word = found.group()
+    return (chr(int(word[2:], 16)) if word[1] in "uU"
+            else TOML_ESCAPES.get(word[1], ""))
+
+
+def toml_scalar(word):
+    """What a string, a boolean or a number stands for; None beyond all."""
+    quotes = re.match(r"(\"\"\"|''')(?:\r?\n)?|[\"']|", word)
+    if quotes.end():
+        inside = word[quotes.end():-3 if quotes.group(1) else -1]
+        inside = inside.replace("\r\n", "\n")
+        return inside if word[0] == "'" else re.sub(
+            TOML_ESCAPE + r"|\\[ \t]*\n[ \t\n]*", toml_escaped, inside)
     if word in ("true", "false"):
-        return found.end(), word == "true"
-    if any(found.groups()):
-        return found.end(), float(word)
+        return word == "true"
     try:
-        return found.end(), int(word, 0)
-    except ValueError:  # more digits than Python takes (CVE-2020-10735)
-        raise toml_error(text, position, "a number with too many digits")
-
-
-def toml_value_rule(text, position):
-    if re.compile(TOML_QUOTE).match(text, position):
-        return toml_string_rule(text, position)
-    return toml_scalar_rule(text, position)
-
-
-def toml_name_rule(text, position):
-    """Read one name of a key: bare or quoted, on one line."""
-    if re.compile(TOML_QUOTE).match(text, position):
-        return toml_string_rule(text, position, TOML_QUOTE)
-    found = re.compile(TOML_BARE_NAME).match(text, position)
-    if not found:
-        raise toml_error(text, position, "a key was expected")
-    return found.end(), found.group()
-
-
-def toml_names_rule(text, position):
-    """Read a key, dotted or not, as a tuple of names."""
-    names, dot = [], re.compile(TOML_SPACE).match(text, position)
-    while dot:
-        position, name = toml_name_rule(text, dot.end())
-        names.append(name)
-        dot = re.compile(TOML_DOT).match(text, position)
-    return position, tuple(names)
+        return int(word, 0) if len(word) <= MOST_DIGITS else None
+    except ValueError:
+        return float(word)
 
 
 class TomlStatement:
-    """One statement of a document.
+    """A statement of a document: its line number, and its text to its end.
 
-    kind is "key", "table", "comment" or "blank"; key and place are the
-    (start, end) of a key or of the name of a table, and of a value.  The
-    walker adds start and end, those of the whole line or lines; header, the
-    names of the table it stands in; and path, its names from the root.
+    path is its names from the root, none for a comment and a blank line;
+    header is the path of the table that it stands in, or begins; place is
+    the span of its value in the text.  value is None where we cannot read it.
     """
 
-    def __init__(self, kind, names=(), key=None, place=None, value=None):
-        self.kind, self.names = kind, names
-        self.key, self.place, self.value = key, place, value
-
-    def put(self, header, start, end):
-        self.header = () if self.kind == "table" else header
-        self.path = self.header + self.names
-        self.start, self.end = start, end
+    def __init__(self, found, header, line):
+        self.text, self.line, start = found.group(), line, found.start()
+        bracket, self.is_array, key, value = found.groups()
+        names = tuple(name if re.match("[^\"']", name) else toml_scalar(name)
+                      for name in re.findall(TOML_NAME, key or ""))
+        self.is_key = bool(key and not bracket)
+        self.path = header + names if self.is_key else names
+        self.header = names if bracket else header
+        self.is_blank = not self.text.strip()
+        self.is_comment = not self.path and not self.is_blank
+        self.place = found.start(4) - start, found.end(4) - start
+        self.value = toml_scalar(value) if value else None
+        if self.is_key and not value:
+            self.text += toml_rest(found.string, found.end(), line)
 
     def is_inside(self, table):
         """Is it the header of a table or of one below, or a key in those?"""
-        size = len(table) + (self.kind == "key")
-        return self.names != () and len(self.path) >= size and (
-            self.path[:len(table)] == table)
+        return self.path[:len(table)] == table
 
-    def is_dotted_into(self, table):
-        """Is it a key, in a section above a table, that leads into it?"""
-        return self.kind == "key" and len(self.header) < len(table) and (
-            self.is_inside(table))
-
-
-def toml_pair_rule(text, start):
-    end, names = toml_names_rule(text, start)
-    position = toml_spaces(text, end)
-    if not text.startswith("=", position):
-        raise toml_error(text, position, "a key without = after it")
-    begin = toml_spaces(text, position + 1)
-    position, value = toml_value_rule(text, begin)
-    return position, TomlStatement(
-        "key", names, (start, end), (begin, position), value)
+    def check(self):
+        """Raise TomlError for what cannot stand in a key or table of ours."""
+        first, size = self.path[0], len(self.path)
+        if first == DEPLOYMENT and size < 3:
+            if self.is_key or self.is_array:
+                raise TomlError(self.line, "a deployment is a table:"
+                                " [deployment.NAME]")
+        elif first == CURRENT or self.path[2] in DEPLOYMENT_KEYS:
+            if self.value is None or size != (3 if first == DEPLOYMENT else 1):
+                raise TomlError(self.line, TOML_VALUE)
 
 
-def toml_header_rule(text, position):
-    if text.startswith("[[", position):
-        raise toml_error(text, position,
-                         "arrays of tables are not supported here")
-    start = toml_spaces(text, position + 1)
-    end, names = toml_names_rule(text, start)
-    position = toml_spaces(text, end)
-    if not text.startswith("]", position):
-        raise toml_error(text, position, "a table without its closing ]")
-    return position + 1, TomlStatement("table", names, (start, end))
-
-
-def toml_statement_rule(text, position):
-    first = text[position:position + 1]
-    if first == "[":
-        return toml_header_rule(text, position)
-    if first in ("", "\r", "\n", "#"):
-        kind = "comment" if first == "#" else "blank"
-        return position, TomlStatement(kind)
-    return toml_pair_rule(text, position)
-
-
-def toml_line_end_rule(text, position):
-    """Skip a comment and the line end; raise if anything else is there."""
-    position = re.compile(TOML_REMARK).match(text, position).end()
-    found = re.compile(TOML_LINE_END).match(text, position)
-    if not found:
-        raise toml_error(text, position, "more text where a line should end")
-    return found.end(), None
+def toml_rest(text, start, line):
+    """A value that we cannot read, to the end of its last line."""
+    depth = 0
+    for found in re.compile(TOML_TOKEN).finditer(text, start):
+        token = found.group()
+        depth += (token in ("[", "{")) - (token in ("]", "}"))
+        if token in ("'", '"'):
+            raise TomlError(line, TOML_VALUE)
+        if token == "\n" and depth <= 0:
+            return text[start:found.end()]
+    if depth > 0:
+        raise TomlError(line, "a bracket without its closing one")
+    return text[start:]
 
 
 def toml_statements(text):
     """Yield the statements of a document: together they are all of it."""
-    end, header = 0, ()
-    while end < len(text):
-        start = end
-        position, found = toml_statement_rule(text, toml_spaces(text, start))
-        end, _ = toml_line_end_rule(text, position)
-        found.put(header, start, end)
-        if found.kind == "table":
-            header = found.path
-        yield found
-
-
-def toml_branch(tree, path):
-    """Return the table at a path, made if missing; None if a value is."""
-    for name in path:
-        tree = tree.setdefault(name, {})
-        if not isinstance(tree, dict):
-            return None
-    return tree
-
-
-def parse_toml(text):
-    """Read a document of our subset, or raise TomlError.
-
-    A header may not name a table that a header or the dotted keys of another
-    section have defined, nor may dotted keys (TOML 1.0, Table).
-    """
-    tree, closed, opened = {}, set(), set()
-    for found in toml_statements(text):
-        if not found.names:
-            continue
-        inner = len(found.path) - (found.kind == "key")
-        via = {found.path[:size + 1] for size in range(
-            len(found.header), inner)}
-        if found.kind == "table":
-            closed, opened, via = closed | opened, set(), {found.path}
-        branch = toml_branch(tree, found.path[:inner])
-        if via & closed or branch is None or (
-                inner < len(found.path) and found.path[-1] in branch):
-            raise toml_error(text, found.key[0], "defined twice: "
-                             + repr(".".join(found.path)))
-        opened |= via
-        if found.kind == "key":
-            branch[found.path[-1]] = found.value
-    return tree
+    pattern, position, header, line = re.compile(TOML_STATEMENT), 0, (), 1
+    while position < len(text):
+        found = pattern.match(text, position)
+        if not found:
+            raise TomlError(line, "no [table], no key = value")
+        one = TomlStatement(found, header, line)
+        yield one
+        position, header = position + len(one.text), one.header
+        line += one.text.count("\n")
 
 
 def read_toml(text):
-    """Read a document with tomllib (Python 3.11), else as parse_toml does.
+    """Read what is ours: {"current": …, "deployment": {name: {key: value}}}.
 
-    Raise TomlError for what is no TOML; a byte order mark is none.
+    A key of a deployment that is not one of ours may be None.  No table is
+    defined in two places, by a header or by dotted keys (TOML 1.0, Table).
     """
-    try:
-        import tomllib
-    except ImportError:
-        return parse_toml(text)
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as problem:
-        found = re.match(
-            r"(.*) \(at (?:line (\d+)|end of)", str(problem), re.S)
-    if not found:  # beyond what Python takes: ours knows the line
-        return parse_toml(text)
-    line = found.group(2) or text.rstrip().count("\n") + 1
-    raise TomlError(f"line {line}: {found.group(1)}")
+    tree, homes, home = {}, {}, 0
+    for one in toml_statements(text):
+        if one.path[:1] not in ((CURRENT,), (DEPLOYMENT,)):
+            continue
+        one.check()
+        home = home if one.is_key else one.line
+        branch, tables = tree, one.path[:-1] if one.is_key else one.path
+        known, is_twice = len(one.header) - (not one.is_key), False
+        for size, name in enumerate(tables[:2]):
+            branch = branch.setdefault(name, {})
+            is_twice |= size >= known and home != homes.setdefault(
+                tables[:size + 1], home)
+        if one.is_key and len(one.path) < 4:
+            is_twice |= one.path[-1] in branch
+            branch[one.path[-1]] = one.value
+        if is_twice:
+            raise TomlError(one.line, "defined twice")
+    return tree
 
 
-def toml_string(value):
-    """Render a basic string; raise ValueError for half a surrogate pair."""
-    value.encode("utf-8")
-    # JSON escapes the same way, but leaves DEL.
+def toml_text(value):
+    """Render a text as JSON does, which leaves DEL as it is."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def toml_value(value):
-    """Render a str, bool, int or float."""
-    if isinstance(value, str):
-        return toml_string(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return repr(value)
 
 
 def toml_key(name):
     """Render one name of a key: bare if it can be, else quoted."""
-    is_bare = re.compile(TOML_BARE_NAME).fullmatch(name)
-    return name if is_bare else toml_string(name)
-
-
-def toml_names(names):
-    return ".".join(map(toml_key, names))
-
-
-def toml_line_end(text):
-    """The line end that a document uses: that of its first line."""
-    return "\r\n" if re.match(r"[^\n]*\r\n", text) else "\n"
-
-
-def whole_lines(text):
-    """Return the text with an end to its last line."""
-    if not text or text.endswith("\n"):
-        return text
-    return text + toml_line_end(text)
+    return name if re.fullmatch(TOML_BARE_NAME, name) else toml_text(name)
 
 
 def first_of_lead(found, index):
     """The index of the first comment directly above a statement."""
-    while index and found[index - 1].kind == "comment":
+    while index and found[index - 1].is_comment:
         index -= 1
     return index
 
@@ -1725,134 +1593,86 @@ def end_of_tail(found, index):
     Comments that lead to the next statement are that one's.
     """
     end = index + 1
-    while end < len(found) and found[end].kind == "comment":
+    while end < len(found) and found[end].is_comment:
         end += 1
-    return index + 1 if end < len(found) and found[end].names else end
+    return index + 1 if end < len(found) and found[end].path else end
 
 
-def last_of_table(found, table):
-    """The index of the last statement of a table itself, or None.
+def editable(text, table):
+    """The statements of a document in which a table can be edited."""
+    read_toml(text)
+    found = list(toml_statements(text))
+    for one in found:
+        if one.is_inside(table) and len(one.header) < len(table):
+            raise TomlError(one.line, "dotted keys that define a table are"
+                            " edited by hand")
+    return found
 
-    A table that dotted keys of a section above it define ends with them.
+
+def add_toml_key(text, found, table, pair):
+    """Put a new key at the end of its table's own lines.
+
+    A table that is not there yet goes to the end of the document, the first
+    key of the root above the first table and the comments that lead to it.
     """
-    own = last = None
-    for index, one in enumerate(found):
-        if one.kind == "table" and one.path == table or (
-                one.kind == "key" and one.header == table):
-            own = index
-        elif one.is_dotted_into(table):
-            last = index
-    return last if own is None else own
-
-
-def add_toml_root_key(text, found, pair):
-    """Put the first key of the root above the first table and its lead."""
-    end = toml_line_end(text)
-    for index, one in enumerate(found):
-        if one.kind == "table":
-            at = found[first_of_lead(found, index)].start
-            return text[:at] + pair + end * 2 + text[at:]
-    return whole_lines(text) + pair + end
-
-
-def add_toml_table(text, found, table, pair):
-    """Append a table of one key, with one blank line before it."""
-    end, text = toml_line_end(text), whole_lines(text)
-    gap = end if found and found[-1].kind != "blank" else ""
-    return f"{text}{gap}[{toml_names(table)}]{end}{pair}{end}"
-
-
-def add_toml_key(text, found, table, key, value):
-    """Add a key at the end of its table's own lines."""
-    pair = f"{toml_key(key)} = {toml_value(value)}"
-    index = last_of_table(found, table)
-    if index is None and not table:
-        return add_toml_root_key(text, found, pair)
-    if index is None:
-        return add_toml_table(text, found, table, pair)
-    last = found[index]
-    if last.is_dotted_into(table):
-        pair = f"{toml_names(table[len(last.header):])}.{pair}"
-    at = found[end_of_tail(found, index) - 1].end
-    indent = re.compile(TOML_SPACE).match(text, last.start).group()
-    above = whole_lines(text[:at])
-    return f"{above}{indent}{pair}{toml_line_end(text)}{text[at:]}"
+    end = "\r\n" if re.match(r"[^\n]*\r\n", text) else "\n"
+    lines, index = [one.text for one in found], len(found)
+    heads = [index for index, one in enumerate(found) if one.path]
+    own = [index for index in heads if found[index].header == table]
+    new = pair + end
+    if own:
+        index = end_of_tail(found, own[-1])
+        new = re.match("[ \t]*", lines[own[-1]]).group() + new
+    elif table:
+        gap = end if found and not found[-1].is_blank else ""
+        new = f"{gap}[{'.'.join(map(toml_key, table))}]{end}{new}"
+    elif heads:
+        index, new = first_of_lead(found, heads[0]), new + end
+    if index and not lines[index - 1].endswith("\n"):
+        lines[index - 1] += end
+    return "".join(lines[:index] + [new] + lines[index:])
 
 
 def edit_toml(text, table, key, value):
-    """Set a key of a table, () being the root; None removes its line.
+    """Set a key of the root, (), or of a deployment; None removes its line.
 
     Nothing else changes: a comment behind the value, order, blank lines and
-    line ends stay.  A missing key goes to the end of its table, a missing
-    table to the end of the document.  A table that only dotted keys made
-    goes with the last of them.  Raise TomlError if the document is not one
-    that parse_toml reads, or if key names a table or table a key.
+    line ends stay.  Raise TomlError for what read_toml does not read, and
+    where dotted keys define the deployment.
     """
-    parse_toml(text)
-    found, path = list(toml_statements(text)), (*table, key)
-    old = [one for one in found if one.kind == "key" and one.path == path]
-    if value is None:
-        start, end = (old[0].start, old[0].end) if old else (0, 0)
-        return text[:start] + text[end:]
-    if not old:
-        edited = add_toml_key(text, found, path[:-1], key, value)
-    elif toml_value(old[0].value) == toml_value(value):
-        return text
-    else:
-        start, end = old[0].place
-        edited = text[:start] + toml_value(value) + text[end:]
-    parse_toml(edited)
-    return edited
-
-
-def toml_table_lines(found, table):
-    """The indexes of a table's statements, and of the comments they own."""
-    lines, first = set(), 0
-    for index, one in enumerate(found):
-        if not one.is_inside(table):
-            continue
-        if one.kind == "table":
-            first = first_of_lead(found, index)
-        if one.is_dotted_into(table):
-            lines.add(index)
-        else:
-            lines.update(range(first, end_of_tail(found, index)))
-    return lines
+    found = editable(text, table)
+    old = [one for one in found if one.is_key and one.path == (*table, key)]
+    shown = toml_text(value) if isinstance(value, str) else repr(value)
+    if not old and value is not None:
+        return add_toml_key(text, found, table, f"{toml_key(key)} = {shown}")
+    for one in old:
+        start, end = one.place
+        one.text = ("" if value is None
+                    else one.text[:start] + shown + one.text[end:])
+    return "".join(one.text for one in found)
 
 
 def drop_toml_table(text, table):
     """Remove a table: header, keys, sub-tables, and the comments they own.
 
     Those are the comments directly above a header, between the keys, and
-    directly below the last.  One blank line stays where a table was.  Raise
-    TomlError if the document is not one that parse_toml reads.
+    directly below the last.  The blank lines above go with them.
     """
-    parse_toml(text)
-    found = list(toml_statements(text))
-    lines = toml_table_lines(found, tuple(table))
-    for order in (range(len(found)), reversed(range(len(found)))):
-        is_near = False
-        for index in order:
-            is_near = index in lines or is_near and (
-                found[index].kind == "blank")
-            lines.update([index] if is_near else [])
-    kept, gap = [], ""
+    found, gone, end = editable(text, table), set(), 0
     for index, one in enumerate(found):
-        if index not in lines:
-            kept.append((gap if kept else "") + text[one.start:one.end])
-            gap = ""
-        elif one.kind in ("table", "blank"):
-            gap = toml_line_end(text)
-    return "".join(kept)
+        if one.is_inside(table):
+            first = end if one.is_key else first_of_lead(found, index)
+            while not one.is_key and first and found[first - 1].is_blank:
+                first -= 1
+            end = end_of_tail(found, index)
+            gone.update(range(first, end))
+    left = "".join(one.text for index, one in enumerate(found)
+                   if index not in gone)
+    return left.lstrip("\r\n") if 0 in gone else left
 
 
 # == the config file =========================================================
 
-CURRENT, DEPLOYMENT = "current", "deployment"
-KEY_SOURCES = ("api_key", "api_key_env", "api_key_file", "api_key_command",
-               "api_key_keychain")
-DEPLOYMENT_KEYS = ("base_url",) + KEY_SOURCES + (
-    "style", "endpoint", "output", "frontend_url", "timeout", "cacert")
 CONFIG_HELP = "xeroctl config init makes one, xeroctl status checks it"
 
 
@@ -1891,7 +1711,22 @@ def sweep(path):
         pass  # somebody else has done it
 
 
-def write_privately(path, data):
+def keep_access(number, path):
+    """Give a new file the group, mode and owner of the old one, if it may.
+
+    A mode wider than 0640 is not kept, nor is any without its group.
+    """
+    try:
+        old = os.stat(path)
+        os.fchown(number, -1, old.st_gid)
+        if not old.st_mode & 0o7777 & ~0o640:
+            os.fchmod(number, old.st_mode & 0o7777)
+        os.fchown(number, old.st_uid, -1)
+    except (AttributeError, OSError):
+        pass  # there is no old one, it is another's, or it is Windows
+
+
+def write_privately(path, data, keeps_access=False):
     """Replace a file whole: old or new, never torn, for its owner only.
 
     Written beside it with mode 0600, synced and renamed; a link is kept and
@@ -1905,6 +1740,8 @@ def write_privately(path, data):
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         with os.fdopen(os.open(beside, flags, 0o600), "wb") as target:
+            if keeps_access:
+                keep_access(target.fileno(), path)
             target.write(data)
             target.flush()
             os.fsync(target.fileno())
@@ -1912,6 +1749,22 @@ def write_privately(path, data):
     except BaseException:
         remove_quietly(beside)
         raise
+
+
+def try_lock(file):
+    """Lock a file or folder while it is open; False if another process has.
+
+    Where locks are not to be had (Windows, some network file systems),
+    nothing is locked.
+    """
+    try:
+        import fcntl
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass
+    return True
 
 
 class ConfigFile:
@@ -1926,18 +1779,26 @@ class ConfigFile:
         folder = home_path(environ, "XDG_CONFIG_HOME", ".config")
         if not self.path and folder:
             self.path = os.path.join(folder, "config.toml")
-        self.read, self.is_checked = None, False
+        self.read, self.mark, self.is_checked = None, b"", False
 
     def text(self):
-        """The file's text; empty where there is none."""
+        """The file's text; empty where there is none, or a link leads to."""
         if self.read is None:
-            exists = self.path and os.path.lexists(self.path)
-            raw = read_file(self.path, NotConfigured) if exists else b""
+            raw = b""
+            if self.path and os.path.lexists(os.path.realpath(self.path)):
+                raw = self.checked(read_file(self.path, NotConfigured,
+                                             MOST_CONFIG_BYTES + 1))
+            self.mark = raw[:raw.startswith(codecs.BOM_UTF8) * 3]
             try:
-                self.read = raw.decode("utf-8")
+                self.read = raw[len(self.mark):].decode("utf-8")
             except UnicodeDecodeError:
                 raise NotConfigured(f"{self.path} is not UTF-8")
         return self.read
+
+    def checked(self, raw):
+        if len(raw) > MOST_CONFIG_BYTES:
+            raise NotConfigured(f"{self.path}: over 1 MB is no config file")
+        return raw
 
     def check_mode(self, tables):
         """Warn once of a key that others can read."""
@@ -1951,17 +1812,16 @@ class ConfigFile:
 
     def data(self):
         """The decoded file; raise NotConfigured if it is broken."""
+        data = self.after(read_toml)
+        self.check_mode(data.get(DEPLOYMENT, {}))
+        return data
+
+    def after(self, function, *args):
+        """What a function makes of the text."""
         try:
-            data = read_toml(self.text())
+            return function(self.text(), *args)
         except TomlError as problem:
             raise self.broken(problem)
-        tables = data.get(DEPLOYMENT, {})
-        if not isinstance(tables, dict) or not all(
-                isinstance(table, dict) for table in tables.values()):
-            raise NotConfigured(f"{self.path}: a deployment is a table:"
-                                " [deployment.NAME]")
-        self.check_mode(tables)
-        return data
 
     def deployments(self):
         """{name: {key: value}}, in the order of the file."""
@@ -1983,41 +1843,60 @@ class ConfigFile:
                     "there is " + ", ".join(known) if known else CONFIG_HELP))
         return known[name]
 
-    def edit(self, change, *args):
-        try:
-            self.read = change(self.text(), *args)
-        except TomlError as problem:
-            raise self.broken(problem)
-
     def broken(self, problem):
         return NotConfigured(f"{self.path}: {problem}",
                              f"mend it in {self.path}")
 
     def set(self, name, key, value):
         """Set or, with None, remove one key of a deployment."""
-        self.edit(edit_toml, (DEPLOYMENT, name), key, value)
+        self.read = self.after(edit_toml, (DEPLOYMENT, name), key, value)
 
     def set_current(self, name):
-        self.edit(edit_toml, (), CURRENT, name)
+        self.read = self.after(edit_toml, (), CURRENT, name)
 
     def drop(self, name):
         """Remove a deployment, and that it is current if it is."""
-        if self.current() == name:
+        self.deployment(name)
+        is_current = self.current() == name
+        self.read = self.after(drop_toml_table, (DEPLOYMENT, name))
+        if is_current:
             self.set_current(None)
-        self.edit(drop_toml_table, (DEPLOYMENT, name))
 
-    def save(self):
-        """Write the file; whatever fails, the old one is still there."""
+    def update(self, change):
+        """Read, change and write the file, and no other process meanwhile.
+
+        What is locked is its folder: the file may not be there, and another
+        one takes its place.  Whatever fails, the old one is still there.
+        """
         if not self.path:
             raise NotConfigured("there is no home directory to write to",
                                 "set XEROTIER_CONFIG to a path")
+        folder, number = os.path.dirname(os.path.realpath(self.path)), None
         try:
-            os.makedirs(os.path.dirname(self.path) or ".", 0o700, True)
-            write_privately(self.path, self.read.encode("utf-8"))
+            os.makedirs(folder, 0o700, True)
+            if os.name == "posix":  # Windows opens no folder
+                number = os.open(folder, os.O_RDONLY)
+                self.wait_for(number)
+            self.read = None
+            change(self)
+            raw = self.checked(self.mark + self.read.encode("utf-8"))
+            write_privately(self.path, raw, keeps_access=True)
         except OSError as problem:
             raise NotConfigured(
                 f"cannot write {self.path}: {problem.strerror}",
                 "XEROTIER_CONFIG names another path")
+        finally:
+            if number is not None:
+                os.close(number)
+
+    def wait_for(self, folder):
+        clock = self.terminal.clock
+        until = clock.monotonic() + LOCK_S
+        while not try_lock(folder):
+            if clock.monotonic() >= until:
+                raise NotConfigured(f"another process is changing {self.path}",
+                                    "try again when it has ended")
+            clock.sleep(LOCK_POLL_S)
 
 
 def key_source(table):
@@ -4017,20 +3896,6 @@ def parse_line(raw, decoder=DECODER):
         raise ValueError(f"not JSON: {problem}")
 
 
-def lock(file, path):
-    """Claim a file for this process, as long as it is open.
-
-    Where locks are not to be had (Windows, some network file systems),
-    nothing is claimed.
-    """
-    try:
-        import fcntl
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(f"another run is writing {path}",
-                         "wait for its end, or choose another file")
-    except (ImportError, OSError):
-        pass
 
 
 def is_at(file, path):
@@ -4053,7 +3918,9 @@ def open_to_write(path):
             number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         file = os.fdopen(number, "r+b")
         try:
-            lock(file, path)
+            if not try_lock(file):
+                raise UsageError(f"another run is writing {path}",
+                                 "wait for its end, or choose another file")
             if is_at(file, path):
                 return file
         except BaseException:
@@ -11599,20 +11466,23 @@ def check_value(key, value):
         raise UsageError(f"{key}: {problem}")
 
 
-def save_config(app, name, text):
-    """Write the config file, or say that it would be; show what was done."""
+def change_config(app, name, text, change):
+    """Make a change of the config file, or say that it would be made.
+
+    It is tried before the file is locked, and made of what is there then.
+    """
     config = app.settings.config
+    done = {"id": name, "name": name, "path": config.path}
+    change(config)
     if app.plan:
-        planned = {"id": name, "path": config.path, "would": text}
-        return app.out.done(planned, f"would write {config.path}: {text}",
-                            name)
-    config.save()
-    app.out.done({"id": name, "name": name, "path": config.path}, text, name)
+        return app.out.done(dict(done, would=text),
+                            f"would write {config.path}: {text}", name)
+    config.update(change)
+    app.out.done(done, text, name)
 
 
-def put_deployment(app, name, values):
-    """Check the values of a deployment and write it, replacing an old one."""
-    config = app.settings.config
+def put_deployment(app, name, values, may_replace):
+    """Check the values of a deployment, and write it."""
     values = {key: check_value(key, value) for key, value in values.items()
               if value is not None}
     if "base_url" not in values:
@@ -11623,22 +11493,23 @@ def put_deployment(app, name, values):
                          " --api-key-env, --api-key-file, --api-key-command"
                          " or --api-key-keychain")
     Deployment(values["base_url"], None, style)
-    if name in config.deployments():
-        config.drop(name)
-    for key, value in values.items():
-        config.set(name, key, value)
-    if config.current() is None:
-        config.set_current(name)
-    save_config(app, name, f"added {name}")
+
+    def put(config):
+        if name in config.deployments():
+            if not may_replace:
+                raise UsageError(f"there is a deployment {name} already",
+                                 f"config set {name} KEY VALUE changes it,"
+                                 " --force replaces it")
+            config.drop(name)
+        for key, value in values.items():
+            config.set(name, key, value)
+        if config.current() is None:
+            config.set_current(name)
+    change_config(app, name, f"added {name}", put)
 
 
 def add_deployment(app, group, args):
     """Store a new deployment; the first one becomes current."""
-    config = app.settings.config
-    if args.name in config.deployments() and not args.force:
-        raise UsageError(f"there is a deployment {args.name} already",
-                         f"config set {args.name} KEY VALUE changes it,"
-                         " --force replaces it")
     values = {key: getattr(args, key, None) for key in DEPLOYMENT_KEYS
               if key not in ("output", "timeout")}
     given = ["--" + key.replace("_", "-") for key in KEY_SOURCES
@@ -11650,13 +11521,14 @@ def add_deployment(app, group, args):
         raise UsageError(f"the name {args.name!r} is no UTF-8 text")
     if values["api_key"]:
         values["api_key"] = app.settings.typed_key(values["api_key"])
-    put_deployment(app, args.name, values)
+    put_deployment(app, args.name, values, args.force)
 
 
 def use_deployment(app, group, args):
-    app.settings.config.deployment(args.name)
-    app.settings.config.set_current(args.name)
-    save_config(app, args.name, f"current is {args.name}")
+    def use(config):
+        config.deployment(args.name)
+        config.set_current(args.name)
+    change_config(app, args.name, f"current is {args.name}", use)
 
 
 def deployment_record(app, name, table):
@@ -11667,8 +11539,8 @@ def deployment_record(app, name, table):
              if source == "api_key" else f"{source} {value}")
     record = {"id": name, "name": name, "key": shown,
               "current": name == app.settings.context()}
-    record.update((key, json.loads(json.dumps(value, default=str)))
-                  for key, value in table.items() if key not in KEY_SOURCES)
+    record.update((key, value) for key, value in table.items()
+                  if key not in KEY_SOURCES)
     return app.terminal.err.secrets.masked_json(record)
 
 
@@ -11690,34 +11562,33 @@ def show_deployment(app, group, args):
 
 def set_value(app, group, args):
     """Set one key; a new key source takes the place of the old one."""
-    config = app.settings.config
-    table = config.deployment(args.name)
+    app.settings.config.deployment(args.name)
     value = args.setting
     if value == "-":
         value = app.read_text("-")
     value = check_value(args.key, value)
-    if args.key in KEY_SOURCES:
-        for source in KEY_SOURCES:
-            if source in table and source != args.key:
+
+    def put(config):
+        for source in config.deployment(args.name).keys() & KEY_SOURCES:
+            if args.key in KEY_SOURCES and source != args.key:
                 config.set(args.name, source, None)
-    config.set(args.name, args.key, value)
-    save_config(app, args.name, f"set {args.key} of {args.name}")
+        config.set(args.name, args.key, value)
+    change_config(app, args.name, f"set {args.key} of {args.name}", put)
 
 
 def unset_value(app, group, args):
-    config = app.settings.config
-    if args.key not in config.deployment(args.name):
-        raise UsageError(f"{args.name} has no {args.key}")
-    config.set(args.name, args.key, None)
-    save_config(app, args.name, f"removed {args.key} of {args.name}")
+    def drop(config):
+        if args.key not in config.deployment(args.name):
+            raise UsageError(f"{args.name} has no {args.key}")
+        config.set(args.name, args.key, None)
+    change_config(app, args.name, f"removed {args.key} of {args.name}", drop)
 
 
 def remove_deployment(app, group, args):
-    config = app.settings.config
-    config.deployment(args.name)
+    app.settings.config.deployment(args.name)
     app.confirm(f"Remove deployment {args.name}?", args)
-    config.drop(args.name)
-    save_config(app, args.name, f"removed {args.name}")
+    change_config(app, args.name, f"removed {args.name}",
+                  lambda config: config.drop(args.name))
 
 
 def show_path(app, group, args):
@@ -11757,7 +11628,8 @@ def init_config(app, group, args):
                          "xeroctl config add NAME --base-url URL --api-key"
                          " @FILE does without")
     name = terminal.ask("Name of the deployment", "default")
-    if name in app.settings.config.deployments():
+    is_known = name in app.settings.config.deployments()
+    if is_known:
         app.confirm(f"Replace deployment {name}?", args)
     url = ask_for(terminal, lambda text: check_url(text, "base URL"),
                   "Base URL, https://HOST/PROJECT/v1")
@@ -11767,7 +11639,7 @@ def init_config(app, group, args):
     key = terminal.ask_secret("API key (not shown): ", "").strip() or None
     try_deployment(app, Deployment(url, key and check_key(key), style), args)
     put_deployment(app, name, {"base_url": url, "api_key": key,
-                               "style": style})
+                               "style": style}, is_known)
 
 
 NAME = flag("name", metavar="NAME", completes="context",

@@ -435,7 +435,7 @@ MISSING = ["readline", "ssl", "zlib", "termios", "curses", "_curses", "fcntl",
            "_datetime", "_json", "_bisect", "_queue", "_uuid", "resource",
            "_csv", "csv", "tarfile", "mimetypes", "difflib", "tempfile",
            "subprocess", "binascii", "math", "_random", "hashlib",
-           "tomllib", "hmac", "queue", "ipaddress"]
+           "hmac", "queue", "ipaddress"]
 HIDE = "import sys\nsys.modules.update(dict.fromkeys({!r}))\n"
 
 
@@ -453,7 +453,7 @@ def hide(tmp_path):
 NEEDED_BY_NONE = ["readline", "ssl", "zlib", "termios", "curses", "_curses",
                   "fcntl", "_hashlib", "_ssl", "getpass", "pwd", "grp",
                   "_bz2", "_lzma", "_ctypes", "_datetime", "_json",
-                  "_bisect", "_queue", "_uuid", "resource", "tomllib",
+                  "_bisect", "_queue", "_uuid", "resource",
                   "_posixsubprocess", "tarfile", "subprocess", "csv", "_csv",
                   "hmac", "queue", "ipaddress"]
 oldest = pytest.mark.parametrize("python", INTERPRETERS[:1], indirect=True)

@@ -226,9 +226,9 @@ def stream_body(payloads, chance, names):
 
 # == TOML ====================================================================
 
-TOML_NAMES = ["current", "deployment", "prod", "base_url", "api_key", "a",
-              "b", '"c d"', "'e'", '"\\u00e9"', '""', "1", "-", "style",
-              "timeout", '"a.b"', "api_key_env", '"\u65e5"', "x_1"]
+TOML_TABLES = ["prod", "c d", "", "a.b", "\u65e5", "1", "-"]
+TOML_KEYS = ["base_url", "api_key", "timeout", "style", "endpoint", "x", "e f",
+             "api_key_env"]
 TOML_VALUES = [
     '"text # no"', "'lit'", '"xero_SECRET_0123456789"', "12", "-0.5", "true",
     "0x1F", "0o17", "0b1", "1_000", "+1e5", "inf", "-nan", '"a\\"b"', '""',
@@ -245,28 +245,105 @@ TOML_BAD_VALUES = [
 ]
 
 
-def toml_line(chance, is_valid):
-    names = [chance.choice(TOML_NAMES)
-             for _ in range(chance.choice([1, 1, 1, 2, 2, 3]))]
-    dots = chance.choice([".", ".", " . ", "\t."]).join(names)
-    is_bad = not is_valid and chance.random() < 0.15
-    value = chance.choice(TOML_BAD_VALUES if is_bad else TOML_VALUES)
-    remark = chance.choice(["", "", "", " # c = 1", "\t#", "# \u65e5"])
-    indent = chance.choice(["", "", "", "  ", "\t"])
-    return indent + chance.choice([
-        "", "# [a]", "[%s]" % dots, "[ %s ]" % dots, "[deployment.prod]",
-        "%s = %s" % (dots, value), "%s=%s" % (dots, value),
-        "%s\t=\t%s" % (dots, value), "%s = %s" % (names[0], value),
-        "%s = %s" % (names[0], value)]) + remark
+TOML_UNKNOWN = [
+    "[1]", "[]", "[\n  1, # ]\n  '[',\n]", '["a", ["]"], """\n[x]\n"""]',
+    "{a = 1}", "{}", "{ a = [{b = '}'}], c.d = \"]\" }", "2026-01-01",
+    "2026-01-01T00:00:00Z", "07:32:00.5", "[\n[\n]\n]",
+]
+
+
+TOML_PIECES = [
+    "a", " ", "#", "\t", "\u65e5", '"', "'", '""', "''", '\\"', "\\\\", "\\n",
+    "\\u00e9", "\\uD7ff", "\\ud800", "\\uDfFF", "\\U0001F600", "\\U0000dFff",
+    "\\U0000E000", "\\U0010FFFF", "\\U00110000", "\\x41", "\\q", "\n", "\r\n",
+    "\r", "\\\n \t", "\\ \r\n\n ", "\\ a", "\x7f", "\x01", "\x85",
+]
+
+
+def toml_string(chance):
+    """What may be a string, of few pieces."""
+    quotes = chance.choice(['"', "'", '"""', "'''"])
+    pieces = TOML_PIECES[:15] if chance.random() < 0.5 else TOML_PIECES
+    return quotes + "".join(chance.choice(pieces) for _ in range(
+        chance.randint(0, 4))) + quotes
+
+
+def toml_number(chance):
+    """What may be a number."""
+    return chance.choice(["", "", "+", "-", "0x", "0o", "0b"]) + "".join(
+        chance.choice("0123789_.eE+-afn") for _ in range(
+            chance.randint(1, 4)))
+
+
+def toml_name(chance, name):
+    """One of the ways to write a name."""
+    plain = name if name and not set(name) & set(' .\u65e5') else f'"{name}"'
+    return chance.choice([plain, plain, plain, f'"{name}"', f"'{name}'",
+                          '"%s"' % "".join(f"\\u{ord(c):04x}"
+                                           for c in name)])
+
+
+def toml_names(chance, names):
+    """A key, dotted or not."""
+    dot = chance.choice([".", ".", " . ", "\t."])
+    return dot.join(toml_name(chance, name) for name in names)
+
+
+def toml_header(chance):
+    """The names of a table, of ours most times."""
+    table, key = chance.choice(TOML_TABLES[:3]), chance.choice(TOML_KEYS)
+    return chance.choice([["deployment", table]] * 16 + [
+        ["deployment", chance.choice(TOML_TABLES)]] * 9 + [
+        ["deployment"], ["other"], ["other"], ["other", table], [table],
+        ["deployment", table, "x"], ["deployment", table, "more"],
+        ["deployment", table, "more", key], ["current"],
+        ["deployment", table, key]])
+
+
+def toml_pair(chance, header):
+    """The names of a key in a table, of ours most times."""
+    table, key = chance.choice(TOML_TABLES), chance.choice(TOML_KEYS)
+    usual = {0: [["current"], ["x"], ["y"], ["deployment", table, key]],
+             1: [[table, key], [table, "x"]]}.get(len(header), [[key]])
+    return chance.choice(usual) if chance.random() < 0.9 else chance.choice([
+        [key], [key, "y"], ["more", "y"], ["more"], [table, key],
+        ["deployment", table], ["deployment", table, key, "y"],
+        ["deployment"]])
+
+
+def toml_value(chance, is_valid):
+    number = chance.random()
+    if not is_valid and number < 0.15:
+        return chance.choice([toml_string(chance), toml_number(chance),
+                              chance.choice(TOML_BAD_VALUES)])
+    return chance.choice(TOML_VALUES if number < 0.95 else TOML_UNKNOWN)
+
+
+def toml_lines(chance, header, is_valid):
+    """Yield the lines of a table."""
+    if header:
+        names = toml_names(chance, header)
+        yield chance.choice(["[%s]"] * 16 + ["[ %s\t]", "[[%s]]"]) % names
+    for _ in range(chance.choice([0, 1, 1, 2, 3, 5])):
+        names = toml_names(chance, toml_pair(chance, header))
+        value = toml_value(chance, is_valid)
+        yield chance.choice([
+            "", "# [a]", "# %s = %s", "%s = %s", "%s=%s", "%s\t=\t%s",
+            "%s = %s", "%s = %s"]).replace("%s", names, 1).replace(
+                "%s", value, 1)
 
 
 def toml_document(chance, is_valid=False):
     """A document of keys and tables; is_valid: no line is bad in itself."""
     end = chance.choice(["\n", "\n", "\r\n"])
-    text = end.join(toml_line(chance, is_valid)
-                    for _ in range(chance.randint(0, 10)))
-    text += chance.choice(["", end, end * 2])
-    if is_valid or chance.random() < 0.6:
+    headers = [[]] + [toml_header(chance)
+                      for _ in range(chance.choice([0, 1, 2, 3, 4]))]
+    lines = [chance.choice(["", "", "", "  ", "\t"]) + line
+             + chance.choice(["", "", "", " # c = 1", "\t#", "# \u65e5"])
+             for header in headers
+             for line in toml_lines(chance, header, is_valid)]
+    text = end.join(lines) + chance.choice(["", end, end * 2])
+    if is_valid or chance.random() < 0.7:
         return text.encode()
     return mutated_bytes(text.encode(), chance)
 
