@@ -2580,14 +2580,13 @@ def plain_blocks(response):
         raise http.client.IncompleteRead(b"", left)
 
 
-CHUNK_HEAD = rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n"
-
-
 class ChunkedFrame:
     """Takes the frame off a chunked body, fed in blocks split anywhere.
 
     A chunk is its size in hexadecimal, extensions, CRLF, data, and CRLF.
     """
+
+    HEAD = rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n"
 
     def __init__(self):
         self.rest, self.left = b"", 0  # of a chunk, its CRLF included
@@ -2598,7 +2597,7 @@ class ChunkedFrame:
         block, position, pieces = self.rest + block, 0, []
         while not self.is_over:
             if not self.left:
-                head = re.compile(CHUNK_HEAD).match(block, position)
+                head = re.compile(self.HEAD).match(block, position)
                 if not head:
                     break
                 position, size = head.end(), int(head.group(1), 16)
