@@ -16,7 +16,7 @@ import pytest
 from conftest import SCRIPT, environment
 from kept import IMAGE, install
 
-TRAP = f"open({{!r}}, 'a').write(__name__ + ' ')\n"
+TRAP = "open({!r}, 'a').write(__name__ + ' ')\n"
 TRAPS = ("json", "argparse", "re", "sitecustomize", "compileall", "struct",
          "py_compile", "http", "xeroctl")
 LIMIT_S = 20
