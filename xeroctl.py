@@ -104,7 +104,7 @@ EXIT_CODES = (
     (4, "HTTP 404: there is no such thing"),
     (5, "no usable connection: DNS, refused, TLS, proxy, timeout, cut off"
         " before an answer"),
-    (6, "HTTP 429 or 503, still there after the retries"),
+    (6, "HTTP 429, 503 or 529, still there after the retries"),
     (7, "a stream broke off or failed after its first delta"),
     (8, "a --wait-timeout ran out"),
     (129, "SIGHUP: the terminal went away"),
@@ -207,20 +207,32 @@ class ApiError(XeroctlError):
     """The router answered, and the answer was no.
 
     body is the decoded JSON of the answer, or None; has_message whether it
-    says why; retry_after is seconds.
+    says why; retry_after is seconds, kind the server's type, if it has one.
     """
 
     kind = "api_error"
-    CODES = {401: 3, 403: 3, 404: 4, 429: 6, 503: 6}
+    CODES = {401: 3, 403: 3, 404: 4, 429: 6, 503: 6, 529: 6}
 
     def __init__(self, status, message, hint=None, body=None, headers=None,
                  has_message=False, retry_after=None, strategy=None,
-                 **facts):
+                 kind=None, **facts):
         super().__init__(f"HTTP {status} {message}".rstrip(), hint, **facts)
+        self.kind = kind if isinstance(kind, str) else self.kind
         self.status, self.body, self.headers = status, body, headers or {}
         self.retry_after, self.strategy = retry_after, strategy
         self.exit_code = self.CODES.get(status, 1)
         self.has_message = has_message
+
+    @property
+    def is_busy(self):
+        """Whether it was not acted on, and may be later: 529 is a 503."""
+        return self.status in (429, 503, 529) and not self.is_used_up
+
+    @property
+    def is_used_up(self):
+        """Whether a quota is, which no waiting of ours brings back."""
+        return bool({self.kind, as_text(self.facts.get("code"))} & {
+            "quota_exceeded", "insufficient_quota"})
 
     def envelope(self):
         """The router's own envelope where it sent one with a message."""
@@ -433,21 +445,23 @@ def refuse_constant(name):
 
 
 DECODER = json.JSONDecoder(parse_constant=refuse_constant)
+# What servers send: NaN and Infinity, mostly of a logprob, are null.
+SERVER_DECODER = json.JSONDecoder(parse_constant=lambda name: None)
 
 
-def parse_json(text):
+def parse_json(text, decoder=DECODER):
     """Decode JSON (RFC 8259: no NaN, no Infinity); raise ValueError.
 
     Too deep for the interpreter is a ValueError like any other.
     """
     try:
         try:
-            value, end = DECODER.raw_decode(text)
+            value, end = decoder.raw_decode(text)
             if end == len(text):
                 return value  # nothing around it: the quick way
         except ValueError:
             pass
-        return DECODER.decode(text)
+        return decoder.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply")
 
@@ -680,8 +694,11 @@ def html_summary(page):
 
 
 def is_html(page):
-    return bool(re.match(r"\s*(<\?xml[^>]*>\s*)?<(!doctype|html)", page,
-                         re.I))
+    """Whether a text begins as a page does; Markdown with a <div> does not."""
+    return bool(re.match(
+        r"(?:[\s\ufeff]|<\?[^>]*>|<!--(?:(?!-->).)*-->)*<(?:!doctype\s+html"
+        r"|html|head|body|title|meta|script|style|iframe)\b", page,
+        re.I | re.S))
 
 
 def body_summary(text):
@@ -2464,11 +2481,14 @@ def tls_error(problem, host):
                             lasting=not is_dropped(problem))
 
 
+RETRIES_HELP = "--retries N asks again where that is safe; -v shows each try"
+
+
 def network_error(problem, where, limits, sent):
     """Return the ConnectionFailed for whatever http.client raised."""
     import http.client
     import socket
-    hint = "--retries N asks again where that is safe; -v shows each try"
+    hint = RETRIES_HELP
     if isinstance(problem, socket.timeout):
         error = limits.expired()
         error.sent = sent
@@ -2650,13 +2670,15 @@ def not_json(answer, text, problem):
                        request_id=answer.request_id)
 
 
-# What to try next, by error code or else by status.
+QUOTA_HELP = "the quota is used up: wait for its reset or raise it"
+
+# What to try next, by error code, or else by type, or by status.
 API_HINTS = {
     "endpoint_not_found": "--endpoint takes the slug, not the model's name;"
                           " xeroctl api /endpoints lists them",
     "model_not_found": "xeroctl api /models lists what is served",
     "scope_insufficient": "use a key with the scope that the message names",
-    "quota_exceeded": "the quota is used up: wait for its reset or raise it",
+    "quota_exceeded": QUOTA_HELP, "insufficient_quota": QUOTA_HELP,
     "endpoint_inactive": "the endpoint is not active yet: try again later",
     400: "-v shows the request, --dry-run its body",
     401: "is the key right? " + KEY_HELP,
@@ -2665,6 +2687,7 @@ API_HINTS = {
     429: "try again later, or raise --retries",
     501: "this server does not offer it",
     503: "try again later, or raise --retries",
+    529: "try again later, or raise --retries",
 }
 
 
@@ -2676,23 +2699,48 @@ def validation_message(item):
     return f"{place}: {said}" if place else said
 
 
+def message_in(value, names, depth=0):
+    """The message in an error of any shape; empty if there is none."""
+    if isinstance(value, str) or depth > 4:
+        return value if isinstance(value, str) else ""
+    if isinstance(value, list):
+        return "; ".join(filter(None, [
+            message_in(item, MESSAGE_NAMES, depth + 1) if isinstance(
+                item, dict) and "msg" not in item else
+            validation_message(item) for item in value]))
+    found = (message_in(value[name], MESSAGE_NAMES, depth + 1)
+             for name in names
+             if isinstance(value, dict) and value.get(name))
+    return next(filter(None, found), "")
+
+
+MESSAGE_NAMES = "message", "detail", "error", "errors", "msg"
+
+
 def error_message(body):
     """Find the message where servers put it; None if nowhere."""
-    for path in ("error.message", "error", "detail", "message"):
-        found = dig(body, path)
-        if isinstance(found, list):
-            found = "; ".join(map(validation_message, found))
-        if isinstance(found, str) and found:
-            return found
-    return None
+    if isinstance(body, str):
+        return None
+    return message_in(body, (
+        "error", "detail", "message", "errors", "msg")) or None
+
+
+def error_about(body):
+    """The object with type, code and param of an error, or else {}."""
+    for path in ("error", "error.0", "0.error", "errors.0", "message"):
+        if isinstance(dig(body, path), dict):
+            return dig(body, path)
+    return body if isinstance(body, dict) else {}
 
 
 def retry_after(answer, about):
     """Seconds that an answer asks to wait: the greater of header and body."""
     said = dig(about, "retry_after")
     said = min(said, 1e9) if is_positive(said) else 0
+    now = answer.wire.limits.clock.now()
     return max(said, header_seconds(answer.headers.get("Retry-After", ""),
-                                    answer.wire.limits.clock.now()))
+                                    now), header_seconds(
+        answer.headers.get("retry-after-ms", ""), now) / 1000)
 
 
 def api_error(answer, text):
@@ -2703,21 +2751,22 @@ def api_error(answer, text):
     if text.startswith("data:"):
         text = text[len("data:"):].partition("\n")[0]
     try:
-        body = parse_json(text)
+        body = parse_json(text, SERVER_DECODER)
     except ValueError:
         body = None
-    about = dig(body, "error")
-    about = about if isinstance(about, dict) else body
-    message = (error_message(body) or body_summary(text)
-               or answer.response.reason)
-    code, status = dig(about, "code"), answer.status
+    about, said = error_about(body), error_message(body)
+    code, kind, status = about.get("code"), about.get("type"), answer.status
+    only = ", ".join(as_text(word) for word in (kind, code) if word)
+    hints = [API_HINTS.get(name) for name in (as_text(code), as_text(kind),
+                                              status)]
     return ApiError(
-        status, message, API_HINTS.get(as_text(code), API_HINTS.get(status)),
-        body=body, headers=answer.headers, has_message=bool(
-            error_message(body)),
+        status, said or (f"the server says only {only}" if only else
+                         body_summary(text) or answer.response.reason),
+        next(filter(None, hints if said else hints[2:]), None),
+        body=body, headers=answer.headers, has_message=bool(said), kind=kind,
         retry_after=retry_after(answer, about),
-        strategy=dig(about, "retry_strategy"), code=code,
-        param=dig(about, "param"), request_id=answer.request_id)
+        strategy=about.get("retry_strategy"), code=code,
+        param=about.get("param"), request_id=answer.request_id)
 
 
 # == the judge: what an answer is, told once for each kind ===================
@@ -2731,12 +2780,11 @@ BROKEN_ENDS = frozenset((
 
 def no_answer(value, what):
     """The error for JSON that is not what was asked for."""
-    about = dig(value, "error")
-    about = about if isinstance(about, dict) else value
+    about = error_about(value)
     return AnswerError(
         f"the answer {what}: "
         + (error_message(value) or compact_json(value)[:300]),
-        code=dig(about, "code"), param=dig(about, "param"))
+        code=about.get("code"), param=about.get("param"))
 
 
 def is_error(value):
@@ -2907,7 +2955,7 @@ class Answer:
             return {}
         text = decoded(raw)
         try:
-            return parse_json(text)
+            return parse_json(text, SERVER_DECODER)
         except ValueError as problem:
             raise not_json(self, text, problem)
 
@@ -3272,12 +3320,9 @@ def is_worth_repeating(request, error):
     """Whether asking again can help, and cannot do the same thing twice."""
     if isinstance(error, ConnectionFailed):
         return not error.lasting and (request.repeatable or not error.sent)
-    if error.status == 429:
-        return error.facts.get("code") not in ("quota_exceeded",
-                                               "insufficient_quota")
     # A 503 is sent by a router that did not act (router-api.md, 2.2).
-    return error.status == 503 or (
-        error.status in (500, 502, 504) and request.repeatable)
+    return error.is_busy or (error.status in (408, 500, 502, 504)
+                             and request.repeatable)
 
 
 def milliseconds(strategy, name, default):
@@ -3321,9 +3366,11 @@ def redirected(request, answer):
         pass  # no URL, and so not of this origin
     if (request.method not in ("GET", "HEAD")
             or not is_same_origin(target, request.url)):
+        # What stands behind the ? of such a URL may be its signature.
+        shown = re.sub("//[^/?]*@", "//", target).partition("?")[0]
         raise AnswerError(
             f"HTTP {answer.status}: the server redirects {request.method} to"
-            f" {target}, which is not followed",
+            f" {shown}, which is not followed",
             "if that is the right server, put it in the base URL",
             request_id=answer.request_id)
     return Request(request.method, target, request.headers, request.body,
@@ -3364,7 +3411,7 @@ class Api:
         self.deployment, self.network = deployment, network
         self.options, self.timeout, self.plan = options, timeout, plan
         self.terminal, self.clock = terminal, terminal.clock
-        self.deadline = deadline
+        self.deadline, self.retries = deadline, options.retries
         if deployment.key:
             terminal.hide(deployment.key, redacted_key(deployment.key))
         self.is_checked = False
@@ -3487,6 +3534,14 @@ class Api:
                 self.wait_for_retry(request, error, attempt)
             attempt += 1
 
+    def once(self, act):
+        """Do something whose requests are asked again by the caller."""
+        retries, self.retries = self.retries, 0
+        try:
+            return act()
+        finally:
+            self.retries = retries
+
     @staticmethod
     def has_vanished(request, error, attempt):
         """A 404 to a repeated DELETE: the lost first attempt did it."""
@@ -3495,8 +3550,10 @@ class Api:
 
     def wait_for_retry(self, request, error, attempt):
         """Sleep until the next attempt, or raise the error for good."""
-        if (attempt > self.options.retries
-                or not is_worth_repeating(request, error)):
+        error.url, can_help = request.url, is_worth_repeating(request, error)
+        if error.hint == RETRIES_HELP and not can_help:
+            error.hint = "it may have been acted on; -v shows the request"
+        if attempt > self.retries or not can_help:
             raise error
         wait = retry_wait(error, attempt, self.clock.jitter())
         if wait > LONGEST_WAIT_S:
@@ -3506,7 +3563,7 @@ class Api:
         if self.deadline and self.clock.monotonic() + wait > self.deadline:
             raise error
         self.terminal.note(f"{error}: attempt {attempt + 1} of "
-                           f"{self.options.retries + 1} in {as_seconds(wait)}")
+                           f"{self.retries + 1} in {as_seconds(wait)}")
         self.clock.sleep(wait)
 
     def follow(self, request, attempt):
@@ -3621,9 +3678,9 @@ def sse_events(blocks):
     fields are joined by newlines, one space after the colon belongs to the
     syntax, an event without data is none, one byte order mark may come
     first.  Beyond it, a last event without its blank line counts; is_whole
-    is false if even its last line lacks an end; and a data field after one
-    that is a JSON text of its own begins an event, as it has to where
-    servers leave the blank lines out.
+    is false if even its last line lacks an end; and a field after data that
+    is a JSON text of its own begins an event, as it has to where servers
+    leave the blank lines out.
     """
     lines = sse_lines(blocks)
     first = next(lines, b"")
@@ -3638,14 +3695,17 @@ def sse_events(blocks):
             event, data = "", []
             continue
         field, _, value = bare.partition(b":")
+        if field != b"data" and field != b"event":
+            continue
+        value = value[value[:1] == b" ":].decode("utf-8", "replace")
+        if data and (field == b"event" or value[:1] in "{[:") and (
+                is_own_event("\n".join(data))):
+            yield event, "\n".join(data), True
+            event, data = "", []
         if field == b"data":
-            value = value[value[:1] == b" ":].decode("utf-8", "replace")
-            if data and value[:1] in "{[:" and is_own_event("\n".join(data)):
-                yield event, "\n".join(data), True
-                data = []
             data.append(value)
-        elif field == b"event":
-            event = value[value[:1] == b" ":].decode("utf-8", "replace")
+        else:
+            event = value
     if data:
         yield event, "\n".join(data), line[-1:] in (b"\n", b"\r")
 
@@ -3681,7 +3741,7 @@ def api_events(blocks):
         if not data or data[:1] == ":":
             continue  # kept alive
         try:
-            payload = parse_json(data)
+            payload = parse_json(data, SERVER_DECODER)
         except ValueError:
             if not is_whole:
                 break
@@ -3702,7 +3762,8 @@ def api_events(blocks):
 def whole_answer(answer, text):
     """Yield the one event of an answer that is no stream."""
     try:
-        payload = parse_json(re.sub(r"\s+data: ?\[DONE\]\s*\Z", "", text))
+        payload = parse_json(re.sub(r"\s+data: ?\[DONE\]\s*\Z", "", text),
+                             SERVER_DECODER)
     except ValueError as problem:
         raise not_json(answer, text, problem)
     yield WHOLE, payload
@@ -3821,34 +3882,23 @@ class Excerpt:
         self.source.check_unchanged()
 
 
-def parse_odd_line(text):
-    """Decode a line that does not simply begin with its value."""
-    if not text.strip(" \t\r\n"):
+def parse_line(raw, decoder=DECODER):
+    """Decode a line of JSON Lines; raise ValueError with what is wrong."""
+    try:
+        text = raw.decode("utf-8").rstrip(" \t\r\n")
+    except UnicodeDecodeError as problem:
+        raise ValueError(f"not UTF-8 at byte {problem.start + 1}")
+    if not text:
         raise ValueError("a blank line")
     if text[0] == "\ufeff":
         raise ValueError("begins with a byte order mark, which is no JSON")
     try:
-        return parse_json(text.rstrip("\r\n"))
+        return parse_json(text, decoder)
     except json.JSONDecodeError as problem:
         raise ValueError(f"not JSON: {problem.msg} at column"
                          f" {problem.colno}")
     except ValueError as problem:
         raise ValueError(f"not JSON: {problem}")
-
-
-def parse_line(raw):
-    """Decode a line of JSON Lines; raise ValueError with what is wrong."""
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as problem:
-        raise ValueError(f"not UTF-8 at byte {problem.start + 1}")
-    try:
-        value, end = DECODER.raw_decode(text)
-        if end == len(text) or not text[end:].strip(" \t\r\n"):
-            return value
-    except (ValueError, RecursionError):
-        pass  # a space before it, or an error to be worded
-    return parse_odd_line(text)
 
 
 def lock(file, path):
@@ -4926,7 +4976,7 @@ def is_passing(error):
     """Whether a failure may be over at the next poll."""
     if isinstance(error, ConnectionFailed):
         return not error.lasting
-    return error.status == 429 or error.status >= 500
+    return error.status in (408, 429) or error.status >= 500
 
 
 def with_status(item):
@@ -4940,21 +4990,30 @@ def with_status(item):
 def poll_patiently(app, poll, until, resume):
     """Call poll() until it answers; raise what still fails after 5 minutes.
 
-    until is when the wait is over, or None; resume the hint that says then
-    how to go on.
+    A failure is told when it is another one than before.  until is when the
+    wait is over, or None; resume the hint that says then how to go on.
     """
-    started = app.clock.monotonic()
+    started, told = app.clock.monotonic(), None
     while True:
         try:
-            return poll()
+            return app.api.once(poll)
         except (ApiError, ConnectionFailed) as error:
-            lasted = app.clock.monotonic() - started
-            if not is_passing(error) or lasted >= LONGEST_OUTAGE_S:
+            now, url = app.clock.monotonic(), getattr(error, "url", "")
+            if not is_passing(error):
                 raise
-            if until and app.clock.monotonic() >= until:
+            if now - started >= LONGEST_OUTAGE_S:
+                error.details.append(f"{url}: so for 5 minutes".lstrip(": "))
+                error.hint = resume or error.hint
+                raise
+            if until and now >= until:
                 raise WaitExpired(f"not over in time, and no answer: {error}",
                                   resume)
-        app.clock.sleep(POLL_S)
+            if str(error) != told:
+                told = str(error)
+                app.terminal.note(f"{url}: {told}: asked again for up to 5"
+                                  " minutes".lstrip(": "))
+            wait = min(getattr(error, "retry_after", 0) or 0, LONGEST_WAIT_S)
+        app.clock.sleep(max(POLL_S, wait))
 
 
 def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
@@ -5157,6 +5216,12 @@ class ChatChoice:
             self.tool_calls += found
         return found[-1]
 
+    def functions(self):
+        """The calls, of the older form (OpenAI, function_call) as well."""
+        older = self.message.get("function_call")
+        return [dig(call, "function") for call in self.tool_calls
+                ] + [older] * bool(older)
+
     def text(self, key="content"):
         """All of a text that has come so far."""
         return paired(self.texts[key].decode("utf-8", "surrogatepass"))
@@ -5217,7 +5282,7 @@ class ChatAnswer:
                 pieces = kept.add(choice)
                 if kept.index == 0:
                     shown += pieces
-                if pieces or kept.tool_calls:
+                if pieces or kept.tool_calls or len(kept.message) > 1:
                     self.has_begun = True
                 if choice.get("finish_reason") or "error" in choice:
                     self.end(chunk, choice)
@@ -5270,8 +5335,8 @@ class ChatAnswer:
         for index, choice in sorted(self.choices.items()):
             if index:
                 yield "\n" + choice.text() + choice.text("refusal")
-            for call in choice.tool_calls:
-                yield call_line(dig(call, "function"))
+            for function in choice.functions():
+                yield call_line(function)
 
     def hint(self):
         """What to try where the answer has stopped early, or None."""
@@ -5733,6 +5798,8 @@ class PartFile(NewFile):
 class OpenEnd:
     """Where bytes go that cannot be taken back: a pipe, or a device."""
 
+    is_resumed = False
+
     def __init__(self, write):
         self.write_block, self.count = write, 0
         self.known = {"version": None, "size": None}
@@ -5787,17 +5854,55 @@ def range_of(headers):
             for text in (found.groups() if found else ("*", "*"))]
 
 
+def unzipped(answer):
+    """Yield the body of an answer that a server has compressed."""
+    import zlib
+    inflate = zlib.decompressobj(wbits=31)
+    try:
+        for block in answer.blocks("gzip"):
+            while block:
+                if inflate.eof:  # the next member (RFC 1952, 2.2)
+                    inflate = zlib.decompressobj(wbits=31)
+                yield inflate.decompress(block)
+                block = inflate.unused_data
+    except zlib.error as problem:
+        raise AnswerError(f"{answer.url} is no gzip: {problem}")
+    if not inflate.eof:
+        raise AnswerError(f"{answer.url}: the gzip is cut short")
+
+
+def in_place_of_file(text, media, names):
+    """What a server has sent in place of a file; None if it may be the file.
+
+    HTML is one if a name (a line each) says so, an error if it has an id.
+    """
+    if is_html(text) or media == "text/html" and text.lstrip()[:1] == "<":
+        is_named = re.search(r"\.html?(\n|\Z)", names, re.I)
+        return None if is_named else html_summary(text)
+    try:
+        value = parse_json(text, SERVER_DECODER)
+    except ValueError:
+        return None
+    is_error = dig(value, "error") or dig(value, "object") == "error"
+    if not is_error or "custom_id" in value:
+        return None
+    return "an error: " + (error_message(value) or body_summary(text))[:300]
+
+
 class Download:
     """Fetches one file; what breaks off is taken up again by Range.
 
     patience is how many 404s are borne: a file may be named before it can
-    be read.
+    be read.  about is the file's object, asked for if None: its bytes, where
+    it tells them, decide whether all has come, else the content does.
     """
 
-    def __init__(self, app, path, slug, label, patience=0):
-        self.app, self.path, self.slug = app, path, slug
-        self.label, self.patience = label, patience
-        self.target = None
+    def __init__(self, app, file_id, slug, patience=0, about=None, path=None):
+        self.app, self.slug, self.file = app, slug, path_of("files", file_id)
+        self.path = path or self.file + "/content"
+        self.label, self.patience = f"downloading {file_id}", patience
+        self.about, self.target, self.doubt = about, None, None
+        self.size = None if about is None else counted(dig(about, "bytes"))
 
     def to(self, path, may_replace=True):
         """Fetch all of it to a path; return the number of bytes."""
@@ -5807,13 +5912,30 @@ class Download:
             raise PlanEnds()
         self.app.api.check_transport()
         with download_target(self.app, path, request.url) as self.target:
-            self.target.may_replace = may_replace
+            self.target.may_replace, self.name = may_replace, path
+            if self.size is None:
+                self.has_come(0)
             try:
                 return self.persist(request)
             except (ApiError, ConnectionFailed) as error:
                 if isinstance(self.target, OpenEnd) and self.target.count:
                     raise StreamBroken(str(error), error.hint)
                 raise
+
+    def has_come(self, count):
+        """Whether so many bytes may be all; the file's object decides.
+
+        It is asked for first, and again where it tells of another size.
+        """
+        if self.size not in (0, count):
+            api = self.app.api
+            try:
+                self.about = api.read_json(api.follow(api.request(
+                    "GET", self.file, slug=self.slug), 1))
+            except XeroctlError:
+                pass  # the content will tell
+            self.size = counted(dig(self.about, "bytes"))
+        return self.size in (0, count)
 
     def persist(self, request):
         """Fetch until all is there, or trying again is no use."""
@@ -5858,7 +5980,7 @@ class Download:
         """Whether 416 only says that there is nothing left to fetch."""
         size = self.target.known["size"]
         return (error.status == 416 and self.target.count > 0
-                and self.target.count == size
+                and self.target.count == size == (self.size or size)
                 and range_of(error.headers)[1] in (None, size))
 
     def bear(self, error):
@@ -5875,39 +5997,59 @@ class Download:
         if answer.status not in (200, 206):
             raise AnswerError(f"{answer.url} answered with no content (HTTP"
                               f" {answer.status})")
-        if answer.coding == "gzip":
-            return self.unzip(answer)
+        is_zipped = answer.coding == "gzip"
         start, size = range_of(answer.headers)
+        blocks = unzipped(answer) if is_zipped else answer.blocks()
         if answer.status == 206:
-            if not self.continues(answer, start, size):
+            if not self.continues(answer, start, size) or is_zipped:
                 return False
         else:
-            size = answer.response.length
+            size = None if is_zipped else answer.response.length
+            blocks = self.judged(answer, blocks, size)
+            blocks = chain([next(blocks)], blocks)
             self.target.restart()
         self.target.begin(version_of(answer), size)
-        self.copy(answer, size)
+        self.target.is_resumed &= not (is_zipped or self.doubt)
+        self.copy(answer, blocks, size)
+        count, has_end = self.target.count, answer.response.chunked or size
+        if not self.has_come(count):
+            self.target.is_resumed &= not has_end and count < self.size
+            raise self.refused(answer, count)
         return True
 
-    def unzip(self, answer):
-        """Take in a body that a server has compressed; it begins anew."""
-        import zlib
-        self.target.restart()
-        unzipped = zlib.decompressobj(wbits=31)
+    def judged(self, answer, blocks, size):
+        """Yield a whole body, unless its head or size tells of another's.
+
+        Nothing is held back longer than it may be a page or an error.
+        """
+        head, text, broken = b"", "", None
         try:
-            for block in answer.blocks("gzip"):
-                while block:
-                    if unzipped.eof:  # the next member (RFC 1952, 2.2)
-                        unzipped = zlib.decompressobj(wbits=31)
-                    self.target.write(unzipped.decompress(block))
-                    block = unzipped.unused_data
-            if not unzipped.eof:
-                raise AnswerError(f"{answer.url}: the gzip is cut short")
-        except BaseException as problem:
-            self.target.restart()
-            if isinstance(problem, zlib.error):
-                raise AnswerError(f"{answer.url} is no gzip: {problem}")
-            raise
-        return True
+            for block in blocks:
+                head += block
+                text = decoded(head)
+                if (self.size or len(head) >= BLOCK
+                        or text.lstrip()[:1] not in "<{"):
+                    break
+        except ConnectionFailed as error:
+            broken = error
+        names = f"{self.name}\n{as_text(dig(self.about, 'filename'))}"
+        self.doubt = in_place_of_file(text, answer.media, names)
+        if self.doubt and not self.size or (
+                size is not None and not self.has_come(size)):
+            raise self.refused(answer, size)
+        yield head
+        if broken:
+            raise broken
+        yield from blocks
+
+    def refused(self, answer, count):
+        """The error for a body that is not the file's."""
+        what = self.doubt or f"{count} bytes of {self.size}"
+        return AnswerError(
+            f"{answer.url} answered with {what}",
+            "the same command goes on there" if self.target.is_resumed
+            and self.target.count else "is the base URL that of an API?",
+            request_id=answer.request_id)
 
     def continues(self, answer, start, size):
         """Whether a 206 is the rest of the very file that was begun."""
@@ -5919,11 +6061,11 @@ class Download:
                 and known["size"] in (None, size)
                 and known["version"] in (None, version_of(answer)))
 
-    def copy(self, answer, size):
+    def copy(self, answer, blocks, size):
         target = self.target
-        with Meter(self.app.terminal, self.label, size,
+        with Meter(self.app.terminal, self.label, size or self.size,
                    target.count) as meter:
-            for block in answer.blocks():
+            for block in blocks:
                 target.write(block)
                 meter.at(target.count)
         if size not in (None, target.count):
@@ -6403,18 +6545,21 @@ def batch_problem(error, line_of):
     line, code, param = (dig(error, key) for key in ("line", "code", "param"))
     place = f"line {line_of(line)}: " if isinstance(line, int) else ""
     more = ", ".join(as_text(fact) for fact in (code, param) if fact)
-    return (place + as_text(dig(error, "message"))
+    return (place + (error_message(error) or as_text(error))
             + (f" ({more})" if more else ""))
 
 
 def batch_problems(batch, line_of=lambda line: line):
     """What a batch says of itself that is wrong, a text each.
 
-    line_of turns a line number of the batch into one of the input.
+    It stands in `errors`, a list, alone or under data, or a text, or in
+    `error`.  line_of turns a line number of the batch into one of the input.
     """
-    found = dig(batch, "errors.data")
-    found = found if isinstance(found, list) else []
-    return [batch_problem(each, line_of) for each in found]
+    found = dig(batch, "errors")
+    found = found.get("data", found) if isinstance(found, dict) else found
+    found = found or dig(batch, "error") or []
+    return [batch_problem(each, line_of) for each in (
+        found if isinstance(found, list) else [found])]
 
 
 def has_ended(batch):
@@ -6490,11 +6635,14 @@ class Journal:
 
     {"line":17,"ok":true,"round":0,"tokens":12,"result":{…}}
 
-    The last one for a line of the input counts.  9 bytes for each of those
-    are kept in memory: where the result stands, and a mark.
+    The last one for a line of the input counts; a result of null takes it
+    back.  9 bytes for each of those are kept in memory: where the result
+    stands, and a mark.  What is no line's, but was paid for, stands under
+    line 0, and counts once.
     """
 
     NONE, OK, FAILED = 0, 1, 2  # FAILED + n: failed in round n
+    TAKEN_BACK = b"null"
 
     def __init__(self, path):
         self.path, self.file = path, open_to_write(path)
@@ -6507,7 +6655,7 @@ class Journal:
         """
         import array
         self.places = array.array("q", bytes(8 * count))
-        self.marks = bytearray(count)
+        self.marks, self.extras = bytearray(count), {}
         head = compact_json({"run": run}).encode() + b"\n"
         with Writing(self.path):
             self.file.seek(0)
@@ -6526,12 +6674,15 @@ class Journal:
     def note(self, raw):
         """Remember a record by its place."""
         found = re.match(RECORD, raw)
-        if found and 0 < int(found.group(1)) <= len(self.marks):
-            index = int(found.group(1)) - 1
+        index = int(found.group(1)) - 1 if found else len(self.marks)
+        if index == -1:
+            self.extras.setdefault(hash(raw), self.end)
+        elif index < len(self.marks):
             self.places[index] = self.end
-            is_good = found.group(2) == b"true"
-            self.marks[index] = (self.OK if is_good else
-                                 self.FAILED + int(found.group(3)))
+            self.marks[index] = (
+                self.OK if found.group(2) == b"true" else self.NONE
+                if found.group(5) == self.TAKEN_BACK else
+                self.FAILED + int(found.group(3)))
             self.tokens += int(found.group(4))
         self.end += len(raw)
 
@@ -6561,8 +6712,9 @@ class Journal:
                 yield number
 
     def results(self):
-        """Yield (whether it is good, tokens, result as bytes) by line."""
-        for mark, place in zip(self.marks, self.places):
+        """Yield (is it good, tokens, result as bytes), those of none last."""
+        extras = [(self.NONE, place) for place in self.extras.values()]
+        for mark, place in chain(zip(self.marks, self.places), extras):
             self.file.seek(place)
             tokens, result = re.match(RECORD, self.file.readline()).group(4, 5)
             yield mark == self.OK, int(tokens), result
@@ -6587,27 +6739,50 @@ def numbers_in(ranges):
                                for first, last in ranges)
 
 
-def failure(custom_id, code, message, response=None):
+def failure(custom_id, code, message, response=None, **more):
     """A result line for a request that failed (OpenAI, Batch API)."""
     return {"id": None, "custom_id": custom_id, "response": response,
-            "error": {"code": code, "message": message}}
+            "error": dict(code=code, message=message, **more)}
 
 
 def as_result(value):
     return whole(compact_json(value)).encode("utf-8")
 
 
-def tokens_of(result):
-    return counted(dig(result, "response.body.usage.total_tokens"))
+def read_result(raw):
+    """(value, bytes) of a server's line: as it is, or NaN as null."""
+    try:
+        return parse_line(raw), raw.strip(b" \t\r\n")
+    except ValueError:
+        value = parse_line(raw, SERVER_DECODER)
+        return value, as_result(value)
 
 
 def body_of(result):
-    """The answer in a result line; some servers send it as a JSON text."""
+    """The body of a result line, which some servers send as a JSON text."""
     body = dig(result, "response.body")
     try:
-        return parse_json(body) if isinstance(body, str) else body
+        return parse_json(body, SERVER_DECODER) if is_filled(body) else body
     except ValueError:
         return body
+
+
+def tokens_of(result):
+    return counted(dig(body_of(result), "usage.total_tokens"))
+
+
+def failure_kind(raw):
+    """What a failed result says, as others may, too."""
+    try:
+        result = parse_json(raw.decode("utf-8"))
+    except ValueError as problem:
+        return str(problem)
+    status = counted(dig(result, "response.status_code"))
+    said = (error_message(result) or error_message(body_of(result))
+            or as_text(dig(result, "error")))
+    if status >= 300 and not said.startswith("HTTP"):
+        said = f"HTTP {status} {said}"
+    return one_line(said)[:200]
 
 
 def judged(result, request):
@@ -6766,12 +6941,16 @@ class Run:
         self.journal.sync()
         output.restart()
         errors.restart()
-        self.tokens = 0
+        self.tokens, self.kinds = 0, Counter()
         for is_good, tokens, result in self.journal.results():
             (output if is_good else errors).write(result + b"\n")
             self.tokens += tokens
-        if errors.count or os.path.exists(self.errors):
+            if not is_good:
+                self.kinds[failure_kind(result)] += 1
+        if errors.count:
             errors.finish()
+        else:
+            remove_quietly(self.errors)
         output.finish()
         self.clear_away()
         with Writing(self.state_path):
@@ -6794,7 +6973,7 @@ class Run:
                 "seconds": round(self.app.clock.now()
                                  - self.state["started"], 3),
                 "output_file": from_disk(self.output),
-                "errors_file": from_disk(self.errors) if failed else None,
+                "errors_file": from_disk(self.errors) if self.kinds else None,
                 "batches": [part["batch"] for part in self.state["parts"]],
                 "problems": [problem for part in self.state["parts"]
                              for problem in part["problems"]]}
@@ -6805,62 +6984,62 @@ class Run:
 class Accounts:
     """Holds the server's files against what was asked of it.
 
-    Every custom_id of a part has to stand in them exactly once.
+    Every custom_id of a part has to stand in them exactly once; any other
+    line was paid for, too, and is kept word for word.
     """
 
     def __init__(self, run, part):
-        self.run, self.part = run, part
+        self.run, self.part, self.spare = run, part, []
         self.left = {run.input.request(number)["custom_id"]: number
                      for number in numbers_in(part["lines"])}
-        self.seen, self.found = set(), defaultdict(list)
 
-    def take(self, path, may_be_good):
+    def take(self, path, name):
         """Put the results of one of the server's files into the journal."""
         with open(path, "rb") as source:
             for number, raw in enumerate(source, 1):
+                if number == 1 and raw.startswith(BYTE_ORDER_MARK):
+                    raw = raw[3:]
+                place = f"{self.part['batch']}, {name} file, line {number}"
                 try:
-                    result = parse_line(raw)
+                    result, text = read_result(raw)
+                    line = self.left.pop(id_of(result))
                 except ValueError as problem:
-                    self.found["unreadable lines"].append(
-                        f"{number} ({problem})")
+                    self.leave(raw, "unreadable", f"{place}: {problem}")
+                except KeyError as found:
+                    self.leave(raw, "unexpected",
+                               f"{place}: nobody waits for custom_id {found}")
                 else:
-                    self.add(result, raw, may_be_good)
+                    told, is_good = judged(result, self.run.request(line))
+                    self.add(line, name == "output" and is_good, text if
+                             told is result else as_result(told),
+                             tokens_of(result))
 
-    def add(self, result, raw, may_be_good):
-        custom_id = dig(result, "custom_id")
-        if not isinstance(custom_id, str) or (
-                custom_id not in self.left and custom_id not in self.seen):
-            self.found["unknown ids"].append(as_text(custom_id))
-        elif custom_id in self.seen:
-            self.found["repeated ids"].append(custom_id)
-        else:
-            self.seen.add(custom_id)
-            number = self.left.pop(custom_id)
-            told, is_good = judged(result, self.run.request(number))
-            self.run.journal.add(
-                number, may_be_good and is_good, self.part["round"],
-                raw.strip(b" \t\r\n") if told is result
-                else as_result(told), tokens_of(result))
+    def add(self, line, is_good, result, tokens=0):
+        self.run.journal.add(line, is_good, self.part["round"], result,
+                             tokens)
+
+    def leave(self, raw, code, message):
+        """Keep a line for the end: by then its id may be missing."""
+        text = raw.decode("utf-8", "backslashreplace").rstrip("\r\n")
+        custom_id = re.search(r'"custom_id"\s*:\s*"([^"\\]+)"', text)
+        self.spare.append((custom_id and custom_id.group(1),
+                           failure(None, code, message, line=text)))
 
     def settle(self, batch):
         """Give the lines that have no result one that says so."""
+        for custom_id, result in self.spare:
+            line = self.left.pop(custom_id, 0)
+            result["custom_id"] = custom_id if line else None
+            self.add(line, False, as_result(result))
         status = batch["status"]
         code = "missing" if status == "completed" else "batch_" + status
-        for custom_id, number in self.left.items():
-            text = f"no result: the batch is {status}"
-            self.run.journal.add(number, False, self.part["round"],
-                                 as_result(failure(custom_id, code, text)))
-        if status == "completed":
-            self.found["missing ids"].extend(self.left)
-        return [f"{batch['id']}: {len(found)} {what}: "
-                + ", ".join(found[:5]) + ", …" * (len(found) > 5)
-                for what, found in self.found.items() if found]
+        for custom_id, line in self.left.items():
+            text = f"no result: {self.part['batch']} is {status}"
+            self.add(line, False, as_result(failure(custom_id, code, text)))
 
 
 class BatchSender:
     """Answers the lines of a run by batches, one for each part of them."""
-
-    first_failure = ()  # they stand in the errors file
 
     def __init__(self, app, group, args):
         self.app, self.group, self.args = app, group, args
@@ -7026,22 +7205,21 @@ class BatchSender:
                 path = f"{self.run.output}.{part['name']}.{name}"
                 paths.append(path)
                 self.fetch(file_id, path)
-                accounts.take(path, name == "output")
+                accounts.take(path, name)
         numbers = list(numbers_in(part["lines"]))
         told = batch_problems(
             batch, lambda line: numbers[line - 1]
             if 0 < line <= len(numbers) else line)
-        problems = first_of(told) + accounts.settle(batch)
+        accounts.settle(batch)
         self.run.journal.sync()
-        self.save(part, is_done=True, problems=problems)
+        self.save(part, is_done=True, problems=first_of(told))
         for path in paths:
             remove_quietly(path)
 
     def fetch(self, file_id, path):
         """Download a file, unless an earlier run has done so."""
         if not os.path.exists(path):
-            Download(self.app, path_of("files", file_id, "content"),
-                     self.group.slug(self.app), f"downloading {file_id}",
+            Download(self.app, file_id, self.group.slug(self.app),
                      patience=3).to(path)
 
 
@@ -7091,16 +7269,44 @@ def asks_to_wait(error):
     """Whether an error is about the moment, and the request not acted on."""
     if isinstance(error, ConnectionFailed):
         return not error.sent and not error.lasting
-    return error.status in (429, 503) and error.facts.get("code") not in (
-        "quota_exceeded", "insufficient_quota")
+    return error.is_busy
 
 
 def ends_all(error):
     """Whether every other request would fail like this one."""
     if isinstance(error, ConnectionFailed):
         return error.lasting
-    return (error.status in (401, 403, 429, 503)
+    return (error.status in (401, 403, 429, 503, 529)
             or error.facts.get("code") == "endpoint_not_found")
+
+
+LONGEST_ROW = 20
+LINE_STATUSES = 400, 413, 422
+
+
+def is_of_line(error):
+    """Whether a failure is about what a line asks for, not the place."""
+    return isinstance(error, StreamError) or (
+        isinstance(error, ApiError) and error.status in LINE_STATUSES)
+
+
+def stopped_by(error):
+    """The error of a run that one failure after the other has stopped."""
+    found = XeroctlError(
+        f"{LONGEST_ROW} requests in a row failed, the last: {error}",
+        "once that is mended the same command goes on; those lines count as"
+        " unanswered", **error.facts)
+    found.exit_code = error.exit_code
+    return found
+
+
+def kept_result(result):
+    """A result as bytes; one that cannot be written is a failure."""
+    try:
+        return as_result(result)
+    except (RecursionError, ValueError) as problem:
+        result["error"] = {"code": "unkept", "message": str(problem)}
+        return as_result(dict(result, response=None))
 
 
 class DirectSender:
@@ -7111,7 +7317,6 @@ class DirectSender:
     """
 
     NOTE_EVERY_S = 0.2
-    first_failure = ()
 
     def __init__(self, app, group, args):
         import threading
@@ -7133,6 +7338,7 @@ class DirectSender:
         self.total = sum(1 for _ in run.journal.todo(round_number))
         self.todo = run.journal.todo(round_number)
         self.error, self.is_stopped, self.is_over = None, False, False
+        self.row = []
         try:
             self.work_together(min(self.args.concurrency, self.total))
         finally:
@@ -7169,7 +7375,7 @@ class DirectSender:
         """
         try:
             for number, request in iter(self.take, None):
-                self.keep(number, self.answer(request))
+                self.keep(number, *self.answer(request))
         except Exception as error:
             with self.lock:
                 self.error = self.error or error
@@ -7181,13 +7387,23 @@ class DirectSender:
             number = None if self.is_stopped else next(self.todo, None)
             return number and (number, self.run.input.request(number))
 
-    def keep(self, number, result):
-        """Put a result into the journal, unless nobody waits for it."""
+    def keep(self, number, result, fault):
+        """Put a result into the journal, unless nobody waits for it.
+
+        After many faults in a row that are not the lines' own it is the
+        place that is at fault, and those lines have no result.
+        """
         with self.lock:
             if result is None or self.is_over:
                 return
-            self.run.journal.add(number, not result["error"], self.round,
-                                 as_result(result), tokens_of(result))
+            raw, journal = kept_result(result), self.run.journal
+            journal.add(number, not result["error"], self.round, raw,
+                        tokens_of(result))
+            self.row = self.row + [number] if fault else []
+            if len(self.row) >= LONGEST_ROW:
+                for number in self.row:
+                    journal.add(number, False, self.round, journal.TAKEN_BACK)
+                raise stopped_by(fault)
             self.finished += 1
             self.tell()
 
@@ -7215,16 +7431,16 @@ class DirectSender:
             silence=INFERENCE_TIMEOUT_S)
 
     def answer(self, request):
-        """Send a line until it is answered; return its result line.
+        """Send a line until it is answered; return (result line, fault).
 
-        A failure that is not the moment's is the line's own result.  None:
-        nothing is to be sent any more.
+        A failure that is not the moment's is a result; the fault is None if
+        it is the line's own.  No result: nothing is to be sent any more.
         """
         wire_request = self.request(request)
         while True:
             self.pace.wait()
             if self.is_stopped:
-                return None
+                return None, None
             try:
                 return self.send(request, wire_request)
             except (ApiError, ConnectionFailed) as error:
@@ -7243,10 +7459,10 @@ class DirectSender:
                        "response": {"status_code": answer.status,
                                     "request_id": answer.request_id,
                                     "body": body},
-                       "error": None}, request)[0]
+                       "error": None}, request)[0], None
 
     def failed(self, custom_id, error):
-        """The result line of a request that failed for good.
+        """The result line of a request that failed for good, and its fault.
 
         It goes to a file: what a server quotes of the key does not.
         """
@@ -7257,11 +7473,11 @@ class DirectSender:
             response = {"status_code": error.status,
                         "request_id": error.facts.get("request_id"),
                         "body": error.body}
-        self.first_failure = self.first_failure or (f"the first: {error}",)
         code = error.facts.get("code") or error.kind
         found = failure(custom_id, code, str(error), response)
-        return parse_json(self.app.terminal.err.without_secrets(
+        found = parse_json(self.app.terminal.err.without_secrets(
             compact_json(found)))
+        return found, None if is_of_line(error) else error
 
 
 # == sessions: many turns in one terminal ====================================
@@ -7871,6 +8087,28 @@ class Session:
     }
 
 
+def ask_health(api):
+    """GET /healthz at the root of the host; return what it says.
+
+    Without a key.  A text, or nothing at all, under a good status is well.
+    """
+    url = api.deployment.base_url
+    root = url[:-len(url_path(url)) or None]
+    request = api.request("GET", root + "/healthz", accept="*/*")
+    request.headers.pop("Authorization", None)
+    if api.plan.takes(request):
+        return api.plan.add(request, {})
+    with api.send(request, api.settled) as answer:
+        text = decoded(answer.read()).strip()
+    if is_html(text):
+        raise not_json(answer, text, None)
+    try:
+        value = parse_json(text)
+    except ValueError:
+        value = {"status": body_summary(text) or "ok"}
+    return check_answer(value)
+
+
 # == the doctor: every step of a connection, one by one ======================
 
 class Doctor:
@@ -7959,28 +8197,31 @@ class Doctor:
         return f"certificate valid for {left / 86400:.0f} more days"
 
     def healthz(self):
-        """GET /healthz at the root of the host, without a key."""
-        scheme_and_host = self.url[:-len(url_path(self.url)) or None]
-        request = self.app.api.request("GET", scheme_and_host + "/healthz",
-                                       accept="*/*")
-        request.headers.pop("Authorization", None)
+        """Ask for it without a key; many keep all behind one, or have none."""
         try:
-            self.app.api.send(request, self.app.api.settled).__exit__()
+            ask_health(self.app.api)
         except ApiError as error:
-            if error.status != 404:
+            if error.status not in (401, 403, 404, 405):
                 raise
-            return "-", "this server has no /healthz"
+            return "-", f"not for everyone to see (HTTP {error.status})"
         return "ok", "the server says that it is well"
 
     def key(self):
         started = self.clock.monotonic()
         request = self.app.api.request("GET", "/models")
-        page = self.app.api.send(request, self.app.api.read_json)
+        try:
+            page = self.app.api.send(request, self.app.api.read_json)
+            count = f"{len(page_records(page))} models"
+        except ApiError as error:
+            if error.status not in (404, 405, 501):
+                raise
+            count = None
         self.took = self.clock.monotonic() - started
-        count = len(page_records(page))
+        if count is None:
+            return "-", f"not tried: there is no GET {self.url}/models"
         key = self.app.api.deployment.key
         said = f"{redacted_key(key)} is accepted" if key else "none is needed"
-        return "ok", f"{said}; {count} models"
+        return "ok", f"{said}; {count}"
 
     def latency(self):
         return "ok", f"{self.took * 1000:.0f} ms for GET /models"
@@ -8466,8 +8707,7 @@ def fetch_result(app, group, args, name):
     file_id = id_in(batch, name + "_file_id")
     path = args.output_file or safe_name(args.id) + {
         "output": "-output.jsonl", "error": "-errors.jsonl"}[name]
-    count = Download(app, path_of("files", file_id, "content"),
-                     group.slug(app), f"downloading {file_id}", 3).to(path)
+    count = Download(app, file_id, group.slug(app), patience=3).to(path)
     tell_downloaded(app, file_id, path, count)
 
 
@@ -8501,10 +8741,12 @@ def run_batches(app, group, args):
     if summary is None:
         return
     app.out.record(summary, RUN_FIELDS, id_path="output_file")
-    if summary["failed"] or summary["problems"]:
+    if run.kinds or summary["problems"]:
         raise XeroctlError(
             f"{summary['failed']} of {summary['requests']} requests failed",
-            details=[*first_of(summary["problems"]), *sender.first_failure])
+            details=first_of(summary["problems"]) + first_of([
+                f"{count} x {kind}"
+                for kind, count in run.kinds.most_common()]))
 
 
 METADATA = flag("--metadata", action="append", type=text_pair, many=is_pair,
@@ -9691,9 +9933,8 @@ def upload_path(app, group, args):
     upload_folder(app, group, args)
 
 
-def place_in(app, group, args, folder):
+def place_in(folder, args, about):
     """The path in a folder for a file, under the name the server gives it."""
-    about = group.call(app, "GET", path_of(args.id), stand_in={})
     name = safe_name(as_text(dig(about, "filename") or ""))
     path = os.path.join(folder, name or safe_name(args.id) or "file")
     place = on_disk(path)
@@ -9709,12 +9950,12 @@ def place_in(app, group, args, folder):
 
 def download_file(app, group, args):
     """Download a file to a path, or into a folder under its own name."""
-    path, may_replace = args.download, True
+    path, may_replace, about = args.download, True, None
     if path != "-" and os.path.isdir(on_disk(path)):
-        path = place_in(app, group, args, path)
+        about = group.call(app, "GET", path_of(args.id), stand_in={})
+        path = place_in(path, args, about)
         may_replace = bool(args.force)
-    count = Download(app, path_of("files", args.id, "content"), None,
-                     f"downloading {args.id}").to(path, may_replace)
+    count = Download(app, args.id, None, about=about).to(path, may_replace)
     tell_downloaded(app, args.id, path, count)
 
 
@@ -9835,7 +10076,9 @@ def show_events(app, answer):
                 app.out.write_bytes(block)
                 seen.has_begun = True
             return
-        for _, payload in answer_events(answer, app.terminal.out.flush):
+        for kind, payload in answer_events(answer, app.terminal.out.flush):
+            if kind == WHOLE:
+                check_answer(payload)
             app.out.json_line(payload)
             if isinstance(payload, dict):
                 seen.add(payload)
@@ -9982,108 +10225,6 @@ def verify_webhook(app, group, args):
     app.out.done({"ok": True}, "the signature is good", None)
 
 
-class Receiver:
-    """Takes deliveries on loopback, each event once, and shows them."""
-
-    MOST_BYTES = 16 * 1024 * 1024
-
-    def __init__(self, app, secret):
-        self.app, self.secret, self.seen = app, secret, set()
-
-    def take(self, headers, body):
-        """Show one delivery; return the HTTP status for it."""
-        try:
-            if self.secret is not None:
-                check_signature(
-                    self.secret, headers.get("X-Webhook-Signature", ""),
-                    headers.get("X-Webhook-Timestamp", ""), body,
-                    self.app.clock.now())
-            event = parse_json(decoded(body))
-        except XeroctlError as error:
-            self.app.terminal.note(f"refused: {error}")
-            return 401
-        except ValueError as problem:
-            self.app.terminal.note(f"refused: not JSON: {problem}")
-            return 400
-        event_id = dig(event, "id")
-        if isinstance(event_id, str) and event_id in self.seen:
-            self.app.terminal.note(f"{event_id} again: not shown")
-            return 200
-        if isinstance(event_id, str):
-            self.seen.add(event_id)
-        self.show(event)
-        return 200
-
-    def show(self, event):
-        if self.app.out.form == ID:
-            self.app.out.line(one_line(as_text(dig(event, "id"))))
-        elif self.app.out.is_table:
-            self.app.out.line(f"{as_text(dig(event, 'id'))}  "
-                              f"{as_text(dig(event, 'type'))}  "
-                              + one_line(compact_json(dig(event, "data"))))
-        else:
-            self.app.out.json_line(event)
-        self.app.terminal.out.flush()
-
-    def answer(self, handler):
-        """Answer one POST that http.server hands over."""
-        length = handler.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > self.MOST_BYTES:
-            status = 411 if not length.isdigit() else 413
-        else:
-            status = self.take(handler.headers,
-                               handler.rfile.read(int(length)))
-        handler.send_response(status)
-        handler.send_header("Content-Length", "0")
-        handler.end_headers()
-
-
-def webhook_server(receiver, port):
-    """Listen on loopback; what is posted there is the receiver's."""
-    from http.server import BaseHTTPRequestHandler
-    from socketserver import TCPServer
-
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 5  # one at a time: nobody holds up the others for long
-
-        def do_POST(self):
-            receiver.answer(self)
-
-        def log_message(self, *_):
-            """Nothing: what counts is shown."""
-
-    class Server(TCPServer):
-        allow_reuse_address = True
-
-        def handle_error(self, *_):
-            """A client that leaves does no harm; all else ends the run."""
-            if not isinstance(sys.exc_info()[1], OSError):
-                raise
-    try:
-        return Server(("127.0.0.1", port), Handler)
-    except (OSError, OverflowError) as problem:
-        raise UsageError(f"cannot listen on port {port}: "
-                         f"{getattr(problem, 'strerror', None) or problem}")
-
-
-def refuse_csv(app, verb):
-    """A verb that shows one thing after another has no head row."""
-    if app.out.form == CSV:
-        raise UsageError(f"{verb} has no -o csv: -o jsonl is for programs")
-
-
-def listen_webhooks(app, group, args):
-    """Receive deliveries on loopback until Ctrl-C."""
-    refuse_csv(app, "listen")
-    secret = secret_in(app, args.secret_file) if args.secret_file else None
-    if secret is None:
-        app.terminal.warn("without --secret-file no signature is checked")
-    with webhook_server(Receiver(app, secret), args.port) as server:
-        port = server.server_address[1]
-        app.terminal.say(f"listening on http://127.0.0.1:{port}/")
-        server.serve_forever(0.1)
-
-
 ENDPOINT_ID = field("--endpoint", metavar="UUID", sends="endpoint_id",
                     help="only for this endpoint")
 WEBHOOK_COLUMNS = ("ID=id", "URL=url", "EVENTS=events:list",
@@ -10145,13 +10286,6 @@ WEBHOOKS = Group(
                        " --secret-file secret.txt"
                        ' --signature "$SIGNATURE"'
                        ' --timestamp "$TIMESTAMP"')),
-        Verb("listen", "Receive deliveries on loopback, and show them.",
-             listen_webhooks,
-             flag("--port", type=integer(0, 65535), metavar="N",
-                  sample="8080", required=True,
-                  help="the port to listen on"),
-             flag("--secret-file", metavar="FILE", from_stdin=True,
-                  help="refuse what is not signed with this secret")),
     ))
 
 
@@ -10498,6 +10632,10 @@ def export_chat(app, group, args):
         "GET", group.path + place_of(args), accept="*/*",
         query=[("format", args.format)])
     with answer:
+        answer.kept = answer.read()
+        doubt = in_place_of_file(decoded(answer.kept), answer.media, "")
+        if doubt:
+            raise AnswerError(f"{answer.url} answered with {doubt}")
         show_body(app, answer)
 
 
@@ -10745,8 +10883,8 @@ def create_export(app, group, args):
 
 def download_export(app, group, args):
     path = args.output_file or safe_name(args.id) + ".jsonl"
-    count = Download(app, group.path + path_of(args.id, "download"), None,
-                     f"downloading {args.id}").to(path)
+    export = group.path + path_of(args.id, "download")
+    count = Download(app, args.id, None, about={}, path=export).to(path)
     tell_downloaded(app, args.id, path, count)
 
 
@@ -10787,9 +10925,7 @@ EXPORTS = Group(
 def check_health(app, group, args):
     """Ask the host whether it lives, without a key."""
     app.open_api(needs_key=False)
-    url = app.api.deployment.base_url
-    answer = app.api.call(
-        "GET", url[:-len(url_path(url)) or None] + "/healthz", stand_in={})
+    answer = ask_health(app.api)
     app.out.record(answer, columns_of([answer]), "status")
 
 
@@ -11213,7 +11349,8 @@ def show_request(app, request):
 
 def watch_approvals(app, group, args):
     """Print each request for approval once, until Ctrl-C."""
-    refuse_csv(app, "watch")
+    if app.out.form == CSV:  # one after the other, there is no head row
+        raise UsageError("watch has no -o csv: -o jsonl is for programs")
     seen = set()
     query = dict({"status": "pending"}, **sent_fields(args))
 
@@ -12329,7 +12466,7 @@ HELP = Group(
     "help", "Show help on a command, a verb or a topic.", default="",
     verbs=(
         Verb("", "Show help on a command, a verb or a topic.", show_help,
-             flag("words", metavar="COMMAND", nargs="*",
+             flag("words", metavar="COMMAND", nargs="*", completes="command",
                   help="a command and a verb, or a topic: "
                        + ", ".join(TOPICS)),
              examples=("xeroctl help chat send",
@@ -12337,386 +12474,165 @@ HELP = Group(
     ))
 
 
-# == completion: one table and one walk through it, for three shells =========
+# == completion: the shells ask the program ==================================
 
-# A place is what was said before the cursor: "", "chat", "chat send".  It has
-# rows "NAME KIND SUMMARY": of words (kind word), of flags (kind none where no
-# value follows), and of arguments, @0 and on; @* stands for all that follow.
-# The kind of a value is file, folder, context, any, or its words as |a|b|c.
-
-# Both bash and zsh: from the current word and those before it to the rows of
-# the place, the pattern of the rows to offer, and the kind of value to offer.
-POSIX_WALK = r"""
-_PROGRAM_kind() {
-  local row
-  kind=
-  for row in "${rows[@]}"; do
-    if [[ ${row%% *} == "$1" ]]; then
-      row=${row#* }
-      kind=${row%% *}
-      return
-    fi
-  done
-}
-
-_PROGRAM_word() {
-  _PROGRAM_kind "$1"
-  if [[ $count == 0 && $kind == word ]]; then
-    if [[ $place$1 != help ]]; then place=${place:+$place }$1; fi
-    _PROGRAM_rows "$place"
-  else
-    count=$((count + 1))
-  fi
-  kind=
-}
-
-_PROGRAM_walk() {
-  local word current=$1
-  shift
-  _PROGRAM_rows ''
-  for word; do
-    if [[ -n $kind ]]; then kind=
-    elif [[ -n $plain || $word != -[!0-9.]* ]]; then _PROGRAM_word "$word"
-    elif [[ $word == -- ]]; then plain=1
-    else
-      _PROGRAM_kind "$word"
-      if [[ $kind == none ]]; then kind=; fi
-    fi
-  done
-  if [[ -n $kind ]]; then return; fi
-  if [[ -z $plain && $current == --*=* ]]; then
-    prefix=${current%%=*}=
-    _PROGRAM_kind "${current%%=*}"
-  elif [[ -z $plain && $current == -* ]]; then
-    pattern='-*'
-  else
-    _PROGRAM_kind "@$count"
-    if [[ -z $kind ]]; then _PROGRAM_kind '@*'; fi
-    if [[ $count == 0 && "${rows[@]:0:1}" == [!@-]* ]]; then pattern='[!@-]*'
-    elif [[ -z $plain$current && ${kind:-any} == any ]]; then pattern='-*'
-    fi
-  fi
-}
-"""
-
-# bash cuts words at = and : (COMP_WORDBREAKS): split mends them, and of what
-# it offers leaves out what stands before $2, the part that bash replaces.
-BASH = r"""# bash 4.2 or newer: source <(PROGRAM shell-completion bash)
-
-_PROGRAM_rows() {
-  case $1 in
-TABLE
-  *) rows=() ;;
-  esac
-  rows+=(
-GLOBAL
-  )
-}
-WALK
-_PROGRAM_split() {
-  local line=${COMP_LINE:0:COMP_POINT} word rest last=-1
-  for word in "${COMP_WORDS[@]:0:COMP_CWORD+1}"; do
-    rest=${line#"${line%%[![:blank:]]*}"}
-    if [[ $rest != "$line" || $last == -1 ]]; then last=$((last + 1)); fi
-    words[last]+=${word:0:${#rest}}
-    line=${rest#"$word"}
-  done
-}
-
-_PROGRAM_offer() {
-  local name
-  for name; do
-    if [[ $prefix$name == "$current"* ]]; then
-      name=$prefix$name
-      printf -v name %q "${name#"$before"}"
-      COMPREPLY+=("$name")
-    fi
-  done
-}
-
-_PROGRAM_contexts() {
-  local program=$1 name
-  if [[ $program == '~/'* ]]; then program=$HOME${program#?}; fi
-  while IFS= read -r name; do _PROGRAM_offer "$name"; done < <(
-    "$program" config list -o id 2>/dev/null </dev/null)
-}
-
-_PROGRAM_paths() {
-  local name
-  if [[ -z $prefix || $1 != "$prefix"* ]]; then
-    compopt -o "$2" 2>/dev/null
-    return
-  fi
-  compopt -o filenames 2>/dev/null
-  while IFS= read -r name; do COMPREPLY+=("$prefix$name"); done < <(
-    compgen "$3" -- "${current#"$prefix"}")
-}
-
-_PROGRAM() {
-  local words=() rows=() place= kind= plain= count=0 prefix= pattern= row
-  _PROGRAM_split
-  local current=${words[${#words[@]} - 1]} IFS='|'
-  local before=${current%"$2"}
-  COMPREPLY=()
-  _PROGRAM_walk "$current" "${words[@]:1:${#words[@]} - 2}"
-  if [[ $current == *[\<\>]* || $3 == *[\<\>] ]]; then pattern= kind=file; fi
-  for row in "${rows[@]}"; do
-    if [[ $row == $pattern ]]; then _PROGRAM_offer "${row%% *}"; fi
-  done
-  case $kind in
-  '|'*) _PROGRAM_offer ${kind#?} ;;
-  context) _PROGRAM_contexts "$1" ;;
-  file) _PROGRAM_paths "$2" default -f ;;
-  folder) _PROGRAM_paths "$2" dirnames -d ;;
-  esac
-}
-
-complete -F _PROGRAM PROGRAM PROGRAM.py
-"""
-
-ZSH = r"""#compdef PROGRAM PROGRAM.py
-
-_PROGRAM_rows() {
-  case $1 in
-TABLE
-  *) rows=() ;;
-  esac
-  rows+=(
-GLOBAL
-  )
-}
-WALK
-_PROGRAM_describe() {
-  local row name
-  local -a shown seen
-  for row in "${rows[@]}"; do
-    name=${row%% *}
-    if [[ $row == ${~pattern} && -z ${(M)seen:#$name} ]]; then
-      seen+=("$name")
-      shown+=("${name//:/\\:}:${${row#* * }//\\/\\\\}")
-    fi
-  done
-  _describe -t commands 'word or flag' shown
-}
-
-_PROGRAM_contexts() {
-  local program=${(Q)words[1]}
-  local -a names
-  names=("${(@f)$(
-    ${program/#\~\//$HOME/} config list -o id 2>/dev/null </dev/null)}")
-  _wanted contexts expl context compadd -a names
-}
-
-_PROGRAM() {
-  local place= kind= plain= count=0 prefix= pattern= expl
-  local -a rows
-  _PROGRAM_walk "$PREFIX" "${(@)words[2,CURRENT - 1]}"
-  if [[ -n $prefix ]]; then compset -P 1 '*='; fi
-  if [[ -n $pattern ]]; then _PROGRAM_describe; fi
-  case $kind in
-  \|*) _wanted values expl value compadd -- "${(@s:|:)kind#?}" ;;
-  context) _PROGRAM_contexts ;;
-  file) _files ;;
-  folder) _files -/ ;;
-  esac
-}
-
-if [[ $funcstack[1] == _PROGRAM ]]; then
-  _PROGRAM "$@"
-else
-  compdef _PROGRAM PROGRAM PROGRAM.py
-fi
-"""
-
-FISH = r"""# fish: PROGRAM shell-completion fish | source
-
-function _PROGRAM_rows
-  switch "$argv[1]"
-TABLE
-  end
-  printf '%s\n' \
-GLOBAL
-end
-
-function _PROGRAM_kind -a name
-  for row in $argv[2..-1]
-    set -l parts (string split -m 2 ' ' -- $row)
-    if test "$parts[1]" = "$name"
-      echo $parts[2]
-      return
-    end
-  end
-end
-
-function _PROGRAM_names -a pattern
-  for row in (string match -r -- $pattern $argv[2..-1])
-    string replace -r '^(\S+) \S+ ?' '$1\t' -- $row
-  end
-end
-
-function _PROGRAM_values -a kind current program
-  switch "$kind"
-    case '|*'
-      string split '|' -- (string sub -s 2 -- $kind)
-    case context
-      $program config list -o id 2>/dev/null </dev/null
-    case file
-      complete -C "_PROGRAM_no_command $current"
-    case folder
-      __fish_complete_directories $current ''
-  end
-end
-
-function _PROGRAM
-  set -l words (commandline -opc)
-  while string match -q '*=*' -- $words[1]
-    set -e words[1]
-  end
-  set -l program (string replace -r '^~(?=/)' ~ -- $words[1])
-  set -l current (commandline -ct)
-  set -l rows (_PROGRAM_rows '')
-  set -l place
-  set -l kind
-  set -l plain
-  set -l count 0
-  set -e words[1]
-  for word in $words
-    if test -n "$kind"
-      set kind
-    else if test -n "$plain"; or not string match -qr -- '^-[^0-9.]' "$word"
-      set kind (_PROGRAM_kind "$word" $rows)
-      if test "$count$kind" = 0word
-        test "$place$word" = help; or set place $place $word
-        set rows (_PROGRAM_rows "$place")
-      else
-        set count (math $count + 1)
-      end
-      set kind
-    else if test "$word" = --
-      set plain 1
-    else
-      set kind (_PROGRAM_kind "$word" $rows | string match -v none)
-    end
-  end
-  if test -n "$kind"
-    _PROGRAM_values $kind "$current" $program
-  else if test -z "$plain"; and string match -qr -- '^--.*=' "$current"
-    set -l parts (string split -m 1 = -- $current)
-    set kind (_PROGRAM_kind $parts[1] $rows)
-    _PROGRAM_values "$kind" "$parts[2]" $program |
-      string replace -r -- '^' "$parts[1]="
-  else if test -z "$plain"; and string match -q -- '-*' "$current"
-    _PROGRAM_names '^-.*' $rows
-  else
-    set kind (_PROGRAM_kind @$count $rows; _PROGRAM_kind '@*' $rows)
-    if test $count = 0; and string match -qr -- '^[^@-]' $rows[1]
-      _PROGRAM_names '^[^@-].*' $rows
-    else if test -z "$plain$current"; and contains -- "$kind[1]" '' any
-      _PROGRAM_names '^-.*' $rows
-    end
-    _PROGRAM_values "$kind[1]" "$current" $program
-  end
-end
-
-complete -c PROGRAM -f -a '(_PROGRAM)'
-complete -c PROGRAM.py -f -a '(_PROGRAM)'
-"""
+COMPLETE, CURSOR = "__complete", "\0"  # which no argument can hold
+FILE_OFFERS = {"FILE": "file", "PATH": "file", "DIR": "folder"}
 
 
-def value_kind(declared):
-    """What may be offered for the value of a flag or an argument."""
-    words = getattr(declared.options.get("type"), "words", ())
-    plain = [word for word in words if re.match(r"[\w@.:/+-]+$", word)]
-    said = getattr(declared, "completes", None)
-    if said is None and plain:
-        return "|" + "|".join(plain)
-    if said is None:
-        said = {"FILE": "file", "PATH": "file", "DIR": "folder"}.get(
-            declared.options.get("metavar"))
-    return said or "any"
+def value_offers(declared, contexts):
+    """Yield (word, summary) of what a value can be; :file has the shell do it.
 
-
-def completion_row(name, kind, summary=""):
-    return " ".join([name, kind] + (summary or "").split())
-
-
-def flag_rows(flags):
-    """One row for each name of each flag; the first of a name stays."""
-    rows = {}
-    for declared in flags:
-        kind = value_kind(declared) if declared.takes_value else "none"
-        for name in () if declared.is_word else declared.names:
-            rows.setdefault(name, completion_row(
-                name, kind, declared.options.get("help")))
-    return list(rows.values())
-
-
-def argument_rows(flags):
-    """One row for each argument, named by its place."""
-    return [completion_row("@*" if declared.options.get("nargs") in ("*", "+")
-                           else f"@{place}", value_kind(declared))
-            for place, declared in enumerate(f for f in flags if f.is_word)]
-
-
-def verb_rows(verbs):
-    """The rows of what follows a verb, or any of those that need no word."""
-    flags = [declared for verb in verbs
-             for declared in verb.flags + (verb.by,) * verb.by_flag]
-    most = max((verb.flags for verb in verbs), default=(),
-               key=lambda flags: sum(f.is_word for f in flags))
-    return argument_rows(most) + flag_rows(flags)
-
-
-def completion_places(groups):
-    """Yield (place, rows) for the program, each group and each verb."""
-    yield "", [completion_row(group.name, "word", group.summary)
-               for group in groups]
-    for group in groups:
-        named, words = by_word(group), defaultdict(list)
-        for verb in group.verbs:
-            if verb.word:
-                words[verb.word].append(verb)
-        yield group.name, [
-            completion_row(name, "word", summary) for name, summary in
-            [(verb.name, verb.summary) for verb in named]
-            + [(word, verbs[0].summary) for word, verbs in words.items()]
-        ] + verb_rows([verb for verb in group.verbs if not verb.word and (
-            verb not in named or verb.name == group.default)])
-        for verb in named:
-            yield f"{group.name} {verb.name}", verb_rows([verb])
-        for word, verbs in words.items():
-            yield f"{group.name} {word}", verb_rows(verbs)
-
-
-def script_word(text, shell):
-    """The text as one word of a script, nothing in it being special."""
-    if shell == "fish":
-        text = text.replace("\\", r"\\").replace("'", r"\'")
+    contexts() is asked only where the name of a deployment is wanted.
+    """
+    kind = declared.completes
+    if kind is None:
+        kind = FILE_OFFERS.get(declared.options.get("metavar"), "")
+    if kind == "context":
+        yield from ((name, "") for name in contexts())
+    elif kind:
+        yield ":" + kind, ""
     else:
-        text = text.replace("'", r"'\''")
-    return f"'{text}'"
+        yield from ((word, "") for word in getattr(
+            declared.options.get("type"), "words", ()))
 
 
-def script_rows(rows, shell):
-    """The rows as words of a script; bash shows no summaries."""
-    if shell == "bash":
-        rows = [" ".join(row.split(" ")[:2]) for row in rows]
-    return (" \\\n" if shell == "fish" else "\n").join(
-        "    " + script_word(row, shell) for row in rows)
+def flag_offers(table):
+    return [(name, declared.options["help"])
+            for name, declared in table.items() if name.startswith("--")]
 
 
-def completion_script(shell, groups, global_flags, program="xeroctl"):
-    """The script that completes the program in bash, zsh or fish."""
-    frame = ("  case {}\n  printf '%s\\n' \\\n{}" if shell == "fish"
-             else "  {}) rows=(\n{}\n  ) ;;")
-    table = "\n".join(
-        frame.format(script_word(place, shell), script_rows(rows, shell))
-        for place, rows in completion_places(groups) if rows)
-    parts = {"PROGRAM": program, "TABLE": table,
-             "GLOBAL": script_rows(flag_rows(global_flags), shell)}
-    script = {"bash": BASH, "zsh": ZSH, "fish": FISH}[shell]
-    return re.sub("PROGRAM|TABLE|GLOBAL", lambda match: parts[match.group()],
-                  script.replace("WALK", POSIX_WALK)).lstrip("\n")
+def verb_offers(group):
+    """The words that may follow the name of a group."""
+    words = {verb.word: verb.summary for verb in group.verbs if verb.word}
+    words.update((verb.name, verb.summary) for verb in by_word(group))
+    return list(words.items())
+
+
+def place_of_cursor(words, table):
+    """What the parser takes CURSOR for: a flag's value, or the n-th word."""
+    count = 0
+    for _, declared, word in tokens(words, table):
+        if word == CURSOR:
+            return declared, count
+        count += not declared
+    return None, count
+
+
+def offers_in(group, words, typed, contexts):
+    """What may stand at CURSOR in the words behind the name of a group."""
+    declared, count = place_of_cursor(words, verbs_table(group.verbs))
+    if declared:
+        return value_offers(declared, contexts)
+    is_flag = typed.startswith("-") and "--" not in words
+    named = [] if count or is_flag else verb_offers(group)
+    try:
+        verbs, words = find_verb(group, words[:-1] if is_flag else words)
+        _, count = place_of_cursor(words, verbs_table(verbs))
+    except (UsageError, HelpWanted):
+        verbs = ()  # it needs a verb
+    if is_flag:
+        return flag_offers(verbs_table(verbs))
+    places = [[f for f in verb.flags if f.is_word] for verb in verbs]
+    for found in places:
+        found += found[-1:] * count * (
+            bool(found) and found[-1].options.get("nargs") in ("*", "+"))
+    for declared in places[0][count:count + 1] if places else ():
+        named += value_offers(declared, contexts)
+    return named
+
+
+def offers(words, groups, contexts):
+    """(word, summary) of all that may stand in place of the last word."""
+    *before, typed = words or [""]
+    name, equals, _ = typed.partition("=")
+    is_value = typed.startswith("--") and bool(equals)
+    before = (before + [name] if is_value else before) + [CURSOR]
+    prefix = name + "=" if is_value else ""
+    for index, declared, word in tokens(before, flag_table(GLOBALS)):
+        if word == CURSOR and declared:
+            found = value_offers(declared, contexts)
+        elif word == CURSOR and typed.startswith("-"):
+            found = flag_offers(flag_table(GLOBALS))
+        elif word == CURSOR:
+            found = [(group.name, group.summary) for group in groups]
+        elif declared is None:
+            group, = [group for group in groups if group.name == word]
+            rest = before[:index] + before[index + 1:]
+            found = list(offers_in(group, rest, typed, contexts))
+            if found == [(":command", "")]:  # what help is about
+                return offers(rest[:-1] + [typed], groups, contexts)
+        else:
+            continue
+        return [(word if word[:1] == ":" else prefix + word, summary)
+                for word, summary in found]
+
+
+def show_offers(words, environ, terminal, groups):
+    """Print a line for each word that may follow, its summary behind a tab."""
+    def contexts():
+        return ConfigFile(environ, terminal).deployments()
+    terminal.adjust(True, "never", False)
+    try:
+        found = offers(words, groups, contexts) or ()
+    except (XeroctlError, HelpWanted, ValueError):
+        return  # nothing fits, or a config that is broken
+    for word, summary in found:
+        if word[:1] == ":" or word.startswith(words[-1] if words else ""):
+            terminal.out.write(one_line(f"{word}") + "\t"
+                               + one_line(summary) + "\n")
+
+
+# Bash cuts words at = and :, so that they are put together again, and what
+# stands before the last cut is taken off the answers.
+STUBS = {"bash": r"""
+_xeroctl() {
+  local left=$COMP_LINE words=() out i word part
+  for ((i = 0; i <= COMP_CWORD; i++)); do
+    word=${COMP_WORDS[i]}
+    if ((i)) && [[ $left != [[:space:]]* ]]; then
+      words[${#words[@]} - 1]+=$word
+    else words+=("$word"); fi
+    left=${left#"${left%%[![:space:]]*}"} left=${left#"$word"}
+  done
+  [[ $word == *[!=:]* ]] || word=
+  part=${words[${#words[@]} - 1]} part=${part%"$word"} COMPREPLY=()
+  mapfile -t out < <("${words[0]/#\~/$HOME}" __complete "${words[@]:1}" \
+    2>/dev/null)
+  [[ ${out[0]-} != :* ]] || { compopt -o default; return; }
+  for ((i = 0; i < ${#out[@]}; i++)); do
+    word=${out[i]%%$'\t'*}
+    printf -v "COMPREPLY[i]" %q "${word#"$part"}"
+  done
+}
+complete -F _xeroctl xeroctl xeroctl.py
+""", "zsh": r"""
+#compdef xeroctl xeroctl.py
+_xeroctl() {
+  local -a out
+  out=("${(@f)$("${(Q)words[1]}" __complete "${(@Q)words[2,CURRENT-1]}" \
+    "$PREFIX" 2>/dev/null)}")
+  [[ $out[1] == :* && $PREFIX == --*=* ]] && compset -P '*='
+  case $out[1] in
+    :folder*) _files -/ ;;
+    :*) _files ;;
+    ?*) compadd -l -d out -- "${(@)out%%$'\t'*}" ;;
+  esac
+}
+compdef _xeroctl xeroctl xeroctl.py
+""", "fish": r"""
+function __xeroctl
+  set -l words (commandline -opc) (commandline -ct)
+  set -l out ($words[1] __complete $words[2..-1] 2>/dev/null)
+  set -l flag (string match -r '^--[^=]*=' -- $words[-1])
+  set -l part (string replace -r '^--[^=]*=' '' -- $words[-1])
+  switch "$out[1]"
+    case ':*'; string replace -r '^' -- "$flag" (__fish_complete_path $part)
+    case '*'; printf '%s\n' $out
+  end
+end
+complete -c xeroctl -c xeroctl.py -f -a '(__xeroctl)'
+"""}
 
 
 # == the command map =========================================================
@@ -12780,7 +12696,7 @@ COMMANDS = Group(
 
 def complete_shell(app, group, args):
     """Print the completion script of a shell."""
-    app.out.text(completion_script(args.shell, app.groups, GLOBALS))
+    app.out.text(STUBS[args.shell].lstrip("\n"))
 
 
 COMPLETION = Group(
@@ -12895,6 +12811,8 @@ class App:
 
 def run(argv, environ, terminal, groups):
     """Run one command line; raise what goes wrong."""
+    if argv[:1] == [COMPLETE]:
+        return show_offers(argv[1:], environ, terminal, groups)
     group, args = parse(argv, groups)
     terminal.adjust(args.quiet, args.color or "auto", args.raw)
     if args.version:

@@ -402,6 +402,7 @@ WAITS = [("batches", "b", "--wait"), ("responses", "r", "--wait"),
 
 @pytest.mark.parametrize("argv", WAITS)
 def test_progress_is_one_line(ask, router, argv):
+    router.order("GET /content", body=b"a result")
     router.order("*", times=None, body=answer_of(LINE))
     shown = ask(*argv)
     assert "\x1b[2m" in shown and not is_forged(shown), shown

@@ -4,9 +4,7 @@
 Against the bare interpreter, and against the floor of one readable file: an
 interpreter that compiles xeroctl.py and imports what the command needs.  Kept
 are the same calls by the launcher of the README, which compiles nothing and
-leaves out site; bare -IS is what is left of the interpreter then.  At Tab a
-shell walks a table that was printed once, by shell-completion; it starts the
-program only for the names of contexts (config list -o id).
+leaves out site; bare -IS is what is left of the interpreter then.
 
     python3 tests/bench/startup.py [--runs N] [PYTHON …]
 """
@@ -29,6 +27,7 @@ NETWORK = LOCAL + ", http.client"
 LOCAL_AIM, CHAT_AIM = 1.2, 1.25
 BARE_AIMS = {"--version": 12, "kept --version": 3, "kept chat": 5}
 CHAT = "chat", "-m", "Hello"
+TAB = "__complete", "chat", "--st"
 CONFIG = 'current = "one"\n' + "".join(
     f'\n[deployment.{name}]\n'
     f'base_url = "https://{name}.example.com/project/v1"\n'
@@ -43,6 +42,7 @@ def commands(python, kept):
         "bare -IS": [python, "-IS", "-c", "pass"],
         "kept --version": [kept, "--version"],
         "kept config list": [kept, "config", "list"],
+        "kept Tab on a flag": [kept, *TAB],
         "kept chat": [kept, *CHAT],
         "compile": [python, "-c", COMPILE],
         "floor": [python, "-c", LOCAL],
@@ -53,7 +53,7 @@ def commands(python, kept):
         "chat send --help": ours + ["chat", "send", "--help"],
         "config list": ours + ["config", "list"],
         "Tab on a context": ours + ["config", "list", "-o", "id"],
-        "completion script": ours + ["shell-completion", "bash"],
+        "Tab on a flag": ours + list(TAB),
         "one chat": ours + list(CHAT),
         "one chat, streamed": ours + [*CHAT, "--stream"],
     }

@@ -1280,6 +1280,7 @@ def test_results_go_to_a_file_named_by_the_batch(run, router, ended, kind):
     assert content(NAMES[kind]) == data
     assert sorted(os.listdir()) == sorted(["made.jsonl", NAMES[kind]])
     assert asked(router) == [f"GET {E}/batches/batch_1",
+                             f"GET {E}/files/{file_id}",
                              f"GET {E}/files/{file_id}/content"]
     size = (f"{len(data)} B" if len(data) < 1000
             else f"{len(data) / 1000:.1f} KB")
@@ -1304,6 +1305,14 @@ def test_results_alone_go_to_standard_output(run, router, ended, kind, form):
     assert shown.encode() == router.file_bytes(ended[kind + "_file_id"])
     assert shown.exit_status == 0 and os.listdir() == ["made.jsonl"]
     assert ended[kind + "_file_id"] in shown.stderr
+
+
+@pytest.mark.parametrize("kind", sorted(BOTH))
+def test_a_page_is_no_result(run, router, ended, kind):
+    router.order("GET /content", html=True)
+    shown = run(*DEMO, "batch_1", BOTH[kind])
+    assert shown.exit_status == 1 and "an HTML page" in shown.stderr
+    assert os.listdir() == ["made.jsonl"]
 
 
 def test_bytes_come_as_they_are(run, router, made):

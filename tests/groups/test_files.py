@@ -795,7 +795,8 @@ def test_a_file_is_downloaded_to_a_path(files, router, tmp_path):
     assert shown.stderr == "" and shown.exit_status == 0
     assert target.read_bytes() == DATA
     assert os.listdir(str(tmp_path)) == ["out file"]
-    assert asked(router) == [f"GET /files/{record['id']}/content"]
+    assert asked(router) == [f"GET /files/{record['id']}",
+                             f"GET /files/{record['id']}/content"]
 
 
 def test_a_download_is_told_as_json(files, router, tmp_path):
