@@ -393,11 +393,11 @@ def whole(text):
     return SURROGATES.sub("\ufffd", text)
 
 
-def decoded(raw):
+def decoded(raw, errors="replace"):
     """Decode a text file: UTF-8, or UTF-16 if its byte order mark says so."""
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return raw.decode("utf-16", "replace")
-    return raw.decode("utf-8-sig", "replace")
+        return raw.decode("utf-16", errors)
+    return raw.decode("utf-8-sig", errors)
 
 
 def finite(value):
@@ -725,6 +725,12 @@ def on_disk(path):
 def from_disk(name):
     """A file's name as text."""
     return whole(os.fsencode(name).decode("utf-8", "surrogateescape"))
+
+
+def first_of(texts, count=None):
+    """The first of many remarks, and how many more there are."""
+    more = (len(texts) if count is None else count) - MOST_PROBLEMS
+    return texts[:MOST_PROBLEMS] + [f"and {more} more"] * (more > 0)
 
 
 class StandIn(str):
@@ -2870,9 +2876,11 @@ def check_response(reply, *_):
         raise AnswerError(why, code=dig(reply, "error.code"))
 
 
-def check_count(found, wanted, what):
-    """Raise unless there is one result for each text."""
-    if len(found) != wanted:
+def check_count(found, wanted, what, has_index=True):
+    """Raise unless each text has one result, in whatever order they came."""
+    places = [place for place in (dig(item, "index") for item in found)
+              if isinstance(place, int) and has_index]
+    if len(found) != wanted or len(set(places)) < len(places):
         raise AnswerError(f"{len(found)} {what} came for {wanted} texts: "
                           + compact_json(found)[:200])
 
@@ -2885,7 +2893,9 @@ def check_vectors(reply, sent):
             for item in data):
         raise no_answer(reply, "holds no embeddings")
     is_one = not isinstance(texts, list) or texts and is_number(texts[0])
-    check_count(data, 1 if is_one else len(texts), "embeddings")
+    # Some say 0 of each (llama.cpp had it so): they keep the order.
+    check_count(data, 1 if is_one else len(texts), "embeddings",
+                len({as_text(dig(item, "index")) for item in data}) > 1)
 
 
 # By the url of a line; what has none here only may be no error.
@@ -4413,17 +4423,18 @@ class Flag:
     a GET); header the request header that it sets.  many tells of a word
     whether it is one more value of the same flag.  from_stdin: the value
     `-` reads standard input.  needs names the flag without which it means
-    nothing.  completes is what a shell offers for it: "file", "folder",
-    "context", or "" for nothing; sample is what an example shows.
+    nothing; is_ours tells that only the platform knows what it sends.
+    completes is what a shell offers for it: "file", "folder", "context", or
+    "" for nothing; sample is what an example shows.
     """
 
     def __init__(self, *names, sends=None, header=None, many=None,
                  from_stdin=False, needs=None, completes=None, sample=None,
-                 **options):
+                 is_ours=False, **options):
         self.names, self.options, self.sample = names, options, sample
         self.sends, self.header = sends, header
         self.many, self.from_stdin, self.needs = many, from_stdin, needs
-        self.completes = completes
+        self.completes, self.is_ours = completes, is_ours
         self.is_word = not names[0].startswith("-")
         longest = max(names, key=len)
         self.dest = options.get("dest", longest.lstrip("-").replace("-", "_"))
@@ -6079,41 +6090,60 @@ class Download:
 
 # == model uploads: in parts, from a file or a folder ========================
 
-CHUNK_BYTES = 100 * 1024 * 1024
+CHUNK_BYTES = 100 * 1024 * 1024, 64 * 1024 * 1024  # the platform's, OpenAI's
+NOT_SENT = "a link that leaves the folder", "a link to nothing"
 
 
-def why_skipped(path, root):
+def is_loop(path, folder):
+    """Whether links have led from a folder into itself."""
+    return any(path[at] == os.sep and os.path.samefile(path, path[:at + 1])
+               for at in range(len(folder) - 1, len(path)))
+
+
+def why_skipped(path, folder, follows):
     """Why a path in a folder is not uploaded; None if it is."""
     if os.path.basename(path).startswith("."):
         return "hidden"
-    if os.path.islink(path):
-        target = os.path.realpath(path)
-        if not target.startswith(os.path.join(root, "")):
-            return "a link that leaves the folder"
+    if os.path.islink(path) and not os.path.exists(path):
+        return NOT_SENT[1]
+    if os.path.islink(path) and not follows:
+        root = os.path.join(os.path.realpath(folder), "")
+        if not os.path.join(os.path.realpath(path), "").startswith(root):
+            return NOT_SENT[0]
         if os.path.isdir(path):
             return "a link to a folder"
-    if not os.path.isdir(path) and not os.path.isfile(path):
-        return "no regular file"
-    return None
+    if os.path.isdir(path):
+        return "it is in itself" if is_loop(path, folder) else None
+    return None if os.path.isfile(path) else "no regular file"
 
 
-def folder_files(app, folder, troubles):
-    """Yield (path, path below the folder with /) of all files to upload.
+def folder_files(app, args, folder, troubles):
+    """Return (path, path below the folder with /) of all files to upload.
 
     Folders that cannot be read are added to troubles, as errors of the OS.
     """
-    root = os.path.realpath(folder)
-    for parent, folders, names in os.walk(folder, onerror=troubles.append):
+    found, leaving = [], []
+    for parent, folders, names in os.walk(folder, onerror=troubles.append,
+                                          followlinks=args.follow_links):
         for name in sorted(folders + names):
             path = os.path.join(parent, name)
-            reason = why_skipped(path, root)
-            if reason:
+            below = from_disk(os.path.relpath(path, folder)).replace(
+                os.sep, "/")
+            reason = why_skipped(path, folder, args.follow_links)
+            if reason in NOT_SENT and not args.skip_links:
+                leaving.append(below)
+            elif reason:
                 app.terminal.note(f"skipped {from_disk(path)} ({reason})")
                 folders[:] = [each for each in folders if each != name]
             elif name in names:
-                below = from_disk(os.path.relpath(path, folder))
-                yield path, below.replace(os.sep, "/")
+                found.append((path, below))
         folders.sort()
+    if leaving:
+        raise UsageError(f"links lead out of {from_disk(folder)}, or to"
+                         " nothing: " + ", ".join(first_of(leaving)),
+                         "--follow-links sends what they lead to,"
+                         " --skip-links leaves them out")
+    return found
 
 
 class TarEntry:
@@ -6122,7 +6152,7 @@ class TarEntry:
     def __init__(self, start, path, inside):
         about = os.stat(path)
         self.start, self.path, self.inside = start, path, inside
-        self.size, self.mtime = about.st_size, int(about.st_mtime)
+        self.size, self.mtime = about.st_size, about.st_mtime_ns
         self.is_program = bool(about.st_mode & 0o100)
         self.head_size = len(self.head())
         self.end = start + self.head_size + -(-self.size // 512) * 512
@@ -6130,7 +6160,7 @@ class TarEntry:
     def head(self):
         import tarfile
         about = tarfile.TarInfo(self.inside)
-        about.size, about.mtime = self.size, self.mtime
+        about.size, about.mtime = self.size, self.mtime // 10 ** 9
         about.mode = 0o755 if self.is_program else 0o644
         return about.tobuf(tarfile.PAX_FORMAT)
 
@@ -6138,8 +6168,7 @@ class TarEntry:
         """Open the file, which must be as it was when the upload began."""
         try:
             about = os.stat(self.path)
-            if (about.st_size, int(about.st_mtime)) == (self.size,
-                                                        self.mtime):
+            if (about.st_size, about.st_mtime_ns) == (self.size, self.mtime):
                 return open(self.path, "rb")
             reason = "it has changed since the upload began"
         except OSError as problem:
@@ -6169,11 +6198,11 @@ class TarFolder:
 
     is_stdin = False
 
-    def __init__(self, app, folder):
+    def __init__(self, app, args, folder):
         top = from_disk(os.path.basename(os.path.abspath(folder)))
         self.name, self.entries, self.size = top + ".tar", [], 0
         troubles = []
-        files = sorted(folder_files(app, folder, troubles),
+        files = sorted(folder_files(app, args, folder, troubles),
                        key=lambda file: file[1])
         if troubles:
             raise UsageError(f"cannot read {troubles[0].filename}:"
@@ -6209,9 +6238,9 @@ class ModelUpload:
     def __init__(self, app, group, source, upload):
         self.app, self.group, self.source = app, group, source
         self.id, self.parts = id_in(upload), {}
-        self.chunk = dig(upload, "chunk_size")
-        if not counted(self.chunk):
-            self.chunk = CHUNK_BYTES
+        self.is_ours = app.settings.style() == XEROTIER
+        self.chunk = counted(dig(upload, "chunk_size")) or CHUNK_BYTES[
+            not self.is_ours]
 
     def refresh(self):
         """Ask which parts have arrived."""
@@ -6226,8 +6255,9 @@ class ModelUpload:
         import hashlib
         whole_hash, number = hashlib.sha256(), 0
         name = os.path.basename(self.source.name)
+        arrived = min(len(self.parts) * self.chunk, self.source.size)
         with Meter(self.app.terminal, f"uploading {name}",
-                   self.source.size, self.arrived()) as meter:
+                   self.source.size, arrived) as meter:
             for start in range(0, self.source.size, self.chunk):
                 number += 1
                 end = min(start + self.chunk, self.source.size)
@@ -6251,7 +6281,8 @@ class ModelUpload:
 
     def post(self, number, span, part_hash, meter=None):
         """Send one part."""
-        fields = [("part_number", str(number)), ("sha256", part_hash)]
+        fields = self.is_ours * [("part_number", str(number)),
+                                 ("sha256", part_hash)]
         form = Multipart(
             fields, Excerpt(self.source, f"part-{number}", [span]),
             meter and (lambda count: meter.at(span[0] + count)), "data")
@@ -6262,13 +6293,11 @@ class ModelUpload:
     def post_complete(self, whole_hash):
         """Have the model made of its parts."""
         ids = [self.parts[number] for number in sorted(self.parts)]
+        body = dict({"part_ids": ids}, **{"sha256": whole_hash}
+                    if self.is_ours else {})
         return self.group.call(
             self.app, "POST", path_of(self.id, "complete"), stand_in={},
-            body={"part_ids": ids, "sha256": whole_hash},
-            silence=INFERENCE_TIMEOUT_S)
-
-    def arrived(self):
-        return min(len(self.parts) * self.chunk, self.source.size)
+            body=body, silence=INFERENCE_TIMEOUT_S)
 
     def patiently(self, act, look_up):
         """Do something once; in doubt whether it was done, look it up."""
@@ -6296,7 +6325,8 @@ class ModelUpload:
     def complete(self, whole_hash):
         def look_up():
             upload = self.group.call(self.app, "GET", path_of(self.id))
-            return upload if dig(upload, "status") == "completed" else None
+            return (None if dig(upload, "status") in ("pending", "uploading",
+                                                      None) else upload)
         return self.patiently(lambda: self.post_complete(whole_hash),
                               look_up)
 
@@ -6305,12 +6335,6 @@ class ModelUpload:
 
 CHAT_URL = "/v1/chat/completions"
 ENDED = "completed", "failed", "cancelled", "expired"
-
-
-def first_of(texts, count=None):
-    """The first of many remarks, and how many more there are."""
-    more = (len(texts) if count is None else count) - MOST_PROBLEMS
-    return texts[:MOST_PROBLEMS] + [f"and {more} more"] * (more > 0)
 
 
 def wrong_field(request, name, wanted):
@@ -7423,9 +7447,10 @@ class DirectSender:
 
     def request(self, request):
         """The HTTP request that a line of the input asks for."""
-        body = request["body"]
+        body = {name: value for name, value in request["body"].items()
+                if not name.startswith("stream_")}
         if body.get("stream"):
-            body = dict(body, stream=False)
+            body["stream"] = False
         return self.app.api.request(
             "POST", request["url"][len("/v1"):], slug=self.slug, body=body,
             silence=INFERENCE_TIMEOUT_S)
@@ -8243,7 +8268,7 @@ def message_text(app, args):
 
 def fenced(app, path):
     """A file's text in a fence that it cannot close, below its name."""
-    text = app.read_text(path)
+    text = app.read_text(path, may_be_odd=True)
     ticks = max([2] + list(map(len, re.findall("`+", text)))) + 1
     name = "stdin" if path == "-" else os.path.basename(path)
     return f"{whole(name)}\n{'`' * ticks}\n{text}\n{'`' * ticks}"
@@ -8251,16 +8276,21 @@ def fenced(app, path):
 
 def image_url(app, source):
     """The URL of an image; a file becomes a data: URL (RFC 2397)."""
-    if re.match("(https?|data):", source):
+    if re.match("(https?|data):", source, re.I):
         return source
     import base64
-    import mimetypes
-    media = mimetypes.guess_type(source)[0] or ""
-    if not media.startswith("image/"):
-        raise UsageError(f"{whole(source)} is no image by its name",
-                         "its name has to end in .png, .jpg or the like")
-    data = base64.b64encode(app.read_bytes(source)).decode("ascii")
-    return f"data:{media};base64,{data}"
+    data = app.read_bytes(source)
+    found = re.match(  # names lie, and some say nothing
+        rb"(?s)(?P<png>\x89PNG)|(?P<jpeg>\xff\xd8\xff)|(?P<gif>GIF8[79]a)|"
+        rb"(?P<webp>RIFF....WEBP)|(?P<bmp>BM....\0{4})|(?P<tiff>II\*\0|"
+        rb"MM\0\*)|....ftyp(?:(?P<avif>avi[fs])|(?P<heic>hei|hev|m[is]f1))",
+        data)
+    if not found:
+        raise UsageError(
+            f"{whole(source)} is " + ("no image" if data else "empty"),
+            "PNG, JPEG, GIF, WEBP, BMP, TIFF, AVIF and HEIC are known")
+    data = base64.b64encode(data).decode("ascii")
+    return f"data:image/{found.lastgroup};base64,{data}"
 
 
 def message_content(app, args):
@@ -8296,6 +8326,8 @@ def response_format(app, text):
 
 def chat_body(app, args):
     """Build the body of a chat completion from the flags."""
+    if args.agentic:
+        app.terminal.note("-> agentic mode")
     messages = []
     system = (app.read_text(args.from_file) if args.from_file is not None
               else args.system)
@@ -8323,8 +8355,6 @@ def talk_chat(app, args):
     """Hold an interactive session; it always streams."""
     show_text(app, args)
     body = chat_body(app, args)
-    if args.agentic:
-        app.terminal.note("-> agentic mode")
     first = next((m["content"] for m in body.get("messages", ())
                   if m["role"] == "user"), None)
     turns = ChatTurns(app, body, sent_headers(args), bool(args.model))
@@ -8345,11 +8375,8 @@ def send_chat(app, group, args):
     if args.message is None and not args.attach:
         raise UsageError("--message is missing", "-m TEXT, or -m - to read it"
                          " from standard input; --interactive asks for it")
-    body = chat_body(app, args)
-    if args.agentic:
-        app.terminal.note("-> agentic mode")
-    answer_once(app, args, ChatAnswer(), body, sent_headers(args),
-                CHAT_FIELDS)
+    answer_once(app, args, ChatAnswer(), chat_body(app, args),
+                sent_headers(args), CHAT_FIELDS)
 
 
 def post_message(app, chat_id, text):
@@ -8478,7 +8505,8 @@ CHAT = Group(
                   from_stdin=True, help="add a file's text to the message;"
                                         " - is standard input (repeatable)"),
              flag("--image", action="append", metavar="FILE|URL",
-                  completes="file", help="add an image (repeatable)"),
+                  from_stdin=True, completes="file",
+                  help="add an image; - is standard input (repeatable)"),
              flag("--response-format", type=schema_or_word,
                   metavar="FORMAT", help="text, json_object, or @FILE with a"
                                          " JSON schema"),
@@ -8496,7 +8524,7 @@ CHAT = Group(
              SHOW_REASONING,
              flag("--show-usage", action="store_true",
                   help="print token usage after the answer, on stderr"),
-             field("--agentic", action="store_true",
+             field("--agentic", action="store_true", is_ours=True,
                    sends="web_search_options.x_agentic",
                    help="let the router run its tool-calling loop"),
              *ROUTING,
@@ -8617,6 +8645,8 @@ def create_batch(app, group, args):
 def relative_path(file):
     """Where an uploaded file is said to belong; None if nowhere."""
     found = dig(file, "x_relative_path") or dig(file, "relative_path")
+    if not found and "/" in as_text(dig(file, "filename")):
+        found = file["filename"]  # where servers know no such field
     return found if isinstance(found, str) else None
 
 
@@ -8910,7 +8940,8 @@ def semver(text):
 def list_models(app, group, args):
     """List the models of the project, or what an endpoint serves."""
     query = sent_fields(args)
-    if args.extended or app.out.form in (WIDE, CSV):
+    if args.extended or (app.out.form in (WIDE, CSV)
+                         and app.settings.style() == XEROTIER):
         query["extended"] = "true"
     slug = app.slug() if args.endpoint else None
 
@@ -9047,7 +9078,7 @@ MODELS = Group(
     path="/models", columns=MODEL_COLUMNS, fields=MODEL_FIELDS,
     paging=Offset, verbs=by_flag(
         Verb("list", "List the models of the project.", list_models,
-             flag("--extended", action="store_true",
+             flag("--extended", action="store_true", is_ours=True,
                   help="ask for the extended fields (for -o json)"),
              flag("--endpoint", metavar="SLUG",
                   help="list what this endpoint serves"),
@@ -9056,7 +9087,7 @@ MODELS = Group(
         Verb("show", "Show one model in full.", show_model, ITEM,
              flag("--full", action="store_true",
                   help="do not cut the description"),
-             flag("--extended", action="store_true",
+             flag("--extended", action="store_true", is_ours=True,
                   help="ask for the extended fields (for -o json)")),
         updates(
             "Change what is said about a model.",
@@ -9148,9 +9179,6 @@ MODELS = Group(
 
 # == embeddings, rerank, score: texts to numbers =============================
 
-MOST_INPUTS = 256
-
-
 def line_text(line, where):
     """The text on a line of a file: plain, or as JSON, or in "text"."""
     if line[0] not in '{"':
@@ -9165,31 +9193,24 @@ def line_text(line, where):
     return text
 
 
-def given_texts(app, texts, path, read=lambda line, where: line):
-    """The texts of a flag that may say -, and those of a file, by line.
+def given_texts(app, name, read=lambda line, where: line):
+    """The texts of --NAME, which may say -, and of --NAME-file, by line.
 
     read(line, where) makes the text of a line.
     """
     found = [app.read_text("-") if text == "-" else text
-             for text in texts or ()]
-    if path is None:
-        return found
-    for number, line in enumerate(app.read_text(path).split("\n"), 1):
+             for text in getattr(app.args, name) or ()]
+    path = getattr(app.args, name + "_file")
+    lines = [] if path is None else app.read_text(path).split("\n")
+    for number, line in enumerate(lines, 1):
         where, line = f"{path}: line {number}", line.rstrip("\r")
         if not line.strip():
             raise UsageError(f"{where} is blank")
         found.append(read(line, where))
+    if not found:
+        raise UsageError(f"--{name} is missing", f"--{name} TEXT or"
+                         f" --{name}-file FILE says what to send")
     return found
-
-
-def embedding_model(app, args):
-    """What a body says of the model; with style openai --endpoint names it.
-
-    The product's page has "default" for all other embeddings.
-    """
-    if args.model or app.settings.style() == XEROTIER:
-        return args.model or "default"
-    return app.endpoint()
 
 
 def place_in_input(item):
@@ -9216,11 +9237,15 @@ def floats_of(value):
 
 
 def embedded(app, group, args, texts):
-    """Yield the answers for the texts, at most 256 in a request."""
-    for start in range(0, len(texts), MOST_INPUTS):
-        some = texts[start:start + MOST_INPUTS]
-        body = dict({"model": embedding_model(app, args), "input": some},
-                    **sent_fields(args))
+    """Yield the answers for the texts, at most so many in a request.
+
+    The product's page has "default" where no model is named.
+    """
+    model = args.model or (app.endpoint() if app.settings.style() == OPENAI
+                           else "default")
+    for start in range(0, len(texts), args.batch_size):
+        some = texts[start:start + args.batch_size]
+        body = dict({"model": model, "input": some}, **sent_fields(args))
         if len(texts) == 1 and not args.input_file:
             body["input"] = texts[0]
         answer = group.call(app, "POST", body=body, stand_in={"data": []},
@@ -9294,11 +9319,7 @@ def write_vectors(path, answers, count):
 
 def create_embeddings(app, group, args):
     """Embed texts; show the vectors, or write them to a file."""
-    texts, path = given_texts(app, args.input, args.input_file), (
-        args.output_file)
-    if not texts:
-        raise UsageError("--input is missing", "--input TEXT or --input-file"
-                         " FILE says what to embed")
+    texts, path = given_texts(app, "input"), args.output_file
     if path and not path.endswith((".npy", ".jsonl")):
         raise UsageError(f"{path} has to end in .npy or .jsonl")
     answers = embedded(app, group, args, texts)
@@ -9319,27 +9340,19 @@ def create_embeddings(app, group, args):
         app.terminal.note("usage: " + as_pairs(answer["usage"]))
 
 
-def documents_of(app, args):
-    texts = given_texts(app, args.documents, args.documents_file, line_text)
-    if not texts:
-        raise UsageError("--documents is missing", "--documents TEXT… or"
-                         " --documents-file FILE says what to rank")
-    return texts
-
-
 def ranked_row(rank, item, texts):
     index = dig(item, "index")
     is_known = isinstance(index, int) and 0 <= index < len(texts)
     return {"rank": rank, "index": index,
-            "score": next((value for value in (
-                dig(item, "relevance_score"), dig(item, "score"))
-                if value is not None), None),
+            "score": Column("Score=relevance_score|score").value(item),
             "document": content_text(dig(item, "document")) or (
                 texts[index] if is_known else None)}
 
 
-def show_ranked(app, answer, texts, *columns):
+def show_ranked(app, answer, texts, count, *columns):
     """Show scores, with the texts from the input where none came back."""
+    if not app.plan:
+        check_count(page_records(answer), count, "scores")
     if app.out.form not in (JSON, JSONL):
         answer = {"data": [ranked_row(rank, item, texts) for rank, item in
                            enumerate(page_records(answer), 1)]}
@@ -9350,28 +9363,25 @@ def show_ranked(app, answer, texts, *columns):
 
 def rerank_documents(app, group, args):
     """Rank documents by a query, the best first."""
-    texts = documents_of(app, args)
+    texts = given_texts(app, "documents", line_text)
     body = dict({"model": args.model or app.endpoint(), "query": args.query,
                  "documents": texts}, **sent_fields(args))
     answer = group.call(app, "POST", body=body, stand_in={"results": []},
                         silence=INFERENCE_TIMEOUT_S)
-    show_ranked(app, answer, texts, "Rank=rank", "Document=document")
+    count = min(len(texts), args.top_n or len(texts))
+    show_ranked(app, answer, texts, count, "Rank=rank", "Document=document")
 
 
 def score_texts(app, group, args):
     """Score candidates against a text, in the order they were given."""
-    texts = given_texts(app, args.candidates, args.candidates_file,
-                        line_text)
-    if not texts:
-        raise UsageError("--candidates is missing", "--candidates TEXT… or"
-                         " --candidates-file FILE says what to score")
+    texts = given_texts(app, "candidates", line_text)
     body = {"model": args.model or app.endpoint(), "text_1": args.text,
             "text_2": texts}
     answer = group.call(app, "POST", body=body, stand_in={"data": []},
                         silence=INFERENCE_TIMEOUT_S)
     if app.out.form not in (JSON, JSONL):
         answer = {"data": sorted(page_records(answer), key=place_in_input)}
-    show_ranked(app, answer, texts, "Text=document")
+    show_ranked(app, answer, texts, len(texts), "Text=document")
 
 
 MODEL = flag("--model", metavar="NAME", help="the model's name (with style"
@@ -9392,6 +9402,8 @@ EMBEDDINGS = Group(
                    help="size of the vectors, if the model can"),
              field("--encoding-format", type=choice("float", "base64"),
                    metavar="FORMAT", help="how vectors travel"),
+             flag("--batch-size", type=integer(1), default=256,
+                  metavar="N", help="most texts in a request (default: 256)"),
              flag("--output-file", metavar="PATH",
                   help="write the vectors to a .npy or .jsonl file"),
              usage="--endpoint SLUG --input TEXT [flags]",
@@ -9711,23 +9723,33 @@ CONVERSATIONS = Group(
 
 # == uploads: models on their way to the server ==============================
 
-def media_of(name):
-    """The media type of a model's file, by its name."""
-    import mimetypes
-    return mimetypes.guess_type(name)[0] or "application/octet-stream"
+LINKS = (flag("--follow-links", action="store_true",
+              help="send what links of a folder lead to, in it or not"),
+         flag("--skip-links", action="store_true",
+              help="leave out links that leave the folder"))
 
 
 def new_upload(app, group, args, source):
     """Begin an upload; say its id at once, so that it can be resumed."""
+    import mimetypes
     name = args.name if args.path == "-" else os.path.basename(source.name)
-    body = dict({"purpose": "model", "filename": name, "bytes": source.size,
-                 "mime_type": media_of(name), "name": args.name},
-                **sent_fields(args))
+    body = {"purpose": "model", "filename": name, "bytes": source.size,
+            "mime_type": mimetypes.guess_type(name)[0]
+            or "application/octet-stream", "name": args.name}
+    if app.settings.style() == OPENAI:
+        body.update(purpose="assistants", filename=body.pop("name"))
+    body.update(sent_fields(args))
     upload = group.call(app, "POST", body=body,
                         stand_in={"id": StandIn("<upload id>")})
     if not app.plan:
         app.terminal.note(f"upload {id_in(upload)}")
     return upload
+
+
+def ended_badly(upload):
+    """The error for an upload that has ended."""
+    return XeroctlError(f"upload {id_in(upload)} is {dig(upload, 'status')}: "
+                        + (error_message(upload) or "it cannot go on"))
 
 
 def resumed_upload(app, group, upload_id, source):
@@ -9736,8 +9758,7 @@ def resumed_upload(app, group, upload_id, source):
                         stand_in={"id": upload_id})
     size, status = dig(upload, "bytes"), dig(upload, "status")
     if status not in ("pending", "uploading", None):
-        raise XeroctlError(f"upload {upload_id} is {status}: it cannot go"
-                           " on")
+        raise ended_badly(upload)
     if size not in (None, source.size):
         raise UsageError(f"upload {upload_id} is of {size} bytes,"
                          f" {source.name} has {source.size}")
@@ -9747,7 +9768,7 @@ def resumed_upload(app, group, upload_id, source):
 def upload_model(app, group, args):
     """Send a model in parts, from a file or a folder."""
     path = on_disk(args.path)
-    source = (TarFolder(app, path) if os.path.isdir(path)
+    source = (TarFolder(app, args, path) if os.path.isdir(path)
               else app.open_source(args.path))
     if not source.size:
         raise UsageError(f"{source.name} is empty")
@@ -9761,9 +9782,13 @@ def upload_model(app, group, args):
     try:
         done = engine.run()
     except (XeroctlError,) + INTERRUPTS:
-        words = map(shell_word, (args.path, args.name, "--resume", engine.id))
-        app.terminal.note(f"xeroctl upload {' '.join(words)} goes on there")
+        words = [args.path, args.name, "--resume", engine.id] + [
+            links.long_name for links in LINKS if getattr(args, links.dest)]
+        app.terminal.note(f"xeroctl upload {' '.join(map(shell_word, words))}"
+                          " goes on there")
         raise
+    if dig(done, "status") in ("failed", "cancelled", "expired"):
+        raise ended_badly(done)
     app.out.record(done, group.fields)
 
 
@@ -9793,17 +9818,21 @@ UPLOADS = Group(
 
 UPLOAD = Group(
     "upload", "Upload a model: a file, or a folder as a tar.",
-    path="/uploads", fields=UPLOAD_FIELDS, default="", verbs=(
+    path="/uploads", default="", fields=UPLOAD_FIELDS + (
+        "Model ID=model_id|modelId|model.id|model|file.id",), verbs=(
         Verb("", "Upload a model: a file, or a folder as a tar.",
              upload_model,
              flag("path", metavar="PATH", sample="model.gguf",
                   help="the file or folder"),
              flag("name", metavar="NAME", completes="", sample="my-model",
                   help="what the model will be called"),
-             field("--format", metavar="WORD", help="as gguf or safetensors"),
-             field("--description", metavar="TEXT", help="what it is for"),
+             field("--format", metavar="WORD", is_ours=True,
+                   help="as gguf or safetensors"),
+             field("--description", metavar="TEXT", is_ours=True,
+                   help="what it is for"),
              flag("--resume", metavar="ID", completes="",
                   help="go on with this upload"),
+             *LINKS,
              writes=True, examples=(
                  "xeroctl upload model.gguf my-model --format gguf",)),
     ))
@@ -9848,10 +9877,6 @@ def tree_lines(tree):
                            branches(inside)))
 
 
-def tree_text(files):
-    return "".join(line + "\n" for line in tree_lines(tree_of(files)))
-
-
 def list_files(app, group, args):
     """List files; below a prefix, or as a tree, all pages are followed."""
     if not args.tree and args.prefix is None:
@@ -9863,7 +9888,7 @@ def list_files(app, group, args):
              if (relative_path(file) or "").startswith(args.prefix or "")]
     page_records(page)[:] = files
     if args.tree and app.out.is_table and files:
-        return app.out.text(tree_text(files))
+        return app.out.text("\n".join(tree_lines(tree_of(files))) + "\n")
     app.out.rows(page, group.columns, group.name)
 
 
@@ -9873,9 +9898,10 @@ def upload_file(app, group, args, path, relative):
     if source.size > MOST_FILE_BYTES:
         raise UsageError(f"{source.name} is larger than 500 MB"
                          f" ({source.size} bytes)")
+    is_ours = app.settings.style() == XEROTIER
     fields = [("purpose", args.purpose)]
-    fields += [("relative_path", relative)] if relative else []
-    excerpt = Excerpt(source)
+    fields += [("relative_path", relative)] if relative and is_ours else []
+    excerpt = Excerpt(source, None if is_ours else relative)
     with source.file, Meter(app.terminal, f"uploading {excerpt.name}",
                             source.size) as meter:
         return app.api.upload(excerpt, fields, tell=meter.at)
@@ -9911,7 +9937,7 @@ def upload_folder(app, group, args):
     top = top.rstrip("/") + "/" if top else ""
     outcomes = [
         upload_one(app, group, args, path, top + below)
-        for path, below in folder_files(app, folder, troubles)]
+        for path, below in folder_files(app, args, folder, troubles)]
     outcomes += [outcome(app, from_disk(trouble.filename), None,
                          trouble.strerror) for trouble in troubles]
     app.out.outcomes(outcomes)
@@ -9985,9 +10011,10 @@ FILES = Group(
              flag("--purpose", metavar="WORD", default="assistants",
                   help="what it is for (default: assistants)"),
              flag("--relative-path", metavar="PATH", completes="",
-                  help="where it belongs, with forward slashes"),
+                  is_ours=True, help="where it belongs, with forward slashes"),
              flag("-r", "--recursive", action="store_true",
                   help="upload what is in a folder"),
+             *LINKS,
              by=flag("--upload", metavar="PATH", from_stdin=True,
                      sample="prompts.jsonl",
                      help="upload this file; - is standard input"),
@@ -12798,9 +12825,18 @@ class App:
         read = self.terminal.read_stdin()
         return read.encode("utf-8") if isinstance(read, str) else read
 
-    def read_text(self, path):
+    def read_text(self, path, may_be_odd=False):
         """Read an input text, without its last line end."""
-        text = decoded(self.read_bytes(path))
+        raw = self.read_bytes(path)
+        try:
+            text = decoded(raw, "strict")
+        except UnicodeDecodeError as problem:
+            found = (f"{'standard input' if path == '-' else path} is no"
+                     f" UTF-8 text (byte {problem.start + 1})")
+            if not may_be_odd:
+                raise UsageError(found, "iconv converts to it")
+            self.terminal.warn(found)
+            text = decoded(raw)
         return re.sub(r"\r?\n\Z", "", text)
 
     def finish(self):
@@ -12820,6 +12856,11 @@ def run(argv, environ, terminal, groups):
     if group is None:
         raise HelpWanted()
     app = App(args, environ, terminal, groups)
+    ours = [f.long_name for f in args.verb.flags
+            if f.is_ours and getattr(args, f.dest)]
+    if ours and app.settings.style() == OPENAI:
+        raise UsageError(f"{ours[0]} is Xerotier's: a server of style openai"
+                         " has none")
     try:
         args.verb.run(app, group, args)
     except PlanEnds:

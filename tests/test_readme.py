@@ -117,8 +117,9 @@ def world(tmp_path):
         world = World(router, tmp_path)
         os.symlink(os.path.join(ROOT, "xeroctl.py"), world.place("xeroctl.py"))
         os.symlink(os.path.join(ROOT, "tests"), world.place("tests"))
-        for name in "prompts/one.txt", "app.log", "screen.png", "ca.pem":
-            world.write(name, "\x89PNG\r\n\x1a\n")
+        for name in "prompts/one.txt", "app.log", "ca.pem":
+            world.write(name, "one line\n")
+        world.write("screen.png", b"\x89PNG\r\n\x1a\n")
         for name, script in TOOLS.items():
             path = world.place("bin/" + name)
             world.write("bin/" + name, "#!/bin/sh\n" + script % {

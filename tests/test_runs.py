@@ -1738,6 +1738,18 @@ def test_a_stream_is_asked_for_as_a_whole(run, router, job, value):
     assert job.done() == "ab" and all(text for _, text in job.answers())
 
 
+@pytest.mark.parametrize("stream", [
+    {"stream": True}, {"stream": False}, {"stream": None}, {}])
+def test_what_goes_with_a_stream_goes_with_it(run, router, job, stream):
+    job.fill("a", lambda each: chat_line(each, stream_options={
+        "include_usage": True}, **stream))
+    assert run(*job.argv("--direct")).exit_status == 0
+    seen, = posted(router)
+    assert "stream_options" not in seen.json
+    assert seen.json.get("stream", "-") == (
+        False if stream.get("stream") else stream.get("stream", "-"))
+
+
 def test_each_line_goes_to_its_own_url(run, router, job):
     job.write(as_lines([chat_line("a"), embedding_line("b"),
                         dict(chat_line("c"), url="/v1/none/such")]))

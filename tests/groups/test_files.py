@@ -562,7 +562,12 @@ def test_links_inside_are_followed_and_links_outside_are_not(
             ("twice", "out"), ("dangling", "nowhere"),
             ("sub/above", "../..")):
         os.symlink(str(target), str(root / name))
-    shown = files("--upload", root, "-r")
+    shown = files("--upload", root, "-r", "-q")
+    assert shown.exit_status == 2 and router.requests == []
+    for name in ("out", "etc", "sibling", "folder-out", "twice", "dangling",
+                 "sub/above"):
+        assert name in shown.stderr
+    shown = files("--upload", root, "-r", "--skip-links")
     assert shown.exit_status == 0, shown
     assert stored(router) == {
         "data/a": b"inside", "data/in": b"inside", "data/sub/b": b"x",
@@ -579,10 +584,52 @@ def test_loops_of_links_end(files, router, folder):
                          ("two", "one"), ("sub/top", ".."),
                          ("also", "sub")):
         os.symlink(target, str(root / name))
-    shown = files("--upload", root, "-r")
+    shown = files("--upload", root, "-r", "--skip-links")
     assert shown.exit_status == 0
     assert set(stored(router)) == {"data/a", "data/sub/b"}
     assert len(lines_of(shown.stderr, "skipped")) == 6
+
+
+def test_links_outside_can_be_followed(files, router, folder, tmp_path):
+    root = folder({"a": b"x"})
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "1").write_bytes(b"weights")
+    os.symlink("../blobs", str(root / "sub"))
+    os.symlink("../data", str(tmp_path / "blobs" / "back"))
+    shown = files("--upload", root, "-r", "--follow-links")
+    assert shown.exit_status == 0
+    assert stored(router) == {"data/a": b"x", "data/sub/1": b"weights"}
+
+
+def test_any_server_finds_the_path_in_the_name(files, openai_router, folder):
+    root = folder({"a": b"x", "sub/b": b"y"})
+    openai = {"against": openai_router, "XEROTIER_STYLE": "openai"}
+    assert files("--upload", root, "-r", **openai).exit_status == 0
+    assert [seen.form["file"][0] for seen in openai_router.requests] == [
+        "data/a", "data/sub/b"]
+    assert not any("relative_path" in seen.form
+                   for seen in openai_router.requests)
+    assert files("--upload", root / "a", **openai).exit_status == 0
+    assert openai_router.requests[-1].form["file"][0] == "a"
+
+
+def test_any_server_is_asked_for_paths_in_names(files, openai_router):
+    openai_router.order("GET /files", body=json.dumps({"data": [
+        {"id": "file-1", "filename": "data/a"},
+        {"id": "file-2", "filename": "data"}]}).encode())
+    shown = files("--prefix", "data", "-o", "id", against=openai_router,
+                  XEROTIER_STYLE="openai")
+    assert shown.splitlines() == ["file-1"]
+
+
+@pytest.mark.parametrize("more", [[], ["-r"]])
+def test_any_server_has_no_relative_path(files, openai_router, folder, more):
+    root = folder({"a": b"x"})
+    shown = files("--upload", root if more else root / "a", *more,
+                  "--relative-path", "b", "--style", "openai",
+                  against=openai_router)
+    assert shown.exit_status == 2 and openai_router.requests == []
+    assert "--relative-path is Xerotier's" in shown.stderr
 
 
 def test_a_link_to_a_folder_is_a_folder_when_it_is_named(files, router,
