@@ -74,7 +74,8 @@ def report(costs, memory):
     print(f"  {'':20}{'CPU ms':>8}{'wall ms':>9}{'/ bare':>8}{'/ floor':>9}"
           f"{'MB':>7}   (ratios of CPU; most memory)")
     for name, cost in costs.items():
-        floor = costs["network floor" if "chat" in name.split() else "floor"]
+        is_chat = name.startswith(("one chat", "kept chat"))
+        floor = costs["network floor" if is_chat else "floor"]
         to_bare = cost.cpu / costs["bare"].cpu
         to_floor = cost.cpu / floor.cpu
         print(f"  {name:20}{cost.cpu * 1000:8.1f}{cost.wall * 1000:9.1f}"
