@@ -65,7 +65,8 @@ LEADS_TO = {
     "xeroctl embeddings --model my-model": "POST /embeddings",
     "xeroctl batches run --input in.jsonl --output-file out.jsonl --direct":
         "./out.jsonl",
-    "xeroctl chat --endpoint my-endpoint -m \"Hello\" -o json": "./answer.json",
+    "xeroctl chat --endpoint my-endpoint -m \"Hello\" -o json":
+        "./answer.json",
     "git diff | xeroctl chat": "./review.txt",
     "xeroctl models --all -o id | head -1": "GET /models",
     "xeroctl files --all -o csv > files.csv": "./files.csv",
@@ -75,7 +76,8 @@ LEADS_TO = {
     "xeroctl batches --endpoint my-endpoint --input in.jsonl --wait":
         "POST /batches",
     "xeroctl batches --endpoint my-endpoint\n": "GET /batches",
-    "xeroctl batches batch_1 --endpoint my-endpoint --download": "GET /content",
+    "xeroctl batches batch_1 --endpoint my-endpoint --download":
+        "GET /content",
     "xeroctl --api-key @key.txt models": "GET /models",
     "cat key.txt | xeroctl --api-key - models": "GET /models",
     "XEROTIER_API_KEY=$(cat key.txt) xeroctl models": "GET /models",
