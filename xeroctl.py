@@ -29,7 +29,6 @@ to app.terminal) and never exits (it raises an error of floor 2, which main
 turns into an exit code).
 """
 
-import argparse
 import codecs
 import io
 import json
@@ -39,6 +38,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from itertools import chain
+from types import SimpleNamespace
 
 # An annotation is where a Python that is too old stops, and shows its line.
 __version__: str = "1.0.0"  # xeroctl needs Python 3.6 or newer
@@ -301,10 +301,10 @@ CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 UNSEEN = re.compile(CONTROLS.pattern[:-1] + "\xad\u061c\u200b-\u200f\u2028"
                     "\u2029\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
 SURROGATES = re.compile("[\ud800-\udfff]")
-SMUGGLED = re.compile("[\udc80-\udcff]+")
-ISO_TIME = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?"
-    r"\s*(Z|[+-]\d\d(?::?\d\d)?)?)?\Z", re.I)
+# Few calls need this or any later pattern: re compiles it at its first use.
+ISO_TIME = (
+    r"(?i)(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?"
+    r"\s*(Z|[+-]\d\d(?::?\d\d)?)?)?\Z")
 
 
 def is_number(value):
@@ -394,7 +394,7 @@ def whole(text):
     """
     if not SURROGATES.search(text):
         return text
-    text = SMUGGLED.sub(lambda found: found.group().encode(
+    text = re.sub("[\udc80-\udcff]+", lambda found: found.group().encode(
         "utf-8", "surrogateescape").decode("utf-8", "replace"), text)
     return SURROGATES.sub("\ufffd", text)
 
@@ -492,7 +492,7 @@ def seconds_of(value):
     """Read epoch seconds or ISO 8601 as epoch seconds; None if neither."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
-    found = ISO_TIME.match(value.strip()) if isinstance(value, str) else None
+    found = isinstance(value, str) and re.match(ISO_TIME, value.strip())
     if not found:
         return None
     import calendar
@@ -1382,7 +1382,7 @@ class Deployment:
     origin of the frontend URL, where there is one.
     """
 
-    FRONTEND = re.compile(
+    FRONTEND = (
         r"/(management|slos|exec/learnings|endpoints/[^/]+/slos)([/?]|\Z)")
 
     def __init__(self, base_url, key, style, frontend_url=None):
@@ -1395,7 +1395,7 @@ class Deployment:
 
     def url(self, path, slug=None):
         """The URL of a path below /v1, of the project or of an endpoint."""
-        if self.frontend_url and self.FRONTEND.match(path):
+        if self.frontend_url and re.match(self.FRONTEND, path):
             return self.frontend_url + url_path(self.base_url) + path
         if slug is None or self.style == OPENAI:
             return self.base_url + path
@@ -2603,14 +2603,13 @@ def plain_blocks(response):
         raise http.client.IncompleteRead(b"", left)
 
 
-CHUNK_HEAD = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
-
-
 class ChunkedFrame:
     """Takes the frame off a chunked body, fed in blocks split anywhere.
 
     A chunk is its size in hexadecimal, extensions, CRLF, data, and CRLF.
     """
+
+    HEAD = rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n"
 
     def __init__(self):
         self.rest, self.left = b"", 0  # of a chunk, its CRLF included
@@ -2621,7 +2620,7 @@ class ChunkedFrame:
         block, position, pieces = self.rest + block, 0, []
         while not self.is_over:
             if not self.left:
-                head = CHUNK_HEAD.match(block, position)
+                head = re.compile(self.HEAD).match(block, position)
                 if not head:
                     break
                 position, size = head.end(), int(head.group(1), 16)
@@ -4465,8 +4464,7 @@ def bounded(convert, what, low, high):
         except ValueError:
             valid = False
         if not valid:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not {what} {where}".rstrip())
+            raise UsageError(f"{text!r} is not {what} {where}".rstrip())
         return value
     converted.kind = "integer" if convert is int else "number"
     return converted
@@ -4486,7 +4484,7 @@ def seconds(text):
     """Convert to a positive number of seconds."""
     value = number(0, LONGEST_S)(text)
     if not value:
-        raise argparse.ArgumentTypeError("0 seconds is no time")
+        raise UsageError("0 seconds is no time")
     return value
 
 
@@ -4498,35 +4496,29 @@ def choice(*words):
     def chosen(text):
         if text not in words:
             hint = did_you_mean(text, words)
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is none of {', '.join(words)}"
-                + (f" ({hint})" if hint else ""))
+            raise UsageError(f"{text!r} is none of {', '.join(words)}"
+                             + (f" ({hint})" if hint else ""))
         return text
     chosen.kind, chosen.words = "choice", words
     return chosen
 
 
-def split_pair(text):
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
-    return name, value
-
-
 def text_pair(text):
     """Convert KEY=TEXT to a pair."""
-    return split_pair(text)
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UsageError(f"{text!r} is not KEY=VALUE")
+    return name, value
 
 
 def json_pair(text):
     """Convert KEY=JSON to a pair."""
-    name, value = split_pair(text)
+    name, value = text_pair(text)
     try:
         return name, parse_json(value)
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{value!r} is not JSON (a text needs its quotes: "
-            f"{name}='\"…\"')")
+        raise UsageError(f"{value!r} is not JSON (a text needs its quotes: "
+                         f"{name}='\"…\"')")
 
 
 class Null:
@@ -4541,7 +4533,7 @@ def json_value(text):
 
 def any_pair(text):
     """Convert KEY=VALUE, a value of JSON or a text, to a pair."""
-    name, value = split_pair(text)
+    name, value = text_pair(text)
     return name, json_or_text(value)
 
 
@@ -4552,7 +4544,7 @@ def listed(text):
     """Convert A,B,C to a list."""
     words = [word.strip() for word in text.split(",")]
     if not all(words):
-        raise argparse.ArgumentTypeError(f"{text!r} is not A,B,C")
+        raise UsageError(f"{text!r} is not A,B,C")
     return words
 
 
@@ -4564,12 +4556,11 @@ def moment(text):
     if re.match(r"\d{1,6}[mhdw]\Z", text):
         return text
     if seconds_of(text) is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no time: 2026-05-27, 2026-05-27T14:00:00Z or 7d")
+        raise UsageError(f"{text!r} is no time: 2026-05-27,"
+                         " 2026-05-27T14:00:00Z or 7d")
     zone = re.search(r"(Z|[+-]\d\d(:?\d\d)?)\Z", text, re.I)
     if len(text) > 10 and not zone:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} has no zone: end it with Z or +02:00")
+        raise UsageError(f"{text!r} has no zone: end it with Z or +02:00")
     return text
 
 
@@ -4599,10 +4590,10 @@ def header_pair(text):
     name, colon, value = text.partition(":")
     if not colon or not re.match(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", name):
         # Not quoted: without its colon it may be a key.
-        raise argparse.ArgumentTypeError("this is no NAME: VALUE")
+        raise UsageError("this is no NAME: VALUE")
     if re.search(r"[^\t\x20-\x7e\xa0-\xff]", value):
-        raise argparse.ArgumentTypeError(
-            f"the value of {name} holds what a header cannot carry")
+        raise UsageError(f"the value of {name} holds what a header cannot"
+                         " carry")
     return name, value.strip()
 
 
@@ -5066,13 +5057,12 @@ GROWING = frozenset((
     "content", "text", "refusal", "reasoning", "reasoning_content",
     "reasoning_text", "thinking", "thought", "summary", "arguments",
     "transcript", "data", "input", "partial_json", "signature"))
-HALVES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 def paired(text):
     """Join the halves of surrogate pairs that came one by one."""
-    return HALVES.sub(lambda pair: pair.group().encode(
-        "utf-16", "surrogatepass").decode("utf-16"), text)
+    return re.sub("[\ud800-\udbff][\udc00-\udfff]", lambda pair: pair.group()
+                  .encode("utf-16", "surrogatepass").decode("utf-16"), text)
 
 
 def grown(before, value, key=""):
@@ -5750,9 +5740,6 @@ def answer_once(app, args, answer, body, headers, fields):
 
 # == downloads: whole or not at all, and taken up again ======================
 
-CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)\Z")
-
-
 def is_header_text(value):
     return isinstance(value, str) and bool(
         re.match(r"[\x20-\x7e\xa0-\xff]*\Z", value))
@@ -5858,7 +5845,8 @@ def version_of(answer):
 
 def range_of(headers):
     """(first byte, whole size) that Content-Range tells; None for unknown."""
-    found = CONTENT_RANGE.match(headers.get("Content-Range", ""))
+    found = re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)\Z",
+                     headers.get("Content-Range", ""))
     return [int(text) if text and text != "*" else None
             for text in (found.groups() if found else ("*", "*"))]
 
@@ -6648,8 +6636,8 @@ class BatchWait:
 
 # == batch runs: a whole job, that no kill makes begin again =================
 
-RECORD = re.compile(rb'\{"line":(\d+),"ok":(true|false),"round":(\d+),'
-                    rb'"tokens":(\d+),"result":(.*)\}\r?\n\Z', re.S)
+RECORD = (rb'(?s)\{"line":(\d+),"ok":(true|false),"round":(\d+),'
+          rb'"tokens":(\d+),"result":(.*)\}\r?\n\Z')
 
 
 class Journal:
@@ -6695,7 +6683,7 @@ class Journal:
 
     def note(self, raw):
         """Remember a record by its place."""
-        found = RECORD.match(raw)
+        found = re.match(RECORD, raw)
         index = int(found.group(1)) - 1 if found else len(self.marks)
         if index == -1:
             self.extras.setdefault(hash(raw), self.end)
@@ -6738,7 +6726,7 @@ class Journal:
         extras = [(self.NONE, place) for place in self.extras.values()]
         for mark, place in chain(zip(self.marks, self.places), extras):
             self.file.seek(place)
-            *_, tokens, result = RECORD.match(self.file.readline()).groups()
+            tokens, result = re.match(RECORD, self.file.readline()).group(4, 5)
             yield mark == self.OK, int(tokens), result
 
     def failed(self):
@@ -8921,18 +8909,17 @@ MODEL_FIELDS = (
     "Parameters=parameter_count|parameterCount:count",
     "Workload Type=workload_type|workloadType",
     "Shared=shared|is_shared|isShared")
-SEMVER = re.compile(
-    r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}"
+SEMVER = (
+    r"(?a)(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}"
     r"(-(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)"
     r"(\.(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*))*)?"
-    r"(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?\Z", re.A)
+    r"(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?\Z")
 
 
 def semver(text):
     """Convert a version (semver.org)."""
-    if not SEMVER.match(text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no semantic version, as 2.0.0 is")
+    if not re.match(SEMVER, text):
+        raise UsageError(f"{text!r} is no semantic version, as 2.0.0 is")
     return text
 
 
@@ -9648,9 +9635,8 @@ def role_pair(text):
     """Convert ROLE:TEXT to a message item."""
     role, colon, content = text.partition(":")
     if not colon or role not in CONVERSATION_ROLES:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not ROLE:TEXT with a role of "
-            + ", ".join(CONVERSATION_ROLES))
+        raise UsageError(f"{text!r} is not ROLE:TEXT with a role of "
+                         + ", ".join(CONVERSATION_ROLES))
     return {"type": "message", "role": role, "content": content}
 
 
@@ -10337,7 +10323,7 @@ def network(text):
     try:
         return str(ipaddress.ip_network(text, strict=False))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no CIDR range")
+        raise UsageError(f"{text!r} is no CIDR range")
 
 
 def filter_key(app, group, args):
@@ -10413,7 +10399,7 @@ def router_address(text):
     """Convert tcp://HOST:PORT."""
     if not re.match(r"tcp://[^\s/:]+:\d{1,5}\Z|tcp://\[[\da-f:]+\]:\d{1,5}\Z",
                     text, re.I):
-        raise argparse.ArgumentTypeError(f"{text!r} is not tcp://HOST:PORT")
+        raise UsageError(f"{text!r} is not tcp://HOST:PORT")
     return text
 
 
@@ -10501,7 +10487,7 @@ def above_zero(text):
     """Convert to a number above 0."""
     value = number(0)(text)
     if not value:
-        raise argparse.ArgumentTypeError("0 is not above 0")
+        raise UsageError("0 is not above 0")
     return value
 
 
@@ -11462,7 +11448,7 @@ def check_value(key, value):
         if words:
             return choice(*words)(value)
         return seconds(value) if key == "timeout" else value
-    except argparse.ArgumentTypeError as problem:
+    except UsageError as problem:
         raise UsageError(f"{key}: {problem}")
 
 
@@ -11769,11 +11755,11 @@ GROUPS = (CHAT, BATCHES, MODELS, EMBEDDINGS, RERANK, SCORE, RESPONSES,
 # 12. Parser
 # ---------------------------------------------------------------------------
 
-# argparse holds the values and formats the help.  Taking the words apart is
-# done here: argparse refuses values that begin with a dash (cpython#53580),
-# loses those that are --, lets one flag eat the value or the positionals of
-# another, forgets what stood before a sub-command, and words its errors
-# differently in each version.
+# argparse formats the help.  Taking the words apart is done here: argparse
+# refuses values that begin with a dash (cpython#53580), loses those that are
+# --, lets one flag eat the value or the positionals of another, forgets what
+# stood before a sub-command, words its errors differently in each version,
+# and costs each start 3 ms.
 
 VERSION = flag("--version", action="store_true", help="print the version")
 HELP_FLAG = flag("-h", "--help", action="store_true", help="print this help")
@@ -12022,11 +12008,6 @@ def check_goes_with(verb, verbs, given):
                              + " or ".join(homes or ["another verb"]))
 
 
-def help_formatter(prog):
-    return argparse.RawDescriptionHelpFormatter(
-        prog, max_help_position=30, width=HELP_WIDTH)
-
-
 def add_flags(parser, flags):
     """Add declared flags, for the help on them."""
     for declared in flags:
@@ -12045,9 +12026,11 @@ def common_flags(flags, examples):
 
 def build_parser(prog, summary, flags, examples=()):
     """Build the argparse parser that formats the help on some flags."""
+    import argparse
     parser = argparse.ArgumentParser(
         prog=prog, usage=argparse.SUPPRESS, description=summary,
-        add_help=False, formatter_class=help_formatter)
+        add_help=False, formatter_class=lambda prog:
+        argparse.RawDescriptionHelpFormatter(prog, 2, 30, HELP_WIDTH))
     parser.color = False  # Python 3.14 would colour help on its own
     taken = flag_table(flags)
     add_flags(parser.add_argument_group("arguments"),
@@ -12067,7 +12050,7 @@ def converted_value(declared, value):
     convert = declared.options.get("type")
     try:
         return convert(value) if convert else value
-    except argparse.ArgumentTypeError as problem:
+    except UsageError as problem:
         name = ("/".join(declared.names) if not declared.is_word
                 else declared.options["metavar"])
         raise UsageError(f"{name}: {problem}")
@@ -12158,7 +12141,7 @@ def check_stdin(flags, given, args):
 def read_args(group, verb, given, words):
     """Make the arguments of a verb out of what tokens() took apart."""
     own = verb.flags + ((verb.by,) if verb.by_flag else ())
-    args = argparse.Namespace(verb=verb)
+    args = SimpleNamespace(verb=verb)
     for declared in GLOBALS + own:
         setattr(args, declared.dest, declared.options.get("default"))
     try:
