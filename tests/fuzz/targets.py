@@ -88,6 +88,14 @@ def strict(text):
         raise ValueError("too deep")
 
 
+def lenient(text):
+    """Decode what a server sends: NaN and Infinity are null."""
+    try:
+        return json.loads(text, parse_constant=lambda name: None)
+    except RecursionError:
+        raise ValueError("too deep")
+
+
 def same(value, other):
     """Whether two JSON values are equal, order and types of all included."""
     return json.dumps(value) == json.dumps(other)
@@ -363,6 +371,7 @@ def check_list(shown, form, value):
 def check_show(shown, form, value):
     if is_error(value) or not isinstance(value, dict):
         assert (shown.status, shown.out) == (1, ""), shown
+        return
     if shown.status == 1 and not has_id(value):
         return  # kinds without an id need something that is shown
     assert shown.status == 0, shown
@@ -418,7 +427,7 @@ def check_answered(shown, words, kind, form, status, body):
         return
     text = answer_text(body) if body.strip() else "{}"
     try:
-        value = strict(text)
+        value = lenient(text)
     except ValueError:
         assert shown.status == 1, shown
         return
