@@ -2406,6 +2406,7 @@ def open_socket(host, port, limits):
 
 CA_HELP = "--cacert FILE trusts a private CA; --insecure checks nothing"
 CLOCK_HELP = "is this machine's clock right?"
+NAME_HELP = "does the base URL name the host as its certificate does?"
 
 # What OpenSSL's verify codes mean (x509_vfy.h), and what helps.
 TLS_CAUSES = {
@@ -2416,27 +2417,36 @@ TLS_CAUSES = {
          CA_HELP),
     20: ("the certificate's issuer is not known", CA_HELP),
     21: ("the certificate's issuer is not known", CA_HELP),
-    62: ("the certificate is for another host name",
-         "does the base URL name the host as its certificate does?"),
-    64: ("the certificate is for another address",
-         "does the base URL name the host as its certificate does?"),
+    62: ("the certificate is for another host name", NAME_HELP),
+    64: ("the certificate is for another address", NAME_HELP),
 }
-
-
-# How OpenSSL 3 calls the end of a connection; Python 3.6 knows the number
-# by another name.
-TLS_EOF = "UNEXPECTED_EOF_WHILE_READING", "KRB5_S_TKT_NYV"
 
 
 # What OpenSSL says (a part of its reason), what it means, and what helps.
 TLS_REASONS = (
+    ("WRONG_VERSION_NUMBER", "the server does not speak TLS",
+     "is it http:// in --base-url?"),
+    # Python 3.6 does not tell which; of a host name it says it in words.
+    ("CERTIFICATE_VERIFY_FAILED|HOSTNAME|SUBJECTALTNAME",
+     "the certificate is self-signed, expired, for another host name, or of"
+     " an unknown issuer", CA_HELP),
     ("ALERT.*(CERTIFICATE|HANDSHAKE_FAILURE|UNKNOWN_CA|ACCESS_DENIED)", None,
      "does the server want a client certificate? --cert FILE"),
-    ("PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL",
+    ("PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL|SSL_VERSION|LEGACY_SIGALG",
      "the server speaks no version of TLS that this Python takes", None),
     ("UNRECOGNIZED_NAME", "the server does not know this host name",
-     "does the base URL name the host as its certificate does?"),
+     NAME_HELP),
 )
+
+
+def tls_reason(problem):
+    """What OpenSSL says, as BAD_RECORD_TYPE.
+
+    It is in the text: an old Python has no reason for what is new, or a wrong
+    one, as in "[SSL: BAD_MAC_LENGTH] legacy sigalg disallowed (_ssl.c:1)".
+    """
+    text = re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", str(problem))
+    return text.replace(" ", "_").upper()
 
 
 def is_dropped(problem):
@@ -2445,7 +2455,7 @@ def is_dropped(problem):
     import socket
     return (isinstance(problem, (socket.timeout, ConnectionError,
                                  ssl.SSLEOFError, ssl.SSLZeroReturnError))
-            or getattr(problem, "reason", None) in TLS_EOF
+            or tls_reason(problem) == "UNEXPECTED_EOF_WHILE_READING"
             or not isinstance(problem, (ssl.SSLError, ValueError)))
 
 
@@ -2456,30 +2466,20 @@ def tls_error(problem, host):
     code = getattr(problem, "verify_code", None)
     if code in TLS_CAUSES:
         reason, hint = TLS_CAUSES[code]
-    elif "WRONG_VERSION_NUMBER" in str(problem).upper():
-        reason = "the server does not speak TLS"
-        hint = "is it http:// in --base-url?"
     elif code is not None:
         reason, hint = problem.verify_message, CA_HELP
-    elif (isinstance(problem, ssl.CertificateError)
-          or "CERTIFICATE_VERIFY_FAILED" in str(problem)):
-        # Python 3.6 does not tell which.
-        reason, hint = ("the certificate is self-signed, expired, for another"
-                        " host name, or of an unknown issuer", CA_HELP)
     elif isinstance(problem, socket.timeout):
         reason, hint = "no handshake in time", "--timeout SECONDS waits longer"
     elif is_dropped(problem):
-        reason = getattr(problem, "strerror", None) or problem
-        if getattr(problem, "reason", None) in TLS_EOF:
-            reason = "the connection was cut"
+        reason = ("the connection was cut" if isinstance(problem, ssl.SSLError)
+                  else getattr(problem, "strerror", None) or problem)
         hint = "--retries N tries again"
     else:
-        reason = getattr(problem, "reason", None) or problem
         said, hint = next(
             (row for pattern, *row in TLS_REASONS
-             if re.search(pattern, str(reason))),
+             if re.search(pattern, tls_reason(problem))),
             (None, "is it a TLS server, and nothing in between?"))
-        reason = said or reason
+        reason = said or tls_reason(problem)
     return ConnectionFailed("TLS", f"{host}: {reason}", hint,
                             lasting=not is_dropped(problem))
 
@@ -2507,8 +2507,8 @@ def network_error(problem, where, limits, sent):
         reason = getattr(problem, "strerror", None) or str(problem)
     elif is_dropped(problem):
         reason = "the server cut the connection"
-    elif "ALERT" not in str(getattr(problem, "reason", None) or "ALERT"):
-        reason = f"the connection was disturbed ({problem.reason})"
+    elif "ALERT" not in tls_reason(problem):
+        reason = f"the connection was disturbed ({tls_reason(problem)})"
     else:
         error = tls_error(problem, where)
         error.sent = sent
@@ -3172,7 +3172,8 @@ class Network:
         if kept is None:
             return None
         place = kept[origin]
-        return lambda sock: place.append((sock, proxy, time.monotonic()))
+        return lambda sock: (place.append((sock, proxy, time.monotonic()))
+                             if self.idle is kept else sock.close())
 
     def reuse(self, origin):
         """A kept (socket, proxy) that the server has not closed, or None."""
@@ -3255,6 +3256,8 @@ class Network:
             reason = getattr(problem, "strerror", None) or problem
             raise UsageError(f"cannot use the CA bundle {bundle}: {reason}",
                              "it has to hold PEM certificates")
+        # Set by some Pythons, and not named by all: OP_IGNORE_UNEXPECTED_EOF.
+        context.options &= ~0x80
         if bundle and hasattr(ssl, "VERIFY_X509_STRICT"):
             # Strict since 3.13, which refuses private CAs without keyUsage.
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT

@@ -24,7 +24,7 @@ import pytest
 
 import xeroctl
 from conftest import (INTERPRETERS, IS_FULL, ROOT, SCRIPT, STARTED, Result,
-                      at_both_ends, costly, environment)
+                      at_both_ends, costly, environment, from_system)
 from test_session import Desk
 
 pytestmark = pytest.mark.skipif(os.name != "posix",
@@ -112,8 +112,9 @@ def go(router, place):
     def runner(command, words, cwd=None, preexec_fn=None, **environ):
         environ.setdefault("XEROTIER_CONFIG", "config.toml")
         process = subprocess.Popen(
-            list(command) + words, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            list(command) + list(map(from_system, words)),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             cwd=cwd or str(place), start_new_session=True,
             preexec_fn=preexec_fn, env=environment(router, **environ))
         try:

@@ -57,6 +57,14 @@ subjectAltName = DNS:localhost, IP:127.0.0.1, IP:::1
 subjectAltName = DNS:elsewhere.example
 [client]
 extendedKeyUsage = clientAuth
+[issuer]
+database = issued
+new_certs_dir = .
+serial = serial
+default_md = sha256
+policy = any
+[any]
+commonName = supplied
 """
 
 # Two private CAs of one name and key, of which only one has a keyUsage; what
@@ -74,13 +82,16 @@ req -x509 -new -key plain.key -extensions here -subj /CN=B -days 2 -out
 req -new -key plain.key -subj /CN=somebody -out request
 x509 -days 2 -extensions here -out here.pem
 x509 -days 2 -extensions elsewhere -out elsewhere.pem
-x509 -days -1 -extensions here -out expired.pem
+ca -startdate 200101000000Z -enddate 200102000000Z -extensions here -out
+ expired.pem
 x509 -days 2 -extensions client -out client.pem
 """
 OPENSSL_OPTIONS = {
     "req": "-config config",
     "x509": "-req -in request -CA ca.pem -CAkey ca.key -set_serial 7"
             " -extfile config",
+    "ca": "-config config -name issuer -batch -notext -create_serial"
+          " -in request -cert ca.pem -keyfile ca.key",
 }
 
 
@@ -91,7 +102,8 @@ def files(tmp_path_factory):
         pytest.skip("openssl is not installed")
     path = tmp_path_factory.mktemp("certificates")
     (path / "config").write_text(OPENSSL_CONFIG)
-    (path / "empty").write_bytes(b"")
+    for name in ("empty", "issued"):
+        (path / name).write_bytes(b"")
     (path / "broken").write_bytes(b"-----BEGIN CERTIFICATE-----\nno\n")
     for line in OPENSSL_COMMANDS.replace("\n ", " ").split("\n")[1:-1]:
         words = line.split() + OPENSSL_OPTIONS.get(line.split()[0],
