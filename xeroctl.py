@@ -3715,7 +3715,8 @@ def open_to_write(path):
             if is_special(path):
                 raise OSError(None, "it is no regular file")
             number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        file = os.fdopen(number, "r+b")
+        # By itself Python 3.14 would hold back two blocks of a download.
+        file = os.fdopen(number, "r+b", 8192)
         try:
             lock(file, path)
             if is_at(file, path):
