@@ -3918,7 +3918,8 @@ def open_to_write(path):
             if is_special(path):
                 raise OSError(None, "it is no regular file")
             number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        file = os.fdopen(number, "r+b")
+        # By itself Python 3.14 would hold back two blocks of a download.
+        file = os.fdopen(number, "r+b", 8192)
         try:
             if not try_lock(file):
                 raise UsageError(f"another run is writing {path}",
