@@ -4548,6 +4548,18 @@ def check_order(start, end, names="start and end"):
                          f" before {end}")
 
 
+def fixes(sign, *names):
+    """A check that makes times of moments; start and end are in order."""
+    def fix(app, args):
+        times = [fixed_moment(app, getattr(args, name), sign)
+                 for name in names]
+        vars(args).update(zip(names, times))
+        if len(names) > 1:
+            check_order(*times, " and ".join(
+                "--" + name.replace("_", "-") for name in names))
+    return fix
+
+
 def is_pair(word):
     """Whether a word is one more KEY=VALUE of the flag before it."""
     return "=" in word
@@ -4623,7 +4635,8 @@ class Verb:
         self.excludes, self.usage, self.examples = excludes, usage, examples
         self.path, self.method, self.columns = path, method, columns
         self.said, self.asks = said, asks
-        self.once, self.checks, self.paging = once, checks, paging
+        self.once, self.paging = once, paging
+        self.checks = checks or (lambda app, args: None)
         self.id_path, self.sample = id_path, sample
 
     @property
@@ -4805,12 +4818,6 @@ def place_of(args):
         "/" + found if found[:1] not in ("", "/") else found)
 
 
-def complete(app, args):
-    """Have a verb check its arguments, and fill in what they leave out."""
-    if args.verb.checks:
-        args.verb.checks(app, args)
-
-
 def pages_of(app, group, args):
     """The list that a verb is about: one page, or all of them."""
     def fetch(query):
@@ -4822,7 +4829,7 @@ def pages_of(app, group, args):
 
 
 def run_list(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     things = args.verb.name if args.verb.columns else group.name
     app.out.pages(pages_of(app, group, args),
                   args.verb.columns or group.columns, things,
@@ -4830,7 +4837,7 @@ def run_list(app, group, args):
 
 
 def run_show(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     item = group.call(app, "GET", place_of(args),
                       query=sent_fields(args).items())
     app.out.record(item, args.verb.columns or group.fields)
@@ -4856,14 +4863,14 @@ def show_done(app, group, args, answer):
 
 
 def run_create(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     answer = group.call(app, args.verb.method, place_of(args),
                         body=sent_fields(args), headers=sent_headers(args))
     show_done(app, group, args, answer)
 
 
 def run_update(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     if not sent_fields(args):
         raise UsageError("nothing to update: give at least one of "
                          + ", ".join(f.long_name for f in args.verb.flags
@@ -4872,7 +4879,7 @@ def run_update(app, group, args):
 
 
 def run_action(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     if args.verb.asks:
         app.confirm(filled(args.verb.asks, args), args)
     answer = group.call(app, args.verb.method, place_of(args),
@@ -4883,7 +4890,7 @@ def run_action(app, group, args):
 
 def run_delete(app, group, args):
     app.confirm(f"Delete {group.thing} {args.id}?", args)
-    complete(app, args)
+    args.verb.checks(app, args)
     answer = group.call(app, "DELETE", place_of(args))
     app.out.done(answer, f"deleted {args.id}", args.id)
 
@@ -7312,7 +7319,26 @@ def typed_line(prompt):
         sys.stdin = before
 
 
-class LineEditor:
+class PlainLines:
+    """Reads messages where nobody sits: one a line, no prompt, no history."""
+
+    def __init__(self, terminal):
+        self.terminal = terminal
+
+    def read(self, prompt=""):
+        line = self.terminal.read_line()
+        if not line:
+            raise EOFError()
+        return line.rstrip("\r\n")
+
+    def remember(self, text):
+        """Nobody will press Up."""
+
+    def close(self):
+        """Nothing was changed."""
+
+
+class LineEditor(PlainLines):
     """Reads messages from a person: readline where there is one.
 
     Without it, or where stdout is no terminal, lines are read as they come;
@@ -7324,7 +7350,8 @@ class LineEditor:
     PASTE, PASTED = "\033[200~", "\033[201~"
 
     def __init__(self, terminal, history, words):
-        self.terminal, self.history = terminal, history
+        super().__init__(terminal)
+        self.history = history
         self.readline = self.load_readline(words)
         if not self.readline and terminal.err.is_live:
             terminal.err.control("\033[?2004h")
@@ -7365,16 +7392,10 @@ class LineEditor:
             self.terminal.err.flush()
             return whole(typed_line(prompt)).rstrip("\n")
         self.terminal.say_prompt(prompt)
-        line = self.read_raw()
+        line = super().read()
         while line.count(self.PASTE) > line.count(self.PASTED):
-            line += "\n" + self.read_raw()
+            line += "\n" + super().read()
         return line.replace(self.PASTE, "").replace(self.PASTED, "")
-
-    def read_raw(self):
-        line = self.terminal.read_line()
-        if not line:
-            raise EOFError()
-        return line.rstrip("\r\n")
 
     def remember(self, text):
         """Keep a message within reach of Up, and in the history file."""
@@ -7386,25 +7407,6 @@ class LineEditor:
         self.history.trim()
         if not self.readline and self.terminal.err.is_live:
             self.terminal.err.control("\033[?2004l")
-
-
-class PlainLines:
-    """Reads messages where nobody sits: one a line, no prompt, no history."""
-
-    def __init__(self, terminal):
-        self.terminal = terminal
-
-    def read(self, prompt=""):
-        line = self.terminal.read_line()
-        if not line:
-            raise EOFError()
-        return line.rstrip("\r\n")
-
-    def remember(self, text):
-        """Nobody will press Up."""
-
-    def close(self):
-        """Nothing was changed."""
 
 
 def history_line(raw):
@@ -7742,12 +7744,11 @@ class Session:
         parts = [f"endpoint: {self.app.endpoint()}"]
         if self.turns.is_model_named:
             parts.append(f"model: {self.turns.model}")
-        parts += [f"tokens: {self.tokens()}", f"msgs: {self.turns.turns()}"]
-        self.terminal.say(" | ".join(parts), DIM)
-
-    def tokens(self):
         spent = self.turns.spent
-        return f"{spent['prompt_tokens']}/{spent['completion_tokens']}"
+        parts += [f"tokens: {spent['prompt_tokens']}/"
+                  f"{spent['completion_tokens']}",
+                  f"msgs: {self.turns.turns()}"]
+        self.terminal.say(" | ".join(parts), DIM)
 
     def totals(self):
         spent = self.turns.spent
@@ -7794,7 +7795,10 @@ class Session:
             if name not in self.COMMANDS:
                 raise UsageError(f"unknown command {name}",
                                  did_you_mean(name, self.COMMANDS) or "/help")
-            return self.COMMANDS[name][2](self, rest.strip())
+            usage, _, command = self.COMMANDS[name]
+            if usage and not rest.strip():
+                raise UsageError(f"{name} needs {usage}")
+            return command(self, rest.strip())
         except XeroctlError as error:
             return self.told(error)
 
@@ -7802,9 +7806,7 @@ class Session:
         rows = [(f"{name} {usage}".rstrip(), summary)
                 for name, (usage, summary, _) in self.COMMANDS.items()]
         for name, summary in rows + [('\"\"\"', "opens and closes a message of"
-                                      " several lines")]:
-            self.terminal.say(f"  {name:16} {summary}")
-        for name, summary in self.KEYS:
+                                      " several lines"), *self.KEYS]:
             self.terminal.say(f"  {name:16} {summary}")
 
     def clear(self, _):
@@ -7812,15 +7814,11 @@ class Session:
         self.terminal.say("conversation cleared")
 
     def set_system(self, text):
-        if not text:
-            raise UsageError("/system needs a message")
         self.turns.set_system(text)
         self.terminal.say("system message set")
 
     def save(self, path):
         """Write the conversation to a file, whole or not at all."""
-        if not path:
-            raise UsageError("/save needs a file")
         data = pretty_json(self.turns.saved()) + "\n"
         try:
             write_privately(path, whole(data).encode("utf-8"))
@@ -7831,8 +7829,6 @@ class Session:
 
     def load(self, path):
         """Replace the conversation by that of a file; else change nothing."""
-        if not path:
-            raise UsageError("/load needs a file")
         try:
             data = parse_json(decoded(read_file(path)))
         except ValueError as problem:
@@ -7863,8 +7859,6 @@ class Session:
         self.terminal.say("the last question and its answer are forgotten")
 
     def set_model(self, name):
-        if not name:
-            raise UsageError("/model needs a name")
         self.turns.model, self.turns.is_model_named = name, True
         self.terminal.say(f"model: {name}")
 
@@ -8054,10 +8048,7 @@ def response_format(app, text):
     """text, json_object, or a JSON schema from @FILE, as OpenAI has it."""
     if not text.startswith("@"):
         return {"type": text}
-    try:
-        schema = parse_json(app.read_text(text[1:]))
-    except ValueError as problem:
-        raise UsageError(f"{text[1:]} is not JSON: {problem}")
+    schema = app.read_json(text[1:])
     if dig(schema, "type") == "json_schema":
         return schema
     if isinstance(dig(schema, "schema"), dict):
@@ -8158,6 +8149,20 @@ def only_named(name, templates, workspace):
     return id_in(found[0])
 
 
+def templates_path(workspace):
+    """Where templates live: below the project or a workspace."""
+    if workspace is not None:
+        return path_of("workspaces", workspace, "chat-templates")
+    return "/chat-templates"
+
+
+def all_templates(app, workspace, stand_in=None, **query):
+    def fetch(query):
+        return app.api.call("GET", templates_path(workspace), stand_in,
+                            query=query.items())
+    return page_records(merged(each_page(fetch, Cursor, query)))
+
+
 def template_id(app, workspace, name):
     """Return the id of a template given by id (ctpl_…) or by name."""
     if name.startswith("ctpl_"):
@@ -8165,14 +8170,8 @@ def template_id(app, workspace, name):
     unknown = StandIn(f"<id of {name}>")
     if app.plan.dry_run:
         return unknown  # the product's page: "without hitting the router"
-    path = path_of("workspaces", workspace, "chat-templates")
-
-    def fetch(query):
-        return app.api.call("GET", path, query=query.items(),
-                            stand_in={"data": [{"id": unknown,
-                                                "name": name}]})
-    templates = page_records(merged(each_page(fetch, Cursor, {})))
-    return only_named(name, templates, workspace)
+    return only_named(name, all_templates(app, workspace, {
+        "data": [{"id": unknown, "name": name}]}), workspace)
 
 
 NEW_CHAT_FIELDS = ("chat_id=chat_id|chatId", "url=url",
@@ -8189,8 +8188,7 @@ def new_chat(app, group, args):
     text = None if args.message is None else message_text(app, args)
     template = template_id(app, args.workspace, args.template)
     chat = app.api.call(
-        "POST", path_of("workspaces", args.workspace, "chat-templates",
-                        template, "apply"),
+        "POST", templates_path(args.workspace) + path_of(template, "apply"),
         body={}, stand_in={"chat_id": StandIn("<chat id>")})
     if text is not None:
         post_message(app, Column(NEW_CHAT_FIELDS[0]).value(chat), text)
@@ -8791,13 +8789,6 @@ def probe_model(app, group, args):
         app.out.record(found, columns_of([found]))
 
 
-def set_capabilities(app, group, args):
-    answer = group.call(app, "PATCH", path_of(args.id, "capabilities"),
-                        body={"capabilities": args.capability})
-    app.out.done(answer, f"{args.id} can {', '.join(args.capability)}",
-                 args.id)
-
-
 def bits(text):
     """Convert 4 or 8."""
     return int(choice("4", "8")(text))
@@ -8907,10 +8898,13 @@ MODELS = Group(
     )) + (
         Verb("probe", "Show what a deployed model can do.", probe_model,
              ITEM),
-        Verb("set-capabilities", "Replace the capabilities of a model"
-             " (admin).", set_capabilities, ITEM,
-             flag("capability", metavar="CAPABILITY", nargs="+",
-                  sample="chat", help="as chat or tool-use"), writes=True),
+        acts("set-capabilities", "Replace the capabilities of a model"
+             " (admin).",
+             field("capability", metavar="CAPABILITY", nargs="+",
+                   sends="capabilities", sample="chat",
+                   help="as chat or tool-use"),
+             path="{id}/capabilities", method="PATCH",
+             said="{id} can {capability}"),
         lists(name="recommend-for-workspace", paging=None,
               summary="List the models that suit a workspace best.",
               path="//workspaces/{id}/recommended-models", sample="ws_1",
@@ -8939,15 +8933,19 @@ def line_text(line, where):
     return text
 
 
-def given_texts(app, texts, path, read=lambda line, where: line):
-    """The texts of a flag that may say -, and those of a file, by line.
+def given_texts(app, args, name, use, read=lambda line, where: line):
+    """The texts of a flag that may say -, and those of its file, by line.
 
-    read(line, where) makes the text of a line.
+    read(line, where) makes the text of a line; without any, use is told.
     """
+    texts, path = getattr(args, name), getattr(args, name + "_file")
     found = [app.read_text("-") if text == "-" else text
              for text in texts or ()]
-    if path is None:
+    if path is None and found:
         return found
+    if path is None:
+        raise UsageError(f"--{name} is missing", f"--{name} TEXT or"
+                         f" --{name}-file FILE says what to {use}")
     for number, line in enumerate(app.read_text(path).split("\n"), 1):
         where, line = f"{path}: line {number}", line.rstrip("\r")
         if not line.strip():
@@ -9068,11 +9066,7 @@ def write_vectors(path, answers, count):
 
 def create_embeddings(app, group, args):
     """Embed texts; show the vectors, or write them to a file."""
-    texts, path = given_texts(app, args.input, args.input_file), (
-        args.output_file)
-    if not texts:
-        raise UsageError("--input is missing", "--input TEXT or --input-file"
-                         " FILE says what to embed")
+    texts, path = given_texts(app, args, "input", "embed"), args.output_file
     if path and not path.endswith((".npy", ".jsonl")):
         raise UsageError(f"{path} has to end in .npy or .jsonl")
     answers = embedded(app, group, args, texts)
@@ -9091,14 +9085,6 @@ def create_embeddings(app, group, args):
                  "index")
     if app.out.is_table and dig(answer, "usage"):
         app.terminal.note("usage: " + as_pairs(answer["usage"]))
-
-
-def documents_of(app, args):
-    texts = given_texts(app, args.documents, args.documents_file, line_text)
-    if not texts:
-        raise UsageError("--documents is missing", "--documents TEXT… or"
-                         " --documents-file FILE says what to rank")
-    return texts
 
 
 def ranked_row(rank, item, texts):
@@ -9124,7 +9110,7 @@ def show_ranked(app, answer, texts, *columns):
 
 def rerank_documents(app, group, args):
     """Rank documents by a query, the best first."""
-    texts = documents_of(app, args)
+    texts = given_texts(app, args, "documents", "rank", line_text)
     body = dict({"model": args.model or app.endpoint(), "query": args.query,
                  "documents": texts}, **sent_fields(args))
     answer = group.call(app, "POST", body=body, stand_in={"results": []},
@@ -9134,11 +9120,7 @@ def rerank_documents(app, group, args):
 
 def score_texts(app, group, args):
     """Score candidates against a text, in the order they were given."""
-    texts = given_texts(app, args.candidates, args.candidates_file,
-                        line_text)
-    if not texts:
-        raise UsageError("--candidates is missing", "--candidates TEXT… or"
-                         " --candidates-file FILE says what to score")
+    texts = given_texts(app, args, "candidates", "score", line_text)
     body = {"model": args.model or app.endpoint(), "text_1": args.text,
             "text_2": texts}
     answer = group.call(app, "POST", body=body, stand_in={"data": []},
@@ -9427,10 +9409,7 @@ def conversation_item(app, args):
         return {"type": "message", "role": args.role, "content": text}
     if args.role or args.content:
         raise UsageError("--json and --role, --content cannot be combined")
-    try:
-        return parse_json(app.read_text(args.json))
-    except ValueError as problem:
-        raise UsageError(f"{args.json} is not JSON: {problem}")
+    return app.read_json(args.json)
 
 
 def add_item(app, group, args):
@@ -10182,11 +10161,6 @@ def scopes(text):
     return [choice(*KEY_SCOPES)(word) for word in listed(text)]
 
 
-def prepare_key(app, args):
-    """Make --expires a time."""
-    args.expires = fixed_moment(app, args.expires, 1)
-
-
 def network(text):
     """Convert a network address (CIDR)."""
     import ipaddress
@@ -10224,7 +10198,7 @@ def key_verbs():
                 field("--expires", type=moment, metavar="TIME",
                       sends="expires_at", sample="30d",
                       help="ISO time, or 30d from now"),
-                once="key", checks=prepare_key),
+                once="key", checks=fixes(1, "expires")),
         deletes("Revoke a key."),
         Verb("rotate", "Give a key a new value, shown once.", rotated, ITEM,
              path="{id}/rotate", once="key", writes=True,
@@ -10560,16 +10534,6 @@ CHATS = Group(
     ))
 
 
-def check_maintenance(app, args):
-    for name in ("starts_at", "ends_at"):
-        setattr(args, name, fixed_moment(app, getattr(args, name), 1))
-    check_order(args.starts_at, args.ends_at, "--starts-at and --ends-at")
-
-
-def fix_before(app, args):
-    args.before = fixed_moment(app, args.before, -1)
-
-
 SEVERITY = field("--severity", metavar="WORD",
                  type=choice("info", "warning", "critical"),
                  help="info, warning or critical")
@@ -10598,15 +10562,15 @@ MAINTENANCE = Group(
               summary="List maintenance."),
         shows("Show one maintenance."),
         creates("Schedule maintenance.", *maintenance_flags(True),
-                name="schedule", checks=check_maintenance),
+                name="schedule", checks=fixes(1, "starts_at", "ends_at")),
         updates("Change a maintenance.", *maintenance_flags(False),
-                method="PATCH", checks=check_maintenance),
+                method="PATCH", checks=fixes(1, "starts_at", "ends_at")),
         acts("cancel", "Cancel a maintenance.", asks="Cancel {id}?"),
         acts("complete", "Say that a maintenance is over."),
         creates("Forget what was over before a time.",
                 field("--before", type=moment, metavar="TIME", required=True,
                       sample="2026-01-01", help="ISO time or date"),
-                name="purge", path="purge", checks=fix_before,
+                name="purge", path="purge", checks=fixes(-1, "before"),
                 columns=("Purged=purged", "Before=before:time")),
     ))
 
@@ -10674,13 +10638,8 @@ def span_flags(required=False):
               help="ISO time or date, or 1d ago (default: now)"))
 
 
-def fix_span(app, args):
-    """Make the ends of a span times, and check their order."""
-    for name in ("from", "to"):
-        setattr(args, name, fixed_moment(app, getattr(args, name), -1))
-    check_order(getattr(args, "from"), args.to, "--from and --to")
 
-
+fix_span = fixes(-1, "from", "to")
 USAGE_FLAGS = span_flags() + (
     field("--endpoint", metavar="SLUG", help="only of this endpoint"),
     field("--model", metavar="NAME", help="only of this model"))
@@ -10790,9 +10749,7 @@ EXPORTS = Group(
                                       " after one flag, or repeated"),
              flag("--wait", action="store_true",
                   help="wait until it is there"),
-             flag("--wait-timeout", type=seconds, metavar="SECONDS",
-                  needs="--wait", help="wait no longer than this"),
-             writes=True),
+             WAIT_TIMEOUT, writes=True),
         shows("Show one export.", name="get"),
         Verb("download", "Download an export.", download_export, ITEM,
              flag("--output-file", metavar="PATH",
@@ -10850,25 +10807,26 @@ def tell_approval(app, invocation):
             f" approve {shell_word(as_text(approval))}, or reject")
 
 
-def watch(app, group, invocation_id, timeout=None):
+def watch_tool(app, group, args):
     """Poll an invocation to its end, and tell each change of status."""
     told = []
 
     def poll():
         found = with_status(group.call(
-            app, "GET", path_of("invocations", invocation_id)))
+            app, "GET", path_of("invocations", args.id)))
         status = found["status"]
         if told[-1:] != [status]:
             told.append(status)
-            app.terminal.note(f"{invocation_id} {status}")
+            app.terminal.note(f"{args.id} {status}")
             tell_approval(app, found)
         return found
     found = wait_until(
         app, poll, lambda found: found["status"] in INVOCATION_ENDS, None,
-        timeout, f"xeroctl exec watch {shell_word(invocation_id)} watches it")
+        args.wait_timeout,
+        f"xeroctl exec watch {shell_word(args.id)} watches it")
     app.out.record(found, INVOCATION_FIELDS)
     if found["status"] != "completed":
-        raise XeroctlError(f"invocation {invocation_id}: {found['status']}")
+        raise XeroctlError(f"invocation {args.id}: {found['status']}")
 
 
 def invoke_tool(app, group, args):
@@ -10877,16 +10835,13 @@ def invoke_tool(app, group, args):
             "args": tool_arguments(app, args.args)}
     found = group.call(app, "POST", path_of("invocations"), body=body)
     if args.wait:
-        return watch(app, group, id_in(found), args.wait_timeout)
+        args.id = id_in(found)
+        return watch_tool(app, group, args)
     app.out.record(found, INVOCATION_FIELDS)
     if dig(found, "status") == "pending_approval":
         tell_approval(app, found)
         app.terminal.say(f"xeroctl exec watch {shell_word(id_in(found))}"
                          " watches it")
-
-
-def watch_tool(app, group, args):
-    watch(app, group, args.id, args.wait_timeout)
 
 
 def show_raw_execution(app, group, args):
@@ -10896,9 +10851,6 @@ def show_raw_execution(app, group, args):
         for block in answer.blocks():
             app.out.write_bytes(block)
 
-
-EXEC_TIMEOUT = flag("--wait-timeout", type=seconds, metavar="SECONDS",
-                    help="wait no longer than this")
 
 EXEC = Group(
     "exec", "Run tools, and look at what they did.", path="/exec",
@@ -10926,11 +10878,10 @@ EXEC = Group(
                   from_stdin=True, help="its arguments; @FILE reads them"
                                         " from a file, - standard input"),
              flag("--wait", action="store_true", help="wait for its end"),
-             flag("--wait-timeout", type=seconds, metavar="SECONDS",
-                  needs="--wait", help="wait no longer than this"),
-             writes=True),
+             WAIT_TIMEOUT, writes=True),
         Verb("watch", "Wait for the end of an invocation.", watch_tool, ITEM,
-             EXEC_TIMEOUT),
+             flag("--wait-timeout", type=seconds, metavar="SECONDS",
+                  help="wait no longer than this")),
         acts("cancel", "Cancel an invocation.",
              path="invocations/{id}/cancel", columns=INVOCATION_FIELDS),
         lists(path="executions", summary="List executions."),
@@ -10955,27 +10906,14 @@ TEMPLATE = flag("id", metavar="ID|NAME", sample="triage",
                 help="the template: its id or its name")
 
 
-def templates_path(args):
-    """Where templates live: below the project or a workspace."""
-    if args.workspace is not None:
-        return path_of("workspaces", args.workspace, "chat-templates")
-    return "/chat-templates"
-
-
-def all_templates(app, args):
-    def fetch(query):
-        return app.api.call("GET", templates_path(args),
-                            query=query.items())
-    return page_records(merged(each_page(fetch, Cursor, {"limit": 100})))
-
-
 def template_path(app, args):
     """The path of a template that is given by id or by name."""
     found = args.id
     path_of(found)  # an empty one is no name
     if not found.startswith("ctpl_"):
-        found = only_named(found, all_templates(app, args), args.workspace)
-    return templates_path(args) + path_of(found)
+        known = all_templates(app, args.workspace, limit=100)
+        found = only_named(found, known, args.workspace)
+    return templates_path(args.workspace) + path_of(found)
 
 
 TEMPLATE_TYPES = {
@@ -11018,10 +10956,7 @@ def template_problems(template):
 
 def template_in(app, path):
     """Read a template from a file, without what is the server's."""
-    try:
-        template = parse_json(app.read_text(path))
-    except ValueError as problem:
-        raise UsageError(f"{path} is not JSON: {problem}")
+    template = app.read_json(path)
     problems = list(template_problems(template))
     if problems:
         raise UsageError(f"{path}: {'; '.join(problems)}")
@@ -11033,7 +10968,7 @@ def place_templates(app, args):
     """Have a verb be about all templates, with one from a file perhaps."""
     if getattr(args, "file", None):
         args.file = template_in(app, args.file)
-    args.place = "/" + templates_path(args)
+    args.place = "/" + templates_path(args.workspace)
 
 
 def place_template(app, args):
@@ -11054,7 +10989,7 @@ class TemplateFolder:
     def __init__(self, app, args):
         self.app, self.args, self.files = app, args, {}
         self.known = defaultdict(list)
-        for each in all_templates(app, args):
+        for each in all_templates(app, args.workspace, limit=100):
             # The list of a project has those of its workspaces, too.
             if args.workspace or dig(each, "workspace_id") is None:
                 self.known[as_text(dig(each, "name"))].append(each)
@@ -11097,7 +11032,7 @@ class TemplateFolder:
         return found[0] if found else None
 
     def send(self, template, before):
-        place = templates_path(self.args)
+        place = templates_path(self.args.workspace)
         return self.app.api.call(
             "PUT" if before else "POST",
             place + path_of(id_in(before)) if before else place,
@@ -11189,18 +11124,15 @@ WATCH_EVERY_S = 5
 
 def check_tool_name(app, args, tool):
     """Raise unless the name of an irreversible tool was given or typed."""
-    text = f"is not {tool}: nothing was approved"
-    if args.confirm is not None:
-        if args.confirm != tool:
-            raise UsageError(f"{args.confirm!r} {text}")
-        return
-    if not is_terminal(app.terminal.stdin):
+    refusal = UsageError if args.confirm is not None else XeroctlError
+    if args.confirm is None and not is_terminal(app.terminal.stdin):
         raise UsageError(f"{tool} cannot be undone, and there is no terminal"
                          " to ask on", f"--confirm {tool} approves it")
-    args.confirm = app.terminal.ask(
-        f"{tool} cannot be undone. Type its name to approve")
+    if args.confirm is None:
+        args.confirm = app.terminal.ask(
+            f"{tool} cannot be undone. Type its name to approve")
     if args.confirm != tool:
-        raise XeroctlError(f"{args.confirm!r} {text}")
+        raise refusal(f"{args.confirm!r} is not {tool}: nothing was approved")
 
 
 def approve(app, group, args):
@@ -11221,10 +11153,8 @@ def show_request(app, request):
         cells = (dig(request, name) for name in (
             "id", "risk", "tool", "workspace_id"))
         app.out.line(one_line("  ".join(map(as_text, cells))))
-    elif app.out.form == ID:
-        app.out.line(one_line(as_text(dig(request, "id"))))
     else:
-        app.out.json_line(request)
+        app.out.lines([request], (), "id", False)
     app.terminal.out.flush()
 
 
@@ -11249,10 +11179,6 @@ def watch_approvals(app, group, args):
 
 DELEGATION_COLUMNS = ("ID=id", "To=delegate_to", "Risk=risk",
                       "Workspace=workspace_id", "Expires=expires_at:time")
-
-
-def prepare_delegation(app, args):
-    args.expires = fixed_moment(app, args.expires, 1)
 
 
 APPROVALS = Group(
@@ -11294,7 +11220,7 @@ APPROVALS = Group(
                       sends="expires_at", sample="7d",
                       help="ISO time, or 7d from now"),
                 name="delegate", path="delegations",
-                columns=DELEGATION_COLUMNS, checks=prepare_delegation),
+                columns=DELEGATION_COLUMNS, checks=fixes(1, "expires")),
         acts("revoke-delegation", "Take a delegation back.",
              path="delegations/{id}", method="DELETE",
              asks="Revoke delegation {id}?", said="revoked {id}",
@@ -12907,6 +12833,13 @@ class App:
         text = decoded(self.read_bytes(path))
         return re.sub(r"\r?\n\Z", "", text)
 
+    def read_json(self, path):
+        """Read an input file as JSON."""
+        try:
+            return parse_json(self.read_text(path))
+        except ValueError as problem:
+            raise UsageError(f"{path} is not JSON: {problem}")
+
     def finish(self):
         """Print what was planned, if anything was."""
         if self.plan.requests:
@@ -12957,17 +12890,12 @@ def adjust_early(argv, terminal):
                     "--raw" in argv)
 
 
-def show_traceback(environ, terminal):
-    """Print the traceback of the current exception if XEROTIER_DEBUG asks."""
+def fail(error, argv, environ, terminal):
+    """Say what went wrong, as JSON where that is due; return the exit code."""
     if environ.get("XEROTIER_DEBUG"):
         import traceback
         for line in traceback.format_exc().split("\n"):
             terminal.say(line)
-
-
-def fail(error, argv, environ, terminal):
-    """Say what went wrong, as JSON where that is due; return the exit code."""
-    show_traceback(environ, terminal)
     terminal.out.end_line()
     if error.is_told:
         return error.exit_code
