@@ -116,7 +116,7 @@ EXIT_CODES = (
 ENVIRONMENT = (
     ("XEROTIER_BASE_URL", "as --base-url: https://HOST/PROJECT/v1"),
     ("XEROTIER_API_KEY", "as --api-key, and not seen in the process list"),
-    ("XEROTIER_CONTEXT", "as --context"),
+    ("XEROTIER_CONTEXT", "the deployment, where --context is not given"),
     ("XEROTIER_ENDPOINT", "as --endpoint, where a command needs one"),
     ("XEROTIER_FRONTEND_URL", "as --frontend-url"),
     ("XEROTIER_OUTPUT", "as --output"),
@@ -151,7 +151,7 @@ class XeroctlError(Exception):
 
     exit_code = 1
     kind = "operation_failed"
-    is_told = False
+    is_told, settings = False, None
 
     def __init__(self, message, hint=None, details=(), **facts):
         super().__init__(message)
@@ -1177,17 +1177,18 @@ def check_url(text, what):
     if parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", text):
         raise NotConfigured(f"{what} {text!r} holds more than a base URL may",
                             "no ?, #, space; percent-encode the rest")
-    return text.rstrip("/")
+    return parts.scheme + text[len(parts.scheme):].rstrip("/")
 
 
-def check_key(text):
+def check_key(text, what="the API key"):
     """Return an API key that a header can carry; never quote a bad one."""
     key = text.strip()
     if not key:
-        raise NotConfigured("the API key is empty", KEY_HELP)
-    if not re.match(r"[\x21-\x7e]+$", key):
-        raise NotConfigured("the API key holds a space, a line end or a"
-                            " character that is not ASCII", KEY_HELP)
+        raise NotConfigured(f"{what} is empty", KEY_HELP)
+    found = re.search(r"[^\x21-\x7e]", key)
+    if found:
+        raise NotConfigured(f"{what} holds {found.group()!r}: a space, a line"
+                            " end, or what is not ASCII", KEY_HELP)
     return key
 
 
@@ -1236,7 +1237,8 @@ class Deployment:
     With style xerotier the base URL is https://HOST/PROJECT/v1 and the
     endpoint slug goes before the last /v1; with style openai there is no
     slug in a path, and the key may be None.  Management paths go to the
-    origin of the frontend URL, where there is one.
+    origin of the frontend URL, where there is one.  slug is that of an SDK's
+    base URL, https://HOST/PROJECT/SLUG/v1.
     """
 
     FRONTEND = re.compile(
@@ -1244,11 +1246,24 @@ class Deployment:
 
     def __init__(self, base_url, key, style, frontend_url=None):
         self.base_url, self.key, self.style = base_url, key, style
-        self.frontend_url = frontend_url
+        self.frontend_url, self.slug = frontend_url, None
+        sdk = re.match(r"(\w+://[^/]+/[^/]+)/([^/]+)/v1\Z", base_url)
+        if sdk and style == XEROTIER:
+            from urllib.parse import unquote
+            self.base_url, self.slug = sdk.group(1) + "/v1", unquote(
+                sdk.group(2))
         if style == XEROTIER and not base_url.endswith("/v1"):
             raise NotConfigured(
                 f"the base URL {base_url} does not end in /v1",
                 "https://HOST/PROJECT/v1; or is it --style openai?")
+
+    def endpoint(self, asked):
+        """The slug of a call: what is asked for, or the base URL's own."""
+        if asked and self.slug not in (None, asked):
+            raise UsageError(f"the base URL is that of endpoint {self.slug!r},"
+                             f" not of {asked!r}",
+                             f"{self.base_url} is for all endpoints")
+        return asked or self.slug
 
     def url(self, path, slug=None):
         """The URL of a path below /v1, of the project or of an endpoint."""
@@ -1952,7 +1967,8 @@ def stored_key(table, environ, folder):
 class Settings:
     """What a run was told: flag, then environment, then deployment.
 
-    The config file is read when a setting is first looked for in it.
+    The flag --context means its deployment whole: of variables only endpoint
+    and output count, where it has none.  The config file is read when needed.
     """
 
     VARIABLES = ("base_url", "api_key", "context", "endpoint",
@@ -1966,9 +1982,35 @@ class Settings:
     def given(self, name):
         """What flag or environment say; an empty variable is unset."""
         value = getattr(self.args, name, None)
-        if value is None and name in self.VARIABLES:
-            value = self.environ.get("XEROTIER_" + name.upper()) or None
+        return self.variable(name) if value is None else value
+
+    def variable(self, name):
+        """What the environment says, where it counts; else None."""
+        variable = "XEROTIER_" + name.upper()
+        value = name in self.VARIABLES and self.environ.get(variable)
+        if not value or self.args.context is not None and (
+                name not in ("endpoint", "output")
+                or name in self.deployment_table()):
+            return None
+        odd = re.search(r"^\s|\s\Z|^(['\"])(?=.*\1\Z)", value)
+        if odd:
+            raise NotConfigured(
+                f"{variable} begins or ends with {odd.group()!r}",
+                "a file of variables has its own quotes and line ends")
         return value
+
+    def tell_beaten(self, name):
+        """Say which variables beat what a deployment has, if any do."""
+        table = self.config.deployments().get(name)
+        has = dict({"context": name, "style": XEROTIER}, **table or {})
+        if key_source(has):
+            has.setdefault("api_key")
+        found = ["XEROTIER_" + each.upper() for each in self.VARIABLES
+                 if table and each in has
+                 and self.variable(each) not in (None, has[each])]
+        if found:
+            self.terminal.note(f"{' and '.join(found)} beat what {name} has:"
+                               f" --context {name} goes by that alone")
 
     def get(self, name, default=None):
         """Look a setting up in the order of precedence."""
@@ -1981,7 +2023,8 @@ class Settings:
 
     def context(self):
         """The name of the deployment of this run; None if there is none."""
-        return self.given("context") or self.config.current()
+        name = self.given("context")
+        return self.config.current() if name is None else name
 
     def deployment_table(self):
         """The table of the deployment of this run; empty if there is none."""
@@ -2016,41 +2059,44 @@ class Settings:
 
     def timeout(self):
         """Seconds as given by flag or deployment; None leaves the default."""
-        if self.args.timeout is not None:
-            return self.args.timeout
-        value = self.deployment_table().get("timeout")
+        value = self.args.timeout or self.deployment_table().get("timeout")
         if value is not None and not (
                 is_positive(value) and value <= LONGEST_S):
             raise self.config.broken("timeout is no number of seconds")
         return value
 
-    def key(self, base_url):
-        """The API key for a base URL; None if there is none.
+    def key(self, urls):
+        """The API key for some URLs; None if there is none.
 
-        A key on file goes to its own deployment's origin only.
+        A key on file goes to its own deployment's origins only.
         """
         if self.args.api_key is not None:
             return self.typed_key(self.args.api_key)
-        text = self.given("api_key")
-        return (self.key_on_file(base_url) if text is None
-                else check_key(text))
+        text = self.variable("api_key")
+        return (self.key_on_file(urls) if text is None
+                else check_key(text, "the API key in XEROTIER_API_KEY"))
 
     def typed_key(self, text):
-        """The key that --api-key means: itself, @FILE, or - for stdin."""
+        """The key that --api-key means: itself, @FILE, - for stdin, none."""
+        if not text:
+            return None
         if text == "-":
             text = decoded_text(self.terminal.read_stdin())
         elif text.startswith("@"):
             text = decoded(read_file(text[1:], NotConfigured))
         return check_key(text)
 
-    def key_on_file(self, base_url):
+    def key_on_file(self, urls):
         table = self.deployment_table()
-        home = table.get("base_url")
-        if key_source(table) and not (
-                isinstance(home, str) and is_same_origin(home, base_url)):
-            raise NotConfigured(
-                f"the key of deployment {self.context()} is meant for {home},"
-                f" not for {base_url}", KEY_HELP)
+        own = [table[name] for name in ("base_url", "frontend_url")
+               if isinstance(table.get(name), str)]
+        for url in urls if key_source(table) else ():
+            if not any(is_same_origin(url, home) for home in own):
+                told = (f"the key of deployment {self.context()} is meant for"
+                        f" {' and '.join(own) or 'no URL'}, not for {url}")
+                if self.style() == XEROTIER:
+                    raise NotConfigured(told, KEY_HELP)
+                return self.terminal.note(told + ": none is sent")
         key = stored_key(table, self.environ,
                          os.path.dirname(self.config.path or ""))
         return None if key is None else check_key(key)
@@ -2064,25 +2110,13 @@ class Settings:
         url, style = check_url(url, "base URL"), self.style()
         if not needs_key:
             return Deployment(url, None, style)
-        key = self.key(url)
-        if key is None and style == XEROTIER:
-            raise NotConfigured("no API key", KEY_HELP)
-        frontend = self.get("frontend_url")
+        frontend = style == XEROTIER and self.get("frontend_url") or None
         if frontend:
             frontend = check_url(frontend, "frontend URL")
-            self.check_frontend(frontend)
+        key = self.key(filter(None, (url, frontend)))
+        if key is None and style == XEROTIER:
+            raise NotConfigured("no API key", KEY_HELP)
         return Deployment(url, key, style, frontend)
-
-    def check_frontend(self, frontend):
-        """Raise if the key on file would go to a frontend that is not its."""
-        table = self.deployment_table() if not self.given("api_key") else {}
-        own = [table[name] for name in ("frontend_url", "base_url")
-               if isinstance(table.get(name), str)]
-        if key_source(table) and not any(
-                is_same_origin(frontend, home) for home in own):
-            raise NotConfigured(
-                f"the key of deployment {self.context()} is not meant for"
-                f" {frontend}", KEY_HELP)
 
 
 # ---------------------------------------------------------------------------
@@ -7924,6 +7958,7 @@ class Doctor:
         self.url = deployment.base_url
         self.scheme, self.host, self.port = origin_of(self.url)
         name = self.app.settings.context() or "flags and environment"
+        self.app.settings.tell_beaten(name)
         return "ok", f"{name}: {self.url}"
 
     def proxy(self):
@@ -11286,7 +11321,8 @@ def put_deployment(app, name, values):
         raise UsageError("a key source is missing", "--api-key @FILE,"
                          " --api-key-env, --api-key-file, --api-key-command"
                          " or --api-key-keychain")
-    Deployment(values["base_url"], None, style)
+    Deployment(values["base_url"], None, style).endpoint(
+        values.get("endpoint"))
     if name in config.deployments():
         config.drop(name)
     for key, value in values.items():
@@ -11312,7 +11348,7 @@ def add_deployment(app, group, args):
                          " one key source")
     if SURROGATES.search(args.name):
         raise UsageError(f"the name {args.name!r} is no UTF-8 text")
-    if values["api_key"]:
+    if values["api_key"] is not None:
         values["api_key"] = app.settings.typed_key(values["api_key"])
     put_deployment(app, args.name, values)
 
@@ -11320,6 +11356,7 @@ def add_deployment(app, group, args):
 def use_deployment(app, group, args):
     app.settings.config.deployment(args.name)
     app.settings.config.set_current(args.name)
+    app.settings.tell_beaten(args.name)
     save_config(app, args.name, f"current is {args.name}")
 
 
@@ -11342,6 +11379,7 @@ def list_deployments(app, group, args):
             for name, table in found.items()]
     app.out.rows({"object": "list", "data": rows}, group.columns,
                  "deployments")
+    app.settings.tell_beaten(app.settings.config.current())
 
 
 def show_deployment(app, group, args):
@@ -11350,6 +11388,7 @@ def show_deployment(app, group, args):
         raise NotConfigured("no deployment is current", CONFIG_HELP)
     table = app.settings.config.deployment(name)
     app.out.record(deployment_record(app, name, table), group.fields)
+    app.settings.tell_beaten(name)
 
 
 def set_value(app, group, args):
@@ -11458,7 +11497,8 @@ the config file:
   the config), api_key_command (what it prints) or api_key_keychain (macOS
   keychain, secret-tool); with style = "openai" it may have none.  endpoint,
   output, timeout, cacert and frontend_url hold as the flags do.  A flag
-  beats a variable, a variable beats the deployment.
+  beats a variable, a variable beats the deployment; but --context NAME goes
+  by the deployment, whatever the variables say of its URLs, key and style.
 """
 
 CONFIG = Group(
@@ -11571,7 +11611,7 @@ VERSION = flag("--version", action="store_true", help="print the version")
 HELP_FLAG = flag("-h", "--help", action="store_true", help="print this help")
 GLOBALS = (
     flag("--context", metavar="NAME", completes="context",
-         help="use this deployment of the config (XEROTIER_CONTEXT)"),
+         help="go by this deployment, not by variables (XEROTIER_CONTEXT)"),
     flag("-o", "--output", type=choice(*FORMS), metavar="FMT",
          help="table, wide, json, jsonl, csv or id (XEROTIER_OUTPUT)"),
     flag("--base-url", metavar="URL",
@@ -12786,9 +12826,8 @@ class App:
 
     def endpoint(self):
         """The endpoint slug of this run."""
-        slug = self.settings.get("endpoint")
+        slug = self.api.deployment.endpoint(self.settings.get("endpoint"))
         if not slug:
-            self.settings.deployment()  # a newcomer lacks that first
             raise UsageError(
                 "no endpoint", "pass --endpoint SLUG, set XEROTIER_ENDPOINT,"
                 " or xeroctl config set NAME endpoint SLUG")
@@ -12874,10 +12913,16 @@ def said_last(argv, long, short=None):
     return value
 
 
-def wants_json(argv, environ):
-    """Whether errors are due as JSON; the command line may be broken."""
-    form = said_last(argv, "--output", "-o") or environ.get("XEROTIER_OUTPUT")
-    return form in (JSON, JSONL)
+def wants_json(error, argv, environ, terminal):
+    """Whether an error is due as JSON; the command line may be broken."""
+    args = read_args(TOP, TOP.verbs[0], [], [])
+    args.context = said_last(argv, "--context")
+    args.output = said_last(argv, "--output", "-o")
+    settings = error.settings or Settings(args, environ, terminal)
+    try:
+        return settings.output() in (JSON, JSONL)
+    except XeroctlError:
+        return environ.get("XEROTIER_OUTPUT") in (JSON, JSONL)
 
 
 def adjust_early(argv, terminal):
@@ -12899,7 +12944,7 @@ def fail(error, argv, environ, terminal):
     terminal.out.end_line()
     if error.is_told:
         return error.exit_code
-    if wants_json(argv, environ):
+    if wants_json(error, argv, environ, terminal):
         terminal.err.write_json(pretty_json(error.envelope()) + "\n")
     else:
         say_error(error, terminal)
