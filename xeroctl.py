@@ -651,12 +651,16 @@ def cut_to(text, width):
 
 
 def nearest(word, words):
-    """Return the words most like a mistyped one, best first."""
+    """Return the words like a mistyped one; dashes and case do not count."""
     try:
         import difflib
     except ImportError:
         return []
-    return difflib.get_close_matches(word, list(words), n=3, cutoff=0.6)
+    plain = {each.strip("-").lower(): each for each in words}
+    word = word.strip("-").lower()
+    found = (difflib.get_close_matches(word, plain, n=3, cutoff=0.7)
+             or [each for each in plain if word in each and word[2:]])
+    return [plain[each] for each in found[:3]]
 
 
 def did_you_mean(word, words):
@@ -1086,6 +1090,16 @@ class Terminal:
     def read_stdin(self):
         """Read all of standard input: only where `-` was written."""
         return getattr(self.stdin, "buffer", self.stdin).read()
+
+    def has_unread(self):
+        """Whether standard input is a pipe with bytes waiting in it."""
+        try:
+            import fcntl
+            import termios
+            return not (self.stdin.seekable() or self.stdin.isatty()) and any(
+                fcntl.ioctl(self.stdin.fileno(), termios.FIONREAD, bytes(4)))
+        except (AttributeError, ImportError, OSError, ValueError):
+            return False
 
     def input_blocks(self):
         """Yield standard input block by block."""
@@ -2688,8 +2702,8 @@ def not_json(answer, text, problem):
 # What to try next, by error code or else by status.
 API_HINTS = {
     "endpoint_not_found": "--endpoint takes the slug, not the model's name;"
-                          " xeroctl api /endpoints lists them",
-    "model_not_found": "xeroctl api /models lists what is served",
+                          " xeroctl endpoints lists them",
+    "model_not_found": "xeroctl models lists what is served",
     "scope_insufficient": "use a key with the scope that the message names",
     "quota_exceeded": "the quota is used up: wait for its reset or raise it",
     "endpoint_inactive": "the endpoint is not active yet: try again later",
@@ -3693,7 +3707,7 @@ def ended_early(has_begun):
     return ConnectionFailed(
         "HTTP", "the stream ended before the answer was complete"
         if has_begun else "the stream ended before it began",
-        "without --stream the server may say why", sent=True)
+        "asked without a stream, the server may say why", sent=True)
 
 
 def check_told(kind, payload):
@@ -6302,8 +6316,9 @@ class BatchInput:
 
     MOST_MODELS = 1000
 
-    def __init__(self, source, url=CHAT_URL, places=False):
+    def __init__(self, source, url=CHAT_URL, places=False, hint=None):
         import array
+        self.hint = hint
         self.source, self.url, self.count = source, url, 0
         self.wrong, self.problems = 0, []
         self.models, self.max_tokens = set(), 0
@@ -6404,12 +6419,11 @@ class BatchInput:
         name = self.source.name
         found = [f"{name}: line {number}: {text}"
                  for number, text in self.problems]
-        hint = "--no-validate lets the server judge"
         if self.wrong == 1:
-            return UsageError(found[0], hint)
+            return UsageError(found[0], self.hint)
         return UsageError(
-            f"{name}: {self.wrong} things are wrong, nothing was sent", hint,
-            first_of(found, self.wrong))
+            f"{name}: {self.wrong} things are wrong, nothing was sent",
+            self.hint, first_of(found, self.wrong))
 
     def request(self, number):
         """The decoded line of a number, from 1."""
@@ -8393,7 +8407,8 @@ def checked_input(app, args, url):
     if not args.no_validate:
         check_size(source)
         check_metadata(dict(args.metadata or ()))
-        BatchInput(source, url).check()
+        BatchInput(source, url,
+                   hint="--no-validate lets the server judge").check()
     return source
 
 
@@ -8510,7 +8525,7 @@ def fetch_result(app, group, args, name):
             f"{name.capitalize()} file not yet available (status: "
             f"{as_text(dig(batch, 'status'))})",
             f"{other} has the other requests" if has_ended(batch)
-            else "--wait waits for the end")
+            else wait_command([args.id], args.endpoint))
     file_id = id_in(batch, name + "_file_id")
     path = args.output_file or safe_name(args.id) + {
         "output": "-output.jsonl", "error": "-errors.jsonl"}[name]
@@ -11657,6 +11672,9 @@ GLOBALS = (
     flag("--no-color", action="store_const", const="never", dest="color",
          help="as --color never"),
     VERSION, HELP_FLAG)
+# What people type because other tools have it.
+FOREIGN = {"login": "xeroctl config init asks for a key and stores it",
+           "logout": "xeroctl config unset NAME api_key takes a key away"}
 
 
 def flag_table(*flag_lists):
@@ -11759,22 +11777,31 @@ def find_group(words, groups):
     for index, declared, word in tokens(words, flag_table(GLOBALS)):
         if declared is None:
             names = {group.name: group for group in groups}
+            if word == "version":
+                return None, [VERSION.long_name]
             if word not in names:
                 raise UsageError(f"unknown command {word!r}",
-                                 did_you_mean(word, names)
+                                 FOREIGN.get(word) or did_you_mean(word, names)
                                  or "xeroctl help lists the commands")
             return names[word], words[:index] + words[index + 1:]
     return None, words
 
 
-def check_no_verb(group, unnamed, named, word):
+def check_no_verb(group, unnamed, named, word, before):
     """Raise unless the first word can be something else than a verb."""
     if word == "help":
         raise HelpWanted(group)
-    if not any(f.is_word for verb in unnamed for f in verb.flags):
-        raise UsageError(f"{group.name} has no verb {word!r}",
-                         did_you_mean(word, named)
-                         or "it has " + ", ".join(named))
+    hint = did_you_mean(word, named) or "it has " + ", ".join(named)
+    flags = [f for verb in unnamed for f in verb.flags]
+    if word == "ls" and "--" not in before and any(
+            verb.name == "list" for verb in group.verbs):
+        hint = f"xeroctl {group.name}" + " list" * ("list" in named)
+    elif any(f.is_word for f in flags):
+        return
+    elif not nearest(word, named):
+        hint = next((f"a text goes with it: {f.names[0]} TEXT" for f in flags
+                     if f.long_name in ("--message", "--input")), hint)
+    raise UsageError(f"{group.name} has no verb {word!r}", hint)
 
 
 def verbs_table(verbs):
@@ -11798,7 +11825,7 @@ def find_verb(group, words):
         if declared is None and word in named:
             return named[word], words[:index] + words[index + 1:]
         if declared is None:
-            check_no_verb(group, unnamed, named, word)
+            check_no_verb(group, unnamed, named, word, words[:index])
             break
     if not unnamed:
         raise HelpWanted(group)
@@ -12059,9 +12086,7 @@ def parse(argv, groups):
     wants_help, words = without(argv, "-h", "--help")
     wants_version, rest = without(words, "--version")
     if wants_version and not takes_version(rest, groups):
-        words = rest
-        if not wants_help:
-            return None, read_args(TOP, TOP.verbs[0], [(VERSION, None)], [])
+        words = rest if wants_help else [VERSION.long_name]
     group = None
     try:
         group, words = find_group(words, groups)
@@ -12289,8 +12314,8 @@ def help_on(groups, words):
     if not name:
         return top_help(groups)
     group, _ = find_group([name], groups)
-    if not more:
-        return group_help(group)
+    if not more or group is None:
+        return help_text(groups, group)
     found = verbs_named(group, *more)
     if not found:
         raise UsageError(f"{group.name} has no verb {more[0]!r}", did_you_mean(
@@ -12837,6 +12862,24 @@ class App:
         """The slug for a path: style openai has none."""
         return None if self.settings.style() == OPENAI else self.endpoint()
 
+    def guess(self, error):
+        """Have the hint name the endpoint, or the model, that was meant."""
+        is_model = self.settings.style() == OPENAI
+        path, name = ("/models", "id") if is_model else ("/endpoints", "slug")
+        try:
+            asked = (is_model and getattr(self.args, "model", None)
+                     or self.endpoint())
+            if (error.status == 404 and asked in str(error) if is_model
+                    else error.facts.get("code") == "endpoint_not_found"):
+                request = self.api.request("GET", path)
+                page = self.api.read_json(self.api.follow(request, 1))
+                known = [as_text(dig(each, name))
+                         for each in page_records(page)]
+                error.hint = (asked not in known and did_you_mean(
+                    asked, known) or error.hint)
+        except XeroctlError:
+            pass  # the error that there is says enough
+
     def confirm(self, question, args):
         """Ask before a change, unless --force or only a plan is made."""
         if args.force or self.plan or self.terminal.confirm(question):
@@ -12882,7 +12925,23 @@ class App:
     def finish(self):
         """Print what was planned, if anything was."""
         if self.plan.requests:
-            self.out.show_plan(self.api.deployment.key, self.args)
+            key, name = self.api.deployment.key, "XEROTIER_API_KEY"
+            self.out.show_plan(key, self.args)
+            if self.args.curl and key and key != (
+                    self.settings.environ.get(name)):
+                self.terminal.note(f"{name} is to be the key of this call")
+
+
+def tell_unread(args, terminal):
+    """Say that a pipe was not read: the input was given in another way."""
+    flags = args.verb.flags + (args.verb.by,) * args.verb.by_flag
+    readers = [f for f in flags if f.from_stdin]
+    if (any(getattr(args, f.dest) for f in readers)
+            and not getattr(args, "interactive", False)
+            and terminal.has_unread()):
+        terminal.note("standard input was not read: " + " or ".join(
+            f"{f.names[0] * (not f.is_word)} -".strip() for f in readers)
+            + " takes it")
 
 
 def run(argv, environ, terminal, groups):
@@ -12898,7 +12957,13 @@ def run(argv, environ, terminal, groups):
         args.verb.run(app, group, args)
     except PlanEnds:
         pass
+    except XeroctlError as error:
+        error.settings = app.settings
+        if isinstance(error, ApiError):
+            app.guess(error)
+        raise
     app.finish()
+    tell_unread(args, terminal)
 
 
 def said_last(argv, long, short=None):
