@@ -29,7 +29,6 @@ to app.terminal) and never exits (it raises an error of floor 2, which main
 turns into an exit code).
 """
 
-import argparse
 import codecs
 import io
 import json
@@ -39,6 +38,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from itertools import chain
+from types import SimpleNamespace
 
 # An annotation is where a Python that is too old stops, and shows its line.
 __version__: str = "1.0.0"  # xeroctl needs Python 3.6 or newer
@@ -62,6 +62,8 @@ POLL_S = 2
 MOST_REDIRECTS = 5
 BLOCK = 65536
 STALE_S = 60  # then nobody is at work on a temporary file any more
+LOCK_S, LOCK_POLL_S = 10, 0.05
+MOST_CONFIG_BYTES = 10 ** 6
 MOST_HEAD_BYTES = 1024 * 1024
 MOST_ANSWER_BYTES = 512 * 1024 * 1024
 MOST_FILE_BYTES = 500 * 1024 * 1024
@@ -104,7 +106,7 @@ EXIT_CODES = (
     (4, "HTTP 404: there is no such thing"),
     (5, "no usable connection: DNS, refused, TLS, proxy, timeout, cut off"
         " before an answer"),
-    (6, "HTTP 429 or 503, still there after the retries"),
+    (6, "HTTP 429, 503 or 529, still there after the retries"),
     (7, "a stream broke off or failed after its first delta"),
     (8, "a --wait-timeout ran out"),
     (129, "SIGHUP: the terminal went away"),
@@ -207,20 +209,32 @@ class ApiError(XeroctlError):
     """The router answered, and the answer was no.
 
     body is the decoded JSON of the answer, or None; has_message whether it
-    says why; retry_after is seconds.
+    says why; retry_after is seconds, kind the server's type, if it has one.
     """
 
     kind = "api_error"
-    CODES = {401: 3, 403: 3, 404: 4, 429: 6, 503: 6}
+    CODES = {401: 3, 403: 3, 404: 4, 429: 6, 503: 6, 529: 6}
 
     def __init__(self, status, message, hint=None, body=None, headers=None,
                  has_message=False, retry_after=None, strategy=None,
-                 **facts):
+                 kind=None, **facts):
         super().__init__(f"HTTP {status} {message}".rstrip(), hint, **facts)
+        self.kind = kind if isinstance(kind, str) else self.kind
         self.status, self.body, self.headers = status, body, headers or {}
         self.retry_after, self.strategy = retry_after, strategy
         self.exit_code = self.CODES.get(status, 1)
         self.has_message = has_message
+
+    @property
+    def is_busy(self):
+        """Whether it was not acted on, and may be later: 529 is a 503."""
+        return self.status in (429, 503, 529) and not self.is_used_up
+
+    @property
+    def is_used_up(self):
+        """Whether a quota is, which no waiting of ours brings back."""
+        return bool({self.kind, as_text(self.facts.get("code"))} & {
+            "quota_exceeded", "insufficient_quota"})
 
     def envelope(self):
         """The router's own envelope where it sent one with a message."""
@@ -283,11 +297,14 @@ class HelpWanted(Exception):
 # C0 but tab and newline, DEL, C1, and the bidirectional embeddings,
 # overrides and isolates of Unicode UAX #9.
 CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Beyond these, what has no width: a name that is copied has it as well.
+UNSEEN = re.compile(CONTROLS.pattern[:-1] + "\xad\u061c\u200b-\u200f\u2028"
+                    "\u2029\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
 SURROGATES = re.compile("[\ud800-\udfff]")
-SMUGGLED = re.compile("[\udc80-\udcff]+")
-ISO_TIME = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?"
-    r"\s*(Z|[+-]\d\d(?::?\d\d)?)?)?\Z", re.I)
+# Few calls need this or any later pattern: re compiles it at its first use.
+ISO_TIME = (
+    r"(?i)(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?"
+    r"\s*(Z|[+-]\d\d(?::?\d\d)?)?)?\Z")
 
 
 def is_number(value):
@@ -349,7 +366,8 @@ def plant(tree, path, value):
 
 def as_escape(match):
     code = ord(match.group())
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    return (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+            if code < 0x10000 else f"\\U{code:08x}")
 
 
 def visible(text):
@@ -376,16 +394,16 @@ def whole(text):
     """
     if not SURROGATES.search(text):
         return text
-    text = SMUGGLED.sub(lambda found: found.group().encode(
+    text = re.sub("[\udc80-\udcff]+", lambda found: found.group().encode(
         "utf-8", "surrogateescape").decode("utf-8", "replace"), text)
     return SURROGATES.sub("\ufffd", text)
 
 
-def decoded(raw):
+def decoded(raw, errors="replace"):
     """Decode a text file: UTF-8, or UTF-16 if its byte order mark says so."""
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return raw.decode("utf-16", "replace")
-    return raw.decode("utf-8-sig", "replace")
+        return raw.decode("utf-16", errors)
+    return raw.decode("utf-8-sig", errors)
 
 
 def finite(value):
@@ -433,23 +451,33 @@ def refuse_constant(name):
 
 
 DECODER = json.JSONDecoder(parse_constant=refuse_constant)
+# What servers send: NaN and Infinity, mostly of a logprob, are null.
+SERVER_DECODER = json.JSONDecoder(parse_constant=lambda name: None)
 
 
-def parse_json(text):
+def parse_json(text, decoder=DECODER):
     """Decode JSON (RFC 8259: no NaN, no Infinity); raise ValueError.
 
     Too deep for the interpreter is a ValueError like any other.
     """
     try:
         try:
-            value, end = DECODER.raw_decode(text)
+            value, end = decoder.raw_decode(text)
             if end == len(text):
                 return value  # nothing around it: the quick way
         except ValueError:
             pass
-        return DECODER.decode(text)
+        return decoder.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply")
+
+
+def json_or_text(text):
+    """Convert JSON to its value; what is no JSON is a text."""
+    try:
+        return parse_json(text)
+    except ValueError:
+        return text
 
 
 def zone_seconds(zone):
@@ -464,7 +492,7 @@ def seconds_of(value):
     """Read epoch seconds or ISO 8601 as epoch seconds; None if neither."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
-    found = ISO_TIME.match(value.strip()) if isinstance(value, str) else None
+    found = isinstance(value, str) and re.match(ISO_TIME, value.strip())
     if not found:
         return None
     import calendar
@@ -675,6 +703,111 @@ def redacted_key(key):
     return f"xero_{found.group(1)}_…" if found else "…"
 
 
+def with_texts(value, change, name=""):
+    """The same JSON value, each text passed through change(text, name).
+
+    name is the member that it stands in, "id" for a name itself.
+    """
+    if isinstance(value, str):
+        return change(value, name)
+    if isinstance(value, list):
+        return [with_texts(item, change, name) for item in value]
+    if isinstance(value, dict):
+        return {change(key, "id"): with_texts(item, change, key)
+                for key, item in value.items()}
+    return value
+
+
+# What looks like a secret: a key behind what tells its kind, the user of a
+# URL, and what a query names so.
+SECRET_LIKE = re.compile(
+    r"(?<!\w)(?<!\w-)(xero_[^\s_/]+_|sk-)[\w-]{3,}"
+    r"|(//|(?<![\w.-])[\w.-]{1,99}:)(?!\[?USER:|PASSWORD)[^/\s@]{1,200}(?=@)"
+    r"|([?&][\w.-]*(?:key|token|secret|password|sig|signature)=)[^&\s]+", re.I)
+# Where a short secret stays: in an id, and where a protocol has its words.
+WORDS = re.compile(r"(.*_)?id$|(object|type|role|model|status|content)$")
+# A character as it is escaped in a URL, in JSON and in HTML.
+ESCAPES = (("%", r"%([0-9a-fA-F]{2})"), ("&#x", r"&#x([0-9a-fA-F]{2});"),
+           ("\\", r"\\(?:u00|x)([0-9a-fA-F]{2})|\\(\S)"))
+
+
+class Secrets:
+    """What is never shown: known secrets, in any form they may take.
+
+    12 characters in a row are masked (8 and more, if one has no more),
+    escaped or not; a shorter one may be any word, and is masked as a whole
+    value and behind Bearer.  The begin xero_slug_ of a key is public.  wary:
+    what looks like a secret is one.
+    """
+
+    def __init__(self, wary=False):
+        self.wary, self.short, self.runs, self.pieces = wary, set(), {}, set()
+
+    def add(self, secret):
+        public = len(redacted_key(secret)) - 1
+        for text, public in ((secret, public), (secret[public:], 0)):
+            size = min(len(text), 12)
+            if size < 8:
+                self.short.add(text)
+                continue
+            for at in range(max(0, public - size + 1), len(text) - size + 1):
+                run = text[at:at + size]
+                self.runs.setdefault(run, max(public - at, 0))
+                self.pieces.update(run[i:i + 5] for i in range(4))
+
+    def holes(self, text):
+        """Yield (start, end) of what has to go; some overlap.
+
+        Four pieces of a run are known: every fourth place is looked at.  A
+        few characters that go on are the begin of another key.
+        """
+        for at in range(0, len(text), 4):
+            if text[at:at + 5] not in self.pieces:
+                continue
+            for start in range(max(0, at - 3), at + 1):
+                for end in range(start + 8, min(start + 12, len(text)) + 1):
+                    public = self.runs.get(text[start:end], end)
+                    if end - start - public > 5 or public < end and (
+                            not re.match(r"[\w-]", text[end:end + 1])):
+                        yield start + public, end
+
+    def masked(self, text):
+        """The text with … for each piece of a secret."""
+        if self.wary:
+            text = SECRET_LIKE.sub(r"\1\2\3…", text)
+        for word in tuple(self.short):
+            text = re.sub(rf"(Bearer\s+){re.escape(word)}(?![\w-])", r"\1…",
+                          text, flags=re.I)
+        found = list(self.holes(text)) if self.pieces else []
+        for mark, escape in ESCAPES:
+            if self.pieces and mark in text:
+                more = list(self.holes(re.sub(escape, lambda c: (
+                    chr(int(c.group(1), 16)) if c.group(1) else c.group(2)),
+                    text)))
+                ends = more and [0] + [c.end() for c in re.finditer(
+                    escape + r"|[\s\S]", text)]
+                found += [(ends[start], ends[end]) for start, end in more]
+        kept, done = "", 0
+        for start, end in sorted(found):
+            kept += text[done:start] + "…" * (start > done or not kept)
+            done = max(done, end)
+        return kept + text[done:]
+
+    def masked_json(self, value):
+        """The same JSON value with its texts masked, before any encoding."""
+        todo = [value]
+        for item in todo:
+            todo += (chain(item, item.values()) if isinstance(item, dict)
+                     else item if isinstance(item, list) else ())
+        texts = [item for item in todo if isinstance(item, str)]
+        joined = "\n".join(texts)
+        if self.short.isdisjoint(texts) and self.masked(joined) == joined:
+            return value  # the quick way
+        return with_texts(value, lambda text, name: (
+            "…" if text in self.short and not WORDS.match(name)
+            else self.masked(text)))
+
+
 def html_summary(page):
     """Say in one line what an HTML page is about."""
     found = (re.search(r"<title[^>]*>(.*?)</title", page, re.I | re.S)
@@ -684,8 +817,11 @@ def html_summary(page):
 
 
 def is_html(page):
-    return bool(re.match(r"\s*(<\?xml[^>]*>\s*)?<(!doctype|html)", page,
-                         re.I))
+    """Whether a text begins as a page does; Markdown with a <div> does not."""
+    return bool(re.match(
+        r"(?:[\s\ufeff]|<\?[^>]*>|<!--(?:(?!-->).)*-->)*<(?:!doctype\s+html"
+        r"|html|head|body|title|meta|script|style|iframe)\b", page,
+        re.I | re.S))
 
 
 def body_summary(text):
@@ -712,6 +848,12 @@ def on_disk(path):
 def from_disk(name):
     """A file's name as text."""
     return whole(os.fsencode(name).decode("utf-8", "surrogateescape"))
+
+
+def first_of(texts, count=None):
+    """The first of many remarks, and how many more there are."""
+    more = (len(texts) if count is None else count) - MOST_PROBLEMS
+    return texts[:MOST_PROBLEMS] + [f"and {more} more"] * (more > 0)
 
 
 class StandIn(str):
@@ -786,7 +928,7 @@ def wants_color(environ, terminal):
 class Screen:
     """One output stream: UTF-8 in any locale, harmless on a terminal.
 
-    Everything written to a terminal passes visible(), so no byte that a
+    Everything written to a terminal passes shown(), so no byte that a
     server sent acts there; our own sequences go through control().  What
     UTF-8 cannot carry is escaped, in the way that JSON reads back.
     """
@@ -813,26 +955,25 @@ class Screen:
         """Write text of any origin, in a style where colour is on."""
         if text:
             self.column_zero = text[-1] == "\n"
-            if self.is_terminal or style:
-                text = self.dressed(text, style)
+            if self.is_terminal:
+                text = self.shown(text)
+            if style and self.color:
+                text = f"\033[{style}m{text}\033[0m"
             self.put(text.encode("utf-8", "backslashreplace")
                      if self.binary else text)
 
-    def dressed(self, text, style):
-        """The text as this stream may show it."""
-        text = self.shown(text)
-        return f"\033[{style}m{text}\033[0m" if style and self.color else text
-
-    def shown(self, text):
+    def shown(self, text, hidden=CONTROLS):
         """The text as it will look here: escapes take cells, too."""
         is_guarded = self.is_terminal and not self.raw
-        return visible(text) if is_guarded else text
+        return hidden.sub(as_escape, text) if is_guarded else text
 
     def write_json(self, text):
         """Write JSON text; on a terminal its controls are JSON escapes."""
         if self.is_terminal and not self.raw:
-            text = CONTROLS.sub(lambda c: f"\\u{ord(c.group()):04x}", text)
-        self.write(text)
+            text = UNSEEN.sub(lambda c: re.sub(
+                "....", r"\\u\g<0>", c.group().encode("utf-16-be").hex()),
+                text)
+        Screen.write(self, text)
 
     def control(self, text):
         """Write text that is ours, control sequences included."""
@@ -884,26 +1025,19 @@ class Stdout(Screen):
 class Stderr(Screen):
     """Standard error: remarks; if nobody can read them, so be it.
 
-    It never shows a secret, whoever quotes it.
+    It never shows a secret, whoever quotes it, nor what looks like a key.
     """
 
     def __init__(self, stream, environ):
         super().__init__(stream, environ)
-        self.secrets = {}
+        self.secrets = Secrets(wary=True)
 
-    def without_secrets(self, text):
-        for secret, shown in self.secrets.items():
-            half = max(8, len(secret) // 2)
-            if secret[:half] in text:
-                for end in range(len(secret), half - 1, -1):  # cut, too
-                    text = text.replace(secret[:end], shown)
-            text = text.replace(secret, shown)
-        return text
-
-    def write(self, text, style=None):
-        text = self.without_secrets(text)
-        super().write(text, style)
+    def write(self, text, style=None, is_masked=False):
+        super().write(text if is_masked else self.secrets.masked(text), style)
         self.flush()
+
+    def shown(self, text, hidden=UNSEEN):
+        return super().shown(text, hidden)
 
     def failed(self, problem):
         """There is nobody left to tell."""
@@ -987,13 +1121,12 @@ class Progress:
     def show(self, text):
         if self.terminal.status_line:
             self.terminal.status_line.show(text)
-        elif text != self.told and self.is_due():
-            self.told, self.told_at = text, self.terminal.clock.monotonic()
+            return
+        now = self.terminal.clock.monotonic()
+        if text != self.told and (self.told_at is None
+                                  or now - self.told_at >= NOTE_EVERY_S):
+            self.told, self.told_at = text, now
             self.terminal.note(text)
-
-    def is_due(self):
-        return (self.told_at is None or self.terminal.clock.monotonic()
-                - self.told_at >= NOTE_EVERY_S)
 
     def clear(self):
         if self.terminal.status_line:
@@ -1043,6 +1176,7 @@ class Terminal:
         self.stdin, self.clock = streams.stdin, clock
         self.out = Stdout(streams.stdout, environ)
         self.err = Stderr(streams.stderr, environ)
+        self.secrets = Secrets()
         self.quiet, self.status_line = False, None
 
     def adjust(self, quiet, color, raw):
@@ -1055,11 +1189,12 @@ class Terminal:
         self.status_line = (StatusLine(self.err) if self.err.is_live
                             and not quiet else None)
 
-    def hide(self, secret, shown):
-        """Never show a secret on standard error, whoever quotes it."""
-        self.err.secrets[secret] = shown
+    def hide(self, secret):
+        """Never show a secret, nor put it into a file, whoever quotes it."""
+        self.secrets.add(secret)
+        self.err.secrets.add(secret)
 
-    def say(self, text, style=None):
+    def say(self, text, style=None, is_masked=False):
         """Print a line on stderr, --quiet or not.
 
         On a terminal it does not go on where running text has stopped.
@@ -1069,7 +1204,7 @@ class Terminal:
         if self.err.is_terminal and self.out.is_terminal:
             self.out.end_line()
             self.out.flush()
-        self.err.write(one_line(text), style)
+        self.err.write(one_line(text), style, is_masked)
         self.err.write("\n")
 
     def end_echo(self):
@@ -1090,16 +1225,6 @@ class Terminal:
     def read_stdin(self):
         """Read all of standard input: only where `-` was written."""
         return getattr(self.stdin, "buffer", self.stdin).read()
-
-    def has_unread(self):
-        """Whether standard input is a pipe with bytes waiting in it."""
-        try:
-            import fcntl
-            import termios
-            return not (self.stdin.seekable() or self.stdin.isatty()) and any(
-                fcntl.ioctl(self.stdin.fileno(), termios.FIONREAD, bytes(4)))
-        except (AttributeError, ImportError, OSError, ValueError):
-            return False
 
     def input_blocks(self):
         """Yield standard input block by block."""
@@ -1163,7 +1288,8 @@ def say_error(error, terminal):
     for label, value in error.lines():
         if label != "hint" or not terminal.quiet:
             label = f"{label}: " if label else ""
-            terminal.say(f"  {label}{as_text(value)}")
+            value = as_text(terminal.err.secrets.masked_json(value))
+            terminal.say(f"  {label}{value}")
 
 
 # ---------------------------------------------------------------------------
@@ -1174,22 +1300,29 @@ KEY_HELP = "pass --api-key @FILE or set XEROTIER_API_KEY"
 URL_HELP = "pass --base-url or set XEROTIER_BASE_URL"
 
 
+def shown_url(text):
+    """A URL as an error may quote it: … if a secret may be in it."""
+    plain = r"([a-z]+:/+)?[\w.-]*(:\d*)?(/[\w./-]*)?\Z"
+    return text if re.match(plain, text, re.I) else "…"
+
+
 def check_url(text, what):
     """Return an http(s) URL without its last slashes, or raise."""
     from urllib.parse import urlsplit
     if not isinstance(text, str):
-        raise NotConfigured(f"{what} {text!r} is no text")
-    if re.match(r"[^/]*//[^/]*@", text):
-        raise NotConfigured(f"{what} carries credentials", KEY_HELP)
+        raise NotConfigured(f"{what} is no text")
+    if "@" in text:
+        raise NotConfigured(f"{what} carries credentials (an @)", KEY_HELP)
     try:
         parts = urlsplit(text)
         valid = parts.hostname and (parts.port is None or parts.port)
     except ValueError:
         valid = False
     if not valid or parts.scheme not in ("http", "https"):
-        raise NotConfigured(f"{what} {text!r} is no http or https URL")
+        raise NotConfigured(f"{what} {shown_url(text)} is no http or https"
+                            " URL")
     if parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", text):
-        raise NotConfigured(f"{what} {text!r} holds more than a base URL may",
+        raise NotConfigured(f"{what} holds more than a base URL may",
                             "no ?, #, space; percent-encode the rest")
     return parts.scheme + text[len(parts.scheme):].rstrip("/")
 
@@ -1206,11 +1339,11 @@ def check_key(text, what="the API key"):
     return key
 
 
-def read_file(path, error=UsageError):
-    """Read a local file whole; raise the given error with its name."""
+def read_file(path, error=UsageError, size=None):
+    """Read a local file, all or so much; raise the error with its name."""
     try:
         with open(path.encode("utf-8", "surrogateescape"), "rb") as source:
-            return source.read()
+            return source.read(size)
     except (OSError, ValueError) as problem:
         raise error(f"cannot read {whole(path)}: "
                     f"{getattr(problem, 'strerror', None) or problem}")
@@ -1255,7 +1388,7 @@ class Deployment:
     base URL, https://HOST/PROJECT/SLUG/v1.
     """
 
-    FRONTEND = re.compile(
+    FRONTEND = (
         r"/(management|slos|exec/learnings|endpoints/[^/]+/slos)([/?]|\Z)")
 
     def __init__(self, base_url, key, style, frontend_url=None):
@@ -1281,7 +1414,7 @@ class Deployment:
 
     def url(self, path, slug=None):
         """The URL of a path below /v1, of the project or of an endpoint."""
-        if self.frontend_url and self.FRONTEND.match(path):
+        if self.frontend_url and re.match(self.FRONTEND, path):
             return self.frontend_url + url_path(self.base_url) + path
         if slug is None or self.style == OPENAI:
             return self.base_url + path
@@ -1291,318 +1424,184 @@ class Deployment:
 # == TOML: what a config file holds, and edits that leave the rest alone =====
 
 # The subset of TOML 1.0 that tells deployments apart: tables, keys of every
-# spelling, strings, numbers, booleans.  It refuses whatever tomllib refuses.
-# A rule takes (text, position) and returns (position, value), as in tomllib.
-# No message quotes a value: it may be an API key that lacks its quotes.
-# Patterns are compiled where they are used: few runs read a config file.
+# spelling, strings, numbers, booleans.  In what is not ours any value may
+# stand, and is skipped.  No message quotes a value: it may be an API key that
+# lacks its quotes.  Patterns are compiled where they are used: few runs read
+# a config file.
+
+CURRENT, DEPLOYMENT = "current", "deployment"
+KEY_SOURCES = ("api_key", "api_key_env", "api_key_file", "api_key_command",
+               "api_key_keychain")
+DEPLOYMENT_KEYS = ("base_url",) + KEY_SOURCES + (
+    "style", "endpoint", "output", "frontend_url", "timeout", "cacert")
 
 TOML_CONTROLS = r"\0-\x08\x0a-\x1f\x7f"
-TOML_CONTROL = r"(?!\r?\n)[%s]" % TOML_CONTROLS
-TOML_SPACE = r"[ \t]*"
-TOML_DOT = r"[ \t]*\.[ \t]*"
-TOML_REMARK = r"[ \t]*(?:#[^%s]*)?" % TOML_CONTROLS
-TOML_LINE_END = r"\r?\n|\Z"
-TOML_BARE_NAME = r"[A-Za-z0-9_-]+"
-TOML_QUOTE = r"[\"']"
-TOML_OPENING = r"(?:\"\"\"|''')(?:\r?\n)?|[\"']"
-# What stands between the quotes.  Up to two quotes more may come right
-# before the closing three.
-TOML_INSIDES = {
-    "'": r"[^'%s]*" % TOML_CONTROLS,
-    '"': r'(?:[^"\\%s]|\\.)*' % TOML_CONTROLS,
-    "'''": r"(?:[^'%s]|\r?\n|'(?!''))*(?:'{0,2}(?='''))?"
-           % TOML_CONTROLS,
-    '"""': r'(?:[^"\\%s]|\r?\n|\\[\s\S]|"(?!""))*'
-           r'(?:"{0,2}(?="""))?' % TOML_CONTROLS,
-}
-TOML_PIECE = (
-    r"[^\\\r]+|\r\n|\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})"
-    r"|([ \t]*\r?\n[ \t\r\n]*)|.)")
-TOML_ESCAPES = {
-    r"\b": "\b", r"\t": "\t", r"\n": "\n", r"\f": "\f", r"\r": "\r",
-    r"\"": '"', r"\\": "\\", "\r\n": "\n"}
+TOML_ESCAPE = (
+    r'\\(?:[btnfr"\\]|u(?![dD][89A-Fa-f])[0-9A-Fa-f]{4}'
+    r"|U(?!0000[dD][89A-Fa-f])00(?:0[0-9A-Fa-f]|10)[0-9A-Fa-f]{4})")
+TOML_ESCAPES = dict(zip('btnfr"\\', '\b\t\n\f\r"\\'))
+TOML_LINE_STRING = (
+    r'"(?!"")(?:[^"\\%s]|%s)*"' % (TOML_CONTROLS, TOML_ESCAPE)
+    + r"|'(?!'')[^'%s]*'" % TOML_CONTROLS)
+# Up to two quotes more may come right before the closing three.
+TOML_STRING = (
+    r'"""(?:[^"\\%s]|%s|(?:\\[ \t]*)?\r?\n|"(?!""))*"{3,5}'
+    % (TOML_CONTROLS, TOML_ESCAPE)
+    + r"|'''(?:[^'%s]|\r?\n|'(?!''))*'{3,5}|" % TOML_CONTROLS
+    + TOML_LINE_STRING)
 TOML_SCALAR = (
     r"true|false|0x[0-9A-Fa-f](?:_?[0-9A-Fa-f])*|0o[0-7](?:_?[0-7])*"
-    r"|0b[01](?:_?[01])*|[+-]?(?:(inf|nan)|(?:0|[1-9](?:_?[0-9])*)"
-    r"((?:\.[0-9](?:_?[0-9])*)?(?:[eE][+-]?[0-9](?:_?[0-9])*)?))")
-TOML_UNKNOWN = (
-    (r"\[", "arrays"), (r"\{", "inline tables"),
-    (r"\d{4}-\d\d-\d\d|\d\d:\d\d", "dates and times"))
+    r"|0b[01](?:_?[01])*|[+-]?(?:inf|nan|(?:0|[1-9](?:_?[0-9])*)"
+    r"(?:\.[0-9](?:_?[0-9])*)?(?:[eE][+-]?[0-9](?:_?[0-9])*)?)")
+TOML_BARE_NAME = r"[A-Za-z0-9_-]+"
+TOML_NAME = f"{TOML_BARE_NAME}|{TOML_LINE_STRING}"
+TOML_KEY = r"(?:%s)(?:[ \t]*\.[ \t]*(?:%s))*" % (TOML_NAME, TOML_NAME)
+TOML_END = r"(?:#[^%s]*)?(?:\r?\n|\Z)" % TOML_CONTROLS
+TOML_STATEMENT = (
+    r"[ \t]*(?:(\[(\[)?[ \t]*)?(%s)[ \t]*(?(1)\](?(2)\])[ \t]*%s"
+    r"|=[ \t]*(?:(%s|%s)[ \t]*%s)?)|%s)" % (
+        TOML_KEY, TOML_END, TOML_STRING, TOML_SCALAR, TOML_END, TOML_END))
+TOML_TOKEN = r"%s|#[^\n]*|[][{}\n\"']|[^][{}#\"'\n]+" % TOML_STRING
+TOML_VALUE = r"no text in quotes (a \ in it doubled), number, true or false"
+MOST_DIGITS = 4300  # as Python has it since 3.11
 
 
 class TomlError(ValueError):
-    """A text that is no TOML, or more TOML than we read: line N: what."""
+    """A text that is no TOML, or more TOML than we read."""
+
+    def __init__(self, line, what):
+        super().__init__(f"line {line}: {what}")
 
 
-def toml_error(text, position, what):
-    """Return the error for a position; a control character there is it."""
-    if re.compile(TOML_CONTROL).match(text, position):
-        what = f"control character U+{ord(text[position]):04X}"
-    line = text.count("\n", 0, position) + 1
-    return TomlError(f"line {line}: {what}")
-
-
-def toml_spaces(text, position):
-    return re.compile(TOML_SPACE).match(text, position).end()
-
-
-def toml_piece(text, found):
-    """What one match of TOML_PIECE in a basic string stands for."""
-    piece, code = found.group(), found.group(1) or found.group(2)
-    if code:
-        code = int(code, 16)
-        if code < 0xd800 or 0xdfff < code < 0x110000:
-            return chr(code)
-    elif found.group(3):
-        return ""
-    elif piece in TOML_ESCAPES or not piece.startswith("\\"):
-        return TOML_ESCAPES.get(piece, piece)
-    raise toml_error(text, found.start(), "no such escape; a backslash in a"
-                     " string is written twice")
-
-
-def toml_string_rule(text, position, opening=TOML_OPENING):
-    """Read a string: basic or literal, on one line or on several."""
-    found = re.compile(opening).match(text, position)
-    quotes, start = found.group().strip(), found.end()
-    end = re.compile(TOML_INSIDES[quotes]).match(text, start).end()
-    if not text.startswith(quotes, end):
-        is_control = re.compile(TOML_CONTROL).match(text, end)
-        raise toml_error(text, end if is_control else position,
-                         "a string without its closing quotes")
-    after = end + len(quotes)
-    if quotes[0] == "'":
-        return after, text[start:end].replace("\r\n", "\n")
-    pieces = re.compile(TOML_PIECE).finditer(text, start, end)
-    return after, "".join(toml_piece(text, piece) for piece in pieces)
-
-
-def toml_scalar_rule(text, position):
-    """Read a boolean, an integer or a float."""
-    for pattern, name in TOML_UNKNOWN:
-        if re.compile(pattern).match(text, position):
-            raise toml_error(text, position, f"{name} are not supported here")
-    found = re.compile(TOML_SCALAR).match(text, position)
-    if not found:
-        raise toml_error(text, position, "no value; text needs quotes")
+def toml_escaped(found):
+    """What an escape stands for; a line end that is escaped, for nothing."""
     word = found.group()
+    return (chr(int(word[2:], 16)) if word[1] in "uU"
+            else TOML_ESCAPES.get(word[1], ""))
+
+
+def toml_scalar(word):
+    """What a string, a boolean or a number stands for; None beyond all."""
+    quotes = re.match(r"(\"\"\"|''')(?:\r?\n)?|[\"']|", word)
+    if quotes.end():
+        inside = word[quotes.end():-3 if quotes.group(1) else -1]
+        inside = inside.replace("\r\n", "\n")
+        return inside if word[0] == "'" else re.sub(
+            TOML_ESCAPE + r"|\\[ \t]*\n[ \t\n]*", toml_escaped, inside)
     if word in ("true", "false"):
-        return found.end(), word == "true"
-    if any(found.groups()):
-        return found.end(), float(word)
+        return word == "true"
     try:
-        return found.end(), int(word, 0)
-    except ValueError:  # more digits than Python takes (CVE-2020-10735)
-        raise toml_error(text, position, "a number with too many digits")
-
-
-def toml_value_rule(text, position):
-    if re.compile(TOML_QUOTE).match(text, position):
-        return toml_string_rule(text, position)
-    return toml_scalar_rule(text, position)
-
-
-def toml_name_rule(text, position):
-    """Read one name of a key: bare or quoted, on one line."""
-    if re.compile(TOML_QUOTE).match(text, position):
-        return toml_string_rule(text, position, TOML_QUOTE)
-    found = re.compile(TOML_BARE_NAME).match(text, position)
-    if not found:
-        raise toml_error(text, position, "a key was expected")
-    return found.end(), found.group()
-
-
-def toml_names_rule(text, position):
-    """Read a key, dotted or not, as a tuple of names."""
-    names, dot = [], re.compile(TOML_SPACE).match(text, position)
-    while dot:
-        position, name = toml_name_rule(text, dot.end())
-        names.append(name)
-        dot = re.compile(TOML_DOT).match(text, position)
-    return position, tuple(names)
+        return int(word, 0) if len(word) <= MOST_DIGITS else None
+    except ValueError:
+        return float(word)
 
 
 class TomlStatement:
-    """One statement of a document.
+    """A statement of a document: its line number, and its text to its end.
 
-    kind is "key", "table", "comment" or "blank"; key and place are the
-    (start, end) of a key or of the name of a table, and of a value.  The
-    walker adds start and end, those of the whole line or lines; header, the
-    names of the table it stands in; and path, its names from the root.
+    path is its names from the root, none for a comment and a blank line;
+    header is the path of the table that it stands in, or begins; place is
+    the span of its value in the text.  value is None where we cannot read it.
     """
 
-    def __init__(self, kind, names=(), key=None, place=None, value=None):
-        self.kind, self.names = kind, names
-        self.key, self.place, self.value = key, place, value
-
-    def put(self, header, start, end):
-        self.header = () if self.kind == "table" else header
-        self.path = self.header + self.names
-        self.start, self.end = start, end
+    def __init__(self, found, header, line):
+        self.text, self.line, start = found.group(), line, found.start()
+        bracket, self.is_array, key, value = found.groups()
+        names = tuple(name if re.match("[^\"']", name) else toml_scalar(name)
+                      for name in re.findall(TOML_NAME, key or ""))
+        self.is_key = bool(key and not bracket)
+        self.path = header + names if self.is_key else names
+        self.header = names if bracket else header
+        self.is_blank = not self.text.strip()
+        self.is_comment = not self.path and not self.is_blank
+        self.place = found.start(4) - start, found.end(4) - start
+        self.value = toml_scalar(value) if value else None
+        if self.is_key and not value:
+            self.text += toml_rest(found.string, found.end(), line)
 
     def is_inside(self, table):
         """Is it the header of a table or of one below, or a key in those?"""
-        size = len(table) + (self.kind == "key")
-        return self.names != () and len(self.path) >= size and (
-            self.path[:len(table)] == table)
+        return self.path[:len(table)] == table
 
-    def is_dotted_into(self, table):
-        """Is it a key, in a section above a table, that leads into it?"""
-        return self.kind == "key" and len(self.header) < len(table) and (
-            self.is_inside(table))
-
-
-def toml_pair_rule(text, start):
-    end, names = toml_names_rule(text, start)
-    position = toml_spaces(text, end)
-    if not text.startswith("=", position):
-        raise toml_error(text, position, "a key without = after it")
-    begin = toml_spaces(text, position + 1)
-    position, value = toml_value_rule(text, begin)
-    return position, TomlStatement(
-        "key", names, (start, end), (begin, position), value)
+    def check(self):
+        """Raise TomlError for what cannot stand in a key or table of ours."""
+        first, size = self.path[0], len(self.path)
+        if first == DEPLOYMENT and size < 3:
+            if self.is_key or self.is_array:
+                raise TomlError(self.line, "a deployment is a table:"
+                                " [deployment.NAME]")
+        elif first == CURRENT or self.path[2] in DEPLOYMENT_KEYS:
+            if self.value is None or size != (3 if first == DEPLOYMENT else 1):
+                raise TomlError(self.line, TOML_VALUE)
 
 
-def toml_header_rule(text, position):
-    if text.startswith("[[", position):
-        raise toml_error(text, position,
-                         "arrays of tables are not supported here")
-    start = toml_spaces(text, position + 1)
-    end, names = toml_names_rule(text, start)
-    position = toml_spaces(text, end)
-    if not text.startswith("]", position):
-        raise toml_error(text, position, "a table without its closing ]")
-    return position + 1, TomlStatement("table", names, (start, end))
-
-
-def toml_statement_rule(text, position):
-    first = text[position:position + 1]
-    if first == "[":
-        return toml_header_rule(text, position)
-    if first in ("", "\r", "\n", "#"):
-        kind = "comment" if first == "#" else "blank"
-        return position, TomlStatement(kind)
-    return toml_pair_rule(text, position)
-
-
-def toml_line_end_rule(text, position):
-    """Skip a comment and the line end; raise if anything else is there."""
-    position = re.compile(TOML_REMARK).match(text, position).end()
-    found = re.compile(TOML_LINE_END).match(text, position)
-    if not found:
-        raise toml_error(text, position, "more text where a line should end")
-    return found.end(), None
+def toml_rest(text, start, line):
+    """A value that we cannot read, to the end of its last line."""
+    depth = 0
+    for found in re.compile(TOML_TOKEN).finditer(text, start):
+        token = found.group()
+        depth += (token in ("[", "{")) - (token in ("]", "}"))
+        if token in ("'", '"'):
+            raise TomlError(line, TOML_VALUE)
+        if token == "\n" and depth <= 0:
+            return text[start:found.end()]
+    if depth > 0:
+        raise TomlError(line, "a bracket without its closing one")
+    return text[start:]
 
 
 def toml_statements(text):
     """Yield the statements of a document: together they are all of it."""
-    end, header = 0, ()
-    while end < len(text):
-        start = end
-        position, found = toml_statement_rule(text, toml_spaces(text, start))
-        end, _ = toml_line_end_rule(text, position)
-        found.put(header, start, end)
-        if found.kind == "table":
-            header = found.path
-        yield found
-
-
-def toml_branch(tree, path):
-    """Return the table at a path, made if missing; None if a value is."""
-    for name in path:
-        tree = tree.setdefault(name, {})
-        if not isinstance(tree, dict):
-            return None
-    return tree
-
-
-def parse_toml(text):
-    """Read a document of our subset, or raise TomlError.
-
-    A header may not name a table that a header or the dotted keys of another
-    section have defined, nor may dotted keys (TOML 1.0, Table).
-    """
-    tree, closed, opened = {}, set(), set()
-    for found in toml_statements(text):
-        if not found.names:
-            continue
-        inner = len(found.path) - (found.kind == "key")
-        via = {found.path[:size + 1] for size in range(
-            len(found.header), inner)}
-        if found.kind == "table":
-            closed, opened, via = closed | opened, set(), {found.path}
-        branch = toml_branch(tree, found.path[:inner])
-        if via & closed or branch is None or (
-                inner < len(found.path) and found.path[-1] in branch):
-            raise toml_error(text, found.key[0], "defined twice: "
-                             + repr(".".join(found.path)))
-        opened |= via
-        if found.kind == "key":
-            branch[found.path[-1]] = found.value
-    return tree
+    pattern, position, header, line = re.compile(TOML_STATEMENT), 0, (), 1
+    while position < len(text):
+        found = pattern.match(text, position)
+        if not found:
+            raise TomlError(line, "no [table], no key = value")
+        one = TomlStatement(found, header, line)
+        yield one
+        position, header = position + len(one.text), one.header
+        line += one.text.count("\n")
 
 
 def read_toml(text):
-    """Read a document with tomllib (Python 3.11), else as parse_toml does.
+    """Read what is ours: {"current": …, "deployment": {name: {key: value}}}.
 
-    Raise TomlError for what is no TOML; a byte order mark is none.
+    A key of a deployment that is not one of ours may be None.  No table is
+    defined in two places, by a header or by dotted keys (TOML 1.0, Table).
     """
-    try:
-        import tomllib
-    except ImportError:
-        return parse_toml(text)
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as problem:
-        found = re.match(
-            r"(.*) \(at (?:line (\d+)|end of)", str(problem), re.S)
-    if not found:  # beyond what Python takes: ours knows the line
-        return parse_toml(text)
-    line = found.group(2) or text.rstrip().count("\n") + 1
-    raise TomlError(f"line {line}: {found.group(1)}")
+    tree, homes, home = {}, {}, 0
+    for one in toml_statements(text):
+        if one.path[:1] not in ((CURRENT,), (DEPLOYMENT,)):
+            continue
+        one.check()
+        home = home if one.is_key else one.line
+        branch, tables = tree, one.path[:-1] if one.is_key else one.path
+        known, is_twice = len(one.header) - (not one.is_key), False
+        for size, name in enumerate(tables[:2]):
+            branch = branch.setdefault(name, {})
+            is_twice |= size >= known and home != homes.setdefault(
+                tables[:size + 1], home)
+        if one.is_key and len(one.path) < 4:
+            is_twice |= one.path[-1] in branch
+            branch[one.path[-1]] = one.value
+        if is_twice:
+            raise TomlError(one.line, "defined twice")
+    return tree
 
 
-def toml_string(value):
-    """Render a basic string; raise ValueError for half a surrogate pair."""
-    value.encode("utf-8")
-    # JSON escapes the same way, but leaves DEL.
+def toml_text(value):
+    """Render a text as JSON does, which leaves DEL as it is."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def toml_value(value):
-    """Render a str, bool, int or float."""
-    if isinstance(value, str):
-        return toml_string(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return repr(value)
 
 
 def toml_key(name):
     """Render one name of a key: bare if it can be, else quoted."""
-    is_bare = re.compile(TOML_BARE_NAME).fullmatch(name)
-    return name if is_bare else toml_string(name)
-
-
-def toml_names(names):
-    return ".".join(map(toml_key, names))
-
-
-def toml_line_end(text):
-    """The line end that a document uses: that of its first line."""
-    return "\r\n" if re.match(r"[^\n]*\r\n", text) else "\n"
-
-
-def whole_lines(text):
-    """Return the text with an end to its last line."""
-    if not text or text.endswith("\n"):
-        return text
-    return text + toml_line_end(text)
+    return name if re.fullmatch(TOML_BARE_NAME, name) else toml_text(name)
 
 
 def first_of_lead(found, index):
     """The index of the first comment directly above a statement."""
-    while index and found[index - 1].kind == "comment":
+    while index and found[index - 1].is_comment:
         index -= 1
     return index
 
@@ -1613,134 +1612,86 @@ def end_of_tail(found, index):
     Comments that lead to the next statement are that one's.
     """
     end = index + 1
-    while end < len(found) and found[end].kind == "comment":
+    while end < len(found) and found[end].is_comment:
         end += 1
-    return index + 1 if end < len(found) and found[end].names else end
+    return index + 1 if end < len(found) and found[end].path else end
 
 
-def last_of_table(found, table):
-    """The index of the last statement of a table itself, or None.
+def editable(text, table):
+    """The statements of a document in which a table can be edited."""
+    read_toml(text)
+    found = list(toml_statements(text))
+    for one in found:
+        if one.is_inside(table) and len(one.header) < len(table):
+            raise TomlError(one.line, "dotted keys that define a table are"
+                            " edited by hand")
+    return found
 
-    A table that dotted keys of a section above it define ends with them.
+
+def add_toml_key(text, found, table, pair):
+    """Put a new key at the end of its table's own lines.
+
+    A table that is not there yet goes to the end of the document, the first
+    key of the root above the first table and the comments that lead to it.
     """
-    own = last = None
-    for index, one in enumerate(found):
-        if one.kind == "table" and one.path == table or (
-                one.kind == "key" and one.header == table):
-            own = index
-        elif one.is_dotted_into(table):
-            last = index
-    return last if own is None else own
-
-
-def add_toml_root_key(text, found, pair):
-    """Put the first key of the root above the first table and its lead."""
-    end = toml_line_end(text)
-    for index, one in enumerate(found):
-        if one.kind == "table":
-            at = found[first_of_lead(found, index)].start
-            return text[:at] + pair + end * 2 + text[at:]
-    return whole_lines(text) + pair + end
-
-
-def add_toml_table(text, found, table, pair):
-    """Append a table of one key, with one blank line before it."""
-    end, text = toml_line_end(text), whole_lines(text)
-    gap = end if found and found[-1].kind != "blank" else ""
-    return f"{text}{gap}[{toml_names(table)}]{end}{pair}{end}"
-
-
-def add_toml_key(text, found, table, key, value):
-    """Add a key at the end of its table's own lines."""
-    pair = f"{toml_key(key)} = {toml_value(value)}"
-    index = last_of_table(found, table)
-    if index is None and not table:
-        return add_toml_root_key(text, found, pair)
-    if index is None:
-        return add_toml_table(text, found, table, pair)
-    last = found[index]
-    if last.is_dotted_into(table):
-        pair = f"{toml_names(table[len(last.header):])}.{pair}"
-    at = found[end_of_tail(found, index) - 1].end
-    indent = re.compile(TOML_SPACE).match(text, last.start).group()
-    above = whole_lines(text[:at])
-    return f"{above}{indent}{pair}{toml_line_end(text)}{text[at:]}"
+    end = "\r\n" if re.match(r"[^\n]*\r\n", text) else "\n"
+    lines, index = [one.text for one in found], len(found)
+    heads = [index for index, one in enumerate(found) if one.path]
+    own = [index for index in heads if found[index].header == table]
+    new = pair + end
+    if own:
+        index = end_of_tail(found, own[-1])
+        new = re.match("[ \t]*", lines[own[-1]]).group() + new
+    elif table:
+        gap = end if found and not found[-1].is_blank else ""
+        new = f"{gap}[{'.'.join(map(toml_key, table))}]{end}{new}"
+    elif heads:
+        index, new = first_of_lead(found, heads[0]), new + end
+    if index and not lines[index - 1].endswith("\n"):
+        lines[index - 1] += end
+    return "".join(lines[:index] + [new] + lines[index:])
 
 
 def edit_toml(text, table, key, value):
-    """Set a key of a table, () being the root; None removes its line.
+    """Set a key of the root, (), or of a deployment; None removes its line.
 
     Nothing else changes: a comment behind the value, order, blank lines and
-    line ends stay.  A missing key goes to the end of its table, a missing
-    table to the end of the document.  A table that only dotted keys made
-    goes with the last of them.  Raise TomlError if the document is not one
-    that parse_toml reads, or if key names a table or table a key.
+    line ends stay.  Raise TomlError for what read_toml does not read, and
+    where dotted keys define the deployment.
     """
-    parse_toml(text)
-    found, path = list(toml_statements(text)), (*table, key)
-    old = [one for one in found if one.kind == "key" and one.path == path]
-    if value is None:
-        start, end = (old[0].start, old[0].end) if old else (0, 0)
-        return text[:start] + text[end:]
-    if not old:
-        edited = add_toml_key(text, found, path[:-1], key, value)
-    elif toml_value(old[0].value) == toml_value(value):
-        return text
-    else:
-        start, end = old[0].place
-        edited = text[:start] + toml_value(value) + text[end:]
-    parse_toml(edited)
-    return edited
-
-
-def toml_table_lines(found, table):
-    """The indexes of a table's statements, and of the comments they own."""
-    lines, first = set(), 0
-    for index, one in enumerate(found):
-        if not one.is_inside(table):
-            continue
-        if one.kind == "table":
-            first = first_of_lead(found, index)
-        if one.is_dotted_into(table):
-            lines.add(index)
-        else:
-            lines.update(range(first, end_of_tail(found, index)))
-    return lines
+    found = editable(text, table)
+    old = [one for one in found if one.is_key and one.path == (*table, key)]
+    shown = toml_text(value) if isinstance(value, str) else repr(value)
+    if not old and value is not None:
+        return add_toml_key(text, found, table, f"{toml_key(key)} = {shown}")
+    for one in old:
+        start, end = one.place
+        one.text = ("" if value is None
+                    else one.text[:start] + shown + one.text[end:])
+    return "".join(one.text for one in found)
 
 
 def drop_toml_table(text, table):
     """Remove a table: header, keys, sub-tables, and the comments they own.
 
     Those are the comments directly above a header, between the keys, and
-    directly below the last.  One blank line stays where a table was.  Raise
-    TomlError if the document is not one that parse_toml reads.
+    directly below the last.  The blank lines above go with them.
     """
-    parse_toml(text)
-    found = list(toml_statements(text))
-    lines = toml_table_lines(found, tuple(table))
-    for order in (range(len(found)), reversed(range(len(found)))):
-        is_near = False
-        for index in order:
-            is_near = index in lines or is_near and (
-                found[index].kind == "blank")
-            lines.update([index] if is_near else [])
-    kept, gap = [], ""
+    found, gone, end = editable(text, table), set(), 0
     for index, one in enumerate(found):
-        if index not in lines:
-            kept.append((gap if kept else "") + text[one.start:one.end])
-            gap = ""
-        elif one.kind in ("table", "blank"):
-            gap = toml_line_end(text)
-    return "".join(kept)
+        if one.is_inside(table):
+            first = end if one.is_key else first_of_lead(found, index)
+            while not one.is_key and first and found[first - 1].is_blank:
+                first -= 1
+            end = end_of_tail(found, index)
+            gone.update(range(first, end))
+    left = "".join(one.text for index, one in enumerate(found)
+                   if index not in gone)
+    return left.lstrip("\r\n") if 0 in gone else left
 
 
 # == the config file =========================================================
 
-CURRENT, DEPLOYMENT = "current", "deployment"
-KEY_SOURCES = ("api_key", "api_key_env", "api_key_file", "api_key_command",
-               "api_key_keychain")
-DEPLOYMENT_KEYS = ("base_url",) + KEY_SOURCES + (
-    "style", "endpoint", "output", "frontend_url", "timeout", "cacert")
 CONFIG_HELP = "xeroctl config init makes one, xeroctl status checks it"
 
 
@@ -1779,7 +1730,22 @@ def sweep(path):
         pass  # somebody else has done it
 
 
-def write_privately(path, data):
+def keep_access(number, path):
+    """Give a new file the group, mode and owner of the old one, if it may.
+
+    A mode wider than 0640 is not kept, nor is any without its group.
+    """
+    try:
+        old = os.stat(path)
+        os.fchown(number, -1, old.st_gid)
+        if not old.st_mode & 0o7777 & ~0o640:
+            os.fchmod(number, old.st_mode & 0o7777)
+        os.fchown(number, old.st_uid, -1)
+    except (AttributeError, OSError):
+        pass  # there is no old one, it is another's, or it is Windows
+
+
+def write_privately(path, data, keeps_access=False):
     """Replace a file whole: old or new, never torn, for its owner only.
 
     Written beside it with mode 0600, synced and renamed; a link is kept and
@@ -1793,6 +1759,8 @@ def write_privately(path, data):
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         with os.fdopen(os.open(beside, flags, 0o600), "wb") as target:
+            if keeps_access:
+                keep_access(target.fileno(), path)
             target.write(data)
             target.flush()
             os.fsync(target.fileno())
@@ -1800,6 +1768,22 @@ def write_privately(path, data):
     except BaseException:
         remove_quietly(beside)
         raise
+
+
+def try_lock(file):
+    """Lock a file or folder while it is open; False if another process has.
+
+    Where locks are not to be had (Windows, some network file systems),
+    nothing is locked.
+    """
+    try:
+        import fcntl
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass
+    return True
 
 
 class ConfigFile:
@@ -1814,18 +1798,26 @@ class ConfigFile:
         folder = home_path(environ, "XDG_CONFIG_HOME", ".config")
         if not self.path and folder:
             self.path = os.path.join(folder, "config.toml")
-        self.read, self.is_checked = None, False
+        self.read, self.mark, self.is_checked = None, b"", False
 
     def text(self):
-        """The file's text; empty where there is none."""
+        """The file's text; empty where there is none, or a link leads to."""
         if self.read is None:
-            exists = self.path and os.path.lexists(self.path)
-            raw = read_file(self.path, NotConfigured) if exists else b""
+            raw = b""
+            if self.path and os.path.lexists(os.path.realpath(self.path)):
+                raw = self.checked(read_file(self.path, NotConfigured,
+                                             MOST_CONFIG_BYTES + 1))
+            self.mark = raw[:raw.startswith(codecs.BOM_UTF8) * 3]
             try:
-                self.read = raw.decode("utf-8")
+                self.read = raw[len(self.mark):].decode("utf-8")
             except UnicodeDecodeError:
                 raise NotConfigured(f"{self.path} is not UTF-8")
         return self.read
+
+    def checked(self, raw):
+        if len(raw) > MOST_CONFIG_BYTES:
+            raise NotConfigured(f"{self.path}: over 1 MB is no config file")
+        return raw
 
     def check_mode(self, tables):
         """Warn once of a key that others can read."""
@@ -1839,17 +1831,16 @@ class ConfigFile:
 
     def data(self):
         """The decoded file; raise NotConfigured if it is broken."""
+        data = self.after(read_toml)
+        self.check_mode(data.get(DEPLOYMENT, {}))
+        return data
+
+    def after(self, function, *args):
+        """What a function makes of the text."""
         try:
-            data = read_toml(self.text())
+            return function(self.text(), *args)
         except TomlError as problem:
             raise self.broken(problem)
-        tables = data.get(DEPLOYMENT, {})
-        if not isinstance(tables, dict) or not all(
-                isinstance(table, dict) for table in tables.values()):
-            raise NotConfigured(f"{self.path}: a deployment is a table:"
-                                " [deployment.NAME]")
-        self.check_mode(tables)
-        return data
 
     def deployments(self):
         """{name: {key: value}}, in the order of the file."""
@@ -1871,41 +1862,60 @@ class ConfigFile:
                     "there is " + ", ".join(known) if known else CONFIG_HELP))
         return known[name]
 
-    def edit(self, change, *args):
-        try:
-            self.read = change(self.text(), *args)
-        except TomlError as problem:
-            raise self.broken(problem)
-
     def broken(self, problem):
         return NotConfigured(f"{self.path}: {problem}",
                              f"mend it in {self.path}")
 
     def set(self, name, key, value):
         """Set or, with None, remove one key of a deployment."""
-        self.edit(edit_toml, (DEPLOYMENT, name), key, value)
+        self.read = self.after(edit_toml, (DEPLOYMENT, name), key, value)
 
     def set_current(self, name):
-        self.edit(edit_toml, (), CURRENT, name)
+        self.read = self.after(edit_toml, (), CURRENT, name)
 
     def drop(self, name):
         """Remove a deployment, and that it is current if it is."""
-        if self.current() == name:
+        self.deployment(name)
+        is_current = self.current() == name
+        self.read = self.after(drop_toml_table, (DEPLOYMENT, name))
+        if is_current:
             self.set_current(None)
-        self.edit(drop_toml_table, (DEPLOYMENT, name))
 
-    def save(self):
-        """Write the file; whatever fails, the old one is still there."""
+    def update(self, change):
+        """Read, change and write the file, and no other process meanwhile.
+
+        What is locked is its folder: the file may not be there, and another
+        one takes its place.  Whatever fails, the old one is still there.
+        """
         if not self.path:
             raise NotConfigured("there is no home directory to write to",
                                 "set XEROTIER_CONFIG to a path")
+        folder, number = os.path.dirname(os.path.realpath(self.path)), None
         try:
-            os.makedirs(os.path.dirname(self.path) or ".", 0o700, True)
-            write_privately(self.path, self.read.encode("utf-8"))
+            os.makedirs(folder, 0o700, True)
+            if os.name == "posix":  # Windows opens no folder
+                number = os.open(folder, os.O_RDONLY)
+                self.wait_for(number)
+            self.read = None
+            change(self)
+            raw = self.checked(self.mark + self.read.encode("utf-8"))
+            write_privately(self.path, raw, keeps_access=True)
         except OSError as problem:
             raise NotConfigured(
                 f"cannot write {self.path}: {problem.strerror}",
                 "XEROTIER_CONFIG names another path")
+        finally:
+            if number is not None:
+                os.close(number)
+
+    def wait_for(self, folder):
+        clock = self.terminal.clock
+        until = clock.monotonic() + LOCK_S
+        while not try_lock(folder):
+            if clock.monotonic() >= until:
+                raise NotConfigured(f"another process is changing {self.path}",
+                                    "try again when it has ended")
+            clock.sleep(LOCK_POLL_S)
 
 
 def key_source(table):
@@ -1964,8 +1974,8 @@ def stored_key(table, environ, folder):
         raise NotConfigured(f"{source} has to be a text")
     if source == "api_key_env":
         if not environ.get(value):
-            raise NotConfigured(f"api_key_env: the variable {value} is not"
-                                " set")
+            name = value if value.isupper() else "…"
+            raise NotConfigured(f"api_key_env: {name} is not set")
         return environ[value]
     if source == "api_key_file":
         home = environ.get("HOME", "~")
@@ -2006,7 +2016,8 @@ class Settings:
                 name not in ("endpoint", "output")
                 or name in self.deployment_table()):
             return None
-        odd = re.search(r"^\s|\s\Z|^(['\"])(?=.*\1\Z)", value)
+        odd = re.search(r"^\s|\s\Z" + r"|^(['\"])(?=.*\1\Z)" * (
+            name != "api_key"), value)
         if odd:
             raise NotConfigured(
                 f"{variable} begins or ends with {odd.group()!r}",
@@ -2107,7 +2118,8 @@ class Settings:
         for url in urls if key_source(table) else ():
             if not any(is_same_origin(url, home) for home in own):
                 told = (f"the key of deployment {self.context()} is meant for"
-                        f" {' and '.join(own) or 'no URL'}, not for {url}")
+                        f" {' and '.join(map(shown_url, own)) or 'no URL'},"
+                        f" not for {url}")
                 if self.style() == XEROTIER:
                     raise NotConfigured(told, KEY_HELP)
                 return self.terminal.note(told + ": none is sent")
@@ -2124,9 +2136,8 @@ class Settings:
         url, style = check_url(url, "base URL"), self.style()
         if not needs_key:
             return Deployment(url, None, style)
-        frontend = style == XEROTIER and self.get("frontend_url") or None
-        if frontend:
-            frontend = check_url(frontend, "frontend URL")
+        frontend = style == XEROTIER and self.get("frontend_url")
+        frontend = frontend and check_url(frontend, "frontend URL")
         key = self.key(filter(None, (url, frontend)))
         if key is None and style == XEROTIER:
             raise NotConfigured("no API key", KEY_HELP)
@@ -2141,17 +2152,17 @@ class Settings:
 # proxies and reuse that send a key elsewhere (cpython#77842) or hide which
 # layer failed, and costs 7 ms more to import.
 
-SECRET_NAMES = frozenset(("secret", "api_key", "password", "token"))
+# A name with such a word in it; but tokens are counted, and a key has an id.
+SECRET_NAME = re.compile(
+    "secret|password|authorization|(?:access|api|auth|refresh)_?tokens"
+    "|token(?!s|iz|_?(?:count|type|limit|id))|(?<!public)(?<!public[_-])"
+    "(?<!cache_)key(?!_?(?:ids?|name|prefix|type)(?:_|$)|word|board)", re.I)
 
 
-def redacted(value, names=SECRET_NAMES):
-    """The same JSON value without what its members of such names hold."""
-    if isinstance(value, list):
-        return [redacted(item, names) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {key: "…" if key in names and isinstance(item, str)
-            else redacted(item, names) for key, item in value.items()}
+def redacted(value):
+    """The same JSON value without the texts that have such a name."""
+    return with_texts(value, lambda text, name: (
+        "…" if SECRET_NAME.search(name) else text))
 
 
 def form_quoted(name):
@@ -2434,6 +2445,7 @@ def open_socket(host, port, limits):
 
 CA_HELP = "--cacert FILE trusts a private CA; --insecure checks nothing"
 CLOCK_HELP = "is this machine's clock right?"
+NAME_HELP = "does the base URL name the host as its certificate does?"
 
 # What OpenSSL's verify codes mean (x509_vfy.h), and what helps.
 TLS_CAUSES = {
@@ -2444,27 +2456,36 @@ TLS_CAUSES = {
          CA_HELP),
     20: ("the certificate's issuer is not known", CA_HELP),
     21: ("the certificate's issuer is not known", CA_HELP),
-    62: ("the certificate is for another host name",
-         "does the base URL name the host as its certificate does?"),
-    64: ("the certificate is for another address",
-         "does the base URL name the host as its certificate does?"),
+    62: ("the certificate is for another host name", NAME_HELP),
+    64: ("the certificate is for another address", NAME_HELP),
 }
-
-
-# How OpenSSL 3 calls the end of a connection; Python 3.6 knows the number
-# by another name.
-TLS_EOF = "UNEXPECTED_EOF_WHILE_READING", "KRB5_S_TKT_NYV"
 
 
 # What OpenSSL says (a part of its reason), what it means, and what helps.
 TLS_REASONS = (
+    ("WRONG_VERSION_NUMBER", "the server does not speak TLS",
+     "is it http:// in --base-url?"),
+    # Python 3.6 does not tell which; of a host name it says it in words.
+    ("CERTIFICATE_VERIFY_FAILED|HOSTNAME|SUBJECTALTNAME",
+     "the certificate is self-signed, expired, for another host name, or of"
+     " an unknown issuer", CA_HELP),
     ("ALERT.*(CERTIFICATE|HANDSHAKE_FAILURE|UNKNOWN_CA|ACCESS_DENIED)", None,
      "does the server want a client certificate? --cert FILE"),
-    ("PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL",
+    ("PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL|SSL_VERSION|LEGACY_SIGALG",
      "the server speaks no version of TLS that this Python takes", None),
     ("UNRECOGNIZED_NAME", "the server does not know this host name",
-     "does the base URL name the host as its certificate does?"),
+     NAME_HELP),
 )
+
+
+def tls_reason(problem):
+    """What OpenSSL says, as BAD_RECORD_TYPE.
+
+    It is in the text: an old Python has no reason for what is new, or a wrong
+    one, as in "[SSL: BAD_MAC_LENGTH] legacy sigalg disallowed (_ssl.c:1)".
+    """
+    text = re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", str(problem))
+    return text.replace(" ", "_").upper()
 
 
 def is_dropped(problem):
@@ -2473,7 +2494,7 @@ def is_dropped(problem):
     import socket
     return (isinstance(problem, (socket.timeout, ConnectionError,
                                  ssl.SSLEOFError, ssl.SSLZeroReturnError))
-            or getattr(problem, "reason", None) in TLS_EOF
+            or tls_reason(problem) == "UNEXPECTED_EOF_WHILE_READING"
             or not isinstance(problem, (ssl.SSLError, ValueError)))
 
 
@@ -2484,39 +2505,32 @@ def tls_error(problem, host):
     code = getattr(problem, "verify_code", None)
     if code in TLS_CAUSES:
         reason, hint = TLS_CAUSES[code]
-    elif "WRONG_VERSION_NUMBER" in str(problem).upper():
-        reason = "the server does not speak TLS"
-        hint = "is it http:// in --base-url?"
     elif code is not None:
         reason, hint = problem.verify_message, CA_HELP
-    elif (isinstance(problem, ssl.CertificateError)
-          or "CERTIFICATE_VERIFY_FAILED" in str(problem)):
-        # Python 3.6 does not tell which.
-        reason, hint = ("the certificate is self-signed, expired, for another"
-                        " host name, or of an unknown issuer", CA_HELP)
     elif isinstance(problem, socket.timeout):
         reason, hint = "no handshake in time", "--timeout SECONDS waits longer"
     elif is_dropped(problem):
-        reason = getattr(problem, "strerror", None) or problem
-        if getattr(problem, "reason", None) in TLS_EOF:
-            reason = "the connection was cut"
+        reason = ("the connection was cut" if isinstance(problem, ssl.SSLError)
+                  else getattr(problem, "strerror", None) or problem)
         hint = "--retries N tries again"
     else:
-        reason = getattr(problem, "reason", None) or problem
         said, hint = next(
             (row for pattern, *row in TLS_REASONS
-             if re.search(pattern, str(reason))),
+             if re.search(pattern, tls_reason(problem))),
             (None, "is it a TLS server, and nothing in between?"))
-        reason = said or reason
+        reason = said or tls_reason(problem)
     return ConnectionFailed("TLS", f"{host}: {reason}", hint,
                             lasting=not is_dropped(problem))
+
+
+RETRIES_HELP = "--retries N asks again where that is safe; -v shows each try"
 
 
 def network_error(problem, where, limits, sent):
     """Return the ConnectionFailed for whatever http.client raised."""
     import http.client
     import socket
-    hint = "--retries N asks again where that is safe; -v shows each try"
+    hint = RETRIES_HELP
     if isinstance(problem, socket.timeout):
         error = limits.expired()
         error.sent = sent
@@ -2532,8 +2546,8 @@ def network_error(problem, where, limits, sent):
         reason = getattr(problem, "strerror", None) or str(problem)
     elif is_dropped(problem):
         reason = "the server cut the connection"
-    elif "ALERT" not in str(getattr(problem, "reason", None) or "ALERT"):
-        reason = f"the connection was disturbed ({problem.reason})"
+    elif "ALERT" not in tls_reason(problem):
+        reason = f"the connection was disturbed ({tls_reason(problem)})"
     else:
         error = tls_error(problem, where)
         error.sent = sent
@@ -2628,14 +2642,13 @@ def plain_blocks(response):
         raise http.client.IncompleteRead(b"", left)
 
 
-CHUNK_HEAD = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
-
-
 class ChunkedFrame:
     """Takes the frame off a chunked body, fed in blocks split anywhere.
 
     A chunk is its size in hexadecimal, extensions, CRLF, data, and CRLF.
     """
+
+    HEAD = rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n"
 
     def __init__(self):
         self.rest, self.left = b"", 0  # of a chunk, its CRLF included
@@ -2646,7 +2659,7 @@ class ChunkedFrame:
         block, position, pieces = self.rest + block, 0, []
         while not self.is_over:
             if not self.left:
-                head = CHUNK_HEAD.match(block, position)
+                head = re.compile(self.HEAD).match(block, position)
                 if not head:
                     break
                 position, size = head.end(), int(head.group(1), 16)
@@ -2699,13 +2712,15 @@ def not_json(answer, text, problem):
                        request_id=answer.request_id)
 
 
-# What to try next, by error code or else by status.
+QUOTA_HELP = "the quota is used up: wait for its reset or raise it"
+
+# What to try next, by error code, or else by type, or by status.
 API_HINTS = {
     "endpoint_not_found": "--endpoint takes the slug, not the model's name;"
                           " xeroctl endpoints lists them",
     "model_not_found": "xeroctl models lists what is served",
     "scope_insufficient": "use a key with the scope that the message names",
-    "quota_exceeded": "the quota is used up: wait for its reset or raise it",
+    "quota_exceeded": QUOTA_HELP, "insufficient_quota": QUOTA_HELP,
     "endpoint_inactive": "the endpoint is not active yet: try again later",
     400: "-v shows the request, --dry-run its body",
     401: "is the key right? " + KEY_HELP,
@@ -2714,6 +2729,7 @@ API_HINTS = {
     429: "try again later, or raise --retries",
     501: "this server does not offer it",
     503: "try again later, or raise --retries",
+    529: "try again later, or raise --retries",
 }
 
 
@@ -2725,23 +2741,48 @@ def validation_message(item):
     return f"{place}: {said}" if place else said
 
 
+def message_in(value, names, depth=0):
+    """The message in an error of any shape; empty if there is none."""
+    if isinstance(value, str) or depth > 4:
+        return value if isinstance(value, str) else ""
+    if isinstance(value, list):
+        return "; ".join(filter(None, [
+            message_in(item, MESSAGE_NAMES, depth + 1) if isinstance(
+                item, dict) and "msg" not in item else
+            validation_message(item) for item in value]))
+    found = (message_in(value[name], MESSAGE_NAMES, depth + 1)
+             for name in names
+             if isinstance(value, dict) and value.get(name))
+    return next(filter(None, found), "")
+
+
+MESSAGE_NAMES = "message", "detail", "error", "errors", "msg"
+
+
 def error_message(body):
     """Find the message where servers put it; None if nowhere."""
-    for path in ("error.message", "error", "detail", "message"):
-        found = dig(body, path)
-        if isinstance(found, list):
-            found = "; ".join(map(validation_message, found))
-        if isinstance(found, str) and found:
-            return found
-    return None
+    if isinstance(body, str):
+        return None
+    return message_in(body, (
+        "error", "detail", "message", "errors", "msg")) or None
+
+
+def error_about(body):
+    """The object with type, code and param of an error, or else {}."""
+    for path in ("error", "error.0", "0.error", "errors.0", "message"):
+        if isinstance(dig(body, path), dict):
+            return dig(body, path)
+    return body if isinstance(body, dict) else {}
 
 
 def retry_after(answer, about):
     """Seconds that an answer asks to wait: the greater of header and body."""
     said = dig(about, "retry_after")
     said = min(said, 1e9) if is_positive(said) else 0
+    now = answer.wire.limits.clock.now()
     return max(said, header_seconds(answer.headers.get("Retry-After", ""),
-                                    answer.wire.limits.clock.now()))
+                                    now), header_seconds(
+        answer.headers.get("retry-after-ms", ""), now) / 1000)
 
 
 def api_error(answer, text):
@@ -2752,21 +2793,22 @@ def api_error(answer, text):
     if text.startswith("data:"):
         text = text[len("data:"):].partition("\n")[0]
     try:
-        body = parse_json(text)
+        body = parse_json(text, SERVER_DECODER)
     except ValueError:
         body = None
-    about = dig(body, "error")
-    about = about if isinstance(about, dict) else body
-    message = (error_message(body) or body_summary(text)
-               or answer.response.reason)
-    code, status = dig(about, "code"), answer.status
+    about, said = error_about(body), error_message(body)
+    code, kind, status = about.get("code"), about.get("type"), answer.status
+    only = ", ".join(as_text(word) for word in (kind, code) if word)
+    hints = [API_HINTS.get(name) for name in (as_text(code), as_text(kind),
+                                              status)]
     return ApiError(
-        status, message, API_HINTS.get(as_text(code), API_HINTS.get(status)),
-        body=body, headers=answer.headers, has_message=bool(
-            error_message(body)),
+        status, said or (f"the server says only {only}" if only else
+                         body_summary(text) or answer.response.reason),
+        next(filter(None, hints if said else hints[2:]), None),
+        body=body, headers=answer.headers, has_message=bool(said), kind=kind,
         retry_after=retry_after(answer, about),
-        strategy=dig(about, "retry_strategy"), code=code,
-        param=dig(about, "param"), request_id=answer.request_id)
+        strategy=about.get("retry_strategy"), code=code,
+        param=about.get("param"), request_id=answer.request_id)
 
 
 # == the judge: what an answer is, told once for each kind ===================
@@ -2780,12 +2822,11 @@ BROKEN_ENDS = frozenset((
 
 def no_answer(value, what):
     """The error for JSON that is not what was asked for."""
-    about = dig(value, "error")
-    about = about if isinstance(about, dict) else value
+    about = error_about(value)
     return AnswerError(
         f"the answer {what}: "
         + (error_message(value) or compact_json(value)[:300]),
-        code=dig(about, "code"), param=dig(about, "param"))
+        code=about.get("code"), param=about.get("param"))
 
 
 def is_error(value):
@@ -2871,9 +2912,11 @@ def check_response(reply, *_):
         raise AnswerError(why, code=dig(reply, "error.code"))
 
 
-def check_count(found, wanted, what):
-    """Raise unless there is one result for each text."""
-    if len(found) != wanted:
+def check_count(found, wanted, what, has_index=True):
+    """Raise unless each text has one result, in whatever order they came."""
+    places = [place for place in (dig(item, "index") for item in found)
+              if isinstance(place, int) and has_index]
+    if len(found) != wanted or len(set(places)) < len(places):
         raise AnswerError(f"{len(found)} {what} came for {wanted} texts: "
                           + compact_json(found)[:200])
 
@@ -2886,7 +2929,9 @@ def check_vectors(reply, sent):
             for item in data):
         raise no_answer(reply, "holds no embeddings")
     is_one = not isinstance(texts, list) or texts and is_number(texts[0])
-    check_count(data, 1 if is_one else len(texts), "embeddings")
+    # Some say 0 of each (llama.cpp had it so): they keep the order.
+    check_count(data, 1 if is_one else len(texts), "embeddings",
+                len({as_text(dig(item, "index")) for item in data}) > 1)
 
 
 # By the url of a line; what has none here only may be no error.
@@ -2956,7 +3001,7 @@ class Answer:
             return {}
         text = decoded(raw)
         try:
-            return parse_json(text)
+            return parse_json(text, SERVER_DECODER)
         except ValueError as problem:
             raise not_json(self, text, problem)
 
@@ -3005,12 +3050,6 @@ class Proxy:
         import base64
         raw = whole(self.credentials).encode("utf-8")
         return base64.b64encode(raw).decode("ascii")
-
-    def secrets(self):
-        """What of it must never be shown."""
-        if self.credentials is None:
-            return []
-        return [self.code()] + [self.password] * bool(self.password)
 
     def failed(self, reason, hint=None, lasting=False):
         """The error for whatever goes wrong at the proxy."""
@@ -3172,7 +3211,8 @@ class Network:
         if kept is None:
             return None
         place = kept[origin]
-        return lambda sock: place.append((sock, proxy, time.monotonic()))
+        return lambda sock: (place.append((sock, proxy, time.monotonic()))
+                             if self.idle is kept else sock.close())
 
     def reuse(self, origin):
         """A kept (socket, proxy) that the server has not closed, or None."""
@@ -3193,21 +3233,22 @@ class Network:
         if given is not None:
             found, source = given, "--proxy"
         else:
-            source = scheme.upper() + "_PROXY"
-            found = self.variable(source)
-            if bypasses_proxy(host, port, self.variable("NO_PROXY")):
+            source, found = self.variable(scheme.upper() + "_PROXY")
+            if bypasses_proxy(host, port, self.variable("NO_PROXY")[1]):
                 found = ""
         if not found:
             return None
         proxy = Proxy(found, source)
-        for secret in proxy.secrets():
-            self.terminal.hide(secret, "…")
+        if proxy.credentials is not None:
+            for secret in filter(None, (proxy.code(), proxy.password)):
+                self.terminal.hide(secret)
         return proxy
 
     def variable(self, name):
-        """A variable that counts in either case; the lower one first."""
+        """(name, value) of what counts in either case; lower first."""
         environ = self.settings.environ
-        return environ.get(name.lower()) or environ.get(name) or ""
+        name = name.lower() if environ.get(name.lower()) else name
+        return name, environ.get(name, "")
 
     def open(self, url, limits):
         """Connect to the origin of a URL; return (socket, proxy).
@@ -3254,6 +3295,8 @@ class Network:
             reason = getattr(problem, "strerror", None) or problem
             raise UsageError(f"cannot use the CA bundle {bundle}: {reason}",
                              "it has to hold PEM certificates")
+        # Set by some Pythons, and not named by all: OP_IGNORE_UNEXPECTED_EOF.
+        context.options &= ~0x80
         if bundle and hasattr(ssl, "VERIFY_X509_STRICT"):
             # Strict since 3.13, which refuses private CAs without keyUsage.
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -3292,7 +3335,7 @@ class Network:
             text = self.terminal.ask_secret(
                 "Password of the client key: ",
                 "set XEROTIER_CERT_PASSWORD: the client key is encrypted")
-        self.terminal.hide(text, "…")
+        self.terminal.hide(text)
         return text
 
 
@@ -3321,12 +3364,9 @@ def is_worth_repeating(request, error):
     """Whether asking again can help, and cannot do the same thing twice."""
     if isinstance(error, ConnectionFailed):
         return not error.lasting and (request.repeatable or not error.sent)
-    if error.status == 429:
-        return error.facts.get("code") not in ("quota_exceeded",
-                                               "insufficient_quota")
     # A 503 is sent by a router that did not act (router-api.md, 2.2).
-    return error.status == 503 or (
-        error.status in (500, 502, 504) and request.repeatable)
+    return error.is_busy or (error.status in (408, 500, 502, 504)
+                             and request.repeatable)
 
 
 def milliseconds(strategy, name, default):
@@ -3370,35 +3410,25 @@ def redirected(request, answer):
         pass  # no URL, and so not of this origin
     if (request.method not in ("GET", "HEAD")
             or not is_same_origin(target, request.url)):
+        # What stands behind the ? of such a URL may be its signature.
+        shown = re.sub("//[^/?]*@", "//", target).partition("?")[0]
         raise AnswerError(
             f"HTTP {answer.status}: the server redirects {request.method} to"
-            f" {target}, which is not followed",
+            f" {shown}, which is not followed",
             "if that is the right server, put it in the base URL",
             request_id=answer.request_id)
     return Request(request.method, target, request.headers, request.body,
                    request.silence)
 
 
-SECRET_HEADER = re.compile("auth|key|token|secret|cookie|password", re.I)
-
-
 def shown_header(name, value, key):
     """A header's value as it may be shown: no key, no other secret."""
-    if key and key in value:
-        return value.replace(key, redacted_key(key))
-    if not SECRET_HEADER.search(name):
+    if key and value in (key, "Bearer " + key):
+        return value[:-len(key)] + redacted_key(key)
+    if not (SECRET_NAME.search(name) or re.search("auth|cookie", name, re.I)):
         return value
     scheme, _, secret = value.partition(" ")
     return f"{scheme} …" if secret else "…"
-
-
-def logged_text(text):
-    """A body as -vv shows it: JSON without what is secret, or a text."""
-    try:
-        return compact_json(redacted(parse_json(text),
-                                     SECRET_NAMES | {"key"}))
-    except ValueError:
-        return text
 
 
 class Api:
@@ -3416,9 +3446,9 @@ class Api:
         self.deployment, self.network = deployment, network
         self.options, self.timeout, self.plan = options, timeout, plan
         self.terminal, self.clock = terminal, terminal.clock
-        self.deadline = deadline
+        self.deadline, self.retries = deadline, options.retries
         if deployment.key:
-            terminal.hide(deployment.key, redacted_key(deployment.key))
+            terminal.hide(deployment.key)
         self.is_checked = False
 
     def check_transport(self):
@@ -3454,7 +3484,8 @@ class Api:
         if not re.match(r"https?://", path):
             return self.deployment.url(path, slug)
         if not is_same_origin(path, self.deployment.base_url):
-            raise UsageError(f"{path} is not on the deployment's origin",
+            raise UsageError(f"{shown_url(path)} is not on the deployment's"
+                             " origin",
                              "the key is meant for "
                              + self.deployment.base_url)
         return path
@@ -3514,13 +3545,14 @@ class Api:
         if answer.media.endswith("json"):
             with answer:
                 answer.kept = answer.read()
-            self.log_body("<", lambda: logged_text(decoded(answer.kept)))
+            self.log_body("<", lambda: redacted(json_or_text(decoded(
+                answer.kept))))
         return answer
 
     def read_json(self, answer):
         with answer:
             value = answer.json()
-        self.log_body("<", lambda: logged_text(compact_json(value)))
+        self.log_body("<", lambda: redacted(value))
         return check_answer(value)
 
     def send(self, request, read):
@@ -3539,6 +3571,14 @@ class Api:
                 self.wait_for_retry(request, error, attempt)
             attempt += 1
 
+    def once(self, act):
+        """Do something whose requests are asked again by the caller."""
+        retries, self.retries = self.retries, 0
+        try:
+            return act()
+        finally:
+            self.retries = retries
+
     @staticmethod
     def has_vanished(request, error, attempt):
         """A 404 to a repeated DELETE: the lost first attempt did it."""
@@ -3547,8 +3587,10 @@ class Api:
 
     def wait_for_retry(self, request, error, attempt):
         """Sleep until the next attempt, or raise the error for good."""
-        if (attempt > self.options.retries
-                or not is_worth_repeating(request, error)):
+        error.url, can_help = request.url, is_worth_repeating(request, error)
+        if error.hint == RETRIES_HELP and not can_help:
+            error.hint = "it may have been acted on; -v shows the request"
+        if attempt > self.retries or not can_help:
             raise error
         wait = retry_wait(error, attempt, self.clock.jitter())
         if wait > LONGEST_WAIT_S:
@@ -3558,7 +3600,7 @@ class Api:
         if self.deadline and self.clock.monotonic() + wait > self.deadline:
             raise error
         self.terminal.note(f"{error}: attempt {attempt + 1} of "
-                           f"{self.options.retries + 1} in {as_seconds(wait)}")
+                           f"{self.retries + 1} in {as_seconds(wait)}")
         self.clock.sleep(wait)
 
     def follow(self, request, attempt):
@@ -3571,8 +3613,9 @@ class Api:
                 if (answer.status not in self.REDIRECTS
                         or not answer.headers.get("Location")):
                     text = answer.error_text()
-                    self.log_body("<", lambda: text)
-                    raise api_error(answer, text)
+                    error = api_error(answer, text)
+                    self.log_body("<", lambda: redacted(error.body or text))
+                    raise error
                 request = redirected(request, answer)
         raise AnswerError(f"more than {MOST_REDIRECTS} redirects, the last"
                           f" to {request.url}")
@@ -3580,7 +3623,9 @@ class Api:
     def logged(self, request, attempt):
         """Exchange, with the line of -v and what -vv adds."""
         started = self.clock.monotonic()
-        self.log_request(request)
+        self.log_headers(">", request.headers.items())
+        if request.body is not None:
+            self.log_body(">", request.shown_body)
         limits = Limits(self.clock, request.silence, self.deadline)
         connecting = Limits(self.clock, self.timeout or TIMEOUT_S,
                             self.deadline)
@@ -3597,11 +3642,6 @@ class Api:
         self.log_headers("<", answer.headers.items())
         return answer
 
-    def log_request(self, request):
-        self.log_headers(">", request.headers.items())
-        if request.body is not None:
-            self.log_body(">", lambda: text_or_json(request.shown_body()))
-
     def log_headers(self, mark, pairs):
         if self.options.verbose > 1:
             for name, value in pairs:
@@ -3610,7 +3650,8 @@ class Api:
 
     def log_body(self, mark, shown):
         if self.options.verbose > 1:
-            self.terminal.say(f"{mark} {shown()}", DIM)
+            body = self.terminal.err.secrets.masked_json(shown())
+            self.terminal.say(f"{mark} {text_or_json(body)}", DIM, True)
 
 
 # ---------------------------------------------------------------------------
@@ -3673,9 +3714,9 @@ def sse_events(blocks):
     fields are joined by newlines, one space after the colon belongs to the
     syntax, an event without data is none, one byte order mark may come
     first.  Beyond it, a last event without its blank line counts; is_whole
-    is false if even its last line lacks an end; and a data field after one
-    that is a JSON text of its own begins an event, as it has to where
-    servers leave the blank lines out.
+    is false if even its last line lacks an end; and a field after data that
+    is a JSON text of its own begins an event, as it has to where servers
+    leave the blank lines out.
     """
     lines = sse_lines(blocks)
     first = next(lines, b"")
@@ -3690,14 +3731,17 @@ def sse_events(blocks):
             event, data = "", []
             continue
         field, _, value = bare.partition(b":")
+        if field != b"data" and field != b"event":
+            continue
+        value = value[value[:1] == b" ":].decode("utf-8", "replace")
+        if data and (field == b"event" or value[:1] in "{[:") and (
+                is_own_event("\n".join(data))):
+            yield event, "\n".join(data), True
+            event, data = "", []
         if field == b"data":
-            value = value[value[:1] == b" ":].decode("utf-8", "replace")
-            if data and value[:1] in "{[:" and is_own_event("\n".join(data)):
-                yield event, "\n".join(data), True
-                data = []
             data.append(value)
-        elif field == b"event":
-            event = value[value[:1] == b" ":].decode("utf-8", "replace")
+        else:
+            event = value
     if data:
         yield event, "\n".join(data), line[-1:] in (b"\n", b"\r")
 
@@ -3733,7 +3777,7 @@ def api_events(blocks):
         if not data or data[:1] == ":":
             continue  # kept alive
         try:
-            payload = parse_json(data)
+            payload = parse_json(data, SERVER_DECODER)
         except ValueError:
             if not is_whole:
                 break
@@ -3754,7 +3798,8 @@ def api_events(blocks):
 def whole_answer(answer, text):
     """Yield the one event of an answer that is no stream."""
     try:
-        payload = parse_json(re.sub(r"\s+data: ?\[DONE\]\s*\Z", "", text))
+        payload = parse_json(re.sub(r"\s+data: ?\[DONE\]\s*\Z", "", text),
+                             SERVER_DECODER)
     except ValueError as problem:
         raise not_json(answer, text, problem)
     yield WHOLE, payload
@@ -3873,14 +3918,18 @@ class Excerpt:
         self.source.check_unchanged()
 
 
-def parse_odd_line(text):
-    """Decode a line that does not simply begin with its value."""
-    if not text.strip(" \t\r\n"):
+def parse_line(raw, decoder=DECODER):
+    """Decode a line of JSON Lines; raise ValueError with what is wrong."""
+    try:
+        text = raw.decode("utf-8").rstrip(" \t\r\n")
+    except UnicodeDecodeError as problem:
+        raise ValueError(f"not UTF-8 at byte {problem.start + 1}")
+    if not text:
         raise ValueError("a blank line")
     if text[0] == "\ufeff":
         raise ValueError("begins with a byte order mark, which is no JSON")
     try:
-        return parse_json(text.rstrip("\r\n"))
+        return parse_json(text, decoder)
     except json.JSONDecodeError as problem:
         raise ValueError(f"not JSON: {problem.msg} at column"
                          f" {problem.colno}")
@@ -3888,35 +3937,6 @@ def parse_odd_line(text):
         raise ValueError(f"not JSON: {problem}")
 
 
-def parse_line(raw):
-    """Decode a line of JSON Lines; raise ValueError with what is wrong."""
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as problem:
-        raise ValueError(f"not UTF-8 at byte {problem.start + 1}")
-    try:
-        value, end = DECODER.raw_decode(text)
-        if end == len(text) or not text[end:].strip(" \t\r\n"):
-            return value
-    except (ValueError, RecursionError):
-        pass  # a space before it, or an error to be worded
-    return parse_odd_line(text)
-
-
-def lock(file, path):
-    """Claim a file for this process, as long as it is open.
-
-    Where locks are not to be had (Windows, some network file systems),
-    nothing is claimed.
-    """
-    try:
-        import fcntl
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(f"another run is writing {path}",
-                         "wait for its end, or choose another file")
-    except (ImportError, OSError):
-        pass
 
 
 def is_at(file, path):
@@ -3939,7 +3959,9 @@ def open_to_write(path):
             number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         file = os.fdopen(number, "r+b")
         try:
-            lock(file, path)
+            if not try_lock(file):
+                raise UsageError(f"another run is writing {path}",
+                                 "wait for its end, or choose another file")
             if is_at(file, path):
                 return file
         except BaseException:
@@ -4178,15 +4200,21 @@ def planned_headers(request):
             if name not in hidden]
 
 
-def curl_network(args):
-    """What curl calls the flags on certificates and the proxy."""
+def curl_network(url, network):
+    """What curl calls the flags on certificates and a proxy; no password."""
+    args, found = network.settings.args, None
+    if args.proxy is None:
+        found = network.proxy(*origin_of(url))
+    proxy = args.proxy and re.sub(r"^([a-z]+:[/\\]+)?([^:@]*).*@", r"\1\2@",
+                                  args.proxy, flags=re.I)
     flags = (("--cacert", args.cacert), ("--cert", args.cert),
-             ("--key", args.cert_key), ("--proxy", args.proxy))
+             ("--key", args.cert_key), ("--proxy", proxy))
     return [f"{name} {shell_word(value)}" for name, value in flags
-            if value is not None] + ["--insecure"] * bool(args.insecure)
+            if value is not None] + ["--insecure"] * bool(args.insecure) + (
+                [f'--proxy "${found.source}"'] if found else [])
 
 
-def curl_command(request, key, args):
+def curl_command(request, key, network):
     """Return the curl command that sends a request, without the key."""
     how = "-I" if request.method == "HEAD" else f"-X {request.method}"
     options = "-sS" + "g" * bool(re.search(r"[][{}]", request.url))
@@ -4204,7 +4232,7 @@ def curl_command(request, key, args):
     elif request.body is not None:
         body = shell_word(whole(text_or_json(request.shown_body())))
         words.append(f"--data-raw {body}")
-    return " \\\n  ".join(words + curl_network(args))
+    return " \\\n  ".join(words + curl_network(request.url, network))
 
 
 def planned_request(request, key):
@@ -4237,11 +4265,13 @@ class Out:
         self.terminal, self.screen = terminal, terminal.out
         self.form, self.plan = form, plan
         self.is_table = form in (TABLE, WIDE)
+        self.masked = terminal.secrets.masked_json
 
-    def write(self, text, style=None):
+    def write(self, text, style=None, hidden=UNSEEN):
         """Write a piece of a result."""
         if not self.plan.requests:
-            self.screen.write(text, style)
+            text = self.terminal.secrets.masked(text)
+            self.screen.write(self.screen.shown(text, hidden), style)
 
     def write_bytes(self, block):
         self.screen.write_bytes(block)
@@ -4249,7 +4279,7 @@ class Out:
 
     def text(self, text):
         """A text as it is, in whatever form."""
-        self.write(text)
+        self.write(text, hidden=CONTROLS)
 
     def line(self, text, style=None):
         self.write(text, style)
@@ -4257,11 +4287,11 @@ class Out:
 
     def json(self, value):
         """One JSON document."""
-        self.write_json(pretty_json(value))
+        self.write_json(pretty_json(self.masked(value)))
 
     def json_line(self, value):
         """One JSON value of several, on a line of its own."""
-        self.write_json(compact_json(value))
+        self.write_json(compact_json(self.masked(value)))
 
     def write_json(self, text):
         if not self.plan.requests:
@@ -4301,7 +4331,8 @@ class Out:
     def csv(self, records, specs, has_head=True):
         columns = list(map(as_column, specs))
         rows = [[c.head for c in columns]] * has_head
-        rows += [[column.value(r) for column in columns] for r in records]
+        rows += [[column.value(r) for column in columns]
+                 for r in self.masked(records)]
         line_end = "\n" if self.screen.is_terminal else "\r\n"
         self.write(csv_text(rows, line_end))
 
@@ -4311,8 +4342,8 @@ class Out:
                    if self.form == WIDE or not c.is_wide]
         now = self.terminal.clock.now()
         lines = [[column.head for column in columns]]
-        lines += [[self.screen.shown(c.cell(record, now)) for c in columns]
-                  for record in records]
+        lines += [[self.screen.shown(c.cell(record, now), UNSEEN)
+                   for c in columns] for record in self.masked(records)]
         widths = [max(map(display_width, cells)) for cells in zip(*lines)]
         if self.screen.is_terminal:
             widths[-1] = max(len(columns[-1].head) + 1, min(
@@ -4347,6 +4378,16 @@ class Out:
         else:
             self.lines([item], specs, id_path, True)
 
+    def passing(self, item, *names):
+        """One of the things that come now and then, shown at once."""
+        if self.form in (JSON, JSONL):
+            self.json_line(item)
+        else:
+            cells = [as_text(dig(self.masked(item), name)) for name in names]
+            self.line(one_line("  ".join(
+                cells if self.is_table else cells[:1])))
+        self.screen.flush()
+
     def done(self, answer, text, item_id):
         """What a write did that returns little: a line for a person."""
         if self.is_table or self.form == ID:
@@ -4373,7 +4414,7 @@ class Out:
                       ("ID=id", "OK=ok", "Error=error"))
 
     def labels(self, item, specs, is_aligned=True):
-        columns = list(map(as_column, specs))
+        columns, item = list(map(as_column, specs)), self.masked(item)
         width = max([len(c.head) for c in columns] + [0]) + 1
         now = self.terminal.clock.now()
         for column in columns:
@@ -4382,26 +4423,20 @@ class Out:
             self.write((padded(label, width) if is_aligned else label) + " ")
             self.line(text, column.style(text))
 
-    def show_plan(self, key, args):
+    def show_plan(self, key, network):
         """Print the requests that were planned, in their order."""
         requests, self.plan.requests = self.plan.requests, []
-        if self.form in (JSON, JSONL):
-            shown = [{"curl": curl_command(request, key, args)}
-                     if self.plan.curl
-                     else planned_request(request, key)
-                     for request in requests]
-            self.planned_json(shown)
-        else:
-            self.line("\n\n".join(
-                curl_command(request, key, args) if self.plan.curl
+        if self.form not in (JSON, JSONL):
+            return self.line("\n\n".join(
+                curl_command(request, key, network) if self.plan.curl
                 else planned_text(request, key) for request in requests))
-
-    def planned_json(self, shown):
-        if self.form == JSONL:
-            for item in shown:
-                self.json_line(item)
-        else:
-            self.json(shown[0] if len(shown) == 1 else shown)
+        shown = [{"curl": curl_command(request, key, network)}
+                 if self.plan.curl else planned_request(request, key)
+                 for request in requests]
+        if self.form == JSON:
+            return self.json(shown[0] if len(shown) == 1 else shown)
+        for item in shown:
+            self.json_line(item)
 
 
 # ---------------------------------------------------------------------------
@@ -4415,17 +4450,18 @@ class Flag:
     a GET); header the request header that it sets.  many tells of a word
     whether it is one more value of the same flag.  from_stdin: the value
     `-` reads standard input.  needs names the flag without which it means
-    nothing.  completes is what a shell offers for it: "file", "folder",
-    "context", or "" for nothing; sample is what an example shows.
+    nothing; is_ours tells that only the platform knows what it sends.
+    completes is what a shell offers for it: "file", "folder", "context", or
+    "" for nothing; sample is what an example shows.
     """
 
     def __init__(self, *names, sends=None, header=None, many=None,
                  from_stdin=False, needs=None, completes=None, sample=None,
-                 **options):
+                 is_ours=False, **options):
         self.names, self.options, self.sample = names, options, sample
         self.sends, self.header = sends, header
         self.many, self.from_stdin, self.needs = many, from_stdin, needs
-        self.completes = completes
+        self.completes, self.is_ours = completes, is_ours
         self.is_word = not names[0].startswith("-")
         longest = max(names, key=len)
         self.dest = options.get("dest", longest.lstrip("-").replace("-", "_"))
@@ -4464,8 +4500,7 @@ def bounded(convert, what, low, high):
         except ValueError:
             valid = False
         if not valid:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not {what} {where}".rstrip())
+            raise UsageError(f"{text!r} is not {what} {where}".rstrip())
         return value
     converted.kind = "integer" if convert is int else "number"
     return converted
@@ -4485,7 +4520,7 @@ def seconds(text):
     """Convert to a positive number of seconds."""
     value = number(0, LONGEST_S)(text)
     if not value:
-        raise argparse.ArgumentTypeError("0 seconds is no time")
+        raise UsageError("0 seconds is no time")
     return value
 
 
@@ -4497,43 +4532,29 @@ def choice(*words):
     def chosen(text):
         if text not in words:
             hint = did_you_mean(text, words)
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is none of {', '.join(words)}"
-                + (f" ({hint})" if hint else ""))
+            raise UsageError(f"{text!r} is none of {', '.join(words)}"
+                             + (f" ({hint})" if hint else ""))
         return text
     chosen.kind, chosen.words = "choice", words
     return chosen
 
 
-def split_pair(text):
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
-    return name, value
-
-
 def text_pair(text):
     """Convert KEY=TEXT to a pair."""
-    return split_pair(text)
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UsageError(f"{text!r} is not KEY=VALUE")
+    return name, value
 
 
 def json_pair(text):
     """Convert KEY=JSON to a pair."""
-    name, value = split_pair(text)
+    name, value = text_pair(text)
     try:
         return name, parse_json(value)
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{value!r} is not JSON (a text needs its quotes: "
-            f"{name}='\"…\"')")
-
-
-def json_or_text(text):
-    """Convert JSON to its value; what is no JSON is a text."""
-    try:
-        return parse_json(text)
-    except ValueError:
-        return text
+        raise UsageError(f"{value!r} is not JSON (a text needs its quotes: "
+                         f"{name}='\"…\"')")
 
 
 class Null:
@@ -4548,7 +4569,7 @@ def json_value(text):
 
 def any_pair(text):
     """Convert KEY=VALUE, a value of JSON or a text, to a pair."""
-    name, value = split_pair(text)
+    name, value = text_pair(text)
     return name, json_or_text(value)
 
 
@@ -4559,7 +4580,7 @@ def listed(text):
     """Convert A,B,C to a list."""
     words = [word.strip() for word in text.split(",")]
     if not all(words):
-        raise argparse.ArgumentTypeError(f"{text!r} is not A,B,C")
+        raise UsageError(f"{text!r} is not A,B,C")
     return words
 
 
@@ -4571,12 +4592,11 @@ def moment(text):
     if re.match(r"\d{1,6}[mhdw]\Z", text):
         return text
     if seconds_of(text) is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no time: 2026-05-27, 2026-05-27T14:00:00Z or 7d")
+        raise UsageError(f"{text!r} is no time: 2026-05-27,"
+                         " 2026-05-27T14:00:00Z or 7d")
     zone = re.search(r"(Z|[+-]\d\d(:?\d\d)?)\Z", text, re.I)
     if len(text) > 10 and not zone:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} has no zone: end it with Z or +02:00")
+        raise UsageError(f"{text!r} has no zone: end it with Z or +02:00")
     return text
 
 
@@ -4618,10 +4638,10 @@ def header_pair(text):
     name, colon, value = text.partition(":")
     if not colon or not re.match(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", name):
         # Not quoted: without its colon it may be a key.
-        raise argparse.ArgumentTypeError("this is no NAME: VALUE")
+        raise UsageError("this is no NAME: VALUE")
     if re.search(r"[^\t\x20-\x7e\xa0-\xff]", value):
-        raise argparse.ArgumentTypeError(
-            f"the value of {name} holds what a header cannot carry")
+        raise UsageError(f"the value of {name} holds what a header cannot"
+                         " carry")
     return name, value.strip()
 
 
@@ -4904,7 +4924,7 @@ def show_done(app, group, args, answer):
     if not verb.once or app.plan:
         return app.out.record(answer, columns)
     value = id_in(answer, verb.once)
-    app.terminal.hide(as_text(value), "…")
+    app.terminal.err.secrets.add(as_text(value))
     app.out.record(answer, tuple(columns) + (f"{verb.once}={verb.once}",),
                    verb.once)
     app.terminal.warn(f"keep the {verb.once}: it is not shown again")
@@ -4993,7 +5013,7 @@ def is_passing(error):
     """Whether a failure may be over at the next poll."""
     if isinstance(error, ConnectionFailed):
         return not error.lasting
-    return error.status == 429 or error.status >= 500
+    return error.status in (408, 429) or error.status >= 500
 
 
 def with_status(item):
@@ -5007,21 +5027,30 @@ def with_status(item):
 def poll_patiently(app, poll, until, resume):
     """Call poll() until it answers; raise what still fails after 5 minutes.
 
-    until is when the wait is over, or None; resume the hint that says then
-    how to go on.
+    A failure is told when it is another one than before.  until is when the
+    wait is over, or None; resume the hint that says then how to go on.
     """
-    started = app.clock.monotonic()
+    started, told = app.clock.monotonic(), None
     while True:
         try:
-            return poll()
+            return app.api.once(poll)
         except (ApiError, ConnectionFailed) as error:
-            lasted = app.clock.monotonic() - started
-            if not is_passing(error) or lasted >= LONGEST_OUTAGE_S:
+            now, url = app.clock.monotonic(), getattr(error, "url", "")
+            if not is_passing(error):
                 raise
-            if until and app.clock.monotonic() >= until:
+            if now - started >= LONGEST_OUTAGE_S:
+                error.details.append(f"{url}: so for 5 minutes".lstrip(": "))
+                error.hint = resume or error.hint
+                raise
+            if until and now >= until:
                 raise WaitExpired(f"not over in time, and no answer: {error}",
                                   resume)
-        app.clock.sleep(POLL_S)
+            if str(error) != told:
+                told = str(error)
+                app.terminal.note(f"{url}: {told}: asked again for up to 5"
+                                  " minutes".lstrip(": "))
+            wait = min(getattr(error, "retry_after", 0) or 0, LONGEST_WAIT_S)
+        app.clock.sleep(max(POLL_S, wait))
 
 
 def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
@@ -5071,13 +5100,12 @@ GROWING = frozenset((
     "content", "text", "refusal", "reasoning", "reasoning_content",
     "reasoning_text", "thinking", "thought", "summary", "arguments",
     "transcript", "data", "input", "partial_json", "signature"))
-HALVES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 def paired(text):
     """Join the halves of surrogate pairs that came one by one."""
-    return HALVES.sub(lambda pair: pair.group().encode(
-        "utf-16", "surrogatepass").decode("utf-16"), text)
+    return re.sub("[\ud800-\udbff][\udc00-\udfff]", lambda pair: pair.group()
+                  .encode("utf-16", "surrogatepass").decode("utf-16"), text)
 
 
 def grown(before, value, key=""):
@@ -5225,6 +5253,12 @@ class ChatChoice:
             self.tool_calls += found
         return found[-1]
 
+    def functions(self):
+        """The calls, of the older form (OpenAI, function_call) as well."""
+        older = self.message.get("function_call")
+        return [dig(call, "function") for call in self.tool_calls
+                ] + [older] * bool(older)
+
     def text(self, key="content"):
         """All of a text that has come so far."""
         return paired(self.texts[key].decode("utf-8", "surrogatepass"))
@@ -5285,7 +5319,7 @@ class ChatAnswer:
                 pieces = kept.add(choice)
                 if kept.index == 0:
                     shown += pieces
-                if pieces or kept.tool_calls:
+                if pieces or kept.tool_calls or len(kept.message) > 1:
                     self.has_begun = True
                 if choice.get("finish_reason") or "error" in choice:
                     self.end(chunk, choice)
@@ -5338,8 +5372,8 @@ class ChatAnswer:
         for index, choice in sorted(self.choices.items()):
             if index:
                 yield "\n" + choice.text() + choice.text("refusal")
-            for call in choice.tool_calls:
-                yield call_line(dig(call, "function"))
+            for function in choice.functions():
+                yield call_line(function)
 
     def hint(self):
         """What to try where the answer has stopped early, or None."""
@@ -5622,6 +5656,9 @@ def take_events(app, talk, answer, reply):
             talk.event(kind, payload)
             continue
         pieces = answer.add(payload, kind)
+        if kind == WHOLE:
+            pieces = [(kind, app.terminal.secrets.masked(text))
+                      for kind, text in pieces]
         if pieces:
             talk.show(pieces)
         if answer.is_finished:
@@ -5746,9 +5783,6 @@ def answer_once(app, args, answer, body, headers, fields):
 
 # == downloads: whole or not at all, and taken up again ======================
 
-CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)\Z")
-
-
 def is_header_text(value):
     return isinstance(value, str) and bool(
         re.match(r"[\x20-\x7e\xa0-\xff]*\Z", value))
@@ -5804,6 +5838,8 @@ class PartFile(NewFile):
 class OpenEnd:
     """Where bytes go that cannot be taken back: a pipe, or a device."""
 
+    is_resumed = False
+
     def __init__(self, write):
         self.write_block, self.count = write, 0
         self.known = {"version": None, "size": None}
@@ -5852,22 +5888,61 @@ def version_of(answer):
 
 def range_of(headers):
     """(first byte, whole size) that Content-Range tells; None for unknown."""
-    found = CONTENT_RANGE.match(headers.get("Content-Range", ""))
+    found = re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)\Z",
+                     headers.get("Content-Range", ""))
     return [int(text) if text and text != "*" else None
             for text in (found.groups() if found else ("*", "*"))]
+
+
+def unzipped(answer):
+    """Yield the body of an answer that a server has compressed."""
+    import zlib
+    inflate = zlib.decompressobj(wbits=31)
+    try:
+        for block in answer.blocks("gzip"):
+            while block:
+                if inflate.eof:  # the next member (RFC 1952, 2.2)
+                    inflate = zlib.decompressobj(wbits=31)
+                yield inflate.decompress(block)
+                block = inflate.unused_data
+    except zlib.error as problem:
+        raise AnswerError(f"{answer.url} is no gzip: {problem}")
+    if not inflate.eof:
+        raise AnswerError(f"{answer.url}: the gzip is cut short")
+
+
+def in_place_of_file(text, media, names):
+    """What a server has sent in place of a file; None if it may be the file.
+
+    HTML is one if a name (a line each) says so, an error if it has an id.
+    """
+    if is_html(text) or media == "text/html" and text.lstrip()[:1] == "<":
+        is_named = re.search(r"\.html?(\n|\Z)", names, re.I)
+        return None if is_named else html_summary(text)
+    try:
+        value = parse_json(text, SERVER_DECODER)
+    except ValueError:
+        return None
+    is_error = dig(value, "error") or dig(value, "object") == "error"
+    if not is_error or "custom_id" in value:
+        return None
+    return "an error: " + (error_message(value) or body_summary(text))[:300]
 
 
 class Download:
     """Fetches one file; what breaks off is taken up again by Range.
 
     patience is how many 404s are borne: a file may be named before it can
-    be read.
+    be read.  about is the file's object, asked for if None: its bytes, where
+    it tells them, decide whether all has come, else the content does.
     """
 
-    def __init__(self, app, path, slug, label, patience=0):
-        self.app, self.path, self.slug = app, path, slug
-        self.label, self.patience = label, patience
-        self.target = None
+    def __init__(self, app, file_id, slug, patience=0, about=None, path=None):
+        self.app, self.slug, self.file = app, slug, path_of("files", file_id)
+        self.path = path or self.file + "/content"
+        self.label, self.patience = f"downloading {file_id}", patience
+        self.about, self.target, self.doubt = about, None, None
+        self.size = None if about is None else counted(dig(about, "bytes"))
 
     def to(self, path, may_replace=True):
         """Fetch all of it to a path; return the number of bytes."""
@@ -5877,13 +5952,30 @@ class Download:
             raise PlanEnds()
         self.app.api.check_transport()
         with download_target(self.app, path, request.url) as self.target:
-            self.target.may_replace = may_replace
+            self.target.may_replace, self.name = may_replace, path
+            if self.size is None:
+                self.has_come(0)
             try:
                 return self.persist(request)
             except (ApiError, ConnectionFailed) as error:
                 if isinstance(self.target, OpenEnd) and self.target.count:
                     raise StreamBroken(str(error), error.hint)
                 raise
+
+    def has_come(self, count):
+        """Whether so many bytes may be all; the file's object decides.
+
+        It is asked for first, and again where it tells of another size.
+        """
+        if self.size not in (0, count):
+            api = self.app.api
+            try:
+                self.about = api.read_json(api.follow(api.request(
+                    "GET", self.file, slug=self.slug), 1))
+            except XeroctlError:
+                pass  # the content will tell
+            self.size = counted(dig(self.about, "bytes"))
+        return self.size in (0, count)
 
     def persist(self, request):
         """Fetch until all is there, or trying again is no use."""
@@ -5928,7 +6020,7 @@ class Download:
         """Whether 416 only says that there is nothing left to fetch."""
         size = self.target.known["size"]
         return (error.status == 416 and self.target.count > 0
-                and self.target.count == size
+                and self.target.count == size == (self.size or size)
                 and range_of(error.headers)[1] in (None, size))
 
     def bear(self, error):
@@ -5945,39 +6037,59 @@ class Download:
         if answer.status not in (200, 206):
             raise AnswerError(f"{answer.url} answered with no content (HTTP"
                               f" {answer.status})")
-        if answer.coding == "gzip":
-            return self.unzip(answer)
+        is_zipped = answer.coding == "gzip"
         start, size = range_of(answer.headers)
+        blocks = unzipped(answer) if is_zipped else answer.blocks()
         if answer.status == 206:
-            if not self.continues(answer, start, size):
+            if not self.continues(answer, start, size) or is_zipped:
                 return False
         else:
-            size = answer.response.length
+            size = None if is_zipped else answer.response.length
+            blocks = self.judged(answer, blocks, size)
+            blocks = chain([next(blocks)], blocks)
             self.target.restart()
         self.target.begin(version_of(answer), size)
-        self.copy(answer, size)
+        self.target.is_resumed &= not (is_zipped or self.doubt)
+        self.copy(answer, blocks, size)
+        count, has_end = self.target.count, answer.response.chunked or size
+        if not self.has_come(count):
+            self.target.is_resumed &= not has_end and count < self.size
+            raise self.refused(answer, count)
         return True
 
-    def unzip(self, answer):
-        """Take in a body that a server has compressed; it begins anew."""
-        import zlib
-        self.target.restart()
-        unzipped = zlib.decompressobj(wbits=31)
+    def judged(self, answer, blocks, size):
+        """Yield a whole body, unless its head or size tells of another's.
+
+        Nothing is held back longer than it may be a page or an error.
+        """
+        head, text, broken = b"", "", None
         try:
-            for block in answer.blocks("gzip"):
-                while block:
-                    if unzipped.eof:  # the next member (RFC 1952, 2.2)
-                        unzipped = zlib.decompressobj(wbits=31)
-                    self.target.write(unzipped.decompress(block))
-                    block = unzipped.unused_data
-            if not unzipped.eof:
-                raise AnswerError(f"{answer.url}: the gzip is cut short")
-        except BaseException as problem:
-            self.target.restart()
-            if isinstance(problem, zlib.error):
-                raise AnswerError(f"{answer.url} is no gzip: {problem}")
-            raise
-        return True
+            for block in blocks:
+                head += block
+                text = decoded(head)
+                if (self.size or len(head) >= BLOCK
+                        or text.lstrip()[:1] not in "<{"):
+                    break
+        except ConnectionFailed as error:
+            broken = error
+        names = f"{self.name}\n{as_text(dig(self.about, 'filename'))}"
+        self.doubt = in_place_of_file(text, answer.media, names)
+        if self.doubt and not self.size or (
+                size is not None and not self.has_come(size)):
+            raise self.refused(answer, size)
+        yield head
+        if broken:
+            raise broken
+        yield from blocks
+
+    def refused(self, answer, count):
+        """The error for a body that is not the file's."""
+        what = self.doubt or f"{count} bytes of {self.size}"
+        return AnswerError(
+            f"{answer.url} answered with {what}",
+            "the same command goes on there" if self.target.is_resumed
+            and self.target.count else "is the base URL that of an API?",
+            request_id=answer.request_id)
 
     def continues(self, answer, start, size):
         """Whether a 206 is the rest of the very file that was begun."""
@@ -5989,11 +6101,11 @@ class Download:
                 and known["size"] in (None, size)
                 and known["version"] in (None, version_of(answer)))
 
-    def copy(self, answer, size):
+    def copy(self, answer, blocks, size):
         target = self.target
-        with Meter(self.app.terminal, self.label, size,
+        with Meter(self.app.terminal, self.label, size or self.size,
                    target.count) as meter:
-            for block in answer.blocks():
+            for block in blocks:
                 target.write(block)
                 meter.at(target.count)
         if size not in (None, target.count):
@@ -6007,41 +6119,60 @@ class Download:
 
 # == model uploads: in parts, from a file or a folder ========================
 
-CHUNK_BYTES = 100 * 1024 * 1024
+CHUNK_BYTES = 100 * 1024 * 1024, 64 * 1024 * 1024  # the platform's, OpenAI's
+NOT_SENT = "a link that leaves the folder", "a link to nothing"
 
 
-def why_skipped(path, root):
+def is_loop(path, folder):
+    """Whether links have led from a folder into itself."""
+    return any(path[at] == os.sep and os.path.samefile(path, path[:at + 1])
+               for at in range(len(folder) - 1, len(path)))
+
+
+def why_skipped(path, folder, follows):
     """Why a path in a folder is not uploaded; None if it is."""
     if os.path.basename(path).startswith("."):
         return "hidden"
-    if os.path.islink(path):
-        target = os.path.realpath(path)
-        if not target.startswith(os.path.join(root, "")):
-            return "a link that leaves the folder"
+    if os.path.islink(path) and not os.path.exists(path):
+        return NOT_SENT[1]
+    if os.path.islink(path) and not follows:
+        root = os.path.join(os.path.realpath(folder), "")
+        if not os.path.join(os.path.realpath(path), "").startswith(root):
+            return NOT_SENT[0]
         if os.path.isdir(path):
             return "a link to a folder"
-    if not os.path.isdir(path) and not os.path.isfile(path):
-        return "no regular file"
-    return None
+    if os.path.isdir(path):
+        return "it is in itself" if is_loop(path, folder) else None
+    return None if os.path.isfile(path) else "no regular file"
 
 
-def folder_files(app, folder, troubles):
-    """Yield (path, path below the folder with /) of all files to upload.
+def folder_files(app, args, folder, troubles):
+    """Return (path, path below the folder with /) of all files to upload.
 
     Folders that cannot be read are added to troubles, as errors of the OS.
     """
-    root = os.path.realpath(folder)
-    for parent, folders, names in os.walk(folder, onerror=troubles.append):
+    found, leaving = [], []
+    for parent, folders, names in os.walk(folder, onerror=troubles.append,
+                                          followlinks=args.follow_links):
         for name in sorted(folders + names):
             path = os.path.join(parent, name)
-            reason = why_skipped(path, root)
-            if reason:
+            below = from_disk(os.path.relpath(path, folder)).replace(
+                os.sep, "/")
+            reason = why_skipped(path, folder, args.follow_links)
+            if reason in NOT_SENT and not args.skip_links:
+                leaving.append(below)
+            elif reason:
                 app.terminal.note(f"skipped {from_disk(path)} ({reason})")
                 folders[:] = [each for each in folders if each != name]
             elif name in names:
-                below = from_disk(os.path.relpath(path, folder))
-                yield path, below.replace(os.sep, "/")
+                found.append((path, below))
         folders.sort()
+    if leaving:
+        raise UsageError(f"links lead out of {from_disk(folder)}, or to"
+                         " nothing: " + ", ".join(first_of(leaving)),
+                         "--follow-links sends what they lead to,"
+                         " --skip-links leaves them out")
+    return found
 
 
 class TarEntry:
@@ -6050,7 +6181,7 @@ class TarEntry:
     def __init__(self, start, path, inside):
         about = os.stat(path)
         self.start, self.path, self.inside = start, path, inside
-        self.size, self.mtime = about.st_size, int(about.st_mtime)
+        self.size, self.mtime = about.st_size, about.st_mtime_ns
         self.is_program = bool(about.st_mode & 0o100)
         self.head_size = len(self.head())
         self.end = start + self.head_size + -(-self.size // 512) * 512
@@ -6058,7 +6189,7 @@ class TarEntry:
     def head(self):
         import tarfile
         about = tarfile.TarInfo(self.inside)
-        about.size, about.mtime = self.size, self.mtime
+        about.size, about.mtime = self.size, self.mtime // 10 ** 9
         about.mode = 0o755 if self.is_program else 0o644
         return about.tobuf(tarfile.PAX_FORMAT)
 
@@ -6066,8 +6197,7 @@ class TarEntry:
         """Open the file, which must be as it was when the upload began."""
         try:
             about = os.stat(self.path)
-            if (about.st_size, int(about.st_mtime)) == (self.size,
-                                                        self.mtime):
+            if (about.st_size, about.st_mtime_ns) == (self.size, self.mtime):
                 return open(self.path, "rb")
             reason = "it has changed since the upload began"
         except OSError as problem:
@@ -6097,11 +6227,11 @@ class TarFolder:
 
     is_stdin = False
 
-    def __init__(self, app, folder):
+    def __init__(self, app, args, folder):
         top = from_disk(os.path.basename(os.path.abspath(folder)))
         self.name, self.entries, self.size = top + ".tar", [], 0
         troubles = []
-        files = sorted(folder_files(app, folder, troubles),
+        files = sorted(folder_files(app, args, folder, troubles),
                        key=lambda file: file[1])
         if troubles:
             raise UsageError(f"cannot read {troubles[0].filename}:"
@@ -6137,9 +6267,9 @@ class ModelUpload:
     def __init__(self, app, group, source, upload):
         self.app, self.group, self.source = app, group, source
         self.id, self.parts = id_in(upload), {}
-        self.chunk = dig(upload, "chunk_size")
-        if not counted(self.chunk):
-            self.chunk = CHUNK_BYTES
+        self.is_ours = app.settings.style() == XEROTIER
+        self.chunk = counted(dig(upload, "chunk_size")) or CHUNK_BYTES[
+            not self.is_ours]
 
     def refresh(self):
         """Ask which parts have arrived."""
@@ -6154,8 +6284,9 @@ class ModelUpload:
         import hashlib
         whole_hash, number = hashlib.sha256(), 0
         name = os.path.basename(self.source.name)
+        arrived = min(len(self.parts) * self.chunk, self.source.size)
         with Meter(self.app.terminal, f"uploading {name}",
-                   self.source.size, self.arrived()) as meter:
+                   self.source.size, arrived) as meter:
             for start in range(0, self.source.size, self.chunk):
                 number += 1
                 end = min(start + self.chunk, self.source.size)
@@ -6179,7 +6310,8 @@ class ModelUpload:
 
     def post(self, number, span, part_hash, meter=None):
         """Send one part."""
-        fields = [("part_number", str(number)), ("sha256", part_hash)]
+        fields = self.is_ours * [("part_number", str(number)),
+                                 ("sha256", part_hash)]
         form = Multipart(
             fields, Excerpt(self.source, f"part-{number}", [span]),
             meter and (lambda count: meter.at(span[0] + count)), "data")
@@ -6190,13 +6322,11 @@ class ModelUpload:
     def post_complete(self, whole_hash):
         """Have the model made of its parts."""
         ids = [self.parts[number] for number in sorted(self.parts)]
+        body = dict({"part_ids": ids}, **{"sha256": whole_hash}
+                    if self.is_ours else {})
         return self.group.call(
             self.app, "POST", path_of(self.id, "complete"), stand_in={},
-            body={"part_ids": ids, "sha256": whole_hash},
-            silence=INFERENCE_TIMEOUT_S)
-
-    def arrived(self):
-        return min(len(self.parts) * self.chunk, self.source.size)
+            body=body, silence=INFERENCE_TIMEOUT_S)
 
     def patiently(self, act, look_up):
         """Do something once; in doubt whether it was done, look it up."""
@@ -6224,7 +6354,8 @@ class ModelUpload:
     def complete(self, whole_hash):
         def look_up():
             upload = self.group.call(self.app, "GET", path_of(self.id))
-            return upload if dig(upload, "status") == "completed" else None
+            return (None if dig(upload, "status") in ("pending", "uploading",
+                                                      None) else upload)
         return self.patiently(lambda: self.post_complete(whole_hash),
                               look_up)
 
@@ -6233,12 +6364,6 @@ class ModelUpload:
 
 CHAT_URL = "/v1/chat/completions"
 ENDED = "completed", "failed", "cancelled", "expired"
-
-
-def first_of(texts, count=None):
-    """The first of many remarks, and how many more there are."""
-    more = (len(texts) if count is None else count) - MOST_PROBLEMS
-    return texts[:MOST_PROBLEMS] + [f"and {more} more"] * (more > 0)
 
 
 def wrong_field(request, name, wanted):
@@ -6473,18 +6598,21 @@ def batch_problem(error, line_of):
     line, code, param = (dig(error, key) for key in ("line", "code", "param"))
     place = f"line {line_of(line)}: " if isinstance(line, int) else ""
     more = ", ".join(as_text(fact) for fact in (code, param) if fact)
-    return (place + as_text(dig(error, "message"))
+    return (place + (error_message(error) or as_text(error))
             + (f" ({more})" if more else ""))
 
 
 def batch_problems(batch, line_of=lambda line: line):
     """What a batch says of itself that is wrong, a text each.
 
-    line_of turns a line number of the batch into one of the input.
+    It stands in `errors`, a list, alone or under data, or a text, or in
+    `error`.  line_of turns a line number of the batch into one of the input.
     """
-    found = dig(batch, "errors.data")
-    found = found if isinstance(found, list) else []
-    return [batch_problem(each, line_of) for each in found]
+    found = dig(batch, "errors")
+    found = found.get("data", found) if isinstance(found, dict) else found
+    found = found or dig(batch, "error") or []
+    return [batch_problem(each, line_of) for each in (
+        found if isinstance(found, list) else [found])]
 
 
 def has_ended(batch):
@@ -6551,8 +6679,8 @@ class BatchWait:
 
 # == batch runs: a whole job, that no kill makes begin again =================
 
-RECORD = re.compile(rb'\{"line":(\d+),"ok":(true|false),"round":(\d+),'
-                    rb'"tokens":(\d+),"result":(.*)\}\r?\n\Z', re.S)
+RECORD = (rb'(?s)\{"line":(\d+),"ok":(true|false),"round":(\d+),'
+          rb'"tokens":(\d+),"result":(.*)\}\r?\n\Z')
 
 
 class Journal:
@@ -6560,11 +6688,14 @@ class Journal:
 
     {"line":17,"ok":true,"round":0,"tokens":12,"result":{…}}
 
-    The last one for a line of the input counts.  9 bytes for each of those
-    are kept in memory: where the result stands, and a mark.
+    The last one for a line of the input counts; a result of null takes it
+    back.  9 bytes for each of those are kept in memory: where the result
+    stands, and a mark.  What is no line's, but was paid for, stands under
+    line 0, and counts once.
     """
 
     NONE, OK, FAILED = 0, 1, 2  # FAILED + n: failed in round n
+    TAKEN_BACK = b"null"
 
     def __init__(self, path):
         self.path, self.file = path, open_to_write(path)
@@ -6577,7 +6708,7 @@ class Journal:
         """
         import array
         self.places = array.array("q", bytes(8 * count))
-        self.marks = bytearray(count)
+        self.marks, self.extras = bytearray(count), {}
         head = compact_json({"run": run}).encode() + b"\n"
         with Writing(self.path):
             self.file.seek(0)
@@ -6595,13 +6726,16 @@ class Journal:
 
     def note(self, raw):
         """Remember a record by its place."""
-        found = RECORD.match(raw)
-        if found and 0 < int(found.group(1)) <= len(self.marks):
-            index = int(found.group(1)) - 1
+        found = re.match(RECORD, raw)
+        index = int(found.group(1)) - 1 if found else len(self.marks)
+        if index == -1:
+            self.extras.setdefault(hash(raw), self.end)
+        elif index < len(self.marks):
             self.places[index] = self.end
-            is_good = found.group(2) == b"true"
-            self.marks[index] = (self.OK if is_good else
-                                 self.FAILED + int(found.group(3)))
+            self.marks[index] = (
+                self.OK if found.group(2) == b"true" else self.NONE
+                if found.group(5) == self.TAKEN_BACK else
+                self.FAILED + int(found.group(3)))
             self.tokens += int(found.group(4))
         self.end += len(raw)
 
@@ -6631,10 +6765,11 @@ class Journal:
                 yield number
 
     def results(self):
-        """Yield (whether it is good, tokens, result as bytes) by line."""
-        for mark, place in zip(self.marks, self.places):
+        """Yield (is it good, tokens, result as bytes), those of none last."""
+        extras = [(self.NONE, place) for place in self.extras.values()]
+        for mark, place in chain(zip(self.marks, self.places), extras):
             self.file.seek(place)
-            *_, tokens, result = RECORD.match(self.file.readline()).groups()
+            tokens, result = re.match(RECORD, self.file.readline()).group(4, 5)
             yield mark == self.OK, int(tokens), result
 
     def failed(self):
@@ -6657,27 +6792,50 @@ def numbers_in(ranges):
                                for first, last in ranges)
 
 
-def failure(custom_id, code, message, response=None):
+def failure(custom_id, code, message, response=None, **more):
     """A result line for a request that failed (OpenAI, Batch API)."""
     return {"id": None, "custom_id": custom_id, "response": response,
-            "error": {"code": code, "message": message}}
+            "error": dict(code=code, message=message, **more)}
 
 
 def as_result(value):
     return whole(compact_json(value)).encode("utf-8")
 
 
-def tokens_of(result):
-    return counted(dig(result, "response.body.usage.total_tokens"))
+def read_result(raw):
+    """(value, bytes) of a server's line: as it is, or NaN as null."""
+    try:
+        return parse_line(raw), raw.strip(b" \t\r\n")
+    except ValueError:
+        value = parse_line(raw, SERVER_DECODER)
+        return value, as_result(value)
 
 
 def body_of(result):
-    """The answer in a result line; some servers send it as a JSON text."""
+    """The body of a result line, which some servers send as a JSON text."""
     body = dig(result, "response.body")
     try:
-        return parse_json(body) if isinstance(body, str) else body
+        return parse_json(body, SERVER_DECODER) if is_filled(body) else body
     except ValueError:
         return body
+
+
+def tokens_of(result):
+    return counted(dig(body_of(result), "usage.total_tokens"))
+
+
+def failure_kind(raw):
+    """What a failed result says, as others may, too."""
+    try:
+        result = parse_json(raw.decode("utf-8"))
+    except ValueError as problem:
+        return str(problem)
+    status = counted(dig(result, "response.status_code"))
+    said = (error_message(result) or error_message(body_of(result))
+            or as_text(dig(result, "error")))
+    if status >= 300 and not said.startswith("HTTP"):
+        said = f"HTTP {status} {said}"
+    return one_line(said)[:200]
 
 
 def judged(result, request):
@@ -6836,12 +6994,16 @@ class Run:
         self.journal.sync()
         output.restart()
         errors.restart()
-        self.tokens = 0
+        self.tokens, self.kinds = 0, Counter()
         for is_good, tokens, result in self.journal.results():
             (output if is_good else errors).write(result + b"\n")
             self.tokens += tokens
-        if errors.count or os.path.exists(self.errors):
+            if not is_good:
+                self.kinds[failure_kind(result)] += 1
+        if errors.count:
             errors.finish()
+        else:
+            remove_quietly(self.errors)
         output.finish()
         self.clear_away()
         with Writing(self.state_path):
@@ -6864,7 +7026,7 @@ class Run:
                 "seconds": round(self.app.clock.now()
                                  - self.state["started"], 3),
                 "output_file": from_disk(self.output),
-                "errors_file": from_disk(self.errors) if failed else None,
+                "errors_file": from_disk(self.errors) if self.kinds else None,
                 "batches": [part["batch"] for part in self.state["parts"]],
                 "problems": [problem for part in self.state["parts"]
                              for problem in part["problems"]]}
@@ -6875,62 +7037,62 @@ class Run:
 class Accounts:
     """Holds the server's files against what was asked of it.
 
-    Every custom_id of a part has to stand in them exactly once.
+    Every custom_id of a part has to stand in them exactly once; any other
+    line was paid for, too, and is kept word for word.
     """
 
     def __init__(self, run, part):
-        self.run, self.part = run, part
+        self.run, self.part, self.spare = run, part, []
         self.left = {run.input.request(number)["custom_id"]: number
                      for number in numbers_in(part["lines"])}
-        self.seen, self.found = set(), defaultdict(list)
 
-    def take(self, path, may_be_good):
+    def take(self, path, name):
         """Put the results of one of the server's files into the journal."""
         with open(path, "rb") as source:
             for number, raw in enumerate(source, 1):
+                if number == 1 and raw.startswith(BYTE_ORDER_MARK):
+                    raw = raw[3:]
+                place = f"{self.part['batch']}, {name} file, line {number}"
                 try:
-                    result = parse_line(raw)
+                    result, text = read_result(raw)
+                    line = self.left.pop(id_of(result))
                 except ValueError as problem:
-                    self.found["unreadable lines"].append(
-                        f"{number} ({problem})")
+                    self.leave(raw, "unreadable", f"{place}: {problem}")
+                except KeyError as found:
+                    self.leave(raw, "unexpected",
+                               f"{place}: nobody waits for custom_id {found}")
                 else:
-                    self.add(result, raw, may_be_good)
+                    told, is_good = judged(result, self.run.request(line))
+                    self.add(line, name == "output" and is_good, text if
+                             told is result else as_result(told),
+                             tokens_of(result))
 
-    def add(self, result, raw, may_be_good):
-        custom_id = dig(result, "custom_id")
-        if not isinstance(custom_id, str) or (
-                custom_id not in self.left and custom_id not in self.seen):
-            self.found["unknown ids"].append(as_text(custom_id))
-        elif custom_id in self.seen:
-            self.found["repeated ids"].append(custom_id)
-        else:
-            self.seen.add(custom_id)
-            number = self.left.pop(custom_id)
-            told, is_good = judged(result, self.run.request(number))
-            self.run.journal.add(
-                number, may_be_good and is_good, self.part["round"],
-                raw.strip(b" \t\r\n") if told is result
-                else as_result(told), tokens_of(result))
+    def add(self, line, is_good, result, tokens=0):
+        self.run.journal.add(line, is_good, self.part["round"], result,
+                             tokens)
+
+    def leave(self, raw, code, message):
+        """Keep a line for the end: by then its id may be missing."""
+        text = raw.decode("utf-8", "backslashreplace").rstrip("\r\n")
+        custom_id = re.search(r'"custom_id"\s*:\s*"([^"\\]+)"', text)
+        self.spare.append((custom_id and custom_id.group(1),
+                           failure(None, code, message, line=text)))
 
     def settle(self, batch):
         """Give the lines that have no result one that says so."""
+        for custom_id, result in self.spare:
+            line = self.left.pop(custom_id, 0)
+            result["custom_id"] = custom_id if line else None
+            self.add(line, False, as_result(result))
         status = batch["status"]
         code = "missing" if status == "completed" else "batch_" + status
-        for custom_id, number in self.left.items():
-            text = f"no result: the batch is {status}"
-            self.run.journal.add(number, False, self.part["round"],
-                                 as_result(failure(custom_id, code, text)))
-        if status == "completed":
-            self.found["missing ids"].extend(self.left)
-        return [f"{batch['id']}: {len(found)} {what}: "
-                + ", ".join(found[:5]) + ", …" * (len(found) > 5)
-                for what, found in self.found.items() if found]
+        for custom_id, line in self.left.items():
+            text = f"no result: {self.part['batch']} is {status}"
+            self.add(line, False, as_result(failure(custom_id, code, text)))
 
 
 class BatchSender:
     """Answers the lines of a run by batches, one for each part of them."""
-
-    first_failure = ()  # they stand in the errors file
 
     def __init__(self, app, group, args):
         self.app, self.group, self.args = app, group, args
@@ -7096,22 +7258,21 @@ class BatchSender:
                 path = f"{self.run.output}.{part['name']}.{name}"
                 paths.append(path)
                 self.fetch(file_id, path)
-                accounts.take(path, name == "output")
+                accounts.take(path, name)
         numbers = list(numbers_in(part["lines"]))
         told = batch_problems(
             batch, lambda line: numbers[line - 1]
             if 0 < line <= len(numbers) else line)
-        problems = first_of(told) + accounts.settle(batch)
+        accounts.settle(batch)
         self.run.journal.sync()
-        self.save(part, is_done=True, problems=problems)
+        self.save(part, is_done=True, problems=first_of(told))
         for path in paths:
             remove_quietly(path)
 
     def fetch(self, file_id, path):
         """Download a file, unless an earlier run has done so."""
         if not os.path.exists(path):
-            Download(self.app, path_of("files", file_id, "content"),
-                     self.group.slug(self.app), f"downloading {file_id}",
+            Download(self.app, file_id, self.group.slug(self.app),
                      patience=3).to(path)
 
 
@@ -7161,16 +7322,44 @@ def asks_to_wait(error):
     """Whether an error is about the moment, and the request not acted on."""
     if isinstance(error, ConnectionFailed):
         return not error.sent and not error.lasting
-    return error.status in (429, 503) and error.facts.get("code") not in (
-        "quota_exceeded", "insufficient_quota")
+    return error.is_busy
 
 
 def ends_all(error):
     """Whether every other request would fail like this one."""
     if isinstance(error, ConnectionFailed):
         return error.lasting
-    return (error.status in (401, 403, 429, 503)
+    return (error.status in (401, 403, 429, 503, 529)
             or error.facts.get("code") == "endpoint_not_found")
+
+
+LONGEST_ROW = 20
+LINE_STATUSES = 400, 413, 422
+
+
+def is_of_line(error):
+    """Whether a failure is about what a line asks for, not the place."""
+    return isinstance(error, StreamError) or (
+        isinstance(error, ApiError) and error.status in LINE_STATUSES)
+
+
+def stopped_by(error):
+    """The error of a run that one failure after the other has stopped."""
+    found = XeroctlError(
+        f"{LONGEST_ROW} requests in a row failed, the last: {error}",
+        "once that is mended the same command goes on; those lines count as"
+        " unanswered", **error.facts)
+    found.exit_code = error.exit_code
+    return found
+
+
+def kept_result(result):
+    """A result as bytes; one that cannot be written is a failure."""
+    try:
+        return as_result(result)
+    except (RecursionError, ValueError) as problem:
+        result["error"] = {"code": "unkept", "message": str(problem)}
+        return as_result(dict(result, response=None))
 
 
 class DirectSender:
@@ -7181,7 +7370,6 @@ class DirectSender:
     """
 
     NOTE_EVERY_S = 0.2
-    first_failure = ()
 
     def __init__(self, app, group, args):
         import threading
@@ -7203,6 +7391,7 @@ class DirectSender:
         self.total = sum(1 for _ in run.journal.todo(round_number))
         self.todo = run.journal.todo(round_number)
         self.error, self.is_stopped, self.is_over = None, False, False
+        self.row = []
         try:
             self.work_together(min(self.args.concurrency, self.total))
         finally:
@@ -7239,7 +7428,7 @@ class DirectSender:
         """
         try:
             for number, request in iter(self.take, None):
-                self.keep(number, self.answer(request))
+                self.keep(number, *self.answer(request))
         except Exception as error:
             with self.lock:
                 self.error = self.error or error
@@ -7251,13 +7440,23 @@ class DirectSender:
             number = None if self.is_stopped else next(self.todo, None)
             return number and (number, self.run.input.request(number))
 
-    def keep(self, number, result):
-        """Put a result into the journal, unless nobody waits for it."""
+    def keep(self, number, result, fault):
+        """Put a result into the journal, unless nobody waits for it.
+
+        After many faults in a row that are not the lines' own it is the
+        place that is at fault, and those lines have no result.
+        """
         with self.lock:
             if result is None or self.is_over:
                 return
-            self.run.journal.add(number, not result["error"], self.round,
-                                 as_result(result), tokens_of(result))
+            raw, journal = kept_result(result), self.run.journal
+            journal.add(number, not result["error"], self.round, raw,
+                        tokens_of(result))
+            self.row = self.row + [number] if fault else []
+            if len(self.row) >= LONGEST_ROW:
+                for number in self.row:
+                    journal.add(number, False, self.round, journal.TAKEN_BACK)
+                raise stopped_by(fault)
             self.finished += 1
             self.tell()
 
@@ -7277,24 +7476,25 @@ class DirectSender:
 
     def request(self, request):
         """The HTTP request that a line of the input asks for."""
-        body = request["body"]
+        body = {name: value for name, value in request["body"].items()
+                if not name.startswith("stream_")}
         if body.get("stream"):
-            body = dict(body, stream=False)
+            body["stream"] = False
         return self.app.api.request(
             "POST", request["url"][len("/v1"):], slug=self.slug, body=body,
             silence=INFERENCE_TIMEOUT_S)
 
     def answer(self, request):
-        """Send a line until it is answered; return its result line.
+        """Send a line until it is answered; return (result line, fault).
 
-        A failure that is not the moment's is the line's own result.  None:
-        nothing is to be sent any more.
+        A failure that is not the moment's is a result; the fault is None if
+        it is the line's own.  No result: nothing is to be sent any more.
         """
         wire_request = self.request(request)
         while True:
             self.pace.wait()
             if self.is_stopped:
-                return None
+                return None, None
             try:
                 return self.send(request, wire_request)
             except (ApiError, ConnectionFailed) as error:
@@ -7306,17 +7506,18 @@ class DirectSender:
 
     def send(self, request, wire_request):
         with self.app.api.follow(wire_request, 1) as answer:
-            body = whole_reply(answer, request["url"])
+            body = self.app.terminal.secrets.masked_json(
+                whole_reply(answer, request["url"]))
         self.pace.passed()
         return judged({"id": "direct-" + request["custom_id"],
                        "custom_id": request["custom_id"],
                        "response": {"status_code": answer.status,
                                     "request_id": answer.request_id,
                                     "body": body},
-                       "error": None}, request)[0]
+                       "error": None}, request)[0], None
 
     def failed(self, custom_id, error):
-        """The result line of a request that failed for good.
+        """The result line of a request that failed for good, and its fault.
 
         It goes to a file: what a server quotes of the key does not.
         """
@@ -7327,11 +7528,10 @@ class DirectSender:
             response = {"status_code": error.status,
                         "request_id": error.facts.get("request_id"),
                         "body": error.body}
-        self.first_failure = self.first_failure or (f"the first: {error}",)
         code = error.facts.get("code") or error.kind
-        found = failure(custom_id, code, str(error), response)
-        return parse_json(self.app.terminal.err.without_secrets(
-            compact_json(found)))
+        found = failure(custom_id, *self.app.terminal.secrets.masked_json(
+            [code, str(error), response]))
+        return found, None if is_of_line(error) else error
 
 
 # == sessions: many turns in one terminal ====================================
@@ -7476,13 +7676,13 @@ class History:
     """The last messages, one JSON text a line, for their owner only.
 
     path is None for none.  Where it cannot be written, it is done without;
-    a message with the key in it is not kept.
+    a message with a secret in it is not kept.
     """
 
     MOST = 1000
 
-    def __init__(self, path, secret):
-        self.path, self.secret = path, secret
+    def __init__(self, path, secrets):
+        self.path, self.secrets = path, secrets
 
     def lines(self):
         """The last messages on file; a line that was torn is left out."""
@@ -7504,7 +7704,7 @@ class History:
             pass  # there is no history, or none that can be written
 
     def add(self, text):
-        if self.path is None or self.secret and self.secret in text:
+        if self.path is None or self.secrets.masked_json(text) != text:
             return
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         line = whole(compact_json(text)).encode("utf-8") + b"\n"
@@ -7703,7 +7903,7 @@ class Session:
         folder = home_path(environ, "XDG_STATE_HOME", ".local", "state")
         path = (os.path.join(folder, "history") if has_history and folder
                 else None)
-        history = History(path, self.app.api.deployment.key)
+        history = History(path, self.app.terminal.secrets)
         words = sorted(name + " " * bool(usage) for name, (usage, _, _)
                        in self.COMMANDS.items())
         return LineEditor(self.terminal, history, words)
@@ -7884,9 +8084,6 @@ class Session:
         self.turns.load(data)
         self.terminal.say(f"loaded {self.turns.turns()} messages")
 
-    def show_tokens(self, _):
-        self.terminal.say(self.totals())
-
     def quit(self, _):
         self.is_over = True
 
@@ -7919,13 +8116,36 @@ class Session:
                     set_system),
         "/save": ("<file>", "save the conversation as JSON", save),
         "/load": ("<file>", "load a saved conversation", load),
-        "/tokens": ("", "show token usage and message count", show_tokens),
+        "/tokens": ("", "show token usage and message count",
+                    lambda self, _: self.terminal.say(self.totals())),
         "/retry": ("", "ask the last question again", retry),
         "/undo": ("", "take the last question and its answer back", undo),
         "/model": ("<name>", "use another model", set_model),
         "/multi": ("", "write several lines; a lone . ends them", None),
         "/quit": ("", "end the session (also Ctrl+D)", quit),
     }
+
+
+def ask_health(api):
+    """GET /healthz at the root of the host; return what it says.
+
+    Without a key.  A text, or nothing at all, under a good status is well.
+    """
+    url = api.deployment.base_url
+    root = url[:-len(url_path(url)) or None]
+    request = api.request("GET", root + "/healthz", accept="*/*")
+    request.headers.pop("Authorization", None)
+    if api.plan.takes(request):
+        return api.plan.add(request, {})
+    with api.send(request, api.settled) as answer:
+        text = decoded(answer.read()).strip()
+    if is_html(text):
+        raise not_json(answer, text, None)
+    try:
+        value = parse_json(text)
+    except ValueError:
+        value = {"status": body_summary(text) or "ok"}
+    return check_answer(value)
 
 
 # == the doctor: every step of a connection, one by one ======================
@@ -7958,7 +8178,7 @@ class Doctor:
             row["status"], row["detail"] = step()
         except XeroctlError as error:
             self.failure = error
-            said = self.app.terminal.err.without_secrets(str(error))
+            said = self.app.terminal.err.secrets.masked(str(error))
             row["status"], row["detail"] = "failed", said
         row["ms"] = round((self.clock.monotonic() - started) * 1000, 1)
         return row
@@ -8017,28 +8237,32 @@ class Doctor:
         return f"certificate valid for {left / 86400:.0f} more days"
 
     def healthz(self):
-        """GET /healthz at the root of the host, without a key."""
-        scheme_and_host = self.url[:-len(url_path(self.url)) or None]
-        request = self.app.api.request("GET", scheme_and_host + "/healthz",
-                                       accept="*/*")
-        request.headers.pop("Authorization", None)
+        """Ask for it without a key; many keep all behind one, or have none."""
         try:
-            self.app.api.send(request, self.app.api.settled).__exit__()
+            ask_health(self.app.api)
         except ApiError as error:
-            if error.status != 404:
+            if error.status not in (401, 403, 404, 405):
                 raise
-            return "-", "this server has no /healthz"
+            return "-", ("behind the key" if error.status in (401, 403)
+                         else "this server has no /healthz")
         return "ok", "the server says that it is well"
 
     def key(self):
         started = self.clock.monotonic()
         request = self.app.api.request("GET", "/models")
-        page = self.app.api.send(request, self.app.api.read_json)
+        try:
+            page = self.app.api.send(request, self.app.api.read_json)
+            count = f"{len(page_records(page))} models"
+        except ApiError as error:
+            if error.status not in (404, 405, 501):
+                raise
+            count = None
         self.took = self.clock.monotonic() - started
-        count = len(page_records(page))
+        if count is None:
+            return "-", f"not tried: there is no GET {self.url}/models"
         key = self.app.api.deployment.key
         said = f"{redacted_key(key)} is accepted" if key else "none is needed"
-        return "ok", f"{said}; {count} models"
+        return "ok", f"{said}; {count}"
 
     def latency(self):
         return "ok", f"{self.took * 1000:.0f} ms for GET /models"
@@ -8060,7 +8284,7 @@ def message_text(app, args):
 
 def fenced(app, path):
     """A file's text in a fence that it cannot close, below its name."""
-    text = app.read_text(path)
+    text = app.read_text(path, may_be_odd=True)
     ticks = max([2] + list(map(len, re.findall("`+", text)))) + 1
     name = "stdin" if path == "-" else os.path.basename(path)
     return f"{whole(name)}\n{'`' * ticks}\n{text}\n{'`' * ticks}"
@@ -8068,16 +8292,21 @@ def fenced(app, path):
 
 def image_url(app, source):
     """The URL of an image; a file becomes a data: URL (RFC 2397)."""
-    if re.match("(https?|data):", source):
+    if re.match("(https?|data):", source, re.I):
         return source
     import base64
-    import mimetypes
-    media = mimetypes.guess_type(source)[0] or ""
-    if not media.startswith("image/"):
-        raise UsageError(f"{whole(source)} is no image by its name",
-                         "its name has to end in .png, .jpg or the like")
-    data = base64.b64encode(app.read_bytes(source)).decode("ascii")
-    return f"data:{media};base64,{data}"
+    data = app.read_bytes(source)
+    found = re.match(  # names lie, and some say nothing
+        rb"(?s)(?P<png>\x89PNG)|(?P<jpeg>\xff\xd8\xff)|(?P<gif>GIF8[79]a)|"
+        rb"(?P<webp>RIFF....WEBP)|(?P<bmp>BM....\0{4})|(?P<tiff>II\*\0|"
+        rb"MM\0\*)|....ftyp(?:(?P<avif>avi[fs])|(?P<heic>hei|hev|m[is]f1))",
+        data)
+    if not found:
+        raise UsageError(
+            f"{whole(source)} is " + ("no image" if data else "empty"),
+            "PNG, JPEG, GIF, WEBP, BMP, TIFF, AVIF and HEIC are known")
+    data = base64.b64encode(data).decode("ascii")
+    return f"data:image/{found.lastgroup};base64,{data}"
 
 
 def message_content(app, args):
@@ -8110,6 +8339,8 @@ def response_format(app, text):
 
 def chat_body(app, args):
     """Build the body of a chat completion from the flags."""
+    if args.agentic:
+        app.terminal.note("-> agentic mode")
     messages = []
     system = (app.read_text(args.from_file) if args.from_file is not None
               else args.system)
@@ -8137,8 +8368,6 @@ def talk_chat(app, args):
     """Hold an interactive session; it always streams."""
     show_text(app, args)
     body = chat_body(app, args)
-    if args.agentic:
-        app.terminal.note("-> agentic mode")
     first = next((m["content"] for m in body.get("messages", ())
                   if m["role"] == "user"), None)
     turns = ChatTurns(app, body, sent_headers(args), bool(args.model))
@@ -8159,11 +8388,8 @@ def send_chat(app, group, args):
     if args.message is None and not args.attach:
         raise UsageError("--message is missing", "-m TEXT, or -m - to read it"
                          " from standard input; --interactive asks for it")
-    body = chat_body(app, args)
-    if args.agentic:
-        app.terminal.note("-> agentic mode")
-    answer_once(app, args, ChatAnswer(), body, sent_headers(args),
-                CHAT_FIELDS)
+    answer_once(app, args, ChatAnswer(), chat_body(app, args),
+                sent_headers(args), CHAT_FIELDS)
 
 
 def post_message(app, chat_id, text):
@@ -8299,7 +8525,8 @@ CHAT = Group(
                   from_stdin=True, help="add a file's text to the message;"
                                         " - is standard input (repeatable)"),
              flag("--image", action="append", metavar="FILE|URL",
-                  completes="file", help="add an image (repeatable)"),
+                  from_stdin=True, completes="file",
+                  help="add an image; - is standard input (repeatable)"),
              flag("--response-format", type=schema_or_word,
                   metavar="FORMAT", help="text, json_object, or @FILE with a"
                                          " JSON schema"),
@@ -8317,7 +8544,7 @@ CHAT = Group(
              SHOW_REASONING,
              flag("--show-usage", action="store_true",
                   help="print token usage after the answer, on stderr"),
-             field("--agentic", action="store_true",
+             field("--agentic", action="store_true", is_ours=True,
                    sends="web_search_options.x_agentic",
                    help="let the router run its tool-calling loop"),
              *ROUTING,
@@ -8439,6 +8666,8 @@ def create_batch(app, group, args):
 def relative_path(file):
     """Where an uploaded file is said to belong; None if nowhere."""
     found = dig(file, "x_relative_path") or dig(file, "relative_path")
+    if not found and "/" in as_text(dig(file, "filename")):
+        found = file["filename"]  # where servers know no such field
     return found if isinstance(found, str) else None
 
 
@@ -8514,8 +8743,9 @@ def tell_downloaded(app, file_id, path, count):
     app.out.done({"id": file_id, "path": path, "bytes": count}, text, file_id)
 
 
-def fetch_result(app, group, args, name):
+def fetch_result(app, group, args):
     """Download one of the two result files of a batch."""
+    name = "error" if args.verb.name == "errors" else "output"
     batch = group.call(app, "GET", path_of(args.id), stand_in={
         name + "_file_id": StandIn(f"<{name} file id>")})
     file_id = dig(batch, name + "_file_id")
@@ -8529,17 +8759,8 @@ def fetch_result(app, group, args, name):
     file_id = id_in(batch, name + "_file_id")
     path = args.output_file or safe_name(args.id) + {
         "output": "-output.jsonl", "error": "-errors.jsonl"}[name]
-    count = Download(app, path_of("files", file_id, "content"),
-                     group.slug(app), f"downloading {file_id}", 3).to(path)
+    count = Download(app, file_id, group.slug(app), patience=3).to(path)
     tell_downloaded(app, file_id, path, count)
-
-
-def download_output(app, group, args):
-    fetch_result(app, group, args, "output")
-
-
-def download_errors(app, group, args):
-    fetch_result(app, group, args, "error")
 
 
 def check_batch_input(app, group, args):
@@ -8564,10 +8785,12 @@ def run_batches(app, group, args):
     if summary is None:
         return
     app.out.record(summary, RUN_FIELDS, id_path="output_file")
-    if summary["failed"] or summary["problems"]:
+    if run.kinds or summary["problems"]:
         raise XeroctlError(
             f"{summary['failed']} of {summary['requests']} requests failed",
-            details=[*first_of(summary["problems"]), *sender.first_failure])
+            details=first_of(summary["problems"]) + first_of([
+                f"{count} x {kind}"
+                for kind, count in run.kinds.most_common()]))
 
 
 METADATA = flag("--metadata", action="append", type=text_pair, many=is_pair,
@@ -8641,10 +8864,10 @@ BATCHES = Group(
         acts("cancel", "Cancel a running batch; what is done is kept.", SLUG,
              asks="Cancel batch {id}?", columns=ENDED_FIELDS),
         Verb("download", "Download the results of a batch.",
-             download_output, ITEM, SLUG, OUTPUT_FILE, examples=(
+             fetch_result, ITEM, SLUG, OUTPUT_FILE, examples=(
                  "xeroctl batches batch_1 --endpoint my-llm --download",)),
         Verb("errors", "Download the failed requests of a batch.",
-             download_errors, ITEM, SLUG, OUTPUT_FILE),
+             fetch_result, ITEM, SLUG, OUTPUT_FILE),
         Verb("wait", "Wait until a batch has ended.",
              wait_batch, ITEM, SLUG, WAIT_TIMEOUT),
     ) + (
@@ -8714,25 +8937,25 @@ MODEL_FIELDS = (
     "Parameters=parameter_count|parameterCount:count",
     "Workload Type=workload_type|workloadType",
     "Shared=shared|is_shared|isShared")
-SEMVER = re.compile(
-    r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}"
+SEMVER = (
+    r"(?a)(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}"
     r"(-(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)"
     r"(\.(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*))*)?"
-    r"(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?\Z", re.A)
+    r"(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?\Z")
 
 
 def semver(text):
     """Convert a version (semver.org)."""
-    if not SEMVER.match(text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no semantic version, as 2.0.0 is")
+    if not re.match(SEMVER, text):
+        raise UsageError(f"{text!r} is no semantic version, as 2.0.0 is")
     return text
 
 
 def list_models(app, group, args):
     """List the models of the project, or what an endpoint serves."""
     query = sent_fields(args)
-    if args.extended or app.out.form in (WIDE, CSV):
+    if args.extended or (app.out.form in (WIDE, CSV)
+                         and app.settings.style() == XEROTIER):
         query["extended"] = "true"
     slug = app.slug() if args.endpoint else None
 
@@ -8862,7 +9085,7 @@ MODELS = Group(
     path="/models", columns=MODEL_COLUMNS, fields=MODEL_FIELDS,
     paging=Offset, verbs=by_flag(
         Verb("list", "List the models of the project.", list_models,
-             flag("--extended", action="store_true",
+             flag("--extended", action="store_true", is_ours=True,
                   help="ask for the extended fields (for -o json)"),
              flag("--endpoint", metavar="SLUG",
                   help="list what this endpoint serves"),
@@ -8871,7 +9094,7 @@ MODELS = Group(
         Verb("show", "Show one model in full.", show_model, ITEM,
              flag("--full", action="store_true",
                   help="do not cut the description"),
-             flag("--extended", action="store_true",
+             flag("--extended", action="store_true", is_ours=True,
                   help="ask for the extended fields (for -o json)")),
         updates(
             "Change what is said about a model.",
@@ -8966,9 +9189,6 @@ MODELS = Group(
 
 # == embeddings, rerank, score: texts to numbers =============================
 
-MOST_INPUTS = 256
-
-
 def line_text(line, where):
     """The text on a line of a file: plain, or as JSON, or in "text"."""
     if line[0] not in '{"':
@@ -8983,35 +9203,24 @@ def line_text(line, where):
     return text
 
 
-def given_texts(app, args, name, use, read=lambda line, where: line):
-    """The texts of a flag that may say -, and those of its file, by line.
+def given_texts(app, name, read=lambda line, where: line):
+    """The texts of --NAME, which may say -, and of --NAME-file, by line.
 
-    read(line, where) makes the text of a line; without any, use is told.
+    read(line, where) makes the text of a line.
     """
-    texts, path = getattr(args, name), getattr(args, name + "_file")
     found = [app.read_text("-") if text == "-" else text
-             for text in texts or ()]
-    if path is None and found:
-        return found
-    if path is None:
-        raise UsageError(f"--{name} is missing", f"--{name} TEXT or"
-                         f" --{name}-file FILE says what to {use}")
-    for number, line in enumerate(app.read_text(path).split("\n"), 1):
+             for text in getattr(app.args, name) or ()]
+    path = getattr(app.args, name + "_file")
+    lines = [] if path is None else app.read_text(path).split("\n")
+    for number, line in enumerate(lines, 1):
         where, line = f"{path}: line {number}", line.rstrip("\r")
         if not line.strip():
             raise UsageError(f"{where} is blank")
         found.append(read(line, where))
+    if not found:
+        raise UsageError(f"--{name} is missing", f"--{name} TEXT or"
+                         f" --{name}-file FILE says what to send")
     return found
-
-
-def embedding_model(app, args):
-    """What a body says of the model; with style openai --endpoint names it.
-
-    The product's page has "default" for all other embeddings.
-    """
-    if args.model or app.settings.style() == XEROTIER:
-        return args.model or "default"
-    return app.endpoint()
 
 
 def place_in_input(item):
@@ -9038,11 +9247,15 @@ def floats_of(value):
 
 
 def embedded(app, group, args, texts):
-    """Yield the answers for the texts, at most 256 in a request."""
-    for start in range(0, len(texts), MOST_INPUTS):
-        some = texts[start:start + MOST_INPUTS]
-        body = dict({"model": embedding_model(app, args), "input": some},
-                    **sent_fields(args))
+    """Yield the answers for the texts, at most so many in a request.
+
+    The product's page has "default" where no model is named.
+    """
+    model = args.model or (app.endpoint() if app.settings.style() == OPENAI
+                           else "default")
+    for start in range(0, len(texts), args.batch_size):
+        some = texts[start:start + args.batch_size]
+        body = dict({"model": model, "input": some}, **sent_fields(args))
         if len(texts) == 1 and not args.input_file:
             body["input"] = texts[0]
         answer = group.call(app, "POST", body=body, stand_in={"data": []},
@@ -9116,7 +9329,7 @@ def write_vectors(path, answers, count):
 
 def create_embeddings(app, group, args):
     """Embed texts; show the vectors, or write them to a file."""
-    texts, path = given_texts(app, args, "input", "embed"), args.output_file
+    texts, path = given_texts(app, "input"), args.output_file
     if path and not path.endswith((".npy", ".jsonl")):
         raise UsageError(f"{path} has to end in .npy or .jsonl")
     answers = embedded(app, group, args, texts)
@@ -9141,15 +9354,15 @@ def ranked_row(rank, item, texts):
     index = dig(item, "index")
     is_known = isinstance(index, int) and 0 <= index < len(texts)
     return {"rank": rank, "index": index,
-            "score": next((value for value in (
-                dig(item, "relevance_score"), dig(item, "score"))
-                if value is not None), None),
+            "score": Column("Score=relevance_score|score").value(item),
             "document": content_text(dig(item, "document")) or (
                 texts[index] if is_known else None)}
 
 
-def show_ranked(app, answer, texts, *columns):
+def show_ranked(app, answer, texts, count, *columns):
     """Show scores, with the texts from the input where none came back."""
+    if not app.plan:
+        check_count(page_records(answer), count, "scores")
     if app.out.form not in (JSON, JSONL):
         answer = {"data": [ranked_row(rank, item, texts) for rank, item in
                            enumerate(page_records(answer), 1)]}
@@ -9160,24 +9373,25 @@ def show_ranked(app, answer, texts, *columns):
 
 def rerank_documents(app, group, args):
     """Rank documents by a query, the best first."""
-    texts = given_texts(app, args, "documents", "rank", line_text)
+    texts = given_texts(app, "documents", line_text)
     body = dict({"model": args.model or app.endpoint(), "query": args.query,
                  "documents": texts}, **sent_fields(args))
     answer = group.call(app, "POST", body=body, stand_in={"results": []},
                         silence=INFERENCE_TIMEOUT_S)
-    show_ranked(app, answer, texts, "Rank=rank", "Document=document")
+    count = min(len(texts), args.top_n or len(texts))
+    show_ranked(app, answer, texts, count, "Rank=rank", "Document=document")
 
 
 def score_texts(app, group, args):
     """Score candidates against a text, in the order they were given."""
-    texts = given_texts(app, args, "candidates", "score", line_text)
+    texts = given_texts(app, "candidates", line_text)
     body = {"model": args.model or app.endpoint(), "text_1": args.text,
             "text_2": texts}
     answer = group.call(app, "POST", body=body, stand_in={"data": []},
                         silence=INFERENCE_TIMEOUT_S)
     if app.out.form not in (JSON, JSONL):
         answer = {"data": sorted(page_records(answer), key=place_in_input)}
-    show_ranked(app, answer, texts, "Text=document")
+    show_ranked(app, answer, texts, len(texts), "Text=document")
 
 
 MODEL = flag("--model", metavar="NAME", help="the model's name (with style"
@@ -9198,6 +9412,8 @@ EMBEDDINGS = Group(
                    help="size of the vectors, if the model can"),
              field("--encoding-format", type=choice("float", "base64"),
                    metavar="FORMAT", help="how vectors travel"),
+             flag("--batch-size", type=integer(1), default=256,
+                  metavar="N", help="most texts in a request (default: 256)"),
              flag("--output-file", metavar="PATH",
                   help="write the vectors to a .npy or .jsonl file"),
              usage="--endpoint SLUG --input TEXT [flags]",
@@ -9443,9 +9659,8 @@ def role_pair(text):
     """Convert ROLE:TEXT to a message item."""
     role, colon, content = text.partition(":")
     if not colon or role not in CONVERSATION_ROLES:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not ROLE:TEXT with a role of "
-            + ", ".join(CONVERSATION_ROLES))
+        raise UsageError(f"{text!r} is not ROLE:TEXT with a role of "
+                         + ", ".join(CONVERSATION_ROLES))
     return {"type": "message", "role": role, "content": content}
 
 
@@ -9515,23 +9730,33 @@ CONVERSATIONS = Group(
 
 # == uploads: models on their way to the server ==============================
 
-def media_of(name):
-    """The media type of a model's file, by its name."""
-    import mimetypes
-    return mimetypes.guess_type(name)[0] or "application/octet-stream"
+LINKS = (flag("--follow-links", action="store_true",
+              help="send what links of a folder lead to, in it or not"),
+         flag("--skip-links", action="store_true",
+              help="leave out links that leave the folder"))
 
 
 def new_upload(app, group, args, source):
     """Begin an upload; say its id at once, so that it can be resumed."""
+    import mimetypes
     name = args.name if args.path == "-" else os.path.basename(source.name)
-    body = dict({"purpose": "model", "filename": name, "bytes": source.size,
-                 "mime_type": media_of(name), "name": args.name},
-                **sent_fields(args))
+    body = {"purpose": "model", "filename": name, "bytes": source.size,
+            "mime_type": mimetypes.guess_type(name)[0]
+            or "application/octet-stream", "name": args.name}
+    if app.settings.style() == OPENAI:
+        body.update(purpose="assistants", filename=body.pop("name"))
+    body.update(sent_fields(args))
     upload = group.call(app, "POST", body=body,
                         stand_in={"id": StandIn("<upload id>")})
     if not app.plan:
         app.terminal.note(f"upload {id_in(upload)}")
     return upload
+
+
+def ended_badly(upload):
+    """The error for an upload that has ended."""
+    return XeroctlError(f"upload {id_in(upload)} is {dig(upload, 'status')}: "
+                        + (error_message(upload) or "it cannot go on"))
 
 
 def resumed_upload(app, group, upload_id, source):
@@ -9540,8 +9765,7 @@ def resumed_upload(app, group, upload_id, source):
                         stand_in={"id": upload_id})
     size, status = dig(upload, "bytes"), dig(upload, "status")
     if status not in ("pending", "uploading", None):
-        raise XeroctlError(f"upload {upload_id} is {status}: it cannot go"
-                           " on")
+        raise ended_badly(upload)
     if size not in (None, source.size):
         raise UsageError(f"upload {upload_id} is of {size} bytes,"
                          f" {source.name} has {source.size}")
@@ -9551,7 +9775,7 @@ def resumed_upload(app, group, upload_id, source):
 def upload_model(app, group, args):
     """Send a model in parts, from a file or a folder."""
     path = on_disk(args.path)
-    source = (TarFolder(app, path) if os.path.isdir(path)
+    source = (TarFolder(app, args, path) if os.path.isdir(path)
               else app.open_source(args.path))
     if not source.size:
         raise UsageError(f"{source.name} is empty")
@@ -9565,9 +9789,13 @@ def upload_model(app, group, args):
     try:
         done = engine.run()
     except (XeroctlError,) + INTERRUPTS:
-        words = map(shell_word, (args.path, args.name, "--resume", engine.id))
-        app.terminal.note(f"xeroctl upload {' '.join(words)} goes on there")
+        words = [args.path, args.name, "--resume", engine.id] + [
+            links.long_name for links in LINKS if getattr(args, links.dest)]
+        app.terminal.note(f"xeroctl upload {' '.join(map(shell_word, words))}"
+                          " goes on there")
         raise
+    if dig(done, "status") in ("failed", "cancelled", "expired"):
+        raise ended_badly(done)
     app.out.record(done, group.fields)
 
 
@@ -9597,17 +9825,21 @@ UPLOADS = Group(
 
 UPLOAD = Group(
     "upload", "Upload a model: a file, or a folder as a tar.",
-    path="/uploads", fields=UPLOAD_FIELDS, default="", verbs=(
+    path="/uploads", default="", fields=UPLOAD_FIELDS + (
+        "Model ID=model_id|modelId|model.id|model|file.id",), verbs=(
         Verb("", "Upload a model: a file, or a folder as a tar.",
              upload_model,
              flag("path", metavar="PATH", sample="model.gguf",
                   help="the file or folder"),
              flag("name", metavar="NAME", completes="", sample="my-model",
                   help="what the model will be called"),
-             field("--format", metavar="WORD", help="as gguf or safetensors"),
-             field("--description", metavar="TEXT", help="what it is for"),
+             field("--format", metavar="WORD", is_ours=True,
+                   help="as gguf or safetensors"),
+             field("--description", metavar="TEXT", is_ours=True,
+                   help="what it is for"),
              flag("--resume", metavar="ID", completes="",
                   help="go on with this upload"),
+             *LINKS,
              writes=True, examples=(
                  "xeroctl upload model.gguf my-model --format gguf",)),
     ))
@@ -9652,10 +9884,6 @@ def tree_lines(tree):
                            branches(inside)))
 
 
-def tree_text(files):
-    return "".join(line + "\n" for line in tree_lines(tree_of(files)))
-
-
 def list_files(app, group, args):
     """List files; below a prefix, or as a tree, all pages are followed."""
     if not args.tree and args.prefix is None:
@@ -9667,7 +9895,7 @@ def list_files(app, group, args):
              if (relative_path(file) or "").startswith(args.prefix or "")]
     page_records(page)[:] = files
     if args.tree and app.out.is_table and files:
-        return app.out.text(tree_text(files))
+        return list(map(app.out.line, tree_lines(tree_of(files))))
     app.out.rows(page, group.columns, group.name)
 
 
@@ -9677,9 +9905,10 @@ def upload_file(app, group, args, path, relative):
     if source.size > MOST_FILE_BYTES:
         raise UsageError(f"{source.name} is larger than 500 MB"
                          f" ({source.size} bytes)")
+    is_ours = app.settings.style() == XEROTIER
     fields = [("purpose", args.purpose)]
-    fields += [("relative_path", relative)] if relative else []
-    excerpt = Excerpt(source)
+    fields += [("relative_path", relative)] if relative and is_ours else []
+    excerpt = Excerpt(source, None if is_ours else relative)
     with source.file, Meter(app.terminal, f"uploading {excerpt.name}",
                             source.size) as meter:
         return app.api.upload(excerpt, fields, tell=meter.at)
@@ -9715,7 +9944,7 @@ def upload_folder(app, group, args):
     top = top.rstrip("/") + "/" if top else ""
     outcomes = [
         upload_one(app, group, args, path, top + below)
-        for path, below in folder_files(app, folder, troubles)]
+        for path, below in folder_files(app, args, folder, troubles)]
     outcomes += [outcome(app, from_disk(trouble.filename), None,
                          trouble.strerror) for trouble in troubles]
     app.out.outcomes(outcomes)
@@ -9737,9 +9966,8 @@ def upload_path(app, group, args):
     upload_folder(app, group, args)
 
 
-def place_in(app, group, args, folder):
+def place_in(folder, args, about):
     """The path in a folder for a file, under the name the server gives it."""
-    about = group.call(app, "GET", path_of(args.id), stand_in={})
     name = safe_name(as_text(dig(about, "filename") or ""))
     path = os.path.join(folder, name or safe_name(args.id) or "file")
     place = on_disk(path)
@@ -9755,12 +9983,12 @@ def place_in(app, group, args, folder):
 
 def download_file(app, group, args):
     """Download a file to a path, or into a folder under its own name."""
-    path, may_replace = args.download, True
+    path, may_replace, about = args.download, True, None
     if path != "-" and os.path.isdir(on_disk(path)):
-        path = place_in(app, group, args, path)
+        about = group.call(app, "GET", path_of(args.id), stand_in={})
+        path = place_in(path, args, about)
         may_replace = bool(args.force)
-    count = Download(app, path_of("files", args.id, "content"), None,
-                     f"downloading {args.id}").to(path, may_replace)
+    count = Download(app, args.id, None, about=about).to(path, may_replace)
     tell_downloaded(app, args.id, path, count)
 
 
@@ -9790,9 +10018,10 @@ FILES = Group(
              flag("--purpose", metavar="WORD", default="assistants",
                   help="what it is for (default: assistants)"),
              flag("--relative-path", metavar="PATH", completes="",
-                  help="where it belongs, with forward slashes"),
+                  is_ours=True, help="where it belongs, with forward slashes"),
              flag("-r", "--recursive", action="store_true",
                   help="upload what is in a folder"),
+             *LINKS,
              by=flag("--upload", metavar="PATH", from_stdin=True,
                      sample="prompts.jsonl",
                      help="upload this file; - is standard input"),
@@ -9881,7 +10110,9 @@ def show_events(app, answer):
                 app.out.write_bytes(block)
                 seen.has_begun = True
             return
-        for _, payload in answer_events(answer, app.terminal.out.flush):
+        for kind, payload in answer_events(answer, app.terminal.out.flush):
+            if kind == WHOLE:
+                check_answer(payload)
             app.out.json_line(payload)
             if isinstance(payload, dict):
                 seen.add(payload)
@@ -9981,7 +10212,7 @@ def check_https(app, args):
 def check_webhook(app, args):
     check_https(app, args)
     if getattr(args, "secret", None):
-        app.terminal.hide(args.secret, "…")
+        app.terminal.err.secrets.add(args.secret)
     if args.inactive and args.active:
         raise UsageError("--active and --inactive cannot be combined")
     if args.inactive:
@@ -10026,108 +10257,6 @@ def verify_webhook(app, group, args):
                     args.timestamp, app.read_bytes(args.body),
                     app.clock.now())
     app.out.done({"ok": True}, "the signature is good", None)
-
-
-class Receiver:
-    """Takes deliveries on loopback, each event once, and shows them."""
-
-    MOST_BYTES = 16 * 1024 * 1024
-
-    def __init__(self, app, secret):
-        self.app, self.secret, self.seen = app, secret, set()
-
-    def take(self, headers, body):
-        """Show one delivery; return the HTTP status for it."""
-        try:
-            if self.secret is not None:
-                check_signature(
-                    self.secret, headers.get("X-Webhook-Signature", ""),
-                    headers.get("X-Webhook-Timestamp", ""), body,
-                    self.app.clock.now())
-            event = parse_json(decoded(body))
-        except XeroctlError as error:
-            self.app.terminal.note(f"refused: {error}")
-            return 401
-        except ValueError as problem:
-            self.app.terminal.note(f"refused: not JSON: {problem}")
-            return 400
-        event_id = dig(event, "id")
-        if isinstance(event_id, str) and event_id in self.seen:
-            self.app.terminal.note(f"{event_id} again: not shown")
-            return 200
-        if isinstance(event_id, str):
-            self.seen.add(event_id)
-        self.show(event)
-        return 200
-
-    def show(self, event):
-        if self.app.out.form == ID:
-            self.app.out.line(one_line(as_text(dig(event, "id"))))
-        elif self.app.out.is_table:
-            self.app.out.line(f"{as_text(dig(event, 'id'))}  "
-                              f"{as_text(dig(event, 'type'))}  "
-                              + one_line(compact_json(dig(event, "data"))))
-        else:
-            self.app.out.json_line(event)
-        self.app.terminal.out.flush()
-
-    def answer(self, handler):
-        """Answer one POST that http.server hands over."""
-        length = handler.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > self.MOST_BYTES:
-            status = 411 if not length.isdigit() else 413
-        else:
-            status = self.take(handler.headers,
-                               handler.rfile.read(int(length)))
-        handler.send_response(status)
-        handler.send_header("Content-Length", "0")
-        handler.end_headers()
-
-
-def webhook_server(receiver, port):
-    """Listen on loopback; what is posted there is the receiver's."""
-    from http.server import BaseHTTPRequestHandler
-    from socketserver import TCPServer
-
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 5  # one at a time: nobody holds up the others for long
-
-        def do_POST(self):
-            receiver.answer(self)
-
-        def log_message(self, *_):
-            """Nothing: what counts is shown."""
-
-    class Server(TCPServer):
-        allow_reuse_address = True
-
-        def handle_error(self, *_):
-            """A client that leaves does no harm; all else ends the run."""
-            if not isinstance(sys.exc_info()[1], OSError):
-                raise
-    try:
-        return Server(("127.0.0.1", port), Handler)
-    except (OSError, OverflowError) as problem:
-        raise UsageError(f"cannot listen on port {port}: "
-                         f"{getattr(problem, 'strerror', None) or problem}")
-
-
-def refuse_csv(app, verb):
-    """A verb that shows one thing after another has no head row."""
-    if app.out.form == CSV:
-        raise UsageError(f"{verb} has no -o csv: -o jsonl is for programs")
-
-
-def listen_webhooks(app, group, args):
-    """Receive deliveries on loopback until Ctrl-C."""
-    refuse_csv(app, "listen")
-    secret = secret_in(app, args.secret_file) if args.secret_file else None
-    if secret is None:
-        app.terminal.warn("without --secret-file no signature is checked")
-    with webhook_server(Receiver(app, secret), args.port) as server:
-        port = server.server_address[1]
-        app.terminal.say(f"listening on http://127.0.0.1:{port}/")
-        server.serve_forever(0.1)
 
 
 ENDPOINT_ID = field("--endpoint", metavar="UUID", sends="endpoint_id",
@@ -10191,13 +10320,6 @@ WEBHOOKS = Group(
                        " --secret-file secret.txt"
                        ' --signature "$SIGNATURE"'
                        ' --timestamp "$TIMESTAMP"')),
-        Verb("listen", "Receive deliveries on loopback, and show them.",
-             listen_webhooks,
-             flag("--port", type=integer(0, 65535), metavar="N",
-                  sample="8080", required=True,
-                  help="the port to listen on"),
-             flag("--secret-file", metavar="FILE", from_stdin=True,
-                  help="refuse what is not signed with this secret")),
     ))
 
 
@@ -10217,7 +10339,7 @@ def network(text):
     try:
         return str(ipaddress.ip_network(text, strict=False))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no CIDR range")
+        raise UsageError(f"{text!r} is no CIDR range")
 
 
 def filter_key(app, group, args):
@@ -10293,7 +10415,7 @@ def router_address(text):
     """Convert tcp://HOST:PORT."""
     if not re.match(r"tcp://[^\s/:]+:\d{1,5}\Z|tcp://\[[\da-f:]+\]:\d{1,5}\Z",
                     text, re.I):
-        raise argparse.ArgumentTypeError(f"{text!r} is not tcp://HOST:PORT")
+        raise UsageError(f"{text!r} is not tcp://HOST:PORT")
     return text
 
 
@@ -10381,7 +10503,7 @@ def above_zero(text):
     """Convert to a number above 0."""
     value = number(0)(text)
     if not value:
-        raise argparse.ArgumentTypeError("0 is not above 0")
+        raise UsageError("0 is not above 0")
     return value
 
 
@@ -10539,6 +10661,10 @@ def export_chat(app, group, args):
         "GET", group.path + place_of(args), accept="*/*",
         query=[("format", args.format)])
     with answer:
+        answer.kept = answer.read()
+        doubt = in_place_of_file(decoded(answer.kept), answer.media, "")
+        if doubt:
+            raise AnswerError(f"{answer.url} answered with {doubt}")
         show_body(app, answer)
 
 
@@ -10771,8 +10897,8 @@ def create_export(app, group, args):
 
 def download_export(app, group, args):
     path = args.output_file or safe_name(args.id) + ".jsonl"
-    count = Download(app, group.path + path_of(args.id, "download"), None,
-                     f"downloading {args.id}").to(path)
+    export = group.path + path_of(args.id, "download")
+    count = Download(app, args.id, None, about={}, path=export).to(path)
     tell_downloaded(app, args.id, path, count)
 
 
@@ -10798,8 +10924,7 @@ EXPORTS = Group(
                   metavar="K=V", help="only what has this; several pairs"
                                       " after one flag, or repeated"),
              flag("--wait", action="store_true",
-                  help="wait until it is there"),
-             WAIT_TIMEOUT, writes=True),
+                  help="wait until it is there"), WAIT_TIMEOUT, writes=True),
         shows("Show one export.", name="get"),
         Verb("download", "Download an export.", download_export, ITEM,
              flag("--output-file", metavar="PATH",
@@ -10811,9 +10936,7 @@ EXPORTS = Group(
 def check_health(app, group, args):
     """Ask the host whether it lives, without a key."""
     app.open_api(needs_key=False)
-    url = app.api.deployment.base_url
-    answer = app.api.call(
-        "GET", url[:-len(url_path(url)) or None] + "/healthz", stand_in={})
+    answer = ask_health(app.api)
     app.out.record(answer, columns_of([answer]), "status")
 
 
@@ -11197,20 +11320,10 @@ def approve(app, group, args):
     show_done(app, group, args, answer)
 
 
-def show_request(app, request):
-    """Show one request for approval on a line of its own."""
-    if app.out.is_table:
-        cells = (dig(request, name) for name in (
-            "id", "risk", "tool", "workspace_id"))
-        app.out.line(one_line("  ".join(map(as_text, cells))))
-    else:
-        app.out.lines([request], (), "id", False)
-    app.terminal.out.flush()
-
-
 def watch_approvals(app, group, args):
     """Print each request for approval once, until Ctrl-C."""
-    refuse_csv(app, "watch")
+    if app.out.form == CSV:  # one after the other, there is no head row
+        raise UsageError("watch has no -o csv: -o jsonl is for programs")
     seen = set()
     query = dict({"status": "pending"}, **sent_fields(args))
 
@@ -11223,7 +11336,7 @@ def watch_approvals(app, group, args):
                if as_text(dig(each, "id")) not in seen]
         seen.update(as_text(dig(each, "id")) for each in new)
         for each in new:
-            show_request(app, each)
+            app.out.passing(each, "id", "risk", "tool", "workspace_id")
         app.clock.sleep(args.interval)
 
 
@@ -11309,24 +11422,27 @@ def check_value(key, value):
         if words:
             return choice(*words)(value)
         return seconds(value) if key == "timeout" else value
-    except argparse.ArgumentTypeError as problem:
+    except UsageError as problem:
         raise UsageError(f"{key}: {problem}")
 
 
-def save_config(app, name, text):
-    """Write the config file, or say that it would be; show what was done."""
+def change_config(app, name, text, change):
+    """Make a change of the config file, or say that it would be made.
+
+    It is tried before the file is locked, and made of what is there then.
+    """
     config = app.settings.config
+    done = {"id": name, "name": name, "path": config.path}
+    change(config)
     if app.plan:
-        planned = {"id": name, "path": config.path, "would": text}
-        return app.out.done(planned, f"would write {config.path}: {text}",
-                            name)
-    config.save()
-    app.out.done({"id": name, "name": name, "path": config.path}, text, name)
+        return app.out.done(dict(done, would=text),
+                            f"would write {config.path}: {text}", name)
+    config.update(change)
+    app.out.done(done, text, name)
 
 
-def put_deployment(app, name, values):
-    """Check the values of a deployment and write it, replacing an old one."""
-    config = app.settings.config
+def put_deployment(app, name, values, may_replace):
+    """Check the values of a deployment, and write it."""
     values = {key: check_value(key, value) for key, value in values.items()
               if value is not None}
     if "base_url" not in values:
@@ -11338,22 +11454,23 @@ def put_deployment(app, name, values):
                          " or --api-key-keychain")
     Deployment(values["base_url"], None, style).endpoint(
         values.get("endpoint"))
-    if name in config.deployments():
-        config.drop(name)
-    for key, value in values.items():
-        config.set(name, key, value)
-    if config.current() is None:
-        config.set_current(name)
-    save_config(app, name, f"added {name}")
+
+    def put(config):
+        if name in config.deployments():
+            if not may_replace:
+                raise UsageError(f"there is a deployment {name} already",
+                                 f"config set {name} KEY VALUE changes it,"
+                                 " --force replaces it")
+            config.drop(name)
+        for key, value in values.items():
+            config.set(name, key, value)
+        if config.current() is None:
+            config.set_current(name)
+    change_config(app, name, f"added {name}", put)
 
 
 def add_deployment(app, group, args):
     """Store a new deployment; the first one becomes current."""
-    config = app.settings.config
-    if args.name in config.deployments() and not args.force:
-        raise UsageError(f"there is a deployment {args.name} already",
-                         f"config set {args.name} KEY VALUE changes it,"
-                         " --force replaces it")
     values = {key: getattr(args, key, None) for key in DEPLOYMENT_KEYS
               if key not in ("output", "timeout")}
     given = ["--" + key.replace("_", "-") for key in KEY_SOURCES
@@ -11365,14 +11482,15 @@ def add_deployment(app, group, args):
         raise UsageError(f"the name {args.name!r} is no UTF-8 text")
     if values["api_key"] is not None:
         values["api_key"] = app.settings.typed_key(values["api_key"])
-    put_deployment(app, args.name, values)
+    put_deployment(app, args.name, values, args.force)
 
 
 def use_deployment(app, group, args):
-    app.settings.config.deployment(args.name)
-    app.settings.config.set_current(args.name)
+    def use(config):
+        config.deployment(args.name)
+        config.set_current(args.name)
     app.settings.tell_beaten(args.name)
-    save_config(app, args.name, f"current is {args.name}")
+    change_config(app, args.name, f"current is {args.name}", use)
 
 
 def deployment_record(app, name, table):
@@ -11383,9 +11501,9 @@ def deployment_record(app, name, table):
              if source == "api_key" else f"{source} {value}")
     record = {"id": name, "name": name, "key": shown,
               "current": name == app.settings.context()}
-    record.update((key, json.loads(json.dumps(value, default=str)))
-                  for key, value in table.items() if key not in KEY_SOURCES)
-    return record
+    record.update((key, value) for key, value in table.items()
+                  if key not in KEY_SOURCES)
+    return app.terminal.err.secrets.masked_json(record)
 
 
 def list_deployments(app, group, args):
@@ -11394,7 +11512,8 @@ def list_deployments(app, group, args):
             for name, table in found.items()]
     app.out.rows({"object": "list", "data": rows}, group.columns,
                  "deployments")
-    app.settings.tell_beaten(app.settings.config.current())
+    if rows:
+        app.settings.tell_beaten(app.settings.config.current())
 
 
 def show_deployment(app, group, args):
@@ -11408,34 +11527,33 @@ def show_deployment(app, group, args):
 
 def set_value(app, group, args):
     """Set one key; a new key source takes the place of the old one."""
-    config = app.settings.config
-    table = config.deployment(args.name)
+    app.settings.config.deployment(args.name)
     value = args.setting
     if value == "-":
         value = app.read_text("-")
     value = check_value(args.key, value)
-    if args.key in KEY_SOURCES:
-        for source in KEY_SOURCES:
-            if source in table and source != args.key:
+
+    def put(config):
+        for source in config.deployment(args.name).keys() & KEY_SOURCES:
+            if args.key in KEY_SOURCES and source != args.key:
                 config.set(args.name, source, None)
-    config.set(args.name, args.key, value)
-    save_config(app, args.name, f"set {args.key} of {args.name}")
+        config.set(args.name, args.key, value)
+    change_config(app, args.name, f"set {args.key} of {args.name}", put)
 
 
 def unset_value(app, group, args):
-    config = app.settings.config
-    if args.key not in config.deployment(args.name):
-        raise UsageError(f"{args.name} has no {args.key}")
-    config.set(args.name, args.key, None)
-    save_config(app, args.name, f"removed {args.key} of {args.name}")
+    def drop(config):
+        if args.key not in config.deployment(args.name):
+            raise UsageError(f"{args.name} has no {args.key}")
+        config.set(args.name, args.key, None)
+    change_config(app, args.name, f"removed {args.key} of {args.name}", drop)
 
 
 def remove_deployment(app, group, args):
-    config = app.settings.config
-    config.deployment(args.name)
+    app.settings.config.deployment(args.name)
     app.confirm(f"Remove deployment {args.name}?", args)
-    config.drop(args.name)
-    save_config(app, args.name, f"removed {args.name}")
+    change_config(app, args.name, f"removed {args.name}",
+                  lambda config: config.drop(args.name))
 
 
 def show_path(app, group, args):
@@ -11475,7 +11593,8 @@ def init_config(app, group, args):
                          "xeroctl config add NAME --base-url URL --api-key"
                          " @FILE does without")
     name = terminal.ask("Name of the deployment", "default")
-    if name in app.settings.config.deployments():
+    is_known = name in app.settings.config.deployments()
+    if is_known:
         app.confirm(f"Replace deployment {name}?", args)
     url = ask_for(terminal, lambda text: check_url(text, "base URL"),
                   "Base URL, https://HOST/PROJECT/v1")
@@ -11485,7 +11604,7 @@ def init_config(app, group, args):
     key = terminal.ask_secret("API key (not shown): ", "").strip() or None
     try_deployment(app, Deployment(url, key and check_key(key), style), args)
     put_deployment(app, name, {"base_url": url, "api_key": key,
-                               "style": style})
+                               "style": style}, is_known)
 
 
 NAME = flag("name", metavar="NAME", completes="context",
@@ -11616,11 +11735,11 @@ GROUPS = (CHAT, BATCHES, MODELS, EMBEDDINGS, RERANK, SCORE, RESPONSES,
 # 12. Parser
 # ---------------------------------------------------------------------------
 
-# argparse holds the values and formats the help.  Taking the words apart is
-# done here: argparse refuses values that begin with a dash (cpython#53580),
-# loses those that are --, lets one flag eat the value or the positionals of
-# another, forgets what stood before a sub-command, and words its errors
-# differently in each version.
+# argparse formats the help.  Taking the words apart is done here: argparse
+# refuses values that begin with a dash (cpython#53580), loses those that are
+# --, lets one flag eat the value or the positionals of another, forgets what
+# stood before a sub-command, words its errors differently in each version,
+# and costs each start 3 ms.
 
 VERSION = flag("--version", action="store_true", help="print the version")
 HELP_FLAG = flag("-h", "--help", action="store_true", help="print this help")
@@ -11791,16 +11910,17 @@ def check_no_verb(group, unnamed, named, word, before):
     """Raise unless the first word can be something else than a verb."""
     if word == "help":
         raise HelpWanted(group)
-    hint = did_you_mean(word, named) or "it has " + ", ".join(named)
     flags = [f for verb in unnamed for f in verb.flags]
     if word == "ls" and "--" not in before and any(
             verb.name == "list" for verb in group.verbs):
         hint = f"xeroctl {group.name}" + " list" * ("list" in named)
     elif any(f.is_word for f in flags):
         return
-    elif not nearest(word, named):
-        hint = next((f"a text goes with it: {f.names[0]} TEXT" for f in flags
-                     if f.long_name in ("--message", "--input")), hint)
+    else:
+        hint = did_you_mean(word, named) or next(
+            (f"a text goes with it: {f.names[0]} TEXT" for f in flags
+             if f.long_name in ("--message", "--input")),
+            "it has " + ", ".join(named))
     raise UsageError(f"{group.name} has no verb {word!r}", hint)
 
 
@@ -11881,11 +12001,6 @@ def check_goes_with(verb, verbs, given):
                              + " or ".join(homes or ["another verb"]))
 
 
-def help_formatter(prog):
-    return argparse.RawDescriptionHelpFormatter(
-        prog, max_help_position=30, width=HELP_WIDTH)
-
-
 def add_flags(parser, flags):
     """Add declared flags, for the help on them."""
     for declared in flags:
@@ -11904,9 +12019,11 @@ def common_flags(flags, examples):
 
 def build_parser(prog, summary, flags, examples=()):
     """Build the argparse parser that formats the help on some flags."""
+    import argparse
     parser = argparse.ArgumentParser(
         prog=prog, usage=argparse.SUPPRESS, description=summary,
-        add_help=False, formatter_class=help_formatter)
+        add_help=False, formatter_class=lambda prog:
+        argparse.RawDescriptionHelpFormatter(prog, 2, 30, HELP_WIDTH))
     parser.color = False  # Python 3.14 would colour help on its own
     taken = flag_table(flags)
     add_flags(parser.add_argument_group("arguments"),
@@ -11926,7 +12043,7 @@ def converted_value(declared, value):
     convert = declared.options.get("type")
     try:
         return convert(value) if convert else value
-    except argparse.ArgumentTypeError as problem:
+    except UsageError as problem:
         name = ("/".join(declared.names) if not declared.is_word
                 else declared.options["metavar"])
         raise UsageError(f"{name}: {problem}")
@@ -12017,7 +12134,7 @@ def check_stdin(flags, given, args):
 def read_args(group, verb, given, words):
     """Make the arguments of a verb out of what tokens() took apart."""
     own = verb.flags + ((verb.by,) if verb.by_flag else ())
-    args = argparse.Namespace(verb=verb)
+    args = SimpleNamespace(verb=verb)
     for declared in GLOBALS + own:
         setattr(args, declared.dest, declared.options.get("default"))
     try:
@@ -12340,7 +12457,7 @@ HELP = Group(
     "help", "Show help on a command, a verb or a topic.", default="",
     verbs=(
         Verb("", "Show help on a command, a verb or a topic.", show_help,
-             flag("words", metavar="COMMAND", nargs="*",
+             flag("words", metavar="COMMAND", nargs="*", completes="command",
                   help="a command and a verb, or a topic: "
                        + ", ".join(TOPICS)),
              examples=("xeroctl help chat send",
@@ -12348,386 +12465,165 @@ HELP = Group(
     ))
 
 
-# == completion: one table and one walk through it, for three shells =========
+# == completion: the shells ask the program ==================================
 
-# A place is what was said before the cursor: "", "chat", "chat send".  It has
-# rows "NAME KIND SUMMARY": of words (kind word), of flags (kind none where no
-# value follows), and of arguments, @0 and on; @* stands for all that follow.
-# The kind of a value is file, folder, context, any, or its words as |a|b|c.
-
-# Both bash and zsh: from the current word and those before it to the rows of
-# the place, the pattern of the rows to offer, and the kind of value to offer.
-POSIX_WALK = r"""
-_PROGRAM_kind() {
-  local row
-  kind=
-  for row in "${rows[@]}"; do
-    if [[ ${row%% *} == "$1" ]]; then
-      row=${row#* }
-      kind=${row%% *}
-      return
-    fi
-  done
-}
-
-_PROGRAM_word() {
-  _PROGRAM_kind "$1"
-  if [[ $count == 0 && $kind == word ]]; then
-    if [[ $place$1 != help ]]; then place=${place:+$place }$1; fi
-    _PROGRAM_rows "$place"
-  else
-    count=$((count + 1))
-  fi
-  kind=
-}
-
-_PROGRAM_walk() {
-  local word current=$1
-  shift
-  _PROGRAM_rows ''
-  for word; do
-    if [[ -n $kind ]]; then kind=
-    elif [[ -n $plain || $word != -[!0-9.]* ]]; then _PROGRAM_word "$word"
-    elif [[ $word == -- ]]; then plain=1
-    else
-      _PROGRAM_kind "$word"
-      if [[ $kind == none ]]; then kind=; fi
-    fi
-  done
-  if [[ -n $kind ]]; then return; fi
-  if [[ -z $plain && $current == --*=* ]]; then
-    prefix=${current%%=*}=
-    _PROGRAM_kind "${current%%=*}"
-  elif [[ -z $plain && $current == -* ]]; then
-    pattern='-*'
-  else
-    _PROGRAM_kind "@$count"
-    if [[ -z $kind ]]; then _PROGRAM_kind '@*'; fi
-    if [[ $count == 0 && "${rows[@]:0:1}" == [!@-]* ]]; then pattern='[!@-]*'
-    elif [[ -z $plain$current && ${kind:-any} == any ]]; then pattern='-*'
-    fi
-  fi
-}
-"""
-
-# bash cuts words at = and : (COMP_WORDBREAKS): split mends them, and of what
-# it offers leaves out what stands before $2, the part that bash replaces.
-BASH = r"""# bash 4.2 or newer: source <(PROGRAM shell-completion bash)
-
-_PROGRAM_rows() {
-  case $1 in
-TABLE
-  *) rows=() ;;
-  esac
-  rows+=(
-GLOBAL
-  )
-}
-WALK
-_PROGRAM_split() {
-  local line=${COMP_LINE:0:COMP_POINT} word rest last=-1
-  for word in "${COMP_WORDS[@]:0:COMP_CWORD+1}"; do
-    rest=${line#"${line%%[![:blank:]]*}"}
-    if [[ $rest != "$line" || $last == -1 ]]; then last=$((last + 1)); fi
-    words[last]+=${word:0:${#rest}}
-    line=${rest#"$word"}
-  done
-}
-
-_PROGRAM_offer() {
-  local name
-  for name; do
-    if [[ $prefix$name == "$current"* ]]; then
-      name=$prefix$name
-      printf -v name %q "${name#"$before"}"
-      COMPREPLY+=("$name")
-    fi
-  done
-}
-
-_PROGRAM_contexts() {
-  local program=$1 name
-  if [[ $program == '~/'* ]]; then program=$HOME${program#?}; fi
-  while IFS= read -r name; do _PROGRAM_offer "$name"; done < <(
-    "$program" config list -o id 2>/dev/null </dev/null)
-}
-
-_PROGRAM_paths() {
-  local name
-  if [[ -z $prefix || $1 != "$prefix"* ]]; then
-    compopt -o "$2" 2>/dev/null
-    return
-  fi
-  compopt -o filenames 2>/dev/null
-  while IFS= read -r name; do COMPREPLY+=("$prefix$name"); done < <(
-    compgen "$3" -- "${current#"$prefix"}")
-}
-
-_PROGRAM() {
-  local words=() rows=() place= kind= plain= count=0 prefix= pattern= row
-  _PROGRAM_split
-  local current=${words[${#words[@]} - 1]} IFS='|'
-  local before=${current%"$2"}
-  COMPREPLY=()
-  _PROGRAM_walk "$current" "${words[@]:1:${#words[@]} - 2}"
-  if [[ $current == *[\<\>]* || $3 == *[\<\>] ]]; then pattern= kind=file; fi
-  for row in "${rows[@]}"; do
-    if [[ $row == $pattern ]]; then _PROGRAM_offer "${row%% *}"; fi
-  done
-  case $kind in
-  '|'*) _PROGRAM_offer ${kind#?} ;;
-  context) _PROGRAM_contexts "$1" ;;
-  file) _PROGRAM_paths "$2" default -f ;;
-  folder) _PROGRAM_paths "$2" dirnames -d ;;
-  esac
-}
-
-complete -F _PROGRAM PROGRAM PROGRAM.py
-"""
-
-ZSH = r"""#compdef PROGRAM PROGRAM.py
-
-_PROGRAM_rows() {
-  case $1 in
-TABLE
-  *) rows=() ;;
-  esac
-  rows+=(
-GLOBAL
-  )
-}
-WALK
-_PROGRAM_describe() {
-  local row name
-  local -a shown seen
-  for row in "${rows[@]}"; do
-    name=${row%% *}
-    if [[ $row == ${~pattern} && -z ${(M)seen:#$name} ]]; then
-      seen+=("$name")
-      shown+=("${name//:/\\:}:${${row#* * }//\\/\\\\}")
-    fi
-  done
-  _describe -t commands 'word or flag' shown
-}
-
-_PROGRAM_contexts() {
-  local program=${(Q)words[1]}
-  local -a names
-  names=("${(@f)$(
-    ${program/#\~\//$HOME/} config list -o id 2>/dev/null </dev/null)}")
-  _wanted contexts expl context compadd -a names
-}
-
-_PROGRAM() {
-  local place= kind= plain= count=0 prefix= pattern= expl
-  local -a rows
-  _PROGRAM_walk "$PREFIX" "${(@)words[2,CURRENT - 1]}"
-  if [[ -n $prefix ]]; then compset -P 1 '*='; fi
-  if [[ -n $pattern ]]; then _PROGRAM_describe; fi
-  case $kind in
-  \|*) _wanted values expl value compadd -- "${(@s:|:)kind#?}" ;;
-  context) _PROGRAM_contexts ;;
-  file) _files ;;
-  folder) _files -/ ;;
-  esac
-}
-
-if [[ $funcstack[1] == _PROGRAM ]]; then
-  _PROGRAM "$@"
-else
-  compdef _PROGRAM PROGRAM PROGRAM.py
-fi
-"""
-
-FISH = r"""# fish: PROGRAM shell-completion fish | source
-
-function _PROGRAM_rows
-  switch "$argv[1]"
-TABLE
-  end
-  printf '%s\n' \
-GLOBAL
-end
-
-function _PROGRAM_kind -a name
-  for row in $argv[2..-1]
-    set -l parts (string split -m 2 ' ' -- $row)
-    if test "$parts[1]" = "$name"
-      echo $parts[2]
-      return
-    end
-  end
-end
-
-function _PROGRAM_names -a pattern
-  for row in (string match -r -- $pattern $argv[2..-1])
-    string replace -r '^(\S+) \S+ ?' '$1\t' -- $row
-  end
-end
-
-function _PROGRAM_values -a kind current program
-  switch "$kind"
-    case '|*'
-      string split '|' -- (string sub -s 2 -- $kind)
-    case context
-      $program config list -o id 2>/dev/null </dev/null
-    case file
-      complete -C "_PROGRAM_no_command $current"
-    case folder
-      __fish_complete_directories $current ''
-  end
-end
-
-function _PROGRAM
-  set -l words (commandline -opc)
-  while string match -q '*=*' -- $words[1]
-    set -e words[1]
-  end
-  set -l program (string replace -r '^~(?=/)' ~ -- $words[1])
-  set -l current (commandline -ct)
-  set -l rows (_PROGRAM_rows '')
-  set -l place
-  set -l kind
-  set -l plain
-  set -l count 0
-  set -e words[1]
-  for word in $words
-    if test -n "$kind"
-      set kind
-    else if test -n "$plain"; or not string match -qr -- '^-[^0-9.]' "$word"
-      set kind (_PROGRAM_kind "$word" $rows)
-      if test "$count$kind" = 0word
-        test "$place$word" = help; or set place $place $word
-        set rows (_PROGRAM_rows "$place")
-      else
-        set count (math $count + 1)
-      end
-      set kind
-    else if test "$word" = --
-      set plain 1
-    else
-      set kind (_PROGRAM_kind "$word" $rows | string match -v none)
-    end
-  end
-  if test -n "$kind"
-    _PROGRAM_values $kind "$current" $program
-  else if test -z "$plain"; and string match -qr -- '^--.*=' "$current"
-    set -l parts (string split -m 1 = -- $current)
-    set kind (_PROGRAM_kind $parts[1] $rows)
-    _PROGRAM_values "$kind" "$parts[2]" $program |
-      string replace -r -- '^' "$parts[1]="
-  else if test -z "$plain"; and string match -q -- '-*' "$current"
-    _PROGRAM_names '^-.*' $rows
-  else
-    set kind (_PROGRAM_kind @$count $rows; _PROGRAM_kind '@*' $rows)
-    if test $count = 0; and string match -qr -- '^[^@-]' $rows[1]
-      _PROGRAM_names '^[^@-].*' $rows
-    else if test -z "$plain$current"; and contains -- "$kind[1]" '' any
-      _PROGRAM_names '^-.*' $rows
-    end
-    _PROGRAM_values "$kind[1]" "$current" $program
-  end
-end
-
-complete -c PROGRAM -f -a '(_PROGRAM)'
-complete -c PROGRAM.py -f -a '(_PROGRAM)'
-"""
+COMPLETE, CURSOR = "__complete", "\0"  # which no argument can hold
+FILE_OFFERS = {"FILE": "file", "PATH": "file", "DIR": "folder"}
 
 
-def value_kind(declared):
-    """What may be offered for the value of a flag or an argument."""
-    words = getattr(declared.options.get("type"), "words", ())
-    plain = [word for word in words if re.match(r"[\w@.:/+-]+$", word)]
-    said = getattr(declared, "completes", None)
-    if said is None and plain:
-        return "|" + "|".join(plain)
-    if said is None:
-        said = {"FILE": "file", "PATH": "file", "DIR": "folder"}.get(
-            declared.options.get("metavar"))
-    return said or "any"
+def value_offers(declared, contexts):
+    """Yield (word, summary) of what a value can be; :file has the shell do it.
 
-
-def completion_row(name, kind, summary=""):
-    return " ".join([name, kind] + (summary or "").split())
-
-
-def flag_rows(flags):
-    """One row for each name of each flag; the first of a name stays."""
-    rows = {}
-    for declared in flags:
-        kind = value_kind(declared) if declared.takes_value else "none"
-        for name in () if declared.is_word else declared.names:
-            rows.setdefault(name, completion_row(
-                name, kind, declared.options.get("help")))
-    return list(rows.values())
-
-
-def argument_rows(flags):
-    """One row for each argument, named by its place."""
-    return [completion_row("@*" if declared.options.get("nargs") in ("*", "+")
-                           else f"@{place}", value_kind(declared))
-            for place, declared in enumerate(f for f in flags if f.is_word)]
-
-
-def verb_rows(verbs):
-    """The rows of what follows a verb, or any of those that need no word."""
-    flags = [declared for verb in verbs
-             for declared in verb.flags + (verb.by,) * verb.by_flag]
-    most = max((verb.flags for verb in verbs), default=(),
-               key=lambda flags: sum(f.is_word for f in flags))
-    return argument_rows(most) + flag_rows(flags)
-
-
-def completion_places(groups):
-    """Yield (place, rows) for the program, each group and each verb."""
-    yield "", [completion_row(group.name, "word", group.summary)
-               for group in groups]
-    for group in groups:
-        named, words = by_word(group), defaultdict(list)
-        for verb in group.verbs:
-            if verb.word:
-                words[verb.word].append(verb)
-        yield group.name, [
-            completion_row(name, "word", summary) for name, summary in
-            [(verb.name, verb.summary) for verb in named]
-            + [(word, verbs[0].summary) for word, verbs in words.items()]
-        ] + verb_rows([verb for verb in group.verbs if not verb.word and (
-            verb not in named or verb.name == group.default)])
-        for verb in named:
-            yield f"{group.name} {verb.name}", verb_rows([verb])
-        for word, verbs in words.items():
-            yield f"{group.name} {word}", verb_rows(verbs)
-
-
-def script_word(text, shell):
-    """The text as one word of a script, nothing in it being special."""
-    if shell == "fish":
-        text = text.replace("\\", r"\\").replace("'", r"\'")
+    contexts() is asked only where the name of a deployment is wanted.
+    """
+    kind = declared.completes
+    if kind is None:
+        kind = FILE_OFFERS.get(declared.options.get("metavar"), "")
+    if kind == "context":
+        yield from ((name, "") for name in contexts())
+    elif kind:
+        yield ":" + kind, ""
     else:
-        text = text.replace("'", r"'\''")
-    return f"'{text}'"
+        yield from ((word, "") for word in getattr(
+            declared.options.get("type"), "words", ()))
 
 
-def script_rows(rows, shell):
-    """The rows as words of a script; bash shows no summaries."""
-    if shell == "bash":
-        rows = [" ".join(row.split(" ")[:2]) for row in rows]
-    return (" \\\n" if shell == "fish" else "\n").join(
-        "    " + script_word(row, shell) for row in rows)
+def flag_offers(table):
+    return [(name, declared.options["help"])
+            for name, declared in table.items() if name.startswith("--")]
 
 
-def completion_script(shell, groups, global_flags, program="xeroctl"):
-    """The script that completes the program in bash, zsh or fish."""
-    frame = ("  case {}\n  printf '%s\\n' \\\n{}" if shell == "fish"
-             else "  {}) rows=(\n{}\n  ) ;;")
-    table = "\n".join(
-        frame.format(script_word(place, shell), script_rows(rows, shell))
-        for place, rows in completion_places(groups) if rows)
-    parts = {"PROGRAM": program, "TABLE": table,
-             "GLOBAL": script_rows(flag_rows(global_flags), shell)}
-    script = {"bash": BASH, "zsh": ZSH, "fish": FISH}[shell]
-    return re.sub("PROGRAM|TABLE|GLOBAL", lambda match: parts[match.group()],
-                  script.replace("WALK", POSIX_WALK)).lstrip("\n")
+def verb_offers(group):
+    """The words that may follow the name of a group."""
+    words = {verb.word: verb.summary for verb in group.verbs if verb.word}
+    words.update((verb.name, verb.summary) for verb in by_word(group))
+    return list(words.items())
+
+
+def place_of_cursor(words, table):
+    """What the parser takes CURSOR for: a flag's value, or the n-th word."""
+    count = 0
+    for _, declared, word in tokens(words, table):
+        if word == CURSOR:
+            return declared, count
+        count += not declared
+    return None, count
+
+
+def offers_in(group, words, typed, contexts):
+    """What may stand at CURSOR in the words behind the name of a group."""
+    declared, count = place_of_cursor(words, verbs_table(group.verbs))
+    if declared:
+        return value_offers(declared, contexts)
+    is_flag = typed.startswith("-") and "--" not in words
+    named = [] if count or is_flag else verb_offers(group)
+    try:
+        verbs, words = find_verb(group, words[:-1] if is_flag else words)
+        _, count = place_of_cursor(words, verbs_table(verbs))
+    except (UsageError, HelpWanted):
+        verbs = ()  # it needs a verb
+    if is_flag:
+        return flag_offers(verbs_table(verbs))
+    places = [[f for f in verb.flags if f.is_word] for verb in verbs]
+    for found in places:
+        found += found[-1:] * count * (
+            bool(found) and found[-1].options.get("nargs") in ("*", "+"))
+    for declared in places[0][count:count + 1] if places else ():
+        named += value_offers(declared, contexts)
+    return named
+
+
+def offers(words, groups, contexts):
+    """(word, summary) of all that may stand in place of the last word."""
+    *before, typed = words or [""]
+    name, equals, _ = typed.partition("=")
+    is_value = typed.startswith("--") and bool(equals)
+    before = (before + [name] if is_value else before) + [CURSOR]
+    prefix = name + "=" if is_value else ""
+    for index, declared, word in tokens(before, flag_table(GLOBALS)):
+        if word == CURSOR and declared:
+            found = value_offers(declared, contexts)
+        elif word == CURSOR and typed.startswith("-"):
+            found = flag_offers(flag_table(GLOBALS))
+        elif word == CURSOR:
+            found = [(group.name, group.summary) for group in groups]
+        elif declared is None:
+            group, = [group for group in groups if group.name == word]
+            rest = before[:index] + before[index + 1:]
+            found = list(offers_in(group, rest, typed, contexts))
+            if found == [(":command", "")]:  # what help is about
+                return offers(rest[:-1] + [typed], groups, contexts)
+        else:
+            continue
+        return [(word if word[:1] == ":" else prefix + word, summary)
+                for word, summary in found]
+
+
+def show_offers(words, environ, terminal, groups):
+    """Print a line for each word that may follow, its summary behind a tab."""
+    def contexts():
+        return ConfigFile(environ, terminal).deployments()
+    terminal.adjust(True, "never", False)
+    try:
+        found = offers(words, groups, contexts) or ()
+    except (XeroctlError, HelpWanted, ValueError):
+        return  # nothing fits, or a config that is broken
+    for word, summary in found:
+        if word[:1] == ":" or word.startswith(words[-1] if words else ""):
+            terminal.out.write(one_line(f"{word}") + "\t"
+                               + one_line(summary) + "\n")
+
+
+# Bash cuts words at = and :, so that they are put together again, and what
+# stands before the last cut is taken off the answers.
+STUBS = {"bash": r"""
+_xeroctl() {
+  local left=$COMP_LINE words=() out i word part
+  for ((i = 0; i <= COMP_CWORD; i++)); do
+    word=${COMP_WORDS[i]}
+    if ((i)) && [[ $left != [[:space:]]* ]]; then
+      words[${#words[@]} - 1]+=$word
+    else words+=("$word"); fi
+    left=${left#"${left%%[![:space:]]*}"} left=${left#"$word"}
+  done
+  [[ $word == *[!=:]* ]] || word=
+  part=${words[${#words[@]} - 1]} part=${part%"$word"} COMPREPLY=()
+  mapfile -t out < <("${words[0]/#\~/$HOME}" __complete "${words[@]:1}" \
+    2>/dev/null)
+  [[ ${out[0]-} != :* ]] || { compopt -o default; return; }
+  for ((i = 0; i < ${#out[@]}; i++)); do
+    word=${out[i]%%$'\t'*}
+    printf -v "COMPREPLY[i]" %q "${word#"$part"}"
+  done
+}
+complete -F _xeroctl xeroctl xeroctl.py
+""", "zsh": r"""
+#compdef xeroctl xeroctl.py
+_xeroctl() {
+  local -a out
+  out=("${(@f)$("${(Q)words[1]}" __complete "${(@Q)words[2,CURRENT-1]}" \
+    "$PREFIX" 2>/dev/null)}")
+  [[ $out[1] == :* && $PREFIX == --*=* ]] && compset -P '*='
+  case $out[1] in
+    :folder*) _files -/ ;;
+    :*) _files ;;
+    ?*) compadd -l -d out -- "${(@)out%%$'\t'*}" ;;
+  esac
+}
+compdef _xeroctl xeroctl xeroctl.py
+""", "fish": r"""
+function __xeroctl
+  set -l words (commandline -opc) (commandline -ct)
+  set -l out ($words[1] __complete $words[2..-1] 2>/dev/null)
+  set -l flag (string match -r '^--[^=]*=' -- $words[-1])
+  set -l part (string replace -r '^--[^=]*=' '' -- $words[-1])
+  switch "$out[1]"
+    case ':*'; string replace -r '^' -- "$flag" (__fish_complete_path $part)
+    case '*'; printf '%s\n' $out
+  end
+end
+complete -c xeroctl -c xeroctl.py -f -a '(__xeroctl)'
+"""}
 
 
 # == the command map =========================================================
@@ -12791,7 +12687,7 @@ COMMANDS = Group(
 
 def complete_shell(app, group, args):
     """Print the completion script of a shell."""
-    app.out.text(completion_script(args.shell, app.groups, GLOBALS))
+    app.out.text(STUBS[args.shell].lstrip("\n"))
 
 
 COMPLETION = Group(
@@ -12910,9 +12806,18 @@ class App:
         read = self.terminal.read_stdin()
         return read.encode("utf-8") if isinstance(read, str) else read
 
-    def read_text(self, path):
+    def read_text(self, path, may_be_odd=False):
         """Read an input text, without its last line end."""
-        text = decoded(self.read_bytes(path))
+        raw = self.read_bytes(path)
+        try:
+            text = decoded(raw, "strict")
+        except UnicodeDecodeError as problem:
+            found = (f"{'standard input' if path == '-' else path} is no"
+                     f" UTF-8 text (byte {problem.start + 1})")
+            if not may_be_odd:
+                raise UsageError(found, "iconv converts to it")
+            self.terminal.warn(found)
+            text = decoded(raw)
         return re.sub(r"\r?\n\Z", "", text)
 
     def read_json(self, path):
@@ -12926,26 +12831,35 @@ class App:
         """Print what was planned, if anything was."""
         if self.plan.requests:
             key, name = self.api.deployment.key, "XEROTIER_API_KEY"
-            self.out.show_plan(key, self.args)
+            self.out.show_plan(key, self.network)
             if self.args.curl and key and key != (
                     self.settings.environ.get(name)):
                 self.terminal.note(f"{name} is to be the key of this call")
 
 
 def tell_unread(args, terminal):
-    """Say that a pipe was not read: the input was given in another way."""
+    """Say that a pipe with bytes in it was not read by who had its input."""
     flags = args.verb.flags + (args.verb.by,) * args.verb.by_flag
-    readers = [f for f in flags if f.from_stdin]
-    if (any(getattr(args, f.dest) for f in readers)
-            and not getattr(args, "interactive", False)
-            and terminal.has_unread()):
-        terminal.note("standard input was not read: " + " or ".join(
-            f"{f.names[0] * (not f.is_word)} -".strip() for f in readers)
-            + " takes it")
+    readers, stdin = [f for f in flags if f.from_stdin], terminal.stdin
+    try:
+        import fcntl
+        import termios
+        if (any(getattr(args, f.dest) for f in readers)
+                and not (getattr(args, "interactive", False)
+                         or stdin.seekable() or stdin.isatty())
+                and any(fcntl.ioctl(stdin.fileno(), termios.FIONREAD,
+                                    bytes(4)))):
+            terminal.note("standard input was not read: " + " or ".join(
+                f"{f.names[0] * (not f.is_word)} -".strip() for f in readers)
+                + " takes it")
+    except (AttributeError, ImportError, OSError, ValueError):
+        pass  # no pipe, or no way to look
 
 
 def run(argv, environ, terminal, groups):
     """Run one command line; raise what goes wrong."""
+    if argv[:1] == [COMPLETE]:
+        return show_offers(argv[1:], environ, terminal, groups)
     group, args = parse(argv, groups)
     terminal.adjust(args.quiet, args.color or "auto", args.raw)
     if args.version:
@@ -12953,6 +12867,11 @@ def run(argv, environ, terminal, groups):
     if group is None:
         raise HelpWanted()
     app = App(args, environ, terminal, groups)
+    ours = [f.long_name for f in args.verb.flags
+            if f.is_ours and getattr(args, f.dest)]
+    if ours and app.settings.style() == OPENAI:
+        raise UsageError(f"{ours[0]} is Xerotier's: a server of style openai"
+                         " has none")
     try:
         args.verb.run(app, group, args)
     except PlanEnds:
@@ -12980,10 +12899,9 @@ def said_last(argv, long, short=None):
 
 def wants_json(error, argv, environ, terminal):
     """Whether an error is due as JSON; the command line may be broken."""
-    args = read_args(TOP, TOP.verbs[0], [], [])
-    args.context = said_last(argv, "--context")
-    args.output = said_last(argv, "--output", "-o")
-    settings = error.settings or Settings(args, environ, terminal)
+    settings = error.settings or Settings(SimpleNamespace(
+        context=said_last(argv, "--context"),
+        output=said_last(argv, "--output", "-o")), environ, terminal)
     try:
         return settings.output() in (JSON, JSONL)
     except XeroctlError:
@@ -13010,7 +12928,9 @@ def fail(error, argv, environ, terminal):
     if error.is_told:
         return error.exit_code
     if wants_json(error, argv, environ, terminal):
-        terminal.err.write_json(pretty_json(error.envelope()) + "\n")
+        told = terminal.err.secrets.masked_json(error.envelope())
+        terminal.err.write_json(pretty_json(told) + "\n")
+        terminal.err.flush()
     else:
         say_error(error, terminal)
     return error.exit_code

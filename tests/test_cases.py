@@ -197,7 +197,8 @@ def faults(case, shown, took, server, folder):
     yield from faults_of_values("sent", case.sent, server.last_json)
     for name, part in dict(case.left).items():
         text = content(os.path.join(folder, name))
-        if text != part and None in (text, part) or part not in (text or ""):
+        if (text is not None if part is None
+                else text is None or part not in text):
             yield f"file {name} is {text!r}"
     if took > case.within:
         yield f"took {took:.1f} s"

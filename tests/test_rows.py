@@ -131,7 +131,7 @@ WRITES = dict(re.findall(r"(?m)^(.+?) +([A-Z]+ /\S*)$", WRITES))
 BARE = ("chats export", "exports download", "exec raw", "files download",
         "batches download", "batches errors", "shell-completion", "help")
 REFUSED = {     # forms that a row has not
-    "approvals watch": ("csv",), "webhooks listen": ("csv",)}
+    "approvals watch": ("csv",)}
 FORMS = "json", "jsonl", "csv", "id", "table", "wide"
 
 

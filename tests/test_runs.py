@@ -98,7 +98,14 @@ class Job:
         return "".join(each["custom_id"] for each in read_lines(self.output))
 
     def failed(self):
-        return "".join(each["custom_id"] for each in read_lines(self.errors))
+        return "".join(each["custom_id"] or ""
+                       for each in read_lines(self.errors))
+
+    def spare(self):
+        """(code, text) of each line that was kept, but was of no use."""
+        return [(each["error"]["code"], each["error"]["line"])
+                for each in read_lines(self.errors)
+                if "line" in each["error"]]
 
     def answers(self):
         return [(each["custom_id"], said(each))
@@ -226,13 +233,32 @@ def test_the_summary_is_a_table(run, router, job):
     assert "error: 1 of 4 requests failed" in shown.stderr
 
 
-def test_a_direct_run_says_how_the_first_line_failed(run, router, job):
-    router.order("POST /chat/completions", times=None, status=400)
+def test_a_direct_run_says_how_many_failed_of_each_kind(run, router, job):
+    router.order(SAY, when=asks_for("b"), status=400, message="too\nlong")
+    router.order(SAY, times=None, status=500, message="out of memory")
     shown = run(*job.argv("--direct"))
     assert shown.exit_status == 1
-    failed, first = shown.stderr.splitlines()[-2:]
-    assert failed == "error: 4 of 4 requests failed"
-    assert first.startswith("  the first: HTTP 400 ")
+    assert shown.stderr.splitlines()[-3:] == [
+        "error: 4 of 4 requests failed", "  3 x HTTP 500 out of memory",
+        r"  1 x HTTP 400 too\nlong"]
+
+
+def test_a_batch_run_says_how_many_failed_of_each_kind(run, router, job):
+    router.batch_plan(fail_lines={"a": 429, "c": 429}, lose="d")
+    shown = run(*job.argv())
+    kinds = [line for line in shown.stderr.splitlines() if " x " in line]
+    assert kinds == ["  2 x HTTP 429 Slow down.",
+                     "  1 x no result: batch_1 is completed"]
+
+
+def test_many_kinds_of_failure_are_counted(run, router, job):
+    """An id of its own in each message: the first 20 will do."""
+    job.fill([str(number) for number in range(30)])
+    router.batch_plan(output=b"", errors=as_lines(
+        dict(bad(str(number)), error=f"request {number}")
+        for number in range(30)))
+    shown = run(*job.argv()).stderr
+    assert shown.count(" x request ") == 20 and "and 10 more" in shown
 
 
 @pytest.mark.parametrize("direct", [[], ["--direct"]])
@@ -414,7 +440,7 @@ def test_what_was_lost_is_sent_again_too(run, router, job):
     router.batch_plan(lose=["c"])
     shown = run(*job.argv("--retry-failed", "1"))
     assert parts_of(router) == ["abcd", "c"] and job.done() == "abcd"
-    assert "missing ids: c" in shown.stderr and shown.exit_status == 1
+    assert shown.exit_status == 0, shown
 
 
 def test_what_is_sent_again_is_split_as_well(run, router, job):
@@ -835,44 +861,44 @@ A, B, C = (as_lines([good(each)]) for each in "abc")
 
 # Kind: the output, the errors, the ids in OUT, and what is told of them.
 LIES = {
-    "missing": (A + B, None, "ab", "missing ids: c"),
-    "all missing": (b"", None, "", "missing ids: a, b, c"),
+    "missing": (A + B, None, "ab", "1 x no result"),
+    "all missing": (b"", None, "", "3 x no result"),
     "unknown": (ABC + as_lines([good("z")]), None, "abc",
-                "unknown ids: z"),
+                "custom_id 'z'"),
     "unknown in errors": (ABC, as_lines([bad("z")]), "abc",
-                          "unknown ids: z"),
-    "repeated": (ABC + B, None, "abc", "repeated ids: b"),
+                          "custom_id 'z'"),
+    "repeated": (ABC + B, None, "abc", "custom_id 'b'"),
     "repeated, first bad": (as_lines([bad("b")]) + ABC, None, "ac",
-                            "repeated ids: b"),
+                            "custom_id 'b'"),
     "repeated in both": (ABC, as_lines([bad("b")]), "abc",
-                         "repeated ids: b"),
+                         "custom_id 'b'"),
     "repeated in errors": (A + B, as_lines([bad("c"), bad("c")]), "ab",
-                           "repeated ids: c"),
-    "torn": (A + B + C[:-20], None, "ab", "unreadable lines: 3"),
+                           "custom_id 'c'"),
+    "torn": (A + B + C[:-20], None, "ab", "line 3: "),
     "torn between": (A + B[:30] + b"\n" + C, None, "ac",
-                     "unreadable lines: 2"),
-    "two in a line": (A + B[:-1] + C, None, "a", "unreadable lines: 2"),
-    "no JSON": (ABC + b"oops\n", None, "abc", "unreadable lines: 4"),
-    "HTML": (b"<html>\n" + ABC, None, "abc", "unreadable lines: 1"),
+                     "line 2: "),
+    "two in a line": (A + B[:-1] + C, None, "a", "line 2: "),
+    "no JSON": (ABC + b"oops\n", None, "abc", "line 4: "),
+    "HTML": (b"<html>\n" + ABC, None, "abc", "line 1: "),
     "too deep": (b"[" * 99999 + b"\n" + ABC, None, "abc",
-                 "unreadable lines: 1"),
+                 "line 1: "),
     "not UTF-8": (ABC + C.replace(b"fine", b"\xff"), None, "abc",
-                  "unreadable lines: 4"),
-    "NUL": (b"\0\0\0\n" + ABC, None, "abc", "unreadable lines: 1"),
-    "a list": (ABC + b"[1]\n", None, "abc", "unknown ids"),
-    "a text": (ABC + b'"a"\n', None, "abc", "unknown ids"),
-    "null": (ABC + b"null\n", None, "abc", "unknown ids"),
-    "a number": (b"7\n" + ABC, None, "abc", "unknown ids"),
+                  "line 4: "),
+    "NUL": (b"\0\0\0\n" + ABC, None, "abc", "line 1: "),
+    "a list": (ABC + b"[1]\n", None, "abc", "custom_id None"),
+    "a text": (ABC + b'"a"\n', None, "abc", "custom_id None"),
+    "null": (ABC + b"null\n", None, "abc", "custom_id None"),
+    "a number": (b"7\n" + ABC, None, "abc", "custom_id None"),
     "id a number": (ABC + as_lines([good(7)]), None, "abc",
-                    "unknown ids: 7"),
+                    "custom_id None"),
     "id a list": (A + B + as_lines([good(["c"])]), None, "ab",
-                  "unknown ids"),
+                  "custom_id None"),
     "id an object": (A + B + as_lines([good({"c": 1})]), None, "ab",
-                     "unknown ids"),
-    "id null": (A + B + as_lines([good(None)]), None, "ab", "unknown ids"),
-    "no id": (A + B + b"{}\n", None, "ab", "missing ids: c"),
+                     "custom_id None"),
+    "id null": (A + B + as_lines([good(None)]), None, "ab", "custom_id None"),
+    "no id": (A + B + b"{}\n", None, "ab", "1 x no result"),
     "id in capitals": (A + B + as_lines([good("C")]), None, "ab",
-                       "unknown ids: C"),
+                       "custom_id 'C'"),
     "blank line": (A + b"\n" + B + C, None, "abc", "blank"),
     "blank end": (ABC + b" \t\r\n", None, "abc", "blank"),
 }
@@ -889,10 +915,132 @@ def test_a_lie_in_the_files_is_told(run, router, job, kind):
     assert job.failed() == "".join(sorted(set("abc") - set(done)))
     assert told in shown.stderr
     summary = json.loads(shown)
-    assert any(told in problem for problem in summary["problems"])
     assert summary["done"] == len(done)
     assert summary["failed"] == 3 - len(done)
     assert job.names() <= SPARE | {"out.jsonl.errors.jsonl"}
+
+
+# Kind: the output, and each line that is kept: its id, its code, its text.
+KEPT = {
+    "torn": (A + B[:60] + b"\n" + C, [("b", "unreadable", B[:60])]),
+    "torn at the end": (A + B + C[:-20], [("c", "unreadable", C[:-20])]),
+    "torn, then whole": (A + B[:60] + b"\n" + B + C,
+                         [(None, "unreadable", B[:60])]),
+    "torn twice": (A + 2 * (B[:60] + b"\n") + C, [
+        ("b", "unreadable", B[:60]), (None, "unreadable", B[:60])]),
+    "torn before the id": (A + b'{"id": "r", "cus\n' + C, [
+        ("b", "missing", None),
+        (None, "unreadable", b'{"id": "r", "cus')]),
+    "torn, of nobody": (ABC + b'{"custom_id" :"z","re\n', [
+        (None, "unreadable", b'{"custom_id" :"z","re')]),
+    "no UTF-8": (A + B + C.replace(b"fine", b"\xff\r"),
+                 [("c", "unreadable", C[:-1].replace(b"fine", b"\\xff\r"))]),
+    "twice the same": (ABC + b"oops\noops\r\n", 2 * [
+        (None, "unreadable", b"oops")]),
+    "unknown": (ABC + as_lines([good("z")]), [
+        (None, "unexpected", as_lines([good("z")])[:-1])]),
+    "repeated": (ABC + as_lines([good("b", "more")]), [
+        (None, "unexpected", as_lines([good("b", "more")])[:-1])]),
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_what_was_paid_for_is_kept(run, router, job, kind):
+    """Word for word; an id stands once, in the output or the errors."""
+    job.fill("abc")
+    output, kept = KEPT[kind]
+    router.batch_plan(output=output)
+    shown = run(*job.argv("-o", "json"))
+    assert shown.exit_status == 1, shown
+    assert sorted(job.done() + job.failed()) == list("abc")
+    assert [(each["custom_id"], each["error"]["code"],
+             each["error"].get("line", "").encode("utf-8") or None)
+            for each in read_lines(job.errors)] == kept
+    assert json.loads(shown)["errors_file"] == job.errors
+    assert all(each["response"] is None for each in read_lines(job.errors))
+    assert shown.stderr.count(" output file, line ") == sum(
+        text is not None for *_, text in kept)
+
+
+@pytest.mark.parametrize("lost", ["the last step", "the journal"])
+def test_what_is_kept_is_there_once_after_a_kill(run, router, job, lost):
+    """The batch that has ended is accounted for twice."""
+    router.batch_plan(output=A + B + C[:-30] + b"\noops\n" + B)
+    gate = stopped(run, router, job, "--split", "--max-requests", "3")
+    with open(job.state) as source:
+        state = json.load(source)
+    assert [part["is_done"] for part in state["parts"]] == [True, False]
+    if lost == "the journal":
+        os.unlink(job.journal)
+    state["parts"][0]["is_done"] = False
+    job.write(json.dumps(state).encode(), "out.jsonl.state.json")
+    gate.set()
+    assert run(*job.argv("--split", "--max-requests", "3")).exit_status == 1
+    assert (job.done(), job.failed()) == ("abd", "c")
+    assert job.spare() == [
+        ("unreadable", C[:-30].decode()), ("unreadable", "oops"),
+        ("unexpected", B[:-1].decode())]
+
+
+@pytest.mark.parametrize("data", [
+    b"<!DOCTYPE html><title>Sign in</title>", b'{"error": "expired"}'])
+def test_a_page_or_an_error_is_no_result(run, router, job, data):
+    router.order("GET /content", body=data)
+    shown = run(*job.argv())
+    assert shown.exit_status == 1 and "answered with an " in shown.stderr
+    assert job.names() == {"in.jsonl", "out.jsonl.state.json",
+                           "out.jsonl.journal.jsonl"}
+    assert run(*job.argv()).exit_status == 0 and job.done() == "abcd"
+    check_made_once(router, 1)
+
+
+def test_a_byte_order_mark_is_borne(run, router, job):
+    job.fill("abc")
+    router.batch_plan(output=b"\xef\xbb\xbf" + ABC)
+    assert run(*job.argv()).exit_status == 0
+    assert job.read() == ABC
+
+
+def test_a_number_that_is_no_json_costs_no_answer(run, router, job):
+    """It stands as null; the other lines stay as they were."""
+    job.fill("abc")
+    odd = B.replace(b'"usage"', b'"logprobs": [NaN, -Infinity], "usage"')
+    router.batch_plan(output=A + odd + C)
+    assert json.loads(run(*job.argv("-o", "json")))["tokens"] == 9
+    first, second, third = job.read().splitlines(True)
+    assert (first, third) == (A, C)
+    assert json.loads(second.decode())["response"]["body"]["logprobs"] == [
+        None, None]
+
+
+def test_a_body_that_is_a_text_tells_of_its_tokens(run, router, job):
+    job.fill("ab")
+    text = good("a")
+    text["response"]["body"] = json.dumps(text["response"]["body"])
+    torn = good("b")
+    torn["response"]["body"] = '{"usage": '
+    router.batch_plan(output=as_lines([text, torn]))
+    assert json.loads(run(*job.argv("-o", "json")))["tokens"] == 3
+
+
+@pytest.mark.parametrize("about, told", [
+    ({"errors": {"object": "list", "data": [{"message": "bad", "line": 2}]}},
+     "line 2: bad"),
+    ({"errors": [{"message": "bad", "code": "c"}, "worse"]}, "bad (c)"),
+    ({"errors": ["bad", {"error": {"message": "worse"}}]}, "worse"),
+    ({"errors": "bad"}, "bad"), ({"errors": {"message": "bad"}}, "bad"),
+    ({"error": {"message": "bad", "code": "c"}}, "bad (c)"),
+    ({"error": "bad"}, "bad"),
+    ({"errors": {"object": "list", "data": []}, "error": "bad"}, "bad")])
+def test_a_batch_says_why_it_failed_wherever_it_does(run, router, job, about,
+                                                     told):
+    router.order("GET /batches/batch_1", times=None, body=json.dumps(dict(
+        {"id": "batch_1", "status": "failed"}, **about)).encode())
+    for shown in run(*job.argv()), run("batches", "batch_1", "--endpoint",
+                                       "demo", "--wait"):
+        assert shown.exit_status == 1
+        assert f"  {told}\n" in shown.stderr, shown
+    assert f"  {told}\n" in run("batches", "batch_1", "--endpoint", "demo")
 
 
 # What is odd, but no lie: the output, the errors and the ids in OUT.
@@ -947,9 +1095,10 @@ def test_lies_of_each_batch_are_told_with_its_name(run, router, job):
     router.batch_plan(output=B + C)
     shown = run(*job.argv("--split", "--max-requests", "2"))
     assert shown.exit_status == 1
-    assert "batch_1: 1 missing ids: b" in shown.stderr
-    assert "batch_2: 1 missing ids: d" in shown.stderr
-    assert "batch_2: 1 unknown ids: b" in shown.stderr
+    assert "1 x no result: batch_1 is completed" in shown.stderr
+    assert "1 x no result: batch_2 is completed" in shown.stderr
+    assert ("1 x batch_2, output file, line 1: nobody waits for custom_id"
+            " 'b'") in shown.stderr
     assert (job.done(), job.failed()) == ("ac", "bd")
 
 
@@ -977,7 +1126,7 @@ def test_a_control_character_in_an_id_is_shown_in_a_report(run, router, job):
     job.fill("abc")
     router.batch_plan(output=ABC + as_lines([good("\n\x1b[31m")]))
     shown = run(*job.argv())
-    line, = [line for line in shown.stderr.splitlines() if "unknown" in line]
+    line, = [line for line in shown.stderr.splitlines() if "waits" in line]
     assert "\\n" in line
 
 
@@ -1222,8 +1371,14 @@ def test_a_direct_run_may_be_killed_in_a_request(forks, router, job, acting):
 
 
 def kept(job):
-    """What a run has on disk beside its input."""
-    return {name: job.read(name) for name in job.names() - {"in.jsonl"}}
+    """What a run has on disk beside its input.
+
+    It may be about to put a file in the place of another: look again.
+    """
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            return {name: job.read(name)
+                    for name in job.names() - {"in.jsonl"}}
 
 
 def stop_before_the_end(run, router, job):
@@ -1587,6 +1742,18 @@ def test_a_stream_is_asked_for_as_a_whole(run, router, job, value):
     assert run(*job.argv("--direct")).exit_status == 0
     assert [seen.json["stream"] for seen in posted(router)] == [False] * 2
     assert job.done() == "ab" and all(text for _, text in job.answers())
+
+
+@pytest.mark.parametrize("stream", [
+    {"stream": True}, {"stream": False}, {"stream": None}, {}])
+def test_what_goes_with_a_stream_goes_with_it(run, router, job, stream):
+    job.fill("a", lambda each: chat_line(each, stream_options={
+        "include_usage": True}, **stream))
+    assert run(*job.argv("--direct")).exit_status == 0
+    seen, = posted(router)
+    assert "stream_options" not in seen.json
+    assert seen.json.get("stream", "-") == (
+        False if stream.get("stream") else stream.get("stream", "-"))
 
 
 def test_each_line_goes_to_its_own_url(run, router, job):

@@ -292,6 +292,8 @@ def test_what_a_file_of_variables_adds_is_named(run, router, name, before,
                                                 after, said):
     value = {"BASE_URL": router.base_url, "FRONTEND_URL": router.origin,
              "API_KEY": DEMO_KEY, "ENDPOINT": "demo", "STYLE": "xerotier"}
+    if (name, before) in (("API_KEY", '"'), ("API_KEY", "'")):
+        return  # a key may be anything
     shown = run(*CHAT, **dict({"XEROTIER_ENDPOINT": "demo"}, **{
         "XEROTIER_" + name: before + value[name] + after}))
     check_refused(shown, 3, f"XEROTIER_{name} begins or ends with {said}")

@@ -6,7 +6,6 @@ soon the server sees it go, and the terminal that it leaves behind.
 """
 
 import errno
-import http.client
 import json
 import os
 import random
@@ -422,25 +421,6 @@ class DirectRun(RunPoll):
 
     def reach(self, process):
         until(lambda: self.router.seen("POST", "/chat/completions"))
-
-
-class Listening(Moment):
-    """Nothing is awaited from the API; what was delivered is shown."""
-
-    def prepare(self):
-        return "webhooks", "listen", "--port", "0"
-
-    def reach(self, process):
-        said = read_until(process.stderr, b"/\n").decode()
-        port = int(said.rpartition(":")[2].strip("/\n"))
-        client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        client.request("POST", "/", b'{"id":"evt_1","type":"t","data":{}}')
-        assert client.getresponse().status == 200
-        client.close()
-        assert read_until(process.stdout, b"\n") == b"evt_1  t  {}\n"
-
-    def is_gone(self):
-        return True
 
 
 class WatchingApprovals(Moment):

@@ -3,6 +3,7 @@
 Downloads and uploads of `files` stand for all that use the same engines.
 """
 
+import gzip
 import io
 import json
 import os
@@ -17,8 +18,8 @@ import time
 import pytest
 
 import xeroctl
-from conftest import (
-    SCRIPT, at_both_ends, costly, environment, text_stream, written)
+from conftest import (SCRIPT, at_both_ends, costly, environment, every_case,
+                      sampled, text_stream, written)
 
 pty = pytest.importorskip("pty")
 
@@ -119,6 +120,12 @@ def ignore_range(seen):
 
 def tag_of(router, record):
     return router.store.contents[record["id"]][0]
+
+
+def forget(router, record, **fault):
+    """Have the file's object refused, so that nobody knows its size."""
+    router.order("GET /files/" + record["id"], times=None,
+                 **fault or {"status": 404})
 
 
 def leave_part(tmp_path, url, data=DATA[:1000], **about):
@@ -229,15 +236,18 @@ def test_silence_is_broken_and_the_rest_asked_for(fetch, router, tmp_path):
 
 # == lengths that are not what was said ======================================
 
-def test_a_length_that_is_too_great_is_not_believed(fetch, router, tmp_path):
+def test_a_length_that_is_too_great_is_not_believed(fetch, router, record,
+                                                    tmp_path):
+    forget(router, record)
     router.order("GET /content", lie=5)
     assert fetch().exit_status == 0 and read(tmp_path) == DATA
     # The rest is not there (416): what came belongs to another size.
     assert ranges(router) == [None, f"bytes={len(DATA)}-", None]
 
 
-def test_a_length_that_is_always_too_great_is_an_error(fetch, router,
+def test_a_length_that_is_always_too_great_is_an_error(fetch, router, record,
                                                        tmp_path):
+    forget(router, record)
     router.order("GET /content", lie=5, times=None)
     shown = fetch()
     assert shown.exit_status == 5 and not (tmp_path / "out").exists()
@@ -290,6 +300,189 @@ def test_a_coding_that_was_not_asked_for_is_refused(fetch, router, tmp_path):
     assert not (tmp_path / "out").exists()
     asked = contents(router)[0].headers
     assert asked["Accept-Encoding"] in (None, "identity")
+
+
+# == what comes in place of a file ===========================================
+
+PAGE = (b'<?xml version="1.0"?>\n<!-- > -->\n <!DOCTYPE  html SYSTEM "x">'
+        b"<html><head><title>Sign\nin</title>")
+NO_FILES = {
+    "a page": (PAGE, "application/octet-stream", 'an HTML page ("Sign in")'),
+    "behind a mark": (b"\xef\xbb\xbf\r\n\t" + PAGE, "application/json",
+                      "an HTML page"),
+    "in UTF-16": (PAGE.decode().encode("utf-16"), "", "an HTML page"),
+    "a script": (b"<SCRIPT>location='/login'</SCRIPT>", "text/plain",
+                 "an HTML page"),
+    "a part of a page": (b"\n<center>Sign in</center>", "text/html",
+                         "an HTML page"),
+    "an error": (b'{"error": {"message": "no\xc3\xa9", "code": 7}}\n', "",
+                 "an error: no\xe9"),
+    "an error as a text": (b' {\n "error":\n "gone"}', "text/plain", "gone"),
+    "an object that is an error": (
+        b'{"object": "error", "message": "expired", "p": NaN}', "", "expired"),
+}
+FILES = {
+    "JSON Lines": b'{"error": 1}\n{"error": 2}\n',
+    "a line of a batch": b'{"custom_id": "a", "error": {"message": "no"}}',
+    "an error that is none": b'{"error": null, "object": "list"}',
+    "a list": b'[{"error": "one"}]',
+    "XML": b'<?xml version="1.0"?><!DOCTYPE svg><svg><html/></svg>',
+    "Markdown": b'<div align="center">\n\n# xeroctl\n',
+    "a mark alone": b"\xef\xbb\xbf", "nothing": b"",
+    "a comment without an end": b"<!-- " + b"-" * 99 + b"<?" * 9999,
+    "a long object": b'{"error": "%s"}' % (b"x" * 199999),
+}
+FRAMINGS = {
+    "length": lambda data: dict(body=data),
+    "chunks": lambda data: dict(frames=[data[:9], data[9:]]),
+    "close": lambda data: dict(body=data, no_chunked=True),
+    "gzip": lambda data: dict(body=gzip.compress(data),
+                              headers={"Content-Encoding": "gzip"}),
+}
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("kind", NO_FILES)
+@sampled(*range(0, 32, 3))
+def test_a_page_or_an_error_is_no_file(fetch, router, record, tmp_path, kind,
+                                       framing):
+    data, media, told = NO_FILES[kind]
+    (tmp_path / "out").write_bytes(b"old")
+    forget(router, record)
+    router.order("GET /content", content_type=media,
+                 **FRAMINGS[framing](data))
+    shown = fetch()
+    assert shown.exit_status == 1 and shown == "", shown
+    assert f"answered with {told}" in shown.stderr.replace("an error: ", "", (
+        told in ("gone", "expired"))), shown
+    assert names(tmp_path) == ["out"] and read(tmp_path) == b"old"
+
+
+@every_case
+@pytest.mark.parametrize("kind", FILES)
+def test_what_only_looks_like_it_is_a_file(fetch, router, record, tmp_path,
+                                           kind):
+    forget(router, record)
+    router.order("GET /content", body=FILES[kind])
+    assert fetch().exit_status == 0 and read(tmp_path) == FILES[kind]
+
+
+@pytest.mark.parametrize("kind, name, to", [
+    ("the target's", "x", "page.HTML"), ("the target's", "x", "page.htm"),
+    ("the file's", "report.html", "out")])
+def test_a_page_is_a_file_under_a_name_of_a_page(run, router, tmp_path, kind,
+                                                 name, to):
+    record = router.add_file(name, PAGE)
+    router.order("GET /files/" + record["id"], body=json.dumps(
+        {"id": record["id"], "filename": name}).encode())
+    shown = run("files", record["id"], "--download", str(tmp_path / to))
+    assert shown.exit_status == 0 and read(tmp_path, to) == PAGE
+
+
+@pytest.mark.parametrize("kind", ["a page", "an error"])
+def test_standard_output_gets_no_page_and_no_error(fetch_bytes, router,
+                                                   record, kind):
+    forget(router, record)
+    router.order("GET /content", body=NO_FILES[kind][0])
+    status, data, said = fetch_bytes()
+    assert (status, data) == (1, b"") and NO_FILES[kind][2] in said
+
+
+def test_standard_output_that_is_short_is_no_success(fetch_bytes, router):
+    router.order("GET /content", no_chunked=True, end=1000)
+    status, data, said = fetch_bytes()
+    assert (status, data) == (1, DATA[:1000])
+    assert f"1000 bytes of {len(DATA)}" in said and "goes on" not in said
+
+
+def test_a_page_leaves_the_part_of_an_earlier_call(fetch, router, record,
+                                                   tmp_path):
+    forget(router, record)
+    break_off(fetch, router)
+    router.order("GET /content", body=PAGE)
+    shown = fetch()
+    assert shown.exit_status == 1 and "goes on there" in shown.stderr
+    assert read(tmp_path, "out.part") == DATA[:1000]
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA
+    assert ranges(router)[-1] == "bytes=1000-"
+
+
+# == the size that the file's own object tells ===============================
+
+def test_the_file_is_asked_for_its_size_once(run, fetch, router, record,
+                                             tmp_path):
+    router.order("GET /content", cut=1000, times=2)
+    assert fetch().exit_status == 0
+    assert len(router.seen("GET", "/files/" + record["id"])) == 1
+    run("files", record["id"], "--download", str(tmp_path))
+    assert len(router.seen("GET", "/files/" + record["id"])) == 2
+    assert read(tmp_path, "served") == DATA
+
+
+@pytest.mark.parametrize("data", [PAGE, NO_FILES["an error"][0]])
+def test_where_the_size_is_right_the_content_is_not_judged(run, router,
+                                                           tmp_path, data):
+    record = router.add_file("served", data)
+    shown = run("files", record["id"], "--download", str(tmp_path / "out"))
+    assert shown.exit_status == 0 and read(tmp_path) == data
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks", "gzip"])
+@pytest.mark.parametrize("data", [PAGE, DATA[:-1], DATA + b"x", b""])
+def test_another_size_than_the_files_own_is_refused(fetch, router, tmp_path,
+                                                    data, framing):
+    (tmp_path / "out").write_bytes(b"old")
+    router.order("GET /content", **FRAMINGS[framing](data))
+    shown = fetch()
+    assert shown.exit_status == 1 and shown == ""
+    assert ("an HTML page" if data == PAGE else
+            f"{len(data)} bytes of {len(DATA)}") in shown.stderr
+    assert names(tmp_path) == ["out"] and read(tmp_path) == b"old"
+
+
+def test_a_body_that_ends_with_the_connection_may_go_on(fetch, router,
+                                                        tmp_path):
+    router.order("GET /content", no_chunked=True, end=1000)
+    shown = fetch()
+    assert shown.exit_status == 1 and shown == ""
+    assert f"1000 bytes of {len(DATA)}" in shown.stderr
+    assert "the same command goes on there" in shown.stderr
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA
+    assert ranges(router) == [None, "bytes=1000-"]
+
+
+@pytest.mark.parametrize("data", [PAGE, DATA + b"x"])
+def test_what_cannot_be_its_beginning_may_not(fetch, router, tmp_path, data):
+    router.order("GET /content", no_chunked=True, body=data)
+    assert fetch().exit_status == 1 and names(tmp_path) == []
+
+
+def test_a_page_that_breaks_off_is_no_beginning(fetch, router, tmp_path):
+    router.order("GET /content", frames=[PAGE, PAGE], cut=len(PAGE))
+    assert fetch("--retries", "0").exit_status == 5
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("said", [
+    {"status": 500}, {"status": 429, "retry_after": 50}, {"body": PAGE},
+    {"drop": "after"}, {"body": b"null"}, {"body": b'{"bytes": "9"}'},
+    {"body": b'{"bytes": 0}'}, {"body": b'{"bytes": 1e400}'}],
+    ids=str)
+def test_without_a_size_a_download_goes_on(fetch, router, record, clock,
+                                           tmp_path, said):
+    forget(router, record, **said)
+    shown = fetch()
+    assert shown.exit_status == 0 and read(tmp_path) == DATA
+    assert (shown.stderr, clock.slept) == ("", [])
+
+
+def test_a_part_of_another_size_is_fetched_whole(fetch, router, record,
+                                                 tmp_path):
+    """It is as long as was said, but the file is longer."""
+    leave_part(tmp_path, url_of(router, record), size=1000)
+    router.order("GET /content", status=416, headers={
+        "Content-Range": "bytes */1000"})
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA
 
 
 # == answers to a range ======================================================

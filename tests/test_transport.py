@@ -410,7 +410,8 @@ def test_what_changes_something_follows_no_redirect(run, router, status,
     router.order("*", status=status, redirect=TARGET)
     shown = run("api", method, "/things")
     assert (shown.exit_status, shown) == (1, ""), shown
-    assert TARGET in error_of(shown)
+    assert TARGET.partition("?")[0] in error_of(shown)
+    assert "?" not in error_of(shown)  # a signature may stand there
     assert len(router.requests) == 1
 
 

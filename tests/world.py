@@ -15,7 +15,6 @@ import json
 import os
 import pickle
 import shlex
-import threading
 
 import xeroctl
 from conftest import FakeClock, Result, environment, text_stream
@@ -45,7 +44,7 @@ timeout = 30
 base_url = "{base}"
 api_key = "{key}"
 """
-ENDLESS = "webhooks listen", "approvals watch"
+ENDLESS = "approvals watch"
 INTERACTIVE = "chat", "responses"
 
 
@@ -89,10 +88,6 @@ class Row:
     @property
     def is_endless(self):
         return self.name.startswith(ENDLESS)
-
-    @property
-    def is_listener(self):
-        return self.name.startswith("webhooks listen")
 
     def plain(self):
         """The words of the call itself, in no chosen form, not planned."""
@@ -166,45 +161,6 @@ class Interrupting(FakeClock):
         super().sleep(seconds)
         if len(self.slept) >= self.most:
             raise KeyboardInterrupt
-
-
-class StoppedAt(io.BytesIO):
-    """An output that is met by Ctrl-C when it has shown a line."""
-
-    def __init__(self, mark):
-        super().__init__()
-        self.mark = mark
-
-    def write(self, data):
-        super().write(data)
-        if self.mark in self.getvalue() and data.endswith(b"\n"):
-            raise KeyboardInterrupt
-
-
-class Announced(io.BytesIO):
-    """Standard error that has an event delivered where it is awaited."""
-
-    def write(self, data):
-        super().write(data)
-        said = bytes(self.getvalue())
-        if b"127.0.0.1:" in said and said.endswith(b"/\n"):
-            port = int(said.rpartition(b":")[2].rstrip(b"/\n"))
-            threading.Thread(target=deliver, args=(port,),
-                             daemon=True).start()
-
-
-def deliver(port):
-    """Deliver BODY, signed, as the platform does."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        connection.request("POST", "/", BODY, {
-            "X-Webhook-Signature": signature(),
-            "X-Webhook-Timestamp": TIMESTAMP})
-        connection.getresponse().read()
-    except (OSError, http.client.HTTPException):
-        pass    # it has left, as it was told to
-    finally:
-        connection.close()
 
 
 def text_of(stream):
@@ -494,11 +450,7 @@ class World:
         """Run a row as a person would: with an answer, an end, an input."""
         words = self.argv(row.words if words is None else words)
         more += ("--force",) * (row.asks and "--force" not in words)
-        if row.is_listener:
-            more += ("--secret-file", self.place("secret.txt"))
-            options.setdefault("stdout", StoppedAt(b"evt_1"))
-            options.setdefault("stderr", Announced())
-        if row.is_endless and not row.is_listener:
+        if row.is_endless:
             options.setdefault("clock", Interrupting())
         options.setdefault("stdin", b"Hello\n" if row.is_interactive
                            else self.router.key.encode()

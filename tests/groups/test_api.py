@@ -382,12 +382,18 @@ def test_an_answer_without_a_body_is_no_failure(run_bytes, router):
     assert run_bytes("api", "DELETE", "/x") == (0, b"", "")
 
 
-@pytest.mark.parametrize("data", [b"{oops", b"NaN", b"[" * 100000])
+@pytest.mark.parametrize("data", [b"{oops", b"nan", b"[" * 100000])
 def test_json_that_is_none_is_an_error(run, router, data):
     router.order("GET /x", body=data)
     shown = run("api", "/x")
     assert shown.exit_status == 1 and shown == ""
     assert "no JSON" in shown.stderr and "Traceback" not in shown.stderr
+
+
+def test_a_number_that_is_no_json_is_null(run, router):
+    router.order("GET /x", body=b'{"a":[NaN,-Infinity,1e999,1.10]}')
+    shown = run("api", "/x", "-o", "jsonl")
+    assert shown == '{"a":[null,null,1e999,1.1]}\n', shown
 
 
 @pytest.mark.parametrize("content_type, form", [

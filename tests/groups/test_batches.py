@@ -16,7 +16,7 @@ import pytest
 
 import xeroctl
 from conftest import (FakeClock, at_both_ends, costly, environment,
-                      text_stream, written)
+                      from_system, text_stream, written)
 from router import flaw
 
 NOW = 1770000000
@@ -98,12 +98,12 @@ def numbered(count):
 
 
 def put(data, name="requests.jsonl"):
-    with open(name, "wb") as target:
+    with open(from_system(name), "wb") as target:
         target.write(data)
 
 
 def content(name):
-    with open(name, "rb") as source:
+    with open(from_system(name), "rb") as source:
         return source.read()
 
 
@@ -1280,6 +1280,7 @@ def test_results_go_to_a_file_named_by_the_batch(run, router, ended, kind):
     assert content(NAMES[kind]) == data
     assert sorted(os.listdir()) == sorted(["made.jsonl", NAMES[kind]])
     assert asked(router) == [f"GET {E}/batches/batch_1",
+                             f"GET {E}/files/{file_id}",
                              f"GET {E}/files/{file_id}/content"]
     size = (f"{len(data)} B" if len(data) < 1000
             else f"{len(data) / 1000:.1f} KB")
@@ -1293,7 +1294,7 @@ def test_results_go_where_they_are_wanted(run, router, ended, kind):
     run(*DEMO, "batch_1", BOTH[kind], "--output-file", "out/é.jsonl")
     assert content("out/é.jsonl") == router.file_bytes(
         ended[kind + "_file_id"])
-    assert os.listdir("out") == ["é.jsonl"]
+    assert os.listdir("out") == [from_system("é.jsonl")]
 
 
 @pytest.mark.parametrize("form", ["table", "json", "id"])
@@ -1304,6 +1305,14 @@ def test_results_alone_go_to_standard_output(run, router, ended, kind, form):
     assert shown.encode() == router.file_bytes(ended[kind + "_file_id"])
     assert shown.exit_status == 0 and os.listdir() == ["made.jsonl"]
     assert ended[kind + "_file_id"] in shown.stderr
+
+
+@pytest.mark.parametrize("kind", sorted(BOTH))
+def test_a_page_is_no_result(run, router, ended, kind):
+    router.order("GET /content", html=True)
+    shown = run(*DEMO, "batch_1", BOTH[kind])
+    assert shown.exit_status == 1 and "an HTML page" in shown.stderr
+    assert os.listdir() == ["made.jsonl"]
 
 
 def test_bytes_come_as_they_are(run, router, made):

@@ -1,5 +1,6 @@
 """chat: a message and its answer, and chats from templates."""
 
+import base64
 import io
 import json
 
@@ -159,12 +160,70 @@ def test_a_stream_is_asked_for_as_one(run, router):
     (b"one\r\ntwo\r\n", "one\r\ntwo"),
     (b"\n  indented\n", "\n  indented"),
     (b"\xef\xbb\xbfcaf\xc3\xa9\n", "café"),
-    (b"\xff\n", "\ufffd"),
+    ("café".encode("utf-16"), "café"),
 ])
 def test_a_dash_reads_the_message_without_its_last_line_end(
         run, router, stdin, message):
     assert run(*HI[:-1], "-", stdin=stdin).exit_status == 0
     assert sent(router)["messages"][0]["content"] == message
+
+
+@pytest.mark.parametrize("stdin, byte", [
+    (b"caf\xe9", 4), (b"\xff\n", 1), ("café".encode("utf-16")[:-1], 9)])
+def test_a_message_that_is_no_text_is_refused(run, router, stdin, byte):
+    shown = run(*HI[:-1], "-", stdin=stdin)
+    assert shown.exit_status == 2 and router.requests == []
+    assert (f"standard input is no UTF-8 text (byte {byte})"
+            in shown.stderr)
+
+
+def test_a_file_that_is_no_text_is_refused_or_told(run, router, tmp_path):
+    path = tmp_path / "old.txt"
+    path.write_bytes(b"caf\xe9\n")
+    shown = run(*HI, "--from-file", str(path))
+    assert shown.exit_status == 2 and f"{path} is no UTF-8" in shown.stderr
+    shown = run(*HI, "--attach", str(path), "-q")
+    assert shown.exit_status == 0 and f"{path} is no UTF-8" in shown.stderr
+    assert "caf\ufffd" in sent(router)["messages"][0]["content"]
+
+
+# == images ==================================================================
+
+@pytest.mark.parametrize("data, kind", [
+    (b"\x89PNG\r\n\x1a\n....", "png"), (b"\xff\xd8\xff\xe0....", "jpeg"),
+    (b"GIF89a....", "gif"), (b"RIFF\x0a\0\0\x0aWEBPVP8 ", "webp"),
+    (b"BM\x0a\0\0\0\0\0\0\0....", "bmp"), (b"II*\0....", "tiff"),
+    (b"MM\0*....", "tiff"), (b"\0\0\0\x20ftypavif....", "avif"),
+    (b"\0\0\0\x20ftypheic....", "heic")])
+@pytest.mark.parametrize("name", ["photo.jpg", "photo", "-"])
+def test_bytes_tell_the_type_of_an_image(run, router, tmp_path, monkeypatch,
+                                         data, kind, name):
+    (tmp_path / "photo").write_bytes(data)
+    (tmp_path / "photo.jpg").write_bytes(data)
+    monkeypatch.chdir(str(tmp_path))
+    assert run(*HI, "--image", name, stdin=data).exit_status == 0
+    part = sent(router)["messages"][0]["content"][1]
+    assert part["image_url"]["url"] == (
+        f"data:image/{kind};base64," + base64.b64encode(data).decode())
+
+
+@pytest.mark.parametrize("data, told", [
+    (b"", "is empty"), (b"<html>login</html>", "is no image"),
+    (b"BMW is a car.", "is no image"), (b"GIF", "is no image")])
+def test_what_is_no_image_is_refused(run, router, tmp_path, data, told):
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    shown = run(*HI, "--image", str(path))
+    assert shown.exit_status == 2 and router.requests == []
+    assert f"a.png {told}" in shown.stderr
+
+
+# == style openai ============================================================
+
+def test_what_only_the_platform_takes_is_refused(run, openai_router):
+    shown = run(*HI, "--agentic", "--style", "openai", against=openai_router)
+    assert shown.exit_status == 2 and openai_router.requests == []
+    assert "--agentic is Xerotier's" in shown.stderr
 
 
 @pytest.mark.parametrize("message, content", [

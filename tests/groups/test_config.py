@@ -506,7 +506,7 @@ def test_a_value_is_read_from_standard_input(cli, config, key, typed, line):
     config.write_text("[deployment.prod]\n")
     shown = cli("set", "prod", key, "-", stdin=typed)
     assert shown.exit_status == 0, shown
-    assert config.read_text() == f"[deployment.prod]\n{line}\n"
+    assert config.read_text("utf-8") == f"[deployment.prod]\n{line}\n"
 
 
 # == remove ==================================================================

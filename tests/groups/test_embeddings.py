@@ -198,6 +198,13 @@ def test_256_texts_go_in_a_request(embed, router, count, sizes):
                              "total_tokens": 2 * count}
 
 
+def test_requests_can_be_smaller(embed, router):
+    embed("--input-file", "-", "--batch-size", "32", stdin=numbered(70))
+    assert [len(seen.json["input"]) for seen in router.requests] == [
+        32, 32, 6]
+    assert embed("--input", "a", "--batch-size", "0").exit_status == 2
+
+
 def test_order_is_kept_over_several_requests(embed):
     page = json.loads(embed("--input-file", "-", "-o", "json",
                             stdin=numbered(257)))
@@ -211,6 +218,15 @@ def test_what_comes_out_of_order_is_put_in_it(embed, router):
         {"index": 0, "embedding": [1.0]}]}).encode())
     shown = embed("--input", "a", "--input", "b", "-o", "json")
     assert vectors_in(json.loads(shown)) == [[1.0], [2.0]]
+
+
+@pytest.mark.parametrize("indexes, status", [
+    ([0, 0, 0], 0), ([0, 0, 1], 1), ([2, 1, 0], 0)])
+def test_an_index_that_says_nothing_is_none(embed, router, indexes, status):
+    router.order("POST /embeddings", body=json.dumps({"data": [
+        {"index": index, "embedding": [1.0]} for index in indexes]}).encode())
+    shown = embed("--input", "a", "--input", "b", "--input", "c")
+    assert shown.exit_status == status
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
@@ -439,8 +455,35 @@ def test_documents_of_the_server_are_shown(rerank, router):
 def test_an_unknown_index_has_no_document(rerank, router, index):
     router.order("POST /rerank", body=b'{"results": [{"index": '
                  + index.encode() + b', "relevance_score": 0.5}]}')
-    row, = rows(rerank("--documents", "a", "b"))
+    row, = rows(rerank("--documents", "a"))
     assert row[2:] == ["0.5", "-"]
+
+
+def scored(*indexes):
+    """Results that say that they are about these texts."""
+    return json.dumps({"data": [{"index": index, "score": 0.5}
+                                for index in indexes]}).encode()
+
+
+@pytest.mark.parametrize("indexes", [[], [0], [1, 1], [0, 1, 0]])
+@pytest.mark.parametrize("words", [[], ["-o", "json"], ["-o", "id"]])
+def test_there_is_a_score_for_each_text(rerank, score, router, indexes,
+                                        words):
+    router.order("POST /rerank", body=scored(*indexes))
+    router.order("POST /score", body=scored(*indexes))
+    for shown in (rerank("--documents", "a", "b", *words),
+                  score("--candidates", "a", "b", *words)):
+        assert shown.exit_status == 1 and shown == ""
+        assert f"{len(indexes)} scores came for 2 texts" in shown.stderr
+
+
+@pytest.mark.parametrize("top, indexes, status", [
+    ("2", [2, 0], 0), ("2", [1], 1), ("2", [0, 1, 2], 1), ("9", [2, 0, 1], 0),
+    ("9", [2, 0], 1)])
+def test_top_n_is_how_many_come(rerank, router, top, indexes, status):
+    router.order("POST /rerank", body=scored(*indexes))
+    shown = rerank("--documents", *TEXTS, "--top-n", top)
+    assert shown.exit_status == status
 
 
 def test_a_score_of_zero_is_a_score(rerank, router):

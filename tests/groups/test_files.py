@@ -14,7 +14,8 @@ import threading
 import pytest
 
 import xeroctl
-from conftest import at_both_ends, environment, text_stream, written
+from conftest import (at_both_ends, environment, from_system, text_stream,
+                      written)
 
 pty = pytest.importorskip("pty")
 
@@ -70,7 +71,7 @@ def folder(tmp_path):
         root = tmp_path / "data"
         root.mkdir()
         for name, data in files.items():
-            path = root / name
+            path = root / from_system(name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         return root
@@ -396,10 +397,10 @@ def test_stdin_is_uploaded(files, router, data):
     ("x" * 250, "x" * 250),
 ])
 def test_a_name_arrives_as_it_is(files, router, tmp_path, name, arrives):
-    path = os.path.join(os.fsencode(str(tmp_path)), os.fsencode(name))
+    path = str(tmp_path / from_system(name))
     with open(path, "wb") as target:
         target.write(b"x")
-    shown = files("--upload", os.fsdecode(path))
+    shown = files("--upload", path)
     assert shown.exit_status == 0, shown
     assert sent(router) == [("assistants", "", arrives, b"x")]
 
@@ -562,7 +563,12 @@ def test_links_inside_are_followed_and_links_outside_are_not(
             ("twice", "out"), ("dangling", "nowhere"),
             ("sub/above", "../..")):
         os.symlink(str(target), str(root / name))
-    shown = files("--upload", root, "-r")
+    shown = files("--upload", root, "-r", "-q")
+    assert shown.exit_status == 2 and router.requests == []
+    for name in ("out", "etc", "sibling", "folder-out", "twice", "dangling",
+                 "sub/above"):
+        assert name in shown.stderr
+    shown = files("--upload", root, "-r", "--skip-links")
     assert shown.exit_status == 0, shown
     assert stored(router) == {
         "data/a": b"inside", "data/in": b"inside", "data/sub/b": b"x",
@@ -579,10 +585,52 @@ def test_loops_of_links_end(files, router, folder):
                          ("two", "one"), ("sub/top", ".."),
                          ("also", "sub")):
         os.symlink(target, str(root / name))
-    shown = files("--upload", root, "-r")
+    shown = files("--upload", root, "-r", "--skip-links")
     assert shown.exit_status == 0
     assert set(stored(router)) == {"data/a", "data/sub/b"}
     assert len(lines_of(shown.stderr, "skipped")) == 6
+
+
+def test_links_outside_can_be_followed(files, router, folder, tmp_path):
+    root = folder({"a": b"x"})
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "1").write_bytes(b"weights")
+    os.symlink("../blobs", str(root / "sub"))
+    os.symlink("../data", str(tmp_path / "blobs" / "back"))
+    shown = files("--upload", root, "-r", "--follow-links")
+    assert shown.exit_status == 0
+    assert stored(router) == {"data/a": b"x", "data/sub/1": b"weights"}
+
+
+def test_any_server_finds_the_path_in_the_name(files, openai_router, folder):
+    root = folder({"a": b"x", "sub/b": b"y"})
+    openai = {"against": openai_router, "XEROTIER_STYLE": "openai"}
+    assert files("--upload", root, "-r", **openai).exit_status == 0
+    assert [seen.form["file"][0] for seen in openai_router.requests] == [
+        "data/a", "data/sub/b"]
+    assert not any("relative_path" in seen.form
+                   for seen in openai_router.requests)
+    assert files("--upload", root / "a", **openai).exit_status == 0
+    assert openai_router.requests[-1].form["file"][0] == "a"
+
+
+def test_any_server_is_asked_for_paths_in_names(files, openai_router):
+    openai_router.order("GET /files", body=json.dumps({"data": [
+        {"id": "file-1", "filename": "data/a"},
+        {"id": "file-2", "filename": "data"}]}).encode())
+    shown = files("--prefix", "data", "-o", "id", against=openai_router,
+                  XEROTIER_STYLE="openai")
+    assert shown.splitlines() == ["file-1"]
+
+
+@pytest.mark.parametrize("more", [[], ["-r"]])
+def test_any_server_has_no_relative_path(files, openai_router, folder, more):
+    root = folder({"a": b"x"})
+    shown = files("--upload", root if more else root / "a", *more,
+                  "--relative-path", "b", "--style", "openai",
+                  against=openai_router)
+    assert shown.exit_status == 2 and openai_router.requests == []
+    assert "--relative-path is Xerotier's" in shown.stderr
 
 
 def test_a_link_to_a_folder_is_a_folder_when_it_is_named(files, router,
@@ -795,7 +843,8 @@ def test_a_file_is_downloaded_to_a_path(files, router, tmp_path):
     assert shown.stderr == "" and shown.exit_status == 0
     assert target.read_bytes() == DATA
     assert os.listdir(str(tmp_path)) == ["out file"]
-    assert asked(router) == [f"GET /files/{record['id']}/content"]
+    assert asked(router) == [f"GET /files/{record['id']}",
+                             f"GET /files/{record['id']}/content"]
 
 
 def test_a_download_is_told_as_json(files, router, tmp_path):
@@ -1014,7 +1063,8 @@ def test_what_goes_up_comes_down_and_goes_away(files, router, folder,
         assert files(file_id, "--download",
                      tmp_path / "back").exit_status == 0
     assert (tmp_path / "back" / "a.bin").read_bytes() == DATA
-    assert (tmp_path / "back" / "größe.txt").read_bytes() == b"x"
+    there = tmp_path / "back" / from_system("größe.txt")
+    assert there.read_bytes() == b"x"
     for file_id in ids.values():
         assert files(file_id, "--delete", "-y").exit_status == 0
     assert files("-o", "id") == ""

@@ -264,6 +264,17 @@ def test_a_plain_list_of_names_renders(models, router):
     assert shown.stderr == ""
 
 
+@pytest.mark.parametrize("words, status, paths", [
+    (["-o", "wide"], 0, ["/v1/models"]), (["--extended"], 2, []),
+    (["m", "--extended"], 2, [])])
+def test_any_server_is_not_asked_for_more(run, openai_router, words, status,
+                                          paths):
+    shown = run("models", *words, against=openai_router,
+                XEROTIER_STYLE="openai")
+    assert shown.exit_status == status
+    assert [seen.target for seen in openai_router.requests] == paths
+
+
 def test_any_server_of_names_will_do(run, openai_router):
     shown = run("models", "--all", against=openai_router,
                 XEROTIER_STYLE="openai")

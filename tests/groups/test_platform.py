@@ -559,6 +559,19 @@ def test_what_comes_compressed_is_written_plain(run, router, tmp_path,
     assert shown.exit_status == 0 and target.read_bytes() == text
 
 
+@pytest.mark.parametrize("body", [
+    b"<html>Sign in</html>", b'{"object":"error","message":"expired"}'])
+def test_a_page_or_an_error_is_no_export(run, router, tmp_path, body):
+    (tmp_path / "x").write_bytes(b"old")
+    router.order("GET /download", body=body)
+    shown = run("exports", "download", EXPORT, "--output-file",
+                str(tmp_path / "x"))
+    assert shown.exit_status == 1 and "answered with an " in shown.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["x"]
+    assert (tmp_path / "x").read_bytes() == b"old"
+    assert router.seen("GET", "/files/" + EXPORT) == []
+
+
 def test_what_is_not_whole_is_no_download(run, router, tmp_path):
     run("exports", "create", "executions", "--from", "2d")
     body = gzip.compress(b'{"n":1}\n' * 9999)[:-20]

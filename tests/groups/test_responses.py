@@ -210,11 +210,16 @@ def test_a_stream_is_asked_for_as_one(run, router):
 
 
 @pytest.mark.parametrize("stdin, text", [
-    (b"one\ntwo\n", "one\ntwo"), (b"\xef\xbb\xbfcaf\xc3\xa9", "café"),
-    (b"\xff\n", "\ufffd")])
+    (b"one\ntwo\n", "one\ntwo"), (b"\xef\xbb\xbfcaf\xc3\xa9", "café")])
 def test_a_dash_reads_the_input(run, router, stdin, text):
     assert run(*CREATE, "-m", "-", stdin=stdin).exit_status == 0
     assert sent(router)["input"] == text
+
+
+def test_an_input_that_is_no_text_is_refused(run, router):
+    shown = run(*CREATE, "-m", "-", stdin=b"caf\xe9\n")
+    assert shown.exit_status == 2 and router.requests == []
+    assert "standard input is no UTF-8" in shown.stderr
 
 
 def test_instructions_come_from_a_file_first(run, router, tmp_path):

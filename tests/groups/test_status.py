@@ -304,7 +304,8 @@ def test_a_certificate_that_nobody_trusts(run, router, front):
 
 @pytest.mark.parametrize("fault, code, word", [
     ({"status": 500}, 1, "HTTP 500"), ({"status": 503}, 6, "HTTP 503"),
-    ({"status": 401}, 3, "HTTP 401"), ({"drop": "after"}, 5, "HTTP: "),
+    ({"odd": "a login page"}, 1, "Sign in"), ({"drop": "after"}, 5, "HTTP: "),
+    ({"odd": "an error"}, 1, "no such luck"), ({"odd": "null"}, 1, "null"),
     ({"redirect": "http://elsewhere.example/"}, 1, "elsewhere"),
 ])
 def test_a_server_that_is_not_well(run, router, fault, code, word):
@@ -314,8 +315,9 @@ def test_a_server_that_is_not_well(run, router, fault, code, word):
     assert asked(router) == ["GET /healthz"]
 
 
-def test_a_server_that_has_no_healthz_may_be_well(run, router):
-    router.order("GET /healthz", status=404)
+@pytest.mark.parametrize("status", [401, 403, 404, 405])
+def test_a_server_that_has_no_healthz_may_be_well(run, router, status):
+    router.order("GET /healthz", status=status)
     shown = run("status", "-o", "json")
     assert (shown.exit_status, shown.stderr) == (0, ""), shown
     assert statuses(shown) == "ok - ok ok - - ok ok"
@@ -334,8 +336,16 @@ def test_a_key_that_lacks_the_scope(run, router):
     check_failure(shown, 3, "key", "HTTP 403", "inference")
 
 
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_a_server_without_models_is_told_as_that(run, router, status):
+    router.order("GET /models", times=None, status=status)
+    shown = run("status", "-o", "json")
+    assert shown.exit_status == 0 and "/models" in shown, shown
+    assert statuses(shown) == "ok - ok ok - ok - ok"
+
+
 @pytest.mark.parametrize("fault, code", [
-    ({"status": 404}, 4), ({"status": 429, "retry_after": 90}, 6),
+    ({"status": 403}, 3), ({"status": 429, "retry_after": 90}, 6),
     ({"html": True}, 1), ({"raw": b"{}"}, 1), ({"cut": 20}, 5)])
 def test_models_that_do_not_come(run, router, fault, code):
     router.order("GET /models", times=None, **fault)

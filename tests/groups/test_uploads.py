@@ -16,7 +16,7 @@ import time
 import pytest
 
 import xeroctl
-from conftest import at_both_ends, environment, text_stream
+from conftest import at_both_ends, environment, from_system, text_stream
 from router import Router
 
 pty = pytest.importorskip("pty")
@@ -42,7 +42,7 @@ def router():
 def model(tmp_path):
     """model(bytes) is the path of a file with them."""
     def writer(data=DATA, name="model.bin"):
-        path = tmp_path / name
+        path = tmp_path / from_system(name)
         path.write_bytes(data)
         return str(path)
     return writer
@@ -55,7 +55,7 @@ def folder(tmp_path):
 
     def maker(files):
         for name, data in files.items():
-            path = root / name
+            path = root / from_system(name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         return root
@@ -147,13 +147,14 @@ def test_the_whole_is_completed_with_its_hash(upload, router, model):
     assert router.uploads[FIRST]["sha256"] == digest(DATA)
 
 
-def test_the_id_comes_first_and_the_record_last(upload, model):
+def test_the_id_comes_first_and_the_record_last(upload, router, model):
     shown = upload(model())
     assert shown.stderr == f"upload {FIRST}\n"
     found = labelled(shown)
-    assert list(found) == LABELS
+    assert list(found) == LABELS + ["Model ID"]
     assert (found["ID"], found["Status"], found["Size"]) == (
         FIRST, "completed", "2.6 KB")
+    assert found["Model ID"] == router.uploads[FIRST]["model_id"]
     assert (found["Total Chunks"], found["Uploaded Chunks"]) == ("3", "3")
 
 
@@ -448,6 +449,57 @@ def test_what_has_ended_cannot_go_on(upload, router, model, status):
     assert asked(router)[start:] == [f"GET /uploads/{FIRST}"]
 
 
+@pytest.mark.parametrize("status", ["failed", "expired", "cancelled"])
+@pytest.mark.parametrize("about", [
+    {"error": {"message": "no room\nleft"}}, {"message": "no room\nleft"}])
+def test_an_end_that_is_bad_is_a_failure(upload, router, model, status,
+                                         about):
+    router.order("POST /complete", body=json.dumps(
+        dict({"id": FIRST, "status": status}, **about)).encode())
+    shown = upload(model())
+    assert shown.exit_status == 1 and shown == ""
+    assert (f"error: upload {FIRST} is {status}: no room\\nleft"
+            in shown.stderr)
+    assert "goes on" not in shown.stderr
+
+
+def test_a_bad_end_is_found_where_the_answer_was_lost(upload, router, model):
+    def act(seen):
+        router.uploads[FIRST]["status"] = "failed"
+        return True
+    router.order("POST /complete", status=502, when=act)
+    shown = upload(model())
+    assert shown.exit_status == 1
+    assert f"error: upload {FIRST} is failed" in shown.stderr
+
+
+# == style openai ============================================================
+
+def test_any_server_is_sent_the_fields_of_openai(upload, openai_router,
+                                                 tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.touch()
+    os.truncate(str(path), 2 ** 26 + 1)
+    begun, *parts, done = json.loads(upload(
+        path, "--style", "openai", "--dry-run", "-o", "json",
+        against=openai_router))
+    assert set(begun["body"]) == {"purpose", "filename", "bytes",
+                                  "mime_type"}
+    assert begun["body"]["filename"] == "m"
+    assert [list(part["body"]) for part in parts] == [["data"]] * 2
+    assert list(done["body"]) == ["part_ids"]
+
+
+@pytest.mark.parametrize("words", [["--format", "gguf"],
+                                   ["--description", "d"]])
+def test_what_only_the_platform_takes_is_refused(upload, openai_router, model,
+                                                 words):
+    shown = upload(model(), *words, "--style", "openai",
+                   against=openai_router)
+    assert shown.exit_status == 2 and openai_router.requests == []
+    assert f"{words[0]} is Xerotier's" in shown.stderr
+
+
 def test_an_upload_that_is_not_there_cannot_go_on(upload, model):
     shown = upload(model(), "--resume", "nope")
     assert shown.exit_status == 4
@@ -573,21 +625,73 @@ def test_hidden_files_are_left_out_and_named(upload, router, folder):
     assert any(".env (hidden)" in line for line in skipped)
 
 
-def test_links_that_leave_the_folder_are_left_out(upload, router, folder,
-                                                  tmp_path):
+@pytest.fixture
+def linked(folder, tmp_path):
+    """A folder of links: inside, out of it, to nothing, in a circle."""
     root = folder({"a": b"a", "d/b": b"b"})
-    (tmp_path / "secret").write_bytes(b"secret")
-    (root / "inside").symlink_to("d/b")
-    (root / "outside").symlink_to("../secret")
-    (root / "broken").symlink_to("nothing")
-    (root / "loop").symlink_to(".")
-    shown = upload(root)
+    (tmp_path / "blobs/more").mkdir(parents=True)
+    (tmp_path / "blobs/1").write_bytes(b"weights")
+    (tmp_path / "blobs/more/2").write_bytes(b"more")
+    (tmp_path / "blobs/more/back").symlink_to("../../my-model/d")
+    for name, target in (("inside", "d/b"), ("same", "d"), ("loop", "."),
+                         ("w.bin", "../blobs/1"), ("more", "../blobs/more"),
+                         ("d/up", "../more")):
+        (root / name).symlink_to(target)
+    return root
+
+
+INSIDE = {"my-model/a": b"a", "my-model/d/b": b"b", "my-model/inside": b"b"}
+
+
+@pytest.mark.parametrize("more", [[], ["-q"], ["--dry-run"]])
+def test_links_that_leave_the_folder_are_refused(upload, router, linked,
+                                                 more):
+    shown = upload(linked, *more)
+    assert shown.exit_status == 2 and router.requests == []
+    assert "links lead out of" in shown.stderr and shown == ""
+    for name in "w.bin", "more", "d/up":
+        assert name in shown.stderr
+
+
+def test_links_that_leave_the_folder_can_be_left_out(upload, router, linked):
+    shown = upload(linked, "--skip-links")
+    assert shown.exit_status == 0 and stored(router)[1] == INSIDE
+    for name in "w.bin", "more", "d/up":
+        assert f"{name} (a link that leaves the folder)" in shown.stderr
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_links_can_be_followed_and_circles_end(upload, router, linked, end):
+    shown = upload(str(linked) + end, "--follow-links")
     assert shown.exit_status == 0
-    assert stored(router)[1] == {"my-model/a": b"a", "my-model/d/b": b"b",
-                                 "my-model/inside": b"b"}
-    for name in ("outside", "broken", "loop"):
-        assert f"{name} (" in shown.stderr
-    assert b"secret" not in router.upload_bytes(FIRST)
+    assert stored(router)[1] == dict(INSIDE, **{
+        "my-model/" + name: data for name, data in (
+            ("w.bin", b"weights"), ("same/b", b"b"), ("more/2", b"more"),
+            ("more/back/b", b"b"), ("d/up/2", b"more"),
+            ("same/up/2", b"more"))})
+    assert "loop (it is in itself)" in shown.stderr
+
+
+def test_a_folder_of_links_goes_on_with_the_same_links(run, upload, router,
+                                                       linked):
+    router.order("POST /parts", status=400)
+    shown = upload(linked, "--follow-links")
+    assert shown.exit_status == 1
+    line, = [line for line in shown.stderr.splitlines() if "goes on" in line]
+    words = shlex.split(line)[1:-3]
+    assert words[-1] == "--follow-links"
+    assert run(*words).exit_status == 0
+    assert stored(router)[1]["my-model/w.bin"] == b"weights"
+
+
+@pytest.mark.parametrize("more", [[], ["--follow-links"]])
+def test_a_link_to_nothing_is_refused(upload, router, folder, more):
+    root = folder({"a": b"a"})
+    (root / "w.bin").symlink_to(".git/annex/w.bin")
+    shown = upload(root, "-q", *more)
+    assert shown.exit_status == 2 and "w.bin" in shown.stderr
+    assert router.requests == []
+    assert upload(root, "--skip-links", *more).exit_status == 0
 
 
 @pytest.mark.parametrize("files", [{}, {".hidden": b"x"}])
@@ -612,7 +716,8 @@ def test_a_folder_goes_on_where_it_was(upload, router, folder):
     lambda path: path.unlink(),
     lambda path: path.write_bytes(b"longer than before" * 100),
     lambda path: path.write_bytes(b""),
-    lambda path: os.utime(str(path), (1, 1))])
+    lambda path: os.utime(str(path), (1, 1)),
+    lambda path: os.utime(str(path), ns=(0, path.stat().st_mtime_ns ^ 1))])
 def test_a_folder_that_changes_on_the_way_is_refused(upload, router, folder,
                                                      change):
     root = folder({"a": b"a" * 3000, "b": b"b"})

@@ -1,22 +1,19 @@
 """webhooks: what is told of to whom, and whether a delivery is genuine.
 
-Signatures are made by hand here, so that what verify and listen accept is
+Signatures are made by hand here, so that what verify accepts is
 what the product's page says, and not what the program itself would sign.
 """
 
 import hashlib
 import hmac
-import http.client
 import json
 import os
 import re
-import signal
-import time
 
 import pytest
 
 import xeroctl
-from conftest import at_both_ends, environment, text_stream, written
+from conftest import environment, text_stream, written
 
 pty = pytest.importorskip("pty")
 
@@ -357,118 +354,3 @@ def test_an_empty_secret_is_none(refused, tmp_path):
     assert "no secret" in refused(
         "verify", "--secret-file", str(tmp_path / "none"), "--signature",
         signed(NOW, secret=b""), "--timestamp", str(NOW), stdin=BODY)
-
-
-# == listen ==================================================================
-
-@pytest.fixture
-def listen(start, tmp_path):
-    """Start a receiver; returns it and a function that posts to it."""
-    (tmp_path / "secret").write_bytes(SECRET)
-
-    def starter(*words):
-        process = start("webhooks", "listen", "--port", "0", "--secret-file",
-                        str(tmp_path / "secret"), *words)
-        said = process.stderr.readline().decode()
-        port = int(re.match(r"listening on http://127\.0\.0\.1:(\d+)/$",
-                            said).group(1))
-
-        def post(body, headers=None, at=None):
-            at = int(time.time()) if at is None else at
-            return status_of(port, body, headers or {
-                "X-Webhook-Signature": signed(at, body),
-                "X-Webhook-Timestamp": str(at)})
-        return process, post
-    return starter
-
-
-def status_of(port, body, headers, method="POST"):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        connection.request(method, "/", body, headers)
-        return connection.getresponse().status
-    finally:
-        connection.close()
-
-
-def event(number, **more):
-    return json.dumps(dict({"id": f"evt_{number}", "type": "batch.completed",
-                            "data": {"n": number}}, **more)).encode()
-
-
-def ended(process):
-    """Press Ctrl-C; return (exit status, stdout, stderr)."""
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=10)
-    return process.returncode, stdout.decode(), stderr.decode()
-
-
-@at_both_ends
-def test_only_genuine_events_are_shown_and_each_once(listen):
-    process, post = listen()
-    now = int(time.time())
-    assert post(event(1)) == 200
-    assert post(event(1)) == 200
-    assert post(event(2), {"X-Webhook-Signature": signed(now, event(3)),
-                           "X-Webhook-Timestamp": str(now)}) == 401
-    assert post(event(4), {"Content-Type": "application/json"}) == 401
-    assert post(event(5), at=now - 400) == 401
-    assert post(b"{") == 400
-    assert post(b"", {"Content-Length": str(1 << 40)}) == 413
-    assert post(event(6)) == 200
-    status, shown, said = ended(process)
-    assert status == 130
-    assert shown == ('evt_1  batch.completed  {"n":1}\n'
-                     'evt_6  batch.completed  {"n":6}\n')
-    assert "Traceback" not in said and SECRET.decode() not in said
-    assert "evt_1 again" in said and said.count("refused") == 4
-
-
-@at_both_ends
-def test_events_are_lines_of_json_for_a_program(listen):
-    process, post = listen("-o", "jsonl")
-    post(event(1, more="é\n"))
-    line = process.stdout.readline().decode()     # before the next one comes
-    assert json.loads(line)["more"] == "é\n" and ": " not in line
-    for odd in b"[1]", b"null", b'{"id":[1]}', b'{"id":{}}', b"\xff":
-        assert post(odd) in (200, 400)
-    assert post(event(2)) == 200
-    status, shown, said = ended(process)
-    assert status == 130 and "Traceback" not in said
-    assert json.loads(shown.splitlines()[-1])["id"] == "evt_2"
-
-
-@at_both_ends
-def test_a_reader_that_leaves_ends_the_receiver(listen):
-    process, post = listen()
-    process.stdout.close()
-    try:
-        post(event(1))
-    except OSError:
-        pass    # the receiver may go before it answers
-    assert process.wait(timeout=5) == 141
-    assert b"Traceback" not in process.stderr.read()
-
-
-@at_both_ends
-def test_without_a_secret_all_is_shown_after_a_warning(start):
-    process = start("webhooks", "listen", "--port", "0")
-    assert b"no signature is checked" in process.stderr.readline()
-    port = int(process.stderr.readline().rstrip(b"/\n").split(b":")[-1])
-    assert status_of(port, event(1), {}) == 200
-    assert status_of(port, None, {}, "GET") == 501
-    assert status_of(port, b"", {"Content-Length": "x"}) == 411
-    status, shown, _ = ended(process)
-    assert status == 130 and shown.startswith("evt_1  ")
-
-
-@pytest.mark.parametrize("words, said", [
-    ([], "--port"), (["--port", "65536"], "65536"), (["--port", "x"], "'x'"),
-    (["--port", "0", "--secret-file", "no-such-file"], "no-such-file")])
-def test_a_receiver_that_cannot_start_says_why(refused, words, said):
-    assert said in refused("listen", *words)
-
-
-def test_a_port_in_use_is_named(refused, router):
-    assert f"port {router.port}: " in refused(
-        "listen", "--port", str(router.port))
