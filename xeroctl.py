@@ -118,7 +118,7 @@ EXIT_CODES = (
 ENVIRONMENT = (
     ("XEROTIER_BASE_URL", "as --base-url: https://HOST/PROJECT/v1"),
     ("XEROTIER_API_KEY", "as --api-key, and not seen in the process list"),
-    ("XEROTIER_CONTEXT", "as --context"),
+    ("XEROTIER_CONTEXT", "the deployment, where --context is not given"),
     ("XEROTIER_ENDPOINT", "as --endpoint, where a command needs one"),
     ("XEROTIER_FRONTEND_URL", "as --frontend-url"),
     ("XEROTIER_OUTPUT", "as --output"),
@@ -153,7 +153,7 @@ class XeroctlError(Exception):
 
     exit_code = 1
     kind = "operation_failed"
-    is_told = False
+    is_told, settings = False, None
 
     def __init__(self, message, hint=None, details=(), **facts):
         super().__init__(message)
@@ -679,12 +679,16 @@ def cut_to(text, width):
 
 
 def nearest(word, words):
-    """Return the words most like a mistyped one, best first."""
+    """Return the words like a mistyped one; dashes and case do not count."""
     try:
         import difflib
     except ImportError:
         return []
-    return difflib.get_close_matches(word, list(words), n=3, cutoff=0.6)
+    plain = {each.strip("-").lower(): each for each in words}
+    word = word.strip("-").lower()
+    found = (difflib.get_close_matches(word, plain, n=3, cutoff=0.7)
+             or [each for each in plain if word in each and word[2:]])
+    return [plain[each] for each in found[:3]]
 
 
 def did_you_mean(word, words):
@@ -1320,17 +1324,18 @@ def check_url(text, what):
     if parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", text):
         raise NotConfigured(f"{what} holds more than a base URL may",
                             "no ?, #, space; percent-encode the rest")
-    return text.rstrip("/")
+    return parts.scheme + text[len(parts.scheme):].rstrip("/")
 
 
-def check_key(text):
+def check_key(text, what="the API key"):
     """Return an API key that a header can carry; never quote a bad one."""
     key = text.strip()
     if not key:
-        raise NotConfigured("the API key is empty", KEY_HELP)
-    if not re.match(r"[\x21-\x7e]+$", key):
-        raise NotConfigured("the API key holds a space, a line end or a"
-                            " character that is not ASCII", KEY_HELP)
+        raise NotConfigured(f"{what} is empty", KEY_HELP)
+    found = re.search(r"[^\x21-\x7e]", key)
+    if found:
+        raise NotConfigured(f"{what} holds {found.group()!r}: a space, a line"
+                            " end, or what is not ASCII", KEY_HELP)
     return key
 
 
@@ -1379,7 +1384,8 @@ class Deployment:
     With style xerotier the base URL is https://HOST/PROJECT/v1 and the
     endpoint slug goes before the last /v1; with style openai there is no
     slug in a path, and the key may be None.  Management paths go to the
-    origin of the frontend URL, where there is one.
+    origin of the frontend URL, where there is one.  slug is that of an SDK's
+    base URL, https://HOST/PROJECT/SLUG/v1.
     """
 
     FRONTEND = (
@@ -1387,11 +1393,24 @@ class Deployment:
 
     def __init__(self, base_url, key, style, frontend_url=None):
         self.base_url, self.key, self.style = base_url, key, style
-        self.frontend_url = frontend_url
+        self.frontend_url, self.slug = frontend_url, None
+        sdk = re.match(r"(\w+://[^/]+/[^/]+)/([^/]+)/v1\Z", base_url)
+        if sdk and style == XEROTIER:
+            from urllib.parse import unquote
+            self.base_url, self.slug = sdk.group(1) + "/v1", unquote(
+                sdk.group(2))
         if style == XEROTIER and not base_url.endswith("/v1"):
             raise NotConfigured(
                 f"the base URL {base_url} does not end in /v1",
                 "https://HOST/PROJECT/v1; or is it --style openai?")
+
+    def endpoint(self, asked):
+        """The slug of a call: what is asked for, or the base URL's own."""
+        if asked and self.slug not in (None, asked):
+            raise UsageError(f"the base URL is that of endpoint {self.slug!r},"
+                             f" not of {asked!r}",
+                             f"{self.base_url} is for all endpoints")
+        return asked or self.slug
 
     def url(self, path, slug=None):
         """The URL of a path below /v1, of the project or of an endpoint."""
@@ -1972,7 +1991,8 @@ def stored_key(table, environ, folder):
 class Settings:
     """What a run was told: flag, then environment, then deployment.
 
-    The config file is read when a setting is first looked for in it.
+    The flag --context means its deployment whole: of variables only endpoint
+    and output count, where it has none.  The config file is read when needed.
     """
 
     VARIABLES = ("base_url", "api_key", "context", "endpoint",
@@ -1986,9 +2006,36 @@ class Settings:
     def given(self, name):
         """What flag or environment say; an empty variable is unset."""
         value = getattr(self.args, name, None)
-        if value is None and name in self.VARIABLES:
-            value = self.environ.get("XEROTIER_" + name.upper()) or None
+        return self.variable(name) if value is None else value
+
+    def variable(self, name):
+        """What the environment says, where it counts; else None."""
+        variable = "XEROTIER_" + name.upper()
+        value = name in self.VARIABLES and self.environ.get(variable)
+        if not value or self.args.context is not None and (
+                name not in ("endpoint", "output")
+                or name in self.deployment_table()):
+            return None
+        odd = re.search(r"^\s|\s\Z" + r"|^(['\"])(?=.*\1\Z)" * (
+            name != "api_key"), value)
+        if odd:
+            raise NotConfigured(
+                f"{variable} begins or ends with {odd.group()!r}",
+                "a file of variables has its own quotes and line ends")
         return value
+
+    def tell_beaten(self, name):
+        """Say which variables beat what a deployment has, if any do."""
+        table = self.config.deployments().get(name)
+        has = dict({"context": name, "style": XEROTIER}, **table or {})
+        if key_source(has):
+            has.setdefault("api_key")
+        found = ["XEROTIER_" + each.upper() for each in self.VARIABLES
+                 if table and each in has
+                 and self.variable(each) not in (None, has[each])]
+        if found:
+            self.terminal.note(f"{' and '.join(found)} beat what {name} has:"
+                               f" --context {name} goes by that alone")
 
     def get(self, name, default=None):
         """Look a setting up in the order of precedence."""
@@ -2001,7 +2048,8 @@ class Settings:
 
     def context(self):
         """The name of the deployment of this run; None if there is none."""
-        return self.given("context") or self.config.current()
+        name = self.given("context")
+        return self.config.current() if name is None else name
 
     def deployment_table(self):
         """The table of the deployment of this run; empty if there is none."""
@@ -2036,41 +2084,45 @@ class Settings:
 
     def timeout(self):
         """Seconds as given by flag or deployment; None leaves the default."""
-        if self.args.timeout is not None:
-            return self.args.timeout
-        value = self.deployment_table().get("timeout")
+        value = self.args.timeout or self.deployment_table().get("timeout")
         if value is not None and not (
                 is_positive(value) and value <= LONGEST_S):
             raise self.config.broken("timeout is no number of seconds")
         return value
 
-    def key(self, base_url):
-        """The API key for a base URL; None if there is none.
+    def key(self, urls):
+        """The API key for some URLs; None if there is none.
 
-        A key on file goes to its own deployment's origin only.
+        A key on file goes to its own deployment's origins only.
         """
         if self.args.api_key is not None:
             return self.typed_key(self.args.api_key)
-        text = self.given("api_key")
-        return (self.key_on_file(base_url) if text is None
-                else check_key(text))
+        text = self.variable("api_key")
+        return (self.key_on_file(urls) if text is None
+                else check_key(text, "the API key in XEROTIER_API_KEY"))
 
     def typed_key(self, text):
-        """The key that --api-key means: itself, @FILE, or - for stdin."""
+        """The key that --api-key means: itself, @FILE, - for stdin, none."""
+        if not text:
+            return None
         if text == "-":
             text = decoded_text(self.terminal.read_stdin())
         elif text.startswith("@"):
             text = decoded(read_file(text[1:], NotConfigured))
         return check_key(text)
 
-    def key_on_file(self, base_url):
+    def key_on_file(self, urls):
         table = self.deployment_table()
-        home = table.get("base_url")
-        if key_source(table) and not (
-                isinstance(home, str) and is_same_origin(home, base_url)):
-            raise NotConfigured(
-                f"the key of deployment {self.context()} is meant for"
-                f" {shown_url(str(home))}, not for {base_url}", KEY_HELP)
+        own = [table[name] for name in ("base_url", "frontend_url")
+               if isinstance(table.get(name), str)]
+        for url in urls if key_source(table) else ():
+            if not any(is_same_origin(url, home) for home in own):
+                told = (f"the key of deployment {self.context()} is meant for"
+                        f" {' and '.join(map(shown_url, own)) or 'no URL'},"
+                        f" not for {url}")
+                if self.style() == XEROTIER:
+                    raise NotConfigured(told, KEY_HELP)
+                return self.terminal.note(told + ": none is sent")
         key = stored_key(table, self.environ,
                          os.path.dirname(self.config.path or ""))
         return None if key is None else check_key(key)
@@ -2084,25 +2136,12 @@ class Settings:
         url, style = check_url(url, "base URL"), self.style()
         if not needs_key:
             return Deployment(url, None, style)
-        key = self.key(url)
+        frontend = style == XEROTIER and self.get("frontend_url")
+        frontend = frontend and check_url(frontend, "frontend URL")
+        key = self.key(filter(None, (url, frontend)))
         if key is None and style == XEROTIER:
             raise NotConfigured("no API key", KEY_HELP)
-        frontend = self.get("frontend_url")
-        if frontend:
-            frontend = check_url(frontend, "frontend URL")
-            self.check_frontend(frontend)
         return Deployment(url, key, style, frontend)
-
-    def check_frontend(self, frontend):
-        """Raise if the key on file would go to a frontend that is not its."""
-        table = self.deployment_table() if not self.given("api_key") else {}
-        own = [table[name] for name in ("frontend_url", "base_url")
-               if isinstance(table.get(name), str)]
-        if key_source(table) and not any(
-                is_same_origin(frontend, home) for home in own):
-            raise NotConfigured(
-                f"the key of deployment {self.context()} is not meant for"
-                f" {frontend}", KEY_HELP)
 
 
 # ---------------------------------------------------------------------------
@@ -2678,8 +2717,8 @@ QUOTA_HELP = "the quota is used up: wait for its reset or raise it"
 # What to try next, by error code, or else by type, or by status.
 API_HINTS = {
     "endpoint_not_found": "--endpoint takes the slug, not the model's name;"
-                          " xeroctl api /endpoints lists them",
-    "model_not_found": "xeroctl api /models lists what is served",
+                          " xeroctl endpoints lists them",
+    "model_not_found": "xeroctl models lists what is served",
     "scope_insufficient": "use a key with the scope that the message names",
     "quota_exceeded": QUOTA_HELP, "insufficient_quota": QUOTA_HELP,
     "endpoint_inactive": "the endpoint is not active yet: try again later",
@@ -3712,7 +3751,7 @@ def ended_early(has_begun):
     return ConnectionFailed(
         "HTTP", "the stream ended before the answer was complete"
         if has_begun else "the stream ended before it began",
-        "without --stream the server may say why", sent=True)
+        "asked without a stream, the server may say why", sent=True)
 
 
 def check_told(kind, payload):
@@ -4388,23 +4427,17 @@ class Out:
     def show_plan(self, key, network):
         """Print the requests that were planned, in their order."""
         requests, self.plan.requests = self.plan.requests, []
-        if self.form in (JSON, JSONL):
-            shown = [{"curl": curl_command(request, key, network)}
-                     if self.plan.curl
-                     else planned_request(request, key)
-                     for request in requests]
-            self.planned_json(shown)
-        else:
-            self.line("\n\n".join(
+        if self.form not in (JSON, JSONL):
+            return self.line("\n\n".join(
                 curl_command(request, key, network) if self.plan.curl
                 else planned_text(request, key) for request in requests))
-
-    def planned_json(self, shown):
-        if self.form == JSONL:
-            for item in shown:
-                self.json_line(item)
-        else:
-            self.json(shown[0] if len(shown) == 1 else shown)
+        shown = [{"curl": curl_command(request, key, network)}
+                 if self.plan.curl else planned_request(request, key)
+                 for request in requests]
+        if self.form == JSON:
+            return self.json(shown[0] if len(shown) == 1 else shown)
+        for item in shown:
+            self.json_line(item)
 
 
 # ---------------------------------------------------------------------------
@@ -4584,6 +4617,18 @@ def check_order(start, end, names="start and end"):
                          f" before {end}")
 
 
+def fixes(sign, *names):
+    """A check that makes times of moments; start and end are in order."""
+    def fix(app, args):
+        times = [fixed_moment(app, getattr(args, name), sign)
+                 for name in names]
+        vars(args).update(zip(names, times))
+        if len(names) > 1:
+            check_order(*times, " and ".join(
+                "--" + name.replace("_", "-") for name in names))
+    return fix
+
+
 def is_pair(word):
     """Whether a word is one more KEY=VALUE of the flag before it."""
     return "=" in word
@@ -4659,7 +4704,8 @@ class Verb:
         self.excludes, self.usage, self.examples = excludes, usage, examples
         self.path, self.method, self.columns = path, method, columns
         self.said, self.asks = said, asks
-        self.once, self.checks, self.paging = once, checks, paging
+        self.once, self.paging = once, paging
+        self.checks = checks or (lambda app, args: None)
         self.id_path, self.sample = id_path, sample
 
     @property
@@ -4841,12 +4887,6 @@ def place_of(args):
         "/" + found if found[:1] not in ("", "/") else found)
 
 
-def complete(app, args):
-    """Have a verb check its arguments, and fill in what they leave out."""
-    if args.verb.checks:
-        args.verb.checks(app, args)
-
-
 def pages_of(app, group, args):
     """The list that a verb is about: one page, or all of them."""
     def fetch(query):
@@ -4858,7 +4898,7 @@ def pages_of(app, group, args):
 
 
 def run_list(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     things = args.verb.name if args.verb.columns else group.name
     app.out.pages(pages_of(app, group, args),
                   args.verb.columns or group.columns, things,
@@ -4866,7 +4906,7 @@ def run_list(app, group, args):
 
 
 def run_show(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     item = group.call(app, "GET", place_of(args),
                       query=sent_fields(args).items())
     app.out.record(item, args.verb.columns or group.fields)
@@ -4892,14 +4932,14 @@ def show_done(app, group, args, answer):
 
 
 def run_create(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     answer = group.call(app, args.verb.method, place_of(args),
                         body=sent_fields(args), headers=sent_headers(args))
     show_done(app, group, args, answer)
 
 
 def run_update(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     if not sent_fields(args):
         raise UsageError("nothing to update: give at least one of "
                          + ", ".join(f.long_name for f in args.verb.flags
@@ -4908,7 +4948,7 @@ def run_update(app, group, args):
 
 
 def run_action(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     if args.verb.asks:
         app.confirm(filled(args.verb.asks, args), args)
     answer = group.call(app, args.verb.method, place_of(args),
@@ -4919,7 +4959,7 @@ def run_action(app, group, args):
 
 def run_delete(app, group, args):
     app.confirm(f"Delete {group.thing} {args.id}?", args)
-    complete(app, args)
+    args.verb.checks(app, args)
     answer = group.call(app, "DELETE", place_of(args))
     app.out.done(answer, f"deleted {args.id}", args.id)
 
@@ -6402,8 +6442,9 @@ class BatchInput:
 
     MOST_MODELS = 1000
 
-    def __init__(self, source, url=CHAT_URL, places=False):
+    def __init__(self, source, url=CHAT_URL, places=False, hint=None):
         import array
+        self.hint = hint
         self.source, self.url, self.count = source, url, 0
         self.wrong, self.problems = 0, []
         self.models, self.max_tokens = set(), 0
@@ -6504,12 +6545,11 @@ class BatchInput:
         name = self.source.name
         found = [f"{name}: line {number}: {text}"
                  for number, text in self.problems]
-        hint = "--no-validate lets the server judge"
         if self.wrong == 1:
-            return UsageError(found[0], hint)
+            return UsageError(found[0], self.hint)
         return UsageError(
-            f"{name}: {self.wrong} things are wrong, nothing was sent", hint,
-            first_of(found, self.wrong))
+            f"{name}: {self.wrong} things are wrong, nothing was sent",
+            self.hint, first_of(found, self.wrong))
 
     def request(self, number):
         """The decoded line of a number, from 1."""
@@ -7528,7 +7568,26 @@ def typed_line(prompt):
         sys.stdin = before
 
 
-class LineEditor:
+class PlainLines:
+    """Reads messages where nobody sits: one a line, no prompt, no history."""
+
+    def __init__(self, terminal):
+        self.terminal = terminal
+
+    def read(self, prompt=""):
+        line = self.terminal.read_line()
+        if not line:
+            raise EOFError()
+        return line.rstrip("\r\n")
+
+    def remember(self, text):
+        """Nobody will press Up."""
+
+    def close(self):
+        """Nothing was changed."""
+
+
+class LineEditor(PlainLines):
     """Reads messages from a person: readline where there is one.
 
     Without it, or where stdout is no terminal, lines are read as they come;
@@ -7540,7 +7599,8 @@ class LineEditor:
     PASTE, PASTED = "\033[200~", "\033[201~"
 
     def __init__(self, terminal, history, words):
-        self.terminal, self.history = terminal, history
+        super().__init__(terminal)
+        self.history = history
         self.readline = self.load_readline(words)
         if not self.readline and terminal.err.is_live:
             terminal.err.control("\033[?2004h")
@@ -7581,16 +7641,10 @@ class LineEditor:
             self.terminal.err.flush()
             return whole(typed_line(prompt)).rstrip("\n")
         self.terminal.say_prompt(prompt)
-        line = self.read_raw()
+        line = super().read()
         while line.count(self.PASTE) > line.count(self.PASTED):
-            line += "\n" + self.read_raw()
+            line += "\n" + super().read()
         return line.replace(self.PASTE, "").replace(self.PASTED, "")
-
-    def read_raw(self):
-        line = self.terminal.read_line()
-        if not line:
-            raise EOFError()
-        return line.rstrip("\r\n")
 
     def remember(self, text):
         """Keep a message within reach of Up, and in the history file."""
@@ -7602,25 +7656,6 @@ class LineEditor:
         self.history.trim()
         if not self.readline and self.terminal.err.is_live:
             self.terminal.err.control("\033[?2004l")
-
-
-class PlainLines:
-    """Reads messages where nobody sits: one a line, no prompt, no history."""
-
-    def __init__(self, terminal):
-        self.terminal = terminal
-
-    def read(self, prompt=""):
-        line = self.terminal.read_line()
-        if not line:
-            raise EOFError()
-        return line.rstrip("\r\n")
-
-    def remember(self, text):
-        """Nobody will press Up."""
-
-    def close(self):
-        """Nothing was changed."""
 
 
 def history_line(raw):
@@ -7958,12 +7993,11 @@ class Session:
         parts = [f"endpoint: {self.app.endpoint()}"]
         if self.turns.is_model_named:
             parts.append(f"model: {self.turns.model}")
-        parts += [f"tokens: {self.tokens()}", f"msgs: {self.turns.turns()}"]
-        self.terminal.say(" | ".join(parts), DIM)
-
-    def tokens(self):
         spent = self.turns.spent
-        return f"{spent['prompt_tokens']}/{spent['completion_tokens']}"
+        parts += [f"tokens: {spent['prompt_tokens']}/"
+                  f"{spent['completion_tokens']}",
+                  f"msgs: {self.turns.turns()}"]
+        self.terminal.say(" | ".join(parts), DIM)
 
     def totals(self):
         spent = self.turns.spent
@@ -8010,7 +8044,10 @@ class Session:
             if name not in self.COMMANDS:
                 raise UsageError(f"unknown command {name}",
                                  did_you_mean(name, self.COMMANDS) or "/help")
-            return self.COMMANDS[name][2](self, rest.strip())
+            usage, _, command = self.COMMANDS[name]
+            if usage and not rest.strip():
+                raise UsageError(f"{name} needs {usage}")
+            return command(self, rest.strip())
         except XeroctlError as error:
             return self.told(error)
 
@@ -8018,9 +8055,7 @@ class Session:
         rows = [(f"{name} {usage}".rstrip(), summary)
                 for name, (usage, summary, _) in self.COMMANDS.items()]
         for name, summary in rows + [('\"\"\"', "opens and closes a message of"
-                                      " several lines")]:
-            self.terminal.say(f"  {name:16} {summary}")
-        for name, summary in self.KEYS:
+                                      " several lines"), *self.KEYS]:
             self.terminal.say(f"  {name:16} {summary}")
 
     def clear(self, _):
@@ -8028,15 +8063,11 @@ class Session:
         self.terminal.say("conversation cleared")
 
     def set_system(self, text):
-        if not text:
-            raise UsageError("/system needs a message")
         self.turns.set_system(text)
         self.terminal.say("system message set")
 
     def save(self, path):
         """Write the conversation to a file, whole or not at all."""
-        if not path:
-            raise UsageError("/save needs a file")
         data = pretty_json(self.turns.saved()) + "\n"
         try:
             write_privately(path, whole(data).encode("utf-8"))
@@ -8047,17 +8078,12 @@ class Session:
 
     def load(self, path):
         """Replace the conversation by that of a file; else change nothing."""
-        if not path:
-            raise UsageError("/load needs a file")
         try:
             data = parse_json(decoded(read_file(path)))
         except ValueError as problem:
             raise UsageError(f"{path} is not JSON: {problem}")
         self.turns.load(data)
         self.terminal.say(f"loaded {self.turns.turns()} messages")
-
-    def show_tokens(self, _):
-        self.terminal.say(self.totals())
 
     def quit(self, _):
         self.is_over = True
@@ -8079,8 +8105,6 @@ class Session:
         self.terminal.say("the last question and its answer are forgotten")
 
     def set_model(self, name):
-        if not name:
-            raise UsageError("/model needs a name")
         self.turns.model, self.turns.is_model_named = name, True
         self.terminal.say(f"model: {name}")
 
@@ -8093,7 +8117,8 @@ class Session:
                     set_system),
         "/save": ("<file>", "save the conversation as JSON", save),
         "/load": ("<file>", "load a saved conversation", load),
-        "/tokens": ("", "show token usage and message count", show_tokens),
+        "/tokens": ("", "show token usage and message count",
+                    lambda self, _: self.terminal.say(self.totals())),
         "/retry": ("", "ask the last question again", retry),
         "/undo": ("", "take the last question and its answer back", undo),
         "/model": ("<name>", "use another model", set_model),
@@ -8168,6 +8193,7 @@ class Doctor:
         self.url = deployment.base_url
         self.scheme, self.host, self.port = origin_of(self.url)
         name = self.app.settings.context() or "flags and environment"
+        self.app.settings.tell_beaten(name)
         return "ok", f"{name}: {self.url}"
 
     def proxy(self):
@@ -8301,10 +8327,7 @@ def response_format(app, text):
     """text, json_object, or a JSON schema from @FILE, as OpenAI has it."""
     if not text.startswith("@"):
         return {"type": text}
-    try:
-        schema = parse_json(app.read_text(text[1:]))
-    except ValueError as problem:
-        raise UsageError(f"{text[1:]} is not JSON: {problem}")
+    schema = app.read_json(text[1:])
     if dig(schema, "type") == "json_schema":
         return schema
     if isinstance(dig(schema, "schema"), dict):
@@ -8402,6 +8425,20 @@ def only_named(name, templates, workspace):
     return id_in(found[0])
 
 
+def templates_path(workspace):
+    """Where templates live: below the project or a workspace."""
+    if workspace is not None:
+        return path_of("workspaces", workspace, "chat-templates")
+    return "/chat-templates"
+
+
+def all_templates(app, workspace, stand_in=None, **query):
+    def fetch(query):
+        return app.api.call("GET", templates_path(workspace), stand_in,
+                            query=query.items())
+    return page_records(merged(each_page(fetch, Cursor, query)))
+
+
 def template_id(app, workspace, name):
     """Return the id of a template given by id (ctpl_…) or by name."""
     if name.startswith("ctpl_"):
@@ -8409,14 +8446,8 @@ def template_id(app, workspace, name):
     unknown = StandIn(f"<id of {name}>")
     if app.plan.dry_run:
         return unknown  # the product's page: "without hitting the router"
-    path = path_of("workspaces", workspace, "chat-templates")
-
-    def fetch(query):
-        return app.api.call("GET", path, query=query.items(),
-                            stand_in={"data": [{"id": unknown,
-                                                "name": name}]})
-    templates = page_records(merged(each_page(fetch, Cursor, {})))
-    return only_named(name, templates, workspace)
+    return only_named(name, all_templates(app, workspace, {
+        "data": [{"id": unknown, "name": name}]}), workspace)
 
 
 NEW_CHAT_FIELDS = ("chat_id=chat_id|chatId", "url=url",
@@ -8433,8 +8464,7 @@ def new_chat(app, group, args):
     text = None if args.message is None else message_text(app, args)
     template = template_id(app, args.workspace, args.template)
     chat = app.api.call(
-        "POST", path_of("workspaces", args.workspace, "chat-templates",
-                        template, "apply"),
+        "POST", templates_path(args.workspace) + path_of(template, "apply"),
         body={}, stand_in={"chat_id": StandIn("<chat id>")})
     if text is not None:
         post_message(app, Column(NEW_CHAT_FIELDS[0]).value(chat), text)
@@ -8605,7 +8635,8 @@ def checked_input(app, args, url):
     if not args.no_validate:
         check_size(source)
         check_metadata(dict(args.metadata or ()))
-        BatchInput(source, url).check()
+        BatchInput(source, url,
+                   hint="--no-validate lets the server judge").check()
     return source
 
 
@@ -8713,8 +8744,9 @@ def tell_downloaded(app, file_id, path, count):
     app.out.done({"id": file_id, "path": path, "bytes": count}, text, file_id)
 
 
-def fetch_result(app, group, args, name):
+def fetch_result(app, group, args):
     """Download one of the two result files of a batch."""
+    name = "error" if args.verb.name == "errors" else "output"
     batch = group.call(app, "GET", path_of(args.id), stand_in={
         name + "_file_id": StandIn(f"<{name} file id>")})
     file_id = dig(batch, name + "_file_id")
@@ -8724,20 +8756,12 @@ def fetch_result(app, group, args, name):
             f"{name.capitalize()} file not yet available (status: "
             f"{as_text(dig(batch, 'status'))})",
             f"{other} has the other requests" if has_ended(batch)
-            else "--wait waits for the end")
+            else wait_command([args.id], args.endpoint))
     file_id = id_in(batch, name + "_file_id")
     path = args.output_file or safe_name(args.id) + {
         "output": "-output.jsonl", "error": "-errors.jsonl"}[name]
     count = Download(app, file_id, group.slug(app), patience=3).to(path)
     tell_downloaded(app, file_id, path, count)
-
-
-def download_output(app, group, args):
-    fetch_result(app, group, args, "output")
-
-
-def download_errors(app, group, args):
-    fetch_result(app, group, args, "error")
 
 
 def check_batch_input(app, group, args):
@@ -8841,10 +8865,10 @@ BATCHES = Group(
         acts("cancel", "Cancel a running batch; what is done is kept.", SLUG,
              asks="Cancel batch {id}?", columns=ENDED_FIELDS),
         Verb("download", "Download the results of a batch.",
-             download_output, ITEM, SLUG, OUTPUT_FILE, examples=(
+             fetch_result, ITEM, SLUG, OUTPUT_FILE, examples=(
                  "xeroctl batches batch_1 --endpoint my-llm --download",)),
         Verb("errors", "Download the failed requests of a batch.",
-             download_errors, ITEM, SLUG, OUTPUT_FILE),
+             fetch_result, ITEM, SLUG, OUTPUT_FILE),
         Verb("wait", "Wait until a batch has ended.",
              wait_batch, ITEM, SLUG, WAIT_TIMEOUT),
     ) + (
@@ -9039,13 +9063,6 @@ def probe_model(app, group, args):
         app.out.record(found, columns_of([found]))
 
 
-def set_capabilities(app, group, args):
-    answer = group.call(app, "PATCH", path_of(args.id, "capabilities"),
-                        body={"capabilities": args.capability})
-    app.out.done(answer, f"{args.id} can {', '.join(args.capability)}",
-                 args.id)
-
-
 def bits(text):
     """Convert 4 or 8."""
     return int(choice("4", "8")(text))
@@ -9155,10 +9172,13 @@ MODELS = Group(
     )) + (
         Verb("probe", "Show what a deployed model can do.", probe_model,
              ITEM),
-        Verb("set-capabilities", "Replace the capabilities of a model"
-             " (admin).", set_capabilities, ITEM,
-             flag("capability", metavar="CAPABILITY", nargs="+",
-                  sample="chat", help="as chat or tool-use"), writes=True),
+        acts("set-capabilities", "Replace the capabilities of a model"
+             " (admin).",
+             field("capability", metavar="CAPABILITY", nargs="+",
+                   sends="capabilities", sample="chat",
+                   help="as chat or tool-use"),
+             path="{id}/capabilities", method="PATCH",
+             said="{id} can {capability}"),
         lists(name="recommend-for-workspace", paging=None,
               summary="List the models that suit a workspace best.",
               path="//workspaces/{id}/recommended-models", sample="ws_1",
@@ -9655,10 +9675,7 @@ def conversation_item(app, args):
         return {"type": "message", "role": args.role, "content": text}
     if args.role or args.content:
         raise UsageError("--json and --role, --content cannot be combined")
-    try:
-        return parse_json(app.read_text(args.json))
-    except ValueError as problem:
-        raise UsageError(f"{args.json} is not JSON: {problem}")
+    return app.read_json(args.json)
 
 
 def add_item(app, group, args):
@@ -10317,11 +10334,6 @@ def scopes(text):
     return [choice(*KEY_SCOPES)(word) for word in listed(text)]
 
 
-def prepare_key(app, args):
-    """Make --expires a time."""
-    args.expires = fixed_moment(app, args.expires, 1)
-
-
 def network(text):
     """Convert a network address (CIDR)."""
     import ipaddress
@@ -10359,7 +10371,7 @@ def key_verbs():
                 field("--expires", type=moment, metavar="TIME",
                       sends="expires_at", sample="30d",
                       help="ISO time, or 30d from now"),
-                once="key", checks=prepare_key),
+                once="key", checks=fixes(1, "expires")),
         deletes("Revoke a key."),
         Verb("rotate", "Give a key a new value, shown once.", rotated, ITEM,
              path="{id}/rotate", once="key", writes=True,
@@ -10699,16 +10711,6 @@ CHATS = Group(
     ))
 
 
-def check_maintenance(app, args):
-    for name in ("starts_at", "ends_at"):
-        setattr(args, name, fixed_moment(app, getattr(args, name), 1))
-    check_order(args.starts_at, args.ends_at, "--starts-at and --ends-at")
-
-
-def fix_before(app, args):
-    args.before = fixed_moment(app, args.before, -1)
-
-
 SEVERITY = field("--severity", metavar="WORD",
                  type=choice("info", "warning", "critical"),
                  help="info, warning or critical")
@@ -10737,15 +10739,15 @@ MAINTENANCE = Group(
               summary="List maintenance."),
         shows("Show one maintenance."),
         creates("Schedule maintenance.", *maintenance_flags(True),
-                name="schedule", checks=check_maintenance),
+                name="schedule", checks=fixes(1, "starts_at", "ends_at")),
         updates("Change a maintenance.", *maintenance_flags(False),
-                method="PATCH", checks=check_maintenance),
+                method="PATCH", checks=fixes(1, "starts_at", "ends_at")),
         acts("cancel", "Cancel a maintenance.", asks="Cancel {id}?"),
         acts("complete", "Say that a maintenance is over."),
         creates("Forget what was over before a time.",
                 field("--before", type=moment, metavar="TIME", required=True,
                       sample="2026-01-01", help="ISO time or date"),
-                name="purge", path="purge", checks=fix_before,
+                name="purge", path="purge", checks=fixes(-1, "before"),
                 columns=("Purged=purged", "Before=before:time")),
     ))
 
@@ -10813,13 +10815,8 @@ def span_flags(required=False):
               help="ISO time or date, or 1d ago (default: now)"))
 
 
-def fix_span(app, args):
-    """Make the ends of a span times, and check their order."""
-    for name in ("from", "to"):
-        setattr(args, name, fixed_moment(app, getattr(args, name), -1))
-    check_order(getattr(args, "from"), args.to, "--from and --to")
 
-
+fix_span = fixes(-1, "from", "to")
 USAGE_FLAGS = span_flags() + (
     field("--endpoint", metavar="SLUG", help="only of this endpoint"),
     field("--model", metavar="NAME", help="only of this model"))
@@ -10984,25 +10981,26 @@ def tell_approval(app, invocation):
             f" approve {shell_word(as_text(approval))}, or reject")
 
 
-def watch(app, group, invocation_id, timeout=None):
+def watch_tool(app, group, args):
     """Poll an invocation to its end, and tell each change of status."""
     told = []
 
     def poll():
         found = with_status(group.call(
-            app, "GET", path_of("invocations", invocation_id)))
+            app, "GET", path_of("invocations", args.id)))
         status = found["status"]
         if told[-1:] != [status]:
             told.append(status)
-            app.terminal.note(f"{invocation_id} {status}")
+            app.terminal.note(f"{args.id} {status}")
             tell_approval(app, found)
         return found
     found = wait_until(
         app, poll, lambda found: found["status"] in INVOCATION_ENDS, None,
-        timeout, f"xeroctl exec watch {shell_word(invocation_id)} watches it")
+        args.wait_timeout,
+        f"xeroctl exec watch {shell_word(args.id)} watches it")
     app.out.record(found, INVOCATION_FIELDS)
     if found["status"] != "completed":
-        raise XeroctlError(f"invocation {invocation_id}: {found['status']}")
+        raise XeroctlError(f"invocation {args.id}: {found['status']}")
 
 
 def invoke_tool(app, group, args):
@@ -11011,16 +11009,13 @@ def invoke_tool(app, group, args):
             "args": tool_arguments(app, args.args)}
     found = group.call(app, "POST", path_of("invocations"), body=body)
     if args.wait:
-        return watch(app, group, id_in(found), args.wait_timeout)
+        args.id = id_in(found)
+        return watch_tool(app, group, args)
     app.out.record(found, INVOCATION_FIELDS)
     if dig(found, "status") == "pending_approval":
         tell_approval(app, found)
         app.terminal.say(f"xeroctl exec watch {shell_word(id_in(found))}"
                          " watches it")
-
-
-def watch_tool(app, group, args):
-    watch(app, group, args.id, args.wait_timeout)
 
 
 def show_raw_execution(app, group, args):
@@ -11030,9 +11025,6 @@ def show_raw_execution(app, group, args):
         for block in answer.blocks():
             app.out.write_bytes(block)
 
-
-EXEC_TIMEOUT = flag("--wait-timeout", type=seconds, metavar="SECONDS",
-                    help="wait no longer than this")
 
 EXEC = Group(
     "exec", "Run tools, and look at what they did.", path="/exec",
@@ -11062,7 +11054,8 @@ EXEC = Group(
              flag("--wait", action="store_true", help="wait for its end"),
              WAIT_TIMEOUT, writes=True),
         Verb("watch", "Wait for the end of an invocation.", watch_tool, ITEM,
-             EXEC_TIMEOUT),
+             flag("--wait-timeout", type=seconds, metavar="SECONDS",
+                  help="wait no longer than this")),
         acts("cancel", "Cancel an invocation.",
              path="invocations/{id}/cancel", columns=INVOCATION_FIELDS),
         lists(path="executions", summary="List executions."),
@@ -11087,27 +11080,14 @@ TEMPLATE = flag("id", metavar="ID|NAME", sample="triage",
                 help="the template: its id or its name")
 
 
-def templates_path(args):
-    """Where templates live: below the project or a workspace."""
-    if args.workspace is not None:
-        return path_of("workspaces", args.workspace, "chat-templates")
-    return "/chat-templates"
-
-
-def all_templates(app, args):
-    def fetch(query):
-        return app.api.call("GET", templates_path(args),
-                            query=query.items())
-    return page_records(merged(each_page(fetch, Cursor, {"limit": 100})))
-
-
 def template_path(app, args):
     """The path of a template that is given by id or by name."""
     found = args.id
     path_of(found)  # an empty one is no name
     if not found.startswith("ctpl_"):
-        found = only_named(found, all_templates(app, args), args.workspace)
-    return templates_path(args) + path_of(found)
+        known = all_templates(app, args.workspace, limit=100)
+        found = only_named(found, known, args.workspace)
+    return templates_path(args.workspace) + path_of(found)
 
 
 TEMPLATE_TYPES = {
@@ -11150,10 +11130,7 @@ def template_problems(template):
 
 def template_in(app, path):
     """Read a template from a file, without what is the server's."""
-    try:
-        template = parse_json(app.read_text(path))
-    except ValueError as problem:
-        raise UsageError(f"{path} is not JSON: {problem}")
+    template = app.read_json(path)
     problems = list(template_problems(template))
     if problems:
         raise UsageError(f"{path}: {'; '.join(problems)}")
@@ -11165,7 +11142,7 @@ def place_templates(app, args):
     """Have a verb be about all templates, with one from a file perhaps."""
     if getattr(args, "file", None):
         args.file = template_in(app, args.file)
-    args.place = "/" + templates_path(args)
+    args.place = "/" + templates_path(args.workspace)
 
 
 def place_template(app, args):
@@ -11186,7 +11163,7 @@ class TemplateFolder:
     def __init__(self, app, args):
         self.app, self.args, self.files = app, args, {}
         self.known = defaultdict(list)
-        for each in all_templates(app, args):
+        for each in all_templates(app, args.workspace, limit=100):
             # The list of a project has those of its workspaces, too.
             if args.workspace or dig(each, "workspace_id") is None:
                 self.known[as_text(dig(each, "name"))].append(each)
@@ -11229,7 +11206,7 @@ class TemplateFolder:
         return found[0] if found else None
 
     def send(self, template, before):
-        place = templates_path(self.args)
+        place = templates_path(self.args.workspace)
         return self.app.api.call(
             "PUT" if before else "POST",
             place + path_of(id_in(before)) if before else place,
@@ -11321,18 +11298,15 @@ WATCH_EVERY_S = 5
 
 def check_tool_name(app, args, tool):
     """Raise unless the name of an irreversible tool was given or typed."""
-    text = f"is not {tool}: nothing was approved"
-    if args.confirm is not None:
-        if args.confirm != tool:
-            raise UsageError(f"{args.confirm!r} {text}")
-        return
-    if not is_terminal(app.terminal.stdin):
+    refusal = UsageError if args.confirm is not None else XeroctlError
+    if args.confirm is None and not is_terminal(app.terminal.stdin):
         raise UsageError(f"{tool} cannot be undone, and there is no terminal"
                          " to ask on", f"--confirm {tool} approves it")
-    args.confirm = app.terminal.ask(
-        f"{tool} cannot be undone. Type its name to approve")
+    if args.confirm is None:
+        args.confirm = app.terminal.ask(
+            f"{tool} cannot be undone. Type its name to approve")
     if args.confirm != tool:
-        raise XeroctlError(f"{args.confirm!r} {text}")
+        raise refusal(f"{args.confirm!r} is not {tool}: nothing was approved")
 
 
 def approve(app, group, args):
@@ -11369,10 +11343,6 @@ def watch_approvals(app, group, args):
 
 DELEGATION_COLUMNS = ("ID=id", "To=delegate_to", "Risk=risk",
                       "Workspace=workspace_id", "Expires=expires_at:time")
-
-
-def prepare_delegation(app, args):
-    args.expires = fixed_moment(app, args.expires, 1)
 
 
 APPROVALS = Group(
@@ -11414,7 +11384,7 @@ APPROVALS = Group(
                       sends="expires_at", sample="7d",
                       help="ISO time, or 7d from now"),
                 name="delegate", path="delegations",
-                columns=DELEGATION_COLUMNS, checks=prepare_delegation),
+                columns=DELEGATION_COLUMNS, checks=fixes(1, "expires")),
         acts("revoke-delegation", "Take a delegation back.",
              path="delegations/{id}", method="DELETE",
              asks="Revoke delegation {id}?", said="revoked {id}",
@@ -11483,7 +11453,8 @@ def put_deployment(app, name, values, may_replace):
         raise UsageError("a key source is missing", "--api-key @FILE,"
                          " --api-key-env, --api-key-file, --api-key-command"
                          " or --api-key-keychain")
-    Deployment(values["base_url"], None, style)
+    Deployment(values["base_url"], None, style).endpoint(
+        values.get("endpoint"))
 
     def put(config):
         if name in config.deployments():
@@ -11510,7 +11481,7 @@ def add_deployment(app, group, args):
                          " one key source")
     if SURROGATES.search(args.name):
         raise UsageError(f"the name {args.name!r} is no UTF-8 text")
-    if values["api_key"]:
+    if values["api_key"] is not None:
         values["api_key"] = app.settings.typed_key(values["api_key"])
     put_deployment(app, args.name, values, args.force)
 
@@ -11519,6 +11490,7 @@ def use_deployment(app, group, args):
     def use(config):
         config.deployment(args.name)
         config.set_current(args.name)
+    app.settings.tell_beaten(args.name)
     change_config(app, args.name, f"current is {args.name}", use)
 
 
@@ -11541,6 +11513,8 @@ def list_deployments(app, group, args):
             for name, table in found.items()]
     app.out.rows({"object": "list", "data": rows}, group.columns,
                  "deployments")
+    if rows:
+        app.settings.tell_beaten(app.settings.config.current())
 
 
 def show_deployment(app, group, args):
@@ -11549,6 +11523,7 @@ def show_deployment(app, group, args):
         raise NotConfigured("no deployment is current", CONFIG_HELP)
     table = app.settings.config.deployment(name)
     app.out.record(deployment_record(app, name, table), group.fields)
+    app.settings.tell_beaten(name)
 
 
 def set_value(app, group, args):
@@ -11657,7 +11632,8 @@ the config file:
   the config), api_key_command (what it prints) or api_key_keychain (macOS
   keychain, secret-tool); with style = "openai" it may have none.  endpoint,
   output, timeout, cacert and frontend_url hold as the flags do.  A flag
-  beats a variable, a variable beats the deployment.
+  beats a variable, a variable beats the deployment; but --context NAME goes
+  by the deployment, whatever the variables say of its URLs, key and style.
 """
 
 CONFIG = Group(
@@ -11770,7 +11746,7 @@ VERSION = flag("--version", action="store_true", help="print the version")
 HELP_FLAG = flag("-h", "--help", action="store_true", help="print this help")
 GLOBALS = (
     flag("--context", metavar="NAME", completes="context",
-         help="use this deployment of the config (XEROTIER_CONTEXT)"),
+         help="go by this deployment, not by variables (XEROTIER_CONTEXT)"),
     flag("-o", "--output", type=choice(*FORMS), metavar="FMT",
          help="table, wide, json, jsonl, csv or id (XEROTIER_OUTPUT)"),
     flag("--base-url", metavar="URL",
@@ -11816,6 +11792,9 @@ GLOBALS = (
     flag("--no-color", action="store_const", const="never", dest="color",
          help="as --color never"),
     VERSION, HELP_FLAG)
+# What people type because other tools have it.
+FOREIGN = {"login": "xeroctl config init asks for a key and stores it",
+           "logout": "xeroctl config unset NAME api_key takes a key away"}
 
 
 def flag_table(*flag_lists):
@@ -11918,22 +11897,32 @@ def find_group(words, groups):
     for index, declared, word in tokens(words, flag_table(GLOBALS)):
         if declared is None:
             names = {group.name: group for group in groups}
+            if word == "version":
+                return None, [VERSION.long_name]
             if word not in names:
                 raise UsageError(f"unknown command {word!r}",
-                                 did_you_mean(word, names)
+                                 FOREIGN.get(word) or did_you_mean(word, names)
                                  or "xeroctl help lists the commands")
             return names[word], words[:index] + words[index + 1:]
     return None, words
 
 
-def check_no_verb(group, unnamed, named, word):
+def check_no_verb(group, unnamed, named, word, before):
     """Raise unless the first word can be something else than a verb."""
     if word == "help":
         raise HelpWanted(group)
-    if not any(f.is_word for verb in unnamed for f in verb.flags):
-        raise UsageError(f"{group.name} has no verb {word!r}",
-                         did_you_mean(word, named)
-                         or "it has " + ", ".join(named))
+    flags = [f for verb in unnamed for f in verb.flags]
+    if word == "ls" and "--" not in before and any(
+            verb.name == "list" for verb in group.verbs):
+        hint = f"xeroctl {group.name}" + " list" * ("list" in named)
+    elif any(f.is_word for f in flags):
+        return
+    else:
+        hint = did_you_mean(word, named) or next(
+            (f"a text goes with it: {f.names[0]} TEXT" for f in flags
+             if f.long_name in ("--message", "--input")),
+            "it has " + ", ".join(named))
+    raise UsageError(f"{group.name} has no verb {word!r}", hint)
 
 
 def verbs_table(verbs):
@@ -11957,7 +11946,7 @@ def find_verb(group, words):
         if declared is None and word in named:
             return named[word], words[:index] + words[index + 1:]
         if declared is None:
-            check_no_verb(group, unnamed, named, word)
+            check_no_verb(group, unnamed, named, word, words[:index])
             break
     if not unnamed:
         raise HelpWanted(group)
@@ -12215,9 +12204,7 @@ def parse(argv, groups):
     wants_help, words = without(argv, "-h", "--help")
     wants_version, rest = without(words, "--version")
     if wants_version and not takes_version(rest, groups):
-        words = rest
-        if not wants_help:
-            return None, read_args(TOP, TOP.verbs[0], [(VERSION, None)], [])
+        words = rest if wants_help else [VERSION.long_name]
     group = None
     try:
         group, words = find_group(words, groups)
@@ -12445,8 +12432,8 @@ def help_on(groups, words):
     if not name:
         return top_help(groups)
     group, _ = find_group([name], groups)
-    if not more:
-        return group_help(group)
+    if not more or group is None:
+        return help_text(groups, group)
     found = verbs_named(group, *more)
     if not found:
         raise UsageError(f"{group.name} has no verb {more[0]!r}", did_you_mean(
@@ -12761,9 +12748,8 @@ class App:
 
     def endpoint(self):
         """The endpoint slug of this run."""
-        slug = self.settings.get("endpoint")
+        slug = self.api.deployment.endpoint(self.settings.get("endpoint"))
         if not slug:
-            self.settings.deployment()  # a newcomer lacks that first
             raise UsageError(
                 "no endpoint", "pass --endpoint SLUG, set XEROTIER_ENDPOINT,"
                 " or xeroctl config set NAME endpoint SLUG")
@@ -12772,6 +12758,24 @@ class App:
     def slug(self):
         """The slug for a path: style openai has none."""
         return None if self.settings.style() == OPENAI else self.endpoint()
+
+    def guess(self, error):
+        """Have the hint name the endpoint, or the model, that was meant."""
+        is_model = self.settings.style() == OPENAI
+        path, name = ("/models", "id") if is_model else ("/endpoints", "slug")
+        try:
+            asked = (is_model and getattr(self.args, "model", None)
+                     or self.endpoint())
+            if (error.status == 404 and asked in str(error) if is_model
+                    else error.facts.get("code") == "endpoint_not_found"):
+                request = self.api.request("GET", path)
+                page = self.api.read_json(self.api.follow(request, 1))
+                known = [as_text(dig(each, name))
+                         for each in page_records(page)]
+                error.hint = (asked not in known and did_you_mean(
+                    asked, known) or error.hint)
+        except XeroctlError:
+            pass  # the error that there is says enough
 
     def confirm(self, question, args):
         """Ask before a change, unless --force or only a plan is made."""
@@ -12817,10 +12821,40 @@ class App:
             text = decoded(raw)
         return re.sub(r"\r?\n\Z", "", text)
 
+    def read_json(self, path):
+        """Read an input file as JSON."""
+        try:
+            return parse_json(self.read_text(path))
+        except ValueError as problem:
+            raise UsageError(f"{path} is not JSON: {problem}")
+
     def finish(self):
         """Print what was planned, if anything was."""
         if self.plan.requests:
-            self.out.show_plan(self.api.deployment.key, self.network)
+            key, name = self.api.deployment.key, "XEROTIER_API_KEY"
+            self.out.show_plan(key, self.network)
+            if self.args.curl and key and key != (
+                    self.settings.environ.get(name)):
+                self.terminal.note(f"{name} is to be the key of this call")
+
+
+def tell_unread(args, terminal):
+    """Say that a pipe with bytes in it was not read by who had its input."""
+    flags = args.verb.flags + (args.verb.by,) * args.verb.by_flag
+    readers, stdin = [f for f in flags if f.from_stdin], terminal.stdin
+    try:
+        import fcntl
+        import termios
+        if (any(getattr(args, f.dest) for f in readers)
+                and not (getattr(args, "interactive", False)
+                         or stdin.seekable() or stdin.isatty())
+                and any(fcntl.ioctl(stdin.fileno(), termios.FIONREAD,
+                                    bytes(4)))):
+            terminal.note("standard input was not read: " + " or ".join(
+                f"{f.names[0] * (not f.is_word)} -".strip() for f in readers)
+                + " takes it")
+    except (AttributeError, ImportError, OSError, ValueError):
+        pass  # no pipe, or no way to look
 
 
 def run(argv, environ, terminal, groups):
@@ -12843,7 +12877,13 @@ def run(argv, environ, terminal, groups):
         args.verb.run(app, group, args)
     except PlanEnds:
         pass
+    except XeroctlError as error:
+        error.settings = app.settings
+        if isinstance(error, ApiError):
+            app.guess(error)
+        raise
     app.finish()
+    tell_unread(args, terminal)
 
 
 def said_last(argv, long, short=None):
@@ -12858,10 +12898,15 @@ def said_last(argv, long, short=None):
     return value
 
 
-def wants_json(argv, environ):
-    """Whether errors are due as JSON; the command line may be broken."""
-    form = said_last(argv, "--output", "-o") or environ.get("XEROTIER_OUTPUT")
-    return form in (JSON, JSONL)
+def wants_json(error, argv, environ, terminal):
+    """Whether an error is due as JSON; the command line may be broken."""
+    settings = error.settings or Settings(SimpleNamespace(
+        context=said_last(argv, "--context"),
+        output=said_last(argv, "--output", "-o")), environ, terminal)
+    try:
+        return settings.output() in (JSON, JSONL)
+    except XeroctlError:
+        return environ.get("XEROTIER_OUTPUT") in (JSON, JSONL)
 
 
 def adjust_early(argv, terminal):
@@ -12874,21 +12919,16 @@ def adjust_early(argv, terminal):
                     "--raw" in argv)
 
 
-def show_traceback(environ, terminal):
-    """Print the traceback of the current exception if XEROTIER_DEBUG asks."""
+def fail(error, argv, environ, terminal):
+    """Say what went wrong, as JSON where that is due; return the exit code."""
     if environ.get("XEROTIER_DEBUG"):
         import traceback
         for line in traceback.format_exc().split("\n"):
             terminal.say(line)
-
-
-def fail(error, argv, environ, terminal):
-    """Say what went wrong, as JSON where that is due; return the exit code."""
-    show_traceback(environ, terminal)
     terminal.out.end_line()
     if error.is_told:
         return error.exit_code
-    if wants_json(argv, environ):
+    if wants_json(error, argv, environ, terminal):
         told = terminal.err.secrets.masked_json(error.envelope())
         terminal.err.write_json(pretty_json(told) + "\n")
         terminal.err.flush()
