@@ -2016,9 +2016,8 @@ class Settings:
                 name not in ("endpoint", "output")
                 or name in self.deployment_table()):
             return None
-        odd = re.search(r"^\s|\s\Z" + r"|^(['\"])(?=.*\1\Z)" * (
-            name != "api_key"), value)
-        if odd:
+        odd = re.search(r"^\s|\s\Z|^(['\"])(?=.*\1\Z)", value)
+        if odd and name != "api_key":  # which is stripped
             raise NotConfigured(
                 f"{variable} begins or ends with {odd.group()!r}",
                 "a file of variables has its own quotes and line ends")
