@@ -2964,6 +2964,7 @@ class Answer:
 
     def __exit__(self, *_):
         self.wire.shut(self.is_whole and not self.response.will_close)
+        self.response.close()  # what interrupts a finalizer is lost
 
     def blocks(self, coding="identity"):
         """Yield the body as it arrives; raise if it is cut short."""
