@@ -208,22 +208,22 @@ class NotFound(XeroctlError):
 class ApiError(XeroctlError):
     """The router answered, and the answer was no.
 
-    body is the decoded JSON of the answer, or None; has_message whether it
-    says why; retry_after is seconds, kind the server's type, if it has one.
+    body is the decoded JSON of the answer, or None; is_envelope whether it
+    has the API's own shape; retry_after is seconds, kind the server's type.
     """
 
     kind = "api_error"
     CODES = {401: 3, 403: 3, 404: 4, 429: 6, 503: 6, 529: 6}
 
     def __init__(self, status, message, hint=None, body=None, headers=None,
-                 has_message=False, retry_after=None, strategy=None,
+                 is_envelope=False, retry_after=None, strategy=None,
                  kind=None, **facts):
         super().__init__(f"HTTP {status} {message}".rstrip(), hint, **facts)
-        self.kind = kind if isinstance(kind, str) else self.kind
+        self.kind = kind or self.kind
         self.status, self.body, self.headers = status, body, headers or {}
         self.retry_after, self.strategy = retry_after, strategy
         self.exit_code = self.CODES.get(status, 1)
-        self.has_message = has_message
+        self.is_envelope = is_envelope
 
     @property
     def is_busy(self):
@@ -238,7 +238,7 @@ class ApiError(XeroctlError):
 
     def envelope(self):
         """The router's own envelope where it sent one with a message."""
-        if self.has_message and isinstance(self.body, dict):
+        if self.is_envelope and isinstance(self.body, dict):
             return self.body
         return super().envelope()
 
@@ -2732,56 +2732,53 @@ API_HINTS = {
 }
 
 
-def validation_message(item):
-    """One entry of the list that FastAPI puts under "detail"."""
-    where = dig(item, "loc")
-    place = ".".join(map(str, where)) if isinstance(where, list) else ""
-    said = as_text(dig(item, "msg") or item)
-    return f"{place}: {said}" if place else said
+# Where servers put a message, and where type, code and param stand.
+MESSAGE_PLACES = "error", "detail", "message", "errors", "msg", "title"
+FACT_PLACES = "error.", "", "detail.", "errors.0.", "error.0.", "0.error."
 
 
-def message_in(value, names, depth=0):
-    """The message in an error of any shape; empty if there is none."""
-    if isinstance(value, str) or depth > 4:
-        return value if isinstance(value, str) else ""
-    if isinstance(value, list):
-        return "; ".join(filter(None, [
-            message_in(item, MESSAGE_NAMES, depth + 1) if isinstance(
-                item, dict) and "msg" not in item else
-            validation_message(item) for item in value]))
-    found = (message_in(value[name], MESSAGE_NAMES, depth + 1)
-             for name in names
-             if isinstance(value, dict) and value.get(name))
-    return next(filter(None, found), "")
+def error_message(body, depth=5):
+    """Find the message where servers put it, in any JSON; None if nowhere.
+
+    FastAPI says in loc what each of several is about.
+    """
+    if isinstance(body, list) and len(body) == 1:
+        body, = body
+    places = ("message",) * (depth < 5) + MESSAGE_PLACES
+    for place in places if depth and isinstance(body, dict) else ():
+        found = body.get(place)
+        if isinstance(found, dict):
+            found = error_message(found, depth - 1) or place != "error" and [
+                {"loc": [key], "msg": found[key]} for key in found]
+        if isinstance(found, list):
+            found = "; ".join(filter(None, (
+                error_message(each, depth - 1)
+                if isinstance(each, (dict, list)) else as_text(each)
+                for each in found[:MOST_PROBLEMS] if each)))
+        if isinstance(found, str) and found.strip():
+            loc = body.get("loc")
+            if loc and isinstance(loc, list):
+                found = ".".join(str(step) for step in loc if isinstance(
+                    step, (str, int))) + ": " + found
+            return found
+    return None
 
 
-MESSAGE_NAMES = "message", "detail", "error", "errors", "msg"
+def error_fact(body, name):
+    """The type, code or param of an error, in its object or beside it."""
+    found = (dig(body, place + name) for place in FACT_PLACES)
+    return next((value for value in found if value is not None), None)
 
 
-def error_message(body):
-    """Find the message where servers put it; None if nowhere."""
-    if isinstance(body, str):
-        return None
-    return message_in(body, (
-        "error", "detail", "message", "errors", "msg")) or None
-
-
-def error_about(body):
-    """The object with type, code and param of an error, or else {}."""
-    for path in ("error", "error.0", "0.error", "errors.0", "message"):
-        if isinstance(dig(body, path), dict):
-            return dig(body, path)
-    return body if isinstance(body, dict) else {}
-
-
-def retry_after(answer, about):
-    """Seconds that an answer asks to wait: the greater of header and body."""
-    said = dig(about, "retry_after")
-    said = min(said, 1e9) if is_positive(said) else 0
-    now = answer.wire.limits.clock.now()
-    return max(said, header_seconds(answer.headers.get("Retry-After", ""),
-                                    now), header_seconds(
-        answer.headers.get("retry-after-ms", ""), now) / 1000)
+def retry_after(answer, body):
+    """Seconds that an answer asks to wait: the most of headers and body."""
+    said = error_fact(body, "retry_after")
+    seconds, thousandths = (
+        header_seconds(answer.headers.get(name, ""),
+                       answer.wire.limits.clock.now())
+        for name in ("Retry-After", "Retry-After-Ms"))
+    return max(min(said, 1e9) if is_positive(said) else 0,
+               seconds, thousandths / 1000)
 
 
 def api_error(answer, text):
@@ -2795,19 +2792,23 @@ def api_error(answer, text):
         body = parse_json(text, SERVER_DECODER)
     except ValueError:
         body = None
-    about, said = error_about(body), error_message(body)
-    code, kind, status = about.get("code"), about.get("type"), answer.status
-    only = ", ".join(as_text(word) for word in (kind, code) if word)
-    hints = [API_HINTS.get(name) for name in (as_text(code), as_text(kind),
-                                              status)]
+    said, status = error_message(body), answer.status
+    kind, code, param = (error_fact(body, name)
+                         for name in ("type", "code", "param"))
+    kind = kind and as_text(kind)
+    named = ", ".join(as_text(each) for each in (kind, code) if each)
+    known = ([as_text(code), kind, status]
+             if said or code != "scope_insufficient" else [status])
     return ApiError(
-        status, said or (f"the server says only {only}" if only else
-                         body_summary(text) or answer.response.reason),
-        next(filter(None, hints if said else hints[2:]), None),
-        body=body, headers=answer.headers, has_message=bool(said), kind=kind,
-        retry_after=retry_after(answer, about),
-        strategy=about.get("retry_strategy"), code=code,
-        param=about.get("param"), request_id=answer.request_id)
+        status, said or named and "without a message: " + named
+        or body_summary(text) or answer.response.reason,
+        next(filter(None, map(API_HINTS.get, known)), None),
+        body=body, headers=answer.headers,
+        is_envelope=bool(said) and said == dig(body, "error.message"),
+        kind=kind,
+        retry_after=retry_after(answer, body), param=param, code=code,
+        strategy=error_fact(body, "retry_strategy"),
+        request_id=answer.request_id)
 
 
 # == the judge: what an answer is, told once for each kind ===================
@@ -2821,11 +2822,10 @@ BROKEN_ENDS = frozenset((
 
 def no_answer(value, what):
     """The error for JSON that is not what was asked for."""
-    about = error_about(value)
     return AnswerError(
         f"the answer {what}: "
         + (error_message(value) or compact_json(value)[:300]),
-        code=about.get("code"), param=about.get("param"))
+        code=error_fact(value, "code"), param=error_fact(value, "param"))
 
 
 def is_error(value):
@@ -8246,6 +8246,8 @@ class Doctor:
                 raise
             return "-", ("behind the key" if error.status in (401, 403)
                          else "this server has no /healthz")
+        except AnswerError:  # LM Studio has a 200 for paths it does not know
+            return "-", "this server has no /healthz"
         return "ok", "the server says that it is well"
 
     def key(self):
