@@ -1373,8 +1373,14 @@ def test_a_direct_run_may_be_killed_in_a_request(forks, router, job, acting):
 
 
 def kept(job):
-    """What a run has on disk beside its input."""
-    return {name: job.read(name) for name in job.names() - {"in.jsonl"}}
+    """What a run has on disk beside its input.
+
+    It may be about to put a file in the place of another: look again.
+    """
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            return {name: job.read(name)
+                    for name in job.names() - {"in.jsonl"}}
 
 
 def stop_before_the_end(run, router, job):
