@@ -4439,6 +4439,10 @@ class Flag:
             "action", "append") in ("store", "append")
 
     @property
+    def is_several(self):
+        return self.options.get("nargs") in ("*", "+")
+
+    @property
     def long_name(self):
         return max(self.names, key=len)
 
@@ -4629,12 +4633,12 @@ def sent_headers(args):
 class Verb:
     """One thing a group can do: a row of its table.
 
-    run(app, group, args) does it.  by tells how it is called: None, by its
-    name as a word; a Flag, by that flag; BARE, by nothing at all (list
-    without an id, show with one).  word is the word that all of that stands
-    behind, if any (models versions ID --create); excludes names the actions
-    that an error says it never goes with.  The summary is data, since python
-    -OO strips docstrings.
+    run(app, group, args) does it.  Its name as a word calls it, and so do
+    those of also.  by tells how else: a Flag, by that flag; BARE, by nothing
+    at all (list without an id, show with one).  word is the word that all of
+    that stands behind, if any (models versions ID --create); excludes names
+    the actions that an error says it never goes with.  The summary is data,
+    since python -OO strips docstrings.
 
     The standard verbs call method on path, below the group's own unless it
     begins with //, where {name} stands for an argument.  columns beat the
@@ -4652,18 +4656,29 @@ class Verb:
                  excludes=(), usage=None, examples=(), path="",
                  method="POST", columns=None, said=None, asks=None,
                  once=None, checks=None, paging=None, id_path="id",
-                 sample=None):
+                 sample=None, also=()):
         self.name, self.summary, self.run = name, summary, run
         self.flags, self.by, self.writes = flags, by, writes
         self.excludes, self.usage, self.examples = excludes, usage, examples
         self.path, self.method, self.columns = path, method, columns
         self.said, self.asks = said, asks
         self.once, self.checks, self.paging = once, checks, paging
-        self.id_path, self.sample = id_path, sample
+        self.id_path, self.sample, self.also = id_path, sample, also
 
     @property
     def by_flag(self):
         return isinstance(self.by, Flag)
+
+    @property
+    def called(self):
+        """What an error calls it by: its flag, or its name."""
+        return self.by.long_name if self.by_flag else self.name
+
+    @property
+    def words(self):
+        """The words that call it: get and show are one verb everywhere."""
+        same = {"get": ("show",), "show": ("get",)}.get(self.name, ())
+        return (self.name,) * bool(self.name) + same + self.also
 
 
 BARE = "bare"
@@ -10345,9 +10360,18 @@ def rotated(app, group, args):
         app.terminal.say("the previous value works for 24 hours more")
 
 
-def key_verbs():
-    """What can be done to keys: by flag, and by word."""
-    return (
+KEYS = Group(
+    "keys", "Make, rotate and revoke API keys.",
+    path="/management/api-keys", sample="key_1",
+    columns=("ID=id", "NAME=name", "PREFIX=prefix", "SCOPES=scopes:list",
+             "ACTIVE=active|is_active", "LAST_USED=last_used_at:time",
+             "EXPIRES=expires_at:time"),
+    fields=("ID=id", "NAME=name", "PREFIX=prefix", "SCOPES=scopes:list",
+            "ACTIVE=active|is_active", "LAST_USED=last_used_at:time",
+            "EXPIRES=expires_at:time", "ENDPOINT=endpoint_id",
+            "IP FILTER=ip_filter", "QUOTA=quota"),
+    verbs=by_flag(
+        lists(summary="List keys."), shows("Show one key."),
         creates("Make a key; its value is shown once.",
                 field("--name", metavar="NAME", required=True,
                       help="what it is for"),
@@ -10359,7 +10383,7 @@ def key_verbs():
                       sends="expires_at", sample="30d",
                       help="ISO time, or 30d from now"),
                 once="key", checks=prepare_key),
-        deletes("Revoke a key."),
+        deletes("Revoke a key.", also=("revoke",)),
         Verb("rotate", "Give a key a new value, shown once.", rotated, ITEM,
              path="{id}/rotate", once="key", writes=True,
              asks="Rotate key {id}?"),
@@ -10371,30 +10395,16 @@ def key_verbs():
              flag("--block", type=network, action="append", many=bool,
                   metavar="CIDR", sample="192.0.2.7",
                   help="not from these ranges"), writes=True,
-             examples=("xeroctl keys ip-filter key_1 --allow 10.0.0.0/8",
-                       "xeroctl keys ip-filter key_1 --block 192.0.2.7")),
+             examples=("xeroctl keys key_1 --ip-filter --allow 10.0.0.0/8",
+                       "xeroctl keys key_1 --ip-filter --block 192.0.2.7")),
         acts("quota", "Limit how often a key may be used.",
              field("--quota-requests", type=integer(1), metavar="N",
                    required=True, sends="requests", sample="1000",
                    help="so many requests"),
              field("--quota-window", type=integer(1), metavar="SECONDS",
                    required=True, sends="window_seconds", sample="3600",
-                   help="in so many seconds"), method="PUT"))
-
-
-KEYS = Group(
-    "keys", "Make, rotate and revoke API keys.",
-    path="/management/api-keys", sample="key_1",
-    columns=("ID=id", "NAME=name", "PREFIX=prefix", "SCOPES=scopes:list",
-             "ACTIVE=active|is_active", "LAST_USED=last_used_at:time",
-             "EXPIRES=expires_at:time"),
-    fields=("ID=id", "NAME=name", "PREFIX=prefix", "SCOPES=scopes:list",
-            "ACTIVE=active|is_active", "LAST_USED=last_used_at:time",
-            "EXPIRES=expires_at:time", "ENDPOINT=endpoint_id",
-            "IP FILTER=ip_filter", "QUOTA=quota"),
-    verbs=by_flag(lists(summary="List keys."), shows("Show one key."),
-                  *key_verbs()) + key_verbs() + (
-        deletes("Revoke a key.", name="revoke"),))
+                   help="in so many seconds"), method="PUT"),
+    ))
 
 
 # == agents: where models run ================================================
@@ -11907,9 +11917,22 @@ def tokens(words, table):
                 position += 1
 
 
-def by_word(group):
-    """The verbs of a group that are called by a word."""
-    return [verb for verb in group.verbs if verb.by is None and verb.name]
+STANDARD_WORDS = "list", "show", "get", "create", "update", "delete"
+
+
+def by_word(verbs, level=None):
+    """{word: verbs} for the words that may come first at a level.
+
+    The levels are that of the group, and those behind each word that holds
+    verbs of its own.
+    """
+    named = {}
+    for verb in verbs:
+        if verb.word == level:
+            named.update((word, [verb]) for word in verb.words)
+        elif level is None:
+            named.setdefault(verb.word, []).append(verb)
+    return named
 
 
 def find_group(words, groups):
@@ -11927,8 +11950,6 @@ def find_group(words, groups):
 
 def check_no_verb(group, unnamed, named, word):
     """Raise unless the first word can be something else than a verb."""
-    if word == "help":
-        raise HelpWanted(group)
     if not any(f.is_word for verb in unnamed for f in verb.flags):
         raise UsageError(f"{group.name} has no verb {word!r}",
                          did_you_mean(word, named)
@@ -11941,26 +11962,39 @@ def verbs_table(verbs):
                       [v.by for v in verbs if v.by_flag])
 
 
-def find_verb(group, words):
-    """Return (verbs, words): what is called by a word, or the unnamed ones.
+def is_verb_elsewhere(group, unnamed, word):
+    """Whether a word is a verb, but none here, and so no id either."""
+    return any(verb.by == BARE for verb in unnamed) and (
+        word in STANDARD_WORDS or any(word in verb.words
+                                      for verb in group.verbs))
 
-    The unnamed ones are the default verb, or all that are called by flag.
+
+def find_verb(group, words, level=None):
+    """Return (verbs, called, words): what a call can be.
+
+    called is the verb that a word calls.  Without one the verbs are the
+    default, or all that are called by flag.  Only the first word is read so,
+    and the one behind a word that holds verbs; -- makes it an id.
     """
-    unnamed = [verb for verb in group.verbs if not verb.word and (
+    index, word = next(
+        ((index, word) for index, declared, word in tokens(
+            words, verbs_table(group.verbs)) if declared is None), (0, None))
+    unnamed = [verb for verb in group.verbs if verb.word == level and (
         verb.by is not None or verb.name == group.default)]
-    named = {verb.name: [verb] for verb in by_word(group)}
-    for verb in group.verbs:
-        if verb.word:
-            named.setdefault(verb.word, []).append(verb)
-    for index, declared, word in tokens(words, verbs_table(group.verbs)):
-        if declared is None and word in named:
-            return named[word], words[:index] + words[index + 1:]
-        if declared is None:
-            check_no_verb(group, unnamed, named, word)
-            break
+    if word is not None and "--" not in words[:index]:
+        named, rest = by_word(group.verbs, level), words[:index] + words[
+            index + 1:]
+        for verb in named.get(word, ())[:1]:
+            if verb.word != level:
+                return find_verb(group, rest, word)
+            return unnamed if verb in unnamed else [verb], verb, rest
+        if word == "help":
+            raise HelpWanted(group)
+        check_no_verb(group, () if is_verb_elsewhere(
+            group, unnamed, word) else unnamed, named, word)
     if not unnamed:
         raise HelpWanted(group)
-    return unnamed, words
+    return unnamed, None, words
 
 
 def check_one_action(actions):
@@ -11969,23 +12003,23 @@ def check_one_action(actions):
         return
     for verb in actions:
         if verb.excludes:
-            raise UsageError(f"{verb.by.long_name} cannot be combined with "
+            raise UsageError(f"{verb.called} cannot be combined with "
                              + " / ".join(verb.excludes))
-    raise UsageError(" and ".join(verb.by.long_name for verb in actions)
+    raise UsageError(" and ".join(verb.called for verb in actions)
                      + " cannot be combined: give one action")
 
 
-def choose_verb(verbs, given, words):
-    """Choose among the verbs that are called by flag, or by nothing.
+def choose_verb(verbs, called, given, words):
+    """Choose among the verbs that are called by word, flag, or nothing.
 
     An action that another given action has as a flag of its own modifies it
     (--wait with --input).
     """
     names = [declared.long_name for declared in given]
-    called = [verb for verb in verbs
-              if verb.by_flag and verb.by.long_name in names]
-    actions = [verb for verb in called if not any(
-        verb.by.long_name in flag_table(other.flags) for other in called)]
+    actions = [verb for verb in verbs if verb is called
+               or verb.by_flag and verb.called in names]
+    actions = [verb for verb in actions if verb is called or not any(
+        verb.called in flag_table(other.flags) for other in actions)]
     check_one_action(actions)
     if actions:
         return actions[0]
@@ -12003,11 +12037,11 @@ def check_goes_with(verb, verbs, given):
     own = flag_table(GLOBALS, verb.flags, [verb.by] if verb.by_flag else ())
     for declared in given:
         if declared.long_name not in own:
-            homes = [v.by.long_name if v.by_flag else v.name for v in verbs
+            homes = [v.called for v in verbs
                      if declared.long_name in flag_table(v.flags)]
             name = declared.long_name
             if verb.by_flag:
-                name += f" cannot be combined with {verb.by.long_name}: it"
+                name += f" cannot be combined with {verb.called}: it"
             raise UsageError(f"{name} goes with "
                              + " or ".join(homes or ["another verb"]))
 
@@ -12062,7 +12096,8 @@ def converted_value(declared, value):
 
 def store(args, declared, value):
     """Store one given flag, by its action: the last one wins, or all count."""
-    action = declared.options.get("action", "store")
+    action = ("append" if declared.is_several
+              else declared.options.get("action", "store"))
     before = getattr(args, declared.dest)
     if action == "store_true":
         value = True
@@ -12077,48 +12112,53 @@ def store(args, declared, value):
     setattr(args, declared.dest, value)
 
 
-def unexpected(args, group, word):
-    """The error for a word that no argument takes."""
-    if args.verb.by_flag:
-        return UsageError(f"{args.verb.by.long_name} cannot be combined with"
+def unexpected(args, group, first, word):
+    """The error for a word that no argument takes; first may be a verb."""
+    if args.verb.by_flag and not args.by_word:
+        return UsageError(f"{args.verb.called} cannot be combined with"
                           f" a positional {group.thing} ID ({word!r})")
-    named = [verb.word or verb.name for verb in group.verbs
-             if verb.word or verb.by is None]
-    return UsageError(f"unexpected argument {word!r}", did_you_mean(
-        as_text(getattr(args, "id", None)), named))
+    return UsageError(f"unexpected argument {word!r}", None if args.by_word
+                      else did_you_mean(first, by_word(group.verbs)))
+
+
+def places_of(verb, given=(), is_called=True):
+    """The arguments that plain words are for, in order.
+
+    The last is the value of the verb's own flag, where a word stands for it.
+    """
+    is_last = is_called and verb.by_flag and verb.by.takes_value and not any(
+        declared is verb.by for declared, _ in given)
+    return [f for f in verb.flags if f.is_word] + [verb.by] * is_last
 
 
 def bind_words(args, group, places, words):
-    """Give the plain words to the arguments that take them, in order.
+    """Pair the plain words with the arguments that take them, in order.
 
     An argument with nargs ? or * may go without; * and + take several.
     """
-    left = list(words)
+    left, pairs = list(words), []
     for number, declared in enumerate(places):
-        count, after = declared.options.get("nargs"), len(places) - number - 1
-        if count in ("*", "+"):
-            taken, left = left[:len(left) - after], left[len(left) - after:]
-            setattr(args, declared.dest,
-                    [converted_value(declared, word) for word in taken])
-        elif left and (count is None or len(left) > after):
-            value = converted_value(declared, left.pop(0))
-            setattr(args, declared.dest, value)
+        after = len(places) - number - 1
+        count = (len(left) - after if declared.is_several else
+                 "nargs" not in declared.options or len(left) > after)
+        taken, left = left[:max(count, 0)], left[max(count, 0):]
+        pairs += [(declared, word) for word in taken]
     if left:
-        raise unexpected(args, group, left[0])
+        raise unexpected(args, group, words[0], left[0])
+    return pairs
 
 
-def check_given(args, flags):
+def check_given(args, flags, places):
     """Raise unless everything required has been given."""
-    for declared in flags:
-        value = getattr(args, declared.dest)
-        name = (declared.options["metavar"] if declared.is_word
+    by = args.verb.called + " " if args.verb.by_flag else ""
+    for declared in places + [f for f in flags if f not in places]:
+        is_place = declared in places
+        name = (declared.options["metavar"] if is_place
                 else declared.long_name)
         is_needed = declared.options.get("required") or (
-            declared.is_word and declared.options.get("nargs") in (None, "+"))
-        is_several = declared.options.get("nargs") in ("*", "+")
-        if is_needed and (value is None or is_several and not value):
-            by = args.verb.by.long_name + " " if args.verb.by_flag else ""
-            raise UsageError(f"{by}needs {name}" if by
+            is_place and declared.options.get("nargs") in (None, "+"))
+        if is_needed and getattr(args, declared.dest) is None:
+            raise UsageError(f"{by}needs {name}" if by and not args.by_word
                              else f"{name} is missing")
 
 
@@ -12131,34 +12171,35 @@ def check_needs(given):
                              f" {declared.needs}")
 
 
-def check_stdin(flags, given, args):
+def check_stdin(given):
     """Raise if two inputs are to be read from standard input."""
-    readers = [declared.long_name for declared, value in given
+    readers = [declared.options["metavar"] if declared.is_word
+               else declared.long_name for declared, value in given
                if declared.from_stdin and value == "-"]
-    readers += [f.options["metavar"] for f in flags if f.is_word
-                and f.from_stdin and getattr(args, f.dest) == "-"]
     if len(readers) > 1:
         raise UsageError(" and ".join(readers) + " cannot both read standard"
                          " input")
 
 
-def read_args(group, verb, given, words):
+def read_args(group, verb, given, words, is_called=False):
     """Make the arguments of a verb out of what tokens() took apart."""
     own = verb.flags + ((verb.by,) if verb.by_flag else ())
-    args = SimpleNamespace(verb=verb)
+    places = places_of(verb, given, is_called)
+    args = SimpleNamespace(verb=verb, by_word=is_called)
     for declared in GLOBALS + own:
         setattr(args, declared.dest, declared.options.get("default"))
     try:
+        if is_called and verb.by_flag and not verb.by.takes_value:
+            given = given + [(verb.by, None)]
+        given = given + bind_words(args, group, places, words)
         for declared, value in given:
             store(args, declared, value)
-        bind_words(args, group, [f for f in own if f.is_word], words)
-        check_given(args, own)
+        check_given(args, own, places)
         check_needs(given)
-        check_stdin(own, given, args)
+        check_stdin(given)
     except UsageError as error:
-        name = " ".join(filter(None, (group.name, not verb.by_flag
-                                      and verb.by is None and verb.name)))
-        error.hint = error.hint or f"xeroctl help {name}".rstrip()
+        names = "help", group.name, verb.word, is_called and verb.name
+        error.hint = error.hint or "xeroctl " + " ".join(filter(None, names))
         raise
     return args
 
@@ -12170,15 +12211,14 @@ def without(words, *names):
     return len(kept) < end, kept + words[end:]
 
 
-def verb_for_help(verbs, words):
-    """The one verb that a call can be, or whose flag it has, or None."""
+def verb_for_help(verbs, called, words):
+    """The verb that a word or a flag calls, or None."""
     given = {word.partition("=")[0] for word in words}
-    called = [v for v in verbs if v.by_flag and v.by.long_name in given]
-    found = verbs if len(verbs) == 1 else called
-    return found[0] if len(found) == 1 else None
+    found = [v for v in verbs if v.by_flag and v.called in given]
+    return called or (found[0] if len(found) == 1 else None)
 
 
-def parse_verb(group, verbs, words):
+def parse_verb(group, verbs, called, words):
     """Parse the words of a verb; verbs are those that it can be."""
     table = verbs_table(verbs)
     taken = list(tokens(words, table))
@@ -12186,10 +12226,10 @@ def parse_verb(group, verbs, words):
     plain = [word for _, declared, word in taken if not declared]
     flags = [declared for declared, _ in given]
     if HELP_FLAG in flags:  # in a cluster, as -qh
-        raise HelpWanted(group, verb_for_help(verbs, words))
-    verb = choose_verb(verbs, flags, plain)
+        raise HelpWanted(group, verb_for_help(verbs, called, words))
+    verb = choose_verb(verbs, called, flags, plain)
     check_goes_with(verb, verbs, flags)
-    return read_args(group, verb, given, plain)
+    return read_args(group, verb, given, plain, verb is called)
 
 
 # The command line that names no group: global flags only.
@@ -12224,14 +12264,15 @@ def parse(argv, groups):
             return None, read_args(TOP, TOP.verbs[0], [
                 (f, value) for _, f, value in tokens(
                     words, flag_table(GLOBALS))], [])
-        verbs, words = find_verb(group, words)
+        verbs, called, words = find_verb(group, words)
     except UsageError:
         if not wants_help:
             raise
-        raise HelpWanted(group, group and verb_for_help(group.verbs, words))
+        raise HelpWanted(group, group and verb_for_help(group.verbs, None,
+                                                        words))
     if wants_help:
-        raise HelpWanted(group, verb_for_help(verbs, words))
-    return group, parse_verb(group, verbs, words)
+        raise HelpWanted(group, verb_for_help(verbs, called, words))
+    return group, parse_verb(group, verbs, called, words)
 
 
 # == help: all of it from the declarations ===================================
@@ -12506,11 +12547,10 @@ def flag_offers(table):
             for name, declared in table.items() if name.startswith("--")]
 
 
-def verb_offers(group):
-    """The words that may follow the name of a group."""
-    words = {verb.word: verb.summary for verb in group.verbs if verb.word}
-    words.update((verb.name, verb.summary) for verb in by_word(group))
-    return list(words.items())
+def verb_offers(group, level):
+    """The words that may come first behind a group, or one of its words."""
+    return [(word, verb.summary) for word, (verb, *_) in by_word(
+        group.verbs, level).items()]
 
 
 def place_of_cursor(words, table):
@@ -12529,20 +12569,22 @@ def offers_in(group, words, typed, contexts):
     if declared:
         return value_offers(declared, contexts)
     is_flag = typed.startswith("-") and "--" not in words
-    named = [] if count or is_flag else verb_offers(group)
+    verbs, called, rest = (), None, words[:-1]
     try:
-        verbs, words = find_verb(group, words[:-1] if is_flag else words)
-        _, count = place_of_cursor(words, verbs_table(verbs))
+        verbs, called, rest = find_verb(group, rest)
     except (UsageError, HelpWanted):
-        verbs = ()  # it needs a verb
+        pass  # it needs a verb
     if is_flag:
-        return flag_offers(verbs_table(verbs))
-    places = [[f for f in verb.flags if f.is_word] for verb in verbs]
-    for found in places:
-        found += found[-1:] * count * (
-            bool(found) and found[-1].options.get("nargs") in ("*", "+"))
-    for declared in places[0][count:count + 1] if places else ():
-        named += value_offers(declared, contexts)
+        return flag_offers(verbs_table([called] if called else verbs))
+    _, count = place_of_cursor(rest + [CURSOR], verbs_table(verbs))
+    named = [] if called or count or "--" in rest else verb_offers(
+        group, verbs and verbs[0].word or None)
+    for verb in [called] if called else verbs[:1]:
+        places = places_of(verb)
+        places += places[-1:] * count * bool(places
+                                             and places[-1].is_several)
+        for declared in places[count:count + 1]:
+            named += value_offers(declared, contexts)
     return named
 
 
@@ -12654,16 +12696,15 @@ def flag_map(declared):
             "default": options.get("default"),
             "required": bool(options.get("required")) or (
                 declared.is_word and options.get("nargs") in (None, "+")),
-            "repeatable": action == "append" or bool(declared.many) or (
-                options.get("nargs") in ("*", "+")),
+            "repeatable": action == "append" or bool(
+                declared.many) or declared.is_several,
             "needs": declared.needs, "sample": declared.sample,
             "help": options["help"]}
 
 
 def verb_map(group, verb):
     """A verb as data."""
-    calls = (verb.by.long_name if verb.by_flag else verb.by
-             or verb.name or None)
+    calls = BARE if verb.by == BARE else verb.called or None
     return {"command": " ".join(filter(None, (group.name, verb.word,
                                               verb.name))),
             "group": group.name, "word": verb.word, "verb": verb.name,

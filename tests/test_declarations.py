@@ -213,7 +213,28 @@ def check_refused(shown, router, *words):
     ("asks send -m hi", "POST /conversations"),
     ("asks new", "POST /conversations"),
     ("notes show list", "GET /conversations/list"),
-    ("jobs list", "GET /conversations/list")])
+    ("notes get n1", "GET /conversations/n1"),
+    ("notes get show", "GET /conversations/show"),
+    ("jobs list", "GET /conversations"),
+    ("jobs -q list --limit 2", "GET /conversations"),
+    ("jobs show j1", "GET /conversations/j1"),
+    ("jobs get j1", "GET /conversations/j1"),
+    ("jobs show list", "GET /conversations/list"),
+    ("jobs -- list", "GET /conversations/list"),
+    ("jobs get -- list", "GET /conversations/list"),
+    ("jobs -- list --share", "GET /conversations/list"),
+    ("jobs --share -- list", "POST /conversations/list/share"),
+    ("jobs share j1", "POST /conversations/j1/share"),
+    ("jobs share j1 --share", "POST /conversations/j1/share"),
+    ("jobs share delete", "POST /conversations/delete/share"),
+    ("jobs rename j1 --title x", "POST /conversations/j1"),
+    ("jobs --title x rename j1", "POST /conversations/j1"),
+    ("jobs delete j1 -y", "DELETE /conversations/j1"),
+    ("jobs submit a.jsonl", "POST /conversations"),
+    ("jobs submit --input a.jsonl", "POST /conversations"),
+    ("jobs submit list", "POST /conversations"),
+    ("jobs submit -- -5", "POST /conversations"),
+    ("jobs wait j1 --wait-timeout 5", "GET /conversations/j1")])
 def test_a_command_line_asks_one_thing(cli, router, line, wanted):
     router.order("* *", body=b'{"data":[],"id":"x"}')
     shown = cli(*line.split())
@@ -230,8 +251,12 @@ def test_a_group_by_flag_may_have_a_verb_by_word(cli, router):
     assert asked(router) == []
 
 
-def test_an_action_that_another_one_has_as_a_flag_modifies_it(cli, router):
-    shown = cli("jobs", "--input", "a.jsonl", "--wait", "-o", "id")
+@pytest.mark.parametrize("line", [
+    "jobs --input a.jsonl --wait", "jobs submit a.jsonl --wait",
+    "jobs submit --wait --input a.jsonl"])
+def test_an_action_that_another_one_has_as_a_flag_modifies_it(cli, router,
+                                                              line):
+    shown = cli(*line.split(), "-o", "id")
     made, = router.seen("POST", "/conversations")
     assert made.json == {"metadata": {"input": "a.jsonl"}}
     assert asked(router)[1] == "GET /conversations/" + shown.strip()
@@ -249,6 +274,12 @@ def test_an_action_that_another_one_has_as_a_flag_modifies_it(cli, router):
     ("jobs j1 --title x", ("--title", "--rename")),
     ("jobs j1 --share --title x", ("--title", "--rename")),
     ("jobs j1 --limit 5", ("--limit", "list")),
+    ("jobs show j1 --limit 5", ("--limit", "list")),
+    ("jobs list --share", ("list", "--share")),
+    ("jobs delete j1 --share", ("--delete", "--share")),
+    ("jobs wait --input a.jsonl", ("--wait", "--input")),
+    ("jobs submit a.jsonl --delete", ("--input", "--delete")),
+    ("jobs share j1 --title x", ("--title", "--rename")),
     ("jobs j1 --rename", ("--title",))])
 def test_what_does_not_go_together_is_named(cli, router, line, words):
     check_refused(cli(*line.split()), router, *words)
@@ -258,7 +289,10 @@ def test_what_does_not_go_together_is_named(cli, router, line, words):
     ("notes show", ("ID",)), ("notes delete --force", ("ID",)),
     ("notes move n1", ("--to",)), ("notes show n1 n2", ("n2",)),
     ("jobs j1 j2", ("j2",)), ("jobs j1 j2 --delete -y", ("j2",)),
-    ("jobs j1 check", ("check",)),
+    ("jobs j1 check", ("check",)), ("jobs delete", ("ID is missing",)),
+    ("jobs show", ("ID is missing",)), ("jobs list j1", ("j1",)),
+    ("jobs submit", ("FILE is missing",)), ("jobs submit a b", ("'b'",)),
+    ("jobs submit a --input b", ("'a'",)), ("jobs share j1 j2", ("j2",)),
     ("notes list n1", ("n1",)), ("jobs check", ("FILE",)),
     ("notes update n1", ("--title", "--state"))])
 def test_too_little_or_too_much_is_a_usage_error(cli, router, line, words):
@@ -342,7 +376,10 @@ def test_style_openai_has_no_slug_in_a_path(cli, openai_router):
     ("nots list", ("nots", "did you mean notes?")),
     ("zzz", ("zzz", "xeroctl help")),
     ("notes lst", ("lst", "did you mean list?")),
-    ("notes zzz", ("zzz", "list, show, create")),
+    ("notes zzz", ("zzz", "list, show, get, create")),
+    ("jobs shaer j1", ("j1", "did you mean share?")),
+    ("jobs update", ("jobs has no verb 'update'", "rename")),
+    ("jobs create j1", ("jobs has no verb 'create'",)),
     ("asks snd -m hi", ("snd", "did you mean send?")),
     ("notes list --limt 5", ("--limt", "did you mean --limit?")),
     ("notes list --outptu=json", ("--outptu", "did you mean --output?")),
@@ -374,6 +411,8 @@ def test_nothing_may_be_abbreviated(cli, router, line, said):
     ("notes show", "xeroctl help notes show"),
     ("notes list --limit 0", "xeroctl help notes list"),
     ("jobs --delete", "xeroctl help jobs"),
+    ("jobs delete", "xeroctl help jobs delete"),
+    ("jobs get j1 j2", "xeroctl help jobs show"),
     ("jobs j1 j2", "xeroctl help jobs"),
     ("jobs check", "xeroctl help jobs check")])
 def test_a_usage_error_tells_where_the_help_is(cli, line, command):
@@ -986,9 +1025,24 @@ VERSIONED = Group("things", "Things.", verbs=by_flag(
     ("things", "list None "), ("things t1 --delete", "delete t1 "),
     ("things versions t1", "show t1 "),
     ("things versions t1 --create 2.0.0", "make t1 2.0.0"),
+    ("things versions make t1 2.0.0 --notes n", "make t1 2.0.0"),
+    ("things versions make t1 --create 2.0.0", "make t1 2.0.0"),
+    ("things versions get make", "show make "),
+    ("things versions -- make", "show make "),
+    ("things -q versions --notes n make t1 2.0.0", "make t1 2.0.0"),
     ("things versions --create 2.0.0 t1 --notes n", "make t1 2.0.0")])
 def test_a_word_holds_rows_by_flag_of_its_own(run, argv, said):
     assert run(*argv.split(), groups=(VERSIONED,)) == said
+
+
+@pytest.mark.parametrize("argv, said", [
+    ("things versions delete t1", "things has no verb 'delete'"),
+    ("things versions list", "it has show, get, make"),
+    ("things make t1", "things has no verb 'make'"),
+    ("things versions make t1", "VERSION is missing")])
+def test_the_words_of_another_level_are_no_ids(run, argv, said):
+    shown = run(*argv.split(), groups=(VERSIONED,))
+    assert (shown.exit_status, shown) == (2, "") and said in shown.stderr
 
 
 def test_flags_below_a_word_stay_below_it(run):
