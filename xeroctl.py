@@ -283,11 +283,11 @@ class PlanEnds(Exception):
 
 
 class HelpWanted(Exception):
-    """The command line asks for help, not for work."""
+    """The command line asks for help, not for work: on these verbs."""
 
-    def __init__(self, group=None, verb=None):
+    def __init__(self, group=None, verbs=()):
         super().__init__()
-        self.group, self.verb = group, verb
+        self.group, self.verbs = group, verbs
 
 
 # ---------------------------------------------------------------------------
@@ -4803,19 +4803,20 @@ class Group:
     """A noun of the command line: where it lives, how it looks, its verbs.
 
     scope says once for the whole group whether its paths have the endpoint
-    slug in them.  default names the verb that may be left out; sample is the
-    id that examples show, and notes is what the help says of the files that
-    it is about.
+    slug in them.  default names the verb that may be left out, main the one
+    that the help begins with; item is what an id is called there, sample the
+    one that examples show, and notes what is said of the files it is about.
     """
 
     def __init__(self, name, summary, path="", columns=(), fields=(),
                  verbs=(), scope=PROJECT, default=None, paging=Cursor,
-                 thing=None, sample=None, notes=""):
+                 thing=None, sample=None, notes="", main=None, item="ID"):
         self.name, self.summary, self.path = name, summary, path
         self.columns, self.fields = columns, fields or columns
         self.verbs, self.scope, self.default = verbs, scope, default
         self.paging, self.thing = paging, thing or name.rstrip("s")
         self.sample, self.notes = sample or self.thing + "_1", notes
+        self.main, self.item = main or default, item
 
     def call(self, app, method, path="", **parts):
         """Call the API below the group's path, in the group's scope.
@@ -8498,7 +8499,8 @@ CHAT = Group(
                    help="model name passed to the API (informational: the"
                         " endpoint decides)"),
              field("--max-tokens", type=integer(1), metavar="N",
-                   help="most tokens to generate"),
+                   help="most tokens to generate (in a session 4096, if"
+                        " none is given)"),
              TEMPERATURE, TOP_P,
              field("--frequency-penalty", type=number(-2, 2), metavar="F",
                    help="against repetition, -2.0 to 2.0"),
@@ -8533,23 +8535,19 @@ CHAT = Group(
                    sends="web_search_options.x_agentic",
                    help="let the router run its tool-calling loop"),
              *ROUTING,
-             writes=True, usage="--endpoint SLUG -m TEXT [flags]",
+             writes=True, usage="--endpoint SLUG -m TEXT",
              examples=(
-                 'xeroctl chat send --endpoint demo -m "Hello" --stream',
-                 "xeroctl chat --endpoint demo --interactive",
-                 "git diff | xeroctl chat send --endpoint demo -m -",
-                 )),
+                 'xeroctl chat send --endpoint my-llm -m "Hello" --stream',
+                 "xeroctl chat --endpoint my-llm --interactive",
+                 "git diff | xeroctl chat --endpoint my-llm -m -")),
         Verb("new", "Start a chat in a workspace from a template.",
              new_chat,
              flag("--workspace", metavar="ID", required=True,
                   help="the workspace"),
              flag("--template", metavar="ID|NAME", required=True,
                   help="template: its ctpl_ id or its name"),
-             MESSAGE, writes=True,
-             examples=(
-                 "xeroctl chat new --workspace ws_1 --template triage",
-                 "xeroctl chat new --workspace ws_1 --template triage"
-                 " --dry-run")),
+             MESSAGE, writes=True, examples=(
+                 "xeroctl chat new --workspace ws_1 --template triage",)),
     ))
 
 
@@ -8825,13 +8823,11 @@ the output file:
 BATCHES = Group(
     "batches", "Run JSON Lines files of requests, of any size.",
     path="/batches", scope=ENDPOINT, thing="batch", sample="batch_1",
-    notes=BATCH_NOTES,
+    notes=BATCH_NOTES, main="run",
     columns=BATCH_COLUMNS, fields=BATCH_FIELDS,
     verbs=by_flag(
-        lists(SLUG, summary="List the batches of an endpoint.",
-              examples=("xeroctl batches --endpoint my-llm --limit 20",)),
-        Verb("show", "Show one batch in full.", show_batch, ITEM, SLUG,
-             examples=("xeroctl batches batch_1 --endpoint my-llm -o json",)),
+        lists(SLUG, summary="List the batches of an endpoint."),
+        Verb("show", "Show one batch in full.", show_batch, ITEM, SLUG),
         Verb("create", "Upload a file and make a batch of it.", create_batch,
              SLUG, METADATA, WAIT, WAIT_TIMEOUT, BATCH_ENDPOINT,
              flag("--no-validate", action="store_true",
@@ -8842,7 +8838,7 @@ BATCHES = Group(
              writes=True, examples=(
                  "xeroctl batches --endpoint my-llm --input requests.jsonl"
                  " --wait",)),
-        Verb("submit", "Make one batch of each uploaded file below a path.",
+        Verb("submit", "Make a batch of each file below a path.",
              submit_prefix, SLUG, METADATA, WAIT, WAIT_TIMEOUT,
              BATCH_ENDPOINT,
              by=flag("--input-prefix", metavar="PATH", completes="",
@@ -8852,7 +8848,7 @@ BATCHES = Group(
              excludes=("--input", "--cancel", "--download", "--errors"),
              writes=True, examples=(
                  "xeroctl batches --endpoint my-llm --input-prefix exp/1/",)),
-        acts("cancel", "Cancel a running batch; what is done is kept.", SLUG,
+        acts("cancel", "Cancel a batch; what is done is kept.", SLUG,
              asks="Cancel batch {id}?", columns=ENDED_FIELDS),
         Verb("download", "Download the results of a batch.",
              download_output, ITEM, SLUG, OUTPUT_FILE, examples=(
@@ -8888,13 +8884,11 @@ BATCHES = Group(
              flag("--concurrency", type=integer(1, 1000), metavar="N",
                   default=8, needs="--direct",
                   help="requests under way at a time (default: 8)"),
-             writes=True,
-             usage="--input FILE --output-file OUT [flags]",
-             examples=(
-                 "xeroctl batches run --input in.jsonl --output-file"
-                 " out.jsonl --split",
-                 "xeroctl batches run --input in.jsonl --output-file"
-                 " out.jsonl --direct")),
+             writes=True, examples=(
+                 "xeroctl batches run --endpoint my-llm --input in.jsonl"
+                 " --output-file out.jsonl",
+                 "xeroctl batches run --endpoint my-llm --input in.jsonl"
+                 " --output-file out.jsonl --direct --concurrency 16")),
         Verb("check", "Check a batch file, offline.", check_batch_input,
              flag("file", metavar="FILE", from_stdin=True,
                   help="the JSON Lines file; - is standard input"),
@@ -9087,8 +9081,7 @@ MODELS = Group(
                   help="ask for the extended fields (for -o json)"),
              flag("--endpoint", metavar="SLUG",
                   help="list what this endpoint serves"),
-             *Offset.flags, examples=("xeroctl models -o wide",
-                                      "xeroctl models --extended -o json")),
+             *Offset.flags, examples=("xeroctl models -o wide",)),
         Verb("show", "Show one model in full.", show_model, ITEM,
              flag("--full", action="store_true",
                   help="do not cut the description"),
@@ -9128,26 +9121,27 @@ MODELS = Group(
                   help="gptq, awq or compressed-tensors"),
             field("--pre-quantization-bits", metavar="N", type=bits,
                   help="4 or 8"),
-            method="PATCH", by=BARE,
+            method="PATCH", by=BARE, usage="ID --description TEXT",
             examples=("xeroctl models model_1 --context-length 8192",
                       "xeroctl models model_1 --pre-quantized"
                       " --pre-quantization-bits 4")),
-        Verb("delete", "Delete models; several ids go with this alone.",
+        Verb("delete", "Delete one model, or several.",
              delete_models,
              flag("id", metavar="ID", nargs="+", help="the models"),
              path="{id}", writes=True),
         acts("share", "Share a model to the catalog.", said="shared {id}"),
         acts("unshare", "Take a model out of the catalog.",
              said="unshared {id}"),
-        Verb("revalidate", "Have the files of a model checked again.",
+        Verb("revalidate", "Have a model's files checked again.",
              revalidate_model, ITEM,
              flag("--wait", action="store_true",
                   help="wait until the check has ended"),
              flag("--wait-timeout", type=seconds, metavar="SECONDS",
                   default=600, needs="--wait",
                   help="wait no longer than this (default: 600)"),
-             writes=True),
-        Verb("catalog-info", "Show what the catalog says of a model.",
+             writes=True, examples=(
+                 "xeroctl models model_1 --revalidate --wait",)),
+        Verb("catalog-info", "Show a model as the catalog has it.",
              show_all_fields, ITEM, path="{id}/catalog"),
     ) + below("versions", *by_flag(
         lists(summary="List the versions of a model.", path="{id}/versions",
@@ -9169,12 +9163,12 @@ MODELS = Group(
     )) + (
         Verb("probe", "Show what a deployed model can do.", probe_model,
              ITEM),
-        Verb("set-capabilities", "Replace the capabilities of a model"
-             " (admin).", set_capabilities, ITEM,
+        Verb("set-capabilities", "Say all that a model can do (admin).",
+             set_capabilities, ITEM,
              flag("capability", metavar="CAPABILITY", nargs="+",
                   sample="chat", help="as chat or tool-use"), writes=True),
         lists(name="recommend-for-workspace", paging=None,
-              summary="List the models that suit a workspace best.",
+              summary="List what suits a workspace best.",
               path="//workspaces/{id}/recommended-models", sample="ws_1",
               id_path="model_id|modelId|id",
               columns=("Model ID=model_id|modelId|id", "Name=name",
@@ -9411,7 +9405,7 @@ EMBEDDINGS = Group(
                   metavar="N", help="most texts in a request (default: 256)"),
              flag("--output-file", metavar="PATH",
                   help="write the vectors to a .npy or .jsonl file"),
-             usage="--endpoint SLUG --input TEXT [flags]",
+             usage="--endpoint SLUG --input TEXT",
              writes=True, examples=(
                  'xeroctl embeddings --endpoint my-embed --input "Hello"',
                  "xeroctl embeddings --input-file in.txt --output-file"
@@ -9541,7 +9535,7 @@ CREATED_METADATA = field("--metadata", action="append", type=text_pair,
                               " repeated")
 RESPONSES = Group(
     "responses", "Ask for responses, and keep track of them.",
-    path="/responses", scope=ENDPOINT, sample="resp_1",
+    path="/responses", scope=ENDPOINT, sample="resp_1", main="create",
     columns=("ID=id", "Model=model", "Status=status:state",
              "Input tokens=usage.input_tokens",
              "Output tokens=usage.output_tokens", "Created=created_at:age"),
@@ -9592,7 +9586,7 @@ RESPONSES = Group(
              flag("--show-usage", action="store_true",
                   help="print token usage and the id, on stderr"),
              *ROUTING,
-             writes=True, usage="--endpoint SLUG -m TEXT [flags]",
+             writes=True, usage="--endpoint SLUG -m TEXT",
              examples=(
                  'xeroctl responses create --endpoint my-llm -m "Hello"'
                  " --stream",
@@ -9619,7 +9613,7 @@ ORDER = field("--order", type=choice("asc", "desc"), metavar="ORDER",
               help="asc or desc, by time")
 
 COMPLETIONS = Group(
-    "completions", "Look at stored chat completions.",
+    "completions", "Look at what chat send --store has kept.",
     path="/chat/completions", scope=ENDPOINT, sample="chatcmpl-1",
     columns=("ID=id", "Model=model", "Finish=choices.0.finish_reason",
              "Tokens=usage.total_tokens", "Created=created:time"),
@@ -9687,7 +9681,7 @@ def add_item(app, group, args):
 
 
 CONVERSATIONS = Group(
-    "conversations", "Keep conversations on the server.",
+    "conversations", "Keep conversations that responses add to.",
     path="/conversations", scope=ASKED, default="list", sample="conv_1",
     columns=("ID=id", "Object=object", "Created=created_at:time",
              "Updated=updated_at:time", "Metadata=metadata:keys"),
@@ -9699,7 +9693,9 @@ CONVERSATIONS = Group(
         creates("Begin a conversation.", SLUG, CREATED_METADATA,
                 field("--item", action="append", type=role_pair, many=bool,
                       sends="items", metavar="ROLE:TEXT", sample="user:hi",
-                      help="its first messages, several after one flag")),
+                      help="its first messages, several after one flag"),
+                examples=("xeroctl conversations create --endpoint my-llm"
+                          " --item user:Hello",)),
         updates("Change the metadata of a conversation.", SLUG,
                 CREATED_METADATA),
         deletes("Delete a conversation.", SLUG),
@@ -9992,7 +9988,7 @@ def download_file(app, group, args):
 
 FILES = Group(
     "files", "Upload, list and download files.", path="/files",
-    sample="file-1",
+    sample="file-1", main="upload",
     columns=("ID=id", "Filename=filename", "Purpose=purpose",
              "Size=bytes:size", "Status=status:state",
              "Created=created_at:time", "+Expires=expires_at:time",
@@ -10024,7 +10020,8 @@ FILES = Group(
                      sample="prompts.jsonl",
                      help="upload this file; - is standard input"),
              writes=True, examples=(
-                 "xeroctl files --upload prompts.jsonl --purpose batch",)),
+                 "xeroctl files --upload prompts.jsonl --purpose batch",
+                 "xeroctl files --upload prompts --recursive")),
         Verb("download", "Download a file.", download_file, ITEM,
              by=flag("--download", metavar="PATH", sample="out.jsonl",
                      help="write the file there, or into this folder; - is"
@@ -10159,7 +10156,7 @@ def call_api(app, group, args):
 
 
 API = Group(
-    "api", "Make any API call, with the same retries, errors and output.",
+    "api", "Make any other call, with its retries and output.",
     default="",
     verbs=(
         Verb("", "Make one authenticated call and show what comes back.",
@@ -10258,7 +10255,8 @@ def verify_webhook(app, group, args):
 
 
 ENDPOINT_ID = field("--endpoint", metavar="UUID", sends="endpoint_id",
-                    help="only for this endpoint")
+                    help="only for this endpoint: its id, which xeroctl"
+                         " endpoints get SLUG shows")
 WEBHOOK_COLUMNS = ("ID=id", "URL=url", "EVENTS=events:list",
                    "ACTIVE=active|is_active", "CREATED=created_at:time")
 WEBHOOK_FLAGS = (
@@ -10274,7 +10272,7 @@ WEBHOOKS = Group(
                               "DESCRIPTION=description"),
     verbs=by_flag(
         lists(summary="List webhooks."), shows("Show one webhook."),
-        creates("Make a webhook; its secret is shown once.",
+        creates("Make one; its secret is shown once.",
                 field("--url", metavar="URL", required=True,
                       sample="https://example.com/hook",
                       help="where events go (https)"),
@@ -10284,7 +10282,9 @@ WEBHOOKS = Group(
                       help="sign with this (default: the router's choice)"),
                 *WEBHOOK_FLAGS[1:],
                 field("--active", action="store_true", help="deliver"),
-                once="secret", checks=check_webhook),
+                once="secret", checks=check_webhook, examples=(
+                    "xeroctl webhooks --create --url https://example.com/hook"
+                    " --events batch.completed,batch.failed",)),
         updates("Change a webhook.",
                 field("--url", metavar="URL",
                       sample="https://example.com/hook",
@@ -10362,7 +10362,7 @@ def rotated(app, group, args):
 
 KEYS = Group(
     "keys", "Make, rotate and revoke API keys.",
-    path="/management/api-keys", sample="key_1",
+    path="/management/api-keys", sample="key_1", main="create",
     columns=("ID=id", "NAME=name", "PREFIX=prefix", "SCOPES=scopes:list",
              "ACTIVE=active|is_active", "LAST_USED=last_used_at:time",
              "EXPIRES=expires_at:time"),
@@ -10382,7 +10382,9 @@ KEYS = Group(
                 field("--expires", type=moment, metavar="TIME",
                       sends="expires_at", sample="30d",
                       help="ISO time, or 30d from now"),
-                once="key", checks=prepare_key),
+                once="key", checks=prepare_key, examples=(
+                    "xeroctl keys --create --name ci --scopes inference"
+                    " --expires 90d",)),
         deletes("Revoke a key.", also=("revoke",)),
         Verb("rotate", "Give a key a new value, shown once.", rotated, ITEM,
              path="{id}/rotate", once="key", writes=True,
@@ -10562,7 +10564,8 @@ SLOS = Group(
             "DESCRIPTION=description"),
     verbs=by_flag(
         lists(flag("--endpoint", metavar="UUID", completes="",
-                   help="those of an endpoint, and of the whole project"),
+                   help="those of an endpoint (its id: xeroctl endpoints get"
+                        " SLUG shows it), and of the whole project"),
               summary="List objectives.", checks=place_slos),
         shows("Show one objective."),
         creates("Make an objective.",
@@ -10593,8 +10596,8 @@ PARAM = field("--param", action="append", type=any_pair, many=is_pair,
               help="any field; a value of JSON or a text")
 
 ENDPOINTS = Group(
-    "endpoints", "Manage endpoints.", path="/endpoints", default="list",
-    sample="my-llm",
+    "endpoints", "Manage the endpoints that serve models.",
+    path="/endpoints", default="list", sample="my-llm", item="SLUG",
     columns=("SLUG=slug", "MODEL=model|model_name", "TIER=tier",
              "REGION=region", "STATUS=status:state"),
     fields=("SLUG=slug", "ID=id", "MODEL=model|model_name", "TIER=tier",
@@ -10726,7 +10729,8 @@ SEVERITY = field("--severity", metavar="WORD",
 def maintenance_flags(required):
     """What is said of a maintenance: some of it has to be."""
     return (
-        field("--title", metavar="TEXT", required=required, help="what"),
+        field("--title", metavar="TEXT", required=required, help="what",
+              sample="Disks"),
         field("--description", metavar="TEXT", help="more on it"),
         field("--starts-at", type=moment, metavar="TIME", required=required,
               sample="2026-12-01T10:00:00Z", help="ISO time with its zone"),
@@ -10737,7 +10741,7 @@ def maintenance_flags(required):
 
 MAINTENANCE = Group(
     "maintenance", "Schedule maintenance.", path="/management/maintenance",
-    default="list", thing="maintenance", sample="mnt_1",
+    default="list", thing="maintenance", sample="mnt_1", main="schedule",
     columns=("ID=id", "TITLE=title", "SEVERITY=severity",
              "STATUS=status:state", "STARTS=starts_at:time",
              "ENDS=ends_at:time"),
@@ -10774,7 +10778,8 @@ PROJECT_GROUP = Group(
                 field("--name", metavar="NAME", help="its name"),
                 field("--description", metavar="TEXT", help="what it is for"),
                 path="", method="PATCH"),
-        lists(name="members", summary="List the members.", path="members",
+        lists(name="members", summary="List the members, with their ids.",
+              path="members",
               columns=MEMBER_COLUMNS),
         acts("set-role", "Give a member another role.",
              field("--role", metavar="ROLE", required=True, sample="member",
@@ -10799,7 +10804,7 @@ PROJECT_GROUP = Group(
 
 SETTINGS = Group(
     "settings", "Read and change the project's settings.", path="/settings",
-    default="list", sample="theme",
+    default="list", sample="theme", item="KEY",
     columns=("Key=key|id", "Value=value", "Description=description"),
     verbs=(
         lists(summary="List settings.", paging=None),
@@ -10854,7 +10859,8 @@ def show_daily_usage(app, group, args):
 
 
 USAGE = Group(
-    "usage", "See what was used.", path="/usage", default="summary",
+    "usage", "See requests, tokens and times of a span of days.",
+    path="/usage", default="summary",
     thing="usage",
     verbs=(
         shows("Show the sums.", *USAGE_FLAGS, name="summary", path="summary",
@@ -10862,7 +10868,8 @@ USAGE = Group(
               columns=("From=from:time", "To=to:time")
               + USAGE_NUMBER_COLUMNS),
         Verb("daily", "List usage by day.", show_daily_usage, *USAGE_FLAGS,
-             path="daily"),
+             path="daily", examples=(
+                 "xeroctl usage daily --from 7d --endpoint my-llm",)),
         lists(*USAGE_FLAGS, name="endpoints", path="endpoints", paging=None,
               summary="List usage by endpoint.", checks=fix_span,
               id_path="endpoint_slug",
@@ -10918,6 +10925,7 @@ def download_export(app, group, args):
 EXPORTS = Group(
     "exports", "Export logs, metrics, usage and executions.",
     path="/exports", paging=Offset, default="list", sample="exp_1",
+    main="create",
     columns=("ID=id", "KIND=kind|type", "STATUS=status:state",
              "FORMAT=format", "FROM=start_date:time", "TO=end_date:time",
              "ROWS=row_count", "SIZE=size_bytes:size",
@@ -10934,14 +10942,21 @@ EXPORTS = Group(
                   default="jsonl", metavar="FORMAT",
                   help="csv, json or jsonl (default: jsonl)"),
              flag("--filter", action="append", type=any_pair, many=is_pair,
-                  metavar="K=V", help="only what has this; several pairs"
-                                      " after one flag, or repeated"),
+                  metavar="K=V", help="only what has this, as model_name=m"
+                                      " or 'status_codes=[200,500]' (a list"
+                                      " is JSON); several, or repeated"),
              flag("--wait", action="store_true",
-                  help="wait until it is there"), WAIT_TIMEOUT, writes=True),
+                  help="wait until it is there"), WAIT_TIMEOUT, writes=True,
+             examples=(
+                 "xeroctl exports create logs --from 7d"
+                 " --filter 'status_codes=[500]'",
+                 "xeroctl exports create usage --from 30d --wait")),
         shows("Show one export.", name="get"),
-        Verb("download", "Download an export.", download_export, ITEM,
+        Verb("download", "Download its content, JSON Lines (NDJSON).",
+             download_export, ITEM,
              flag("--output-file", metavar="PATH",
-                  help="where to write to; - is standard output")),
+                  help="where to write to; - is standard output (default:"
+                       " ID.jsonl)")),
         deletes("Delete an export."),
     ))
 
@@ -10954,7 +10969,7 @@ def check_health(app, group, args):
 
 
 HEALTH = Group(
-    "health", "See how the platform is.", path="/health",
+    "health", "See whether the platform is well.", path="/health",
     default="dashboard", verbs=(
         Verb("dashboard", "Show the health of everything.", show_all_fields,
              path="dashboard"),
@@ -11045,7 +11060,7 @@ EXEC_TIMEOUT = flag("--wait-timeout", type=seconds, metavar="SECONDS",
 
 EXEC = Group(
     "exec", "Run tools, and look at what they did.", path="/exec",
-    sample="inv_1", thing="invocation",
+    sample="inv_1", thing="invocation", main="invoke",
     columns=("ID=id", "Tool=tool|tool_name", "Workspace=workspace_id",
              "Status=status:state", "Created=created_at:time"),
     fields=("ID=id", "Tool=tool|tool_name", "Workspace=workspace_id",
@@ -11069,7 +11084,9 @@ EXEC = Group(
                   from_stdin=True, help="its arguments; @FILE reads them"
                                         " from a file, - standard input"),
              flag("--wait", action="store_true", help="wait for its end"),
-             WAIT_TIMEOUT, writes=True),
+             WAIT_TIMEOUT, writes=True, examples=(
+                 "xeroctl exec invoke --workspace ws_1 --tool kubectl_get"
+                 " --args '{\"kind\": \"pod\"}' --wait",)),
         Verb("watch", "Wait for the end of an invocation.", watch_tool, ITEM,
              EXEC_TIMEOUT),
         acts("cancel", "Cancel an invocation.",
@@ -11269,7 +11286,8 @@ def apply_folder(app, group, args):
 
 TEMPLATE_FILE = flag("--file", metavar="FILE", required=True,
                      from_stdin=True, sends="*", sample="template.json",
-                     help="the template as JSON")
+                     help="the template as JSON: name and system_prompt, and"
+                          " more that show -o json has")
 
 TEMPLATES = Group(
     "templates", "Keep the templates that chats begin with.",
@@ -11642,9 +11660,10 @@ def init_config(app, group, args):
                                "style": style}, is_known)
 
 
-NAME = flag("name", metavar="NAME", completes="context",
+NAME = flag("name", metavar="NAME", completes="context", sample="prod",
             help="the deployment")
-KEY = flag("key", metavar="KEY", help=", ".join(DEPLOYMENT_KEYS))
+KEY = flag("key", metavar="KEY", sample="endpoint",
+           help=", ".join(DEPLOYMENT_KEYS))
 
 CONFIG_NOTES = """
 the config file:
@@ -11680,8 +11699,7 @@ CONFIG = Group(
     thing="deployment",
     verbs=(
         Verb("init", "Ask for a deployment, try it, and store it.",
-             init_config, writes=True, examples=(
-                 "xeroctl config init", "xeroctl config init --timeout 5")),
+             init_config, writes=True),
         Verb("add", "Store a deployment; the first becomes current.",
              add_deployment,
              flag("name", metavar="NAME", help="the new deployment"),
@@ -11701,18 +11719,12 @@ CONFIG = Group(
                  "xeroctl config add local --style openai --base-url"
                  " http://127.0.0.1:8080/v1")),
         Verb("use", "Make a deployment current.", use_deployment, NAME,
-             writes=True,
-             examples=("xeroctl config use prod",
-                       "xeroctl config use staging --dry-run")),
-        Verb("list", "List the deployments.", list_deployments,
-             examples=("xeroctl config list",
-                       "xeroctl config list -o id")),
+             writes=True),
+        Verb("list", "List the deployments.", list_deployments),
         Verb("show", "Show a deployment; its key is redacted.",
              show_deployment,
              flag("name", metavar="NAME", nargs="?", completes="context",
-                  help="the deployment (default: the current one)"),
-             examples=("xeroctl config show",
-                       "xeroctl config show prod -o json")),
+                  help="the deployment (default: the current one)")),
         Verb("set", "Set a key of a deployment.", set_value, NAME, KEY,
              flag("setting", metavar="VALUE", from_stdin=True,
                   help="its value; - reads standard input"),
@@ -11720,16 +11732,10 @@ CONFIG = Group(
              examples=("xeroctl config set prod endpoint my-endpoint",
                        "xeroctl config set prod api_key -")),
         Verb("unset", "Remove a key of a deployment.", unset_value, NAME,
-             KEY, writes=True,
-             examples=("xeroctl config unset prod endpoint",
-                       "xeroctl config unset prod timeout")),
+             KEY, writes=True),
         Verb("remove", "Remove a deployment.", remove_deployment, NAME,
-             writes=True,
-             examples=("xeroctl config remove staging",
-                       "xeroctl config remove staging --force")),
-        Verb("path", "Print the path of the config file.", show_path,
-             examples=("xeroctl config path",
-                       "xeroctl config path -o json")),
+             writes=True),
+        Verb("path", "Print the path of the config file.", show_path),
     ))
 
 
@@ -11753,7 +11759,7 @@ STATUS = Group(
     verbs=(
         Verb("", "Check config, proxy, DNS, connection, TLS, health and"
                  " key.", show_status,
-             examples=("xeroctl status", "xeroctl status -o json",
+             examples=("xeroctl status",
                        "xeroctl --context staging status")),
     ))
 
@@ -11769,11 +11775,10 @@ GROUPS = (CHAT, BATCHES, MODELS, EMBEDDINGS, RERANK, SCORE, RESPONSES,
 # 12. Parser
 # ---------------------------------------------------------------------------
 
-# argparse formats the help.  Taking the words apart is done here: argparse
-# refuses values that begin with a dash (cpython#53580), loses those that are
-# --, lets one flag eat the value or the positionals of another, forgets what
-# stood before a sub-command, words its errors differently in each version,
-# and costs each start 3 ms.
+# Not by argparse, which refuses values that begin with a dash
+# (cpython#53580), loses those that are --, lets one flag eat the value or the
+# positionals of another, forgets what stood before a sub-command, words its
+# errors and its help differently in each version, and costs each start 3 ms.
 
 VERSION = flag("--version", action="store_true", help="print the version")
 HELP_FLAG = flag("-h", "--help", action="store_true", help="print this help")
@@ -11989,11 +11994,11 @@ def find_verb(group, words, level=None):
                 return find_verb(group, rest, word)
             return unnamed if verb in unnamed else [verb], verb, rest
         if word == "help":
-            raise HelpWanted(group)
+            raise HelpWanted(group, unnamed if level else group.verbs)
         check_no_verb(group, () if is_verb_elsewhere(
             group, unnamed, word) else unnamed, named, word)
     if not unnamed:
-        raise HelpWanted(group)
+        raise HelpWanted(group, group.verbs)
     return unnamed, None, words
 
 
@@ -12044,43 +12049,6 @@ def check_goes_with(verb, verbs, given):
                 name += f" cannot be combined with {verb.called}: it"
             raise UsageError(f"{name} goes with "
                              + " or ".join(homes or ["another verb"]))
-
-
-def add_flags(parser, flags):
-    """Add declared flags, for the help on them."""
-    for declared in flags:
-        options = dict(declared.options)
-        options["help"] = options["help"].replace("%", "%%")
-        parser.add_argument(*declared.names, **options)
-
-
-def common_flags(flags, examples):
-    """Those that a call needs or an example shows; all if few are left."""
-    shown = {word for line in examples for word in line.split()}
-    common = [f for f in flags if f.options.get("required")
-              or not shown.isdisjoint(f.names)]
-    return common if common and len(flags) - len(common) > 4 else flags
-
-
-def build_parser(prog, summary, flags, examples=()):
-    """Build the argparse parser that formats the help on some flags."""
-    import argparse
-    parser = argparse.ArgumentParser(
-        prog=prog, usage=argparse.SUPPRESS, description=summary,
-        add_help=False, formatter_class=lambda prog:
-        argparse.RawDescriptionHelpFormatter(prog, 2, 30, HELP_WIDTH))
-    parser.color = False  # Python 3.14 would colour help on its own
-    taken = flag_table(flags)
-    add_flags(parser.add_argument_group("arguments"),
-              [f for f in flags if f.is_word])
-    flags = [f for f in flags if not f.is_word]
-    common = common_flags(flags, examples)
-    add_flags(parser.add_argument_group("flags"), common)
-    add_flags(parser.add_argument_group("more flags"),
-              [f for f in flags if f not in common])
-    add_flags(parser.add_argument_group("global flags"),
-              [f for f in GLOBALS if f.long_name not in taken])
-    return parser
 
 
 def converted_value(declared, value):
@@ -12211,11 +12179,13 @@ def without(words, *names):
     return len(kept) < end, kept + words[end:]
 
 
-def verb_for_help(verbs, called, words):
-    """The verb that a word or a flag calls, or None."""
+def verbs_for_help(group, verbs, called, words):
+    """What help is about: a verb, those below a word, or the whole group."""
     given = {word.partition("=")[0] for word in words}
-    found = [v for v in verbs if v.by_flag and v.called in given]
-    return called or (found[0] if len(found) == 1 else None)
+    found = [called] if called else [
+        verb for verb in verbs if verb.by_flag and verb.called in given]
+    return found if len(found) == 1 else (
+        verbs if verbs[0].word else group.verbs)
 
 
 def parse_verb(group, verbs, called, words):
@@ -12226,7 +12196,7 @@ def parse_verb(group, verbs, called, words):
     plain = [word for _, declared, word in taken if not declared]
     flags = [declared for declared, _ in given]
     if HELP_FLAG in flags:  # in a cluster, as -qh
-        raise HelpWanted(group, verb_for_help(verbs, called, words))
+        raise HelpWanted(group, verbs_for_help(group, verbs, called, words))
     verb = choose_verb(verbs, called, flags, plain)
     check_goes_with(verb, verbs, flags)
     return read_args(group, verb, given, plain, verb is called)
@@ -12268,44 +12238,48 @@ def parse(argv, groups):
     except UsageError:
         if not wants_help:
             raise
-        raise HelpWanted(group, group and verb_for_help(group.verbs, None,
-                                                        words))
+        verbs, called = group and group.verbs, None
     if wants_help:
-        raise HelpWanted(group, verb_for_help(verbs, called, words))
+        raise HelpWanted(group, group and verbs_for_help(group, verbs, called,
+                                                         words))
     return group, parse_verb(group, verbs, called, words)
 
 
 # == help: all of it from the declarations ===================================
 
 
-def word_usage(declared):
-    name = declared.options.get("metavar", declared.dest)
-    return {None: name, "?": f"[{name}]"}.get(
-        declared.options.get("nargs"), f"{name}…")
+def word_usage(group, declared):
+    name = group.item if declared is ITEM else declared.options["metavar"]
+    return {None: "{}", "?": "[{}]", "*": "[{}…]", "+": "{}…"}[
+        declared.options.get("nargs")].format(name)
 
 
-def flag_usage(declared):
-    if not declared.takes_value:
-        return declared.long_name
-    return f"{declared.long_name} {declared.options.get('metavar', 'VALUE')}"
+def flag_usage(declared, name=None):
+    name = name or declared.long_name
+    return name + (" " + declared.options.get("metavar", "VALUE")
+                   if declared.takes_value else "")
 
 
-def verb_usage(group, verb):
-    """The usage line of a verb: what is required, then the rest."""
-    words = ["xeroctl", group.name] + ([verb.word] if verb.word else [])
-    if verb.by is None and verb.name:
-        words.append(verb.name)
+def call_form(group, verb, width):
+    """A call as it is typed, and what it requires, as far as that fits."""
+    words = [group.name] + [verb.word] * bool(verb.word)
+    words += [verb.name] * (verb.by is None and bool(verb.name))
     if verb.usage:
         return " ".join(words + [verb.usage])
-    words += [word_usage(f) for f in verb.flags if f.is_word]
+    words += [word_usage(group, f) for f in verb.flags if f.is_word]
     words += [flag_usage(verb.by)] if verb.by_flag else []
     needed = [flag_usage(f) for f in verb.flags
               if not f.is_word and f.options.get("required")]
-    while len(" ".join(["usage:"] + words + needed + ["… [flags]"])) > 79:
+    whole = " ".join(words + needed)
+    while needed and len(whole) > width:
         needed.pop()
-    left_out = any(f.options.get("required") and flag_usage(f) not in needed
-                   for f in verb.flags if not f.is_word)
-    return " ".join(words + needed + ["…"] * left_out + ["[flags]"])
+        whole = " ".join(words + needed + ["…"])
+    return whole
+
+
+def verb_usage(group, verb):
+    room = HELP_WIDTH - len("usage: xeroctl  [flags]")
+    return f"xeroctl {call_form(group, verb, room)} [flags]"
 
 
 SAMPLES = {"SLUG": "my-llm", "FILE": "in.jsonl", "OUT": "out.jsonl",
@@ -12345,64 +12319,87 @@ def sample_call(group, verb):
 
 
 def examples_of(group, verb):
-    """Two or three command lines: the verb's own, and what can be made."""
-    call = sample_call(group, verb)
-    made = [call, call + (" --dry-run" if verb.writes else " -o json")]
-    more = [line for line in made if line not in verb.examples]
-    return list(verb.examples) + more[:max(0, 2 - len(verb.examples))]
+    """One to three command lines that call a verb."""
+    return list(verb.examples) or [sample_call(group, verb)]
 
 
-def example_lines(examples, head="examples"):
+def table_lines(rows):
+    """Two aligned columns, the second one wrapped."""
+    import textwrap
+    wide = max(len(str(name)) for name, _ in rows) + 4
+    return [textwrap.fill(
+        text, HELP_WIDTH, initial_indent=f"  {name!s:{wide - 2}}",
+        subsequent_indent=" " * wide, break_on_hyphens=False)
+        for name, text in rows]
+
+
+def section(head, rows):
+    """The lines of a table below its head, if it has any."""
+    return ["", head] + table_lines(rows) if rows else []
+
+
+def flag_rows(flags):
+    return [(flag_usage(f, ", ".join(f.names)), f.options["help"])
+            for f in flags]
+
+
+def example_lines(examples):
     """The examples in a help text; a long one is continued."""
-    shown = f"\n\n{head}:" * bool(examples)
+    lines = ["", "examples:"]
     for line in examples:
         while len(line) > HELP_WIDTH - 4:
             end = line.rfind(" -", 0, HELP_WIDTH - 4)
-            shown += f"\n  {line[:end]} \\"
+            lines.append(f"  {line[:end]} \\")
             line = "  " + line[end + 1:]
-        shown += f"\n  {line}"
-    return shown
-
-
-def notes_of(group):
-    return "\n\n" + group.notes.strip() if group.notes else ""
+        lines.append("  " + line)
+    return lines
 
 
 def verb_help(group, verb):
-    """The help text of one verb: an example, its flags, all examples."""
-    own = verb.flags + ((verb.by,) if verb.by_flag else ())
-    examples = examples_of(group, verb)
-    first = example_lines(examples[:1], "for example")
-    parser = build_parser(f"xeroctl {group.name}", verb.summary + first, own,
-                          examples)
-    return (f"usage: {verb_usage(group, verb)}\n\n"
-            + parser.format_help().strip() + notes_of(group)
-            * (len(group.verbs) == 1) + example_lines(examples))
+    """The help text of one verb; what its usage says, no flag repeats."""
+    by = (verb.by,) * (verb.by_flag and verb.by.takes_value)
+    return "\n".join(
+        ["usage: " + verb_usage(group, verb), "", verb.summary]
+        + section("arguments:", [
+            (word_usage(group, f), f.options["help"]) for f in verb.flags
+            if f.is_word and f is not ITEM])
+        + section("flags:", flag_rows(
+            [f for f in by + verb.flags if not f.is_word]))
+        + example_lines(examples_of(group, verb))
+        + ["", "global flags: xeroctl help flags"])
 
 
-def group_help(group):
-    """The help text of a group: its verbs, and flags that need no verb."""
-    if len(group.verbs) == 1:
-        return verb_help(group, group.verbs[0])
-    examples = [examples_of(group, verb)[0] for verb in group.verbs]
-    lines = [group.summary + example_lines(examples[:1], "for example"), "",
-             "usage:"]
-    lines += ["  " + verb_usage(group, verb) for verb in group.verbs]
-    lines += ["", "verbs:"]
-    lines += [f"  {verb.name:12} {verb.summary}"
-              + (" (default)" if verb.name == group.default else "")
-              for verb in group.verbs]
-    flags = [f for verb in group.verbs if verb.by is not None
-             for f in verb.flags + ((verb.by,) if verb.by_flag else ())]
-    if flags:
-        unique = {f.long_name: f for f in reversed(flags)}
-        lines += ["", build_parser("xeroctl", None, tuple(
-            reversed(list(unique.values())))).format_help().strip()]
-    lines += ["", f"xeroctl help {group.name} VERB shows a verb's flags."]
-    return "\n".join(lines) + notes_of(group) + example_lines(examples[:3])
+def group_examples(group, verbs):
+    """Three examples of a group: first of verbs that have their own."""
+    verbs = sorted(verbs, key=lambda verb: not verb.examples)
+    return [line for place in range(3) for verb in verbs[:3]
+            for line in examples_of(group, verb)[place:place + 1]][:3]
+
+
+def group_help(group, verbs):
+    """The help text of a group, or of the verbs below one of its words."""
+    if len(verbs) == 1:
+        return verb_help(group, verbs[0])
+    import textwrap
+    level, is_whole = verbs[0].word, len(verbs) == len(group.verbs)
+    verbs = sorted(verbs, key=lambda verb: verb.name != group.main)
+    name = f"{group.name} {level}" if level else group.name
+    more = f"xeroctl help {name} VERB tells more"
+    words = [verb.name for verb in verbs if verb.word == level and verb.by]
+    if words:
+        more += ", and each has a word, too: " + ", ".join(words)
+    rows = [(call_form(group, verb, 38), verb.summary) for verb in verbs]
+    return "\n".join(
+        [group.summary] * is_whole
+        + section("verbs:" if is_whole else name + ":", rows)[not is_whole:]
+        + example_lines(group_examples(group, verbs))
+        + ["", textwrap.fill(more, HELP_WIDTH, break_on_hyphens=False)]
+        + ["", group.notes.strip()] * (is_whole and bool(group.notes)))
 
 
 TOPICS = {
+    "flags": ("Global flags, before the command or anywhere behind it:",
+              flag_rows(GLOBALS)),
     "exit-codes": ("Exit codes:", EXIT_CODES),
     "environment": ("Environment variables (an empty one counts as unset;"
                     " flags beat them):", ENVIRONMENT),
@@ -12426,72 +12423,80 @@ def family_lines(groups):
     by_name = {group.name: group for group in groups}
     for family, names in FAMILIES + (("more", more),):
         found = [by_name[n] for n in names.split() if n in by_name]
-        yield from [f"{family}:"] * bool(found)
-        yield from (f"  {group.name:16}  {group.summary}" for group in found)
-        yield from [""] * bool(found)
+        for group in found:
+            yield f"{family:11}{group.name:18}{group.summary}"
+            family = ""
 
 
 def top_help(groups):
     """The help text of the whole program."""
-    parser = build_parser("xeroctl", None, ())
-    lines = ["usage: xeroctl [global flags] COMMAND [VERB] [ID] [flags]", "",
-             "The Xerotier inference platform, and any OpenAI-compatible"
-             " server."]
-    lines += ["", *family_lines(groups), parser.format_help().strip(), "",
-              "topics:"]
-    lines += [f"  xeroctl help {topic:12}  {about}" for topic, about in (
-        ("COMMAND VERB", "a command, and one of its verbs"),
-        ("exit-codes", "what each exit code says"),
-        ("environment", "the variables that are read"),
-        ("config", "the config file, and where keys come from"),
-        ("batches", "the JSON Lines that batches take and give"))]
-    lines += ["", "examples:",
-              '  xeroctl chat --endpoint demo -m "Hello" --stream',
-              "  xeroctl help chat send", "  xeroctl api /models -o json"]
-    return "\n".join(lines)
+    return "\n".join(
+        ["usage: xeroctl COMMAND [VERB] [ID] [flags]", ""]
+        + list(family_lines(groups)) + example_lines((
+            'xeroctl chat --endpoint my-llm -m "Hello" --stream',
+            "xeroctl batches run --input in.jsonl --output-file out.jsonl",
+            "xeroctl models list -o json"))
+        + section("more:", (
+            ("xeroctl help COMMAND [VERB]", "a command, or one of its verbs"),
+            ("xeroctl help WORD", "what has to do with it, as rotate"),
+            ("xeroctl help TOPIC", ", ".join(TOPICS)))))
 
 
-def table_text(rows):
-    """Two aligned columns, the second one wrapped."""
+MOST_FOUND = 20
+
+
+def command_of(group, verb):
+    """The name of a verb, from that of its group on."""
+    return " ".join(filter(None, (group.name, verb.word, verb.name)))
+
+
+def mentions(groups, word):
+    """A line for each verb, then each flag, that has a word in its line."""
     import textwrap
-    wide = max(len(str(name)) for name, _ in rows) + 4
-    return "\n".join(textwrap.fill(
-        meaning, HELP_WIDTH, initial_indent=f"  {name!s:{wide - 2}}",
-        subsequent_indent=" " * wide) for name, meaning in rows)
+    rows, flags = [], {declared: "" for declared in GLOBALS}
+    for group in groups:
+        for verb in group.verbs:
+            rows.append((command_of(group, verb), verb.summary))
+            for declared in verb.flags + (verb.by,):
+                if isinstance(declared, Flag) and declared.takes_value:
+                    flags.setdefault(declared, rows[-1][0])
+    rows += [(f"{name} {declared.long_name}".strip(),
+              declared.options["help"]) for declared, name in flags.items()]
+    found = [f"{name}: {text}" for name, text in sorted(
+        rows, key=lambda row: word not in row[0])
+        if word in f"{name}: {text}".lower()]
+    count = len(found) - MOST_FOUND
+    return [textwrap.fill(line, HELP_WIDTH, subsequent_indent="    ")
+            for line in found[:MOST_FOUND]
+            ] + [f"and {count} more"] * (count > 0)
 
 
-def help_text(groups, group=None, verb=None):
-    """The help of a verb, of a group, or of everything."""
+def help_text(groups, group=None, verbs=()):
+    """The help on verbs, on a group, or on everything."""
     if group is None:
         return top_help(groups)
-    return group_help(group) if verb is None else verb_help(group, verb)
-
-
-def verbs_named(group, name, *more):
-    """The verbs that the words behind `help` mean; those below a word."""
-    below_it = [verb for verb in group.verbs if verb.word == name
-                and (not more or verb.name == more[0])]
-    named = [verb for verb in group.verbs if verb.name == name]
-    return below_it or [verb for verb in named
-                        if not verb.word][:1] or named[:1]
+    return group_help(group, verbs or group.verbs)
 
 
 def help_on(groups, words):
     """The help text for the words behind `help`."""
     name, *more = words or [""]
-    if name in TOPICS:
-        head, rows = TOPICS[name]
-        return head + "\n\n" + table_text(rows)
     if not name:
         return top_help(groups)
+    if name in TOPICS:
+        return "\n".join(section(*TOPICS[name])[1:])
+    if name not in [group.name for group in groups]:
+        found = mentions(groups, " ".join(words).lower())
+        if found:
+            return "\n".join(found)
     group, _ = find_group([name], groups)
     if not more:
-        return group_help(group)
-    found = verbs_named(group, *more)
-    if not found:
-        raise UsageError(f"{group.name} has no verb {more[0]!r}", did_you_mean(
-            more[0], [verb.name for verb in group.verbs]))
-    return "\n\n".join(verb_help(group, verb) for verb in found)
+        return help_text(groups, group)
+    verbs, called, rest = find_verb(group, more)
+    if rest:
+        raise UsageError(f"{group.name} has no verb {rest[0]!r}",
+                         did_you_mean(rest[0], by_word(group.verbs)))
+    return help_text(groups, group, [called] if called else verbs)
 
 
 def write_help(terminal, text):
@@ -12705,8 +12710,7 @@ def flag_map(declared):
 def verb_map(group, verb):
     """A verb as data."""
     calls = BARE if verb.by == BARE else verb.called or None
-    return {"command": " ".join(filter(None, (group.name, verb.word,
-                                              verb.name))),
+    return {"command": command_of(group, verb),
             "group": group.name, "word": verb.word, "verb": verb.name,
             "called_by": calls,
             "default": verb.name == group.default,
@@ -12719,23 +12723,23 @@ def verb_map(group, verb):
 
 
 def show_commands(app, group, args):
-    """Print the whole command line as data, from its declarations."""
+    """Print the whole command line as JSON, from its declarations."""
     whole_map = {
         "object": "list", "version": __version__,
         "data": [verb_map(g, verb) for g in app.groups for verb in g.verbs],
         "global_flags": list(map(flag_map, GLOBALS)),
         "exit_codes": [{"code": code, "meaning": meaning}
                        for code, meaning in EXIT_CODES]}
-    app.out.rows(whole_map, group.columns, "commands", id_path="command")
+    if app.out.is_table:
+        return app.out.json(whole_map)
+    app.out.rows(whole_map, ("Command=command",), id_path="command")
 
 
 COMMANDS = Group(
-    "commands", "List every command, verb and flag, for people and tools.",
-    default="", columns=("Command=command", "+Writes=writes",
-                         "Usage=usage", "Summary=summary"),
-    verbs=(
-        Verb("", "List every command, verb and flag.", show_commands,
-             examples=("xeroctl commands", "xeroctl commands -o json")),
+    "commands", "Print all commands as JSON, for programs.",
+    default="", verbs=(
+        Verb("", "Print all commands as JSON, for programs.",
+             show_commands),
     ))
 
 
@@ -12943,7 +12947,7 @@ def guarded(argv, environ, terminal, groups):
     try:
         run(argv, environ, terminal, groups)
     except HelpWanted as wanted:
-        write_help(terminal, help_text(groups, wanted.group, wanted.verb))
+        write_help(terminal, help_text(groups, wanted.group, wanted.verbs))
         terminal.out.end_line()
     except XeroctlError as error:
         code = fail(error, argv, environ, terminal)
