@@ -118,7 +118,7 @@ EXIT_CODES = (
 ENVIRONMENT = (
     ("XEROTIER_BASE_URL", "as --base-url: https://HOST/PROJECT/v1"),
     ("XEROTIER_API_KEY", "as --api-key, and not seen in the process list"),
-    ("XEROTIER_CONTEXT", "as --context"),
+    ("XEROTIER_CONTEXT", "the deployment, where --context is not given"),
     ("XEROTIER_ENDPOINT", "as --endpoint, where a command needs one"),
     ("XEROTIER_FRONTEND_URL", "as --frontend-url"),
     ("XEROTIER_OUTPUT", "as --output"),
@@ -153,7 +153,7 @@ class XeroctlError(Exception):
 
     exit_code = 1
     kind = "operation_failed"
-    is_told = False
+    is_told, settings = False, None
 
     def __init__(self, message, hint=None, details=(), **facts):
         super().__init__(message)
@@ -208,22 +208,22 @@ class NotFound(XeroctlError):
 class ApiError(XeroctlError):
     """The router answered, and the answer was no.
 
-    body is the decoded JSON of the answer, or None; has_message whether it
-    says why; retry_after is seconds, kind the server's type, if it has one.
+    body is the decoded JSON of the answer, or None; is_envelope whether it
+    has the API's own shape; retry_after is seconds, kind the server's type.
     """
 
     kind = "api_error"
     CODES = {401: 3, 403: 3, 404: 4, 429: 6, 503: 6, 529: 6}
 
     def __init__(self, status, message, hint=None, body=None, headers=None,
-                 has_message=False, retry_after=None, strategy=None,
+                 is_envelope=False, retry_after=None, strategy=None,
                  kind=None, **facts):
         super().__init__(f"HTTP {status} {message}".rstrip(), hint, **facts)
-        self.kind = kind if isinstance(kind, str) else self.kind
+        self.kind = kind or self.kind
         self.status, self.body, self.headers = status, body, headers or {}
         self.retry_after, self.strategy = retry_after, strategy
         self.exit_code = self.CODES.get(status, 1)
-        self.has_message = has_message
+        self.is_envelope = is_envelope
 
     @property
     def is_busy(self):
@@ -238,7 +238,7 @@ class ApiError(XeroctlError):
 
     def envelope(self):
         """The router's own envelope where it sent one with a message."""
-        if self.has_message and isinstance(self.body, dict):
+        if self.is_envelope and isinstance(self.body, dict):
             return self.body
         return super().envelope()
 
@@ -679,12 +679,16 @@ def cut_to(text, width):
 
 
 def nearest(word, words):
-    """Return the words most like a mistyped one, best first."""
+    """Return the words like a mistyped one; dashes and case do not count."""
     try:
         import difflib
     except ImportError:
         return []
-    return difflib.get_close_matches(word, list(words), n=3, cutoff=0.6)
+    plain = {each.strip("-").lower(): each for each in words}
+    word = word.strip("-").lower()
+    found = (difflib.get_close_matches(word, plain, n=3, cutoff=0.7)
+             or [each for each in plain if word in each and word[2:]])
+    return [plain[each] for each in found[:3]]
 
 
 def did_you_mean(word, words):
@@ -1320,17 +1324,18 @@ def check_url(text, what):
     if parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", text):
         raise NotConfigured(f"{what} holds more than a base URL may",
                             "no ?, #, space; percent-encode the rest")
-    return text.rstrip("/")
+    return parts.scheme + text[len(parts.scheme):].rstrip("/")
 
 
-def check_key(text):
+def check_key(text, what="the API key"):
     """Return an API key that a header can carry; never quote a bad one."""
     key = text.strip()
     if not key:
-        raise NotConfigured("the API key is empty", KEY_HELP)
-    if not re.match(r"[\x21-\x7e]+$", key):
-        raise NotConfigured("the API key holds a space, a line end or a"
-                            " character that is not ASCII", KEY_HELP)
+        raise NotConfigured(f"{what} is empty", KEY_HELP)
+    found = re.search(r"[^\x21-\x7e]", key)
+    if found:
+        raise NotConfigured(f"{what} holds {found.group()!r}: a space, a line"
+                            " end, or what is not ASCII", KEY_HELP)
     return key
 
 
@@ -1379,7 +1384,8 @@ class Deployment:
     With style xerotier the base URL is https://HOST/PROJECT/v1 and the
     endpoint slug goes before the last /v1; with style openai there is no
     slug in a path, and the key may be None.  Management paths go to the
-    origin of the frontend URL, where there is one.
+    origin of the frontend URL, where there is one.  slug is that of an SDK's
+    base URL, https://HOST/PROJECT/SLUG/v1.
     """
 
     FRONTEND = (
@@ -1387,11 +1393,24 @@ class Deployment:
 
     def __init__(self, base_url, key, style, frontend_url=None):
         self.base_url, self.key, self.style = base_url, key, style
-        self.frontend_url = frontend_url
+        self.frontend_url, self.slug = frontend_url, None
+        sdk = re.match(r"(\w+://[^/]+/[^/]+)/([^/]+)/v1\Z", base_url)
+        if sdk and style == XEROTIER:
+            from urllib.parse import unquote
+            self.base_url, self.slug = sdk.group(1) + "/v1", unquote(
+                sdk.group(2))
         if style == XEROTIER and not base_url.endswith("/v1"):
             raise NotConfigured(
                 f"the base URL {base_url} does not end in /v1",
                 "https://HOST/PROJECT/v1; or is it --style openai?")
+
+    def endpoint(self, asked):
+        """The slug of a call: what is asked for, or the base URL's own."""
+        if asked and self.slug not in (None, asked):
+            raise UsageError(f"the base URL is that of endpoint {self.slug!r},"
+                             f" not of {asked!r}",
+                             f"{self.base_url} is for all endpoints")
+        return asked or self.slug
 
     def url(self, path, slug=None):
         """The URL of a path below /v1, of the project or of an endpoint."""
@@ -1972,7 +1991,8 @@ def stored_key(table, environ, folder):
 class Settings:
     """What a run was told: flag, then environment, then deployment.
 
-    The config file is read when a setting is first looked for in it.
+    The flag --context means its deployment whole: of variables only endpoint
+    and output count, where it has none.  The config file is read when needed.
     """
 
     VARIABLES = ("base_url", "api_key", "context", "endpoint",
@@ -1986,9 +2006,35 @@ class Settings:
     def given(self, name):
         """What flag or environment say; an empty variable is unset."""
         value = getattr(self.args, name, None)
-        if value is None and name in self.VARIABLES:
-            value = self.environ.get("XEROTIER_" + name.upper()) or None
+        return self.variable(name) if value is None else value
+
+    def variable(self, name):
+        """What the environment says, where it counts; else None."""
+        variable = "XEROTIER_" + name.upper()
+        value = name in self.VARIABLES and self.environ.get(variable)
+        if not value or self.args.context is not None and (
+                name not in ("endpoint", "output")
+                or name in self.deployment_table()):
+            return None
+        odd = re.search(r"^\s|\s\Z|^(['\"])(?=.*\1\Z)", value)
+        if odd and name != "api_key":  # which is stripped
+            raise NotConfigured(
+                f"{variable} begins or ends with {odd.group()!r}",
+                "a file of variables has its own quotes and line ends")
         return value
+
+    def tell_beaten(self, name):
+        """Say which variables beat what a deployment has, if any do."""
+        table = self.config.deployments().get(name)
+        has = dict({"context": name, "style": XEROTIER}, **table or {})
+        if key_source(has):
+            has.setdefault("api_key")
+        found = ["XEROTIER_" + each.upper() for each in self.VARIABLES
+                 if table and each in has
+                 and self.variable(each) not in (None, has[each])]
+        if found:
+            self.terminal.note(f"{' and '.join(found)} beat what {name} has:"
+                               f" --context {name} goes by that alone")
 
     def get(self, name, default=None):
         """Look a setting up in the order of precedence."""
@@ -2001,7 +2047,8 @@ class Settings:
 
     def context(self):
         """The name of the deployment of this run; None if there is none."""
-        return self.given("context") or self.config.current()
+        name = self.given("context")
+        return self.config.current() if name is None else name
 
     def deployment_table(self):
         """The table of the deployment of this run; empty if there is none."""
@@ -2036,41 +2083,45 @@ class Settings:
 
     def timeout(self):
         """Seconds as given by flag or deployment; None leaves the default."""
-        if self.args.timeout is not None:
-            return self.args.timeout
-        value = self.deployment_table().get("timeout")
+        value = self.args.timeout or self.deployment_table().get("timeout")
         if value is not None and not (
                 is_positive(value) and value <= LONGEST_S):
             raise self.config.broken("timeout is no number of seconds")
         return value
 
-    def key(self, base_url):
-        """The API key for a base URL; None if there is none.
+    def key(self, urls):
+        """The API key for some URLs; None if there is none.
 
-        A key on file goes to its own deployment's origin only.
+        A key on file goes to its own deployment's origins only.
         """
         if self.args.api_key is not None:
             return self.typed_key(self.args.api_key)
-        text = self.given("api_key")
-        return (self.key_on_file(base_url) if text is None
-                else check_key(text))
+        text = self.variable("api_key")
+        return (self.key_on_file(urls) if text is None
+                else check_key(text, "the API key in XEROTIER_API_KEY"))
 
     def typed_key(self, text):
-        """The key that --api-key means: itself, @FILE, or - for stdin."""
+        """The key that --api-key means: itself, @FILE, - for stdin, none."""
+        if not text:
+            return None
         if text == "-":
             text = decoded_text(self.terminal.read_stdin())
         elif text.startswith("@"):
             text = decoded(read_file(text[1:], NotConfigured))
         return check_key(text)
 
-    def key_on_file(self, base_url):
+    def key_on_file(self, urls):
         table = self.deployment_table()
-        home = table.get("base_url")
-        if key_source(table) and not (
-                isinstance(home, str) and is_same_origin(home, base_url)):
-            raise NotConfigured(
-                f"the key of deployment {self.context()} is meant for"
-                f" {shown_url(str(home))}, not for {base_url}", KEY_HELP)
+        own = [table[name] for name in ("base_url", "frontend_url")
+               if isinstance(table.get(name), str)]
+        for url in urls if key_source(table) else ():
+            if not any(is_same_origin(url, home) for home in own):
+                told = (f"the key of deployment {self.context()} is meant for"
+                        f" {' and '.join(map(shown_url, own)) or 'no URL'},"
+                        f" not for {url}")
+                if self.style() == XEROTIER:
+                    raise NotConfigured(told, KEY_HELP)
+                return self.terminal.note(told + ": none is sent")
         key = stored_key(table, self.environ,
                          os.path.dirname(self.config.path or ""))
         return None if key is None else check_key(key)
@@ -2084,25 +2135,12 @@ class Settings:
         url, style = check_url(url, "base URL"), self.style()
         if not needs_key:
             return Deployment(url, None, style)
-        key = self.key(url)
+        frontend = style == XEROTIER and self.get("frontend_url")
+        frontend = frontend and check_url(frontend, "frontend URL")
+        key = self.key(filter(None, (url, frontend)))
         if key is None and style == XEROTIER:
             raise NotConfigured("no API key", KEY_HELP)
-        frontend = self.get("frontend_url")
-        if frontend:
-            frontend = check_url(frontend, "frontend URL")
-            self.check_frontend(frontend)
         return Deployment(url, key, style, frontend)
-
-    def check_frontend(self, frontend):
-        """Raise if the key on file would go to a frontend that is not its."""
-        table = self.deployment_table() if not self.given("api_key") else {}
-        own = [table[name] for name in ("frontend_url", "base_url")
-               if isinstance(table.get(name), str)]
-        if key_source(table) and not any(
-                is_same_origin(frontend, home) for home in own):
-            raise NotConfigured(
-                f"the key of deployment {self.context()} is not meant for"
-                f" {frontend}", KEY_HELP)
 
 
 # ---------------------------------------------------------------------------
@@ -2678,8 +2716,8 @@ QUOTA_HELP = "the quota is used up: wait for its reset or raise it"
 # What to try next, by error code, or else by type, or by status.
 API_HINTS = {
     "endpoint_not_found": "--endpoint takes the slug, not the model's name;"
-                          " xeroctl api /endpoints lists them",
-    "model_not_found": "xeroctl api /models lists what is served",
+                          " xeroctl endpoints lists them",
+    "model_not_found": "xeroctl models lists what is served",
     "scope_insufficient": "use a key with the scope that the message names",
     "quota_exceeded": QUOTA_HELP, "insufficient_quota": QUOTA_HELP,
     "endpoint_inactive": "the endpoint is not active yet: try again later",
@@ -2694,56 +2732,53 @@ API_HINTS = {
 }
 
 
-def validation_message(item):
-    """One entry of the list that FastAPI puts under "detail"."""
-    where = dig(item, "loc")
-    place = ".".join(map(str, where)) if isinstance(where, list) else ""
-    said = as_text(dig(item, "msg") or item)
-    return f"{place}: {said}" if place else said
+# Where servers put a message, and where type, code and param stand.
+MESSAGE_PLACES = "error", "detail", "message", "errors", "msg", "title"
+FACT_PLACES = "error.", "", "detail.", "errors.0.", "error.0.", "0.error."
 
 
-def message_in(value, names, depth=0):
-    """The message in an error of any shape; empty if there is none."""
-    if isinstance(value, str) or depth > 4:
-        return value if isinstance(value, str) else ""
-    if isinstance(value, list):
-        return "; ".join(filter(None, [
-            message_in(item, MESSAGE_NAMES, depth + 1) if isinstance(
-                item, dict) and "msg" not in item else
-            validation_message(item) for item in value]))
-    found = (message_in(value[name], MESSAGE_NAMES, depth + 1)
-             for name in names
-             if isinstance(value, dict) and value.get(name))
-    return next(filter(None, found), "")
+def error_message(body, depth=5):
+    """Find the message where servers put it, in any JSON; None if nowhere.
+
+    FastAPI says in loc what each of several is about.
+    """
+    if isinstance(body, list) and len(body) == 1:
+        body, = body
+    places = ("message",) * (depth < 5) + MESSAGE_PLACES
+    for place in places if depth and isinstance(body, dict) else ():
+        found = body.get(place)
+        if isinstance(found, dict):
+            found = error_message(found, depth - 1) or place != "error" and [
+                {"loc": [key], "msg": found[key]} for key in found]
+        if isinstance(found, list):
+            found = "; ".join(filter(None, (
+                error_message(each, depth - 1)
+                if isinstance(each, (dict, list)) else as_text(each)
+                for each in found[:MOST_PROBLEMS] if each)))
+        if isinstance(found, str) and found.strip():
+            loc = body.get("loc")
+            if loc and isinstance(loc, list):
+                found = ".".join(str(step) for step in loc if isinstance(
+                    step, (str, int))) + ": " + found
+            return found
+    return None
 
 
-MESSAGE_NAMES = "message", "detail", "error", "errors", "msg"
+def error_fact(body, name):
+    """The type, code or param of an error, in its object or beside it."""
+    found = (dig(body, place + name) for place in FACT_PLACES)
+    return next((value for value in found if value is not None), None)
 
 
-def error_message(body):
-    """Find the message where servers put it; None if nowhere."""
-    if isinstance(body, str):
-        return None
-    return message_in(body, (
-        "error", "detail", "message", "errors", "msg")) or None
-
-
-def error_about(body):
-    """The object with type, code and param of an error, or else {}."""
-    for path in ("error", "error.0", "0.error", "errors.0", "message"):
-        if isinstance(dig(body, path), dict):
-            return dig(body, path)
-    return body if isinstance(body, dict) else {}
-
-
-def retry_after(answer, about):
-    """Seconds that an answer asks to wait: the greater of header and body."""
-    said = dig(about, "retry_after")
-    said = min(said, 1e9) if is_positive(said) else 0
-    now = answer.wire.limits.clock.now()
-    return max(said, header_seconds(answer.headers.get("Retry-After", ""),
-                                    now), header_seconds(
-        answer.headers.get("retry-after-ms", ""), now) / 1000)
+def retry_after(answer, body):
+    """Seconds that an answer asks to wait: the most of headers and body."""
+    said = error_fact(body, "retry_after")
+    seconds, thousandths = (
+        header_seconds(answer.headers.get(name, ""),
+                       answer.wire.limits.clock.now())
+        for name in ("Retry-After", "Retry-After-Ms"))
+    return max(min(said, 1e9) if is_positive(said) else 0,
+               seconds, thousandths / 1000)
 
 
 def api_error(answer, text):
@@ -2757,19 +2792,23 @@ def api_error(answer, text):
         body = parse_json(text, SERVER_DECODER)
     except ValueError:
         body = None
-    about, said = error_about(body), error_message(body)
-    code, kind, status = about.get("code"), about.get("type"), answer.status
-    only = ", ".join(as_text(word) for word in (kind, code) if word)
-    hints = [API_HINTS.get(name) for name in (as_text(code), as_text(kind),
-                                              status)]
+    said, status = error_message(body), answer.status
+    kind, code, param = (error_fact(body, name)
+                         for name in ("type", "code", "param"))
+    kind = kind and as_text(kind)
+    named = ", ".join(as_text(each) for each in (kind, code) if each)
+    known = ([as_text(code), kind, status]
+             if said or code != "scope_insufficient" else [status])
     return ApiError(
-        status, said or (f"the server says only {only}" if only else
-                         body_summary(text) or answer.response.reason),
-        next(filter(None, hints if said else hints[2:]), None),
-        body=body, headers=answer.headers, has_message=bool(said), kind=kind,
-        retry_after=retry_after(answer, about),
-        strategy=about.get("retry_strategy"), code=code,
-        param=about.get("param"), request_id=answer.request_id)
+        status, said or named and "without a message: " + named
+        or body_summary(text) or answer.response.reason,
+        next(filter(None, map(API_HINTS.get, known)), None),
+        body=body, headers=answer.headers,
+        is_envelope=bool(said) and said == dig(body, "error.message"),
+        kind=kind,
+        retry_after=retry_after(answer, body), param=param, code=code,
+        strategy=error_fact(body, "retry_strategy"),
+        request_id=answer.request_id)
 
 
 # == the judge: what an answer is, told once for each kind ===================
@@ -2783,11 +2822,10 @@ BROKEN_ENDS = frozenset((
 
 def no_answer(value, what):
     """The error for JSON that is not what was asked for."""
-    about = error_about(value)
     return AnswerError(
         f"the answer {what}: "
         + (error_message(value) or compact_json(value)[:300]),
-        code=about.get("code"), param=about.get("param"))
+        code=error_fact(value, "code"), param=error_fact(value, "param"))
 
 
 def is_error(value):
@@ -2926,6 +2964,7 @@ class Answer:
 
     def __exit__(self, *_):
         self.wire.shut(self.is_whole and not self.response.will_close)
+        self.response.close()  # what interrupts a finalizer is lost
 
     def blocks(self, coding="identity"):
         """Yield the body as it arrives; raise if it is cut short."""
@@ -3712,7 +3751,7 @@ def ended_early(has_begun):
     return ConnectionFailed(
         "HTTP", "the stream ended before the answer was complete"
         if has_begun else "the stream ended before it began",
-        "without --stream the server may say why", sent=True)
+        "asked without a stream, the server may say why", sent=True)
 
 
 def check_told(kind, payload):
@@ -3918,7 +3957,8 @@ def open_to_write(path):
             if is_special(path):
                 raise OSError(None, "it is no regular file")
             number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        file = os.fdopen(number, "r+b")
+        # By itself Python 3.14 would hold back two blocks of a download.
+        file = os.fdopen(number, "r+b", 8192)
         try:
             if not try_lock(file):
                 raise UsageError(f"another run is writing {path}",
@@ -4387,23 +4427,17 @@ class Out:
     def show_plan(self, key, network):
         """Print the requests that were planned, in their order."""
         requests, self.plan.requests = self.plan.requests, []
-        if self.form in (JSON, JSONL):
-            shown = [{"curl": curl_command(request, key, network)}
-                     if self.plan.curl
-                     else planned_request(request, key)
-                     for request in requests]
-            self.planned_json(shown)
-        else:
-            self.line("\n\n".join(
+        if self.form not in (JSON, JSONL):
+            return self.line("\n\n".join(
                 curl_command(request, key, network) if self.plan.curl
                 else planned_text(request, key) for request in requests))
-
-    def planned_json(self, shown):
-        if self.form == JSONL:
-            for item in shown:
-                self.json_line(item)
-        else:
-            self.json(shown[0] if len(shown) == 1 else shown)
+        shown = [{"curl": curl_command(request, key, network)}
+                 if self.plan.curl else planned_request(request, key)
+                 for request in requests]
+        if self.form == JSON:
+            return self.json(shown[0] if len(shown) == 1 else shown)
+        for item in shown:
+            self.json_line(item)
 
 
 # ---------------------------------------------------------------------------
@@ -4587,6 +4621,18 @@ def check_order(start, end, names="start and end"):
                          f" before {end}")
 
 
+def fixes(sign, *names):
+    """A check that makes times of moments; start and end are in order."""
+    def fix(app, args):
+        times = [fixed_moment(app, getattr(args, name), sign)
+                 for name in names]
+        vars(args).update(zip(names, times))
+        if len(names) > 1:
+            check_order(*times, " and ".join(
+                "--" + name.replace("_", "-") for name in names))
+    return fix
+
+
 def is_pair(word):
     """Whether a word is one more KEY=VALUE of the flag before it."""
     return "=" in word
@@ -4662,7 +4708,8 @@ class Verb:
         self.excludes, self.usage, self.examples = excludes, usage, examples
         self.path, self.method, self.columns = path, method, columns
         self.said, self.asks = said, asks
-        self.once, self.checks, self.paging = once, checks, paging
+        self.once, self.paging = once, paging
+        self.checks = checks or (lambda app, args: None)
         self.id_path, self.sample, self.also = id_path, sample, also
 
     @property
@@ -4856,12 +4903,6 @@ def place_of(args):
         "/" + found if found[:1] not in ("", "/") else found)
 
 
-def complete(app, args):
-    """Have a verb check its arguments, and fill in what they leave out."""
-    if args.verb.checks:
-        args.verb.checks(app, args)
-
-
 def pages_of(app, group, args):
     """The list that a verb is about: one page, or all of them."""
     def fetch(query):
@@ -4873,7 +4914,7 @@ def pages_of(app, group, args):
 
 
 def run_list(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     things = args.verb.name if args.verb.columns else group.name
     app.out.pages(pages_of(app, group, args),
                   args.verb.columns or group.columns, things,
@@ -4881,7 +4922,7 @@ def run_list(app, group, args):
 
 
 def run_show(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     item = group.call(app, "GET", place_of(args),
                       query=sent_fields(args).items())
     app.out.record(item, args.verb.columns or group.fields)
@@ -4907,14 +4948,14 @@ def show_done(app, group, args, answer):
 
 
 def run_create(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     answer = group.call(app, args.verb.method, place_of(args),
                         body=sent_fields(args), headers=sent_headers(args))
     show_done(app, group, args, answer)
 
 
 def run_update(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     if not sent_fields(args):
         raise UsageError("nothing to update: give at least one of "
                          + ", ".join(f.long_name for f in args.verb.flags
@@ -4923,7 +4964,7 @@ def run_update(app, group, args):
 
 
 def run_action(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     if args.verb.asks:
         app.confirm(filled(args.verb.asks, args), args)
     answer = group.call(app, args.verb.method, place_of(args),
@@ -4934,7 +4975,7 @@ def run_action(app, group, args):
 
 def run_delete(app, group, args):
     app.confirm(f"Delete {group.thing} {args.id}?", args)
-    complete(app, args)
+    args.verb.checks(app, args)
     answer = group.call(app, "DELETE", place_of(args))
     app.out.done(answer, f"deleted {args.id}", args.id)
 
@@ -6417,8 +6458,9 @@ class BatchInput:
 
     MOST_MODELS = 1000
 
-    def __init__(self, source, url=CHAT_URL, places=False):
+    def __init__(self, source, url=CHAT_URL, places=False, hint=None):
         import array
+        self.hint = hint
         self.source, self.url, self.count = source, url, 0
         self.wrong, self.problems = 0, []
         self.models, self.max_tokens = set(), 0
@@ -6519,12 +6561,11 @@ class BatchInput:
         name = self.source.name
         found = [f"{name}: line {number}: {text}"
                  for number, text in self.problems]
-        hint = "--no-validate lets the server judge"
         if self.wrong == 1:
-            return UsageError(found[0], hint)
+            return UsageError(found[0], self.hint)
         return UsageError(
-            f"{name}: {self.wrong} things are wrong, nothing was sent", hint,
-            first_of(found, self.wrong))
+            f"{name}: {self.wrong} things are wrong, nothing was sent",
+            self.hint, first_of(found, self.wrong))
 
     def request(self, number):
         """The decoded line of a number, from 1."""
@@ -7543,7 +7584,26 @@ def typed_line(prompt):
         sys.stdin = before
 
 
-class LineEditor:
+class PlainLines:
+    """Reads messages where nobody sits: one a line, no prompt, no history."""
+
+    def __init__(self, terminal):
+        self.terminal = terminal
+
+    def read(self, prompt=""):
+        line = self.terminal.read_line()
+        if not line:
+            raise EOFError()
+        return line.rstrip("\r\n")
+
+    def remember(self, text):
+        """Nobody will press Up."""
+
+    def close(self):
+        """Nothing was changed."""
+
+
+class LineEditor(PlainLines):
     """Reads messages from a person: readline where there is one.
 
     Without it, or where stdout is no terminal, lines are read as they come;
@@ -7555,7 +7615,8 @@ class LineEditor:
     PASTE, PASTED = "\033[200~", "\033[201~"
 
     def __init__(self, terminal, history, words):
-        self.terminal, self.history = terminal, history
+        super().__init__(terminal)
+        self.history = history
         self.readline = self.load_readline(words)
         if not self.readline and terminal.err.is_live:
             terminal.err.control("\033[?2004h")
@@ -7596,16 +7657,10 @@ class LineEditor:
             self.terminal.err.flush()
             return whole(typed_line(prompt)).rstrip("\n")
         self.terminal.say_prompt(prompt)
-        line = self.read_raw()
+        line = super().read()
         while line.count(self.PASTE) > line.count(self.PASTED):
-            line += "\n" + self.read_raw()
+            line += "\n" + super().read()
         return line.replace(self.PASTE, "").replace(self.PASTED, "")
-
-    def read_raw(self):
-        line = self.terminal.read_line()
-        if not line:
-            raise EOFError()
-        return line.rstrip("\r\n")
 
     def remember(self, text):
         """Keep a message within reach of Up, and in the history file."""
@@ -7617,25 +7672,6 @@ class LineEditor:
         self.history.trim()
         if not self.readline and self.terminal.err.is_live:
             self.terminal.err.control("\033[?2004l")
-
-
-class PlainLines:
-    """Reads messages where nobody sits: one a line, no prompt, no history."""
-
-    def __init__(self, terminal):
-        self.terminal = terminal
-
-    def read(self, prompt=""):
-        line = self.terminal.read_line()
-        if not line:
-            raise EOFError()
-        return line.rstrip("\r\n")
-
-    def remember(self, text):
-        """Nobody will press Up."""
-
-    def close(self):
-        """Nothing was changed."""
 
 
 def history_line(raw):
@@ -7973,12 +8009,11 @@ class Session:
         parts = [f"endpoint: {self.app.endpoint()}"]
         if self.turns.is_model_named:
             parts.append(f"model: {self.turns.model}")
-        parts += [f"tokens: {self.tokens()}", f"msgs: {self.turns.turns()}"]
-        self.terminal.say(" | ".join(parts), DIM)
-
-    def tokens(self):
         spent = self.turns.spent
-        return f"{spent['prompt_tokens']}/{spent['completion_tokens']}"
+        parts += [f"tokens: {spent['prompt_tokens']}/"
+                  f"{spent['completion_tokens']}",
+                  f"msgs: {self.turns.turns()}"]
+        self.terminal.say(" | ".join(parts), DIM)
 
     def totals(self):
         spent = self.turns.spent
@@ -8025,7 +8060,10 @@ class Session:
             if name not in self.COMMANDS:
                 raise UsageError(f"unknown command {name}",
                                  did_you_mean(name, self.COMMANDS) or "/help")
-            return self.COMMANDS[name][2](self, rest.strip())
+            usage, _, command = self.COMMANDS[name]
+            if usage and not rest.strip():
+                raise UsageError(f"{name} needs {usage}")
+            return command(self, rest.strip())
         except XeroctlError as error:
             return self.told(error)
 
@@ -8033,9 +8071,7 @@ class Session:
         rows = [(f"{name} {usage}".rstrip(), summary)
                 for name, (usage, summary, _) in self.COMMANDS.items()]
         for name, summary in rows + [('\"\"\"', "opens and closes a message of"
-                                      " several lines")]:
-            self.terminal.say(f"  {name:16} {summary}")
-        for name, summary in self.KEYS:
+                                      " several lines"), *self.KEYS]:
             self.terminal.say(f"  {name:16} {summary}")
 
     def clear(self, _):
@@ -8043,15 +8079,11 @@ class Session:
         self.terminal.say("conversation cleared")
 
     def set_system(self, text):
-        if not text:
-            raise UsageError("/system needs a message")
         self.turns.set_system(text)
         self.terminal.say("system message set")
 
     def save(self, path):
         """Write the conversation to a file, whole or not at all."""
-        if not path:
-            raise UsageError("/save needs a file")
         data = pretty_json(self.turns.saved()) + "\n"
         try:
             write_privately(path, whole(data).encode("utf-8"))
@@ -8062,17 +8094,12 @@ class Session:
 
     def load(self, path):
         """Replace the conversation by that of a file; else change nothing."""
-        if not path:
-            raise UsageError("/load needs a file")
         try:
             data = parse_json(decoded(read_file(path)))
         except ValueError as problem:
             raise UsageError(f"{path} is not JSON: {problem}")
         self.turns.load(data)
         self.terminal.say(f"loaded {self.turns.turns()} messages")
-
-    def show_tokens(self, _):
-        self.terminal.say(self.totals())
 
     def quit(self, _):
         self.is_over = True
@@ -8094,8 +8121,6 @@ class Session:
         self.terminal.say("the last question and its answer are forgotten")
 
     def set_model(self, name):
-        if not name:
-            raise UsageError("/model needs a name")
         self.turns.model, self.turns.is_model_named = name, True
         self.terminal.say(f"model: {name}")
 
@@ -8108,7 +8133,8 @@ class Session:
                     set_system),
         "/save": ("<file>", "save the conversation as JSON", save),
         "/load": ("<file>", "load a saved conversation", load),
-        "/tokens": ("", "show token usage and message count", show_tokens),
+        "/tokens": ("", "show token usage and message count",
+                    lambda self, _: self.terminal.say(self.totals())),
         "/retry": ("", "ask the last question again", retry),
         "/undo": ("", "take the last question and its answer back", undo),
         "/model": ("<name>", "use another model", set_model),
@@ -8183,6 +8209,7 @@ class Doctor:
         self.url = deployment.base_url
         self.scheme, self.host, self.port = origin_of(self.url)
         name = self.app.settings.context() or "flags and environment"
+        self.app.settings.tell_beaten(name)
         return "ok", f"{name}: {self.url}"
 
     def proxy(self):
@@ -8235,6 +8262,8 @@ class Doctor:
                 raise
             return "-", ("behind the key" if error.status in (401, 403)
                          else "this server has no /healthz")
+        except AnswerError:  # LM Studio has a 200 for paths it does not know
+            return "-", "this server has no /healthz"
         return "ok", "the server says that it is well"
 
     def key(self):
@@ -8316,10 +8345,7 @@ def response_format(app, text):
     """text, json_object, or a JSON schema from @FILE, as OpenAI has it."""
     if not text.startswith("@"):
         return {"type": text}
-    try:
-        schema = parse_json(app.read_text(text[1:]))
-    except ValueError as problem:
-        raise UsageError(f"{text[1:]} is not JSON: {problem}")
+    schema = app.read_json(text[1:])
     if dig(schema, "type") == "json_schema":
         return schema
     if isinstance(dig(schema, "schema"), dict):
@@ -8417,6 +8443,20 @@ def only_named(name, templates, workspace):
     return id_in(found[0])
 
 
+def templates_path(workspace):
+    """Where templates live: below the project or a workspace."""
+    if workspace is not None:
+        return path_of("workspaces", workspace, "chat-templates")
+    return "/chat-templates"
+
+
+def all_templates(app, workspace, stand_in=None, **query):
+    def fetch(query):
+        return app.api.call("GET", templates_path(workspace), stand_in,
+                            query=query.items())
+    return page_records(merged(each_page(fetch, Cursor, query)))
+
+
 def template_id(app, workspace, name):
     """Return the id of a template given by id (ctpl_…) or by name."""
     if name.startswith("ctpl_"):
@@ -8424,14 +8464,8 @@ def template_id(app, workspace, name):
     unknown = StandIn(f"<id of {name}>")
     if app.plan.dry_run:
         return unknown  # the product's page: "without hitting the router"
-    path = path_of("workspaces", workspace, "chat-templates")
-
-    def fetch(query):
-        return app.api.call("GET", path, query=query.items(),
-                            stand_in={"data": [{"id": unknown,
-                                                "name": name}]})
-    templates = page_records(merged(each_page(fetch, Cursor, {})))
-    return only_named(name, templates, workspace)
+    return only_named(name, all_templates(app, workspace, {
+        "data": [{"id": unknown, "name": name}]}), workspace)
 
 
 NEW_CHAT_FIELDS = ("chat_id=chat_id|chatId", "url=url",
@@ -8448,8 +8482,7 @@ def new_chat(app, group, args):
     text = None if args.message is None else message_text(app, args)
     template = template_id(app, args.workspace, args.template)
     chat = app.api.call(
-        "POST", path_of("workspaces", args.workspace, "chat-templates",
-                        template, "apply"),
+        "POST", templates_path(args.workspace) + path_of(template, "apply"),
         body={}, stand_in={"chat_id": StandIn("<chat id>")})
     if text is not None:
         post_message(app, Column(NEW_CHAT_FIELDS[0]).value(chat), text)
@@ -8617,7 +8650,8 @@ def checked_input(app, args, url):
     if not args.no_validate:
         check_size(source)
         check_metadata(dict(args.metadata or ()))
-        BatchInput(source, url).check()
+        BatchInput(source, url,
+                   hint="--no-validate lets the server judge").check()
     return source
 
 
@@ -8725,8 +8759,9 @@ def tell_downloaded(app, file_id, path, count):
     app.out.done({"id": file_id, "path": path, "bytes": count}, text, file_id)
 
 
-def fetch_result(app, group, args, name):
+def fetch_result(app, group, args):
     """Download one of the two result files of a batch."""
+    name = "error" if args.verb.name == "errors" else "output"
     batch = group.call(app, "GET", path_of(args.id), stand_in={
         name + "_file_id": StandIn(f"<{name} file id>")})
     file_id = dig(batch, name + "_file_id")
@@ -8736,20 +8771,12 @@ def fetch_result(app, group, args, name):
             f"{name.capitalize()} file not yet available (status: "
             f"{as_text(dig(batch, 'status'))})",
             f"{other} has the other requests" if has_ended(batch)
-            else "--wait waits for the end")
+            else wait_command([args.id], args.endpoint))
     file_id = id_in(batch, name + "_file_id")
     path = args.output_file or safe_name(args.id) + {
         "output": "-output.jsonl", "error": "-errors.jsonl"}[name]
     count = Download(app, file_id, group.slug(app), patience=3).to(path)
     tell_downloaded(app, file_id, path, count)
-
-
-def download_output(app, group, args):
-    fetch_result(app, group, args, "output")
-
-
-def download_errors(app, group, args):
-    fetch_result(app, group, args, "error")
 
 
 def check_batch_input(app, group, args):
@@ -8851,10 +8878,10 @@ BATCHES = Group(
         acts("cancel", "Cancel a batch; what is done is kept.", SLUG,
              asks="Cancel batch {id}?", columns=ENDED_FIELDS),
         Verb("download", "Download the results of a batch.",
-             download_output, ITEM, SLUG, OUTPUT_FILE, examples=(
+             fetch_result, ITEM, SLUG, OUTPUT_FILE, examples=(
                  "xeroctl batches batch_1 --endpoint my-llm --download",)),
         Verb("errors", "Download the failed requests of a batch.",
-             download_errors, ITEM, SLUG, OUTPUT_FILE),
+             fetch_result, ITEM, SLUG, OUTPUT_FILE),
         Verb("wait", "Wait until a batch has ended.",
              wait_batch, ITEM, SLUG, WAIT_TIMEOUT),
     ) + (
@@ -9047,13 +9074,6 @@ def probe_model(app, group, args):
         app.out.record(found, columns_of([found]))
 
 
-def set_capabilities(app, group, args):
-    answer = group.call(app, "PATCH", path_of(args.id, "capabilities"),
-                        body={"capabilities": args.capability})
-    app.out.done(answer, f"{args.id} can {', '.join(args.capability)}",
-                 args.id)
-
-
 def bits(text):
     """Convert 4 or 8."""
     return int(choice("4", "8")(text))
@@ -9163,10 +9183,12 @@ MODELS = Group(
     )) + (
         Verb("probe", "Show what a deployed model can do.", probe_model,
              ITEM),
-        Verb("set-capabilities", "Say all that a model can do (admin).",
-             set_capabilities, ITEM,
-             flag("capability", metavar="CAPABILITY", nargs="+",
-                  sample="chat", help="as chat or tool-use"), writes=True),
+        acts("set-capabilities", "Say all that a model can do (admin).",
+             field("capability", metavar="CAPABILITY", nargs="+",
+                   sends="capabilities", sample="chat",
+                   help="as chat or tool-use"),
+             path="{id}/capabilities", method="PATCH",
+             said="{id} can {capability}"),
         lists(name="recommend-for-workspace", paging=None,
               summary="List what suits a workspace best.",
               path="//workspaces/{id}/recommended-models", sample="ws_1",
@@ -9663,10 +9685,7 @@ def conversation_item(app, args):
         return {"type": "message", "role": args.role, "content": text}
     if args.role or args.content:
         raise UsageError("--json and --role, --content cannot be combined")
-    try:
-        return parse_json(app.read_text(args.json))
-    except ValueError as problem:
-        raise UsageError(f"{args.json} is not JSON: {problem}")
+    return app.read_json(args.json)
 
 
 def add_item(app, group, args):
@@ -10331,11 +10350,6 @@ def scopes(text):
     return [choice(*KEY_SCOPES)(word) for word in listed(text)]
 
 
-def prepare_key(app, args):
-    """Make --expires a time."""
-    args.expires = fixed_moment(app, args.expires, 1)
-
-
 def network(text):
     """Convert a network address (CIDR)."""
     import ipaddress
@@ -10382,7 +10396,7 @@ KEYS = Group(
                 field("--expires", type=moment, metavar="TIME",
                       sends="expires_at", sample="30d",
                       help="ISO time, or 30d from now"),
-                once="key", checks=prepare_key, examples=(
+                once="key", checks=fixes(1, "expires"), examples=(
                     "xeroctl keys --create --name ci --scopes inference"
                     " --expires 90d",)),
         deletes("Revoke a key.", also=("revoke",)),
@@ -10711,16 +10725,6 @@ CHATS = Group(
     ))
 
 
-def check_maintenance(app, args):
-    for name in ("starts_at", "ends_at"):
-        setattr(args, name, fixed_moment(app, getattr(args, name), 1))
-    check_order(args.starts_at, args.ends_at, "--starts-at and --ends-at")
-
-
-def fix_before(app, args):
-    args.before = fixed_moment(app, args.before, -1)
-
-
 SEVERITY = field("--severity", metavar="WORD",
                  type=choice("info", "warning", "critical"),
                  help="info, warning or critical")
@@ -10750,15 +10754,15 @@ MAINTENANCE = Group(
               summary="List maintenance."),
         shows("Show one maintenance."),
         creates("Schedule maintenance.", *maintenance_flags(True),
-                name="schedule", checks=check_maintenance),
+                name="schedule", checks=fixes(1, "starts_at", "ends_at")),
         updates("Change a maintenance.", *maintenance_flags(False),
-                method="PATCH", checks=check_maintenance),
+                method="PATCH", checks=fixes(1, "starts_at", "ends_at")),
         acts("cancel", "Cancel a maintenance.", asks="Cancel {id}?"),
         acts("complete", "Say that a maintenance is over."),
         creates("Forget what was over before a time.",
                 field("--before", type=moment, metavar="TIME", required=True,
                       sample="2026-01-01", help="ISO time or date"),
-                name="purge", path="purge", checks=fix_before,
+                name="purge", path="purge", checks=fixes(-1, "before"),
                 columns=("Purged=purged", "Before=before:time")),
     ))
 
@@ -10827,13 +10831,8 @@ def span_flags(required=False):
               help="ISO time or date, or 1d ago (default: now)"))
 
 
-def fix_span(app, args):
-    """Make the ends of a span times, and check their order."""
-    for name in ("from", "to"):
-        setattr(args, name, fixed_moment(app, getattr(args, name), -1))
-    check_order(getattr(args, "from"), args.to, "--from and --to")
 
-
+fix_span = fixes(-1, "from", "to")
 USAGE_FLAGS = span_flags() + (
     field("--endpoint", metavar="SLUG", help="only of this endpoint"),
     field("--model", metavar="NAME", help="only of this model"))
@@ -11008,25 +11007,26 @@ def tell_approval(app, invocation):
             f" approve {shell_word(as_text(approval))}, or reject")
 
 
-def watch(app, group, invocation_id, timeout=None):
+def watch_tool(app, group, args):
     """Poll an invocation to its end, and tell each change of status."""
     told = []
 
     def poll():
         found = with_status(group.call(
-            app, "GET", path_of("invocations", invocation_id)))
+            app, "GET", path_of("invocations", args.id)))
         status = found["status"]
         if told[-1:] != [status]:
             told.append(status)
-            app.terminal.note(f"{invocation_id} {status}")
+            app.terminal.note(f"{args.id} {status}")
             tell_approval(app, found)
         return found
     found = wait_until(
         app, poll, lambda found: found["status"] in INVOCATION_ENDS, None,
-        timeout, f"xeroctl exec watch {shell_word(invocation_id)} watches it")
+        args.wait_timeout,
+        f"xeroctl exec watch {shell_word(args.id)} watches it")
     app.out.record(found, INVOCATION_FIELDS)
     if found["status"] != "completed":
-        raise XeroctlError(f"invocation {invocation_id}: {found['status']}")
+        raise XeroctlError(f"invocation {args.id}: {found['status']}")
 
 
 def invoke_tool(app, group, args):
@@ -11035,16 +11035,13 @@ def invoke_tool(app, group, args):
             "args": tool_arguments(app, args.args)}
     found = group.call(app, "POST", path_of("invocations"), body=body)
     if args.wait:
-        return watch(app, group, id_in(found), args.wait_timeout)
+        args.id = id_in(found)
+        return watch_tool(app, group, args)
     app.out.record(found, INVOCATION_FIELDS)
     if dig(found, "status") == "pending_approval":
         tell_approval(app, found)
         app.terminal.say(f"xeroctl exec watch {shell_word(id_in(found))}"
                          " watches it")
-
-
-def watch_tool(app, group, args):
-    watch(app, group, args.id, args.wait_timeout)
 
 
 def show_raw_execution(app, group, args):
@@ -11054,9 +11051,6 @@ def show_raw_execution(app, group, args):
         for block in answer.blocks():
             app.out.write_bytes(block)
 
-
-EXEC_TIMEOUT = flag("--wait-timeout", type=seconds, metavar="SECONDS",
-                    help="wait no longer than this")
 
 EXEC = Group(
     "exec", "Run tools, and look at what they did.", path="/exec",
@@ -11088,7 +11082,8 @@ EXEC = Group(
                  "xeroctl exec invoke --workspace ws_1 --tool kubectl_get"
                  " --args '{\"kind\": \"pod\"}' --wait",)),
         Verb("watch", "Wait for the end of an invocation.", watch_tool, ITEM,
-             EXEC_TIMEOUT),
+             flag("--wait-timeout", type=seconds, metavar="SECONDS",
+                  help="wait no longer than this")),
         acts("cancel", "Cancel an invocation.",
              path="invocations/{id}/cancel", columns=INVOCATION_FIELDS),
         lists(path="executions", summary="List executions."),
@@ -11113,27 +11108,14 @@ TEMPLATE = flag("id", metavar="ID|NAME", sample="triage",
                 help="the template: its id or its name")
 
 
-def templates_path(args):
-    """Where templates live: below the project or a workspace."""
-    if args.workspace is not None:
-        return path_of("workspaces", args.workspace, "chat-templates")
-    return "/chat-templates"
-
-
-def all_templates(app, args):
-    def fetch(query):
-        return app.api.call("GET", templates_path(args),
-                            query=query.items())
-    return page_records(merged(each_page(fetch, Cursor, {"limit": 100})))
-
-
 def template_path(app, args):
     """The path of a template that is given by id or by name."""
     found = args.id
     path_of(found)  # an empty one is no name
     if not found.startswith("ctpl_"):
-        found = only_named(found, all_templates(app, args), args.workspace)
-    return templates_path(args) + path_of(found)
+        known = all_templates(app, args.workspace, limit=100)
+        found = only_named(found, known, args.workspace)
+    return templates_path(args.workspace) + path_of(found)
 
 
 TEMPLATE_TYPES = {
@@ -11176,10 +11158,7 @@ def template_problems(template):
 
 def template_in(app, path):
     """Read a template from a file, without what is the server's."""
-    try:
-        template = parse_json(app.read_text(path))
-    except ValueError as problem:
-        raise UsageError(f"{path} is not JSON: {problem}")
+    template = app.read_json(path)
     problems = list(template_problems(template))
     if problems:
         raise UsageError(f"{path}: {'; '.join(problems)}")
@@ -11191,7 +11170,7 @@ def place_templates(app, args):
     """Have a verb be about all templates, with one from a file perhaps."""
     if getattr(args, "file", None):
         args.file = template_in(app, args.file)
-    args.place = "/" + templates_path(args)
+    args.place = "/" + templates_path(args.workspace)
 
 
 def place_template(app, args):
@@ -11212,7 +11191,7 @@ class TemplateFolder:
     def __init__(self, app, args):
         self.app, self.args, self.files = app, args, {}
         self.known = defaultdict(list)
-        for each in all_templates(app, args):
+        for each in all_templates(app, args.workspace, limit=100):
             # The list of a project has those of its workspaces, too.
             if args.workspace or dig(each, "workspace_id") is None:
                 self.known[as_text(dig(each, "name"))].append(each)
@@ -11255,7 +11234,7 @@ class TemplateFolder:
         return found[0] if found else None
 
     def send(self, template, before):
-        place = templates_path(self.args)
+        place = templates_path(self.args.workspace)
         return self.app.api.call(
             "PUT" if before else "POST",
             place + path_of(id_in(before)) if before else place,
@@ -11348,18 +11327,15 @@ WATCH_EVERY_S = 5
 
 def check_tool_name(app, args, tool):
     """Raise unless the name of an irreversible tool was given or typed."""
-    text = f"is not {tool}: nothing was approved"
-    if args.confirm is not None:
-        if args.confirm != tool:
-            raise UsageError(f"{args.confirm!r} {text}")
-        return
-    if not is_terminal(app.terminal.stdin):
+    refusal = UsageError if args.confirm is not None else XeroctlError
+    if args.confirm is None and not is_terminal(app.terminal.stdin):
         raise UsageError(f"{tool} cannot be undone, and there is no terminal"
                          " to ask on", f"--confirm {tool} approves it")
-    args.confirm = app.terminal.ask(
-        f"{tool} cannot be undone. Type its name to approve")
+    if args.confirm is None:
+        args.confirm = app.terminal.ask(
+            f"{tool} cannot be undone. Type its name to approve")
     if args.confirm != tool:
-        raise XeroctlError(f"{args.confirm!r} {text}")
+        raise refusal(f"{args.confirm!r} is not {tool}: nothing was approved")
 
 
 def approve(app, group, args):
@@ -11396,10 +11372,6 @@ def watch_approvals(app, group, args):
 
 DELEGATION_COLUMNS = ("ID=id", "To=delegate_to", "Risk=risk",
                       "Workspace=workspace_id", "Expires=expires_at:time")
-
-
-def prepare_delegation(app, args):
-    args.expires = fixed_moment(app, args.expires, 1)
 
 
 APPROVALS = Group(
@@ -11441,7 +11413,7 @@ APPROVALS = Group(
                       sends="expires_at", sample="7d",
                       help="ISO time, or 7d from now"),
                 name="delegate", path="delegations",
-                columns=DELEGATION_COLUMNS, checks=prepare_delegation),
+                columns=DELEGATION_COLUMNS, checks=fixes(1, "expires")),
         acts("revoke-delegation", "Take a delegation back.",
              path="delegations/{id}", method="DELETE",
              asks="Revoke delegation {id}?", said="revoked {id}",
@@ -11510,7 +11482,8 @@ def put_deployment(app, name, values, may_replace):
         raise UsageError("a key source is missing", "--api-key @FILE,"
                          " --api-key-env, --api-key-file, --api-key-command"
                          " or --api-key-keychain")
-    Deployment(values["base_url"], None, style)
+    Deployment(values["base_url"], None, style).endpoint(
+        values.get("endpoint"))
 
     def put(config):
         if name in config.deployments():
@@ -11537,7 +11510,7 @@ def add_deployment(app, group, args):
                          " one key source")
     if SURROGATES.search(args.name):
         raise UsageError(f"the name {args.name!r} is no UTF-8 text")
-    if values["api_key"]:
+    if values["api_key"] is not None:
         values["api_key"] = app.settings.typed_key(values["api_key"])
     put_deployment(app, args.name, values, args.force)
 
@@ -11546,6 +11519,7 @@ def use_deployment(app, group, args):
     def use(config):
         config.deployment(args.name)
         config.set_current(args.name)
+    app.settings.tell_beaten(args.name)
     change_config(app, args.name, f"current is {args.name}", use)
 
 
@@ -11568,6 +11542,8 @@ def list_deployments(app, group, args):
             for name, table in found.items()]
     app.out.rows({"object": "list", "data": rows}, group.columns,
                  "deployments")
+    if rows:
+        app.settings.tell_beaten(app.settings.config.current())
 
 
 def show_deployment(app, group, args):
@@ -11576,6 +11552,7 @@ def show_deployment(app, group, args):
         raise NotConfigured("no deployment is current", CONFIG_HELP)
     table = app.settings.config.deployment(name)
     app.out.record(deployment_record(app, name, table), group.fields)
+    app.settings.tell_beaten(name)
 
 
 def set_value(app, group, args):
@@ -11685,7 +11662,8 @@ the config file:
   the config), api_key_command (what it prints) or api_key_keychain (macOS
   keychain, secret-tool); with style = "openai" it may have none.  endpoint,
   output, timeout, cacert and frontend_url hold as the flags do.  A flag
-  beats a variable, a variable beats the deployment.
+  beats a variable, a variable beats the deployment; but --context NAME goes
+  by the deployment, whatever the variables say of its URLs, key and style.
 """
 
 CONFIG = Group(
@@ -11784,7 +11762,7 @@ VERSION = flag("--version", action="store_true", help="print the version")
 HELP_FLAG = flag("-h", "--help", action="store_true", help="print this help")
 GLOBALS = (
     flag("--context", metavar="NAME", completes="context",
-         help="use this deployment of the config (XEROTIER_CONTEXT)"),
+         help="go by this deployment, not by variables (XEROTIER_CONTEXT)"),
     flag("-o", "--output", type=choice(*FORMS), metavar="FMT",
          help="table, wide, json, jsonl, csv or id (XEROTIER_OUTPUT)"),
     flag("--base-url", metavar="URL",
@@ -11830,6 +11808,9 @@ GLOBALS = (
     flag("--no-color", action="store_const", const="never", dest="color",
          help="as --color never"),
     VERSION, HELP_FLAG)
+# What people type because other tools have it.
+FOREIGN = {"login": "xeroctl config init asks for a key and stores it",
+           "logout": "xeroctl config unset NAME api_key takes a key away"}
 
 
 def flag_table(*flag_lists):
@@ -11945,26 +11926,40 @@ def find_group(words, groups):
     for index, declared, word in tokens(words, flag_table(GLOBALS)):
         if declared is None:
             names = {group.name: group for group in groups}
+            if word == "version":
+                return None, [VERSION.long_name]
             if word not in names:
                 raise UsageError(f"unknown command {word!r}",
-                                 did_you_mean(word, names)
+                                 FOREIGN.get(word) or did_you_mean(word, names)
                                  or "xeroctl help lists the commands")
             return names[word], words[:index] + words[index + 1:]
     return None, words
 
 
-def check_no_verb(group, unnamed, named, word):
+def check_no_verb(name, unnamed, named, word):
     """Raise unless the first word can be something else than a verb."""
-    if not any(f.is_word for verb in unnamed for f in verb.flags):
-        raise UsageError(f"{group.name} has no verb {word!r}",
-                         did_you_mean(word, named)
-                         or "it has " + ", ".join(named))
+    flags = [f for verb in unnamed for f in verb.flags]
+    if word == "ls" and "list" in named:
+        hint = f"xeroctl {name} list"
+    elif any(f.is_word for f in flags):
+        return
+    else:
+        hint = did_you_mean(word, named) or next(
+            (f"a text goes with it: {f.names[0]} TEXT" for f in flags
+             if f.long_name in ("--message", "--input")),
+            "it has " + ", ".join(named))
+    raise UsageError(f"{name} has no verb {word!r}", hint)
 
 
 def verbs_table(verbs):
     """The flags of all verbs that a call can be, actions and globals too."""
     return flag_table(GLOBALS, *(verb.flags for verb in verbs),
                       [v.by for v in verbs if v.by_flag])
+
+
+def name_at(group, level):
+    """The name of a group, and of the word that a verb stands behind."""
+    return f"{group.name} {level}" if level else group.name
 
 
 def is_verb_elsewhere(group, unnamed, word):
@@ -11995,7 +11990,7 @@ def find_verb(group, words, level=None):
             return unnamed if verb in unnamed else [verb], verb, rest
         if word == "help":
             raise HelpWanted(group, unnamed if level else group.verbs)
-        check_no_verb(group, () if is_verb_elsewhere(
+        check_no_verb(name_at(group, level), () if is_verb_elsewhere(
             group, unnamed, word) else unnamed, named, word)
     if not unnamed:
         raise HelpWanted(group, group.verbs)
@@ -12224,9 +12219,7 @@ def parse(argv, groups):
     wants_help, words = without(argv, "-h", "--help")
     wants_version, rest = without(words, "--version")
     if wants_version and not takes_version(rest, groups):
-        words = rest
-        if not wants_help:
-            return None, read_args(TOP, TOP.verbs[0], [(VERSION, None)], [])
+        words = rest if wants_help else [VERSION.long_name]
     group = None
     try:
         group, words = find_group(words, groups)
@@ -12262,7 +12255,7 @@ def flag_usage(declared, name=None):
 
 def call_form(group, verb, width):
     """A call as it is typed, and what it requires, as far as that fits."""
-    words = [group.name] + [verb.word] * bool(verb.word)
+    words = [name_at(group, verb.word)]
     words += [verb.name] * (verb.by is None and bool(verb.name))
     if verb.usage:
         return " ".join(words + [verb.usage])
@@ -12303,7 +12296,7 @@ def sample_of(group, verb, declared):
 
 def sample_call(group, verb):
     """A command line that calls a verb with what it needs."""
-    words = ["xeroctl", group.name] + [verb.word] * bool(verb.word)
+    words = ["xeroctl", name_at(group, verb.word)]
     words += [verb.name] * (verb.by is None and bool(verb.name))
     words += [sample_of(group, verb, f) for f in verb.flags if f.is_word
               and f.options.get("nargs") in (None, "+")]
@@ -12383,7 +12376,7 @@ def group_help(group, verbs):
     import textwrap
     level, is_whole = verbs[0].word, len(verbs) == len(group.verbs)
     verbs = sorted(verbs, key=lambda verb: verb.name != group.main)
-    name = f"{group.name} {level}" if level else group.name
+    name = name_at(group, level)
     more = f"xeroctl help {name} VERB tells more"
     words = [verb.name for verb in verbs if verb.word == level and verb.by]
     if words:
@@ -12447,7 +12440,7 @@ MOST_FOUND = 20
 
 def command_of(group, verb):
     """The name of a verb, from that of its group on."""
-    return " ".join(filter(None, (group.name, verb.word, verb.name)))
+    return f"{name_at(group, verb.word)} {verb.name}".rstrip()
 
 
 def mentions(groups, word):
@@ -12490,7 +12483,7 @@ def help_on(groups, words):
         if found:
             return "\n".join(found)
     group, _ = find_group([name], groups)
-    if not more:
+    if not more or group is None:
         return help_text(groups, group)
     verbs, called, rest = find_verb(group, more)
     if rest:
@@ -12805,9 +12798,8 @@ class App:
 
     def endpoint(self):
         """The endpoint slug of this run."""
-        slug = self.settings.get("endpoint")
+        slug = self.api.deployment.endpoint(self.settings.get("endpoint"))
         if not slug:
-            self.settings.deployment()  # a newcomer lacks that first
             raise UsageError(
                 "no endpoint", "pass --endpoint SLUG, set XEROTIER_ENDPOINT,"
                 " or xeroctl config set NAME endpoint SLUG")
@@ -12816,6 +12808,24 @@ class App:
     def slug(self):
         """The slug for a path: style openai has none."""
         return None if self.settings.style() == OPENAI else self.endpoint()
+
+    def guess(self, error):
+        """Have the hint name the endpoint, or the model, that was meant."""
+        is_model = self.settings.style() == OPENAI
+        path, name = ("/models", "id") if is_model else ("/endpoints", "slug")
+        try:
+            asked = (is_model and getattr(self.args, "model", None)
+                     or self.endpoint())
+            if (error.status == 404 and asked in str(error) if is_model
+                    else error.facts.get("code") == "endpoint_not_found"):
+                request = self.api.request("GET", path)
+                page = self.api.read_json(self.api.follow(request, 1))
+                known = [as_text(dig(each, name))
+                         for each in page_records(page)]
+                error.hint = (asked not in known and did_you_mean(
+                    asked, known) or error.hint)
+        except XeroctlError:
+            pass  # the error that there is says enough
 
     def confirm(self, question, args):
         """Ask before a change, unless --force or only a plan is made."""
@@ -12861,10 +12871,40 @@ class App:
             text = decoded(raw)
         return re.sub(r"\r?\n\Z", "", text)
 
+    def read_json(self, path):
+        """Read an input file as JSON."""
+        try:
+            return parse_json(self.read_text(path))
+        except ValueError as problem:
+            raise UsageError(f"{path} is not JSON: {problem}")
+
     def finish(self):
         """Print what was planned, if anything was."""
         if self.plan.requests:
-            self.out.show_plan(self.api.deployment.key, self.network)
+            key, name = self.api.deployment.key, "XEROTIER_API_KEY"
+            self.out.show_plan(key, self.network)
+            if self.args.curl and key and key != (
+                    self.settings.environ.get(name)):
+                self.terminal.note(f"{name} is to be the key of this call")
+
+
+def tell_unread(args, terminal):
+    """Say that a pipe with bytes in it was not read by who had its input."""
+    flags = args.verb.flags + (args.verb.by,) * args.verb.by_flag
+    readers, stdin = [f for f in flags if f.from_stdin], terminal.stdin
+    try:
+        import fcntl
+        import termios
+        if (any(getattr(args, f.dest) for f in readers)
+                and not (getattr(args, "interactive", False)
+                         or stdin.seekable() or stdin.isatty())
+                and any(fcntl.ioctl(stdin.fileno(), termios.FIONREAD,
+                                    bytes(4)))):
+            terminal.note("standard input was not read: " + " or ".join(
+                f"{f.names[0] * (not f.is_word)} -".strip() for f in readers)
+                + " takes it")
+    except (AttributeError, ImportError, OSError, ValueError):
+        pass  # no pipe, or no way to look
 
 
 def run(argv, environ, terminal, groups):
@@ -12887,7 +12927,13 @@ def run(argv, environ, terminal, groups):
         args.verb.run(app, group, args)
     except PlanEnds:
         pass
+    except XeroctlError as error:
+        error.settings = app.settings
+        if isinstance(error, ApiError):
+            app.guess(error)
+        raise
     app.finish()
+    tell_unread(args, terminal)
 
 
 def said_last(argv, long, short=None):
@@ -12902,10 +12948,15 @@ def said_last(argv, long, short=None):
     return value
 
 
-def wants_json(argv, environ):
-    """Whether errors are due as JSON; the command line may be broken."""
-    form = said_last(argv, "--output", "-o") or environ.get("XEROTIER_OUTPUT")
-    return form in (JSON, JSONL)
+def wants_json(error, argv, environ, terminal):
+    """Whether an error is due as JSON; the command line may be broken."""
+    settings = error.settings or Settings(SimpleNamespace(
+        context=said_last(argv, "--context"),
+        output=said_last(argv, "--output", "-o")), environ, terminal)
+    try:
+        return settings.output() in (JSON, JSONL)
+    except XeroctlError:
+        return environ.get("XEROTIER_OUTPUT") in (JSON, JSONL)
 
 
 def adjust_early(argv, terminal):
@@ -12918,21 +12969,16 @@ def adjust_early(argv, terminal):
                     "--raw" in argv)
 
 
-def show_traceback(environ, terminal):
-    """Print the traceback of the current exception if XEROTIER_DEBUG asks."""
+def fail(error, argv, environ, terminal):
+    """Say what went wrong, as JSON where that is due; return the exit code."""
     if environ.get("XEROTIER_DEBUG"):
         import traceback
         for line in traceback.format_exc().split("\n"):
             terminal.say(line)
-
-
-def fail(error, argv, environ, terminal):
-    """Say what went wrong, as JSON where that is due; return the exit code."""
-    show_traceback(environ, terminal)
     terminal.out.end_line()
     if error.is_told:
         return error.exit_code
-    if wants_json(argv, environ):
+    if wants_json(error, argv, environ, terminal):
         told = terminal.err.secrets.masked_json(error.envelope())
         terminal.err.write_json(pretty_json(told) + "\n")
         terminal.err.flush()

@@ -675,8 +675,9 @@ def test_no_answer_acts_beside_the_line_editor(router, place):
     finally:
         desk.close()
     shown = desk.shown.decode()
-    readlines = (r"\r(?=\n)|\x1b\[\?1034h|\r(?=[>12\x1b]|$)|\x1b\[C"
-                 r"|\r(?=[|/\\-] waiting)")    # a spinner, where it is slow
+    readlines = (r"(?<=\x1b\[\?2004l)\r|\r(?=\n)|\x1b\[\?1034h|\x1b\[C"
+                 r"|\r(?=[>12\x1b]|$)"
+                 r"|\r(?=[-|/\\] waiting)")    # the status line, uncoloured
     assert strays(re.sub(readlines, "", shown)) == []
     assert shown.count(ESCAPED[:30]) >= 2
 

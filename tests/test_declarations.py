@@ -1044,7 +1044,7 @@ def test_a_word_holds_rows_by_flag_of_its_own(run, argv, said):
 
 
 @pytest.mark.parametrize("argv, said", [
-    ("things versions delete t1", "things has no verb 'delete'"),
+    ("things versions delete t1", "things versions has no verb 'delete'"),
     ("things versions list", "it has show, get, make"),
     ("things make t1", "things has no verb 'make'"),
     ("things versions make t1", "VERSION is missing")])

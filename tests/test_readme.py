@@ -60,7 +60,7 @@ LEADS_TO = {
     "docker run --rm -e XEROTIER_BASE_URL -e XEROTIER_API_KEY xeroctl models":
         "GET /models",
     "echo \"Hello\" | docker run": CHAT,
-    "xeroctl api /models -o id": "GET /models",
+    "xeroctl models -o id": "GET /models",
     "xeroctl chat --endpoint my-model": CHAT,
     "xeroctl embeddings --model my-model": "POST /embeddings",
     "xeroctl batches run --input in.jsonl --output-file out.jsonl --direct":

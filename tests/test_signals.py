@@ -486,6 +486,17 @@ def test_a_signal_ends_a_run_at_any_moment(start, router, tmp_path, kind,
     moment.check()
 
 
+def test_no_interrupt_is_lost_when_an_answer_is_let_go(run, monkeypatch):
+    """A finalizer closes what is still open, and drops what is raised."""
+    flush = http.client.HTTPResponse.flush
+
+    def interrupted(response):
+        flush(response)
+        raise KeyboardInterrupt()
+    monkeypatch.setattr(http.client.HTTPResponse, "flush", interrupted)
+    assert run("models").exit_status == 130
+
+
 @costly
 @pytest.mark.parametrize("kind", [Poll, ToolPoll, RunPoll])
 @at_both_ends
