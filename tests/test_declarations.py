@@ -52,44 +52,37 @@ def check_job(app, group, args):
     app.out.line(f"checked {args.file}")
 
 
-TRACE = flag("--trace", header="X-Trace", metavar="WORD",
-             help="a header of its own")
-WAIT_TIMEOUT = flag("--wait-timeout", type=xeroctl.seconds, metavar="S",
-                    help="wait no longer than this")
+TRACE = flag("--trace WORD", "a header of its own", header="X-Trace")
+WAIT_TIMEOUT = flag("--wait-timeout S", "wait no longer than this",
+                    xeroctl.seconds)
 NOTES = Group(
     "notes", "Keep notes.", "/conversations", columns=("ID=id",),
     fields=("ID=id", "Message=metadata.message"),
     verbs=(
-        lists(field("--order", metavar="WORD", help="asc or desc"),
+        lists(field("--order WORD", "asc or desc"),
               examples=("xeroctl notes list --all",)),
         shows(examples=("xeroctl notes show n1",)),
         creates("Keep a note.",
-                field("-m", "--message", metavar="TEXT", help="the text",
+                field("-m, --message TEXT", "the text",
                       sends="metadata.message"),
-                field("--stream", action="store_true", help="a switch"),
-                field("--level", type=integer(1, 5), metavar="N",
-                      help="how dear it is: 100% of them are"),
-                field("--heat", type=number(-2, 2), metavar="F",
-                      help="how warm it is"),
-                field("--seed", type=integer(), metavar="N", help="a seed"),
-                field("--dear", action="store_const", const=5,
-                      sends="level", help="as --level 5"),
+                field("--stream", "a switch"),
+                field("--level N", "how dear it is: 100% of them are",
+                      integer(1, 5)),
+                field("--heat F", "how warm it is", number(-2, 2)),
+                field("--seed N", "a seed", integer()),
+                field("--dear", "as --level 5", const=5, sends="level"),
                 TRACE, examples=("xeroctl notes create -m hi",)),
         updates("Change a note.",
-                field("--title", metavar="TEXT", help="its title",
-                      sends="metadata.title"),
-                field("--state", metavar="WORD", help="its state",
-                      sends="metadata.state"),
+                field("--title TEXT", "its title", sends="metadata.title"),
+                field("--state WORD", "its state", sends="metadata.state"),
                 TRACE, examples=("xeroctl notes update n1 --title x",)),
         Verb("tag", "Set the tags of a note.", tag_note, ITEM,
-             flag("--metadata", action="append", type=text_pair,
-                  many=lambda word: "=" in word, metavar="KEY=TEXT",
-                  help="pairs of metadata"),
-             flag("--data", action="append", type=json_pair,
-                  metavar="KEY=JSON", help="the same, as JSON"),
+             flag("--metadata KEY=TEXT…", "pairs of metadata", text_pair,
+                  many=lambda word: "=" in word),
+             flag("--data KEY=JSON…", "the same, as JSON", json_pair),
              writes=True, usage="ID --metadata A=B"),
         acts("move", "Move a note.",
-             field("--to", required=True, metavar="PLACE", help="where"),
+             field("--to PLACE", "where", required=True),
              TRACE, examples=("xeroctl notes move n1 --to x",)),
         deletes(examples=("xeroctl notes delete n1",))))
 JOBS = Group(
@@ -99,29 +92,27 @@ JOBS = Group(
     verbs=by_flag(
         lists(), shows(), acts("share", "Share a job."),
         updates("Rename a job.",
-                field("--title", metavar="TEXT", help="the new name",
-                      sends="metadata.title"), name="rename"),
+                field("--title TEXT", "the new name", sends="metadata.title"),
+                name="rename"),
         deletes()) + (
         Verb("submit", "Submit a job.", submit_job,
-             flag("--wait", action="store_true", help="wait for its end"),
+             flag("--wait", "wait for its end"),
              WAIT_TIMEOUT,
-             by=flag("--input", metavar="FILE", help="submit this file"),
+             by=flag("--input FILE", "submit this file"),
              writes=True),
         Verb("wait", "Wait for a job.", wait_for_job, ITEM, WAIT_TIMEOUT,
-             by=flag("--wait", action="store_true", help="wait for it")),
+             by=flag("--wait", "wait for it")),
         Verb("check", "Check a file.", check_job,
-             flag("file", metavar="FILE", from_stdin=True,
-                  help="the file"))))
+             flag("FILE", "the file", from_stdin=True))))
 ASKS = Group(
     "asks", "Ask.", "/conversations", columns=("ID=id",), default="send",
     verbs=(
         Verb("send", "Ask one thing.", send_message,
-             flag("-m", "--message", metavar="TEXT", from_stdin=True,
-                  help="the text; - reads standard input"),
-             flag("--system", metavar="TEXT", from_stdin=True,
-                  help="the system text; - reads standard input"),
-             flag("--attach", metavar="FILE", action="append",
-                  from_stdin=True, help="a file (repeatable)"),
+             flag("-m, --message TEXT", "the text; - reads standard input",
+                  from_stdin=True),
+             flag("--system TEXT", "the system text; - reads standard input",
+                  from_stdin=True),
+             flag("--attach FILE…", "a file", from_stdin=True),
              writes=True),
         creates("Ask nothing.", name="new")))
 STORED = Group(
@@ -1017,16 +1008,15 @@ def name_row(app, group, args):
     app.out.text(f"{args.verb.name} {args.id} {getattr(args, 'create', '')}")
 
 
-ROW_ID = flag("id", metavar="ID", help="the model")
+ROW_ID = flag("ID", "the model")
 VERSIONED = Group("things", "Things.", verbs=by_flag(
-    Verb("list", "List.", name_row, flag("id", metavar="ID", nargs="?",
-                                         help="none")),
+    Verb("list", "List.", name_row, flag("[ID]", "none")),
     Verb("delete", "Delete.", name_row, ROW_ID)) + below(
     "versions",
     Verb("show", "List the versions.", name_row, ROW_ID, by="bare"),
     Verb("make", "Make a version.", name_row, ROW_ID,
-         flag("--notes", metavar="TEXT", help="notes"),
-         by=flag("--create", metavar="VERSION", help="a version"))))
+         flag("--notes TEXT", "notes"),
+         by=flag("--create VERSION", "a version"))))
 
 
 @pytest.mark.parametrize("argv, said", [

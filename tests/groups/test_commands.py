@@ -22,28 +22,25 @@ NOTES = Group(
     "notes", "Keep notes.", "/notes", columns=("ID=id",), default="keep",
     verbs=(
         Verb("keep", "Keep a note.", do_nothing,
-             flag("text", metavar="TEXT", help="the text"),
-             flag("place", metavar="PLACE", nargs="?", help="where"),
-             flag("words", metavar="WORD", nargs="+", help="what else"),
-             flag("-m", "--mood", type=choice("good", "bad"), metavar="MOOD",
-                  required=True, help="how it is"),
-             field("--level", type=integer(1, 5), default=3, metavar="N",
-                   help="how dear"),
-             field("--heat", type=number(0), metavar="F", help="how warm"),
-             flag("--for", type=xeroctl.seconds, metavar="SECONDS",
-                  help="how long"),
-             flag("--loud", action="store_true", help="say it"),
-             flag("--tag", action="append", type=text_pair,
-                  metavar="KEY=TEXT", help="a tag"),
-             flag("--more", many=bool, metavar="WORD", help="some more"),
+             flag("TEXT", "the text"),
+             flag("[PLACE]", "where"),
+             flag("WORD…", "what else", dest="words"),
+             flag("-m, --mood MOOD", "how it is", choice("good", "bad"),
+                  required=True),
+             field("--level N", "how dear", integer(1, 5), default=3),
+             field("--heat F", "how warm", number(0)),
+             flag("--for SECONDS", "how long", xeroctl.seconds),
+             flag("--loud", "say it"),
+             flag("--tag KEY=TEXT…", "a tag", text_pair),
+             flag("--more WORD", "some more", many=bool),
              writes=True, examples=("xeroctl notes keep x", "xeroctl notes")),
     ))
 JOBS = Group(
     "jobs", "Run jobs.", "/jobs", columns=("ID=id",), verbs=by_flag(
         lists(), shows(), deletes("Delete a job.")) + (
         Verb("submit", "Submit a job.", do_nothing,
-             flag("--wait", action="store_true", help="wait for it"),
-             by=flag("--input", metavar="FILE", help="submit this file"),
+             flag("--wait", "wait for it"),
+             by=flag("--input FILE", "submit this file"),
              writes=True),
         Verb("check", "Check a job.", do_nothing, ITEM)))
 
