@@ -65,7 +65,8 @@ STALE_S = 60  # then nobody is at work on a temporary file any more
 LOCK_S, LOCK_POLL_S = 10, 0.05
 MOST_CONFIG_BYTES = 10 ** 6
 MOST_HEAD_BYTES = 1024 * 1024
-MOST_ANSWER_BYTES = 512 * 1024 * 1024
+MOST_ANSWER_BYTES = 64 * 10 ** 6
+MOST_LINE_BYTES = 16 * 10 ** 6
 MOST_FILE_BYTES = 500 * 1024 * 1024
 MOST_INPUT_BYTES = 100 * 1024 * 1024
 MOST_METADATA_BYTES = 16 * 1024
@@ -331,7 +332,7 @@ def counted(value):
 def http_time(value):
     """Read an HTTP date as epoch seconds; None if it is none."""
     from email.utils import mktime_tz, parsedate_tz
-    parts = parsedate_tz(value) if value else None
+    parts = parsedate_tz(value[:40]) if value else None
     try:
         return mktime_tz(parts) if parts else None
     except (ValueError, OverflowError):
@@ -2985,14 +2986,17 @@ class Answer:
 
     def read(self):
         """Return the whole body; refuse one that would fill the memory."""
-        blocks, size = [], 0
-        for block in self.blocks():
+        return b"".join(self.bounded(self.blocks()))
+
+    def bounded(self, blocks):
+        """Yield blocks of the body that shall be held in memory together."""
+        size = 0
+        for block in blocks:
             size += len(block)
             if size > MOST_ANSWER_BYTES:
                 raise AnswerError(f"{self.url}: the answer is larger than "
                                   + as_size(MOST_ANSWER_BYTES))
-            blocks.append(block)
-        return b"".join(blocks)
+            yield block
 
     def json(self):
         """Return the decoded body; an empty one is an empty object."""
@@ -3540,9 +3544,11 @@ class Api:
     def settled(self, answer):
         """An answer whose body is read if it is JSON; else it stays open.
 
-        Read here, a lost body is asked for again like any lost answer.
+        Read here, a lost body is asked for again like any lost answer.  One
+        that says that it is too large for that stays open, too.
         """
-        if answer.media.endswith("json"):
+        size = answer.response.length or 0
+        if answer.media.endswith("json") and size <= MOST_ANSWER_BYTES:
             with answer:
                 answer.kept = answer.read()
             self.log_body("<", lambda: redacted(json_or_text(decoded(
@@ -3590,7 +3596,13 @@ class Api:
         error.url, can_help = request.url, is_worth_repeating(request, error)
         if error.hint == RETRIES_HELP and not can_help:
             error.hint = "it may have been acted on; -v shows the request"
-        if attempt > self.retries or not can_help:
+        if not can_help:
+            raise error
+        self.pause(error, attempt)
+
+    def pause(self, error, attempt):
+        """Sleep until the next attempt, or raise the error of the last."""
+        if attempt > self.retries:
             raise error
         wait = retry_wait(error, attempt, self.clock.jitter())
         if wait > LONGEST_WAIT_S:
@@ -3679,7 +3691,7 @@ def sse_lines(blocks):
     at once, without waiting for the LF that may follow in the next block.
     Only the last line may lack its end.
     """
-    parts, after_cr = [], False
+    parts, size, after_cr = [], 0, False
     for block in blocks:
         if after_cr and block[:1] == b"\n":
             block = block[1:]
@@ -3688,10 +3700,14 @@ def sse_lines(blocks):
         rest = b"" if lines[-1][-1:] in (b"\n", b"\r") else lines.pop()
         if parts and lines:
             lines[0] = b"".join(parts) + lines[0]
-            parts = []
+            parts, size = [], 0
         yield from lines
         if rest:
             parts.append(rest)
+            size += len(rest)
+        if size > MOST_LINE_BYTES:
+            raise AnswerError("a line of the stream is larger than "
+                              + as_size(MOST_LINE_BYTES))
     if parts:
         yield b"".join(parts)
 
@@ -3829,7 +3845,8 @@ def answer_events(answer, flush):
             said == "text/event-stream"
             and start[:1] not in (b"{", b"[", b"<")):
         return api_events(chain([first], blocks))
-    return whole_answer(answer, decoded(b"".join(chain([first], blocks))))
+    return whole_answer(answer, decoded(b"".join(answer.bounded(
+        chain([first], blocks)))))
 
 
 # == files: read from any place, written whole or not at all =================
@@ -3979,26 +3996,76 @@ def close_quietly(file):
         pass
 
 
+def is_header_text(value):
+    return isinstance(value, str) and bool(
+        re.match(r"[\x20-\x7e\xa0-\xff]*\Z", value))
+
+
 class NewFile:
     """A file that takes its place only once it is whole.
 
-    It grows in PATH.part, beside what a link leads to.  may_replace tells
-    whether what is in its place then is replaced, is_resumed whether a part
-    that was left behind is of use.
+    It grows in PATH.part, beside what a link leads to.  PATH.part.json
+    tells that this is ours, and of which URL, version and size the bytes
+    are; what is not ours is left as it is, unless by force.  may_replace
+    tells whether what is in its place in the end is replaced, is_resumed
+    whether a part that is left behind is of use.
     """
 
-    may_replace, is_resumed = True, False
+    may_replace = True
 
-    def __init__(self, path):
-        self.path, self.count = path, 0
+    def __init__(self, path, force=False, url=None):
+        self.path, self.count, self.is_resumed = path, 0, url is not None
         self.target = os.path.realpath(on_disk(path))
         if is_special(self.target):
             raise UsageError(f"cannot write {path}: it is "
                              + ("a folder" if os.path.isdir(self.target)
                                 else "no regular file"))
         self.part = self.target + ".part"
+        self.about = self.part + ".json"
+        self.known = {"url": url, "version": None, "size": None}
+        found = self.recall()
+        if found is None:
+            self.check_foreign(force)
+            self.begin(None, None, UsageError)
         self.file = open_to_write(self.part)
         self.keep_mode()
+        if found is not None:
+            self.resume(**found)
+
+    def recall(self):
+        """What PATH.part.json says, if that is ours; else None."""
+        try:
+            if is_special(self.about):
+                return None
+            with open(self.about, "rb") as source:
+                found = parse_json(decoded(source.read(BLOCK)))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) and (
+            set(found) == set(self.known)) else None
+
+    def check_foreign(self, force):
+        """Raise for what somebody else has under our names."""
+        for path in (self.part, self.about):
+            if force:
+                remove_quietly(path)
+            if os.path.lexists(path):
+                raise UsageError(f"{path} exists, and nothing tells that it"
+                                 " is ours", "--force replaces it")
+
+    def resume(self, url, version, size):
+        """Go on where an earlier call has stopped, or begin anew."""
+        is_of_use = (self.is_resumed and url == self.known["url"]
+                     and (version is None or is_header_text(version))
+                     and (size is None or isinstance(size, int)))
+        self.cut(os.fstat(self.file.fileno()).st_size * is_of_use)
+        self.begin(*(version, size) if is_of_use else (None, None))
+
+    def begin(self, version, size, error=XeroctlError):
+        """Take note of what the bytes that follow belong to."""
+        self.known.update(version=version, size=size)
+        with Writing(self.path, error):
+            write_privately(self.about, pretty_json(self.known).encode())
 
     def __enter__(self):
         return self
@@ -4018,6 +4085,7 @@ class NewFile:
     def discard(self):
         """Leave nothing behind."""
         remove_quietly(self.part)
+        remove_quietly(self.about)
 
     def restart(self):
         """Begin with an empty file."""
@@ -4046,6 +4114,7 @@ class NewFile:
             if os.name == "nt":
                 self.file.close()  # Windows renames no open file
             os.replace(self.part, self.target)
+            remove_quietly(self.about)
             self.file.close()
 
 
@@ -5034,7 +5103,26 @@ def is_passing(error):
     """Whether a failure may be over at the next poll."""
     if isinstance(error, ConnectionFailed):
         return not error.lasting
-    return error.status in (408, 429) or error.status >= 500
+    return isinstance(error, ApiError) and not error.is_used_up and (
+        error.status in (408, 429) or error.status >= 500)
+
+
+def made_once(app, make, look_up, is_doubtful=False):
+    """What make() makes, or look_up() finds to have been made.
+
+    No status tells what has happened: a proxy says 503 of what the server
+    behind it has done, too.  So nothing is made again unless looked up.
+    """
+    attempt = 1
+    while True:
+        try:
+            found = look_up() if is_doubtful else None
+            return found or app.api.once(make)
+        except (ApiError, ConnectionFailed) as error:
+            if not is_passing(error):
+                raise
+            app.api.pause(error, attempt)
+        is_doubtful, attempt = True, attempt + 1
 
 
 def with_status(item):
@@ -5804,56 +5892,6 @@ def answer_once(app, args, answer, body, headers, fields):
 
 # == downloads: whole or not at all, and taken up again ======================
 
-def is_header_text(value):
-    return isinstance(value, str) and bool(
-        re.match(r"[\x20-\x7e\xa0-\xff]*\Z", value))
-
-
-class PartFile(NewFile):
-    """A file that is being fetched, and what is known of its origin.
-
-    PATH.part.json tells a later call of which URL, version and size the
-    bytes in PATH.part are; of any other they are worth nothing.
-    """
-
-    is_resumed = True
-
-    def __init__(self, path, url):
-        super().__init__(path)
-        self.about = self.part + ".json"
-        self.known = {"url": url, "version": None, "size": None}
-        self.recall()
-
-    def recall(self):
-        """Go on where an earlier call has stopped, or begin anew."""
-        try:
-            with open(self.about, "rb") as source:
-                known = parse_json(decoded(source.read()))
-        except (OSError, ValueError):
-            known = None
-        version, size = dig(known, "version"), dig(known, "size")
-        is_ours = (dig(known, "url") == self.known["url"]
-                   and (version is None or is_header_text(version))
-                   and (size is None or isinstance(size, int)))
-        if is_ours:
-            self.known.update(version=version, size=size)
-            self.cut(os.fstat(self.file.fileno()).st_size)
-        else:
-            self.restart()
-
-    def discard(self):
-        super().discard()
-        remove_quietly(self.about)
-
-    def begin(self, version, size):
-        """Take note of what the bytes that follow belong to."""
-        self.known.update(version=version, size=size)
-        with Writing(self.path):
-            write_privately(self.about, pretty_json(self.known).encode())
-
-    def finish(self):
-        super().finish()
-        remove_quietly(self.about)
 
 
 class OpenEnd:
@@ -5898,7 +5936,7 @@ def download_target(app, path, url):
                                       or os.path.isdir(place)):
         with Writing(path, UsageError):
             return OpenEnd(open(place, "wb", 0).write)
-    return PartFile(path, url)
+    return NewFile(path, app.args.force, url)
 
 
 def version_of(answer):
@@ -5909,7 +5947,7 @@ def version_of(answer):
 
 def range_of(headers):
     """(first byte, whole size) that Content-Range tells; None for unknown."""
-    found = re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)\Z",
+    found = re.match(r"bytes (?:(\d{1,18})-\d+|\*)/(\d{1,18}|\*)\Z",
                      headers.get("Content-Range", ""))
     return [int(text) if text and text != "*" else None
             for text in (found.groups() if found else ("*", "*"))]
@@ -6062,6 +6100,7 @@ class Download:
         start, size = range_of(answer.headers)
         blocks = unzipped(answer) if is_zipped else answer.blocks()
         if answer.status == 206:
+            size = size or self.target.known["size"]
             if not self.continues(answer, start, size) or is_zipped:
                 return False
         else:
@@ -6296,9 +6335,11 @@ class ModelUpload:
         """Ask which parts have arrived."""
         answer = self.group.call(self.app, "POST",
                                  path_of(self.id, "resume"), stand_in={})
-        self.parts = {
-            dig(part, "part_number"): id_in(part)
-            for part in dig(answer, "parts") or ()}
+        parts = dig(answer, "parts") or []
+        if not isinstance(parts, list) or not all(
+                counted(dig(part, "part_number")) for part in parts):
+            raise no_answer(answer, "has no list of parts with numbers")
+        self.parts = {part["part_number"]: id_in(part) for part in parts}
 
     def run(self):
         """Send what has not arrived; return the upload as it is then."""
@@ -6349,26 +6390,16 @@ class ModelUpload:
             self.app, "POST", path_of(self.id, "complete"), stand_in={},
             body=body, silence=INFERENCE_TIMEOUT_S)
 
-    def patiently(self, act, look_up):
-        """Do something once; in doubt whether it was done, look it up."""
-        attempt = 1
-        while True:
-            try:
-                return (look_up() if attempt > 1 else None) or act()
-            except (ApiError, ConnectionFailed) as error:
-                if not is_passing(error) or attempt > self.app.args.retries:
-                    raise
-                wait = retry_wait(error, attempt, self.app.clock.jitter())
-                self.app.terminal.note(f"{error}: it is looked up in "
-                                       + as_seconds(wait))
-                self.app.clock.sleep(min(wait, LONGEST_WAIT_S))
-                attempt += 1
+    def once(self, make, look_up):
+        """Elsewhere nothing is looked up; who completes names the parts."""
+        return made_once(self.app, make,
+                         look_up if self.is_ours else lambda: None)
 
     def send(self, number, span, part_hash, meter):
         def look_up():
             self.refresh()
             return self.parts.get(number)
-        self.parts[number] = self.patiently(
+        self.parts[number] = self.once(
             lambda: id_in(self.post(number, span, part_hash.hexdigest(),
                                     meter)), look_up)
 
@@ -6377,14 +6408,14 @@ class ModelUpload:
             upload = self.group.call(self.app, "GET", path_of(self.id))
             return (None if dig(upload, "status") in ("pending", "uploading",
                                                       None) else upload)
-        return self.patiently(lambda: self.post_complete(whole_hash),
-                              look_up)
+        return self.once(lambda: self.post_complete(whole_hash), look_up)
 
 
 # == batch inputs: checked before a byte of them is sent =====================
 
 CHAT_URL = "/v1/chat/completions"
-ENDED = "completed", "failed", "cancelled", "expired"
+GONE = "gone"  # our word for what is not found any more
+ENDED = "completed", "failed", "cancelled", "expired", GONE
 
 
 def wrong_field(request, name, wanted):
@@ -6640,6 +6671,16 @@ def has_ended(batch):
     return dig(batch, "status") in ENDED
 
 
+def is_unclear(batch):
+    """Whether an end is contradicted by counts of what is in no file."""
+    missing = [name for name, file in (("completed", "output_file_id"),
+                                       ("failed", "error_file_id"))
+               if not dig(batch, file)]
+    return batch["status"] in ("completed", "expired", "cancelled") and (
+        any(counted(dig(batch, "request_counts." + name)) for name in missing)
+        or len(missing) == 2 and batch["status"] == "completed")
+
+
 def wait_command(batch_ids, slug):
     """How to resume the wait for batches."""
     endpoint = f" --endpoint {shell_word(slug)}" if slug else ""
@@ -6651,41 +6692,56 @@ def wait_command(batch_ids, slug):
 class BatchWait:
     """Polls batches until all of them have ended.
 
-    settle(batch_id, batch), if any, is called for each that has; what it
-    raises is borne as a failed poll is.
+    What fails for one of them is raised once all others have ended.
+    watch(batch_id, ask), if any, tells each as it is, and may ask() for it.
     """
 
-    def __init__(self, app, group, batch_ids, settle=None, total=None):
-        self.app, self.group, self.settle = app, group, settle
+    def __init__(self, app, group, batch_ids, watch=None, total=None):
+        self.app, self.group, self.watch = app, group, watch
         self.batches = dict.fromkeys(batch_ids)
-        self.total = total
+        self.total, self.failures = total, []
 
     def run(self, timeout, resume=None):
         """Return the batches as they have ended."""
         resume = resume or wait_command(self.batches,
                                         self.group.slug(self.app))
-        return wait_until(self.app, self.poll,
-                          lambda batches: all(map(has_ended, batches)),
-                          self.describe, timeout, resume)
+        batches = wait_until(self.app, self.poll,
+                             lambda batches: all(map(has_ended, batches)),
+                             self.describe, timeout, resume)
+        if self.failures:
+            raise self.failures[0]
+        return batches
 
     def poll(self):
+        passing = None
         for batch_id, batch in self.batches.items():
-            if not has_ended(batch):
-                self.batches[batch_id] = self.look_at(batch_id)
+            try:
+                if not has_ended(batch):
+                    self.batches[batch_id] = self.look_at(batch_id)
+            except (AnswerError, ApiError, ConnectionFailed) as error:
+                error.facts["batch"] = batch_id
+                if is_passing(error):
+                    passing = error
+                else:
+                    self.failures.append(error)
+                    if len(self.batches) > 1:
+                        self.app.terminal.note(f"{batch_id}: {error}")
+                    self.batches[batch_id] = {"id": batch_id, "status": GONE}
+        if passing or len(self.failures) == len(self.batches):
+            raise passing or self.failures[0]
         return list(self.batches.values())
 
     def look_at(self, batch_id):
-        batch = with_status(self.group.call(self.app, "GET",
-                                            path_of(batch_id)))
-        if self.settle and has_ended(batch):
-            self.settle(batch_id, batch)
-        return batch
+        def ask():
+            return with_status(self.group.call(self.app, "GET",
+                                               path_of(batch_id)))
+        return self.watch(batch_id, ask) if self.watch else ask()
 
     def describe(self, batches):
         """The progress line: how far they are, with a bar if they tell."""
         ended = sum(map(has_ended, batches))
         text = (f"{next(iter(self.batches))} {batches[0]['status']}"
-                if len(batches) == 1 and not self.settle
+                if len(batches) == 1 and not self.watch
                 else f"{ended} of {len(batches)} batches ended")
         done, failed, told = (
             sum(counted(dig(batch, "request_counts." + name))
@@ -6700,8 +6756,21 @@ class BatchWait:
 
 # == batch runs: a whole job, that no kill makes begin again =================
 
-RECORD = (rb'(?s)\{"line":(\d+),"ok":(true|false),"round":(\d+),'
-          rb'"tokens":(\d+),"result":(.*)\}\r?\n\Z')
+RECORD = (rb'(?s)\{"line":(\d{1,18}),"ok":(true|false),"round":(\d\d?|100),'
+          rb'"tokens":(\d{1,300}),"result":(.*)\}\r?\n\Z')
+PART_NAME = r"xeroctl-[0-9a-f]{12}-\d{1,9}\Z"
+HEAD = b'{"run":"'
+RUN_END = len(HEAD) + 12
+SYNC_S = 5
+
+
+def is_result(raw):
+    """Whether bytes are a result, or null; a power cut leaves holes."""
+    try:
+        value = parse_line(raw)
+    except ValueError:
+        return False
+    return value is None or isinstance(value, dict)
 
 
 class Journal:
@@ -6718,44 +6787,50 @@ class Journal:
     NONE, OK, FAILED = 0, 1, 2  # FAILED + n: failed in round n
     TAKEN_BACK = b"null"
 
-    def __init__(self, path):
+    def __init__(self, path, clock):
         self.path, self.file = path, open_to_write(path)
-        self.tokens = 0
+        self.clock, self.synced = clock, clock.monotonic()
+        self.tokens, self.is_ours = 0, HEAD.startswith(
+            self.file.read(len(HEAD)))
 
-    def load(self, count, run):
+    def load(self, count, head, is_taken_over):
         """Read what is there of a run; whatever is of another is dropped.
 
+        head is its first line; taken over is what differs in the run alone.
         A last line that a kill has torn is cut off.
         """
         import array
         self.places = array.array("q", bytes(8 * count))
         self.marks, self.extras = bytearray(count), {}
-        head = compact_json({"run": run}).encode() + b"\n"
+        self.is_ours = True
         with Writing(self.path):
             self.file.seek(0)
-            if self.file.readline() != head:
-                self.file.seek(0)
+            found = self.file.readline(BLOCK)
+            self.file.seek(0)
+            if found[RUN_END:] != head[RUN_END:] or (
+                    found != head and not is_taken_over):
                 self.file.truncate()
-                self.put(head)
+            self.put(head)
             self.end = len(head)
             for raw in self.file:
                 if not raw.endswith(b"\n"):
                     break
-                self.note(raw)
+                self.note(raw, False)
             self.file.seek(self.end)
             self.file.truncate()
 
-    def note(self, raw):
-        """Remember a record by its place."""
+    def note(self, raw, is_sure=True):
+        """Remember a record by its place, if it is one."""
         found = re.match(RECORD, raw)
-        index = int(found.group(1)) - 1 if found else len(self.marks)
+        is_one = found and (is_sure or is_result(found.group(5)))
+        index = int(found.group(1)) - 1 if is_one else len(self.marks)
         if index == -1:
             self.extras.setdefault(hash(raw), self.end)
         elif index < len(self.marks):
             self.places[index] = self.end
             self.marks[index] = (
-                self.OK if found.group(2) == b"true" else self.NONE
-                if found.group(5) == self.TAKEN_BACK else
+                self.NONE if found.group(5) == self.TAKEN_BACK else
+                self.OK if found.group(2) == b"true" else
                 self.FAILED + int(found.group(3)))
             self.tokens += int(found.group(4))
         self.end += len(raw)
@@ -6772,11 +6847,14 @@ class Journal:
             result)
         self.put(raw)
         self.note(raw)
+        if self.clock.monotonic() - self.synced >= SYNC_S:
+            self.sync()
 
     def sync(self):
         """Have the disk hold what was added."""
         with Writing(self.path):
             os.fsync(self.file.fileno())
+        self.synced = self.clock.monotonic()
 
     def todo(self, round_number):
         """Yield the lines to send: with no result, or failed before."""
@@ -6877,6 +6955,33 @@ def judged(result, request):
         return dict(result, error=told), False
 
 
+def is_span(span, count):
+    return (isinstance(span, list) and len(span) == 2
+            and all(isinstance(number, int) for number in span)
+            and 0 < span[0] <= span[1] <= count)
+
+
+def is_part(part, count):
+    """Whether it is a part of so many lines, as a run notes it."""
+    told = [dig(part, name) for name in ("file", "batch", "making")]
+    lines, problems = dig(part, "lines"), dig(part, "problems")
+    return (bool(re.match(PART_NAME, as_text(dig(part, "name"))))
+            and dig(part, "round") in range(101)
+            and isinstance(dig(part, "is_done"), bool)
+            and all(item is None or is_filled(item) for item in told)
+            and isinstance(lines, list) and isinstance(problems, list)
+            and all(isinstance(problem, str) for problem in problems)
+            and all(is_span(span, count) for span in lines))
+
+
+def is_state(state, count):
+    """Whether all that is read of a state is as a run has written it."""
+    parts = dig(state, "parts")
+    return (bool(re.match(r"[0-9a-f]{12}\Z", as_text(dig(state, "run"))))
+            and is_number(dig(state, "started")) and isinstance(parts, list)
+            and all(is_part(part, count) for part in parts))
+
+
 class Run:
     """A whole job: from an input file to its results, in input order.
 
@@ -6902,14 +7007,14 @@ class Run:
         if "-" in (self.output, self.errors):
             raise UsageError("a run keeps its state beside its output: name"
                              " a file, not -")
-        taken = {}
-        for path, what in ((on_disk(self.source.name), "the input"),
-                           (self.output, "--output-file"),
-                           (self.errors, "--errors-file"),
-                           (self.output + ".part", "the output under way"),
-                           (self.errors + ".part", "the errors under way"),
-                           (self.state_path, "the state"),
-                           (self.journal_path, "the journal")):
+        taken, named = {}, [
+            (on_disk(self.source.name), "the input"),
+            (self.output, "--output-file"), (self.errors, "--errors-file"),
+            (self.state_path, "the state"), (self.journal_path, "the journal")]
+        for path, what in named + [
+                (path + end, f"what is under way to {path}")
+                for path in (self.output, self.errors)
+                for end in (".part", ".part.json")]:
             other = taken.setdefault(os.path.realpath(path), what)
             if other != what:
                 raise UsageError(f"{path} cannot be both {other} and {what}")
@@ -6922,10 +7027,10 @@ class Run:
             sender.check(self.input.check())
             self.state = self.new_state()
             return sender(self, 0)
-        self.journal = Journal(self.journal_path)
+        self.journal = Journal(self.journal_path, self.app.clock)
         try:
-            with NewFile(self.errors) as errors, \
-                    NewFile(self.output) as output:
+            with NewFile(self.errors, self.args.force) as errors, \
+                    NewFile(self.output, self.args.force) as output:
                 return self.do(sender, output, errors)
         except INTERRUPTS:
             self.app.terminal.note("the same command goes on where this one"
@@ -6938,14 +7043,13 @@ class Run:
         """Check, send round after round, and merge."""
         sender.check(self.input.check())
         self.open_state()
-        self.journal.load(self.input.count, self.state["run"])
         for round_number in range(self.args.retry_failed + 1):
             sender(self, round_number)
         return self.merge(output, errors)
 
     def close(self):
         """A journal without a state is of no more use."""
-        if not os.path.exists(self.state_path):
+        if self.journal.is_ours and not os.path.exists(self.state_path):
             remove_quietly(self.journal_path)
         close_quietly(self.journal.file)
 
@@ -6957,7 +7061,8 @@ class Run:
 
     def purpose(self):
         """What the state of another run must not differ in."""
-        return {"input": {"bytes": self.source.size,
+        return {"version": 1,
+                "input": {"bytes": self.source.size,
                           "sha256": self.input.digest,
                           "lines": self.input.count},
                 "direct": bool(self.args.direct),
@@ -6966,40 +7071,53 @@ class Run:
                 "batch_endpoint": self.args.batch_endpoint}
 
     def new_state(self):
-        return dict(self.purpose(), version=1, run=os.urandom(6).hex(),
+        return dict(self.purpose(), run=os.urandom(6).hex(),
                     started=self.app.clock.now(), parts=[])
 
+    def head(self):
+        """The first line of the journal: which run it is of, and what for."""
+        import hashlib
+        purpose = hashlib.sha256(as_result(self.purpose())).hexdigest()
+        return as_result({"run": self.state["run"], "for": purpose}) + b"\n"
+
     def open_state(self):
-        """Take up the state that is there, or begin one."""
-        self.state = self.read_state()
-        if self.state is None:
+        """Take up the state and journal that are there, or begin anew."""
+        state = self.read_state()
+        if state is None:
             self.check_free()
-            self.state = self.new_state()
+        self.state = state or self.new_state()
+        self.journal.load(self.input.count, self.head(), self.args.force)
+        if state is None:
             self.save()
 
     def read_state(self):
+        """The state that is there; None to begin anew."""
+        state, problem = None, "not as a run leaves it"
         try:
             with open(self.state_path, "rb") as source:
                 state = parse_json(decoded(source.read()))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as problem:
-            raise UsageError(f"cannot read {self.state_path}: {problem}",
-                             "remove it to begin anew")
+        except (OSError, ValueError) as found:
+            problem = found
         other = [name for name, value in self.purpose().items()
                  if dig(state, name) != value]
-        if not other and dig(state, "version") == 1:
+        if not other and is_state(state, self.input.count):
             return state
         if self.args.force:
             return None
+        if not other or not isinstance(state, dict):
+            raise UsageError(
+                f"{self.state_path} is broken: {problem}",
+                "--force begins anew: what the journal has is kept, batches"
+                " that are not fetched are lost")
         raise UsageError(
-            f"{self.state_path} is of another run: "
-            + (f"its {' and '.join(other)} differ" if other
-               else "its version differs"),
-            "finish that run, or begin anew with --force")
+            f"{self.state_path} is of another run: its {' and '.join(other)}"
+            " differ", "finish that run, or begin anew with --force")
 
     def check_free(self):
-        for path in (self.output, self.errors):
+        foreign = [] if self.journal.is_ours else [self.journal_path]
+        for path in foreign + [self.output, self.errors]:
             if os.path.exists(path) and not self.args.force:
                 raise UsageError(f"{path} exists, and no run is under way"
                                  " there", "--force replaces it")
@@ -7013,8 +7131,6 @@ class Run:
     def merge(self, output, errors):
         """Write the results in input order, and end the run."""
         self.journal.sync()
-        output.restart()
-        errors.restart()
         self.tokens, self.kinds = 0, Counter()
         for is_good, tokens, result in self.journal.results():
             (output if is_good else errors).write(result + b"\n")
@@ -7099,17 +7215,24 @@ class Accounts:
         self.spare.append((custom_id and custom_id.group(1),
                            failure(None, code, message, line=text)))
 
-    def settle(self, batch):
-        """Give the lines that have no result one that says so."""
+    def settle(self, what, status):
+        """Give the lines that have no result one that says why."""
         for custom_id, result in self.spare:
             line = self.left.pop(custom_id, 0)
             result["custom_id"] = custom_id if line else None
             self.add(line, False, as_result(result))
-        status = batch["status"]
         code = "missing" if status == "completed" else "batch_" + status
         for custom_id, line in self.left.items():
-            text = f"no result: {self.part['batch']} is {status}"
+            text = f"no result: {what} is {status}"
             self.add(line, False, as_result(failure(custom_id, code, text)))
+
+
+NO_LIST = 404, 405, 501
+GONE_STATUSES = 404, 410
+FILE_STATUSES = 400, 404, 409, 410, 422  # of what create may say of a file
+PATIENCE = 3
+CLEARING_POLLS = 25
+MOST_PAGES = 1000
 
 
 class BatchSender:
@@ -7117,7 +7240,7 @@ class BatchSender:
 
     def __init__(self, app, group, args):
         self.app, self.group, self.args = app, group, args
-        self.metadata = dict(args.metadata or ())
+        self.metadata, self.doubts = dict(args.metadata or ()), Counter()
 
     def check(self, found):
         """Raise for what is over a limit of the Batch API."""
@@ -7141,11 +7264,36 @@ class BatchSender:
         parts = [part for part in run.state["parts"]
                  if part["round"] == round_number]
         parts = parts or self.divide(round_number)
+        failure = None
         for part in parts:
-            self.ensure(part, "file", self.find_file, self.upload)
+            try:
+                self.begin(part)
+            except (AnswerError, ApiError, ConnectionFailed) as error:
+                error.facts["part"] = part["name"]
+                failure = error
+                break
+        begun = [part for part in parts if part["batch"]]
+        if failure and begun:
+            self.app.terminal.note(f"{part['name']}: {failure}: what has"
+                                   " begun is waited for")
+        if begun and not self.app.plan:
+            self.collect(begun)
+        if failure:
+            raise failure
+
+    def begin(self, part):
+        """Have the file and the batch of a part made.
+
+        A file that create refuses is uploaded again, once.
+        """
+        self.ensure(part, "file", self.find_file, self.upload)
+        try:
             self.ensure(part, "batch", self.find_batch, self.create)
-        if parts and not self.app.plan:
-            self.collect(parts)
+        except ApiError as error:
+            if not self.is_refused(part, error):
+                raise
+            self.save(part, file=None, refused=part["file"], making=None)
+            self.begin(part)
 
     def divide(self, round_number):
         """Cut the lines to send into parts, and note them in the state."""
@@ -7190,21 +7338,26 @@ class BatchSender:
         The state says that it is being made before it is.  What a kill or a
         lost answer has left in doubt is looked up before it is made again.
         """
-        is_doubtful, attempt = part["making"] == name, 1
-        while not part[name]:
+        if not part[name]:
+            is_doubtful = part["making"] == name
             self.save(part, making=name)
-            try:
-                found = find(part) if is_doubtful else None
-                self.save(part, **{name: found or make(part),
-                                   "making": None})
-            except (ApiError, ConnectionFailed) as error:
-                if not is_passing(error) or attempt > self.app.args.retries:
-                    raise
-                wait = retry_wait(error, attempt, self.app.clock.jitter())
-                self.app.terminal.note(f"{error}: {part['name']} is looked"
-                                       f" up in {as_seconds(wait)}")
-                self.app.clock.sleep(min(wait, LONGEST_WAIT_S))
-                is_doubtful, attempt = True, attempt + 1
+            found = made_once(self.app, lambda: make(part),
+                              lambda: self.look_up(part, find), is_doubtful)
+            self.save(part, **{name: found, "making": None})
+
+    def look_up(self, part, find):
+        """The id that find(part) tells; without a list there is a choice."""
+        try:
+            return find(part)
+        except (AnswerError, ApiError) as error:
+            if getattr(error, "status", 404) not in NO_LIST:
+                raise
+            if self.args.assume_lost:
+                return None
+            raise AnswerError(
+                f"whether {part['name']} has been made is not to be found"
+                f" out, the server has no list: {error}",
+                "--assume-lost makes it again", **error.facts)
 
     def excerpt(self, part):
         spans = [self.run.input.span(*lines) for lines in part["lines"]]
@@ -7226,41 +7379,92 @@ class BatchSender:
                           dict(self.metadata, xeroctl_run=part["name"]))
         return id_in(batch)
 
-    def records(self, path, **query):
-        """Yield every record of a list, page by page."""
+    def search(self, path, is_wanted, **query):
+        """The first record of a list that is wanted, or None."""
         def fetch(query):
             return self.app.api.call("GET", path, query=query.items(),
                                      slug=self.group.slug(self.app))
-        for page in each_page(fetch, Cursor, dict(query, limit=100)):
-            yield from page_records(page)
+        pages = each_page(fetch, Cursor, dict(query, limit=100))
+        for number, page in enumerate(pages, 1):
+            for record in filter(is_wanted, page_records(page)):
+                return record
+            if number == MOST_PAGES:
+                raise AnswerError(f"{path} goes on after {number} pages")
+        return None
 
     def find_file(self, part):
         """The id of a part's file, if the server has all of it."""
         excerpt = self.excerpt(part)
         wanted = (excerpt.name, excerpt.size)
-        return next((dig(file, "id")
-                     for file in self.records("/files", purpose="batch")
-                     if (dig(file, "filename"), dig(file, "bytes"))
-                     == wanted), None)
+        return dig(self.search("/files", lambda file: (
+            dig(file, "filename"), dig(file, "bytes")) == wanted
+            and dig(file, "id") != part.get("refused"), purpose="batch"), "id")
 
     def find_batch(self, part):
         """The id of a part's batch, if the server has it."""
-        return next((dig(batch, "id")
-                     for batch in self.records(self.group.path)
-                     if dig(batch, "metadata.xeroctl_run") == part["name"]
-                     or dig(batch, "input_file_id") == part["file"]), None)
+        return dig(self.search(self.group.path, lambda batch: (
+            dig(batch, "metadata.xeroctl_run") == part["name"]
+            or dig(batch, "input_file_id") == part["file"])), "id")
+
+    def is_refused(self, part, error):
+        """Whether create has failed for the file: it is gone, or of no use."""
+        if "refused" in part or error.status not in FILE_STATUSES:
+            return False
+        try:
+            file = self.app.api.call("GET", "/files" + path_of(part["file"]),
+                                     slug=self.group.slug(self.app))
+        except XeroctlError as found:
+            return getattr(found, "status", None) in GONE_STATUSES
+        return (error.facts.get("param") == "input_file_id"
+                or dig(file, "status") in ("error", "deleted", "expired"))
 
     def collect(self, parts):
         """Wait for the batches; take over the results of each as it ends."""
         total = sum(last - first + 1 for part in parts
                     for first, last in part["lines"])
         by_batch = {part["batch"]: part for part in parts}
+        BatchWait(self.app, self.group, by_batch, lambda batch_id, ask: (
+            self.watch(by_batch[batch_id], ask)), total).run(
+                self.args.wait_timeout, "the same command goes on")
 
-        def settle(batch_id, batch):
-            if not self.is_settled(by_batch[batch_id]):
-                self.settle(by_batch[batch_id], batch)
-        BatchWait(self.app, self.group, by_batch, settle, total).run(
-            self.args.wait_timeout, "the same command goes on")
+    def watch(self, part, ask):
+        """The batch of a part as it is; at its end the results are taken."""
+        try:
+            batch = self.look_for(part["batch"], ask)
+            if has_ended(batch) and not self.is_settled(part):
+                self.settle(part, batch)
+            return batch
+        except XeroctlError as error:
+            error.facts["part"] = part["name"]
+            raise
+
+    def look_for(self, batch_id, ask):
+        """What ask() says of a batch; a doubtful end counts after a while.
+
+        Not found, it may not be known everywhere; the list decides then.
+        """
+        try:
+            batch = ask()
+            patience = CLEARING_POLLS if is_unclear(batch) else 0
+        except ApiError as error:
+            if error.status not in GONE_STATUSES:
+                raise
+            batch, patience = {"id": batch_id, "status": GONE}, PATIENCE
+        self.doubts[batch_id] = patience and self.doubts[batch_id] + 1
+        if 0 < self.doubts[batch_id] <= patience:
+            return dict(batch, status="in_progress")
+        if batch["status"] == GONE:
+            batch = self.listed(self.group.path, batch_id) or batch
+        return with_status(batch)
+
+    def listed(self, path, item_id):
+        """What a list has under an id; None if it lacks it, or is not there."""
+        try:
+            return self.search(path, lambda item: dig(item, "id") == item_id)
+        except ApiError as error:
+            if error.status not in NO_LIST:
+                raise
+            return None
 
     def is_settled(self, part):
         marks = self.run.journal.marks
@@ -7273,28 +7477,38 @@ class BatchSender:
         Failed in validation, it has none, and says why.
         """
         accounts, paths = Accounts(self.run, part), []
+        what, status = part["batch"], batch["status"]
         for name in ("output", "error"):
             if dig(batch, name + "_file_id"):
                 file_id = id_in(batch, name + "_file_id")
                 path = f"{self.run.output}.{part['name']}.{name}"
                 paths.append(path)
-                self.fetch(file_id, path)
-                accounts.take(path, name)
+                if self.fetch(file_id, path):
+                    accounts.take(path, name)
+                else:
+                    what, status = f"{file_id} of {part['batch']}", GONE
         numbers = list(numbers_in(part["lines"]))
         told = batch_problems(
             batch, lambda line: numbers[line - 1]
             if 0 < line <= len(numbers) else line)
-        accounts.settle(batch)
+        accounts.settle(what, status)
         self.run.journal.sync()
         self.save(part, is_done=True, problems=first_of(told))
         for path in paths:
             remove_quietly(path)
 
     def fetch(self, file_id, path):
-        """Download a file, unless an earlier run has done so."""
-        if not os.path.exists(path):
-            Download(self.app, file_id, self.group.slug(self.app),
-                     patience=3).to(path)
+        """Download a file, unless an earlier run has; False if it is gone."""
+        try:
+            if not os.path.exists(path):
+                Download(self.app, file_id, self.group.slug(self.app),
+                         patience=PATIENCE).to(path)
+        except ApiError as error:
+            if error.status not in GONE_STATUSES or self.listed("/files",
+                                                                file_id):
+                raise
+            return False
+        return True
 
 
 # == direct runs: line by line, where there is no Batch API ==================
@@ -8893,6 +9107,8 @@ BATCHES = Group(
              METADATA, BATCH_ENDPOINT,
              flag("--wait-timeout SECONDS",
                   "wait no longer than this for the batches", seconds),
+             flag("--assume-lost",
+                  "make again what may be made, and no list tells"),
              flag("--direct",
                   "send line by line, where there is no Batch API"),
              flag("--concurrency N",
@@ -9291,12 +9507,11 @@ def npy_head(count, dimensions):
             + text.encode("ascii"))
 
 
-def write_vectors(path, answers, count):
+def write_vectors(path, answers, count, force):
     """Write vectors as they come, as NPY or JSON Lines by the name."""
     import struct
     is_npy, size = path.endswith(".npy"), None
-    with NewFile(path) as target:
-        target.restart()
+    with NewFile(path, force) as target:
         for item in (item for answer in answers for item in answer["data"]):
             vector = floats_of(dig(item, "embedding"))
             if is_npy and size not in (None, len(vector)):
@@ -9318,7 +9533,7 @@ def create_embeddings(app, group, args):
         raise UsageError(f"{path} has to end in .npy or .jsonl")
     answers = embedded(app, group, args, texts)
     if path and not app.plan:
-        write_vectors(path, answers, len(texts))
+        write_vectors(path, answers, len(texts), args.force)
         return app.out.done({"path": path, "count": len(texts)},
                             f"vectors: {len(texts)} -> {path}", path)
     answer = joined_embeddings(list(answers))
@@ -9941,14 +10156,9 @@ def place_in(folder, args, about):
     """The path in a folder for a file, under the name the server gives it."""
     name = safe_name(as_text(dig(about, "filename") or ""))
     path = os.path.join(folder, name or safe_name(args.id) or "file")
-    place = on_disk(path)
-    is_foreign = (os.path.lexists(place + ".part")
-                  and not os.path.exists(place + ".part.json"))
-    for taken, is_taken in ((path, os.path.lexists(place)),
-                            (path + ".part", is_foreign)):
-        if is_taken and not args.force:
-            raise UsageError(f"{taken} exists, and it was the server that"
-                             " chose the name", "--force replaces it")
+    if os.path.lexists(on_disk(path)) and not args.force:
+        raise UsageError(f"{path} exists, and it was the server that chose"
+                         " the name", "--force replaces it")
     return path
 
 
@@ -10095,7 +10305,9 @@ def show_body(app, answer):
     """Show an answer of any type: JSON in the form asked for, else bytes."""
     if answer.kept == b"":
         return
-    if answer.media.endswith("json"):
+    is_held = answer.kept is not None or not (
+        app.out.is_table or app.out.form == JSON)
+    if answer.media.endswith("json") and is_held:
         value = answer.json()
         tell_more(app, value)
         show_any(app, value)
@@ -12891,6 +13103,9 @@ def internal_error(problem):
                             "it lacks a part of the standard library")
     if isinstance(problem, RecursionError):
         return AnswerError("JSON that is nested too deeply")
+    if isinstance(problem, MemoryError):
+        return XeroctlError("there is not enough memory for this",
+                            "what is written to a file takes little")
     return XeroctlError(f"internal error: {type(problem).__name__}: "
                         f"{problem}", "XEROTIER_DEBUG=1 shows where; please"
                         " report it")

@@ -6,6 +6,7 @@ soon the server sees it go, and the terminal that it leaves behind.
 """
 
 import errno
+import http.client
 import json
 import os
 import random
