@@ -81,8 +81,8 @@ TABLE, WIDE, JSON, JSONL, CSV, ID = FORMS = (
     "table", "wide", "json", "jsonl", "csv", "id")
 COLOR_MODES = "auto", "always", "never"
 # A group's paths are below the project or an endpoint; ASKED asks for an
-# endpoint, and stays below the project.
-PROJECT, ENDPOINT, ASKED = "project", "endpoint", "asked"
+# endpoint, and stays below the project; GIVEN takes one that is given.
+PROJECT, ENDPOINT, ASKED, GIVEN = "project", "endpoint", "asked", "given"
 
 # One word per colour, as SGR parameters (ECMA-48, 8.3.117).
 GREEN, YELLOW, RED, DIM, BOLD = "32", "33", "31", "2", "1"
@@ -3489,7 +3489,7 @@ class Api:
         URL as path must be of the deployment's own origin.
         """
         url = self.url(path, slug)
-        pairs = [(whole(k), whole(str(v))) for k, v in query or ()]
+        pairs = [(whole(k), whole(text_or_json(v))) for k, v in query or ()]
         if pairs:
             from urllib.parse import urlencode
             url += ("&" if "?" in url else "?") + urlencode(pairs)
@@ -4964,10 +4964,11 @@ class Group:
 
     def slug(self, app):
         """The slug in the group's paths, which some only ask for."""
-        if self.scope == PROJECT:
+        if self.scope == PROJECT or self.scope == GIVEN and not getattr(
+                app.args, "endpoint", None):
             return None
         slug = app.slug()
-        return slug if self.scope == ENDPOINT else None
+        return None if self.scope == ASKED else slug
 
 
 ITEM = flag("ID", "the id of the item")
@@ -5201,6 +5202,35 @@ def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
         raise
     finally:
         progress.clear()
+
+
+def wait_for(app, group, item_id, is_over, timeout, resume):
+    """Wait until the status of an item is an end; return the item."""
+    return wait_until(
+        app, lambda: with_status(group.call(app, "GET", path_of(item_id))),
+        is_over, lambda item: f"{item_id} {item['status']}", timeout, resume)
+
+
+# == bulk: one thing after the other, come what may ==========================
+
+FAILURES = AnswerError, ApiError, ConnectionFailed
+
+
+def tried(app, name, make, ends_at=(), **about):
+    """Do one thing of many; return what came of it, told as a line.
+
+    make() returns an id.  What has an exit code of ends_at no other would
+    get past: it is raised.
+    """
+    item_id = error = None
+    try:
+        item_id = make()
+    except (UsageError,) + FAILURES as problem:
+        if problem.exit_code in ends_at:
+            raise
+        error = str(problem)
+    app.out.outcome(name, item_id, error)
+    return dict({"id": item_id, "ok": error is None, "error": error}, **about)
 
 
 # == answers: what a model says, as it comes =================================
@@ -6006,9 +6036,10 @@ class Download:
     it tells them, decide whether all has come, else the content does.
     """
 
-    def __init__(self, app, file_id, slug, patience=0, about=None, path=None):
+    def __init__(self, app, file_id, slug, patience=0, about=None,
+                 path_of_content=None):
         self.app, self.slug, self.file = app, slug, path_of("files", file_id)
-        self.path = path or self.file + "/content"
+        self.path = path_of_content or self.file + "/content"
         self.label, self.patience = f"downloading {file_id}", patience
         self.about, self.target, self.doubt = about, None, None
         self.size = None if about is None else counted(dig(about, "bytes"))
@@ -6696,7 +6727,7 @@ class BatchWait:
             try:
                 if not has_ended(batch):
                     self.batches[batch_id] = self.look_at(batch_id)
-            except (AnswerError, ApiError, ConnectionFailed) as error:
+            except FAILURES as error:
                 error.facts["batch"] = batch_id
                 if is_passing(error):
                     passing = error
@@ -7230,7 +7261,7 @@ class BatchSender:
             for part in parts:
                 self.begin(part)
                 begun.append(part)
-        except (AnswerError, ApiError, ConnectionFailed) as error:
+        except FAILURES as error:
             error.facts["part"] = part["name"]
             if begun:
                 self.app.terminal.note(f"{part['name']}: {error}")
@@ -8752,17 +8783,12 @@ RUN_FIELDS = (
     "Time=seconds:seconds", "Output=output_file", "Errors=errors_file")
 
 
-def tell_problems(app, batch):
-    """Show below a batch what it says is wrong with its lines."""
-    if app.out.is_table:
-        for problem in batch_problems(batch):
-            app.out.line(one_line(f"  {problem}"))
-
-
 def show_batch(app, group, args):
+    """Show a batch, and below it what it says is wrong with its lines."""
     batch = group.call(app, "GET", path_of(args.id))
     app.out.record(batch, group.fields)
-    tell_problems(app, batch)
+    for problem in batch_problems(batch) if app.out.is_table else ():
+        app.out.line(one_line(f"  {problem}"))
 
 
 def check_ended_well(batches):
@@ -8775,15 +8801,11 @@ def check_ended_well(batches):
                       for each in bad), details=first_of(told))
 
 
-def finish_batch(app, group, batch_id, args):
+def wait_batch(app, group, args):
     """Wait for a batch, and show how it has ended."""
-    batch, = BatchWait(app, group, [batch_id]).run(args.wait_timeout)
+    batch, = BatchWait(app, group, [args.id]).run(args.wait_timeout)
     app.out.record(batch, ENDED_FIELDS)
     check_ended_well([batch])
-
-
-def wait_batch(app, group, args):
-    finish_batch(app, group, args.id, args)
 
 
 def checked_input(app, args, url):
@@ -8810,14 +8832,14 @@ def create_batch(app, group, args):
     try:
         batch = new_batch(app, group, file_id, args.batch_endpoint,
                           dict(args.metadata or ()))
-        batch_id = id_in(batch)
-    except (ApiError, ConnectionFailed, AnswerError) as error:
+        args.id = id_in(batch)
+    except FAILURES as error:
         error.facts["file_id"] = file_id
         raise
     if app.plan:
         return
     if args.wait:
-        return finish_batch(app, group, batch_id, args)
+        return wait_batch(app, group, args)
     app.out.record(batch, group.fields)
 
 
@@ -8840,16 +8862,9 @@ def files_below(app, group, prefix):
 
 def submit_file(app, group, args, path, file_id):
     """Make a batch of one file; return what came of it, told as a line."""
-    about = {"id": None, "ok": False, "error": None, "relative_path": path,
-             "file_id": file_id}
-    try:
-        batch = new_batch(app, group, file_id, args.batch_endpoint,
-                          dict(args.metadata or ()))
-        about.update(id=id_in(batch), ok=True)
-    except (ApiError, ConnectionFailed, AnswerError) as error:
-        about["error"] = str(error)
-    app.out.outcome(path, about["id"], about["error"])
-    return about
+    return tried(app, path, lambda: id_in(new_batch(
+        app, group, file_id, args.batch_endpoint, dict(args.metadata or ()))),
+                 relative_path=path, file_id=file_id)
 
 
 def tell_ended(app, outcomes, batches):
@@ -8890,8 +8905,9 @@ def submit_prefix(app, group, args):
     check_ended_well(batches)
 
 
-def tell_downloaded(app, file_id, path, count):
-    """Say what has been written where; standard output is full of it."""
+def download(app, slug, file_id, path, may_replace=True, **options):
+    """Download to a path, and say so; standard output is full of it."""
+    count = Download(app, file_id, slug, **options).to(path, may_replace)
     text = f"{file_id} -> {path} ({as_size(count)})"
     if path == "-":
         return app.terminal.note(text)
@@ -8914,8 +8930,7 @@ def fetch_result(app, group, args):
     file_id = id_in(batch, name + "_file_id")
     path = args.output_file or safe_name(args.id) + {
         "output": "-output.jsonl", "error": "-errors.jsonl"}[name]
-    count = Download(app, file_id, group.slug(app), patience=3).to(path)
-    tell_downloaded(app, file_id, path, count)
+    download(app, group.slug(app), file_id, path, patience=PATIENCE)
 
 
 def check_batch_input(app, group, args):
@@ -9099,24 +9114,15 @@ def semver(text):
     return text
 
 
-def list_models(app, group, args):
-    """List the models of the project, or what an endpoint serves."""
-    query = sent_fields(args)
-    if args.extended or (app.out.form in (WIDE, CSV)
-                         and app.settings.style() == XEROTIER):
-        query["extended"] = "true"
-    slug = app.slug() if args.endpoint else None
-
-    def fetch(query):
-        return app.api.call("GET", group.path, query=query.items(),
-                            slug=slug)
-    pages = list_pages(app, fetch, group.paging, query, args.all)
-    app.out.pages(pages, group.columns, group.name)
+def ask_extended(app, args):
+    """Ask for the extended fields where the form shows them."""
+    if app.out.form in (WIDE, CSV) and app.settings.style() == XEROTIER:
+        args.extended = True
 
 
 def show_model(app, group, args):
-    query = [("extended", "true")] if args.extended else ()
-    model = group.call(app, "GET", path_of(args.id), query=query)
+    model = group.call(app, "GET", path_of(args.id),
+                       query=sent_fields(args).items())
     text = dig(model, "description")
     if app.out.is_table and not args.full and isinstance(text, str):
         model = dict(model, description=text if len(text) <= 120
@@ -9125,13 +9131,10 @@ def show_model(app, group, args):
 
 
 def delete_model(app, group, model_id):
-    error = None
-    try:
+    def delete():
         group.call(app, "DELETE", path_of(model_id), stand_in={})
-    except (ApiError, ConnectionFailed, AnswerError) as problem:
-        error = str(problem)
-    app.out.outcome(model_id, model_id, error)
-    return {"id": model_id, "ok": error is None, "error": error}
+        return model_id
+    return tried(app, model_id, delete, id=model_id)
 
 
 def delete_models(app, group, args):
@@ -9161,14 +9164,12 @@ class Revalidation:
     """
 
     def __init__(self):
-        self.first, self.polls = None, 0
+        self.seen = []
 
     def is_over(self, model):
-        status = dig(model, "status")
-        self.polls += 1
-        self.first = status if self.polls == 1 else self.first
-        return status in MODEL_STATES and (status != self.first
-                                           or self.polls >= 3)
+        self.seen.append(model["status"])
+        return model["status"] in MODEL_STATES and (
+            model["status"] != self.seen[0] or len(self.seen) >= 3)
 
 
 def revalidate_model(app, group, args):
@@ -9177,11 +9178,9 @@ def revalidate_model(app, group, args):
     if not args.wait:
         return app.out.done(answer, f"revalidation of {args.id} queued",
                             args.id)
-    model = wait_until(
-        app, lambda: with_status(group.call(app, "GET", path_of(args.id))),
-        Revalidation().is_over,
-        lambda model: f"{args.id} {as_text(dig(model, 'status'))}",
-        args.wait_timeout, f"xeroctl models {args.id} shows its status")
+    model = wait_for(app, group, args.id, Revalidation().is_over,
+                     args.wait_timeout,
+                     f"xeroctl models {args.id} shows its status")
     app.out.record(model, ("ID=id", "Name=name", "Status=status:state"))
     if model["status"] in BAD_MODEL_STATES:
         raise XeroctlError(f"model {args.id}: {model['status']}")
@@ -9231,16 +9230,16 @@ def version_flag(name, summary, **options):
 MODELS = Group(
     "models", "List, describe, version, share and delete models.",
     path="/models", columns=MODEL_COLUMNS, fields=MODEL_FIELDS,
-    paging=Offset, verbs=by_flag(
-        Verb("list", "List the models of the project.", list_models,
-             flag("--extended", "ask for the extended fields (for -o json)",
-                  is_ours=True),
-             flag("--endpoint SLUG", "list what this endpoint serves"),
-             *Offset.flags, examples=("xeroctl models -o wide",)),
+    paging=Offset, scope=GIVEN, verbs=by_flag(
+        lists(field("--extended", "ask for the extended fields (for -o json)",
+                    is_ours=True),
+              flag("--endpoint SLUG", "list what this endpoint serves"),
+              summary="List the models of the project.", paging=Offset,
+              checks=ask_extended, examples=("xeroctl models -o wide",)),
         Verb("show", "Show one model in full.", show_model, ITEM,
              flag("--full", "do not cut the description"),
-             flag("--extended", "ask for the extended fields (for -o json)",
-                  is_ours=True)),
+             field("--extended", "ask for the extended fields (for -o json)",
+                   is_ours=True)),
         updates(
             "Change what is said about a model.",
             field("--description TEXT", "what it is for"),
@@ -9657,16 +9656,14 @@ def create_response(app, group, args):
 
 def wait_response(app, group, args):
     """Wait until a background response has ended."""
-    response = wait_until(
-        app, lambda: with_status(group.call(app, "GET", path_of(args.id))),
-        lambda found: dig(found, "status") not in ("queued", "in_progress"),
-        lambda found: f"{args.id} {as_text(dig(found, 'status'))}",
+    response = wait_for(
+        app, group, args.id,
+        lambda found: found["status"] not in ("queued", "in_progress"),
         args.wait_timeout, f"xeroctl responses {shell_word(args.id)} --wait"
                            " resumes the wait")
     app.out.record(response, group.fields)
-    if dig(response, "status") not in ("completed", "incomplete"):
-        raise XeroctlError(f"response {args.id}: "
-                           + as_text(dig(response, "status")))
+    if response["status"] not in ("completed", "incomplete"):
+        raise XeroctlError(f"response {args.id}: {response['status']}")
 
 
 CREATED_METADATA = field("--metadata K=V…",
@@ -9732,16 +9729,10 @@ RESPONSES = Group(
 
 # == completions: chat completions that were stored ==========================
 
-def list_completions(app, group, args):
-    """List stored completions, all or those with some metadata."""
-    query = sent_fields(args)
-    query.update((f"metadata[{key}]", value)
-                 for key, value in args.metadata or ())
-
-    def fetch(query):
-        return group.call(app, "GET", query=query.items())
-    pages = list_pages(app, fetch, group.paging, query, args.all)
-    app.out.pages(pages, group.columns, group.name)
+def ask_metadata(app, args):
+    """Ask for what has some metadata, as the API names it in a query."""
+    args.metadata = [(f"metadata[{key}]", value)
+                     for key, value in args.metadata or ()]
 
 
 ORDER = field("--order ORDER", "asc or desc, by time", choice("asc", "desc"))
@@ -9756,10 +9747,11 @@ COMPLETIONS = Group(
             "Metadata=metadata:pairs",
             "Content=choices.0.message.content:content"),
     verbs=by_flag(
-        Verb("list", "List stored completions.", list_completions, SLUG,
-             ORDER,
-             field("--model NAME", "only those of a model"),
-             METADATA, *Cursor.flags),
+        lists(SLUG, ORDER, field("--model NAME", "only those of a model"),
+              flag("--metadata K=V…", "only those with this; several pairs"
+                   " after one flag, or repeated", text_pair, many=is_pair,
+                   sends="*"),
+              summary="List stored completions.", checks=ask_metadata),
         shows("Show one stored completion.", SLUG),
         lists(SLUG, ORDER, name="messages", path="{id}/messages",
               summary="List the messages of a completion.",
@@ -10008,9 +10000,8 @@ def list_files(app, group, args):
     """List files; below a prefix, or as a tree, all pages are followed."""
     if not args.tree and args.prefix is None:
         return run_list(app, group, args)
-    page = merged(each_page(
-        lambda query: group.call(app, "GET", query=query.items()),
-        group.paging, dict({"limit": 100}, **sent_fields(args))))
+    args.all, args.limit = True, args.limit or 100
+    page = merged(pages_of(app, group, args))
     files = [file for file in page_records(page)
              if (relative_path(file) or "").startswith(args.prefix or "")]
     page_records(page)[:] = files
@@ -10034,25 +10025,16 @@ def upload_file(app, group, args, path, relative):
         return app.api.upload(excerpt, fields, tell=meter.at)
 
 
-def outcome(app, relative, file_id, error):
-    app.out.outcome(relative, file_id, error)
-    return {"id": file_id, "ok": error is None, "error": error,
-            "relative_path": relative}
-
-
 def upload_one(app, group, args, path, relative):
-    """Upload a file of a folder; return what came of it, told as a line.
+    """Upload a file of a folder; return what came of it, told as a line."""
+    return tried(app, relative, lambda: id_in(upload_file(
+        app, group, args, path, relative)), (NotConfigured.exit_code,),
+                 relative_path=relative)
 
-    What no other file would get past is raised.
-    """
-    file_id = error = None
-    try:
-        file_id = id_in(upload_file(app, group, args, path, relative))
-    except XeroctlError as problem:
-        if problem.exit_code == NotConfigured.exit_code:
-            raise
-        error = str(problem)
-    return outcome(app, relative, file_id, error)
+
+def unread(trouble):
+    """What came of a folder that cannot be read: an error of the OS."""
+    raise UsageError(trouble.strerror)
 
 
 def upload_folder(app, group, args):
@@ -10065,8 +10047,9 @@ def upload_folder(app, group, args):
     outcomes = [
         upload_one(app, group, args, path, top + below)
         for path, below in folder_files(app, args, folder, troubles)]
-    outcomes += [outcome(app, from_disk(trouble.filename), None,
-                         trouble.strerror) for trouble in troubles]
+    outcomes += [
+        tried(app, name, lambda: unread(trouble), relative_path=name)
+        for trouble in troubles for name in [from_disk(trouble.filename)]]
     app.out.outcomes(outcomes)
     bad = sum(not each["ok"] for each in outcomes)
     if bad or not outcomes:
@@ -10098,13 +10081,12 @@ def place_in(folder, args, about):
 
 def download_file(app, group, args):
     """Download a file to a path, or into a folder under its own name."""
-    path, may_replace, about = args.download, True, None
-    if path != "-" and os.path.isdir(on_disk(path)):
-        about = group.call(app, "GET", path_of(args.id), stand_in={})
-        path = place_in(path, args, about)
-        may_replace = bool(args.force)
-    count = Download(app, args.id, None, about=about).to(path, may_replace)
-    tell_downloaded(app, args.id, path, count)
+    path = args.download
+    if path == "-" or not os.path.isdir(on_disk(path)):
+        return download(app, None, args.id, path)
+    about = group.call(app, "GET", path_of(args.id), stand_in={})
+    download(app, None, args.id, place_in(path, args, about),
+             bool(args.force), about=about)
 
 
 FILES = Group(
@@ -10309,20 +10291,15 @@ API = Group(
 SKEW_S = 300
 
 
-def check_https(app, args):
-    """Raise for a webhook URL that is not https (loopback http is)."""
-    if args.url is None:
-        return
-    try:
-        scheme, host, _ = origin_of(check_url(args.url, "webhook URL"))
-    except NotConfigured as error:
-        raise UsageError(str(error))
-    if scheme != "https" and not is_loopback(host):
-        raise UsageError(f"{args.url} is not https")
-
-
 def check_webhook(app, args):
-    check_https(app, args)
+    """Raise for a webhook URL that is not https (loopback http is)."""
+    if args.url is not None:
+        try:
+            scheme, host, _ = origin_of(check_url(args.url, "webhook URL"))
+        except NotConfigured as error:
+            raise UsageError(str(error))
+        if scheme != "https" and not is_loopback(host):
+            raise UsageError(f"{args.url} is not https")
     if getattr(args, "secret", None):
         app.terminal.err.secrets.add(args.secret)
     if args.inactive and args.active:
@@ -10331,18 +10308,15 @@ def check_webhook(app, args):
         args.active = False
 
 
-def signature_of(secret, timestamp, body):
-    """hex HMAC-SHA256(secret, timestamp + "." + body)."""
+def check_signature(secret, signature, timestamp, body, now):
+    """Raise unless a delivery is signed so, and of the last 5 minutes.
+
+    The signature is hex HMAC-SHA256(secret, timestamp + "." + body).
+    """
     import hashlib
     import hmac
     message = timestamp.encode("utf-8", "surrogateescape") + b"." + body
-    return hmac.new(secret, message, hashlib.sha256).hexdigest()
-
-
-def check_signature(secret, signature, timestamp, body, now):
-    """Raise unless a delivery is signed so, and of the last 5 minutes."""
-    import hmac
-    wanted = signature_of(secret, timestamp, body)
+    wanted = hmac.new(secret, message, hashlib.sha256).hexdigest()
     if not hmac.compare_digest(wanted.encode(), signature.strip().encode(
             "utf-8", "surrogateescape")):
         raise XeroctlError("the signature is not that of this body")
@@ -10352,22 +10326,16 @@ def check_signature(secret, signature, timestamp, body, now):
         raise XeroctlError("the timestamp is not within 5 minutes of now")
 
 
-def secret_in(app, path):
-    """The secret in a file, without its line end."""
-    secret = app.read_bytes(path).rstrip(b"\r\n")
-    if not secret:
-        raise UsageError(f"{path} holds no secret")
-    return secret
-
-
 def verify_webhook(app, group, args):
     """Check the signature of a delivery."""
     if args.secret_file == "-" == args.body:
         raise UsageError("--secret-file and --body cannot both read standard"
                          " input")
-    check_signature(secret_in(app, args.secret_file), args.signature,
-                    args.timestamp, app.read_bytes(args.body),
-                    app.clock.now())
+    secret = app.read_bytes(args.secret_file).rstrip(b"\r\n")
+    if not secret:
+        raise UsageError(f"{args.secret_file} holds no secret")
+    check_signature(secret, args.signature, args.timestamp,
+                    app.read_bytes(args.body), app.clock.now())
     app.out.done({"ok": True}, "the signature is good", None)
 
 
@@ -10978,24 +10946,19 @@ def create_export(app, group, args):
     export = group.call(app, "POST", path_of(args.kind), body=body)
     if args.wait:
         export_id = id_in(export)
-        export = wait_until(
-            app, lambda: with_status(group.call(app, "GET",
-                                                path_of(export_id))),
-            lambda found: dig(found, "status") not in ("pending",
-                                                       "processing"),
-            lambda found: f"{export_id} {as_text(dig(found, 'status'))}",
+        export = wait_for(
+            app, group, export_id,
+            lambda found: found["status"] not in ("pending", "processing"),
             args.wait_timeout, f"xeroctl exports get {export_id} shows it")
     app.out.record(export, group.fields)
-    if args.wait and dig(export, "status") != "completed":
-        raise XeroctlError(f"export {export_id}: "
-                           + as_text(dig(export, "status")))
+    if args.wait and export["status"] != "completed":
+        raise XeroctlError(f"export {export_id}: {export['status']}")
 
 
 def download_export(app, group, args):
     path = args.output_file or safe_name(args.id) + ".jsonl"
-    export = group.path + path_of(args.id, "download")
-    count = Download(app, args.id, None, about={}, path=export).to(path)
-    tell_downloaded(app, args.id, path, count)
+    download(app, None, args.id, path, about={},
+             path_of_content=group.path + path_of(args.id, "download"))
 
 
 EXPORTS = Group(

@@ -216,7 +216,7 @@ def test_a_prefix_goes_with_a_purpose(files, router):
     record, = fill(router, "a/2", purpose="assistants")
     assert files("--prefix", "a/", "--purpose", "assistants",
                  "-o", "id") == record["id"] + "\n"
-    assert asked(router) == ["GET /files?limit=100&purpose=assistants"]
+    assert asked(router) == ["GET /files?purpose=assistants&limit=100"]
 
 
 def test_the_path_may_bear_either_name(files, router):
