@@ -3973,8 +3973,6 @@ def parse_line(raw, decoder=DECODER):
         raise ValueError(f"not JSON: {problem}")
 
 
-
-
 def is_at(file, path):
     """Whether a path still leads to an open file."""
     try:
@@ -5933,7 +5931,6 @@ def answer_once(app, args, answer, body, headers, fields):
 # == downloads: whole or not at all, and taken up again ======================
 
 
-
 class OpenEnd:
     """Where bytes go that cannot be taken back: a pipe, or a device."""
 
@@ -6463,18 +6460,14 @@ GONE = "gone"  # our word for what is not found any more
 ENDED = "completed", "failed", "cancelled", "expired", GONE
 
 
+API_PATH = r"/v1(/(?!\.\.?(/|\Z))[\w.~-]+)+\Z"  # one that climbs nowhere
+
+
 def wrong_field(request, name, wanted):
     """What is wrong with a field: that it is missing, or what it is."""
     if name not in request:
         return f"{name} is missing"
     return f"{name} {compact_json(request[name])[:80]} is not {wanted}"
-
-
-def is_api_path(url):
-    """Whether a url is a plain path below /v1/ that climbs nowhere."""
-    return (isinstance(url, str)
-            and bool(re.match(r"/v1(/[\w.~-]+)+\Z", url, re.A))
-            and not re.search(r"/\.\.?(/|\Z)", url))
 
 
 def wrong_url(request, wanted):
@@ -6497,8 +6490,8 @@ def line_problems(request, url):
         yield wrong_field(request, "custom_id", "a text with something in it")
     if request.get("method") != "POST":
         yield wrong_field(request, "method", '"POST"')
-    if request.get("url") != url and (
-            url or not is_api_path(request.get("url"))):
+    if request.get("url") != url if url else not re.match(
+            API_PATH, as_text(request.get("url")), re.A):
         yield wrong_url(request, url)
     if not isinstance(body, dict):
         yield wrong_field(request, "body", "an object")
@@ -6518,6 +6511,13 @@ def line_id(raw):
         return id_of(parse_line(raw))
     except ValueError:
         return None
+
+
+def send_file(app, excerpt, slug=None, **fields):
+    """Send a file, with a bar; return the file object."""
+    with Meter(app.terminal, f"uploading {excerpt.name}",
+               excerpt.size) as meter:
+        return app.api.upload(excerpt, list(fields.items()), slug, meter.at)
 
 
 class BatchInput:
@@ -6637,9 +6637,10 @@ def check_size(source):
                          "xeroctl batches run --split sends it in parts")
 
 
-def check_metadata(metadata):
+def check_metadata(args):
     """Raise for metadata that the Batch API takes for too large."""
-    size = len(whole(compact_json(metadata)).encode("utf-8"))
+    metadata = compact_json(dict(args.metadata or ()))
+    size = len(whole(metadata).encode("utf-8"))
     if size > MOST_METADATA_BYTES:
         raise UsageError("Metadata exceeds maximum size of 16KB"
                          f" ({size} bytes)", "drop the largest value")
@@ -6647,12 +6648,12 @@ def check_metadata(metadata):
 
 # == batches: made, waited for, and how they have ended ======================
 
-def new_batch(app, group, file_id, endpoint, metadata):
+def new_batch(app, group, args, file_id, **metadata):
     """Create a batch of an uploaded file; return the batch object."""
-    body = {"input_file_id": file_id, "endpoint": endpoint,
+    body = {"input_file_id": file_id, "endpoint": args.batch_endpoint,
             "completion_window": "24h"}
-    if metadata:
-        body["metadata"] = metadata
+    if args.metadata or metadata:
+        body["metadata"] = dict(args.metadata or (), **metadata)
     return group.call(app, "POST", body=body, stand_in={
         "id": StandIn("<batch id>"), "status": "validating"})
 
@@ -7037,7 +7038,10 @@ class Run:
                                    " has stopped")
             raise
         finally:
-            self.close()
+            # A journal without a state is of no more use.
+            if self.journal.is_ours and not os.path.exists(self.state_path):
+                remove_quietly(self.journal_path)
+            close_quietly(self.journal.file)
 
     def do(self, sender, output, errors):
         """Check, send round after round, and merge."""
@@ -7046,12 +7050,6 @@ class Run:
         for round_number in range(self.args.retry_failed + 1):
             sender(self, round_number)
         return self.merge(output, errors)
-
-    def close(self):
-        """A journal without a state is of no more use."""
-        if self.journal.is_ours and not os.path.exists(self.state_path):
-            remove_quietly(self.journal_path)
-        close_quietly(self.journal.file)
 
     def purpose(self):
         """What the state of another run must not differ in."""
@@ -7232,7 +7230,7 @@ class BatchSender:
 
     def __init__(self, app, group, args):
         self.app, self.group, self.args = app, group, args
-        self.metadata, self.doubts = dict(args.metadata or ()), Counter()
+        self.doubts = Counter()
         self.limit = PART_BYTES if args.split else MOST_INPUT_BYTES
 
     def check(self, found):
@@ -7357,19 +7355,13 @@ class BatchSender:
 
     def upload(self, part):
         """Upload the lines of a part under its name; return the file's id."""
-        excerpt = self.excerpt(part)
-        with Meter(self.app.terminal, f"uploading {part['name']}",
-                   excerpt.size) as meter:
-            return id_in(self.app.api.upload(
-                excerpt, [("purpose", "batch")], self.group.slug(self.app),
-                meter.at))
+        return id_in(send_file(self.app, self.excerpt(part),
+                               self.group.slug(self.app), purpose="batch"))
 
     def create(self, part):
         """Create the batch of a part, named in its metadata; return its id."""
-        batch = new_batch(self.app, self.group, part["file"],
-                          self.args.batch_endpoint,
-                          dict(self.metadata, xeroctl_run=part["name"]))
-        return id_in(batch)
+        return id_in(new_batch(self.app, self.group, self.args, part["file"],
+                               xeroctl_run=part["name"]))
 
     def search(self, path, is_wanted, may_lack=True):
         """The first record of a list that is wanted, or None.
@@ -7525,25 +7517,18 @@ def asks_to_wait(error):
     """Whether an error is about the moment, and the request not acted on."""
     if isinstance(error, ConnectionFailed):
         return not error.sent and not error.lasting
-    return error.is_busy
+    return isinstance(error, ApiError) and error.is_busy
 
 
 def ends_all(error):
     """Whether every other request would fail like this one."""
-    if isinstance(error, ConnectionFailed):
-        return error.lasting
-    return (error.status in (401, 403, 429, 503, 529)
+    return (getattr(error, "lasting", False)
+            or getattr(error, "status", None) in (401, 403, 429, 503, 529)
             or error.facts.get("code") == "endpoint_not_found")
 
 
 LONGEST_ROW = 20
-LINE_STATUSES = 400, 413, 422
-
-
-def is_of_line(error):
-    """Whether a failure is about what a line asks for, not the place."""
-    return isinstance(error, StreamError) or (
-        isinstance(error, ApiError) and error.status in LINE_STATUSES)
+LINE_STATUSES = 400, 413, 422  # they are about the line, not the place
 
 
 def stopped_by(error):
@@ -7702,12 +7687,10 @@ class DirectSender:
                 return None, None
             try:
                 return self.send(request, wire_request)
-            except (ApiError, ConnectionFailed) as error:
+            except FAILURES + (StreamError,) as error:
                 if not asks_to_wait(error):
                     return self.failed(request["custom_id"], error)
                 self.pace.slow(error)
-            except (AnswerError, StreamError) as error:
-                return self.failed(request["custom_id"], error)
 
     def send(self, request, wire_request):
         with self.app.api.follow(wire_request, 1) as answer:
@@ -7726,7 +7709,7 @@ class DirectSender:
 
         It goes to a file: what a server quotes of the key does not.
         """
-        if isinstance(error, (ApiError, ConnectionFailed)) and ends_all(error):
+        if ends_all(error):
             raise error
         response = None
         if isinstance(error, ApiError):
@@ -7736,7 +7719,9 @@ class DirectSender:
         code = error.facts.get("code") or error.kind
         found = failure(custom_id, *self.app.terminal.secrets.masked_json(
             [code, str(error), response]))
-        return found, None if is_of_line(error) else error
+        is_of_line = isinstance(error, StreamError) or getattr(
+            error, "status", None) in LINE_STATUSES
+        return found, None if is_of_line else error
 
 
 # == sessions: many turns in one terminal ====================================
@@ -8405,17 +8390,13 @@ class Doctor:
         return ("ok", str(self.relay)) if self.relay else ("-", "none")
 
     def look_up(self):
-        host, port = self.target()
+        host, port = (self.relay.host, self.relay.port) if self.relay else (
+            self.host, self.port)
         try:
             addresses = sorted({a[4][0] for a in look_up(host, port)})
         except ConnectionFailed as error:
             raise self.relay.failed(str(error)) if self.relay else error
         return "ok", f"{host}: {', '.join(addresses)}"
-
-    def target(self):
-        """What is connected to: the proxy, or else the host itself."""
-        return ((self.relay.host, self.relay.port) if self.relay
-                else (self.host, self.port))
 
     def connect(self):
         self.sock = (open_proxy(self.relay, self.limits()) if self.relay
@@ -8459,17 +8440,15 @@ class Doctor:
         request = self.app.api.request("GET", "/models")
         try:
             page = self.app.api.send(request, self.app.api.read_json)
-            count = f"{len(page_records(page))} models"
         except ApiError as error:
-            if error.status not in (404, 405, 501):
+            if error.status not in NO_LIST:
                 raise
-            count = None
-        self.took = self.clock.monotonic() - started
-        if count is None:
             return "-", f"not tried: there is no GET {self.url}/models"
+        finally:
+            self.took = self.clock.monotonic() - started
         key = self.app.api.deployment.key
         said = f"{redacted_key(key)} is accepted" if key else "none is needed"
-        return "ok", f"{said}; {count}"
+        return "ok", f"{said}; {len(page_records(page))} models"
 
     def latency(self):
         return "ok", f"{self.took * 1000:.0f} ms for GET /models"
@@ -8808,30 +8787,20 @@ def wait_batch(app, group, args):
     check_ended_well([batch])
 
 
-def checked_input(app, args, url):
-    """Open the input of a batch, and check it unless told not to."""
+def create_batch(app, group, args):
+    """Upload a file, make a batch of it, and wait if asked to."""
     source = app.open_source(args.input)
     if not args.no_validate:
         check_size(source)
-        check_metadata(dict(args.metadata or ()))
-        BatchInput(source, url,
-                   hint="--no-validate lets the server judge").check()
-    return source
-
-
-def create_batch(app, group, args):
-    """Upload a file, make a batch of it, and wait if asked to."""
-    source = checked_input(app, args, args.batch_endpoint)
-    excerpt = Excerpt(source)
-    with Meter(app.terminal, f"uploading {excerpt.name}",
-               source.size) as meter:
-        file_id = id_in(app.api.upload(excerpt, [("purpose", "batch")],
-                                       group.slug(app), meter.at))
+        check_metadata(args)
+        BatchInput(source, args.batch_endpoint,
+                   "--no-validate lets the server judge").check()
+    file_id = id_in(send_file(app, Excerpt(source), group.slug(app),
+                              purpose="batch"))
     if not app.plan:
         app.terminal.note(f"uploaded {source.name} -> {file_id}")
     try:
-        batch = new_batch(app, group, file_id, args.batch_endpoint,
-                          dict(args.metadata or ()))
+        batch = new_batch(app, group, args, file_id)
         args.id = id_in(batch)
     except FAILURES as error:
         error.facts["file_id"] = file_id
@@ -8863,8 +8832,7 @@ def files_below(app, group, prefix):
 def submit_file(app, group, args, path, file_id):
     """Make a batch of one file; return what came of it, told as a line."""
     return tried(app, path, lambda: id_in(new_batch(
-        app, group, file_id, args.batch_endpoint, dict(args.metadata or ()))),
-                 relative_path=path, file_id=file_id)
+        app, group, args, file_id)), relative_path=path, file_id=file_id)
 
 
 def tell_ended(app, outcomes, batches):
@@ -8883,7 +8851,7 @@ def tell_ended(app, outcomes, batches):
 
 def submit_prefix(app, group, args):
     """Make one batch for each uploaded file below a path."""
-    check_metadata(dict(args.metadata or ()))
+    check_metadata(args)
     files = files_below(app, group, args.input_prefix)
     if not files:
         app.out.outcome(args.input_prefix, None, "no files found for prefix")
@@ -8948,7 +8916,7 @@ def run_batches(app, group, args):
     """Do a whole job, from an input file to its results."""
     if args.batch_endpoint is None and not args.direct:
         args.batch_endpoint = CHAT_URL
-    check_metadata(dict(args.metadata or ()))
+    check_metadata(args)
     sender = (DirectSender if args.direct else BatchSender)(app, group, args)
     run = Run(app, group, args, app.open_source(args.input))
     summary = run.run(sender)
@@ -9156,30 +9124,23 @@ def delete_models(app, group, args):
         raise error
 
 
-class Revalidation:
-    """Tells when a model has been checked.
+def revalidate_model(app, group, args):
+    """Have a model checked, and wait for the outcome if asked to.
 
     The first polls may still see the status from before: an end counts once
     the status has changed, or from the third poll on.
     """
+    seen = []
 
-    def __init__(self):
-        self.seen = []
-
-    def is_over(self, model):
-        self.seen.append(model["status"])
-        return model["status"] in MODEL_STATES and (
-            model["status"] != self.seen[0] or len(self.seen) >= 3)
-
-
-def revalidate_model(app, group, args):
-    """Have a model checked, and wait for the outcome if asked to."""
+    def is_over(model):
+        seen.append(model["status"])
+        return seen[-1] in MODEL_STATES and (
+            seen[-1] != seen[0] or len(seen) >= 3)
     answer = group.call(app, "POST", path_of(args.id, "revalidate"))
     if not args.wait:
         return app.out.done(answer, f"revalidation of {args.id} queued",
                             args.id)
-    model = wait_for(app, group, args.id, Revalidation().is_over,
-                     args.wait_timeout,
+    model = wait_for(app, group, args.id, is_over, args.wait_timeout,
                      f"xeroctl models {args.id} shows its status")
     app.out.record(model, ("ID=id", "Name=name", "Status=status:state"))
     if model["status"] in BAD_MODEL_STATES:
@@ -9402,23 +9363,15 @@ def embedded(app, group, args, texts):
         yield dict(answer, data=data)
 
 
-def add_usage(usage, more):
-    """Add the counts of one usage to those of another."""
-    if not isinstance(usage, dict) or not isinstance(more, dict):
-        return more or usage
-    return dict(usage, **{
-        key: usage.get(key, 0) + value for key, value in more.items()
-        if isinstance(value, int) and isinstance(usage.get(key, 0), int)})
-
-
 def joined_embeddings(answers):
     """One answer out of those of several requests."""
-    first, *rest = answers or [{"data": []}]
-    for answer in rest:
-        first["data"] += answer["data"]
-        if "usage" in answer:
-            first["usage"] = add_usage(first.get("usage"), answer["usage"])
-    return first
+    usages = [answer["usage"] for answer in answers
+              if isinstance(dig(answer, "usage"), dict)]
+    joined = merged(answers or [{"data": []}])
+    for key, value in usages[0].items() if usages else ():
+        if isinstance(value, int):
+            usages[0][key] = sum(counted(usage.get(key)) for usage in usages)
+    return dict(joined, usage=usages[0]) if usages else joined
 
 
 def vector_row(item):
@@ -9960,40 +9913,30 @@ UPLOAD = Group(
 # == files: what has been uploaded ===========================================
 
 def tree_of(files):
-    """Folders as nested dicts; {name: [sizes]} under None for the files."""
+    """Nested dicts of (is a file, text, number); files hold None."""
     tree = {}
-    for file in files:
+    for number, file in enumerate(files):
         path = relative_path(file) or as_text(dig(file, "filename"))
         *folders, name = [part for part in path.split("/") if part] or [path]
-        place = tree
+        place, size = tree, as_size(dig(file, "bytes"))
         for folder in folders:
-            place = place.setdefault(folder + "/", {})
-        place.setdefault(None, []).append((name, dig(file, "bytes")))
+            place = place.setdefault((False, folder + "/", 0), {})
+        place[True, f"{name}  {size}", number] = None
     return tree
-
-
-def branches(tree):
-    """What is below a folder, the last first: (text, folder or None)."""
-    files = sorted(tree.get(None, ()), key=lambda file: file[0])
-    found = [(name, inside) for name, inside in sorted(
-        (entry for entry in tree.items() if entry[0] is not None))]
-    found += [(f"{name}  {as_size(size)}", None) for name, size in files]
-    return found[::-1]
 
 
 def tree_lines(tree):
     """Draw a tree, however deep: folders first, by name, and the files."""
-    levels = [("", branches(tree))]
+    levels = [("", tree, sorted(tree, reverse=True))]
     while levels:
-        indent, left = levels[-1]
+        indent, tree, left = levels[-1]
         if not left:
             levels.pop()
             continue
-        text, inside = left.pop()
-        yield indent + ("├── " if left else "└── ") + one_line(text)
-        if inside is not None:
-            levels.append((indent + ("│   " if left else "    "),
-                           branches(inside)))
+        branch = left.pop()
+        yield indent + ("├── " if left else "└── ") + one_line(branch[1])
+        levels.append((indent + ("│   " if left else "    "), tree[branch],
+                       sorted(tree[branch] or (), reverse=True)))
 
 
 def list_files(app, group, args):
@@ -10017,12 +9960,10 @@ def upload_file(app, group, args, path, relative):
         raise UsageError(f"{source.name} is larger than 500 MB"
                          f" ({source.size} bytes)")
     is_ours = app.settings.style() == XEROTIER
-    fields = [("purpose", args.purpose)]
-    fields += [("relative_path", relative)] if relative and is_ours else []
-    excerpt = Excerpt(source, None if is_ours else relative)
-    with source.file, Meter(app.terminal, f"uploading {excerpt.name}",
-                            source.size) as meter:
-        return app.api.upload(excerpt, fields, tell=meter.at)
+    fields = {"relative_path": relative} if relative and is_ours else {}
+    with source.file:
+        excerpt = Excerpt(source, None if is_ours else relative)
+        return send_file(app, excerpt, purpose=args.purpose, **fields)
 
 
 def upload_one(app, group, args, path, relative):
@@ -10876,7 +10817,6 @@ def span_flags(required=False):
               moment, sample="1d"))
 
 
-
 fix_span = fixes(-1, "from", "to")
 USAGE_FLAGS = span_flags() + (
     field("--endpoint SLUG", "only of this endpoint"),
@@ -11140,39 +11080,14 @@ TEMPLATE_FIELDS = ("name", "scope", "description", "system_prompt",
 TEMPLATE_NEEDS = "name", "system_prompt"
 TEMPLATE_OF_SERVER = ("id", "object", "version", "workspace_id",
                       "created_at", "updated_at", "notes")
-POLICIES = "standard", "elevated", "restricted"
 TEMPLATE_WORKSPACE = flag("--workspace ID", "the templates of this workspace",
                           completes="")
 TEMPLATE = flag("ID|NAME", "the template: its id or its name", sample="triage",
                 dest="id")
 
 
-def template_path(app, args):
-    """The path of a template that is given by id or by name."""
-    found = args.id
-    path_of(found)  # an empty one is no name
-    if not found.startswith("ctpl_"):
-        known = all_templates(app, args.workspace, limit=100)
-        found = only_named(found, known, args.workspace)
-    return templates_path(args.workspace) + path_of(found)
-
-
-TEMPLATE_TYPES = {
-    "name": (str, "a text"), "system_prompt": (str, "a text"),
-    "description": (str, "a text"), "metadata": (dict, "an object"),
-    "allowed_tools": (list, "a list of texts"),
-    "applicable_workspace_types": (list, "a list of texts"),
-    "scope": (("platform", "project", "workspace"),
-              "platform, project or workspace"),
-    "approval_policy": (POLICIES, "one of " + ", ".join(POLICIES))}
-
-
-def is_of_type(value, wanted):
-    """Whether a value is of a type, or one of a few words."""
-    if isinstance(wanted, tuple):
-        return value in wanted
-    return isinstance(value, wanted) and (wanted is not list or all(
-        isinstance(item, str) for item in value))
+TEMPLATE_WORDS = {"scope": ("platform", "project", "workspace"),
+                  "approval_policy": ("standard", "elevated", "restricted")}
 
 
 def template_problems(template):
@@ -11181,18 +11096,19 @@ def template_problems(template):
         yield "it is no JSON object"
         return
     for name, value in template.items():
+        words = TEMPLATE_WORDS.get(name)
         if name not in TEMPLATE_FIELDS + TEMPLATE_OF_SERVER:
             yield f"unknown field {name}"
-        elif value is not None and name in TEMPLATE_TYPES:
-            wanted, what = TEMPLATE_TYPES[name]
-            if not is_of_type(value, wanted):
-                yield f"{name} is not {what}"
+        elif words and value not in (None,) + words:
+            yield f"{name} is none of {', '.join(words)}"
     for name in TEMPLATE_NEEDS:
-        if template.get(name) in (None, ""):
+        if not template.get(name):
             yield f"{name} is missing"
-    if is_filled(template.get("name")) and not re.match(
-            r"[a-z0-9]+(-[a-z0-9]+)*\Z", template["name"]):
-        yield "name is not kebab-case"
+        elif not isinstance(template[name], str):
+            yield f"{name} is not a text"
+        elif name == "name" and not re.match(r"[a-z0-9]+(-[a-z0-9]+)*\Z",
+                                             template["name"]):
+            yield "name is not kebab-case"
 
 
 def template_in(app, path):
@@ -11215,7 +11131,12 @@ def place_templates(app, args):
 def place_template(app, args):
     """Have a verb be about the one that is given by id or by name."""
     place_templates(app, args)
-    args.place = "/" + template_path(app, args)
+    found = args.id
+    path_of(found)  # an empty one is no name
+    if not found.startswith("ctpl_"):
+        known = all_templates(app, args.workspace, limit=100)
+        found = only_named(found, known, args.workspace)
+    args.place += path_of(found)
 
 
 def apply_template(app, group, args):

@@ -317,10 +317,8 @@ def test_what_is_wrong_with_a_file_is_named(refused, words, changes, said):
 
 
 @pytest.mark.parametrize("field, value", [
-    ("scope", "world"), ("scope", 1), ("description", 4),
-    ("allowed_tools", "kubectl_get"), ("allowed_tools", [1]),
-    ("applicable_workspace_types", "general"), ("metadata", []),
-    ("metadata", "x")])
+    ("scope", "world"), ("scope", 1), ("scope", ["project"]),
+    ("system_prompt", 4)])
 def test_a_field_of_another_type_is_named(refused, field, value):
     put(**{field: value})
     assert field in refused("create", "--file", "t.json")
