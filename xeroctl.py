@@ -4614,14 +4614,16 @@ seconds.kind = "number"
 
 
 def choice(*words):
-    """A converter that takes one of a few words."""
+    """A converter that takes one of a few words, or numbers."""
+    known = {str(word): word for word in words}
+
     def chosen(text):
-        if text not in words:
-            hint = did_you_mean(text, words)
-            raise UsageError(f"{text!r} is none of {', '.join(words)}"
+        if text not in known:
+            hint = did_you_mean(text, known)
+            raise UsageError(f"{text!r} is none of {', '.join(known)}"
                              + (f" ({hint})" if hint else ""))
-        return text
-    chosen.kind, chosen.words = "choice", words
+        return known[text]
+    chosen.kind, chosen.words = "choice", tuple(known)
     return chosen
 
 
@@ -4912,27 +4914,6 @@ def record_lists(app, path, query, **parts):
     return map(page_records, each_page(fetch, Cursor, query))
 
 
-def list_pages(app, fetch, paging, query, everything):
-    """Yield one page, or all; say on stderr how to go on if more exist."""
-    asked, count, page = [], 0, None
-
-    def noted(query):
-        asked.append(query)
-        return fetch(query)
-    for page in each_page(noted, paging, query):
-        yield page
-        count += 1
-        following = paging.following(page, asked[count - 1])
-        if not everything and following:
-            app.terminal.note(f"more exist: {paging.hint(following)}"
-                              " continues, --all shows everything")
-        if not everything:
-            return
-    if following:
-        app.terminal.warn("the server's cursor does not move: the list may"
-                          " be cut")
-
-
 class Group:
     """A noun of the command line: where it lives, how it looks, its verbs.
 
@@ -4993,13 +4974,29 @@ def place_of(args):
 
 
 def pages_of(app, group, args):
-    """The list that a verb is about: one page, or all of them."""
+    """Yield one page of the list that a verb is about, or all of them.
+
+    Say on stderr how to go on if more exist.
+    """
+    paging, asked = args.verb.paging, []
+
     def fetch(query):
+        asked.append(query)
         return group.call(app, "GET", place_of(args), query=query.items())
-    if args.verb.paging is None:
-        return [fetch(sent_fields(args))]
-    return list_pages(app, fetch, args.verb.paging, sent_fields(args),
-                      args.all)
+    if paging is None:
+        yield fetch(sent_fields(args))
+        return
+    for page in each_page(fetch, paging, sent_fields(args)):
+        yield page
+        following = paging.following(page, asked[-1])
+        if not args.all:
+            break
+    if following and args.all:
+        app.terminal.warn("the server's cursor does not move: the list may"
+                          " be cut")
+    elif following:
+        app.terminal.note(f"more exist: {paging.hint(following)} continues,"
+                          " --all shows everything")
 
 
 def run_list(app, group, args):
@@ -5969,8 +5966,8 @@ def download_target(app, path, url):
     if path == "-":
         return OpenEnd(app.out.write_bytes)
     place = on_disk(path)
-    if os.path.exists(place) and not (os.path.isfile(place)
-                                      or os.path.isdir(place)):
+    if os.path.exists(place) and is_special(place) and (
+            not os.path.isdir(place)):
         with Writing(path, UsageError):
             return OpenEnd(open(place, "wb", 0).write)
     return NewFile(path, app.args.force, url)
@@ -6567,14 +6564,14 @@ class BatchInput:
             request = parse_line(raw)
         except ValueError as problem:
             return self.complain(self.count, str(problem))
-        is_fit = True
-        for problem in line_problems(request, self.url):
-            is_fit = self.complain(self.count, problem)
-        custom_id = request.get("custom_id") if is_fit else id_of(request)
+        problems = list(line_problems(request, self.url))
+        for problem in problems:
+            self.complain(self.count, problem)
+        custom_id = id_of(request)
         if custom_id:
             code = hash(custom_id)
             self.hashes[code & 255].append(code)
-        if is_fit:
+        if not problems:
             self.add_up(request["body"])
 
     def add_up(self, body):
@@ -6585,11 +6582,10 @@ class BatchInput:
         self.max_tokens += counted(most)
 
     def complain(self, number, text):
-        """Note a problem: the first of each kind in full, the rest counted."""
+        """Note a problem: the first lines' in full, the rest counted."""
         self.wrong += 1
         self.problems.append((number, text))
         self.problems = sorted(self.problems)[:MOST_PROBLEMS]
-        return False
 
     def find_repeats(self, codes):
         """Read again, and compare the ids that have one of these hashes."""
@@ -6621,12 +6617,6 @@ class BatchInput:
     def span(self, first, last):
         """Where lines begin and end in the file."""
         return self.starts[first - 1], self.starts[last]
-
-    def about(self):
-        """What is in the file, as an object."""
-        return {"file": self.source.name, "lines": self.count,
-                "bytes": self.source.size, "models": sorted(self.models),
-                "max_tokens": self.max_tokens}
 
 
 def check_size(source):
@@ -7032,7 +7022,11 @@ class Run:
         try:
             with NewFile(self.errors, self.args.force) as errors, \
                     NewFile(self.output, self.args.force) as output:
-                return self.do(sender, output, errors)
+                sender.check(self.input.check())
+                self.open_state()
+                for round_number in range(self.args.retry_failed + 1):
+                    sender(self, round_number)
+                return self.merge(output, errors)
         except INTERRUPTS:
             self.app.terminal.note("the same command goes on where this one"
                                    " has stopped")
@@ -7042,14 +7036,6 @@ class Run:
             if self.journal.is_ours and not os.path.exists(self.state_path):
                 remove_quietly(self.journal_path)
             close_quietly(self.journal.file)
-
-    def do(self, sender, output, errors):
-        """Check, send round after round, and merge."""
-        sender.check(self.input.check())
-        self.open_state()
-        for round_number in range(self.args.retry_failed + 1):
-            sender(self, round_number)
-        return self.merge(output, errors)
 
     def purpose(self):
         """What the state of another run must not differ in."""
@@ -8906,8 +8892,10 @@ def check_batch_input(app, group, args):
     source = app.open_source(args.file)
     if not args.split:
         check_size(source)
-    found = BatchInput(source, args.batch_endpoint).check().about()
-    app.out.record(found, (
+    found = BatchInput(source, args.batch_endpoint).check()
+    app.out.record({"file": source.name, "lines": found.count,
+                    "bytes": source.size, "models": sorted(found.models),
+                    "max_tokens": found.max_tokens}, (
         "File=file", "Lines=lines", "Bytes=bytes:size", "Models=models:list",
         "Sum of max_tokens=max_tokens"), id_path="file")
 
@@ -9170,13 +9158,6 @@ def probe_model(app, group, args):
         app.out.record(found, columns_of([found]))
 
 
-def bits(text):
-    """Convert 4 or 8."""
-    return int(choice("4", "8")(text))
-
-
-bits.kind, bits.words = "choice", ("4", "8")
-
 VERSION_COLUMNS = (
     "Version=version", "ID=id", "Latest=is_latest|isLatest",
     "Status=status:state", "Notes=version_notes|versionNotes|notes",
@@ -9226,7 +9207,7 @@ MODELS = Group(
             field("--pre-quantization-method METHOD",
                   "gptq, awq or compressed-tensors",
                   choice("gptq", "awq", "compressed-tensors")),
-            field("--pre-quantization-bits N", "4 or 8", bits),
+            field("--pre-quantization-bits N", "4 or 8", choice(4, 8)),
             method="PATCH", by=BARE, usage="ID --description TEXT",
             examples=("xeroctl models model_1 --context-length 8192",
                       "xeroctl models model_1 --pre-quantized"
@@ -9444,16 +9425,14 @@ def ranked_row(rank, item, texts):
                 texts[index] if is_known else None)}
 
 
-def show_ranked(app, answer, texts, count, *columns):
+def show_ranked(app, answer, texts, count, columns):
     """Show scores, with the texts from the input where none came back."""
     if not app.plan:
         check_count(page_records(answer), count, "scores")
     if app.out.form not in (JSON, JSONL):
         answer = {"data": [ranked_row(rank, item, texts) for rank, item in
                            enumerate(page_records(answer), 1)]}
-    first, last = columns[:-1], columns[-1:]
-    app.out.rows(answer, first + ("Index=index", "Score=score") + last,
-                 "scores", "index")
+    app.out.rows(answer, columns, "scores", "index")
 
 
 def rerank_documents(app, group, args):
@@ -9464,7 +9443,8 @@ def rerank_documents(app, group, args):
     answer = group.call(app, "POST", body=body, stand_in={"results": []},
                         silence=INFERENCE_TIMEOUT_S)
     count = min(len(texts), args.top_n or len(texts))
-    show_ranked(app, answer, texts, count, "Rank=rank", "Document=document")
+    show_ranked(app, answer, texts, count, (
+        "Rank=rank", "Index=index", "Score=score", "Document=document"))
 
 
 def score_texts(app, group, args):
@@ -9476,7 +9456,8 @@ def score_texts(app, group, args):
                         silence=INFERENCE_TIMEOUT_S)
     if app.out.form not in (JSON, JSONL):
         answer = {"data": sorted(page_records(answer), key=place_in_input)}
-    show_ranked(app, answer, texts, len(texts), "Text=document")
+    show_ranked(app, answer, texts, len(texts), (
+        "Index=index", "Score=score", "Text=document"))
 
 
 MODEL = flag("--model NAME",
@@ -9973,11 +9954,6 @@ def upload_one(app, group, args, path, relative):
                  relative_path=relative)
 
 
-def unread(trouble):
-    """What came of a folder that cannot be read: an error of the OS."""
-    raise UsageError(trouble.strerror)
-
-
 def upload_folder(app, group, args):
     """Upload what is in a folder, each file with its path below it."""
     folder, troubles = on_disk(args.upload), []
@@ -9988,9 +9964,11 @@ def upload_folder(app, group, args):
     outcomes = [
         upload_one(app, group, args, path, top + below)
         for path, below in folder_files(app, args, folder, troubles)]
-    outcomes += [
-        tried(app, name, lambda: unread(trouble), relative_path=name)
-        for trouble in troubles for name in [from_disk(trouble.filename)]]
+    for trouble in troubles:
+        name = from_disk(trouble.filename)
+        app.out.outcome(name, None, trouble.strerror)
+        outcomes.append({"id": None, "ok": False, "error": trouble.strerror,
+                         "relative_path": name})
     app.out.outcomes(outcomes)
     bad = sum(not each["ok"] for each in outcomes)
     if bad or not outcomes:
@@ -10010,24 +9988,18 @@ def upload_path(app, group, args):
     upload_folder(app, group, args)
 
 
-def place_in(folder, args, about):
-    """The path in a folder for a file, under the name the server gives it."""
-    name = safe_name(as_text(dig(about, "filename") or ""))
-    path = os.path.join(folder, name or safe_name(args.id) or "file")
-    if os.path.lexists(on_disk(path)) and not args.force:
-        raise UsageError(f"{path} exists, and it was the server that chose"
-                         " the name", "--force replaces it")
-    return path
-
-
 def download_file(app, group, args):
     """Download a file to a path, or into a folder under its own name."""
     path = args.download
     if path == "-" or not os.path.isdir(on_disk(path)):
         return download(app, None, args.id, path)
     about = group.call(app, "GET", path_of(args.id), stand_in={})
-    download(app, None, args.id, place_in(path, args, about),
-             bool(args.force), about=about)
+    name = safe_name(as_text(dig(about, "filename") or ""))
+    path = os.path.join(path, name or safe_name(args.id) or "file")
+    if os.path.lexists(on_disk(path)) and not args.force:
+        raise UsageError(f"{path} exists, and it was the server that chose"
+                         " the name", "--force replaces it")
+    download(app, None, args.id, path, bool(args.force), about=about)
 
 
 FILES = Group(
@@ -11162,24 +11134,20 @@ class TemplateFolder:
         try:
             template = template_in(self.app, path)
             before = self.before(template["name"], name)
-            if before and all(before.get(key) == value
-                              for key, value in template.items()):
+            is_same = before and all(before.get(key) == value
+                                     for key, value in template.items())
+            made = before if is_same else self.send(template, before)
+            said = f"{id_in(made)} v{as_text(dig(made, 'version'))}"
+            if is_same:
                 self.app.terminal.note(f"{name} is unchanged")
-                return self.outcome(name, before, None)
-            made = self.send(template, before)
-            id_in(made)
-        except (UsageError, ApiError, ConnectionFailed,
-                AnswerError) as problem:
+            elif not self.app.plan:
+                self.app.out.outcome(name, said, None)
+        except (UsageError,) + FAILURES as problem:
             error = str(problem)
-        if self.app.plan and error:
-            self.app.terminal.warn(f"{name}: {error}")
-        elif not self.app.plan:
-            self.app.out.outcome(name, f"{as_text(dig(made, 'id'))} v"
-                                 f"{as_text(dig(made, 'version'))}", error)
-        return self.outcome(name, made, error)
-
-    @staticmethod
-    def outcome(name, made, error):
+            if self.app.plan:
+                self.app.terminal.warn(f"{name}: {error}")
+            else:
+                self.app.out.outcome(name, None, error)
         return {"id": dig(made, "id"), "ok": error is None, "error": error,
                 "file": name}
 
@@ -11315,9 +11283,7 @@ def watch_approvals(app, group, args):
     query = dict({"status": "pending"}, **sent_fields(args))
 
     def poll():
-        pages = each_page(lambda query: group.call(
-            app, "GET", query=query.items()), group.paging, query)
-        return [each for page in pages for each in page_records(page)]
+        return list(chain(*record_lists(app, group.path, query)))
     while True:
         new = [each for each in poll_patiently(app, poll, None, None)
                if as_text(dig(each, "id")) not in seen]
