@@ -6246,12 +6246,12 @@ def why_skipped(path, folder, follows):
     return None if os.path.isfile(path) else "no regular file"
 
 
-def folder_files(app, args, folder, troubles):
+def folder_files(app, args, folder):
     """Return (path, path below the folder with /) of all files to upload.
 
-    Folders that cannot be read are added to troubles, as errors of the OS.
+    And the folders that cannot be read, as errors of the OS.
     """
-    found, leaving = [], []
+    found, troubles, leaving = [], [], []
     for parent, folders, names in os.walk(folder, onerror=troubles.append,
                                           followlinks=args.follow_links):
         for name in sorted(folders + names):
@@ -6272,7 +6272,7 @@ def folder_files(app, args, folder, troubles):
                          " nothing: " + ", ".join(first_of(leaving)),
                          "--follow-links sends what they lead to,"
                          " --skip-links leaves them out")
-    return found
+    return found, troubles
 
 
 class TarEntry:
@@ -6330,15 +6330,13 @@ class TarFolder:
     def __init__(self, app, args, folder):
         top = from_disk(os.path.basename(os.path.abspath(folder)))
         self.name, self.entries, self.size = top + ".tar", [], 0
-        troubles = []
-        files = sorted(folder_files(app, args, folder, troubles),
-                       key=lambda file: file[1])
+        files, troubles = folder_files(app, args, folder)
         if troubles:
             raise UsageError(f"cannot read {troubles[0].filename}:"
                              f" {troubles[0].strerror}")
         if not files:
             raise UsageError(f"there are no files in {from_disk(folder)}")
-        for path, below in files:
+        for path, below in sorted(files, key=lambda file: file[1]):
             self.entries.append(TarEntry(self.size, path, f"{top}/{below}"))
             self.size = self.entries[-1].end
         self.size += 1024  # two blocks of zeros end a tar
@@ -6467,16 +6465,6 @@ def wrong_field(request, name, wanted):
     return f"{name} {compact_json(request[name])[:80]} is not {wanted}"
 
 
-def wrong_url(request, wanted):
-    """What is wrong with a url; wanted is the batch's, None for any."""
-    if not is_filled(request.get("url")):
-        return wrong_field(request, "url", "a path")
-    if wanted is None:
-        return wrong_field(request, "url", "a path below /v1/")
-    return (wrong_field(request, "url", wanted) + ": the batch would fail"
-            " (--batch-endpoint names another)")
-
-
 def line_problems(request, url):
     """Yield what is wrong with one decoded line (OpenAI, Batch API)."""
     if not isinstance(request, dict):
@@ -6489,7 +6477,9 @@ def line_problems(request, url):
         yield wrong_field(request, "method", '"POST"')
     if request.get("url") != url if url else not re.match(
             API_PATH, as_text(request.get("url")), re.A):
-        yield wrong_url(request, url)
+        told = wrong_field(request, "url", url or "a path below /v1/")
+        yield told + (": the batch would fail (--batch-endpoint names another)"
+                      if url and is_filled(request.get("url")) else "")
     if not isinstance(body, dict):
         yield wrong_field(request, "body", "an object")
     elif not is_filled(body.get("model")):
@@ -7290,28 +7280,27 @@ class BatchSender:
         run = self.run
         numbers = (run.journal.todo(round_number) if not self.app.plan
                    else range(1, run.input.count + 1))
-        state_parts, parts = run.state["parts"], []
+        parts, before = run.state["parts"], len(run.state["parts"])
         for lines in self.cut(numbers):
-            name = f"xeroctl-{run.state['run']}-{len(state_parts) + 1}"
+            name = f"xeroctl-{run.state['run']}-{len(parts) + 1}"
             parts.append({"name": name, "round": round_number,
                           "lines": lines, "file": None, "batch": None,
                           "making": None, "is_done": False, "problems": []})
-            state_parts.append(parts[-1])
-        if parts:
+        if parts[before:]:
             self.save()
-        return parts
+        return parts[before:]
 
     def cut(self, numbers):
         """Yield ranges for each part, within its bytes and requests."""
-        lines, size, count, run = [], 0, 0, self.run
+        lines, size = [], 0
         for number in numbers:
-            start, end = run.input.span(number, number)
+            start, end = self.run.input.span(number, number)
             if lines and (size + end - start > self.limit
-                          or count == self.args.max_requests):
+                          or len(lines) == self.args.max_requests):
                 yield ranges_of(lines)
-                lines, size, count = [], 0, 0
+                lines, size = [], 0
             lines.append(number)
-            size, count = size + end - start, count + 1
+            size += end - start
         if lines:
             yield ranges_of(lines)
 
@@ -7564,13 +7553,12 @@ class DirectSender:
         self.begun, self.finished = self.app.clock.monotonic(), 0
         self.total = sum(1 for _ in run.journal.todo(round_number))
         self.todo = run.journal.todo(round_number)
-        self.error, self.is_stopped, self.is_over = None, False, False
-        self.row = []
+        self.error, self.is_over, self.row = None, False, []
         try:
             self.work_together(min(self.args.concurrency, self.total))
         finally:
             with self.lock:
-                self.is_stopped = self.is_over = True
+                self.is_over = True
             run.journal.sync()
             self.progress.clear()
             self.app.network.close()
@@ -7608,12 +7596,12 @@ class DirectSender:
         except Exception as error:
             with self.lock:
                 self.error = self.error or error
-                self.is_stopped = True
 
     def take(self):
         """The number of the next line and what it holds, or None."""
         with self.lock:
-            number = None if self.is_stopped else next(self.todo, None)
+            is_stopped = self.error or self.is_over
+            number = None if is_stopped else next(self.todo, None)
             return number and (number, self.run.input.request(number))
 
     def keep(self, number, result, fault):
@@ -7669,7 +7657,7 @@ class DirectSender:
         wire_request = self.request(request)
         while True:
             self.pace.wait()
-            if self.is_stopped:
+            if self.error or self.is_over:
                 return None, None
             try:
                 return self.send(request, wire_request)
@@ -8397,16 +8385,13 @@ class Doctor:
                         self.limits())
         self.sock = start_tls(self.sock, self.host,
                               self.app.network.context(), self.limits())
-        return "ok", f"{self.sock.version()}, {self.validity()}"
-
-    def validity(self):
-        """How long the certificate is still valid."""
-        import ssl
         until = (self.sock.getpeercert() or {}).get("notAfter")
         if until is None:
-            return "certificate not checked"
+            return "ok", f"{self.sock.version()}, certificate not checked"
+        import ssl
         left = ssl.cert_time_to_seconds(until) - self.clock.now()
-        return f"certificate valid for {left / 86400:.0f} more days"
+        return "ok", (f"{self.sock.version()}, certificate valid for"
+                      f" {left / 86400:.0f} more days")
 
     def healthz(self):
         """Ask for it without a key; many keep all behind one, or have none."""
@@ -8870,20 +8855,20 @@ def download(app, slug, file_id, path, may_replace=True, **options):
 
 def fetch_result(app, group, args):
     """Download one of the two result files of a batch."""
-    name = "error" if args.verb.name == "errors" else "output"
+    name, end, other = (("error", "errors", "--download")
+                        if args.verb.name == "errors"
+                        else ("output", "output", "--errors"))
     batch = group.call(app, "GET", path_of(args.id), stand_in={
         name + "_file_id": StandIn(f"<{name} file id>")})
     file_id = dig(batch, name + "_file_id")
     if not file_id:
-        other = "--errors" if name == "output" else "--download"
         raise XeroctlError(
             f"{name.capitalize()} file not yet available (status: "
             f"{as_text(dig(batch, 'status'))})",
             f"{other} has the other requests" if has_ended(batch)
             else wait_command([args.id], args.endpoint))
     file_id = id_in(batch, name + "_file_id")
-    path = args.output_file or safe_name(args.id) + {
-        "output": "-output.jsonl", "error": "-errors.jsonl"}[name]
+    path = args.output_file or f"{safe_name(args.id)}-{end}.jsonl"
     download(app, group.slug(app), file_id, path, patience=PATIENCE)
 
 
@@ -9956,14 +9941,14 @@ def upload_one(app, group, args, path, relative):
 
 def upload_folder(app, group, args):
     """Upload what is in a folder, each file with its path below it."""
-    folder, troubles = on_disk(args.upload), []
+    folder = on_disk(args.upload)
+    files, troubles = folder_files(app, args, folder)
     top = args.relative_path
     if top is None:
         top = from_disk(os.path.basename(os.path.abspath(folder)))
     top = top.rstrip("/") + "/" if top else ""
-    outcomes = [
-        upload_one(app, group, args, path, top + below)
-        for path, below in folder_files(app, args, folder, troubles)]
+    outcomes = [upload_one(app, group, args, path, top + below)
+                for path, below in files]
     for trouble in troubles:
         name = from_disk(trouble.filename)
         app.out.outcome(name, None, trouble.strerror)
@@ -10215,10 +10200,6 @@ def check_webhook(app, args):
             raise UsageError(f"{args.url} is not https")
     if getattr(args, "secret", None):
         app.terminal.err.secrets.add(args.secret)
-    if args.inactive and args.active:
-        raise UsageError("--active and --inactive cannot be combined")
-    if args.inactive:
-        args.active = False
 
 
 def check_signature(secret, signature, timestamp, body, now):
@@ -10260,7 +10241,7 @@ WEBHOOK_COLUMNS = ("ID=id", "URL=url", "EVENTS=events:list",
 WEBHOOK_FLAGS = (
     field("--events A,B", "what to tell of", listed, sample="batch.completed"),
     field("--description TEXT", "what it is for"),
-    flag("--inactive", "do not deliver"))
+    field("--inactive", "do not deliver", const=False, dest="active"))
 
 WEBHOOKS = Group(
     "webhooks", "Have events delivered, and check deliveries.",

@@ -184,9 +184,11 @@ def test_a_url_of_no_use_is_a_wrong_argument(refused, words, said):
     assert said in refused(*words)
 
 
-def test_active_and_inactive_exclude_each_other(refused):
-    said = refused(FIRST, "--update", "--active", "--inactive")
-    assert "--active" in said and "--inactive" in said
+@pytest.mark.parametrize("words", [("--active", "--inactive"),
+                                   ("--inactive", "--active")])
+def test_of_active_and_inactive_the_last_one_counts(run, router, hook, words):
+    assert run("webhooks", hook, "--update", *words).exit_status == 0
+    assert router.requests[-1].json == {"active": words[-1] == "--active"}
 
 
 def test_a_key_without_the_scope_is_told_which(run, router):
