@@ -513,15 +513,16 @@ def as_time(value):
 
 
 def as_age(value, now):
-    """3h ago, from any form of time."""
+    """3h ago, or in 2d, from any form of time."""
     seconds = seconds_of(value)
     if not is_number(seconds):
         return as_text(value)
-    left = max(0, now - seconds)
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if left >= size:
-            return f"{left // size:.0f}{unit} ago"
-    return f"{left:.0f}s ago"
+    is_ahead = seconds - now >= 60  # by less, it is the clocks that differ
+    left = seconds - now if is_ahead else max(0, now - seconds)
+    units = (86400, "d"), (3600, "h"), (60, "m")
+    size, unit = next((each for each in units if left >= each[0]), (1, "s"))
+    text = f"{left // size:.0f}{unit}"
+    return f"in {text}" if is_ahead else f"{text} ago"
 
 
 def as_size(count):
@@ -627,15 +628,30 @@ def as_bar(done, total, width=20):
     return f"[{'#' * filled}{'.' * (width - filled)}] {share * 100:.0f}%"
 
 
-def cell_width(character):
+# Two cells together: a flag, and a picture with U+FE0F, with skin tones, or
+# with more pictures that joiners add to it (Unicode UTS #51).
+PICTURE = ("[#*0-9\xa9\xae\u203c-\u3299\U0001f000-\U0001faff]"
+           "[\ufe0f\U0001f3fb-\U0001f3ff]*")
+GLYPH = f"[\U0001f1e6-\U0001f1ff]{{2}}|{PICTURE}(?:\u200d{PICTURE})*|."
+
+
+def glyphs(text):
+    return re.findall(GLYPH, text, re.S)
+
+
+def cell_width(glyph):
     # A large table: only text that is not ASCII pays for it.
     try:
         import unicodedata
     except ImportError:
         return 1
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+    if len(glyph) > 1:
+        return 2
+    category = unicodedata.category(glyph)
+    if category in ("Mn", "Me", "Cf") or "\u1160" <= glyph <= "\u11ff":
         return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+    is_new = category == "Cn" and glyph >= "\U0001f000"  # to this Python
+    return 1 + (is_new or unicodedata.east_asian_width(glyph) in "WF")
 
 
 def display_width(text):
@@ -643,7 +659,7 @@ def display_width(text):
     try:
         return len(text.encode("ascii"))
     except UnicodeEncodeError:
-        return sum(map(cell_width, text))
+        return sum(map(cell_width, glyphs(text)))
 
 
 def padded(text, width):
@@ -656,11 +672,11 @@ def cut_to(text, width):
     if display_width(text) <= width:
         return text
     left, kept = width - 1, []
-    for character in text:
-        left -= cell_width(character)
+    for glyph in glyphs(text):
+        left -= cell_width(glyph)
         if left < 0:
             break
-        kept.append(character)
+        kept.append(glyph)
     return "".join(kept) + "…"
 
 
@@ -4072,10 +4088,11 @@ class Column:
         found = (dig(record, path) for path in self.paths)
         return next((value for value in found if value is not None), None)
 
-    def cell(self, record, now):
-        """The value as a person reads it, on one line."""
+    def cell(self, record, now, is_short=False):
+        """The value as a person reads it, on one line; short, times are ages.
+        """
         value = self.value(record)
-        if self.format == "age":
+        if self.format == "age" or is_short and self.format == "time":
             return one_line(as_age(value, now))
         return one_line(CELL_FORMATS[self.format](value))
 
@@ -4090,7 +4107,7 @@ class KeyColumn(Column):
 
     def __init__(self, key):
         self.head, self.key = key, key
-        self.is_wide, self.format = False, ""
+        self.is_wide, self.format, self.paths = False, "", [key]
 
     def value(self, record):
         return record.get(self.key) if isinstance(record, dict) else None
@@ -4238,6 +4255,34 @@ def planned_text(request, key):
     return "\n".join(lines)
 
 
+class Strip:
+    """A column of a table: its cells, and to how many each may be cut."""
+
+    LEAST = 12
+    TEXTS = "", "list", "pairs", "content"
+
+    def __init__(self, column, cells, is_key):
+        self.column, self.cells = column, cells
+        self.full = self.width = max(map(display_width, cells))
+        is_id = is_key or re.search(r"(\b|_)(id|slug)\Z", column.paths[-1])
+        is_text = column.format in self.TEXTS and not is_id
+        self.least = self.LEAST if is_text else self.full
+        self.rank = 2 if is_key else int(
+            "state" == column.format or "status" == column.head.lower())
+
+
+def fits(strips, room):
+    """Whether columns fit side by side, their texts cut if need be."""
+    for strip in strips:
+        strip.width = min(strip.full, max(strip.least, room))
+    while sum(strip.width + 2 for strip in strips) - 2 > room:
+        cut = max(strips, key=lambda s: s.width * (s.width > s.least))
+        if cut.width <= cut.least:
+            return False
+        cut.width -= 1
+    return True
+
+
 class Out:
     """Standard output in the form that was asked for.
 
@@ -4321,28 +4366,47 @@ class Out:
         """Columns aligned by display width, two spaces apart."""
         columns = [c for c in map(as_column, specs)
                    if self.form == WIDE or not c.is_wide]
-        now = self.terminal.clock.now()
-        lines = [[column.head for column in columns]]
-        lines += [[self.screen.shown(c.cell(record, now)) for c in columns]
-                  for record in records]
-        widths = [max(map(display_width, cells)) for cells in zip(*lines)]
-        if self.screen.is_terminal:
-            widths[-1] = max(len(columns[-1].head) + 1, min(
-                widths[-1], self.screen.columns() - sum(widths[:-1])
-                - 2 * len(widths[:-1])))
-        for number, cells in enumerate(lines):
-            styles = [c.style(text) if number else BOLD
-                      for c, text in zip(columns, cells)]
-            self.table_line(cells, widths, styles)
+        strips = self.strips(columns, records)
+        if self.form == TABLE and self.screen.is_terminal:
+            strips = self.fitted(strips, records)
+        for number, cells in enumerate(zip(*(s.cells for s in strips))):
+            for strip, text in zip(strips, cells):
+                shown = (text if strip.width == strip.full
+                         else cut_to(text, strip.width))
+                self.write(shown, strip.column.style(text) if number
+                           else BOLD)
+                self.write("\n" if strip is strips[-1] else " " * (
+                    strip.width - display_width(shown) + 2))
+        kept = [strip.column for strip in strips]
+        left = [column.head for column in columns if column not in kept]
+        if left:
+            self.terminal.note(f"left out to fit: {', '.join(left)}"
+                               " (-o wide shows all)")
 
-    def table_line(self, cells, widths, styles):
-        *cells, last = cells
-        for text, width, style in zip(cells, widths, styles):
-            self.write(text, style)
-            self.write(" " * (width - display_width(text) + 2))
-        if self.screen.is_terminal:
-            last = cut_to(last, widths[-1])
-        self.line(last, styles[-1])
+    def strips(self, columns, records, is_short=False):
+        now = self.terminal.clock.now()
+        key = next((c for c in columns if c.head == "ID"), columns[0])
+        return [Strip(c, [c.head] + [
+            self.screen.shown(c.cell(record, now, is_short))
+            for record in records], c is key) for c in columns]
+
+    def fitted(self, strips, records):
+        """What a terminal has room for: texts are cut, then times are ages,
+        then the last columns are left out, but not an id that is too wide.
+        """
+        room = self.screen.columns()
+        if not fits(strips, room):
+            strips = self.strips([s.column for s in strips], records, True)
+        is_hopeless = max(strips, key=lambda s: s.rank).full > room
+        while not fits(strips, room) and len(strips) > 1 + is_hopeless:
+            strips.remove(min(strips[::-1], key=lambda s: s.rank))
+        return strips
+
+    def bars(self, head, values):
+        """A line of bars; a terminal has room for the last ones."""
+        last = self.screen.columns() - len(head) - 1
+        self.line(head + " " + sparkline(
+            values[-last:] if self.screen.is_terminal else values))
 
     def record(self, item, specs, id_path="id"):
         """A single thing: one aligned `Label: value` line per column."""
@@ -10562,8 +10626,7 @@ def show_slo_history(app, group, args):
     rows = page_records(page)
     if app.out.is_table and rows:
         times = sorted(rows, key=lambda row: str(dig(row, "created_at")))
-        app.out.line("compliance " + sparkline(
-            [dig(row, "compliance") for row in times]))
+        app.out.bars("compliance", [dig(row, "compliance") for row in times])
 
 
 SLOS = Group(
@@ -10867,7 +10930,7 @@ def show_daily_usage(app, group, args):
         for name in USAGE_NUMBERS:
             values = [dig(row, name) for row in rows]
             if any(value is not None for value in values):
-                app.out.line(f"{name:14} {sparkline(values)}")
+                app.out.bars(f"{name:14}", values)
 
 
 USAGE = Group(
