@@ -570,11 +570,30 @@ def as_keys(value):
     return str(len(value)) if isinstance(value, dict) else as_text(value)
 
 
-def as_percent(value):
-    """Say a share (0 to 1) or a percentage as 99.5%."""
+def as_percent(value, target=100):
+    """Say a share (0 to 1) or a percentage as 99.5%, as exactly as a target.
+
+    More exactly if it would seem to be at the target, or at 100, and is not.
+    """
     if not is_number(value):
         return as_text(value)
-    return f"{value * 100 if value <= 1 else value:.1f}%"
+    value = value * 100 if value <= 1 else value
+    target = target if is_positive(target) else 100
+    target = round(target * 100, 9) if target <= 1 else float(target)
+    digits = min(6, len(str(target).partition(".")[2]))
+    while digits < 6 and any(round(value, 9) < goal <= round(value, digits)
+                             for goal in (target, 100)):
+        digits += 1
+    return f"{value:.{digits}f}%"
+
+
+def as_progress(value, upload):
+    """Say how far an upload is, by its chunks if the server does not."""
+    done, total = dig(upload, "uploaded_chunks"), dig(upload, "total_chunks")
+    is_percent = is_number(value) and value > 1
+    if not is_percent and is_number(done) and is_positive(total):
+        value = done / total
+    return as_percent(value)
 
 
 def sparkline(values):
@@ -605,6 +624,36 @@ def content_text(value):
         found = map(value.get, ("text", "refusal") + THOUGHTS)
         return content_text(next(filter(None, found), None))
     return ""
+
+
+def call_line(call):
+    """A call of a tool, as it is shown."""
+    name, given = (next(filter(None, (dig(call, key) for key in keys)), None)
+                   for keys in (("name", "type"),
+                                ("arguments", "input", "action")))
+    return f"[tool call] {as_text(name)}({text_or_json(given or '')})"
+
+
+SAID = "content", "text", "refusal", "output", "stdout", "stderr", "summary"
+
+
+def as_said(value):
+    """Show what a message, an item, a tool or a list of them says.
+
+    A call is shown as such; what has no text, as it is.
+    """
+    if isinstance(value, list):
+        return "\n".join(as_said(each) for each in value
+                         if dig(each, "type") not in THOUGHTS) or "-"
+    if as_text(dig(value, "type")).endswith("_call"):
+        return call_line(value)
+    calls, found = dig(value, "tool_calls"), [dig(value, k) for k in SAID]
+    said = [content_text(each) for each in found] + [
+        call_line(dig(each, "function"))
+        for each in (calls if isinstance(calls, list) else ())]
+    is_known = any(each is not None for each in found)
+    return "\n".join(filter(None, said)) or as_text(
+        dig(value, "output") or (None if is_known else value))
 
 
 def as_list(value):
@@ -4066,8 +4115,12 @@ def as_state(value):
 CELL_FORMATS = {"": as_text, "state": as_state, "time": as_time,
                 "size": as_size, "seconds": as_duration, "list": as_list,
                 "pairs": as_pairs, "count": as_count, "keys": as_keys,
-                "percent": as_percent,
-                "content": lambda value: content_text(value) or "-"}
+                "content": lambda value: content_text(value) or "-",
+                "said": as_said}
+RECORD_FORMATS = {  # which look at the whole record
+    "item": lambda value, record: "-" if value is None else as_said(record),
+    "percent": lambda value, record: as_percent(value, dig(record, "target")),
+    "progress": as_progress}
 
 
 class Column:
@@ -4088,13 +4141,17 @@ class Column:
         found = (dig(record, path) for path in self.paths)
         return next((value for value in found if value is not None), None)
 
-    def cell(self, record, now, is_short=False):
-        """The value as a person reads it, on one line; short, times are ages.
-        """
+    def text(self, record, now, is_short=False):
+        """The value as a person reads it; short, times are ages."""
         value = self.value(record)
         if self.format == "age" or is_short and self.format == "time":
-            return one_line(as_age(value, now))
-        return one_line(CELL_FORMATS[self.format](value))
+            return as_age(value, now)
+        if self.format in RECORD_FORMATS:
+            return RECORD_FORMATS[self.format](value, record)
+        return CELL_FORMATS[self.format](value)
+
+    def cell(self, *place):
+        return one_line(self.text(*place))
 
     def style(self, text):
         """The style of a cell: a state has a colour."""
@@ -4107,7 +4164,10 @@ class KeyColumn(Column):
 
     def __init__(self, key):
         self.head, self.key = key, key
-        self.is_wide, self.format, self.paths = False, "", [key]
+        self.is_wide, self.paths = False, [key]
+        is_time = re.search(r"(_at|At|\Acreated|\Atimestamp)\Z", key)
+        self.format = "time" if is_time else {
+            "status": "state", "compliance": "percent"}.get(key, "")
 
     def value(self, record):
         return record.get(self.key) if isinstance(record, dict) else None
@@ -4259,7 +4319,7 @@ class Strip:
     """A column of a table: its cells, and to how many each may be cut."""
 
     LEAST = 12
-    TEXTS = "", "list", "pairs", "content"
+    TEXTS = "", "list", "pairs", "content", "said", "item"
 
     def __init__(self, column, cells, is_key):
         self.column, self.cells = column, cells
@@ -4453,10 +4513,12 @@ class Out:
         width = max([len(c.head) for c in columns] + [0]) + 1
         now = self.terminal.clock.now()
         for column in columns:
-            text = column.cell(item, now)
-            label = column.head + ":"
+            text, label = column.text(item, now), column.head + ":"
+            if column.format == "said" and "\n" in text:
+                self.line(label + "\n" + text.rstrip("\n"))
+                continue
             self.write((padded(label, width) if is_aligned else label) + " ")
-            self.line(text, column.style(text))
+            self.line(one_line(text), column.style(text))
 
     def show_plan(self, key, args):
         """Print the requests that were planned, in their order."""
@@ -4466,18 +4528,14 @@ class Out:
                      if self.plan.curl
                      else planned_request(request, key)
                      for request in requests]
-            self.planned_json(shown)
+            if self.form == JSON:
+                self.json(shown[0] if len(shown) == 1 else shown)
+            else:
+                self.lines(shown, (), None, False)
         else:
             self.line("\n\n".join(
                 curl_command(request, key, args) if self.plan.curl
                 else planned_text(request, key) for request in requests))
-
-    def planned_json(self, shown):
-        if self.form == JSONL:
-            for item in shown:
-                self.json_line(item)
-        else:
-            self.json(shown[0] if len(shown) == 1 else shown)
 
 
 # ---------------------------------------------------------------------------
@@ -4880,14 +4938,14 @@ class Group:
     scope says once for the whole group whether its paths have the endpoint
     slug in them.  default names the verb that may be left out; sample is the
     id that examples show, and notes is what the help says of the files that
-    it is about.
+    it is about.  One thing is shown with fields, or the columns and more.
     """
 
     def __init__(self, name, summary, path="", columns=(), fields=(),
                  verbs=(), scope=PROJECT, default=None, paging=Cursor,
-                 thing=None, sample=None, notes=""):
+                 thing=None, sample=None, notes="", more=()):
         self.name, self.summary, self.path = name, summary, path
-        self.columns, self.fields = columns, fields or columns
+        self.columns, self.fields = columns, fields or columns + more
         self.verbs, self.scope, self.default = verbs, scope, default
         self.paging, self.thing = paging, thing or name.rstrip("s")
         self.sample, self.notes = sample or self.thing + "_1", notes
@@ -4948,10 +5006,10 @@ def pages_of(app, group, args):
 
 def run_list(app, group, args):
     complete(app, args)
-    things = args.verb.name if args.verb.columns else group.name
+    things = args.verb.path.rpartition("/")[2] or group.name
     app.out.pages(pages_of(app, group, args),
-                  args.verb.columns or group.columns, things,
-                  args.verb.id_path)
+                  args.verb.columns or group.columns,
+                  re.sub("[-_]", " ", things), args.verb.id_path)
 
 
 def run_show(app, group, args):
@@ -5006,8 +5064,8 @@ def run_action(app, group, args):
     show_done(app, group, args, answer)
 
 
-def run_delete(app, group, args):
-    app.confirm(f"Delete {group.thing} {args.id}?", args)
+def run_delete(app, group, args, title=None):
+    app.confirm(f"Delete {group.thing} {title or args.id}?", args)
     complete(app, args)
     answer = group.call(app, "DELETE", place_of(args))
     app.out.done(answer, f"deleted {args.id}", args.id)
@@ -5204,12 +5262,6 @@ def content_pieces(value, kind=TEXT):
             kind = TEXT
     else:
         yield kind, value if type(value) is str else content_text(value)
-
-
-def call_line(function):
-    """A call of a tool, as it is shown."""
-    name, arguments = dig(function, "name"), dig(function, "arguments")
-    return f"[tool call] {as_text(name)}({text_or_json(arguments or '')})"
 
 
 class ChatChoice:
@@ -8653,17 +8705,12 @@ RUN_FIELDS = (
     "Time=seconds:seconds", "Output=output_file", "Errors=errors_file")
 
 
-def tell_problems(app, batch):
-    """Show below a batch what it says is wrong with its lines."""
-    if app.out.is_table:
-        for problem in batch_problems(batch):
-            app.out.line(one_line(f"  {problem}"))
-
-
 def show_batch(app, group, args):
+    """Show a batch, and below it what is wrong with its lines."""
     batch = group.call(app, "GET", path_of(args.id))
     app.out.record(batch, group.fields)
-    tell_problems(app, batch)
+    for problem in batch_problems(batch) if app.out.is_table else ():
+        app.out.line(one_line(f"  {problem}"))
 
 
 def check_ended_well(batches):
@@ -8676,15 +8723,11 @@ def check_ended_well(batches):
                       for each in bad), details=first_of(told))
 
 
-def finish_batch(app, group, batch_id, args):
+def wait_batch(app, group, args):
     """Wait for a batch, and show how it has ended."""
-    batch, = BatchWait(app, group, [batch_id]).run(args.wait_timeout)
+    batch, = BatchWait(app, group, [args.id]).run(args.wait_timeout)
     app.out.record(batch, ENDED_FIELDS)
     check_ended_well([batch])
-
-
-def wait_batch(app, group, args):
-    finish_batch(app, group, args.id, args)
 
 
 def checked_input(app, args, url):
@@ -8710,14 +8753,14 @@ def create_batch(app, group, args):
     try:
         batch = new_batch(app, group, file_id, args.batch_endpoint,
                           dict(args.metadata or ()))
-        batch_id = id_in(batch)
+        args.id = id_in(batch)
     except (ApiError, ConnectionFailed, AnswerError) as error:
         error.facts["file_id"] = file_id
         raise
     if app.plan:
         return
     if args.wait:
-        return finish_batch(app, group, batch_id, args)
+        return wait_batch(app, group, args)
     app.out.record(batch, group.fields)
 
 
@@ -8801,8 +8844,9 @@ def tell_downloaded(app, file_id, path, count):
     app.out.done({"id": file_id, "path": path, "bytes": count}, text, file_id)
 
 
-def fetch_result(app, group, args, name):
+def fetch_result(app, group, args):
     """Download one of the two result files of a batch."""
+    name = "error" if args.verb.name == "errors" else "output"
     batch = group.call(app, "GET", path_of(args.id), stand_in={
         name + "_file_id": StandIn(f"<{name} file id>")})
     file_id = dig(batch, name + "_file_id")
@@ -8818,14 +8862,6 @@ def fetch_result(app, group, args, name):
         "output": "-output.jsonl", "error": "-errors.jsonl"}[name]
     count = Download(app, file_id, group.slug(app), patience=3).to(path)
     tell_downloaded(app, file_id, path, count)
-
-
-def download_output(app, group, args):
-    fetch_result(app, group, args, "output")
-
-
-def download_errors(app, group, args):
-    fetch_result(app, group, args, "error")
 
 
 def check_batch_input(app, group, args):
@@ -8929,10 +8965,10 @@ BATCHES = Group(
         acts("cancel", "Cancel a running batch; what is done is kept.", SLUG,
              asks="Cancel batch {id}?", columns=ENDED_FIELDS),
         Verb("download", "Download the results of a batch.",
-             download_output, ITEM, SLUG, OUTPUT_FILE, examples=(
+             fetch_result, ITEM, SLUG, OUTPUT_FILE, examples=(
                  "xeroctl batches batch_1 --endpoint my-llm --download",)),
         Verb("errors", "Download the failed requests of a batch.",
-             download_errors, ITEM, SLUG, OUTPUT_FILE),
+             fetch_result, ITEM, SLUG, OUTPUT_FILE),
         Verb("wait", "Wait until a batch has ended.",
              wait_batch, ITEM, SLUG, WAIT_TIMEOUT),
     ) + (
@@ -9052,11 +9088,23 @@ def delete_model(app, group, model_id):
     return {"id": model_id, "ok": error is None, "error": error}
 
 
+def model_title(app, group, args):
+    """NAME (ID), for a question; the id where the name is not to be had."""
+    is_asked = not (args.force or app.plan)
+    try:
+        found = is_asked and is_terminal(app.terminal.stdin) and group.call(
+            app, "GET", path_of(args.id))
+    except XeroctlError:
+        found = None
+    name = dig(found, "name")
+    return f"{name} ({args.id})" if is_filled(name) else args.id
+
+
 def delete_models(app, group, args):
     """Delete one model, or go on through several."""
     if len(args.id) == 1:
         args.id, = args.id
-        return run_delete(app, group, args)
+        return run_delete(app, group, args, model_title(app, group, args))
     app.confirm(f"Delete {len(args.id)} models?", args)
     outcomes = [delete_model(app, group, model_id) for model_id in args.id]
     if app.plan:
@@ -9111,6 +9159,25 @@ def show_all_fields(app, group, args):
     app.out.record(item, columns_of([item]))
 
 
+def show_overview(app, group, args):
+    """Show the whole on a line, and below it the parts that it is of."""
+    whole = group.call(app, "GET", place_of(args))
+    if not app.out.is_table:
+        return app.out.record(whole, columns_of([whole]))
+    check_record(whole, columns_of([whole]))
+    parts = next((value for value in whole.values() if isinstance(
+        value, list) and all(isinstance(each, dict) for each in value)), None)
+    told = [(key.replace("_", " "), as_pairs(value) if isinstance(
+        value, dict) else KeyColumn(key).text(whole, app.clock.now()))
+        for key, value in whole.items() if value is not parts
+        and not re.search("^object$|_percentage$", key)]
+    app.out.line(one_line("; ".join(map(": ".join, told))))
+    if parts is None and group.columns:  # of a project they are 50 at most
+        parts = page_records(group.call(app, "GET", query=[("limit", 100)]))
+    if parts:
+        app.out.table(parts, group.columns or columns_of(parts))
+
+
 def probe_model(app, group, args):
     """Show what a deployed model can do, if this router tells."""
     try:
@@ -9126,13 +9193,6 @@ def probe_model(app, group, args):
         app.out.json(found)
     else:
         app.out.record(found, columns_of([found]))
-
-
-def set_capabilities(app, group, args):
-    answer = group.call(app, "PATCH", path_of(args.id, "capabilities"),
-                        body={"capabilities": args.capability})
-    app.out.done(answer, f"{args.id} can {', '.join(args.capability)}",
-                 args.id)
 
 
 def bits(text):
@@ -9244,10 +9304,13 @@ MODELS = Group(
     )) + (
         Verb("probe", "Show what a deployed model can do.", probe_model,
              ITEM),
-        Verb("set-capabilities", "Replace the capabilities of a model"
-             " (admin).", set_capabilities, ITEM,
-             flag("capability", metavar="CAPABILITY", nargs="+",
-                  sample="chat", help="as chat or tool-use"), writes=True),
+        acts("set-capabilities", "Replace the capabilities of a model"
+             " (admin).",
+             field("capability", metavar="CAPABILITY", nargs="+",
+                   sends="capabilities", sample="chat",
+                   help="as chat or tool-use"),
+             path="{id}/capabilities", method="PATCH",
+             said="{id} can {capability}"),
         lists(name="recommend-for-workspace", paging=None,
               summary="List the models that suit a workspace best.",
               path="//workspaces/{id}/recommended-models", sample="ws_1",
@@ -9544,7 +9607,9 @@ RESPONSE_FIELDS = (
     "Total tokens=usage.total_tokens", "Service tier=service_tier",
     "Previous response=previous_response_id", "Store=store",
     "Metadata=metadata:pairs", "Error=error.message",
-    "Incomplete=incomplete_details.reason")
+    "Incomplete=incomplete_details.reason", "Answer=output|output_text:said")
+ITEM_CONTENT = ("Content=content|output|arguments|input|action|tool_calls"
+                "|summary:item")
 RESPONSE_STATES = ("queued", "in_progress", "completed", "failed",
                    "cancelled", "incomplete")
 
@@ -9629,8 +9694,7 @@ RESPONSES = Group(
         acts("cancel", "Cancel a background response.", SLUG),
         lists(SLUG, name="input-items", summary="List what was sent.",
               path="{id}/input_items",
-              columns=("ID=id", "Type=type", "Role=role",
-                       "Content=content:content")),
+              columns=("ID=id", "Type=type", "Role=role", ITEM_CONTENT)),
         Verb("wait", "Wait until a background response has ended.",
              wait_response, ITEM, SLUG, WAIT_TIMEOUT),
     ) + (
@@ -9698,10 +9762,7 @@ COMPLETIONS = Group(
     path="/chat/completions", scope=ENDPOINT, sample="chatcmpl-1",
     columns=("ID=id", "Model=model", "Finish=choices.0.finish_reason",
              "Tokens=usage.total_tokens", "Created=created:time"),
-    fields=("ID=id", "Model=model", "Finish=choices.0.finish_reason",
-            "Tokens=usage.total_tokens", "Created=created:time",
-            "Metadata=metadata:pairs",
-            "Content=choices.0.message.content:content"),
+    more=("Metadata=metadata:pairs", "Content=choices.0.message:said"),
     verbs=by_flag(
         Verb("list", "List stored completions.", list_completions, SLUG,
              ORDER,
@@ -9710,7 +9771,7 @@ COMPLETIONS = Group(
         shows("Show one stored completion.", SLUG),
         lists(SLUG, ORDER, name="messages", path="{id}/messages",
               summary="List the messages of a completion.",
-              columns=("Role=role", "Content=content:content")),
+              columns=("Role=role", ITEM_CONTENT)),
         updates("Change the metadata of a completion.", SLUG,
                 CREATED_METADATA),
         deletes("Delete a stored completion.", SLUG),
@@ -9721,8 +9782,7 @@ COMPLETIONS = Group(
 
 CONVERSATION_ROLES = "user", "assistant", "system", "developer"
 CONVERSATION_ITEM_COLUMNS = ("ID=id", "Type=type", "Role=role",
-                             "Status=status:state",
-                             "Content=content:content")
+                             "Status=status:state", ITEM_CONTENT)
 
 
 def role_pair(text):
@@ -9877,14 +9937,14 @@ UPLOAD_FIELDS = (
     "ID=id", "Status=status:state", "Filename=filename", "Size=bytes:size",
     "Type=mime_type", "Chunk Size=chunk_size:size",
     "Total Chunks=total_chunks", "Uploaded Chunks=uploaded_chunks",
-    "Progress=progress", "Created=created_at:time",
+    "Progress=progress:progress", "Created=created_at:time",
     "Expires=expires_at:time")
 
 UPLOADS = Group(
     "uploads", "Look at models on their way to the server.",
     path="/uploads",
     columns=("ID=id", "Filename=filename", "Size=bytes:size",
-             "Status=status:state", "Progress=progress",
+             "Status=status:state", "Progress=progress:progress",
              "Created=created_at:time"),
     fields=UPLOAD_FIELDS, verbs=by_flag(
         lists(field("--status", metavar="STATUS", type=choice(
@@ -10407,7 +10467,7 @@ def scopes(text):
     return [choice(*KEY_SCOPES)(word) for word in listed(text)]
 
 
-def prepare_key(app, args):
+def fix_expires(app, args):
     """Make --expires a time."""
     args.expires = fixed_moment(app, args.expires, 1)
 
@@ -10449,7 +10509,7 @@ def key_verbs():
                 field("--expires", type=moment, metavar="TIME",
                       sends="expires_at", sample="30d",
                       help="ISO time, or 30d from now"),
-                once="key", checks=prepare_key),
+                once="key", checks=fix_expires),
         deletes("Revoke a key."),
         Verb("rotate", "Give a key a new value, shown once.", rotated, ITEM,
              path="{id}/rotate", once="key", writes=True,
@@ -10513,14 +10573,11 @@ AGENTS = Group(
     columns=("ID=id", "NAME=name", "REGION=region", "STATUS=status:state",
              "TIERS=supported_tiers|tiers:list",
              "LAST SEEN=last_seen_at|last_seen:time"),
-    fields=("ID=id", "NAME=name", "REGION=region", "STATUS=status:state",
-            "TIERS=supported_tiers|tiers:list",
-            "LAST SEEN=last_seen_at|last_seen:time",
-            "DESCRIPTION=description",
-            "MAX CONCURRENT=max_concurrent_requests",
-            "EXEC PAUSED=exec_paused",
-            "PAUSED WORKSPACES=paused_workspaces:list",
-            "CREATED=created_at:time"),
+    more=("DESCRIPTION=description",
+          "MAX CONCURRENT=max_concurrent_requests",
+          "EXEC PAUSED=exec_paused",
+          "PAUSED WORKSPACES=paused_workspaces:list",
+          "CREATED=created_at:time"),
     verbs=by_flag(
         lists(summary="List agents."), shows("Show one agent."),
         creates("Make an agent.",
@@ -10661,7 +10718,7 @@ SLOS = Group(
         Verb("history", "List how an objective was met.", show_slo_history,
              ITEM, *Cursor.flags, path="{id}/history", paging=Cursor),
         acts("calculate", "Measure an objective now."),
-        Verb("summary", "Show how all objectives are met.", show_all_fields,
+        Verb("summary", "Show how all objectives are met.", show_overview,
              path="summary"),
     ))
 
@@ -10707,6 +10764,7 @@ WORKSPACES = Group(
     path="/workspaces", default="list", sample="ws_1",
     columns=("ID=id", "NAME=name", "TYPE=type|workspace_type",
              "STATUS=status:state", "CREATED=created_at:time"),
+    more=("DESCRIPTION=description",),
     verbs=(
         lists(summary="List workspaces."), shows("Show one workspace."),
         creates("Make a workspace.",
@@ -10752,7 +10810,7 @@ CHATS = Group(
     columns=("ID=id|chat_id", "TITLE=title", "WORKSPACE=workspace_id",
              "MESSAGES=message_count|messages",
              "UPDATED=updated_at:time"),
-    verbs=(
+    more=("STATUS=status:state",), verbs=(
         lists(field("--workspace", metavar="ID", sends="workspace_id",
                     help="only those of a workspace"),
               summary="List chats."),
@@ -10770,7 +10828,7 @@ CHATS = Group(
         lists(name="messages", summary="List the messages of a chat.",
               path="{id}/messages",
               columns=("ROLE=role", "CREATED=created_at:time",
-                       "CONTENT=content:content")),
+                       "CONTENT=content|tool_calls:item")),
         acts("send", "Post a message to a chat.",
              field("-m", "--message", metavar="TEXT", sends="content",
                    required=True, from_stdin=True,
@@ -10821,7 +10879,7 @@ MAINTENANCE = Group(
     columns=("ID=id", "TITLE=title", "SEVERITY=severity",
              "STATUS=status:state", "STARTS=starts_at:time",
              "ENDS=ends_at:time"),
-    verbs=(
+    more=("DESCRIPTION=description",), verbs=(
         lists(field("--status", metavar="STATUS", help="of this status"),
               summary="List maintenance."),
         shows("Show one maintenance."),
@@ -11039,7 +11097,7 @@ def check_health(app, group, args):
 HEALTH = Group(
     "health", "See how the platform is.", path="/health",
     default="dashboard", verbs=(
-        Verb("dashboard", "Show the health of everything.", show_all_fields,
+        Verb("dashboard", "Show the health of everything.", show_overview,
              path="dashboard"),
         Verb("check", "Ask the host whether it lives, without a key.",
              check_health),
@@ -11050,7 +11108,8 @@ HEALTH = Group(
 
 INVOCATION_FIELDS = ("ID=id", "Tool=tool|tool_name", "Status=status:state",
                      "Workspace=workspace_id", "Approval=approval_id",
-                     "Result=result", "Error=error")
+                     "Arguments=args|arguments", "Error=error",
+                     "Output=result|output:said")
 INVOCATION_ENDS = "completed", "failed", "cancelled", "rejected", "timeout"
 
 
@@ -11076,9 +11135,9 @@ def tell_approval(app, invocation):
             f" approve {shell_word(as_text(approval))}, or reject")
 
 
-def watch(app, group, invocation_id, timeout=None):
+def watch(app, group, args):
     """Poll an invocation to its end, and tell each change of status."""
-    told = []
+    told, invocation_id = [], args.id
 
     def poll():
         found = with_status(group.call(
@@ -11091,7 +11150,8 @@ def watch(app, group, invocation_id, timeout=None):
         return found
     found = wait_until(
         app, poll, lambda found: found["status"] in INVOCATION_ENDS, None,
-        timeout, f"xeroctl exec watch {shell_word(invocation_id)} watches it")
+        args.wait_timeout,
+        f"xeroctl exec watch {shell_word(invocation_id)} watches it")
     app.out.record(found, INVOCATION_FIELDS)
     if found["status"] != "completed":
         raise XeroctlError(f"invocation {invocation_id}: {found['status']}")
@@ -11103,16 +11163,13 @@ def invoke_tool(app, group, args):
             "args": tool_arguments(app, args.args)}
     found = group.call(app, "POST", path_of("invocations"), body=body)
     if args.wait:
-        return watch(app, group, id_in(found), args.wait_timeout)
+        args.id = id_in(found)
+        return watch(app, group, args)
     app.out.record(found, INVOCATION_FIELDS)
     if dig(found, "status") == "pending_approval":
         tell_approval(app, found)
         app.terminal.say(f"xeroctl exec watch {shell_word(id_in(found))}"
                          " watches it")
-
-
-def watch_tool(app, group, args):
-    watch(app, group, args.id, args.wait_timeout)
 
 
 def show_raw_execution(app, group, args):
@@ -11132,9 +11189,10 @@ EXEC = Group(
     columns=("ID=id", "Tool=tool|tool_name", "Workspace=workspace_id",
              "Status=status:state", "Created=created_at:time"),
     fields=("ID=id", "Tool=tool|tool_name", "Workspace=workspace_id",
-            "Status=status:state", "Risk=risk", "Exit code=exit_code",
-            "Duration ms=duration_ms", "Created=created_at:time",
-            "Completed=completed_at:time", "Error=error"),
+            "Status=status:state", "Risk=risk", "Approval=approval_id",
+            "Exit code=exit_code", "Duration ms=duration_ms",
+            "Created=created_at:time", "Completed=completed_at:time",
+            *INVOCATION_FIELDS[-3:]),
     verbs=(
         lists(name="tools", path="tools", paging=None, id_path="name",
               summary="List the tools.",
@@ -11155,7 +11213,7 @@ EXEC = Group(
              flag("--wait-timeout", type=seconds, metavar="SECONDS",
                   needs="--wait", help="wait no longer than this"),
              writes=True),
-        Verb("watch", "Wait for the end of an invocation.", watch_tool, ITEM,
+        Verb("watch", "Wait for the end of an invocation.", watch, ITEM,
              EXEC_TIMEOUT),
         acts("cancel", "Cancel an invocation.",
              path="invocations/{id}/cancel", columns=INVOCATION_FIELDS),
@@ -11478,10 +11536,6 @@ DELEGATION_COLUMNS = ("ID=id", "To=delegate_to", "Risk=risk",
                       "Workspace=workspace_id", "Expires=expires_at:time")
 
 
-def prepare_delegation(app, args):
-    args.expires = fixed_moment(app, args.expires, 1)
-
-
 APPROVALS = Group(
     "approvals", "Decide what tools may do.", path="/exec/approvals",
     default="list",
@@ -11521,7 +11575,7 @@ APPROVALS = Group(
                       sends="expires_at", sample="7d",
                       help="ISO time, or 7d from now"),
                 name="delegate", path="delegations",
-                columns=DELEGATION_COLUMNS, checks=prepare_delegation),
+                columns=DELEGATION_COLUMNS, checks=fix_expires),
         acts("revoke-delegation", "Take a delegation back.",
              path="delegations/{id}", method="DELETE",
              asks="Revoke delegation {id}?", said="revoked {id}",

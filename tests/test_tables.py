@@ -35,7 +35,8 @@ VALUES = {
     "state": "in_progress", "list": ["batch.completed", "batch.failed",
                                      "response.completed", "file.uploaded"],
     "pairs": {"team": NAME}, "keys": {"team": NAME}, "percent": 0.9996,
-    "progress": 41.7, "count": 70000000000, "content": TEXT, "seconds": 340}
+    "progress": 41.7, "count": 70000000000, "content": TEXT, "item": TEXT,
+    "said": TEXT, "seconds": 340}
 
 
 # == every list ==============================================================
@@ -265,3 +266,27 @@ def test_what_stands_in_two_cells_is_cut_whole(things, glyph):
     line, _ = things(120, name=glyph * 20, note="m" * 49)
     assert line[1] == glyph * 14 + "…"
     assert line[-1] == "m" * 30 + "…"
+
+
+# == nouns ===================================================================
+
+NOUNS = {"models versions list": "versions", "agents events": "events",
+         "agents join-keys list": "join keys", "usage daily": "usage",
+         "conversations list-items": "items", "exec list": "executions",
+         "responses input-items": "input items", "exec tools": "tools",
+         "agents candidates list": "candidates", "chats list": "chats",
+         "models recommend-for-workspace": "recommended models",
+         "slos history": "measurements", "completions messages": "messages"}
+
+
+@every_case
+@pytest.mark.parametrize("group, verb", LISTS, ids=[
+    xeroctl.verb_map(*each)["command"] for each in LISTS])
+def test_an_empty_list_is_of_something(show, shared_router, group, verb):
+    words = xeroctl.sample_call(group, verb).replace("triage", "ctpl_1")
+    serve(shared_router)
+    lines, remark = show(80, *words.split()[1:])
+    command = xeroctl.verb_map(group, verb)["command"]
+    noun = re.match("No ([a-z ]+) found.\n$", remark).group(1)
+    assert lines == [] and noun in (NOUNS.get(command, noun),)
+    assert noun not in ("list", "exec")
