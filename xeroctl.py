@@ -351,6 +351,21 @@ def dig(value, path):
     return value
 
 
+def picked(value, steps):
+    """Yield what steps lead to, but null; * is every element, -1 the last."""
+    if not steps:
+        yield from [value] * (value is not None)
+        return
+    step, *rest = steps
+    if isinstance(value, list):
+        if re.match(r"-\d{1,9}\Z", step):
+            step = str(len(value) + int(step))
+        value = {str(place): each for place, each in enumerate(value)}
+    members = value if isinstance(value, dict) else {}
+    for name in members if step == "*" else members.keys() & {step}:
+        yield from picked(members[name], rest)
+
+
 def plant(tree, path, value):
     """Set a dotted path in nested dicts, making those that are missing."""
     *parents, last = path.split(".")
@@ -571,18 +586,16 @@ def as_keys(value):
 
 
 def as_percent(value, target=100):
-    """Say a share (0 to 1) or a percentage as 99.5%, as exactly as a target.
-
-    More exactly if it would seem to be at the target, or at 100, and is not.
+    """Say a share (0 to 1) or a percentage with the digits of its target, or
+    with more, so that it seems to be at the target, or at 100, only if it is.
     """
     if not is_number(value):
         return as_text(value)
-    value = value * 100 if value <= 1 else value
-    target = target if is_positive(target) else 100
-    target = round(target * 100, 9) if target <= 1 else float(target)
-    digits = min(6, len(str(target).partition(".")[2]))
-    while digits < 6 and any(round(value, 9) < goal <= round(value, digits)
-                             for goal in (target, 100)):
+    value, goal = (each * 100 if each <= 1 else each for each in (
+        value, target if is_positive(target) else 100))
+    digits = min(6, len(str(round(float(goal), 9)).partition(".")[2]))
+    while digits < 6 and any(round(value, 9) < each <= round(value, digits)
+                             for each in (round(goal, 9), 100)):
         digits += 1
     return f"{value:.{digits}f}%"
 
@@ -4316,7 +4329,9 @@ def planned_text(request, key):
 
 
 class Strip:
-    """A column of a table: its cells, and to how many each may be cut."""
+    """A column of a table.  Where there is too little room, free texts are
+    cut, then times are ages, then the last strips of least rank go.
+    """
 
     LEAST = 12
     TEXTS = "", "list", "pairs", "content", "said", "item"
@@ -4343,16 +4358,27 @@ def fits(strips, room):
     return True
 
 
+def drop_to_fit(strips, room):
+    """Leave strips out until all fit, but none for an id that cannot."""
+    key = max(strips, key=lambda strip: strip.rank)
+    while not fits(strips, room) and len(strips) > 1 + (key.full > room):
+        strips.remove(min(strips[::-1], key=lambda strip: strip.rank))
+
+
 class Out:
     """Standard output in the form that was asked for.
 
     Once something is planned rather than sent, results are what a plan made
-    up: they are not shown, the plan is.
+    up: they are not shown, the plan is.  With steps to pick, JSON is only
+    what they lead to; if that is nothing, writes is what lets all be shown.
     """
 
-    def __init__(self, terminal, form, plan):
+    has_picked = False
+
+    def __init__(self, terminal, form, plan, pick=None, writes=False):
         self.terminal, self.screen = terminal, terminal.out
         self.form, self.plan = form, plan
+        self.pick, self.writes = pick, writes
         self.is_table = form in (TABLE, WIDE)
 
     def write(self, text, style=None):
@@ -4361,8 +4387,9 @@ class Out:
             self.screen.write(text, style)
 
     def write_bytes(self, block):
-        self.screen.write_bytes(block)
-        self.screen.flush()
+        if not self.pick or self.writes:
+            self.screen.write_bytes(block)
+            self.screen.flush()
 
     def text(self, text):
         """A text as it is, in whatever form."""
@@ -4372,13 +4399,23 @@ class Out:
         self.write(text, style)
         self.write("\n")
 
-    def json(self, value):
-        """One JSON document."""
-        self.write_json(pretty_json(value))
+    def json(self, value, layout=pretty_json):
+        """One JSON document, or what is to be picked of it."""
+        found = list(picked(value, self.pick)) if self.pick else ()
+        for each in found:
+            if isinstance(each, str):
+                self.line(each)
+            else:
+                self.write_json(compact_json(each))
+        if not self.pick or self.writes and not found:
+            self.write_json(layout(value))
+        if self.pick and not found and not self.plan.requests:
+            raise XeroctlError(f"{'.'.join(self.pick)} leads to nothing")
+        self.has_picked = True
 
     def json_line(self, value):
         """One JSON value of several, on a line of its own."""
-        self.write_json(compact_json(value))
+        self.json(value, compact_json)
 
     def write_json(self, text):
         if not self.plan.requests:
@@ -4426,9 +4463,12 @@ class Out:
         """Columns aligned by display width, two spaces apart."""
         columns = [c for c in map(as_column, specs)
                    if self.form == WIDE or not c.is_wide]
+        room = self.screen.columns()
         strips = self.strips(columns, records)
-        if self.form == TABLE and self.screen.is_terminal:
-            strips = self.fitted(strips, records)
+        if self.form == TABLE and self.screen.is_terminal and not fits(
+                strips, room):
+            strips = self.strips(columns, records, True)
+            drop_to_fit(strips, room)
         for number, cells in enumerate(zip(*(s.cells for s in strips))):
             for strip, text in zip(strips, cells):
                 shown = (text if strip.width == strip.full
@@ -4437,8 +4477,8 @@ class Out:
                            else BOLD)
                 self.write("\n" if strip is strips[-1] else " " * (
                     strip.width - display_width(shown) + 2))
-        kept = [strip.column for strip in strips]
-        left = [column.head for column in columns if column not in kept]
+        left = [c.head for c in columns
+                if c not in [strip.column for strip in strips]]
         if left:
             self.terminal.note(f"left out to fit: {', '.join(left)}"
                                " (-o wide shows all)")
@@ -4449,18 +4489,6 @@ class Out:
         return [Strip(c, [c.head] + [
             self.screen.shown(c.cell(record, now, is_short))
             for record in records], c is key) for c in columns]
-
-    def fitted(self, strips, records):
-        """What a terminal has room for: texts are cut, then times are ages,
-        then the last columns are left out, but not an id that is too wide.
-        """
-        room = self.screen.columns()
-        if not fits(strips, room):
-            strips = self.strips([s.column for s in strips], records, True)
-        is_hopeless = max(strips, key=lambda s: s.rank).full > room
-        while not fits(strips, room) and len(strips) > 1 + is_hopeless:
-            strips.remove(min(strips[::-1], key=lambda s: s.rank))
-        return strips
 
     def bars(self, head, values):
         """A line of bars; a terminal has room for the last ones."""
@@ -4729,6 +4757,14 @@ def check_order(start, end, names="start and end"):
     if start and end and seconds_of(start) >= seconds_of(end):
         raise UsageError(f"{names} are the wrong way round: {start} is not"
                          f" before {end}")
+
+
+def path_steps(text):
+    """Convert a dotted path to its steps."""
+    if re.search(r"\A\Z|\A\.|\.\.|\.\Z|\[", text):
+        raise UsageError(f"--pick: {text!r} is no path",
+                         "choices.0.message.content and data.*.id are")
+    return text.split(".")
 
 
 def is_pair(word):
@@ -9744,13 +9780,10 @@ RESPONSES = Group(
 
 def list_completions(app, group, args):
     """List stored completions, all or those with some metadata."""
-    query = sent_fields(args)
-    query.update((f"metadata[{key}]", value)
-                 for key, value in args.metadata or ())
-
-    def fetch(query):
-        return group.call(app, "GET", query=query.items())
-    pages = list_pages(app, fetch, group.paging, query, args.all)
+    query = dict(sent_fields(args), **{
+        f"metadata[{key}]": value for key, value in args.metadata or ()})
+    pages = list_pages(app, lambda query: group.call(
+        app, "GET", query=query.items()), group.paging, query, args.all)
     app.out.pages(pages, group.columns, group.name)
 
 
@@ -10274,6 +10307,7 @@ def call_api(app, group, args):
     """Make one authenticated call and show what comes back."""
     body, query = api_body(app, args), ()
     method = (args.method or ("GET" if body is None else "POST")).upper()
+    app.out.writes = method not in ("GET", "HEAD")
     if isinstance(body, dict) and method in ("GET", "HEAD"):
         body, query = None, [(key, text_or_json(value))
                              for key, value in body.items()]
@@ -10395,8 +10429,6 @@ def verify_webhook(app, group, args):
 
 ENDPOINT_ID = field("--endpoint", metavar="UUID", sends="endpoint_id",
                     help="only for this endpoint")
-WEBHOOK_COLUMNS = ("ID=id", "URL=url", "EVENTS=events:list",
-                   "ACTIVE=active|is_active", "CREATED=created_at:time")
 WEBHOOK_FLAGS = (
     field("--events", type=listed, metavar="A,B", sample="batch.completed",
           help="what to tell of"),
@@ -10405,9 +10437,10 @@ WEBHOOK_FLAGS = (
 
 WEBHOOKS = Group(
     "webhooks", "Have events delivered, and check deliveries.",
-    path="/webhooks", columns=WEBHOOK_COLUMNS,
-    fields=WEBHOOK_COLUMNS + ("UPDATED=updated_at:time",
-                              "DESCRIPTION=description"),
+    path="/webhooks", columns=(
+        "ID=id", "URL=url", "EVENTS=events:list", "ACTIVE=active|is_active",
+        "CREATED=created_at:time"),
+    more=("UPDATED=updated_at:time", "DESCRIPTION=description"),
     verbs=by_flag(
         lists(summary="List webhooks."), shows("Show one webhook."),
         creates("Make a webhook; its secret is shown once.",
@@ -10539,10 +10572,7 @@ KEYS = Group(
     columns=("ID=id", "NAME=name", "PREFIX=prefix", "SCOPES=scopes:list",
              "ACTIVE=active|is_active", "LAST_USED=last_used_at:time",
              "EXPIRES=expires_at:time"),
-    fields=("ID=id", "NAME=name", "PREFIX=prefix", "SCOPES=scopes:list",
-            "ACTIVE=active|is_active", "LAST_USED=last_used_at:time",
-            "EXPIRES=expires_at:time", "ENDPOINT=endpoint_id",
-            "IP FILTER=ip_filter", "QUOTA=quota"),
+    more=("ENDPOINT=endpoint_id", "IP FILTER=ip_filter", "QUOTA=quota"),
     verbs=by_flag(lists(summary="List keys."), shows("Show one key."),
                   *key_verbs()) + key_verbs() + (
         deletes("Revoke a key.", name="revoke"),))
@@ -11929,6 +11959,9 @@ GLOBALS = (
          help="use this deployment of the config (XEROTIER_CONTEXT)"),
     flag("-o", "--output", type=choice(*FORMS), metavar="FMT",
          help="table, wide, json, jsonl, csv or id (XEROTIER_OUTPUT)"),
+    flag("--pick", metavar="PATH", type=path_steps,
+         help="of the JSON only what is at a path, as data.*.id: texts as"
+              " they are, all else as JSON"),
     flag("--base-url", metavar="URL",
          help="https://HOST/PROJECT/v1 (XEROTIER_BASE_URL)"),
     flag("--api-key", metavar="KEY", from_stdin=True,
@@ -12902,7 +12935,11 @@ class App:
     @property
     def out(self):
         if self.shown is None:
-            self.shown = Out(self.terminal, self.settings.form(), self.plan)
+            writes = self.args.verb.writes
+            is_held = self.plan and (writes or self.plan.curl)
+            pick = None if is_held else self.args.pick
+            self.shown = Out(self.terminal, JSON if pick else
+                             self.settings.form(), self.plan, pick, writes)
         return self.shown
 
     @property
@@ -12977,9 +13014,23 @@ class App:
         return re.sub(r"\r?\n\Z", "", text)
 
     def finish(self):
-        """Print what was planned, if anything was."""
+        """Print what was planned; raise if there was nothing to pick from."""
         if self.plan.requests:
             self.out.show_plan(self.api.deployment.key, self.args)
+        elif self.args.pick and not self.plan and not self.out.has_picked:
+            raise XeroctlError("the answer is no JSON to pick from")
+
+
+def check_pick(args):
+    """Raise where no JSON is printed that something could be picked of."""
+    given = vars(args)
+    if args.output not in (None, JSON):
+        raise UsageError(f"--pick and -o {args.output} cannot be combined")
+    if ("-" in (given.get("output_file"), given.get("download"))
+            or given.get("format") == "md" or given.get("interactive")
+            or args.verb.run in (show_help, complete_shell,
+                                 show_raw_execution)):
+        raise UsageError("--pick takes its pick of JSON, and none is printed")
 
 
 def run(argv, environ, terminal, groups):
@@ -12993,6 +13044,8 @@ def run(argv, environ, terminal, groups):
     if group is None:
         raise HelpWanted()
     app = App(args, environ, terminal, groups)
+    if args.pick:
+        check_pick(args)
     ours = [f.long_name for f in args.verb.flags
             if f.is_ours and getattr(args, f.dest)]
     if ours and app.settings.style() == OPENAI:
@@ -13020,7 +13073,7 @@ def said_last(argv, long, short=None):
 def wants_json(argv, environ):
     """Whether errors are due as JSON; the command line may be broken."""
     form = said_last(argv, "--output", "-o") or environ.get("XEROTIER_OUTPUT")
-    return form in (JSON, JSONL)
+    return form in (JSON, JSONL) or said_last(argv, "--pick") is not None
 
 
 def adjust_early(argv, terminal):
