@@ -29,7 +29,6 @@ to app.terminal) and never exits (it raises an error of floor 2, which main
 turns into an exit code).
 """
 
-import argparse
 import codecs
 import io
 import json
@@ -39,6 +38,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from itertools import chain
+from types import SimpleNamespace
 
 # An annotation is where a Python that is too old stops, and shows its line.
 __version__: str = "1.0.0"  # xeroctl needs Python 3.6 or newer
@@ -62,8 +62,11 @@ POLL_S = 2
 MOST_REDIRECTS = 5
 BLOCK = 65536
 STALE_S = 60  # then nobody is at work on a temporary file any more
+LOCK_S, LOCK_POLL_S = 10, 0.05
+MOST_CONFIG_BYTES = 10 ** 6
 MOST_HEAD_BYTES = 1024 * 1024
-MOST_ANSWER_BYTES = 512 * 1024 * 1024
+MOST_ANSWER_BYTES = 64 * 10 ** 6
+MOST_LINE_BYTES = 16 * 10 ** 6
 MOST_FILE_BYTES = 500 * 1024 * 1024
 MOST_INPUT_BYTES = 100 * 1024 * 1024
 MOST_METADATA_BYTES = 16 * 1024
@@ -116,7 +119,7 @@ EXIT_CODES = (
 ENVIRONMENT = (
     ("XEROTIER_BASE_URL", "as --base-url: https://HOST/PROJECT/v1"),
     ("XEROTIER_API_KEY", "as --api-key, and not seen in the process list"),
-    ("XEROTIER_CONTEXT", "as --context"),
+    ("XEROTIER_CONTEXT", "the deployment, where --context is not given"),
     ("XEROTIER_ENDPOINT", "as --endpoint, where a command needs one"),
     ("XEROTIER_FRONTEND_URL", "as --frontend-url"),
     ("XEROTIER_OUTPUT", "as --output"),
@@ -151,7 +154,7 @@ class XeroctlError(Exception):
 
     exit_code = 1
     kind = "operation_failed"
-    is_told = False
+    is_told, settings = False, None
 
     def __init__(self, message, hint=None, details=(), **facts):
         super().__init__(message)
@@ -206,22 +209,22 @@ class NotFound(XeroctlError):
 class ApiError(XeroctlError):
     """The router answered, and the answer was no.
 
-    body is the decoded JSON of the answer, or None; has_message whether it
-    says why; retry_after is seconds, kind the server's type, if it has one.
+    body is the decoded JSON of the answer, or None; is_envelope whether it
+    has the API's own shape; retry_after is seconds, kind the server's type.
     """
 
     kind = "api_error"
     CODES = {401: 3, 403: 3, 404: 4, 429: 6, 503: 6, 529: 6}
 
     def __init__(self, status, message, hint=None, body=None, headers=None,
-                 has_message=False, retry_after=None, strategy=None,
+                 is_envelope=False, retry_after=None, strategy=None,
                  kind=None, **facts):
         super().__init__(f"HTTP {status} {message}".rstrip(), hint, **facts)
-        self.kind = kind if isinstance(kind, str) else self.kind
+        self.kind = kind or self.kind
         self.status, self.body, self.headers = status, body, headers or {}
         self.retry_after, self.strategy = retry_after, strategy
         self.exit_code = self.CODES.get(status, 1)
-        self.has_message = has_message
+        self.is_envelope = is_envelope
 
     @property
     def is_busy(self):
@@ -236,7 +239,7 @@ class ApiError(XeroctlError):
 
     def envelope(self):
         """The router's own envelope where it sent one with a message."""
-        if self.has_message and isinstance(self.body, dict):
+        if self.is_envelope and isinstance(self.body, dict):
             return self.body
         return super().envelope()
 
@@ -295,11 +298,17 @@ class HelpWanted(Exception):
 # C0 but tab and newline, DEL, C1, and the bidirectional embeddings,
 # overrides and isolates of Unicode UAX #9.
 CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Beyond these, what has no width: a name that is copied has it as well.  The
+# joiner before a picture is a part of it.
+UNSEEN = re.compile(CONTROLS.pattern[:-1] + "\xad\u061c\u200b\u200c\u200e"
+                    "\u200f\u2028\u2029\u2060-\u206f\ufeff"
+                    "\U000e0000-\U000e007f]"
+                    "|\u200d(?![\u203c-\u3299\U0001f000-\U0001faff])")
 SURROGATES = re.compile("[\ud800-\udfff]")
-SMUGGLED = re.compile("[\udc80-\udcff]+")
-ISO_TIME = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?"
-    r"\s*(Z|[+-]\d\d(?::?\d\d)?)?)?\Z", re.I)
+# Few calls need this or any later pattern: re compiles it at its first use.
+ISO_TIME = (
+    r"(?i)(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?"
+    r"\s*(Z|[+-]\d\d(?::?\d\d)?)?)?\Z")
 
 
 def is_number(value):
@@ -326,7 +335,7 @@ def counted(value):
 def http_time(value):
     """Read an HTTP date as epoch seconds; None if it is none."""
     from email.utils import mktime_tz, parsedate_tz
-    parts = parsedate_tz(value) if value else None
+    parts = parsedate_tz(value[:40]) if value else None
     try:
         return mktime_tz(parts) if parts else None
     except (ValueError, OverflowError):
@@ -376,7 +385,8 @@ def plant(tree, path, value):
 
 def as_escape(match):
     code = ord(match.group())
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    return (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+            if code < 0x10000 else f"\\U{code:08x}")
 
 
 def visible(text):
@@ -403,7 +413,7 @@ def whole(text):
     """
     if not SURROGATES.search(text):
         return text
-    text = SMUGGLED.sub(lambda found: found.group().encode(
+    text = re.sub("[\udc80-\udcff]+", lambda found: found.group().encode(
         "utf-8", "surrogateescape").decode("utf-8", "replace"), text)
     return SURROGATES.sub("\ufffd", text)
 
@@ -481,6 +491,14 @@ def parse_json(text, decoder=DECODER):
         raise ValueError("nested too deeply")
 
 
+def json_or_text(text):
+    """Convert JSON to its value; what is no JSON is a text."""
+    try:
+        return parse_json(text)
+    except ValueError:
+        return text
+
+
 def zone_seconds(zone):
     """Seconds east of UTC for "+02:00", "-0530", "+02", "Z" or None."""
     if not zone or zone in "Zz":
@@ -493,7 +511,7 @@ def seconds_of(value):
     """Read epoch seconds or ISO 8601 as epoch seconds; None if neither."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
-    found = ISO_TIME.match(value.strip()) if isinstance(value, str) else None
+    found = isinstance(value, str) and re.match(ISO_TIME, value.strip())
     if not found:
         return None
     import calendar
@@ -743,12 +761,16 @@ def cut_to(text, width):
 
 
 def nearest(word, words):
-    """Return the words most like a mistyped one, best first."""
+    """Return the words like a mistyped one; dashes and case do not count."""
     try:
         import difflib
     except ImportError:
         return []
-    return difflib.get_close_matches(word, list(words), n=3, cutoff=0.6)
+    plain = {each.strip("-").lower(): each for each in words}
+    word = word.strip("-").lower()
+    found = (difflib.get_close_matches(word, plain, n=3, cutoff=0.7)
+             or [each for each in plain if word in each and word[2:]])
+    return [plain[each] for each in found[:3]]
 
 
 def did_you_mean(word, words):
@@ -761,6 +783,111 @@ def redacted_key(key):
     """Show whose key it is, never the key: xero_<slug>_…, any other …."""
     found = re.match(r"xero_([^_]+)_.", key)
     return f"xero_{found.group(1)}_…" if found else "…"
+
+
+def with_texts(value, change, name=""):
+    """The same JSON value, each text passed through change(text, name).
+
+    name is the member that it stands in, "id" for a name itself.
+    """
+    if isinstance(value, str):
+        return change(value, name)
+    if isinstance(value, list):
+        return [with_texts(item, change, name) for item in value]
+    if isinstance(value, dict):
+        return {change(key, "id"): with_texts(item, change, key)
+                for key, item in value.items()}
+    return value
+
+
+# What looks like a secret: a key behind what tells its kind, the user of a
+# URL, and what a query names so.
+SECRET_LIKE = re.compile(
+    r"(?<!\w)(?<!\w-)(xero_[^\s_/]+_|sk-)[\w-]{3,}"
+    r"|(//|(?<![\w.-])[\w.-]{1,99}:)(?!\[?USER:|PASSWORD)[^/\s@]{1,200}(?=@)"
+    r"|([?&][\w.-]*(?:key|token|secret|password|sig|signature)=)[^&\s]+", re.I)
+# Where a short secret stays: in an id, and where a protocol has its words.
+WORDS = re.compile(r"(.*_)?id$|(object|type|role|model|status|content)$")
+# A character as it is escaped in a URL, in JSON and in HTML.
+ESCAPES = (("%", r"%([0-9a-fA-F]{2})"), ("&#x", r"&#x([0-9a-fA-F]{2});"),
+           ("\\", r"\\(?:u00|x)([0-9a-fA-F]{2})|\\(\S)"))
+
+
+class Secrets:
+    """What is never shown: known secrets, in any form they may take.
+
+    12 characters in a row are masked (8 and more, if one has no more),
+    escaped or not; a shorter one may be any word, and is masked as a whole
+    value and behind Bearer.  The begin xero_slug_ of a key is public.  wary:
+    what looks like a secret is one.
+    """
+
+    def __init__(self, wary=False):
+        self.wary, self.short, self.runs, self.pieces = wary, set(), {}, set()
+
+    def add(self, secret):
+        public = len(redacted_key(secret)) - 1
+        for text, public in ((secret, public), (secret[public:], 0)):
+            size = min(len(text), 12)
+            if size < 8:
+                self.short.add(text)
+                continue
+            for at in range(max(0, public - size + 1), len(text) - size + 1):
+                run = text[at:at + size]
+                self.runs.setdefault(run, max(public - at, 0))
+                self.pieces.update(run[i:i + 5] for i in range(4))
+
+    def holes(self, text):
+        """Yield (start, end) of what has to go; some overlap.
+
+        Four pieces of a run are known: every fourth place is looked at.  A
+        few characters that go on are the begin of another key.
+        """
+        for at in range(0, len(text), 4):
+            if text[at:at + 5] not in self.pieces:
+                continue
+            for start in range(max(0, at - 3), at + 1):
+                for end in range(start + 8, min(start + 12, len(text)) + 1):
+                    public = self.runs.get(text[start:end], end)
+                    if end - start - public > 5 or public < end and (
+                            not re.match(r"[\w-]", text[end:end + 1])):
+                        yield start + public, end
+
+    def masked(self, text):
+        """The text with … for each piece of a secret."""
+        if self.wary:
+            text = SECRET_LIKE.sub(r"\1\2\3…", text)
+        for word in tuple(self.short):
+            text = re.sub(rf"(Bearer\s+){re.escape(word)}(?![\w-])", r"\1…",
+                          text, flags=re.I)
+        found = list(self.holes(text)) if self.pieces else []
+        for mark, escape in ESCAPES:
+            if self.pieces and mark in text:
+                more = list(self.holes(re.sub(escape, lambda c: (
+                    chr(int(c.group(1), 16)) if c.group(1) else c.group(2)),
+                    text)))
+                ends = more and [0] + [c.end() for c in re.finditer(
+                    escape + r"|[\s\S]", text)]
+                found += [(ends[start], ends[end]) for start, end in more]
+        kept, done = "", 0
+        for start, end in sorted(found):
+            kept += text[done:start] + "…" * (start > done or not kept)
+            done = max(done, end)
+        return kept + text[done:]
+
+    def masked_json(self, value):
+        """The same JSON value with its texts masked, before any encoding."""
+        todo = [value]
+        for item in todo:
+            todo += (chain(item, item.values()) if isinstance(item, dict)
+                     else item if isinstance(item, list) else ())
+        texts = [item for item in todo if isinstance(item, str)]
+        joined = "\n".join(texts)
+        if self.short.isdisjoint(texts) and self.masked(joined) == joined:
+            return value  # the quick way
+        return with_texts(value, lambda text, name: (
+            "…" if text in self.short and not WORDS.match(name)
+            else self.masked(text)))
 
 
 def html_summary(page):
@@ -883,7 +1010,7 @@ def wants_color(environ, terminal):
 class Screen:
     """One output stream: UTF-8 in any locale, harmless on a terminal.
 
-    Everything written to a terminal passes visible(), so no byte that a
+    Everything written to a terminal passes shown(), so no byte that a
     server sent acts there; our own sequences go through control().  What
     UTF-8 cannot carry is escaped, in the way that JSON reads back.
     """
@@ -910,26 +1037,25 @@ class Screen:
         """Write text of any origin, in a style where colour is on."""
         if text:
             self.column_zero = text[-1] == "\n"
-            if self.is_terminal or style:
-                text = self.dressed(text, style)
+            if self.is_terminal:
+                text = self.shown(text)
+            if style and self.color:
+                text = f"\033[{style}m{text}\033[0m"
             self.put(text.encode("utf-8", "backslashreplace")
                      if self.binary else text)
 
-    def dressed(self, text, style):
-        """The text as this stream may show it."""
-        text = self.shown(text)
-        return f"\033[{style}m{text}\033[0m" if style and self.color else text
-
-    def shown(self, text):
+    def shown(self, text, hidden=CONTROLS):
         """The text as it will look here: escapes take cells, too."""
         is_guarded = self.is_terminal and not self.raw
-        return visible(text) if is_guarded else text
+        return hidden.sub(as_escape, text) if is_guarded else text
 
     def write_json(self, text):
         """Write JSON text; on a terminal its controls are JSON escapes."""
         if self.is_terminal and not self.raw:
-            text = CONTROLS.sub(lambda c: f"\\u{ord(c.group()):04x}", text)
-        self.write(text)
+            text = UNSEEN.sub(lambda c: re.sub(
+                "....", r"\\u\g<0>", c.group().encode("utf-16-be").hex()),
+                text)
+        Screen.write(self, text)
 
     def control(self, text):
         """Write text that is ours, control sequences included."""
@@ -981,26 +1107,19 @@ class Stdout(Screen):
 class Stderr(Screen):
     """Standard error: remarks; if nobody can read them, so be it.
 
-    It never shows a secret, whoever quotes it.
+    It never shows a secret, whoever quotes it, nor what looks like a key.
     """
 
     def __init__(self, stream, environ):
         super().__init__(stream, environ)
-        self.secrets = {}
+        self.secrets = Secrets(wary=True)
 
-    def without_secrets(self, text):
-        for secret, shown in self.secrets.items():
-            half = max(8, len(secret) // 2)
-            if secret[:half] in text:
-                for end in range(len(secret), half - 1, -1):  # cut, too
-                    text = text.replace(secret[:end], shown)
-            text = text.replace(secret, shown)
-        return text
-
-    def write(self, text, style=None):
-        text = self.without_secrets(text)
-        super().write(text, style)
+    def write(self, text, style=None, is_masked=False):
+        super().write(text if is_masked else self.secrets.masked(text), style)
         self.flush()
+
+    def shown(self, text, hidden=UNSEEN):
+        return super().shown(text, hidden)
 
     def failed(self, problem):
         """There is nobody left to tell."""
@@ -1084,13 +1203,12 @@ class Progress:
     def show(self, text):
         if self.terminal.status_line:
             self.terminal.status_line.show(text)
-        elif text != self.told and self.is_due():
-            self.told, self.told_at = text, self.terminal.clock.monotonic()
+            return
+        now = self.terminal.clock.monotonic()
+        if text != self.told and (self.told_at is None
+                                  or now - self.told_at >= NOTE_EVERY_S):
+            self.told, self.told_at = text, now
             self.terminal.note(text)
-
-    def is_due(self):
-        return (self.told_at is None or self.terminal.clock.monotonic()
-                - self.told_at >= NOTE_EVERY_S)
 
     def clear(self):
         if self.terminal.status_line:
@@ -1140,6 +1258,7 @@ class Terminal:
         self.stdin, self.clock = streams.stdin, clock
         self.out = Stdout(streams.stdout, environ)
         self.err = Stderr(streams.stderr, environ)
+        self.secrets = Secrets()
         self.quiet, self.status_line = False, None
 
     def adjust(self, quiet, color, raw):
@@ -1152,11 +1271,12 @@ class Terminal:
         self.status_line = (StatusLine(self.err) if self.err.is_live
                             and not quiet else None)
 
-    def hide(self, secret, shown):
-        """Never show a secret on standard error, whoever quotes it."""
-        self.err.secrets[secret] = shown
+    def hide(self, secret):
+        """Never show a secret, nor put it into a file, whoever quotes it."""
+        self.secrets.add(secret)
+        self.err.secrets.add(secret)
 
-    def say(self, text, style=None):
+    def say(self, text, style=None, is_masked=False):
         """Print a line on stderr, --quiet or not.
 
         On a terminal it does not go on where running text has stopped.
@@ -1166,7 +1286,7 @@ class Terminal:
         if self.err.is_terminal and self.out.is_terminal:
             self.out.end_line()
             self.out.flush()
-        self.err.write(one_line(text), style)
+        self.err.write(one_line(text), style, is_masked)
         self.err.write("\n")
 
     def end_echo(self):
@@ -1250,7 +1370,8 @@ def say_error(error, terminal):
     for label, value in error.lines():
         if label != "hint" or not terminal.quiet:
             label = f"{label}: " if label else ""
-            terminal.say(f"  {label}{as_text(value)}")
+            value = as_text(terminal.err.secrets.masked_json(value))
+            terminal.say(f"  {label}{value}")
 
 
 # ---------------------------------------------------------------------------
@@ -1261,42 +1382,50 @@ KEY_HELP = "pass --api-key @FILE or set XEROTIER_API_KEY"
 URL_HELP = "pass --base-url or set XEROTIER_BASE_URL"
 
 
+def shown_url(text):
+    """A URL as an error may quote it: … if a secret may be in it."""
+    plain = r"([a-z]+:/+)?[\w.-]*(:\d*)?(/[\w./-]*)?\Z"
+    return text if re.match(plain, text, re.I) else "…"
+
+
 def check_url(text, what):
     """Return an http(s) URL without its last slashes, or raise."""
     from urllib.parse import urlsplit
     if not isinstance(text, str):
-        raise NotConfigured(f"{what} {text!r} is no text")
-    if re.match(r"[^/]*//[^/]*@", text):
-        raise NotConfigured(f"{what} carries credentials", KEY_HELP)
+        raise NotConfigured(f"{what} is no text")
+    if "@" in text:
+        raise NotConfigured(f"{what} carries credentials (an @)", KEY_HELP)
     try:
         parts = urlsplit(text)
         valid = parts.hostname and (parts.port is None or parts.port)
     except ValueError:
         valid = False
     if not valid or parts.scheme not in ("http", "https"):
-        raise NotConfigured(f"{what} {text!r} is no http or https URL")
+        raise NotConfigured(f"{what} {shown_url(text)} is no http or https"
+                            " URL")
     if parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", text):
-        raise NotConfigured(f"{what} {text!r} holds more than a base URL may",
+        raise NotConfigured(f"{what} holds more than a base URL may",
                             "no ?, #, space; percent-encode the rest")
-    return text.rstrip("/")
+    return parts.scheme + text[len(parts.scheme):].rstrip("/")
 
 
-def check_key(text):
+def check_key(text, what="the API key"):
     """Return an API key that a header can carry; never quote a bad one."""
     key = text.strip()
     if not key:
-        raise NotConfigured("the API key is empty", KEY_HELP)
-    if not re.match(r"[\x21-\x7e]+$", key):
-        raise NotConfigured("the API key holds a space, a line end or a"
-                            " character that is not ASCII", KEY_HELP)
+        raise NotConfigured(f"{what} is empty", KEY_HELP)
+    found = re.search(r"[^\x21-\x7e]", key)
+    if found:
+        raise NotConfigured(f"{what} holds {found.group()!r}: a space, a line"
+                            " end, or what is not ASCII", KEY_HELP)
     return key
 
 
-def read_file(path, error=UsageError):
-    """Read a local file whole; raise the given error with its name."""
+def read_file(path, error=UsageError, size=None):
+    """Read a local file, all or so much; raise the error with its name."""
     try:
         with open(path.encode("utf-8", "surrogateescape"), "rb") as source:
-            return source.read()
+            return source.read(size)
     except (OSError, ValueError) as problem:
         raise error(f"cannot read {whole(path)}: "
                     f"{getattr(problem, 'strerror', None) or problem}")
@@ -1337,23 +1466,37 @@ class Deployment:
     With style xerotier the base URL is https://HOST/PROJECT/v1 and the
     endpoint slug goes before the last /v1; with style openai there is no
     slug in a path, and the key may be None.  Management paths go to the
-    origin of the frontend URL, where there is one.
+    origin of the frontend URL, where there is one.  slug is that of an SDK's
+    base URL, https://HOST/PROJECT/SLUG/v1.
     """
 
-    FRONTEND = re.compile(
+    FRONTEND = (
         r"/(management|slos|exec/learnings|endpoints/[^/]+/slos)([/?]|\Z)")
 
     def __init__(self, base_url, key, style, frontend_url=None):
         self.base_url, self.key, self.style = base_url, key, style
-        self.frontend_url = frontend_url
+        self.frontend_url, self.slug = frontend_url, None
+        sdk = re.match(r"(\w+://[^/]+/[^/]+)/([^/]+)/v1\Z", base_url)
+        if sdk and style == XEROTIER:
+            from urllib.parse import unquote
+            self.base_url, self.slug = sdk.group(1) + "/v1", unquote(
+                sdk.group(2))
         if style == XEROTIER and not base_url.endswith("/v1"):
             raise NotConfigured(
                 f"the base URL {base_url} does not end in /v1",
                 "https://HOST/PROJECT/v1; or is it --style openai?")
 
+    def endpoint(self, asked):
+        """The slug of a call: what is asked for, or the base URL's own."""
+        if asked and self.slug not in (None, asked):
+            raise UsageError(f"the base URL is that of endpoint {self.slug!r},"
+                             f" not of {asked!r}",
+                             f"{self.base_url} is for all endpoints")
+        return asked or self.slug
+
     def url(self, path, slug=None):
         """The URL of a path below /v1, of the project or of an endpoint."""
-        if self.frontend_url and self.FRONTEND.match(path):
+        if self.frontend_url and re.match(self.FRONTEND, path):
             return self.frontend_url + url_path(self.base_url) + path
         if slug is None or self.style == OPENAI:
             return self.base_url + path
@@ -1363,318 +1506,184 @@ class Deployment:
 # == TOML: what a config file holds, and edits that leave the rest alone =====
 
 # The subset of TOML 1.0 that tells deployments apart: tables, keys of every
-# spelling, strings, numbers, booleans.  It refuses whatever tomllib refuses.
-# A rule takes (text, position) and returns (position, value), as in tomllib.
-# No message quotes a value: it may be an API key that lacks its quotes.
-# Patterns are compiled where they are used: few runs read a config file.
+# spelling, strings, numbers, booleans.  In what is not ours any value may
+# stand, and is skipped.  No message quotes a value: it may be an API key that
+# lacks its quotes.  Patterns are compiled where they are used: few runs read
+# a config file.
+
+CURRENT, DEPLOYMENT = "current", "deployment"
+KEY_SOURCES = ("api_key", "api_key_env", "api_key_file", "api_key_command",
+               "api_key_keychain")
+DEPLOYMENT_KEYS = ("base_url",) + KEY_SOURCES + (
+    "style", "endpoint", "output", "frontend_url", "timeout", "cacert")
 
 TOML_CONTROLS = r"\0-\x08\x0a-\x1f\x7f"
-TOML_CONTROL = r"(?!\r?\n)[%s]" % TOML_CONTROLS
-TOML_SPACE = r"[ \t]*"
-TOML_DOT = r"[ \t]*\.[ \t]*"
-TOML_REMARK = r"[ \t]*(?:#[^%s]*)?" % TOML_CONTROLS
-TOML_LINE_END = r"\r?\n|\Z"
-TOML_BARE_NAME = r"[A-Za-z0-9_-]+"
-TOML_QUOTE = r"[\"']"
-TOML_OPENING = r"(?:\"\"\"|''')(?:\r?\n)?|[\"']"
-# What stands between the quotes.  Up to two quotes more may come right
-# before the closing three.
-TOML_INSIDES = {
-    "'": r"[^'%s]*" % TOML_CONTROLS,
-    '"': r'(?:[^"\\%s]|\\.)*' % TOML_CONTROLS,
-    "'''": r"(?:[^'%s]|\r?\n|'(?!''))*(?:'{0,2}(?='''))?"
-           % TOML_CONTROLS,
-    '"""': r'(?:[^"\\%s]|\r?\n|\\[\s\S]|"(?!""))*'
-           r'(?:"{0,2}(?="""))?' % TOML_CONTROLS,
-}
-TOML_PIECE = (
-    r"[^\\\r]+|\r\n|\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})"
-    r"|([ \t]*\r?\n[ \t\r\n]*)|.)")
-TOML_ESCAPES = {
-    r"\b": "\b", r"\t": "\t", r"\n": "\n", r"\f": "\f", r"\r": "\r",
-    r"\"": '"', r"\\": "\\", "\r\n": "\n"}
+TOML_ESCAPE = (
+    r'\\(?:[btnfr"\\]|u(?![dD][89A-Fa-f])[0-9A-Fa-f]{4}'
+    r"|U(?!0000[dD][89A-Fa-f])00(?:0[0-9A-Fa-f]|10)[0-9A-Fa-f]{4})")
+TOML_ESCAPES = dict(zip('btnfr"\\', '\b\t\n\f\r"\\'))
+TOML_LINE_STRING = (
+    r'"(?!"")(?:[^"\\%s]|%s)*"' % (TOML_CONTROLS, TOML_ESCAPE)
+    + r"|'(?!'')[^'%s]*'" % TOML_CONTROLS)
+# Up to two quotes more may come right before the closing three.
+TOML_STRING = (
+    r'"""(?:[^"\\%s]|%s|(?:\\[ \t]*)?\r?\n|"(?!""))*"{3,5}'
+    % (TOML_CONTROLS, TOML_ESCAPE)
+    + r"|'''(?:[^'%s]|\r?\n|'(?!''))*'{3,5}|" % TOML_CONTROLS
+    + TOML_LINE_STRING)
 TOML_SCALAR = (
     r"true|false|0x[0-9A-Fa-f](?:_?[0-9A-Fa-f])*|0o[0-7](?:_?[0-7])*"
-    r"|0b[01](?:_?[01])*|[+-]?(?:(inf|nan)|(?:0|[1-9](?:_?[0-9])*)"
-    r"((?:\.[0-9](?:_?[0-9])*)?(?:[eE][+-]?[0-9](?:_?[0-9])*)?))")
-TOML_UNKNOWN = (
-    (r"\[", "arrays"), (r"\{", "inline tables"),
-    (r"\d{4}-\d\d-\d\d|\d\d:\d\d", "dates and times"))
+    r"|0b[01](?:_?[01])*|[+-]?(?:inf|nan|(?:0|[1-9](?:_?[0-9])*)"
+    r"(?:\.[0-9](?:_?[0-9])*)?(?:[eE][+-]?[0-9](?:_?[0-9])*)?)")
+TOML_BARE_NAME = r"[A-Za-z0-9_-]+"
+TOML_NAME = f"{TOML_BARE_NAME}|{TOML_LINE_STRING}"
+TOML_KEY = r"(?:%s)(?:[ \t]*\.[ \t]*(?:%s))*" % (TOML_NAME, TOML_NAME)
+TOML_END = r"(?:#[^%s]*)?(?:\r?\n|\Z)" % TOML_CONTROLS
+TOML_STATEMENT = (
+    r"[ \t]*(?:(\[(\[)?[ \t]*)?(%s)[ \t]*(?(1)\](?(2)\])[ \t]*%s"
+    r"|=[ \t]*(?:(%s|%s)[ \t]*%s)?)|%s)" % (
+        TOML_KEY, TOML_END, TOML_STRING, TOML_SCALAR, TOML_END, TOML_END))
+TOML_TOKEN = r"%s|#[^\n]*|[][{}\n\"']|[^][{}#\"'\n]+" % TOML_STRING
+TOML_VALUE = r"no text in quotes (a \ in it doubled), number, true or false"
+MOST_DIGITS = 4300  # as Python has it since 3.11
 
 
 class TomlError(ValueError):
-    """A text that is no TOML, or more TOML than we read: line N: what."""
+    """A text that is no TOML, or more TOML than we read."""
+
+    def __init__(self, line, what):
+        super().__init__(f"line {line}: {what}")
 
 
-def toml_error(text, position, what):
-    """Return the error for a position; a control character there is it."""
-    if re.compile(TOML_CONTROL).match(text, position):
-        what = f"control character U+{ord(text[position]):04X}"
-    line = text.count("\n", 0, position) + 1
-    return TomlError(f"line {line}: {what}")
-
-
-def toml_spaces(text, position):
-    return re.compile(TOML_SPACE).match(text, position).end()
-
-
-def toml_piece(text, found):
-    """What one match of TOML_PIECE in a basic string stands for."""
-    piece, code = found.group(), found.group(1) or found.group(2)
-    if code:
-        code = int(code, 16)
-        if code < 0xd800 or 0xdfff < code < 0x110000:
-            return chr(code)
-    elif found.group(3):
-        return ""
-    elif piece in TOML_ESCAPES or not piece.startswith("\\"):
-        return TOML_ESCAPES.get(piece, piece)
-    raise toml_error(text, found.start(), "no such escape; a backslash in a"
-                     " string is written twice")
-
-
-def toml_string_rule(text, position, opening=TOML_OPENING):
-    """Read a string: basic or literal, on one line or on several."""
-    found = re.compile(opening).match(text, position)
-    quotes, start = found.group().strip(), found.end()
-    end = re.compile(TOML_INSIDES[quotes]).match(text, start).end()
-    if not text.startswith(quotes, end):
-        is_control = re.compile(TOML_CONTROL).match(text, end)
-        raise toml_error(text, end if is_control else position,
-                         "a string without its closing quotes")
-    after = end + len(quotes)
-    if quotes[0] == "'":
-        return after, text[start:end].replace("\r\n", "\n")
-    pieces = re.compile(TOML_PIECE).finditer(text, start, end)
-    return after, "".join(toml_piece(text, piece) for piece in pieces)
-
-
-def toml_scalar_rule(text, position):
-    """Read a boolean, an integer or a float."""
-    for pattern, name in TOML_UNKNOWN:
-        if re.compile(pattern).match(text, position):
-            raise toml_error(text, position, f"{name} are not supported here")
-    found = re.compile(TOML_SCALAR).match(text, position)
-    if not found:
-        raise toml_error(text, position, "no value; text needs quotes")
+def toml_escaped(found):
+    """What an escape stands for; a line end that is escaped, for nothing."""
     word = found.group()
+    return (chr(int(word[2:], 16)) if word[1] in "uU"
+            else TOML_ESCAPES.get(word[1], ""))
+
+
+def toml_scalar(word):
+    """What a string, a boolean or a number stands for; None beyond all."""
+    quotes = re.match(r"(\"\"\"|''')(?:\r?\n)?|[\"']|", word)
+    if quotes.end():
+        inside = word[quotes.end():-3 if quotes.group(1) else -1]
+        inside = inside.replace("\r\n", "\n")
+        return inside if word[0] == "'" else re.sub(
+            TOML_ESCAPE + r"|\\[ \t]*\n[ \t\n]*", toml_escaped, inside)
     if word in ("true", "false"):
-        return found.end(), word == "true"
-    if any(found.groups()):
-        return found.end(), float(word)
+        return word == "true"
     try:
-        return found.end(), int(word, 0)
-    except ValueError:  # more digits than Python takes (CVE-2020-10735)
-        raise toml_error(text, position, "a number with too many digits")
-
-
-def toml_value_rule(text, position):
-    if re.compile(TOML_QUOTE).match(text, position):
-        return toml_string_rule(text, position)
-    return toml_scalar_rule(text, position)
-
-
-def toml_name_rule(text, position):
-    """Read one name of a key: bare or quoted, on one line."""
-    if re.compile(TOML_QUOTE).match(text, position):
-        return toml_string_rule(text, position, TOML_QUOTE)
-    found = re.compile(TOML_BARE_NAME).match(text, position)
-    if not found:
-        raise toml_error(text, position, "a key was expected")
-    return found.end(), found.group()
-
-
-def toml_names_rule(text, position):
-    """Read a key, dotted or not, as a tuple of names."""
-    names, dot = [], re.compile(TOML_SPACE).match(text, position)
-    while dot:
-        position, name = toml_name_rule(text, dot.end())
-        names.append(name)
-        dot = re.compile(TOML_DOT).match(text, position)
-    return position, tuple(names)
+        return int(word, 0) if len(word) <= MOST_DIGITS else None
+    except ValueError:
+        return float(word)
 
 
 class TomlStatement:
-    """One statement of a document.
+    """A statement of a document: its line number, and its text to its end.
 
-    kind is "key", "table", "comment" or "blank"; key and place are the
-    (start, end) of a key or of the name of a table, and of a value.  The
-    walker adds start and end, those of the whole line or lines; header, the
-    names of the table it stands in; and path, its names from the root.
+    path is its names from the root, none for a comment and a blank line;
+    header is the path of the table that it stands in, or begins; place is
+    the span of its value in the text.  value is None where we cannot read it.
     """
 
-    def __init__(self, kind, names=(), key=None, place=None, value=None):
-        self.kind, self.names = kind, names
-        self.key, self.place, self.value = key, place, value
-
-    def put(self, header, start, end):
-        self.header = () if self.kind == "table" else header
-        self.path = self.header + self.names
-        self.start, self.end = start, end
+    def __init__(self, found, header, line):
+        self.text, self.line, start = found.group(), line, found.start()
+        bracket, self.is_array, key, value = found.groups()
+        names = tuple(name if re.match("[^\"']", name) else toml_scalar(name)
+                      for name in re.findall(TOML_NAME, key or ""))
+        self.is_key = bool(key and not bracket)
+        self.path = header + names if self.is_key else names
+        self.header = names if bracket else header
+        self.is_blank = not self.text.strip()
+        self.is_comment = not self.path and not self.is_blank
+        self.place = found.start(4) - start, found.end(4) - start
+        self.value = toml_scalar(value) if value else None
+        if self.is_key and not value:
+            self.text += toml_rest(found.string, found.end(), line)
 
     def is_inside(self, table):
         """Is it the header of a table or of one below, or a key in those?"""
-        size = len(table) + (self.kind == "key")
-        return self.names != () and len(self.path) >= size and (
-            self.path[:len(table)] == table)
+        return self.path[:len(table)] == table
 
-    def is_dotted_into(self, table):
-        """Is it a key, in a section above a table, that leads into it?"""
-        return self.kind == "key" and len(self.header) < len(table) and (
-            self.is_inside(table))
-
-
-def toml_pair_rule(text, start):
-    end, names = toml_names_rule(text, start)
-    position = toml_spaces(text, end)
-    if not text.startswith("=", position):
-        raise toml_error(text, position, "a key without = after it")
-    begin = toml_spaces(text, position + 1)
-    position, value = toml_value_rule(text, begin)
-    return position, TomlStatement(
-        "key", names, (start, end), (begin, position), value)
+    def check(self):
+        """Raise TomlError for what cannot stand in a key or table of ours."""
+        first, size = self.path[0], len(self.path)
+        if first == DEPLOYMENT and size < 3:
+            if self.is_key or self.is_array:
+                raise TomlError(self.line, "a deployment is a table:"
+                                " [deployment.NAME]")
+        elif first == CURRENT or self.path[2] in DEPLOYMENT_KEYS:
+            if self.value is None or size != (3 if first == DEPLOYMENT else 1):
+                raise TomlError(self.line, TOML_VALUE)
 
 
-def toml_header_rule(text, position):
-    if text.startswith("[[", position):
-        raise toml_error(text, position,
-                         "arrays of tables are not supported here")
-    start = toml_spaces(text, position + 1)
-    end, names = toml_names_rule(text, start)
-    position = toml_spaces(text, end)
-    if not text.startswith("]", position):
-        raise toml_error(text, position, "a table without its closing ]")
-    return position + 1, TomlStatement("table", names, (start, end))
-
-
-def toml_statement_rule(text, position):
-    first = text[position:position + 1]
-    if first == "[":
-        return toml_header_rule(text, position)
-    if first in ("", "\r", "\n", "#"):
-        kind = "comment" if first == "#" else "blank"
-        return position, TomlStatement(kind)
-    return toml_pair_rule(text, position)
-
-
-def toml_line_end_rule(text, position):
-    """Skip a comment and the line end; raise if anything else is there."""
-    position = re.compile(TOML_REMARK).match(text, position).end()
-    found = re.compile(TOML_LINE_END).match(text, position)
-    if not found:
-        raise toml_error(text, position, "more text where a line should end")
-    return found.end(), None
+def toml_rest(text, start, line):
+    """A value that we cannot read, to the end of its last line."""
+    depth = 0
+    for found in re.compile(TOML_TOKEN).finditer(text, start):
+        token = found.group()
+        depth += (token in ("[", "{")) - (token in ("]", "}"))
+        if token in ("'", '"'):
+            raise TomlError(line, TOML_VALUE)
+        if token == "\n" and depth <= 0:
+            return text[start:found.end()]
+    if depth > 0:
+        raise TomlError(line, "a bracket without its closing one")
+    return text[start:]
 
 
 def toml_statements(text):
     """Yield the statements of a document: together they are all of it."""
-    end, header = 0, ()
-    while end < len(text):
-        start = end
-        position, found = toml_statement_rule(text, toml_spaces(text, start))
-        end, _ = toml_line_end_rule(text, position)
-        found.put(header, start, end)
-        if found.kind == "table":
-            header = found.path
-        yield found
-
-
-def toml_branch(tree, path):
-    """Return the table at a path, made if missing; None if a value is."""
-    for name in path:
-        tree = tree.setdefault(name, {})
-        if not isinstance(tree, dict):
-            return None
-    return tree
-
-
-def parse_toml(text):
-    """Read a document of our subset, or raise TomlError.
-
-    A header may not name a table that a header or the dotted keys of another
-    section have defined, nor may dotted keys (TOML 1.0, Table).
-    """
-    tree, closed, opened = {}, set(), set()
-    for found in toml_statements(text):
-        if not found.names:
-            continue
-        inner = len(found.path) - (found.kind == "key")
-        via = {found.path[:size + 1] for size in range(
-            len(found.header), inner)}
-        if found.kind == "table":
-            closed, opened, via = closed | opened, set(), {found.path}
-        branch = toml_branch(tree, found.path[:inner])
-        if via & closed or branch is None or (
-                inner < len(found.path) and found.path[-1] in branch):
-            raise toml_error(text, found.key[0], "defined twice: "
-                             + repr(".".join(found.path)))
-        opened |= via
-        if found.kind == "key":
-            branch[found.path[-1]] = found.value
-    return tree
+    pattern, position, header, line = re.compile(TOML_STATEMENT), 0, (), 1
+    while position < len(text):
+        found = pattern.match(text, position)
+        if not found:
+            raise TomlError(line, "no [table], no key = value")
+        one = TomlStatement(found, header, line)
+        yield one
+        position, header = position + len(one.text), one.header
+        line += one.text.count("\n")
 
 
 def read_toml(text):
-    """Read a document with tomllib (Python 3.11), else as parse_toml does.
+    """Read what is ours: {"current": …, "deployment": {name: {key: value}}}.
 
-    Raise TomlError for what is no TOML; a byte order mark is none.
+    A key of a deployment that is not one of ours may be None.  No table is
+    defined in two places, by a header or by dotted keys (TOML 1.0, Table).
     """
-    try:
-        import tomllib
-    except ImportError:
-        return parse_toml(text)
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as problem:
-        found = re.match(
-            r"(.*) \(at (?:line (\d+)|end of)", str(problem), re.S)
-    if not found:  # beyond what Python takes: ours knows the line
-        return parse_toml(text)
-    line = found.group(2) or text.rstrip().count("\n") + 1
-    raise TomlError(f"line {line}: {found.group(1)}")
+    tree, homes, home = {}, {}, 0
+    for one in toml_statements(text):
+        if one.path[:1] not in ((CURRENT,), (DEPLOYMENT,)):
+            continue
+        one.check()
+        home = home if one.is_key else one.line
+        branch, tables = tree, one.path[:-1] if one.is_key else one.path
+        known, is_twice = len(one.header) - (not one.is_key), False
+        for size, name in enumerate(tables[:2]):
+            branch = branch.setdefault(name, {})
+            is_twice |= size >= known and home != homes.setdefault(
+                tables[:size + 1], home)
+        if one.is_key and len(one.path) < 4:
+            is_twice |= one.path[-1] in branch
+            branch[one.path[-1]] = one.value
+        if is_twice:
+            raise TomlError(one.line, "defined twice")
+    return tree
 
 
-def toml_string(value):
-    """Render a basic string; raise ValueError for half a surrogate pair."""
-    value.encode("utf-8")
-    # JSON escapes the same way, but leaves DEL.
+def toml_text(value):
+    """Render a text as JSON does, which leaves DEL as it is."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def toml_value(value):
-    """Render a str, bool, int or float."""
-    if isinstance(value, str):
-        return toml_string(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return repr(value)
 
 
 def toml_key(name):
     """Render one name of a key: bare if it can be, else quoted."""
-    is_bare = re.compile(TOML_BARE_NAME).fullmatch(name)
-    return name if is_bare else toml_string(name)
-
-
-def toml_names(names):
-    return ".".join(map(toml_key, names))
-
-
-def toml_line_end(text):
-    """The line end that a document uses: that of its first line."""
-    return "\r\n" if re.match(r"[^\n]*\r\n", text) else "\n"
-
-
-def whole_lines(text):
-    """Return the text with an end to its last line."""
-    if not text or text.endswith("\n"):
-        return text
-    return text + toml_line_end(text)
+    return name if re.fullmatch(TOML_BARE_NAME, name) else toml_text(name)
 
 
 def first_of_lead(found, index):
     """The index of the first comment directly above a statement."""
-    while index and found[index - 1].kind == "comment":
+    while index and found[index - 1].is_comment:
         index -= 1
     return index
 
@@ -1685,134 +1694,86 @@ def end_of_tail(found, index):
     Comments that lead to the next statement are that one's.
     """
     end = index + 1
-    while end < len(found) and found[end].kind == "comment":
+    while end < len(found) and found[end].is_comment:
         end += 1
-    return index + 1 if end < len(found) and found[end].names else end
+    return index + 1 if end < len(found) and found[end].path else end
 
 
-def last_of_table(found, table):
-    """The index of the last statement of a table itself, or None.
+def editable(text, table):
+    """The statements of a document in which a table can be edited."""
+    read_toml(text)
+    found = list(toml_statements(text))
+    for one in found:
+        if one.is_inside(table) and len(one.header) < len(table):
+            raise TomlError(one.line, "dotted keys that define a table are"
+                            " edited by hand")
+    return found
 
-    A table that dotted keys of a section above it define ends with them.
+
+def add_toml_key(text, found, table, pair):
+    """Put a new key at the end of its table's own lines.
+
+    A table that is not there yet goes to the end of the document, the first
+    key of the root above the first table and the comments that lead to it.
     """
-    own = last = None
-    for index, one in enumerate(found):
-        if one.kind == "table" and one.path == table or (
-                one.kind == "key" and one.header == table):
-            own = index
-        elif one.is_dotted_into(table):
-            last = index
-    return last if own is None else own
-
-
-def add_toml_root_key(text, found, pair):
-    """Put the first key of the root above the first table and its lead."""
-    end = toml_line_end(text)
-    for index, one in enumerate(found):
-        if one.kind == "table":
-            at = found[first_of_lead(found, index)].start
-            return text[:at] + pair + end * 2 + text[at:]
-    return whole_lines(text) + pair + end
-
-
-def add_toml_table(text, found, table, pair):
-    """Append a table of one key, with one blank line before it."""
-    end, text = toml_line_end(text), whole_lines(text)
-    gap = end if found and found[-1].kind != "blank" else ""
-    return f"{text}{gap}[{toml_names(table)}]{end}{pair}{end}"
-
-
-def add_toml_key(text, found, table, key, value):
-    """Add a key at the end of its table's own lines."""
-    pair = f"{toml_key(key)} = {toml_value(value)}"
-    index = last_of_table(found, table)
-    if index is None and not table:
-        return add_toml_root_key(text, found, pair)
-    if index is None:
-        return add_toml_table(text, found, table, pair)
-    last = found[index]
-    if last.is_dotted_into(table):
-        pair = f"{toml_names(table[len(last.header):])}.{pair}"
-    at = found[end_of_tail(found, index) - 1].end
-    indent = re.compile(TOML_SPACE).match(text, last.start).group()
-    above = whole_lines(text[:at])
-    return f"{above}{indent}{pair}{toml_line_end(text)}{text[at:]}"
+    end = "\r\n" if re.match(r"[^\n]*\r\n", text) else "\n"
+    lines, index = [one.text for one in found], len(found)
+    heads = [index for index, one in enumerate(found) if one.path]
+    own = [index for index in heads if found[index].header == table]
+    new = pair + end
+    if own:
+        index = end_of_tail(found, own[-1])
+        new = re.match("[ \t]*", lines[own[-1]]).group() + new
+    elif table:
+        gap = end if found and not found[-1].is_blank else ""
+        new = f"{gap}[{'.'.join(map(toml_key, table))}]{end}{new}"
+    elif heads:
+        index, new = first_of_lead(found, heads[0]), new + end
+    if index and not lines[index - 1].endswith("\n"):
+        lines[index - 1] += end
+    return "".join(lines[:index] + [new] + lines[index:])
 
 
 def edit_toml(text, table, key, value):
-    """Set a key of a table, () being the root; None removes its line.
+    """Set a key of the root, (), or of a deployment; None removes its line.
 
     Nothing else changes: a comment behind the value, order, blank lines and
-    line ends stay.  A missing key goes to the end of its table, a missing
-    table to the end of the document.  A table that only dotted keys made
-    goes with the last of them.  Raise TomlError if the document is not one
-    that parse_toml reads, or if key names a table or table a key.
+    line ends stay.  Raise TomlError for what read_toml does not read, and
+    where dotted keys define the deployment.
     """
-    parse_toml(text)
-    found, path = list(toml_statements(text)), (*table, key)
-    old = [one for one in found if one.kind == "key" and one.path == path]
-    if value is None:
-        start, end = (old[0].start, old[0].end) if old else (0, 0)
-        return text[:start] + text[end:]
-    if not old:
-        edited = add_toml_key(text, found, path[:-1], key, value)
-    elif toml_value(old[0].value) == toml_value(value):
-        return text
-    else:
-        start, end = old[0].place
-        edited = text[:start] + toml_value(value) + text[end:]
-    parse_toml(edited)
-    return edited
-
-
-def toml_table_lines(found, table):
-    """The indexes of a table's statements, and of the comments they own."""
-    lines, first = set(), 0
-    for index, one in enumerate(found):
-        if not one.is_inside(table):
-            continue
-        if one.kind == "table":
-            first = first_of_lead(found, index)
-        if one.is_dotted_into(table):
-            lines.add(index)
-        else:
-            lines.update(range(first, end_of_tail(found, index)))
-    return lines
+    found = editable(text, table)
+    old = [one for one in found if one.is_key and one.path == (*table, key)]
+    shown = toml_text(value) if isinstance(value, str) else repr(value)
+    if not old and value is not None:
+        return add_toml_key(text, found, table, f"{toml_key(key)} = {shown}")
+    for one in old:
+        start, end = one.place
+        one.text = ("" if value is None
+                    else one.text[:start] + shown + one.text[end:])
+    return "".join(one.text for one in found)
 
 
 def drop_toml_table(text, table):
     """Remove a table: header, keys, sub-tables, and the comments they own.
 
     Those are the comments directly above a header, between the keys, and
-    directly below the last.  One blank line stays where a table was.  Raise
-    TomlError if the document is not one that parse_toml reads.
+    directly below the last.  The blank lines above go with them.
     """
-    parse_toml(text)
-    found = list(toml_statements(text))
-    lines = toml_table_lines(found, tuple(table))
-    for order in (range(len(found)), reversed(range(len(found)))):
-        is_near = False
-        for index in order:
-            is_near = index in lines or is_near and (
-                found[index].kind == "blank")
-            lines.update([index] if is_near else [])
-    kept, gap = [], ""
+    found, gone, end = editable(text, table), set(), 0
     for index, one in enumerate(found):
-        if index not in lines:
-            kept.append((gap if kept else "") + text[one.start:one.end])
-            gap = ""
-        elif one.kind in ("table", "blank"):
-            gap = toml_line_end(text)
-    return "".join(kept)
+        if one.is_inside(table):
+            first = end if one.is_key else first_of_lead(found, index)
+            while not one.is_key and first and found[first - 1].is_blank:
+                first -= 1
+            end = end_of_tail(found, index)
+            gone.update(range(first, end))
+    left = "".join(one.text for index, one in enumerate(found)
+                   if index not in gone)
+    return left.lstrip("\r\n") if 0 in gone else left
 
 
 # == the config file =========================================================
 
-CURRENT, DEPLOYMENT = "current", "deployment"
-KEY_SOURCES = ("api_key", "api_key_env", "api_key_file", "api_key_command",
-               "api_key_keychain")
-DEPLOYMENT_KEYS = ("base_url",) + KEY_SOURCES + (
-    "style", "endpoint", "output", "frontend_url", "timeout", "cacert")
 CONFIG_HELP = "xeroctl config init makes one, xeroctl status checks it"
 
 
@@ -1851,7 +1812,22 @@ def sweep(path):
         pass  # somebody else has done it
 
 
-def write_privately(path, data):
+def keep_access(number, path):
+    """Give a new file the group, mode and owner of the old one, if it may.
+
+    A mode wider than 0640 is not kept, nor is any without its group.
+    """
+    try:
+        old = os.stat(path)
+        os.fchown(number, -1, old.st_gid)
+        if not old.st_mode & 0o7777 & ~0o640:
+            os.fchmod(number, old.st_mode & 0o7777)
+        os.fchown(number, old.st_uid, -1)
+    except (AttributeError, OSError):
+        pass  # there is no old one, it is another's, or it is Windows
+
+
+def write_privately(path, data, keeps_access=False):
     """Replace a file whole: old or new, never torn, for its owner only.
 
     Written beside it with mode 0600, synced and renamed; a link is kept and
@@ -1865,6 +1841,8 @@ def write_privately(path, data):
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         with os.fdopen(os.open(beside, flags, 0o600), "wb") as target:
+            if keeps_access:
+                keep_access(target.fileno(), path)
             target.write(data)
             target.flush()
             os.fsync(target.fileno())
@@ -1872,6 +1850,22 @@ def write_privately(path, data):
     except BaseException:
         remove_quietly(beside)
         raise
+
+
+def try_lock(file):
+    """Lock a file or folder while it is open; False if another process has.
+
+    Where locks are not to be had (Windows, some network file systems),
+    nothing is locked.
+    """
+    try:
+        import fcntl
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass
+    return True
 
 
 class ConfigFile:
@@ -1886,18 +1880,26 @@ class ConfigFile:
         folder = home_path(environ, "XDG_CONFIG_HOME", ".config")
         if not self.path and folder:
             self.path = os.path.join(folder, "config.toml")
-        self.read, self.is_checked = None, False
+        self.read, self.mark, self.is_checked = None, b"", False
 
     def text(self):
-        """The file's text; empty where there is none."""
+        """The file's text; empty where there is none, or a link leads to."""
         if self.read is None:
-            exists = self.path and os.path.lexists(self.path)
-            raw = read_file(self.path, NotConfigured) if exists else b""
+            raw = b""
+            if self.path and os.path.lexists(os.path.realpath(self.path)):
+                raw = self.checked(read_file(self.path, NotConfigured,
+                                             MOST_CONFIG_BYTES + 1))
+            self.mark = raw[:raw.startswith(codecs.BOM_UTF8) * 3]
             try:
-                self.read = raw.decode("utf-8")
+                self.read = raw[len(self.mark):].decode("utf-8")
             except UnicodeDecodeError:
                 raise NotConfigured(f"{self.path} is not UTF-8")
         return self.read
+
+    def checked(self, raw):
+        if len(raw) > MOST_CONFIG_BYTES:
+            raise NotConfigured(f"{self.path}: over 1 MB is no config file")
+        return raw
 
     def check_mode(self, tables):
         """Warn once of a key that others can read."""
@@ -1911,17 +1913,16 @@ class ConfigFile:
 
     def data(self):
         """The decoded file; raise NotConfigured if it is broken."""
+        data = self.after(read_toml)
+        self.check_mode(data.get(DEPLOYMENT, {}))
+        return data
+
+    def after(self, function, *args):
+        """What a function makes of the text."""
         try:
-            data = read_toml(self.text())
+            return function(self.text(), *args)
         except TomlError as problem:
             raise self.broken(problem)
-        tables = data.get(DEPLOYMENT, {})
-        if not isinstance(tables, dict) or not all(
-                isinstance(table, dict) for table in tables.values()):
-            raise NotConfigured(f"{self.path}: a deployment is a table:"
-                                " [deployment.NAME]")
-        self.check_mode(tables)
-        return data
 
     def deployments(self):
         """{name: {key: value}}, in the order of the file."""
@@ -1943,41 +1944,60 @@ class ConfigFile:
                     "there is " + ", ".join(known) if known else CONFIG_HELP))
         return known[name]
 
-    def edit(self, change, *args):
-        try:
-            self.read = change(self.text(), *args)
-        except TomlError as problem:
-            raise self.broken(problem)
-
     def broken(self, problem):
         return NotConfigured(f"{self.path}: {problem}",
                              f"mend it in {self.path}")
 
     def set(self, name, key, value):
         """Set or, with None, remove one key of a deployment."""
-        self.edit(edit_toml, (DEPLOYMENT, name), key, value)
+        self.read = self.after(edit_toml, (DEPLOYMENT, name), key, value)
 
     def set_current(self, name):
-        self.edit(edit_toml, (), CURRENT, name)
+        self.read = self.after(edit_toml, (), CURRENT, name)
 
     def drop(self, name):
         """Remove a deployment, and that it is current if it is."""
-        if self.current() == name:
+        self.deployment(name)
+        is_current = self.current() == name
+        self.read = self.after(drop_toml_table, (DEPLOYMENT, name))
+        if is_current:
             self.set_current(None)
-        self.edit(drop_toml_table, (DEPLOYMENT, name))
 
-    def save(self):
-        """Write the file; whatever fails, the old one is still there."""
+    def update(self, change):
+        """Read, change and write the file, and no other process meanwhile.
+
+        What is locked is its folder: the file may not be there, and another
+        one takes its place.  Whatever fails, the old one is still there.
+        """
         if not self.path:
             raise NotConfigured("there is no home directory to write to",
                                 "set XEROTIER_CONFIG to a path")
+        folder, number = os.path.dirname(os.path.realpath(self.path)), None
         try:
-            os.makedirs(os.path.dirname(self.path) or ".", 0o700, True)
-            write_privately(self.path, self.read.encode("utf-8"))
+            os.makedirs(folder, 0o700, True)
+            if os.name == "posix":  # Windows opens no folder
+                number = os.open(folder, os.O_RDONLY)
+                self.wait_for(number)
+            self.read = None
+            change(self)
+            raw = self.checked(self.mark + self.read.encode("utf-8"))
+            write_privately(self.path, raw, keeps_access=True)
         except OSError as problem:
             raise NotConfigured(
                 f"cannot write {self.path}: {problem.strerror}",
                 "XEROTIER_CONFIG names another path")
+        finally:
+            if number is not None:
+                os.close(number)
+
+    def wait_for(self, folder):
+        clock = self.terminal.clock
+        until = clock.monotonic() + LOCK_S
+        while not try_lock(folder):
+            if clock.monotonic() >= until:
+                raise NotConfigured(f"another process is changing {self.path}",
+                                    "try again when it has ended")
+            clock.sleep(LOCK_POLL_S)
 
 
 def key_source(table):
@@ -2036,8 +2056,8 @@ def stored_key(table, environ, folder):
         raise NotConfigured(f"{source} has to be a text")
     if source == "api_key_env":
         if not environ.get(value):
-            raise NotConfigured(f"api_key_env: the variable {value} is not"
-                                " set")
+            name = value if value.isupper() else "…"
+            raise NotConfigured(f"api_key_env: {name} is not set")
         return environ[value]
     if source == "api_key_file":
         home = environ.get("HOME", "~")
@@ -2053,7 +2073,8 @@ def stored_key(table, environ, folder):
 class Settings:
     """What a run was told: flag, then environment, then deployment.
 
-    The config file is read when a setting is first looked for in it.
+    The flag --context means its deployment whole: of variables only endpoint
+    and output count, where it has none.  The config file is read when needed.
     """
 
     VARIABLES = ("base_url", "api_key", "context", "endpoint",
@@ -2067,9 +2088,35 @@ class Settings:
     def given(self, name):
         """What flag or environment say; an empty variable is unset."""
         value = getattr(self.args, name, None)
-        if value is None and name in self.VARIABLES:
-            value = self.environ.get("XEROTIER_" + name.upper()) or None
+        return self.variable(name) if value is None else value
+
+    def variable(self, name):
+        """What the environment says, where it counts; else None."""
+        variable = "XEROTIER_" + name.upper()
+        value = name in self.VARIABLES and self.environ.get(variable)
+        if not value or self.args.context is not None and (
+                name not in ("endpoint", "output")
+                or name in self.deployment_table()):
+            return None
+        odd = re.search(r"^\s|\s\Z|^(['\"])(?=.*\1\Z)", value)
+        if odd and name != "api_key":  # which is stripped
+            raise NotConfigured(
+                f"{variable} begins or ends with {odd.group()!r}",
+                "a file of variables has its own quotes and line ends")
         return value
+
+    def tell_beaten(self, name):
+        """Say which variables beat what a deployment has, if any do."""
+        table = self.config.deployments().get(name)
+        has = dict({"context": name, "style": XEROTIER}, **table or {})
+        if key_source(has):
+            has.setdefault("api_key")
+        found = ["XEROTIER_" + each.upper() for each in self.VARIABLES
+                 if table and each in has
+                 and self.variable(each) not in (None, has[each])]
+        if found:
+            self.terminal.note(f"{' and '.join(found)} beat what {name} has:"
+                               f" --context {name} goes by that alone")
 
     def get(self, name, default=None):
         """Look a setting up in the order of precedence."""
@@ -2082,7 +2129,8 @@ class Settings:
 
     def context(self):
         """The name of the deployment of this run; None if there is none."""
-        return self.given("context") or self.config.current()
+        name = self.given("context")
+        return self.config.current() if name is None else name
 
     def deployment_table(self):
         """The table of the deployment of this run; empty if there is none."""
@@ -2117,41 +2165,45 @@ class Settings:
 
     def timeout(self):
         """Seconds as given by flag or deployment; None leaves the default."""
-        if self.args.timeout is not None:
-            return self.args.timeout
-        value = self.deployment_table().get("timeout")
+        value = self.args.timeout or self.deployment_table().get("timeout")
         if value is not None and not (
                 is_positive(value) and value <= LONGEST_S):
             raise self.config.broken("timeout is no number of seconds")
         return value
 
-    def key(self, base_url):
-        """The API key for a base URL; None if there is none.
+    def key(self, urls):
+        """The API key for some URLs; None if there is none.
 
-        A key on file goes to its own deployment's origin only.
+        A key on file goes to its own deployment's origins only.
         """
         if self.args.api_key is not None:
             return self.typed_key(self.args.api_key)
-        text = self.given("api_key")
-        return (self.key_on_file(base_url) if text is None
-                else check_key(text))
+        text = self.variable("api_key")
+        return (self.key_on_file(urls) if text is None
+                else check_key(text, "the API key in XEROTIER_API_KEY"))
 
     def typed_key(self, text):
-        """The key that --api-key means: itself, @FILE, or - for stdin."""
+        """The key that --api-key means: itself, @FILE, - for stdin, none."""
+        if not text:
+            return None
         if text == "-":
             text = decoded_text(self.terminal.read_stdin())
         elif text.startswith("@"):
             text = decoded(read_file(text[1:], NotConfigured))
         return check_key(text)
 
-    def key_on_file(self, base_url):
+    def key_on_file(self, urls):
         table = self.deployment_table()
-        home = table.get("base_url")
-        if key_source(table) and not (
-                isinstance(home, str) and is_same_origin(home, base_url)):
-            raise NotConfigured(
-                f"the key of deployment {self.context()} is meant for {home},"
-                f" not for {base_url}", KEY_HELP)
+        own = [table[name] for name in ("base_url", "frontend_url")
+               if isinstance(table.get(name), str)]
+        for url in urls if key_source(table) else ():
+            if not any(is_same_origin(url, home) for home in own):
+                told = (f"the key of deployment {self.context()} is meant for"
+                        f" {' and '.join(map(shown_url, own)) or 'no URL'},"
+                        f" not for {url}")
+                if self.style() == XEROTIER:
+                    raise NotConfigured(told, KEY_HELP)
+                return self.terminal.note(told + ": none is sent")
         key = stored_key(table, self.environ,
                          os.path.dirname(self.config.path or ""))
         return None if key is None else check_key(key)
@@ -2165,25 +2217,12 @@ class Settings:
         url, style = check_url(url, "base URL"), self.style()
         if not needs_key:
             return Deployment(url, None, style)
-        key = self.key(url)
+        frontend = style == XEROTIER and self.get("frontend_url")
+        frontend = frontend and check_url(frontend, "frontend URL")
+        key = self.key(filter(None, (url, frontend)))
         if key is None and style == XEROTIER:
             raise NotConfigured("no API key", KEY_HELP)
-        frontend = self.get("frontend_url")
-        if frontend:
-            frontend = check_url(frontend, "frontend URL")
-            self.check_frontend(frontend)
         return Deployment(url, key, style, frontend)
-
-    def check_frontend(self, frontend):
-        """Raise if the key on file would go to a frontend that is not its."""
-        table = self.deployment_table() if not self.given("api_key") else {}
-        own = [table[name] for name in ("frontend_url", "base_url")
-               if isinstance(table.get(name), str)]
-        if key_source(table) and not any(
-                is_same_origin(frontend, home) for home in own):
-            raise NotConfigured(
-                f"the key of deployment {self.context()} is not meant for"
-                f" {frontend}", KEY_HELP)
 
 
 # ---------------------------------------------------------------------------
@@ -2194,17 +2233,17 @@ class Settings:
 # proxies and reuse that send a key elsewhere (cpython#77842) or hide which
 # layer failed, and costs 7 ms more to import.
 
-SECRET_NAMES = frozenset(("secret", "api_key", "password", "token"))
+# A name with such a word in it; but tokens are counted, and a key has an id.
+SECRET_NAME = re.compile(
+    "secret|password|authorization|(?:access|api|auth|refresh)_?tokens"
+    "|token(?!s|iz|_?(?:count|type|limit|id))|(?<!public)(?<!public[_-])"
+    "(?<!cache_)key(?!_?(?:ids?|name|prefix|type)(?:_|$)|word|board)", re.I)
 
 
-def redacted(value, names=SECRET_NAMES):
-    """The same JSON value without what its members of such names hold."""
-    if isinstance(value, list):
-        return [redacted(item, names) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {key: "…" if key in names and isinstance(item, str)
-            else redacted(item, names) for key, item in value.items()}
+def redacted(value):
+    """The same JSON value without the texts that have such a name."""
+    return with_texts(value, lambda text, name: (
+        "…" if SECRET_NAME.search(name) else text))
 
 
 def form_quoted(name):
@@ -2487,6 +2526,7 @@ def open_socket(host, port, limits):
 
 CA_HELP = "--cacert FILE trusts a private CA; --insecure checks nothing"
 CLOCK_HELP = "is this machine's clock right?"
+NAME_HELP = "does the base URL name the host as its certificate does?"
 
 # What OpenSSL's verify codes mean (x509_vfy.h), and what helps.
 TLS_CAUSES = {
@@ -2497,27 +2537,36 @@ TLS_CAUSES = {
          CA_HELP),
     20: ("the certificate's issuer is not known", CA_HELP),
     21: ("the certificate's issuer is not known", CA_HELP),
-    62: ("the certificate is for another host name",
-         "does the base URL name the host as its certificate does?"),
-    64: ("the certificate is for another address",
-         "does the base URL name the host as its certificate does?"),
+    62: ("the certificate is for another host name", NAME_HELP),
+    64: ("the certificate is for another address", NAME_HELP),
 }
-
-
-# How OpenSSL 3 calls the end of a connection; Python 3.6 knows the number
-# by another name.
-TLS_EOF = "UNEXPECTED_EOF_WHILE_READING", "KRB5_S_TKT_NYV"
 
 
 # What OpenSSL says (a part of its reason), what it means, and what helps.
 TLS_REASONS = (
+    ("WRONG_VERSION_NUMBER", "the server does not speak TLS",
+     "is it http:// in --base-url?"),
+    # Python 3.6 does not tell which; of a host name it says it in words.
+    ("CERTIFICATE_VERIFY_FAILED|HOSTNAME|SUBJECTALTNAME",
+     "the certificate is self-signed, expired, for another host name, or of"
+     " an unknown issuer", CA_HELP),
     ("ALERT.*(CERTIFICATE|HANDSHAKE_FAILURE|UNKNOWN_CA|ACCESS_DENIED)", None,
      "does the server want a client certificate? --cert FILE"),
-    ("PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL",
+    ("PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL|SSL_VERSION|LEGACY_SIGALG",
      "the server speaks no version of TLS that this Python takes", None),
     ("UNRECOGNIZED_NAME", "the server does not know this host name",
-     "does the base URL name the host as its certificate does?"),
+     NAME_HELP),
 )
+
+
+def tls_reason(problem):
+    """What OpenSSL says, as BAD_RECORD_TYPE.
+
+    It is in the text: an old Python has no reason for what is new, or a wrong
+    one, as in "[SSL: BAD_MAC_LENGTH] legacy sigalg disallowed (_ssl.c:1)".
+    """
+    text = re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", str(problem))
+    return text.replace(" ", "_").upper()
 
 
 def is_dropped(problem):
@@ -2526,7 +2575,7 @@ def is_dropped(problem):
     import socket
     return (isinstance(problem, (socket.timeout, ConnectionError,
                                  ssl.SSLEOFError, ssl.SSLZeroReturnError))
-            or getattr(problem, "reason", None) in TLS_EOF
+            or tls_reason(problem) == "UNEXPECTED_EOF_WHILE_READING"
             or not isinstance(problem, (ssl.SSLError, ValueError)))
 
 
@@ -2537,30 +2586,20 @@ def tls_error(problem, host):
     code = getattr(problem, "verify_code", None)
     if code in TLS_CAUSES:
         reason, hint = TLS_CAUSES[code]
-    elif "WRONG_VERSION_NUMBER" in str(problem).upper():
-        reason = "the server does not speak TLS"
-        hint = "is it http:// in --base-url?"
     elif code is not None:
         reason, hint = problem.verify_message, CA_HELP
-    elif (isinstance(problem, ssl.CertificateError)
-          or "CERTIFICATE_VERIFY_FAILED" in str(problem)):
-        # Python 3.6 does not tell which.
-        reason, hint = ("the certificate is self-signed, expired, for another"
-                        " host name, or of an unknown issuer", CA_HELP)
     elif isinstance(problem, socket.timeout):
         reason, hint = "no handshake in time", "--timeout SECONDS waits longer"
     elif is_dropped(problem):
-        reason = getattr(problem, "strerror", None) or problem
-        if getattr(problem, "reason", None) in TLS_EOF:
-            reason = "the connection was cut"
+        reason = ("the connection was cut" if isinstance(problem, ssl.SSLError)
+                  else getattr(problem, "strerror", None) or problem)
         hint = "--retries N tries again"
     else:
-        reason = getattr(problem, "reason", None) or problem
         said, hint = next(
             (row for pattern, *row in TLS_REASONS
-             if re.search(pattern, str(reason))),
+             if re.search(pattern, tls_reason(problem))),
             (None, "is it a TLS server, and nothing in between?"))
-        reason = said or reason
+        reason = said or tls_reason(problem)
     return ConnectionFailed("TLS", f"{host}: {reason}", hint,
                             lasting=not is_dropped(problem))
 
@@ -2588,8 +2627,8 @@ def network_error(problem, where, limits, sent):
         reason = getattr(problem, "strerror", None) or str(problem)
     elif is_dropped(problem):
         reason = "the server cut the connection"
-    elif "ALERT" not in str(getattr(problem, "reason", None) or "ALERT"):
-        reason = f"the connection was disturbed ({problem.reason})"
+    elif "ALERT" not in tls_reason(problem):
+        reason = f"the connection was disturbed ({tls_reason(problem)})"
     else:
         error = tls_error(problem, where)
         error.sent = sent
@@ -2684,14 +2723,13 @@ def plain_blocks(response):
         raise http.client.IncompleteRead(b"", left)
 
 
-CHUNK_HEAD = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
-
-
 class ChunkedFrame:
     """Takes the frame off a chunked body, fed in blocks split anywhere.
 
     A chunk is its size in hexadecimal, extensions, CRLF, data, and CRLF.
     """
+
+    HEAD = rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n"
 
     def __init__(self):
         self.rest, self.left = b"", 0  # of a chunk, its CRLF included
@@ -2702,7 +2740,7 @@ class ChunkedFrame:
         block, position, pieces = self.rest + block, 0, []
         while not self.is_over:
             if not self.left:
-                head = CHUNK_HEAD.match(block, position)
+                head = re.compile(self.HEAD).match(block, position)
                 if not head:
                     break
                 position, size = head.end(), int(head.group(1), 16)
@@ -2760,8 +2798,8 @@ QUOTA_HELP = "the quota is used up: wait for its reset or raise it"
 # What to try next, by error code, or else by type, or by status.
 API_HINTS = {
     "endpoint_not_found": "--endpoint takes the slug, not the model's name;"
-                          " xeroctl api /endpoints lists them",
-    "model_not_found": "xeroctl api /models lists what is served",
+                          " xeroctl endpoints lists them",
+    "model_not_found": "xeroctl models lists what is served",
     "scope_insufficient": "use a key with the scope that the message names",
     "quota_exceeded": QUOTA_HELP, "insufficient_quota": QUOTA_HELP,
     "endpoint_inactive": "the endpoint is not active yet: try again later",
@@ -2776,56 +2814,53 @@ API_HINTS = {
 }
 
 
-def validation_message(item):
-    """One entry of the list that FastAPI puts under "detail"."""
-    where = dig(item, "loc")
-    place = ".".join(map(str, where)) if isinstance(where, list) else ""
-    said = as_text(dig(item, "msg") or item)
-    return f"{place}: {said}" if place else said
+# Where servers put a message, and where type, code and param stand.
+MESSAGE_PLACES = "error", "detail", "message", "errors", "msg", "title"
+FACT_PLACES = "error.", "", "detail.", "errors.0.", "error.0.", "0.error."
 
 
-def message_in(value, names, depth=0):
-    """The message in an error of any shape; empty if there is none."""
-    if isinstance(value, str) or depth > 4:
-        return value if isinstance(value, str) else ""
-    if isinstance(value, list):
-        return "; ".join(filter(None, [
-            message_in(item, MESSAGE_NAMES, depth + 1) if isinstance(
-                item, dict) and "msg" not in item else
-            validation_message(item) for item in value]))
-    found = (message_in(value[name], MESSAGE_NAMES, depth + 1)
-             for name in names
-             if isinstance(value, dict) and value.get(name))
-    return next(filter(None, found), "")
+def error_message(body, depth=5):
+    """Find the message where servers put it, in any JSON; None if nowhere.
+
+    FastAPI says in loc what each of several is about.
+    """
+    if isinstance(body, list) and len(body) == 1:
+        body, = body
+    places = ("message",) * (depth < 5) + MESSAGE_PLACES
+    for place in places if depth and isinstance(body, dict) else ():
+        found = body.get(place)
+        if isinstance(found, dict):
+            found = error_message(found, depth - 1) or place != "error" and [
+                {"loc": [key], "msg": found[key]} for key in found]
+        if isinstance(found, list):
+            found = "; ".join(filter(None, (
+                error_message(each, depth - 1)
+                if isinstance(each, (dict, list)) else as_text(each)
+                for each in found[:MOST_PROBLEMS] if each)))
+        if isinstance(found, str) and found.strip():
+            loc = body.get("loc")
+            if loc and isinstance(loc, list):
+                found = ".".join(str(step) for step in loc if isinstance(
+                    step, (str, int))) + ": " + found
+            return found
+    return None
 
 
-MESSAGE_NAMES = "message", "detail", "error", "errors", "msg"
+def error_fact(body, name):
+    """The type, code or param of an error, in its object or beside it."""
+    found = (dig(body, place + name) for place in FACT_PLACES)
+    return next((value for value in found if value is not None), None)
 
 
-def error_message(body):
-    """Find the message where servers put it; None if nowhere."""
-    if isinstance(body, str):
-        return None
-    return message_in(body, (
-        "error", "detail", "message", "errors", "msg")) or None
-
-
-def error_about(body):
-    """The object with type, code and param of an error, or else {}."""
-    for path in ("error", "error.0", "0.error", "errors.0", "message"):
-        if isinstance(dig(body, path), dict):
-            return dig(body, path)
-    return body if isinstance(body, dict) else {}
-
-
-def retry_after(answer, about):
-    """Seconds that an answer asks to wait: the greater of header and body."""
-    said = dig(about, "retry_after")
-    said = min(said, 1e9) if is_positive(said) else 0
-    now = answer.wire.limits.clock.now()
-    return max(said, header_seconds(answer.headers.get("Retry-After", ""),
-                                    now), header_seconds(
-        answer.headers.get("retry-after-ms", ""), now) / 1000)
+def retry_after(answer, body):
+    """Seconds that an answer asks to wait: the most of headers and body."""
+    said = error_fact(body, "retry_after")
+    seconds, thousandths = (
+        header_seconds(answer.headers.get(name, ""),
+                       answer.wire.limits.clock.now())
+        for name in ("Retry-After", "Retry-After-Ms"))
+    return max(min(said, 1e9) if is_positive(said) else 0,
+               seconds, thousandths / 1000)
 
 
 def api_error(answer, text):
@@ -2839,19 +2874,23 @@ def api_error(answer, text):
         body = parse_json(text, SERVER_DECODER)
     except ValueError:
         body = None
-    about, said = error_about(body), error_message(body)
-    code, kind, status = about.get("code"), about.get("type"), answer.status
-    only = ", ".join(as_text(word) for word in (kind, code) if word)
-    hints = [API_HINTS.get(name) for name in (as_text(code), as_text(kind),
-                                              status)]
+    said, status = error_message(body), answer.status
+    kind, code, param = (error_fact(body, name)
+                         for name in ("type", "code", "param"))
+    kind = kind and as_text(kind)
+    named = ", ".join(as_text(each) for each in (kind, code) if each)
+    known = ([as_text(code), kind, status]
+             if said or code != "scope_insufficient" else [status])
     return ApiError(
-        status, said or (f"the server says only {only}" if only else
-                         body_summary(text) or answer.response.reason),
-        next(filter(None, hints if said else hints[2:]), None),
-        body=body, headers=answer.headers, has_message=bool(said), kind=kind,
-        retry_after=retry_after(answer, about),
-        strategy=about.get("retry_strategy"), code=code,
-        param=about.get("param"), request_id=answer.request_id)
+        status, said or named and "without a message: " + named
+        or body_summary(text) or answer.response.reason,
+        next(filter(None, map(API_HINTS.get, known)), None),
+        body=body, headers=answer.headers,
+        is_envelope=bool(said) and said == dig(body, "error.message"),
+        kind=kind,
+        retry_after=retry_after(answer, body), param=param, code=code,
+        strategy=error_fact(body, "retry_strategy"),
+        request_id=answer.request_id)
 
 
 # == the judge: what an answer is, told once for each kind ===================
@@ -2865,11 +2904,10 @@ BROKEN_ENDS = frozenset((
 
 def no_answer(value, what):
     """The error for JSON that is not what was asked for."""
-    about = error_about(value)
     return AnswerError(
         f"the answer {what}: "
         + (error_message(value) or compact_json(value)[:300]),
-        code=about.get("code"), param=about.get("param"))
+        code=error_fact(value, "code"), param=error_fact(value, "param"))
 
 
 def is_error(value):
@@ -3008,6 +3046,7 @@ class Answer:
 
     def __exit__(self, *_):
         self.wire.shut(self.is_whole and not self.response.will_close)
+        self.response.close()  # what interrupts a finalizer is lost
 
     def blocks(self, coding="identity"):
         """Yield the body as it arrives; raise if it is cut short."""
@@ -3028,14 +3067,17 @@ class Answer:
 
     def read(self):
         """Return the whole body; refuse one that would fill the memory."""
-        blocks, size = [], 0
-        for block in self.blocks():
+        return b"".join(self.bounded(self.blocks()))
+
+    def bounded(self, blocks):
+        """Yield blocks of the body that shall be held in memory together."""
+        size = 0
+        for block in blocks:
             size += len(block)
             if size > MOST_ANSWER_BYTES:
                 raise AnswerError(f"{self.url}: the answer is larger than "
                                   + as_size(MOST_ANSWER_BYTES))
-            blocks.append(block)
-        return b"".join(blocks)
+            yield block
 
     def json(self):
         """Return the decoded body; an empty one is an empty object."""
@@ -3093,12 +3135,6 @@ class Proxy:
         import base64
         raw = whole(self.credentials).encode("utf-8")
         return base64.b64encode(raw).decode("ascii")
-
-    def secrets(self):
-        """What of it must never be shown."""
-        if self.credentials is None:
-            return []
-        return [self.code()] + [self.password] * bool(self.password)
 
     def failed(self, reason, hint=None, lasting=False):
         """The error for whatever goes wrong at the proxy."""
@@ -3260,7 +3296,8 @@ class Network:
         if kept is None:
             return None
         place = kept[origin]
-        return lambda sock: place.append((sock, proxy, time.monotonic()))
+        return lambda sock: (place.append((sock, proxy, time.monotonic()))
+                             if self.idle is kept else sock.close())
 
     def reuse(self, origin):
         """A kept (socket, proxy) that the server has not closed, or None."""
@@ -3281,21 +3318,22 @@ class Network:
         if given is not None:
             found, source = given, "--proxy"
         else:
-            source = scheme.upper() + "_PROXY"
-            found = self.variable(source)
-            if bypasses_proxy(host, port, self.variable("NO_PROXY")):
+            source, found = self.variable(scheme.upper() + "_PROXY")
+            if bypasses_proxy(host, port, self.variable("NO_PROXY")[1]):
                 found = ""
         if not found:
             return None
         proxy = Proxy(found, source)
-        for secret in proxy.secrets():
-            self.terminal.hide(secret, "…")
+        if proxy.credentials is not None:
+            for secret in filter(None, (proxy.code(), proxy.password)):
+                self.terminal.hide(secret)
         return proxy
 
     def variable(self, name):
-        """A variable that counts in either case; the lower one first."""
+        """(name, value) of what counts in either case; lower first."""
         environ = self.settings.environ
-        return environ.get(name.lower()) or environ.get(name) or ""
+        name = name.lower() if environ.get(name.lower()) else name
+        return name, environ.get(name, "")
 
     def open(self, url, limits):
         """Connect to the origin of a URL; return (socket, proxy).
@@ -3342,6 +3380,8 @@ class Network:
             reason = getattr(problem, "strerror", None) or problem
             raise UsageError(f"cannot use the CA bundle {bundle}: {reason}",
                              "it has to hold PEM certificates")
+        # Set by some Pythons, and not named by all: OP_IGNORE_UNEXPECTED_EOF.
+        context.options &= ~0x80
         if bundle and hasattr(ssl, "VERIFY_X509_STRICT"):
             # Strict since 3.13, which refuses private CAs without keyUsage.
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -3380,7 +3420,7 @@ class Network:
             text = self.terminal.ask_secret(
                 "Password of the client key: ",
                 "set XEROTIER_CERT_PASSWORD: the client key is encrypted")
-        self.terminal.hide(text, "…")
+        self.terminal.hide(text)
         return text
 
 
@@ -3466,26 +3506,14 @@ def redirected(request, answer):
                    request.silence)
 
 
-SECRET_HEADER = re.compile("auth|key|token|secret|cookie|password", re.I)
-
-
 def shown_header(name, value, key):
     """A header's value as it may be shown: no key, no other secret."""
-    if key and key in value:
-        return value.replace(key, redacted_key(key))
-    if not SECRET_HEADER.search(name):
+    if key and value in (key, "Bearer " + key):
+        return value[:-len(key)] + redacted_key(key)
+    if not (SECRET_NAME.search(name) or re.search("auth|cookie", name, re.I)):
         return value
     scheme, _, secret = value.partition(" ")
     return f"{scheme} …" if secret else "…"
-
-
-def logged_text(text):
-    """A body as -vv shows it: JSON without what is secret, or a text."""
-    try:
-        return compact_json(redacted(parse_json(text),
-                                     SECRET_NAMES | {"key"}))
-    except ValueError:
-        return text
 
 
 class Api:
@@ -3505,7 +3533,7 @@ class Api:
         self.terminal, self.clock = terminal, terminal.clock
         self.deadline, self.retries = deadline, options.retries
         if deployment.key:
-            terminal.hide(deployment.key, redacted_key(deployment.key))
+            terminal.hide(deployment.key)
         self.is_checked = False
 
     def check_transport(self):
@@ -3541,7 +3569,8 @@ class Api:
         if not re.match(r"https?://", path):
             return self.deployment.url(path, slug)
         if not is_same_origin(path, self.deployment.base_url):
-            raise UsageError(f"{path} is not on the deployment's origin",
+            raise UsageError(f"{shown_url(path)} is not on the deployment's"
+                             " origin",
                              "the key is meant for "
                              + self.deployment.base_url)
         return path
@@ -3596,18 +3625,21 @@ class Api:
     def settled(self, answer):
         """An answer whose body is read if it is JSON; else it stays open.
 
-        Read here, a lost body is asked for again like any lost answer.
+        Read here, a lost body is asked for again like any lost answer.  One
+        that says that it is too large for that stays open, too.
         """
-        if answer.media.endswith("json"):
+        size = answer.response.length or 0
+        if answer.media.endswith("json") and size <= MOST_ANSWER_BYTES:
             with answer:
                 answer.kept = answer.read()
-            self.log_body("<", lambda: logged_text(decoded(answer.kept)))
+            self.log_body("<", lambda: redacted(json_or_text(decoded(
+                answer.kept))))
         return answer
 
     def read_json(self, answer):
         with answer:
             value = answer.json()
-        self.log_body("<", lambda: logged_text(compact_json(value)))
+        self.log_body("<", lambda: redacted(value))
         return check_answer(value)
 
     def send(self, request, read):
@@ -3645,7 +3677,13 @@ class Api:
         error.url, can_help = request.url, is_worth_repeating(request, error)
         if error.hint == RETRIES_HELP and not can_help:
             error.hint = "it may have been acted on; -v shows the request"
-        if attempt > self.retries or not can_help:
+        if not can_help:
+            raise error
+        self.pause(error, attempt)
+
+    def pause(self, error, attempt):
+        """Sleep until the next attempt, or raise the error of the last."""
+        if attempt > self.retries:
             raise error
         wait = retry_wait(error, attempt, self.clock.jitter())
         if wait > LONGEST_WAIT_S:
@@ -3668,8 +3706,9 @@ class Api:
                 if (answer.status not in self.REDIRECTS
                         or not answer.headers.get("Location")):
                     text = answer.error_text()
-                    self.log_body("<", lambda: text)
-                    raise api_error(answer, text)
+                    error = api_error(answer, text)
+                    self.log_body("<", lambda: redacted(error.body or text))
+                    raise error
                 request = redirected(request, answer)
         raise AnswerError(f"more than {MOST_REDIRECTS} redirects, the last"
                           f" to {request.url}")
@@ -3677,7 +3716,9 @@ class Api:
     def logged(self, request, attempt):
         """Exchange, with the line of -v and what -vv adds."""
         started = self.clock.monotonic()
-        self.log_request(request)
+        self.log_headers(">", request.headers.items())
+        if request.body is not None:
+            self.log_body(">", request.shown_body)
         limits = Limits(self.clock, request.silence, self.deadline)
         connecting = Limits(self.clock, self.timeout or TIMEOUT_S,
                             self.deadline)
@@ -3694,11 +3735,6 @@ class Api:
         self.log_headers("<", answer.headers.items())
         return answer
 
-    def log_request(self, request):
-        self.log_headers(">", request.headers.items())
-        if request.body is not None:
-            self.log_body(">", lambda: text_or_json(request.shown_body()))
-
     def log_headers(self, mark, pairs):
         if self.options.verbose > 1:
             for name, value in pairs:
@@ -3707,7 +3743,8 @@ class Api:
 
     def log_body(self, mark, shown):
         if self.options.verbose > 1:
-            self.terminal.say(f"{mark} {shown()}", DIM)
+            body = self.terminal.err.secrets.masked_json(shown())
+            self.terminal.say(f"{mark} {text_or_json(body)}", DIM, True)
 
 
 # ---------------------------------------------------------------------------
@@ -3735,7 +3772,7 @@ def sse_lines(blocks):
     at once, without waiting for the LF that may follow in the next block.
     Only the last line may lack its end.
     """
-    parts, after_cr = [], False
+    parts, size, after_cr = [], 0, False
     for block in blocks:
         if after_cr and block[:1] == b"\n":
             block = block[1:]
@@ -3744,10 +3781,14 @@ def sse_lines(blocks):
         rest = b"" if lines[-1][-1:] in (b"\n", b"\r") else lines.pop()
         if parts and lines:
             lines[0] = b"".join(parts) + lines[0]
-            parts = []
+            parts, size = [], 0
         yield from lines
         if rest:
             parts.append(rest)
+            size += len(rest)
+        if size > MOST_LINE_BYTES:
+            raise AnswerError("a line of the stream is larger than "
+                              + as_size(MOST_LINE_BYTES))
     if parts:
         yield b"".join(parts)
 
@@ -3807,7 +3848,7 @@ def ended_early(has_begun):
     return ConnectionFailed(
         "HTTP", "the stream ended before the answer was complete"
         if has_begun else "the stream ended before it began",
-        "without --stream the server may say why", sent=True)
+        "asked without a stream, the server may say why", sent=True)
 
 
 def check_told(kind, payload):
@@ -3885,7 +3926,8 @@ def answer_events(answer, flush):
             said == "text/event-stream"
             and start[:1] not in (b"{", b"[", b"<")):
         return api_events(chain([first], blocks))
-    return whole_answer(answer, decoded(b"".join(chain([first], blocks))))
+    return whole_answer(answer, decoded(b"".join(answer.bounded(
+        chain([first], blocks)))))
 
 
 # == files: read from any place, written whole or not at all =================
@@ -3993,20 +4035,6 @@ def parse_line(raw, decoder=DECODER):
         raise ValueError(f"not JSON: {problem}")
 
 
-def lock(file, path):
-    """Claim a file for this process, as long as it is open.
-
-    Where locks are not to be had (Windows, some network file systems),
-    nothing is claimed.
-    """
-    try:
-        import fcntl
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(f"another run is writing {path}",
-                         "wait for its end, or choose another file")
-    except (ImportError, OSError):
-        pass
 
 
 def is_at(file, path):
@@ -4027,9 +4055,12 @@ def open_to_write(path):
             if is_special(path):
                 raise OSError(None, "it is no regular file")
             number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        file = os.fdopen(number, "r+b")
+        # By itself Python 3.14 would hold back two blocks of a download.
+        file = os.fdopen(number, "r+b", 8192)
         try:
-            lock(file, path)
+            if not try_lock(file):
+                raise UsageError(f"another run is writing {path}",
+                                 "wait for its end, or choose another file")
             if is_at(file, path):
                 return file
         except BaseException:
@@ -4046,26 +4077,76 @@ def close_quietly(file):
         pass
 
 
+def is_header_text(value):
+    return isinstance(value, str) and bool(
+        re.match(r"[\x20-\x7e\xa0-\xff]*\Z", value))
+
+
 class NewFile:
     """A file that takes its place only once it is whole.
 
-    It grows in PATH.part, beside what a link leads to.  may_replace tells
-    whether what is in its place then is replaced, is_resumed whether a part
-    that was left behind is of use.
+    It grows in PATH.part, beside what a link leads to.  PATH.part.json
+    tells that this is ours, and of which URL, version and size the bytes
+    are; what is not ours is left as it is, unless by force.  may_replace
+    tells whether what is in its place in the end is replaced, is_resumed
+    whether a part that is left behind is of use.
     """
 
-    may_replace, is_resumed = True, False
+    may_replace = True
 
-    def __init__(self, path):
-        self.path, self.count = path, 0
+    def __init__(self, path, force=False, url=None):
+        self.path, self.count, self.is_resumed = path, 0, url is not None
         self.target = os.path.realpath(on_disk(path))
         if is_special(self.target):
             raise UsageError(f"cannot write {path}: it is "
                              + ("a folder" if os.path.isdir(self.target)
                                 else "no regular file"))
         self.part = self.target + ".part"
+        self.about = self.part + ".json"
+        self.known = {"url": url, "version": None, "size": None}
+        found = self.recall()
+        if found is None:
+            self.check_foreign(force)
+            self.begin(None, None, UsageError)
         self.file = open_to_write(self.part)
         self.keep_mode()
+        if found is not None:
+            self.resume(**found)
+
+    def recall(self):
+        """What PATH.part.json says, if that is ours; else None."""
+        try:
+            if is_special(self.about):
+                return None
+            with open(self.about, "rb") as source:
+                found = parse_json(decoded(source.read(BLOCK)))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) and (
+            set(found) == set(self.known)) else None
+
+    def check_foreign(self, force):
+        """Raise for what somebody else has under our names."""
+        for path in (self.part, self.about):
+            if force:
+                remove_quietly(path)
+            if os.path.lexists(path):
+                raise UsageError(f"{path} exists, and nothing tells that it"
+                                 " is ours", "--force replaces it")
+
+    def resume(self, url, version, size):
+        """Go on where an earlier call has stopped, or begin anew."""
+        is_of_use = (self.is_resumed and url == self.known["url"]
+                     and (version is None or is_header_text(version))
+                     and (size is None or isinstance(size, int)))
+        self.cut(os.fstat(self.file.fileno()).st_size * is_of_use)
+        self.begin(*(version, size) if is_of_use else (None, None))
+
+    def begin(self, version, size, error=XeroctlError):
+        """Take note of what the bytes that follow belong to."""
+        self.known.update(version=version, size=size)
+        with Writing(self.path, error):
+            write_privately(self.about, pretty_json(self.known).encode())
 
     def __enter__(self):
         return self
@@ -4085,6 +4166,7 @@ class NewFile:
     def discard(self):
         """Leave nothing behind."""
         remove_quietly(self.part)
+        remove_quietly(self.about)
 
     def restart(self):
         """Begin with an empty file."""
@@ -4113,6 +4195,7 @@ class NewFile:
             if os.name == "nt":
                 self.file.close()  # Windows renames no open file
             os.replace(self.part, self.target)
+            remove_quietly(self.about)
             self.file.close()
 
 
@@ -4280,15 +4363,21 @@ def planned_headers(request):
             if name not in hidden]
 
 
-def curl_network(args):
-    """What curl calls the flags on certificates and the proxy."""
+def curl_network(url, network):
+    """What curl calls the flags on certificates and a proxy; no password."""
+    args, found = network.settings.args, None
+    if args.proxy is None:
+        found = network.proxy(*origin_of(url))
+    proxy = args.proxy and re.sub(r"^([a-z]+:[/\\]+)?([^:@]*).*@", r"\1\2@",
+                                  args.proxy, flags=re.I)
     flags = (("--cacert", args.cacert), ("--cert", args.cert),
-             ("--key", args.cert_key), ("--proxy", args.proxy))
+             ("--key", args.cert_key), ("--proxy", proxy))
     return [f"{name} {shell_word(value)}" for name, value in flags
-            if value is not None] + ["--insecure"] * bool(args.insecure)
+            if value is not None] + ["--insecure"] * bool(args.insecure) + (
+                [f'--proxy "${found.source}"'] if found else [])
 
 
-def curl_command(request, key, args):
+def curl_command(request, key, network):
     """Return the curl command that sends a request, without the key."""
     how = "-I" if request.method == "HEAD" else f"-X {request.method}"
     options = "-sS" + "g" * bool(re.search(r"[][{}]", request.url))
@@ -4306,7 +4395,7 @@ def curl_command(request, key, args):
     elif request.body is not None:
         body = shell_word(whole(text_or_json(request.shown_body())))
         words.append(f"--data-raw {body}")
-    return " \\\n  ".join(words + curl_network(args))
+    return " \\\n  ".join(words + curl_network(request.url, network))
 
 
 def planned_request(request, key):
@@ -4380,11 +4469,13 @@ class Out:
         self.form, self.plan = form, plan
         self.pick, self.writes = pick, writes
         self.is_table = form in (TABLE, WIDE)
+        self.masked = terminal.secrets.masked_json
 
-    def write(self, text, style=None):
+    def write(self, text, style=None, hidden=UNSEEN):
         """Write a piece of a result."""
         if not self.plan.requests:
-            self.screen.write(text, style)
+            text = self.terminal.secrets.masked(text)
+            self.screen.write(self.screen.shown(text, hidden), style)
 
     def write_bytes(self, block):
         if not self.pick or self.writes:
@@ -4393,7 +4484,7 @@ class Out:
 
     def text(self, text):
         """A text as it is, in whatever form."""
-        self.write(text)
+        self.write(text, hidden=CONTROLS)
 
     def line(self, text, style=None):
         self.write(text, style)
@@ -4401,10 +4492,11 @@ class Out:
 
     def json(self, value, layout=pretty_json):
         """One JSON document, or what is to be picked of it."""
+        value = self.masked(value)
         found = list(picked(value, self.pick)) if self.pick else ()
         for each in found:
             if isinstance(each, str):
-                self.line(each)
+                self.text(each + "\n")
             else:
                 self.write_json(compact_json(each))
         if not self.pick or self.writes and not found:
@@ -4455,7 +4547,8 @@ class Out:
     def csv(self, records, specs, has_head=True):
         columns = list(map(as_column, specs))
         rows = [[c.head for c in columns]] * has_head
-        rows += [[column.value(r) for column in columns] for r in records]
+        rows += [[column.value(r) for column in columns]
+                 for r in self.masked(records)]
         line_end = "\n" if self.screen.is_terminal else "\r\n"
         self.write(csv_text(rows, line_end))
 
@@ -4464,10 +4557,10 @@ class Out:
         columns = [c for c in map(as_column, specs)
                    if self.form == WIDE or not c.is_wide]
         room = self.screen.columns()
-        strips = self.strips(columns, records)
+        strips = self.strips(columns, self.masked(records))
         if self.form == TABLE and self.screen.is_terminal and not fits(
                 strips, room):
-            strips = self.strips(columns, records, True)
+            strips = self.strips(columns, self.masked(records), True)
             drop_to_fit(strips, room)
         for number, cells in enumerate(zip(*(s.cells for s in strips))):
             for strip, text in zip(strips, cells):
@@ -4487,7 +4580,7 @@ class Out:
         now = self.terminal.clock.now()
         key = next((c for c in columns if c.head == "ID"), columns[0])
         return [Strip(c, [c.head] + [
-            self.screen.shown(c.cell(record, now, is_short))
+            self.screen.shown(c.cell(record, now, is_short), UNSEEN)
             for record in records], c is key) for c in columns]
 
     def bars(self, head, values):
@@ -4510,6 +4603,16 @@ class Out:
             self.labels(item, specs)
         else:
             self.lines([item], specs, id_path, True)
+
+    def passing(self, item, *names):
+        """One of the things that come now and then, shown at once."""
+        if self.form in (JSON, JSONL):
+            self.json_line(item)
+        else:
+            cells = [as_text(dig(self.masked(item), name)) for name in names]
+            self.line(one_line("  ".join(
+                cells if self.is_table else cells[:1])))
+        self.screen.flush()
 
     def done(self, answer, text, item_id):
         """What a write did that returns little: a line for a person."""
@@ -4537,33 +4640,31 @@ class Out:
                       ("ID=id", "OK=ok", "Error=error"))
 
     def labels(self, item, specs, is_aligned=True):
-        columns = list(map(as_column, specs))
+        columns, item = list(map(as_column, specs)), self.masked(item)
         width = max([len(c.head) for c in columns] + [0]) + 1
         now = self.terminal.clock.now()
         for column in columns:
             text, label = column.text(item, now), column.head + ":"
             if column.format == "said" and "\n" in text:
-                self.line(label + "\n" + text.rstrip("\n"))
+                self.text(label + "\n" + text.rstrip("\n") + "\n")
                 continue
             self.write((padded(label, width) if is_aligned else label) + " ")
             self.line(one_line(text), column.style(text))
 
-    def show_plan(self, key, args):
+    def show_plan(self, key, network):
         """Print the requests that were planned, in their order."""
         requests, self.plan.requests = self.plan.requests, []
-        if self.form in (JSON, JSONL):
-            shown = [{"curl": curl_command(request, key, args)}
-                     if self.plan.curl
-                     else planned_request(request, key)
-                     for request in requests]
-            if self.form == JSON:
-                self.json(shown[0] if len(shown) == 1 else shown)
-            else:
-                self.lines(shown, (), None, False)
-        else:
-            self.line("\n\n".join(
-                curl_command(request, key, args) if self.plan.curl
+        if self.form not in (JSON, JSONL):
+            return self.line("\n\n".join(
+                curl_command(request, key, network) if self.plan.curl
                 else planned_text(request, key) for request in requests))
+        shown = [{"curl": curl_command(request, key, network)}
+                 if self.plan.curl else planned_request(request, key)
+                 for request in requests]
+        if self.form == JSON:
+            return self.json(shown[0] if len(shown) == 1 else shown)
+        for item in shown:
+            self.json_line(item)
 
 
 # ---------------------------------------------------------------------------
@@ -4627,8 +4728,7 @@ def bounded(convert, what, low, high):
         except ValueError:
             valid = False
         if not valid:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not {what} {where}".rstrip())
+            raise UsageError(f"{text!r} is not {what} {where}".rstrip())
         return value
     converted.kind = "integer" if convert is int else "number"
     return converted
@@ -4648,7 +4748,7 @@ def seconds(text):
     """Convert to a positive number of seconds."""
     value = number(0, LONGEST_S)(text)
     if not value:
-        raise argparse.ArgumentTypeError("0 seconds is no time")
+        raise UsageError("0 seconds is no time")
     return value
 
 
@@ -4660,43 +4760,29 @@ def choice(*words):
     def chosen(text):
         if text not in words:
             hint = did_you_mean(text, words)
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is none of {', '.join(words)}"
-                + (f" ({hint})" if hint else ""))
+            raise UsageError(f"{text!r} is none of {', '.join(words)}"
+                             + (f" ({hint})" if hint else ""))
         return text
     chosen.kind, chosen.words = "choice", words
     return chosen
 
 
-def split_pair(text):
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
-    return name, value
-
-
 def text_pair(text):
     """Convert KEY=TEXT to a pair."""
-    return split_pair(text)
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UsageError(f"{text!r} is not KEY=VALUE")
+    return name, value
 
 
 def json_pair(text):
     """Convert KEY=JSON to a pair."""
-    name, value = split_pair(text)
+    name, value = text_pair(text)
     try:
         return name, parse_json(value)
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{value!r} is not JSON (a text needs its quotes: "
-            f"{name}='\"…\"')")
-
-
-def json_or_text(text):
-    """Convert JSON to its value; what is no JSON is a text."""
-    try:
-        return parse_json(text)
-    except ValueError:
-        return text
+        raise UsageError(f"{value!r} is not JSON (a text needs its quotes: "
+                         f"{name}='\"…\"')")
 
 
 class Null:
@@ -4711,7 +4797,7 @@ def json_value(text):
 
 def any_pair(text):
     """Convert KEY=VALUE, a value of JSON or a text, to a pair."""
-    name, value = split_pair(text)
+    name, value = text_pair(text)
     return name, json_or_text(value)
 
 
@@ -4722,7 +4808,7 @@ def listed(text):
     """Convert A,B,C to a list."""
     words = [word.strip() for word in text.split(",")]
     if not all(words):
-        raise argparse.ArgumentTypeError(f"{text!r} is not A,B,C")
+        raise UsageError(f"{text!r} is not A,B,C")
     return words
 
 
@@ -4734,12 +4820,11 @@ def moment(text):
     if re.match(r"\d{1,6}[mhdw]\Z", text):
         return text
     if seconds_of(text) is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no time: 2026-05-27, 2026-05-27T14:00:00Z or 7d")
+        raise UsageError(f"{text!r} is no time: 2026-05-27,"
+                         " 2026-05-27T14:00:00Z or 7d")
     zone = re.search(r"(Z|[+-]\d\d(:?\d\d)?)\Z", text, re.I)
     if len(text) > 10 and not zone:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} has no zone: end it with Z or +02:00")
+        raise UsageError(f"{text!r} has no zone: end it with Z or +02:00")
     return text
 
 
@@ -4762,9 +4847,21 @@ def check_order(start, end, names="start and end"):
 def path_steps(text):
     """Convert a dotted path to its steps."""
     if re.search(r"\A\Z|\A\.|\.\.|\.\Z|\[", text):
-        raise UsageError(f"--pick: {text!r} is no path",
-                         "choices.0.message.content and data.*.id are")
+        raise UsageError(f"--pick: {text!r} is no path, as"
+                         " choices.0.message.content and data.*.id are")
     return text.split(".")
+
+
+def fixes(sign, *names):
+    """A check that makes times of moments; start and end are in order."""
+    def fix(app, args):
+        times = [fixed_moment(app, getattr(args, name), sign)
+                 for name in names]
+        vars(args).update(zip(names, times))
+        if len(names) > 1:
+            check_order(*times, " and ".join(
+                "--" + name.replace("_", "-") for name in names))
+    return fix
 
 
 def is_pair(word):
@@ -4777,10 +4874,10 @@ def header_pair(text):
     name, colon, value = text.partition(":")
     if not colon or not re.match(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", name):
         # Not quoted: without its colon it may be a key.
-        raise argparse.ArgumentTypeError("this is no NAME: VALUE")
+        raise UsageError("this is no NAME: VALUE")
     if re.search(r"[^\t\x20-\x7e\xa0-\xff]", value):
-        raise argparse.ArgumentTypeError(
-            f"the value of {name} holds what a header cannot carry")
+        raise UsageError(f"the value of {name} holds what a header cannot"
+                         " carry")
     return name, value.strip()
 
 
@@ -4842,7 +4939,8 @@ class Verb:
         self.excludes, self.usage, self.examples = excludes, usage, examples
         self.path, self.method, self.columns = path, method, columns
         self.said, self.asks = said, asks
-        self.once, self.checks, self.paging = once, checks, paging
+        self.once, self.paging = once, paging
+        self.checks = checks or (lambda app, args: None)
         self.id_path, self.sample = id_path, sample
 
     @property
@@ -5024,12 +5122,6 @@ def place_of(args):
         "/" + found if found[:1] not in ("", "/") else found)
 
 
-def complete(app, args):
-    """Have a verb check its arguments, and fill in what they leave out."""
-    if args.verb.checks:
-        args.verb.checks(app, args)
-
-
 def pages_of(app, group, args):
     """The list that a verb is about: one page, or all of them."""
     def fetch(query):
@@ -5041,7 +5133,7 @@ def pages_of(app, group, args):
 
 
 def run_list(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     things = args.verb.path.rpartition("/")[2] or group.name
     app.out.pages(pages_of(app, group, args),
                   args.verb.columns or group.columns,
@@ -5049,7 +5141,7 @@ def run_list(app, group, args):
 
 
 def run_show(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     item = group.call(app, "GET", place_of(args),
                       query=sent_fields(args).items())
     app.out.record(item, args.verb.columns or group.fields)
@@ -5068,21 +5160,21 @@ def show_done(app, group, args, answer):
     if not verb.once or app.plan:
         return app.out.record(answer, columns)
     value = id_in(answer, verb.once)
-    app.terminal.hide(as_text(value), "…")
+    app.terminal.err.secrets.add(as_text(value))
     app.out.record(answer, tuple(columns) + (f"{verb.once}={verb.once}",),
                    verb.once)
     app.terminal.warn(f"keep the {verb.once}: it is not shown again")
 
 
 def run_create(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     answer = group.call(app, args.verb.method, place_of(args),
                         body=sent_fields(args), headers=sent_headers(args))
     show_done(app, group, args, answer)
 
 
 def run_update(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     if not sent_fields(args):
         raise UsageError("nothing to update: give at least one of "
                          + ", ".join(f.long_name for f in args.verb.flags
@@ -5091,7 +5183,7 @@ def run_update(app, group, args):
 
 
 def run_action(app, group, args):
-    complete(app, args)
+    args.verb.checks(app, args)
     if args.verb.asks:
         app.confirm(filled(args.verb.asks, args), args)
     answer = group.call(app, args.verb.method, place_of(args),
@@ -5102,7 +5194,7 @@ def run_action(app, group, args):
 
 def run_delete(app, group, args, title=None):
     app.confirm(f"Delete {group.thing} {title or args.id}?", args)
-    complete(app, args)
+    args.verb.checks(app, args)
     answer = group.call(app, "DELETE", place_of(args))
     app.out.done(answer, f"deleted {args.id}", args.id)
 
@@ -5157,7 +5249,26 @@ def is_passing(error):
     """Whether a failure may be over at the next poll."""
     if isinstance(error, ConnectionFailed):
         return not error.lasting
-    return error.status in (408, 429) or error.status >= 500
+    return isinstance(error, ApiError) and not error.is_used_up and (
+        error.status in (408, 429) or error.status >= 500)
+
+
+def made_once(app, make, look_up, is_doubtful=False):
+    """What make() makes, or look_up() finds to have been made.
+
+    No status tells what has happened: a proxy says 503 of what the server
+    behind it has done, too.  So nothing is made again unless looked up.
+    """
+    attempt = 1
+    while True:
+        try:
+            found = look_up() if is_doubtful else None
+            return found or app.api.once(make)
+        except (ApiError, ConnectionFailed) as error:
+            if not is_passing(error):
+                raise
+            app.api.pause(error, attempt)
+        is_doubtful, attempt = True, attempt + 1
 
 
 def with_status(item):
@@ -5244,13 +5355,12 @@ GROWING = frozenset((
     "content", "text", "refusal", "reasoning", "reasoning_content",
     "reasoning_text", "thinking", "thought", "summary", "arguments",
     "transcript", "data", "input", "partial_json", "signature"))
-HALVES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 def paired(text):
     """Join the halves of surrogate pairs that came one by one."""
-    return HALVES.sub(lambda pair: pair.group().encode(
-        "utf-16", "surrogatepass").decode("utf-16"), text)
+    return re.sub("[\ud800-\udbff][\udc00-\udfff]", lambda pair: pair.group()
+                  .encode("utf-16", "surrogatepass").decode("utf-16"), text)
 
 
 def grown(before, value, key=""):
@@ -5795,6 +5905,9 @@ def take_events(app, talk, answer, reply):
             talk.event(kind, payload)
             continue
         pieces = answer.add(payload, kind)
+        if kind == WHOLE:
+            pieces = [(kind, app.terminal.secrets.masked(text))
+                      for kind, text in pieces]
         if pieces:
             talk.show(pieces)
         if answer.is_finished:
@@ -5919,59 +6032,6 @@ def answer_once(app, args, answer, body, headers, fields):
 
 # == downloads: whole or not at all, and taken up again ======================
 
-CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)\Z")
-
-
-def is_header_text(value):
-    return isinstance(value, str) and bool(
-        re.match(r"[\x20-\x7e\xa0-\xff]*\Z", value))
-
-
-class PartFile(NewFile):
-    """A file that is being fetched, and what is known of its origin.
-
-    PATH.part.json tells a later call of which URL, version and size the
-    bytes in PATH.part are; of any other they are worth nothing.
-    """
-
-    is_resumed = True
-
-    def __init__(self, path, url):
-        super().__init__(path)
-        self.about = self.part + ".json"
-        self.known = {"url": url, "version": None, "size": None}
-        self.recall()
-
-    def recall(self):
-        """Go on where an earlier call has stopped, or begin anew."""
-        try:
-            with open(self.about, "rb") as source:
-                known = parse_json(decoded(source.read()))
-        except (OSError, ValueError):
-            known = None
-        version, size = dig(known, "version"), dig(known, "size")
-        is_ours = (dig(known, "url") == self.known["url"]
-                   and (version is None or is_header_text(version))
-                   and (size is None or isinstance(size, int)))
-        if is_ours:
-            self.known.update(version=version, size=size)
-            self.cut(os.fstat(self.file.fileno()).st_size)
-        else:
-            self.restart()
-
-    def discard(self):
-        super().discard()
-        remove_quietly(self.about)
-
-    def begin(self, version, size):
-        """Take note of what the bytes that follow belong to."""
-        self.known.update(version=version, size=size)
-        with Writing(self.path):
-            write_privately(self.about, pretty_json(self.known).encode())
-
-    def finish(self):
-        super().finish()
-        remove_quietly(self.about)
 
 
 class OpenEnd:
@@ -6016,7 +6076,7 @@ def download_target(app, path, url):
                                       or os.path.isdir(place)):
         with Writing(path, UsageError):
             return OpenEnd(open(place, "wb", 0).write)
-    return PartFile(path, url)
+    return NewFile(path, app.args.force, url)
 
 
 def version_of(answer):
@@ -6027,7 +6087,8 @@ def version_of(answer):
 
 def range_of(headers):
     """(first byte, whole size) that Content-Range tells; None for unknown."""
-    found = CONTENT_RANGE.match(headers.get("Content-Range", ""))
+    found = re.match(r"bytes (?:(\d{1,18})-\d+|\*)/(\d{1,18}|\*)\Z",
+                     headers.get("Content-Range", ""))
     return [int(text) if text and text != "*" else None
             for text in (found.groups() if found else ("*", "*"))]
 
@@ -6179,6 +6240,7 @@ class Download:
         start, size = range_of(answer.headers)
         blocks = unzipped(answer) if is_zipped else answer.blocks()
         if answer.status == 206:
+            size = size or self.target.known["size"]
             if not self.continues(answer, start, size) or is_zipped:
                 return False
         else:
@@ -6413,9 +6475,11 @@ class ModelUpload:
         """Ask which parts have arrived."""
         answer = self.group.call(self.app, "POST",
                                  path_of(self.id, "resume"), stand_in={})
-        self.parts = {
-            dig(part, "part_number"): id_in(part)
-            for part in dig(answer, "parts") or ()}
+        parts = dig(answer, "parts") or []
+        if not isinstance(parts, list) or not all(
+                counted(dig(part, "part_number")) for part in parts):
+            raise no_answer(answer, "has no list of parts with numbers")
+        self.parts = {part["part_number"]: id_in(part) for part in parts}
 
     def run(self):
         """Send what has not arrived; return the upload as it is then."""
@@ -6466,26 +6530,16 @@ class ModelUpload:
             self.app, "POST", path_of(self.id, "complete"), stand_in={},
             body=body, silence=INFERENCE_TIMEOUT_S)
 
-    def patiently(self, act, look_up):
-        """Do something once; in doubt whether it was done, look it up."""
-        attempt = 1
-        while True:
-            try:
-                return (look_up() if attempt > 1 else None) or act()
-            except (ApiError, ConnectionFailed) as error:
-                if not is_passing(error) or attempt > self.app.args.retries:
-                    raise
-                wait = retry_wait(error, attempt, self.app.clock.jitter())
-                self.app.terminal.note(f"{error}: it is looked up in "
-                                       + as_seconds(wait))
-                self.app.clock.sleep(min(wait, LONGEST_WAIT_S))
-                attempt += 1
+    def once(self, make, look_up):
+        """Elsewhere nothing is looked up; who completes names the parts."""
+        return made_once(self.app, make,
+                         look_up if self.is_ours else lambda: None)
 
     def send(self, number, span, part_hash, meter):
         def look_up():
             self.refresh()
             return self.parts.get(number)
-        self.parts[number] = self.patiently(
+        self.parts[number] = self.once(
             lambda: id_in(self.post(number, span, part_hash.hexdigest(),
                                     meter)), look_up)
 
@@ -6494,14 +6548,14 @@ class ModelUpload:
             upload = self.group.call(self.app, "GET", path_of(self.id))
             return (None if dig(upload, "status") in ("pending", "uploading",
                                                       None) else upload)
-        return self.patiently(lambda: self.post_complete(whole_hash),
-                              look_up)
+        return self.once(lambda: self.post_complete(whole_hash), look_up)
 
 
 # == batch inputs: checked before a byte of them is sent =====================
 
 CHAT_URL = "/v1/chat/completions"
-ENDED = "completed", "failed", "cancelled", "expired"
+GONE = "gone"  # our word for what is not found any more
+ENDED = "completed", "failed", "cancelled", "expired", GONE
 
 
 def wrong_field(request, name, wanted):
@@ -6579,8 +6633,9 @@ class BatchInput:
 
     MOST_MODELS = 1000
 
-    def __init__(self, source, url=CHAT_URL, places=False):
+    def __init__(self, source, url=CHAT_URL, places=False, hint=None):
         import array
+        self.hint = hint
         self.source, self.url, self.count = source, url, 0
         self.wrong, self.problems = 0, []
         self.models, self.max_tokens = set(), 0
@@ -6681,12 +6736,11 @@ class BatchInput:
         name = self.source.name
         found = [f"{name}: line {number}: {text}"
                  for number, text in self.problems]
-        hint = "--no-validate lets the server judge"
         if self.wrong == 1:
-            return UsageError(found[0], hint)
+            return UsageError(found[0], self.hint)
         return UsageError(
-            f"{name}: {self.wrong} things are wrong, nothing was sent", hint,
-            first_of(found, self.wrong))
+            f"{name}: {self.wrong} things are wrong, nothing was sent",
+            self.hint, first_of(found, self.wrong))
 
     def request(self, number):
         """The decoded line of a number, from 1."""
@@ -6757,6 +6811,16 @@ def has_ended(batch):
     return dig(batch, "status") in ENDED
 
 
+def is_unclear(batch):
+    """Whether an end is contradicted by counts of what is in no file."""
+    missing = [name for name, file in (("completed", "output_file_id"),
+                                       ("failed", "error_file_id"))
+               if not dig(batch, file)]
+    return batch["status"] in ("completed", "expired", "cancelled") and (
+        any(counted(dig(batch, "request_counts." + name)) for name in missing)
+        or len(missing) == 2 and batch["status"] == "completed")
+
+
 def wait_command(batch_ids, slug):
     """How to resume the wait for batches."""
     endpoint = f" --endpoint {shell_word(slug)}" if slug else ""
@@ -6768,41 +6832,56 @@ def wait_command(batch_ids, slug):
 class BatchWait:
     """Polls batches until all of them have ended.
 
-    settle(batch_id, batch), if any, is called for each that has; what it
-    raises is borne as a failed poll is.
+    What fails for one of them is raised once all others have ended.
+    watch(batch_id, ask), if any, tells each as it is, and may ask() for it.
     """
 
-    def __init__(self, app, group, batch_ids, settle=None, total=None):
-        self.app, self.group, self.settle = app, group, settle
+    def __init__(self, app, group, batch_ids, watch=None, total=None):
+        self.app, self.group, self.watch = app, group, watch
         self.batches = dict.fromkeys(batch_ids)
-        self.total = total
+        self.total, self.failures = total, []
 
     def run(self, timeout, resume=None):
         """Return the batches as they have ended."""
         resume = resume or wait_command(self.batches,
                                         self.group.slug(self.app))
-        return wait_until(self.app, self.poll,
-                          lambda batches: all(map(has_ended, batches)),
-                          self.describe, timeout, resume)
+        batches = wait_until(self.app, self.poll,
+                             lambda batches: all(map(has_ended, batches)),
+                             self.describe, timeout, resume)
+        if self.failures:
+            raise self.failures[0]
+        return batches
 
     def poll(self):
+        passing = None
         for batch_id, batch in self.batches.items():
-            if not has_ended(batch):
-                self.batches[batch_id] = self.look_at(batch_id)
+            try:
+                if not has_ended(batch):
+                    self.batches[batch_id] = self.look_at(batch_id)
+            except (AnswerError, ApiError, ConnectionFailed) as error:
+                error.facts["batch"] = batch_id
+                if is_passing(error):
+                    passing = error
+                else:
+                    self.failures.append(error)
+                    if len(self.batches) > 1:
+                        self.app.terminal.note(f"{batch_id}: {error}")
+                    self.batches[batch_id] = {"id": batch_id, "status": GONE}
+        if passing or len(self.failures) == len(self.batches):
+            raise passing or self.failures[0]
         return list(self.batches.values())
 
     def look_at(self, batch_id):
-        batch = with_status(self.group.call(self.app, "GET",
-                                            path_of(batch_id)))
-        if self.settle and has_ended(batch):
-            self.settle(batch_id, batch)
-        return batch
+        def ask():
+            return with_status(self.group.call(self.app, "GET",
+                                               path_of(batch_id)))
+        return self.watch(batch_id, ask) if self.watch else ask()
 
     def describe(self, batches):
         """The progress line: how far they are, with a bar if they tell."""
         ended = sum(map(has_ended, batches))
         text = (f"{next(iter(self.batches))} {batches[0]['status']}"
-                if len(batches) == 1 and not self.settle
+                if len(batches) == 1 and not self.watch
                 else f"{ended} of {len(batches)} batches ended")
         done, failed, told = (
             sum(counted(dig(batch, "request_counts." + name))
@@ -6817,8 +6896,21 @@ class BatchWait:
 
 # == batch runs: a whole job, that no kill makes begin again =================
 
-RECORD = re.compile(rb'\{"line":(\d+),"ok":(true|false),"round":(\d+),'
-                    rb'"tokens":(\d+),"result":(.*)\}\r?\n\Z', re.S)
+RECORD = (rb'(?s)\{"line":(\d{1,18}),"ok":(true|false),"round":(\d\d?|100),'
+          rb'"tokens":(\d{1,300}),"result":(.*)\}\r?\n\Z')
+PART_NAME = r"xeroctl-[0-9a-f]{12}-\d{1,9}\Z"
+HEAD = b'{"run":"'
+RUN_END = len(HEAD) + 12
+SYNC_S = 5
+
+
+def is_result(raw):
+    """Whether bytes are a result, or null; a power cut leaves holes."""
+    try:
+        value = parse_line(raw)
+    except ValueError:
+        return False
+    return value is None or isinstance(value, dict)
 
 
 class Journal:
@@ -6835,44 +6927,50 @@ class Journal:
     NONE, OK, FAILED = 0, 1, 2  # FAILED + n: failed in round n
     TAKEN_BACK = b"null"
 
-    def __init__(self, path):
+    def __init__(self, path, clock):
         self.path, self.file = path, open_to_write(path)
-        self.tokens = 0
+        self.clock, self.synced = clock, clock.monotonic()
+        self.tokens, self.is_ours = 0, HEAD.startswith(
+            self.file.read(len(HEAD)))
 
-    def load(self, count, run):
+    def load(self, count, head, is_taken_over):
         """Read what is there of a run; whatever is of another is dropped.
 
+        head is its first line; taken over is what differs in the run alone.
         A last line that a kill has torn is cut off.
         """
         import array
         self.places = array.array("q", bytes(8 * count))
         self.marks, self.extras = bytearray(count), {}
-        head = compact_json({"run": run}).encode() + b"\n"
+        self.is_ours = True
         with Writing(self.path):
             self.file.seek(0)
-            if self.file.readline() != head:
-                self.file.seek(0)
+            found = self.file.readline(BLOCK)
+            self.file.seek(0)
+            if found[RUN_END:] != head[RUN_END:] or (
+                    found != head and not is_taken_over):
                 self.file.truncate()
-                self.put(head)
+            self.put(head)
             self.end = len(head)
             for raw in self.file:
                 if not raw.endswith(b"\n"):
                     break
-                self.note(raw)
+                self.note(raw, False)
             self.file.seek(self.end)
             self.file.truncate()
 
-    def note(self, raw):
-        """Remember a record by its place."""
-        found = RECORD.match(raw)
-        index = int(found.group(1)) - 1 if found else len(self.marks)
+    def note(self, raw, is_sure=True):
+        """Remember a record by its place, if it is one."""
+        found = re.match(RECORD, raw)
+        is_one = found and (is_sure or is_result(found.group(5)))
+        index = int(found.group(1)) - 1 if is_one else len(self.marks)
         if index == -1:
             self.extras.setdefault(hash(raw), self.end)
         elif index < len(self.marks):
             self.places[index] = self.end
             self.marks[index] = (
-                self.OK if found.group(2) == b"true" else self.NONE
-                if found.group(5) == self.TAKEN_BACK else
+                self.NONE if found.group(5) == self.TAKEN_BACK else
+                self.OK if found.group(2) == b"true" else
                 self.FAILED + int(found.group(3)))
             self.tokens += int(found.group(4))
         self.end += len(raw)
@@ -6889,11 +6987,14 @@ class Journal:
             result)
         self.put(raw)
         self.note(raw)
+        if self.clock.monotonic() - self.synced >= SYNC_S:
+            self.sync()
 
     def sync(self):
         """Have the disk hold what was added."""
         with Writing(self.path):
             os.fsync(self.file.fileno())
+        self.synced = self.clock.monotonic()
 
     def todo(self, round_number):
         """Yield the lines to send: with no result, or failed before."""
@@ -6907,7 +7008,7 @@ class Journal:
         extras = [(self.NONE, place) for place in self.extras.values()]
         for mark, place in chain(zip(self.marks, self.places), extras):
             self.file.seek(place)
-            *_, tokens, result = RECORD.match(self.file.readline()).groups()
+            tokens, result = re.match(RECORD, self.file.readline()).group(4, 5)
             yield mark == self.OK, int(tokens), result
 
     def failed(self):
@@ -6994,6 +7095,33 @@ def judged(result, request):
         return dict(result, error=told), False
 
 
+def is_span(span, count):
+    return (isinstance(span, list) and len(span) == 2
+            and all(isinstance(number, int) for number in span)
+            and 0 < span[0] <= span[1] <= count)
+
+
+def is_part(part, count):
+    """Whether it is a part of so many lines, as a run notes it."""
+    told = [dig(part, name) for name in ("file", "batch", "making")]
+    lines, problems = dig(part, "lines"), dig(part, "problems")
+    return (bool(re.match(PART_NAME, as_text(dig(part, "name"))))
+            and dig(part, "round") in range(101)
+            and isinstance(dig(part, "is_done"), bool)
+            and all(item is None or is_filled(item) for item in told)
+            and isinstance(lines, list) and isinstance(problems, list)
+            and all(isinstance(problem, str) for problem in problems)
+            and all(is_span(span, count) for span in lines))
+
+
+def is_state(state, count):
+    """Whether all that is read of a state is as a run has written it."""
+    parts = dig(state, "parts")
+    return (bool(re.match(r"[0-9a-f]{12}\Z", as_text(dig(state, "run"))))
+            and is_number(dig(state, "started")) and isinstance(parts, list)
+            and all(is_part(part, count) for part in parts))
+
+
 class Run:
     """A whole job: from an input file to its results, in input order.
 
@@ -7019,14 +7147,14 @@ class Run:
         if "-" in (self.output, self.errors):
             raise UsageError("a run keeps its state beside its output: name"
                              " a file, not -")
-        taken = {}
-        for path, what in ((on_disk(self.source.name), "the input"),
-                           (self.output, "--output-file"),
-                           (self.errors, "--errors-file"),
-                           (self.output + ".part", "the output under way"),
-                           (self.errors + ".part", "the errors under way"),
-                           (self.state_path, "the state"),
-                           (self.journal_path, "the journal")):
+        taken, named = {}, [
+            (on_disk(self.source.name), "the input"),
+            (self.output, "--output-file"), (self.errors, "--errors-file"),
+            (self.state_path, "the state"), (self.journal_path, "the journal")]
+        for path, what in named + [
+                (path + end, f"what is under way to {path}")
+                for path in (self.output, self.errors)
+                for end in (".part", ".part.json")]:
             other = taken.setdefault(os.path.realpath(path), what)
             if other != what:
                 raise UsageError(f"{path} cannot be both {other} and {what}")
@@ -7039,10 +7167,10 @@ class Run:
             sender.check(self.input.check())
             self.state = self.new_state()
             return sender(self, 0)
-        self.journal = Journal(self.journal_path)
+        self.journal = Journal(self.journal_path, self.app.clock)
         try:
-            with NewFile(self.errors) as errors, \
-                    NewFile(self.output) as output:
+            with NewFile(self.errors, self.args.force) as errors, \
+                    NewFile(self.output, self.args.force) as output:
                 return self.do(sender, output, errors)
         except INTERRUPTS:
             self.app.terminal.note("the same command goes on where this one"
@@ -7055,14 +7183,13 @@ class Run:
         """Check, send round after round, and merge."""
         sender.check(self.input.check())
         self.open_state()
-        self.journal.load(self.input.count, self.state["run"])
         for round_number in range(self.args.retry_failed + 1):
             sender(self, round_number)
         return self.merge(output, errors)
 
     def close(self):
         """A journal without a state is of no more use."""
-        if not os.path.exists(self.state_path):
+        if self.journal.is_ours and not os.path.exists(self.state_path):
             remove_quietly(self.journal_path)
         close_quietly(self.journal.file)
 
@@ -7074,7 +7201,8 @@ class Run:
 
     def purpose(self):
         """What the state of another run must not differ in."""
-        return {"input": {"bytes": self.source.size,
+        return {"version": 1,
+                "input": {"bytes": self.source.size,
                           "sha256": self.input.digest,
                           "lines": self.input.count},
                 "direct": bool(self.args.direct),
@@ -7083,40 +7211,53 @@ class Run:
                 "batch_endpoint": self.args.batch_endpoint}
 
     def new_state(self):
-        return dict(self.purpose(), version=1, run=os.urandom(6).hex(),
+        return dict(self.purpose(), run=os.urandom(6).hex(),
                     started=self.app.clock.now(), parts=[])
 
+    def head(self):
+        """The first line of the journal: which run it is of, and what for."""
+        import hashlib
+        purpose = hashlib.sha256(as_result(self.purpose())).hexdigest()
+        return as_result({"run": self.state["run"], "for": purpose}) + b"\n"
+
     def open_state(self):
-        """Take up the state that is there, or begin one."""
-        self.state = self.read_state()
-        if self.state is None:
+        """Take up the state and journal that are there, or begin anew."""
+        state = self.read_state()
+        if state is None:
             self.check_free()
-            self.state = self.new_state()
+        self.state = state or self.new_state()
+        self.journal.load(self.input.count, self.head(), self.args.force)
+        if state is None:
             self.save()
 
     def read_state(self):
+        """The state that is there; None to begin anew."""
+        state, problem = None, "not as a run leaves it"
         try:
             with open(self.state_path, "rb") as source:
                 state = parse_json(decoded(source.read()))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as problem:
-            raise UsageError(f"cannot read {self.state_path}: {problem}",
-                             "remove it to begin anew")
+        except (OSError, ValueError) as found:
+            problem = found
         other = [name for name, value in self.purpose().items()
                  if dig(state, name) != value]
-        if not other and dig(state, "version") == 1:
+        if not other and is_state(state, self.input.count):
             return state
         if self.args.force:
             return None
+        if not other or not isinstance(state, dict):
+            raise UsageError(
+                f"{self.state_path} is broken: {problem}",
+                "--force begins anew: what the journal has is kept, batches"
+                " that are not fetched are lost")
         raise UsageError(
-            f"{self.state_path} is of another run: "
-            + (f"its {' and '.join(other)} differ" if other
-               else "its version differs"),
-            "finish that run, or begin anew with --force")
+            f"{self.state_path} is of another run: its {' and '.join(other)}"
+            " differ", "finish that run, or begin anew with --force")
 
     def check_free(self):
-        for path in (self.output, self.errors):
+        foreign = [] if self.journal.is_ours else [self.journal_path]
+        for path in foreign + [self.output, self.errors]:
             if os.path.exists(path) and not self.args.force:
                 raise UsageError(f"{path} exists, and no run is under way"
                                  " there", "--force replaces it")
@@ -7130,8 +7271,6 @@ class Run:
     def merge(self, output, errors):
         """Write the results in input order, and end the run."""
         self.journal.sync()
-        output.restart()
-        errors.restart()
         self.tokens, self.kinds = 0, Counter()
         for is_good, tokens, result in self.journal.results():
             (output if is_good else errors).write(result + b"\n")
@@ -7216,17 +7355,24 @@ class Accounts:
         self.spare.append((custom_id and custom_id.group(1),
                            failure(None, code, message, line=text)))
 
-    def settle(self, batch):
-        """Give the lines that have no result one that says so."""
+    def settle(self, what, status):
+        """Give the lines that have no result one that says why."""
         for custom_id, result in self.spare:
             line = self.left.pop(custom_id, 0)
             result["custom_id"] = custom_id if line else None
             self.add(line, False, as_result(result))
-        status = batch["status"]
         code = "missing" if status == "completed" else "batch_" + status
         for custom_id, line in self.left.items():
-            text = f"no result: {self.part['batch']} is {status}"
+            text = f"no result: {what} is {status}"
             self.add(line, False, as_result(failure(custom_id, code, text)))
+
+
+NO_LIST = 404, 405, 501
+GONE_STATUSES = 404, 410
+FILE_STATUSES = 400, 404, 409, 410, 422  # of what create may say of a file
+PATIENCE = 3
+CLEARING_POLLS = 25
+MOST_PAGES = 1000
 
 
 class BatchSender:
@@ -7234,7 +7380,7 @@ class BatchSender:
 
     def __init__(self, app, group, args):
         self.app, self.group, self.args = app, group, args
-        self.metadata = dict(args.metadata or ())
+        self.metadata, self.doubts = dict(args.metadata or ()), Counter()
 
     def check(self, found):
         """Raise for what is over a limit of the Batch API."""
@@ -7258,11 +7404,36 @@ class BatchSender:
         parts = [part for part in run.state["parts"]
                  if part["round"] == round_number]
         parts = parts or self.divide(round_number)
+        failure = None
         for part in parts:
-            self.ensure(part, "file", self.find_file, self.upload)
+            try:
+                self.begin(part)
+            except (AnswerError, ApiError, ConnectionFailed) as error:
+                error.facts["part"] = part["name"]
+                failure = error
+                break
+        begun = [part for part in parts if part["batch"]]
+        if failure and begun:
+            self.app.terminal.note(f"{part['name']}: {failure}: what has"
+                                   " begun is waited for")
+        if begun and not self.app.plan:
+            self.collect(begun)
+        if failure:
+            raise failure
+
+    def begin(self, part):
+        """Have the file and the batch of a part made.
+
+        A file that create refuses is uploaded again, once.
+        """
+        self.ensure(part, "file", self.find_file, self.upload)
+        try:
             self.ensure(part, "batch", self.find_batch, self.create)
-        if parts and not self.app.plan:
-            self.collect(parts)
+        except ApiError as error:
+            if not self.is_refused(part, error):
+                raise
+            self.save(part, file=None, refused=part["file"], making=None)
+            self.begin(part)
 
     def divide(self, round_number):
         """Cut the lines to send into parts, and note them in the state."""
@@ -7307,21 +7478,26 @@ class BatchSender:
         The state says that it is being made before it is.  What a kill or a
         lost answer has left in doubt is looked up before it is made again.
         """
-        is_doubtful, attempt = part["making"] == name, 1
-        while not part[name]:
+        if not part[name]:
+            is_doubtful = part["making"] == name
             self.save(part, making=name)
-            try:
-                found = find(part) if is_doubtful else None
-                self.save(part, **{name: found or make(part),
-                                   "making": None})
-            except (ApiError, ConnectionFailed) as error:
-                if not is_passing(error) or attempt > self.app.args.retries:
-                    raise
-                wait = retry_wait(error, attempt, self.app.clock.jitter())
-                self.app.terminal.note(f"{error}: {part['name']} is looked"
-                                       f" up in {as_seconds(wait)}")
-                self.app.clock.sleep(min(wait, LONGEST_WAIT_S))
-                is_doubtful, attempt = True, attempt + 1
+            found = made_once(self.app, lambda: make(part),
+                              lambda: self.look_up(part, find), is_doubtful)
+            self.save(part, **{name: found, "making": None})
+
+    def look_up(self, part, find):
+        """The id that find(part) tells; without a list there is a choice."""
+        try:
+            return find(part)
+        except (AnswerError, ApiError) as error:
+            if getattr(error, "status", 404) not in NO_LIST:
+                raise
+            if self.args.assume_lost:
+                return None
+            raise AnswerError(
+                f"whether {part['name']} has been made is not to be found"
+                f" out, the server has no list: {error}",
+                "--assume-lost makes it again", **error.facts)
 
     def excerpt(self, part):
         spans = [self.run.input.span(*lines) for lines in part["lines"]]
@@ -7343,41 +7519,92 @@ class BatchSender:
                           dict(self.metadata, xeroctl_run=part["name"]))
         return id_in(batch)
 
-    def records(self, path, **query):
-        """Yield every record of a list, page by page."""
+    def search(self, path, is_wanted, **query):
+        """The first record of a list that is wanted, or None."""
         def fetch(query):
             return self.app.api.call("GET", path, query=query.items(),
                                      slug=self.group.slug(self.app))
-        for page in each_page(fetch, Cursor, dict(query, limit=100)):
-            yield from page_records(page)
+        pages = each_page(fetch, Cursor, dict(query, limit=100))
+        for number, page in enumerate(pages, 1):
+            for record in filter(is_wanted, page_records(page)):
+                return record
+            if number == MOST_PAGES:
+                raise AnswerError(f"{path} goes on after {number} pages")
+        return None
 
     def find_file(self, part):
         """The id of a part's file, if the server has all of it."""
         excerpt = self.excerpt(part)
         wanted = (excerpt.name, excerpt.size)
-        return next((dig(file, "id")
-                     for file in self.records("/files", purpose="batch")
-                     if (dig(file, "filename"), dig(file, "bytes"))
-                     == wanted), None)
+        return dig(self.search("/files", lambda file: (
+            dig(file, "filename"), dig(file, "bytes")) == wanted
+            and dig(file, "id") != part.get("refused"), purpose="batch"), "id")
 
     def find_batch(self, part):
         """The id of a part's batch, if the server has it."""
-        return next((dig(batch, "id")
-                     for batch in self.records(self.group.path)
-                     if dig(batch, "metadata.xeroctl_run") == part["name"]
-                     or dig(batch, "input_file_id") == part["file"]), None)
+        return dig(self.search(self.group.path, lambda batch: (
+            dig(batch, "metadata.xeroctl_run") == part["name"]
+            or dig(batch, "input_file_id") == part["file"])), "id")
+
+    def is_refused(self, part, error):
+        """Whether create has failed for the file: it is gone, or of no use."""
+        if "refused" in part or error.status not in FILE_STATUSES:
+            return False
+        try:
+            file = self.app.api.call("GET", "/files" + path_of(part["file"]),
+                                     slug=self.group.slug(self.app))
+        except XeroctlError as found:
+            return getattr(found, "status", None) in GONE_STATUSES
+        return (error.facts.get("param") == "input_file_id"
+                or dig(file, "status") in ("error", "deleted", "expired"))
 
     def collect(self, parts):
         """Wait for the batches; take over the results of each as it ends."""
         total = sum(last - first + 1 for part in parts
                     for first, last in part["lines"])
         by_batch = {part["batch"]: part for part in parts}
+        BatchWait(self.app, self.group, by_batch, lambda batch_id, ask: (
+            self.watch(by_batch[batch_id], ask)), total).run(
+                self.args.wait_timeout, "the same command goes on")
 
-        def settle(batch_id, batch):
-            if not self.is_settled(by_batch[batch_id]):
-                self.settle(by_batch[batch_id], batch)
-        BatchWait(self.app, self.group, by_batch, settle, total).run(
-            self.args.wait_timeout, "the same command goes on")
+    def watch(self, part, ask):
+        """The batch of a part as it is; at its end the results are taken."""
+        try:
+            batch = self.look_for(part["batch"], ask)
+            if has_ended(batch) and not self.is_settled(part):
+                self.settle(part, batch)
+            return batch
+        except XeroctlError as error:
+            error.facts["part"] = part["name"]
+            raise
+
+    def look_for(self, batch_id, ask):
+        """What ask() says of a batch; a doubtful end counts after a while.
+
+        Not found, it may not be known everywhere; the list decides then.
+        """
+        try:
+            batch = ask()
+            patience = CLEARING_POLLS if is_unclear(batch) else 0
+        except ApiError as error:
+            if error.status not in GONE_STATUSES:
+                raise
+            batch, patience = {"id": batch_id, "status": GONE}, PATIENCE
+        self.doubts[batch_id] = patience and self.doubts[batch_id] + 1
+        if 0 < self.doubts[batch_id] <= patience:
+            return dict(batch, status="in_progress")
+        if batch["status"] == GONE:
+            batch = self.listed(self.group.path, batch_id) or batch
+        return with_status(batch)
+
+    def listed(self, path, item_id):
+        """What a list has under an id; None if it lacks it, or is not there."""
+        try:
+            return self.search(path, lambda item: dig(item, "id") == item_id)
+        except ApiError as error:
+            if error.status not in NO_LIST:
+                raise
+            return None
 
     def is_settled(self, part):
         marks = self.run.journal.marks
@@ -7390,28 +7617,38 @@ class BatchSender:
         Failed in validation, it has none, and says why.
         """
         accounts, paths = Accounts(self.run, part), []
+        what, status = part["batch"], batch["status"]
         for name in ("output", "error"):
             if dig(batch, name + "_file_id"):
                 file_id = id_in(batch, name + "_file_id")
                 path = f"{self.run.output}.{part['name']}.{name}"
                 paths.append(path)
-                self.fetch(file_id, path)
-                accounts.take(path, name)
+                if self.fetch(file_id, path):
+                    accounts.take(path, name)
+                else:
+                    what, status = f"{file_id} of {part['batch']}", GONE
         numbers = list(numbers_in(part["lines"]))
         told = batch_problems(
             batch, lambda line: numbers[line - 1]
             if 0 < line <= len(numbers) else line)
-        accounts.settle(batch)
+        accounts.settle(what, status)
         self.run.journal.sync()
         self.save(part, is_done=True, problems=first_of(told))
         for path in paths:
             remove_quietly(path)
 
     def fetch(self, file_id, path):
-        """Download a file, unless an earlier run has done so."""
-        if not os.path.exists(path):
-            Download(self.app, file_id, self.group.slug(self.app),
-                     patience=3).to(path)
+        """Download a file, unless an earlier run has; False if it is gone."""
+        try:
+            if not os.path.exists(path):
+                Download(self.app, file_id, self.group.slug(self.app),
+                         patience=PATIENCE).to(path)
+        except ApiError as error:
+            if error.status not in GONE_STATUSES or self.listed("/files",
+                                                                file_id):
+                raise
+            return False
+        return True
 
 
 # == direct runs: line by line, where there is no Batch API ==================
@@ -7644,7 +7881,8 @@ class DirectSender:
 
     def send(self, request, wire_request):
         with self.app.api.follow(wire_request, 1) as answer:
-            body = whole_reply(answer, request["url"])
+            body = self.app.terminal.secrets.masked_json(
+                whole_reply(answer, request["url"]))
         self.pace.passed()
         return judged({"id": "direct-" + request["custom_id"],
                        "custom_id": request["custom_id"],
@@ -7666,9 +7904,8 @@ class DirectSender:
                         "request_id": error.facts.get("request_id"),
                         "body": error.body}
         code = error.facts.get("code") or error.kind
-        found = failure(custom_id, code, str(error), response)
-        found = parse_json(self.app.terminal.err.without_secrets(
-            compact_json(found)))
+        found = failure(custom_id, *self.app.terminal.secrets.masked_json(
+            [code, str(error), response]))
         return found, None if is_of_line(error) else error
 
 
@@ -7705,7 +7942,26 @@ def typed_line(prompt):
         sys.stdin = before
 
 
-class LineEditor:
+class PlainLines:
+    """Reads messages where nobody sits: one a line, no prompt, no history."""
+
+    def __init__(self, terminal):
+        self.terminal = terminal
+
+    def read(self, prompt=""):
+        line = self.terminal.read_line()
+        if not line:
+            raise EOFError()
+        return line.rstrip("\r\n")
+
+    def remember(self, text):
+        """Nobody will press Up."""
+
+    def close(self):
+        """Nothing was changed."""
+
+
+class LineEditor(PlainLines):
     """Reads messages from a person: readline where there is one.
 
     Without it, or where stdout is no terminal, lines are read as they come;
@@ -7717,7 +7973,8 @@ class LineEditor:
     PASTE, PASTED = "\033[200~", "\033[201~"
 
     def __init__(self, terminal, history, words):
-        self.terminal, self.history = terminal, history
+        super().__init__(terminal)
+        self.history = history
         self.readline = self.load_readline(words)
         if not self.readline and terminal.err.is_live:
             terminal.err.control("\033[?2004h")
@@ -7758,16 +8015,10 @@ class LineEditor:
             self.terminal.err.flush()
             return whole(typed_line(prompt)).rstrip("\n")
         self.terminal.say_prompt(prompt)
-        line = self.read_raw()
+        line = super().read()
         while line.count(self.PASTE) > line.count(self.PASTED):
-            line += "\n" + self.read_raw()
+            line += "\n" + super().read()
         return line.replace(self.PASTE, "").replace(self.PASTED, "")
-
-    def read_raw(self):
-        line = self.terminal.read_line()
-        if not line:
-            raise EOFError()
-        return line.rstrip("\r\n")
 
     def remember(self, text):
         """Keep a message within reach of Up, and in the history file."""
@@ -7779,25 +8030,6 @@ class LineEditor:
         self.history.trim()
         if not self.readline and self.terminal.err.is_live:
             self.terminal.err.control("\033[?2004l")
-
-
-class PlainLines:
-    """Reads messages where nobody sits: one a line, no prompt, no history."""
-
-    def __init__(self, terminal):
-        self.terminal = terminal
-
-    def read(self, prompt=""):
-        line = self.terminal.read_line()
-        if not line:
-            raise EOFError()
-        return line.rstrip("\r\n")
-
-    def remember(self, text):
-        """Nobody will press Up."""
-
-    def close(self):
-        """Nothing was changed."""
 
 
 def history_line(raw):
@@ -7819,13 +8051,13 @@ class History:
     """The last messages, one JSON text a line, for their owner only.
 
     path is None for none.  Where it cannot be written, it is done without;
-    a message with the key in it is not kept.
+    a message with a secret in it is not kept.
     """
 
     MOST = 1000
 
-    def __init__(self, path, secret):
-        self.path, self.secret = path, secret
+    def __init__(self, path, secrets):
+        self.path, self.secrets = path, secrets
 
     def lines(self):
         """The last messages on file; a line that was torn is left out."""
@@ -7847,7 +8079,7 @@ class History:
             pass  # there is no history, or none that can be written
 
     def add(self, text):
-        if self.path is None or self.secret and self.secret in text:
+        if self.path is None or self.secrets.masked_json(text) != text:
             return
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         line = whole(compact_json(text)).encode("utf-8") + b"\n"
@@ -8046,7 +8278,7 @@ class Session:
         folder = home_path(environ, "XDG_STATE_HOME", ".local", "state")
         path = (os.path.join(folder, "history") if has_history and folder
                 else None)
-        history = History(path, self.app.api.deployment.key)
+        history = History(path, self.app.terminal.secrets)
         words = sorted(name + " " * bool(usage) for name, (usage, _, _)
                        in self.COMMANDS.items())
         return LineEditor(self.terminal, history, words)
@@ -8135,12 +8367,11 @@ class Session:
         parts = [f"endpoint: {self.app.endpoint()}"]
         if self.turns.is_model_named:
             parts.append(f"model: {self.turns.model}")
-        parts += [f"tokens: {self.tokens()}", f"msgs: {self.turns.turns()}"]
-        self.terminal.say(" | ".join(parts), DIM)
-
-    def tokens(self):
         spent = self.turns.spent
-        return f"{spent['prompt_tokens']}/{spent['completion_tokens']}"
+        parts += [f"tokens: {spent['prompt_tokens']}/"
+                  f"{spent['completion_tokens']}",
+                  f"msgs: {self.turns.turns()}"]
+        self.terminal.say(" | ".join(parts), DIM)
 
     def totals(self):
         spent = self.turns.spent
@@ -8187,7 +8418,10 @@ class Session:
             if name not in self.COMMANDS:
                 raise UsageError(f"unknown command {name}",
                                  did_you_mean(name, self.COMMANDS) or "/help")
-            return self.COMMANDS[name][2](self, rest.strip())
+            usage, _, command = self.COMMANDS[name]
+            if usage and not rest.strip():
+                raise UsageError(f"{name} needs {usage}")
+            return command(self, rest.strip())
         except XeroctlError as error:
             return self.told(error)
 
@@ -8195,9 +8429,7 @@ class Session:
         rows = [(f"{name} {usage}".rstrip(), summary)
                 for name, (usage, summary, _) in self.COMMANDS.items()]
         for name, summary in rows + [('\"\"\"', "opens and closes a message of"
-                                      " several lines")]:
-            self.terminal.say(f"  {name:16} {summary}")
-        for name, summary in self.KEYS:
+                                      " several lines"), *self.KEYS]:
             self.terminal.say(f"  {name:16} {summary}")
 
     def clear(self, _):
@@ -8205,15 +8437,11 @@ class Session:
         self.terminal.say("conversation cleared")
 
     def set_system(self, text):
-        if not text:
-            raise UsageError("/system needs a message")
         self.turns.set_system(text)
         self.terminal.say("system message set")
 
     def save(self, path):
         """Write the conversation to a file, whole or not at all."""
-        if not path:
-            raise UsageError("/save needs a file")
         data = pretty_json(self.turns.saved()) + "\n"
         try:
             write_privately(path, whole(data).encode("utf-8"))
@@ -8224,17 +8452,12 @@ class Session:
 
     def load(self, path):
         """Replace the conversation by that of a file; else change nothing."""
-        if not path:
-            raise UsageError("/load needs a file")
         try:
             data = parse_json(decoded(read_file(path)))
         except ValueError as problem:
             raise UsageError(f"{path} is not JSON: {problem}")
         self.turns.load(data)
         self.terminal.say(f"loaded {self.turns.turns()} messages")
-
-    def show_tokens(self, _):
-        self.terminal.say(self.totals())
 
     def quit(self, _):
         self.is_over = True
@@ -8256,8 +8479,6 @@ class Session:
         self.terminal.say("the last question and its answer are forgotten")
 
     def set_model(self, name):
-        if not name:
-            raise UsageError("/model needs a name")
         self.turns.model, self.turns.is_model_named = name, True
         self.terminal.say(f"model: {name}")
 
@@ -8270,7 +8491,8 @@ class Session:
                     set_system),
         "/save": ("<file>", "save the conversation as JSON", save),
         "/load": ("<file>", "load a saved conversation", load),
-        "/tokens": ("", "show token usage and message count", show_tokens),
+        "/tokens": ("", "show token usage and message count",
+                    lambda self, _: self.terminal.say(self.totals())),
         "/retry": ("", "ask the last question again", retry),
         "/undo": ("", "take the last question and its answer back", undo),
         "/model": ("<name>", "use another model", set_model),
@@ -8331,7 +8553,7 @@ class Doctor:
             row["status"], row["detail"] = step()
         except XeroctlError as error:
             self.failure = error
-            said = self.app.terminal.err.without_secrets(str(error))
+            said = self.app.terminal.err.secrets.masked(str(error))
             row["status"], row["detail"] = "failed", said
         row["ms"] = round((self.clock.monotonic() - started) * 1000, 1)
         return row
@@ -8345,6 +8567,7 @@ class Doctor:
         self.url = deployment.base_url
         self.scheme, self.host, self.port = origin_of(self.url)
         name = self.app.settings.context() or "flags and environment"
+        self.app.settings.tell_beaten(name)
         return "ok", f"{name}: {self.url}"
 
     def proxy(self):
@@ -8395,7 +8618,10 @@ class Doctor:
         except ApiError as error:
             if error.status not in (401, 403, 404, 405):
                 raise
-            return "-", f"not for everyone to see (HTTP {error.status})"
+            return "-", ("behind the key" if error.status in (401, 403)
+                         else "this server has no /healthz")
+        except AnswerError:  # LM Studio has a 200 for paths it does not know
+            return "-", "this server has no /healthz"
         return "ok", "the server says that it is well"
 
     def key(self):
@@ -8477,10 +8703,7 @@ def response_format(app, text):
     """text, json_object, or a JSON schema from @FILE, as OpenAI has it."""
     if not text.startswith("@"):
         return {"type": text}
-    try:
-        schema = parse_json(app.read_text(text[1:]))
-    except ValueError as problem:
-        raise UsageError(f"{text[1:]} is not JSON: {problem}")
+    schema = app.read_json(text[1:])
     if dig(schema, "type") == "json_schema":
         return schema
     if isinstance(dig(schema, "schema"), dict):
@@ -8578,6 +8801,20 @@ def only_named(name, templates, workspace):
     return id_in(found[0])
 
 
+def templates_path(workspace):
+    """Where templates live: below the project or a workspace."""
+    if workspace is not None:
+        return path_of("workspaces", workspace, "chat-templates")
+    return "/chat-templates"
+
+
+def all_templates(app, workspace, stand_in=None, **query):
+    def fetch(query):
+        return app.api.call("GET", templates_path(workspace), stand_in,
+                            query=query.items())
+    return page_records(merged(each_page(fetch, Cursor, query)))
+
+
 def template_id(app, workspace, name):
     """Return the id of a template given by id (ctpl_…) or by name."""
     if name.startswith("ctpl_"):
@@ -8585,14 +8822,8 @@ def template_id(app, workspace, name):
     unknown = StandIn(f"<id of {name}>")
     if app.plan.dry_run:
         return unknown  # the product's page: "without hitting the router"
-    path = path_of("workspaces", workspace, "chat-templates")
-
-    def fetch(query):
-        return app.api.call("GET", path, query=query.items(),
-                            stand_in={"data": [{"id": unknown,
-                                                "name": name}]})
-    templates = page_records(merged(each_page(fetch, Cursor, {})))
-    return only_named(name, templates, workspace)
+    return only_named(name, all_templates(app, workspace, {
+        "data": [{"id": unknown, "name": name}]}), workspace)
 
 
 NEW_CHAT_FIELDS = ("chat_id=chat_id|chatId", "url=url",
@@ -8609,8 +8840,7 @@ def new_chat(app, group, args):
     text = None if args.message is None else message_text(app, args)
     template = template_id(app, args.workspace, args.template)
     chat = app.api.call(
-        "POST", path_of("workspaces", args.workspace, "chat-templates",
-                        template, "apply"),
+        "POST", templates_path(args.workspace) + path_of(template, "apply"),
         body={}, stand_in={"chat_id": StandIn("<chat id>")})
     if text is not None:
         post_message(app, Column(NEW_CHAT_FIELDS[0]).value(chat), text)
@@ -8772,7 +9002,8 @@ def checked_input(app, args, url):
     if not args.no_validate:
         check_size(source)
         check_metadata(dict(args.metadata or ()))
-        BatchInput(source, url).check()
+        BatchInput(source, url,
+                   hint="--no-validate lets the server judge").check()
     return source
 
 
@@ -8892,7 +9123,7 @@ def fetch_result(app, group, args):
             f"{name.capitalize()} file not yet available (status: "
             f"{as_text(dig(batch, 'status'))})",
             f"{other} has the other requests" if has_ended(batch)
-            else "--wait waits for the end")
+            else wait_command([args.id], args.endpoint))
     file_id = id_in(batch, name + "_file_id")
     path = args.output_file or safe_name(args.id) + {
         "output": "-output.jsonl", "error": "-errors.jsonl"}[name]
@@ -9029,6 +9260,8 @@ BATCHES = Group(
              METADATA, BATCH_ENDPOINT,
              flag("--wait-timeout", type=seconds, metavar="SECONDS",
                   help="wait no longer than this for the batches"),
+             flag("--assume-lost", action="store_true",
+                  help="make again what may be made, and no list tells"),
              flag("--direct", action="store_true",
                   help="send line by line, where there is no Batch API"),
              flag("--concurrency", type=integer(1, 1000), metavar="N",
@@ -9074,18 +9307,17 @@ MODEL_FIELDS = (
     "Parameters=parameter_count|parameterCount:count",
     "Workload Type=workload_type|workloadType",
     "Shared=shared|is_shared|isShared")
-SEMVER = re.compile(
-    r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}"
+SEMVER = (
+    r"(?a)(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}"
     r"(-(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)"
     r"(\.(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*))*)?"
-    r"(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?\Z", re.A)
+    r"(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?\Z")
 
 
 def semver(text):
     """Convert a version (semver.org)."""
-    if not SEMVER.match(text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no semantic version, as 2.0.0 is")
+    if not re.match(SEMVER, text):
+        raise UsageError(f"{text!r} is no semantic version, as 2.0.0 is")
     return text
 
 
@@ -9476,12 +9708,11 @@ def npy_head(count, dimensions):
             + text.encode("ascii"))
 
 
-def write_vectors(path, answers, count):
+def write_vectors(path, answers, count, force):
     """Write vectors as they come, as NPY or JSON Lines by the name."""
     import struct
     is_npy, size = path.endswith(".npy"), None
-    with NewFile(path) as target:
-        target.restart()
+    with NewFile(path, force) as target:
         for item in (item for answer in answers for item in answer["data"]):
             vector = floats_of(dig(item, "embedding"))
             if is_npy and size not in (None, len(vector)):
@@ -9503,7 +9734,7 @@ def create_embeddings(app, group, args):
         raise UsageError(f"{path} has to end in .npy or .jsonl")
     answers = embedded(app, group, args, texts)
     if path and not app.plan:
-        write_vectors(path, answers, len(texts))
+        write_vectors(path, answers, len(texts), args.force)
         return app.out.done({"path": path, "count": len(texts)},
                             f"vectors: {len(texts)} -> {path}", path)
     answer = joined_embeddings(list(answers))
@@ -9822,9 +10053,8 @@ def role_pair(text):
     """Convert ROLE:TEXT to a message item."""
     role, colon, content = text.partition(":")
     if not colon or role not in CONVERSATION_ROLES:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not ROLE:TEXT with a role of "
-            + ", ".join(CONVERSATION_ROLES))
+        raise UsageError(f"{text!r} is not ROLE:TEXT with a role of "
+                         + ", ".join(CONVERSATION_ROLES))
     return {"type": "message", "role": role, "content": content}
 
 
@@ -9838,10 +10068,7 @@ def conversation_item(app, args):
         return {"type": "message", "role": args.role, "content": text}
     if args.role or args.content:
         raise UsageError("--json and --role, --content cannot be combined")
-    try:
-        return parse_json(app.read_text(args.json))
-    except ValueError as problem:
-        raise UsageError(f"{args.json} is not JSON: {problem}")
+    return app.read_json(args.json)
 
 
 def add_item(app, group, args):
@@ -10062,7 +10289,7 @@ def list_files(app, group, args):
              if (relative_path(file) or "").startswith(args.prefix or "")]
     page_records(page)[:] = files
     if args.tree and app.out.is_table and files:
-        return app.out.text("\n".join(tree_lines(tree_of(files))) + "\n")
+        return list(map(app.out.line, tree_lines(tree_of(files))))
     app.out.rows(page, group.columns, group.name)
 
 
@@ -10137,14 +10364,9 @@ def place_in(folder, args, about):
     """The path in a folder for a file, under the name the server gives it."""
     name = safe_name(as_text(dig(about, "filename") or ""))
     path = os.path.join(folder, name or safe_name(args.id) or "file")
-    place = on_disk(path)
-    is_foreign = (os.path.lexists(place + ".part")
-                  and not os.path.exists(place + ".part.json"))
-    for taken, is_taken in ((path, os.path.lexists(place)),
-                            (path + ".part", is_foreign)):
-        if is_taken and not args.force:
-            raise UsageError(f"{taken} exists, and it was the server that"
-                             " chose the name", "--force replaces it")
+    if os.path.lexists(on_disk(path)) and not args.force:
+        raise UsageError(f"{path} exists, and it was the server that chose"
+                         " the name", "--force replaces it")
     return path
 
 
@@ -10292,7 +10514,9 @@ def show_body(app, answer):
     """Show an answer of any type: JSON in the form asked for, else bytes."""
     if answer.kept == b"":
         return
-    if answer.media.endswith("json"):
+    is_held = answer.kept is not None or not (
+        app.out.is_table or app.out.form == JSON)
+    if answer.media.endswith("json") and is_held:
         value = answer.json()
         tell_more(app, value)
         show_any(app, value)
@@ -10380,7 +10604,7 @@ def check_https(app, args):
 def check_webhook(app, args):
     check_https(app, args)
     if getattr(args, "secret", None):
-        app.terminal.hide(args.secret, "…")
+        app.terminal.err.secrets.add(args.secret)
     if args.inactive and args.active:
         raise UsageError("--active and --inactive cannot be combined")
     if args.inactive:
@@ -10500,18 +10724,13 @@ def scopes(text):
     return [choice(*KEY_SCOPES)(word) for word in listed(text)]
 
 
-def fix_expires(app, args):
-    """Make --expires a time."""
-    args.expires = fixed_moment(app, args.expires, 1)
-
-
 def network(text):
     """Convert a network address (CIDR)."""
     import ipaddress
     try:
         return str(ipaddress.ip_network(text, strict=False))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no CIDR range")
+        raise UsageError(f"{text!r} is no CIDR range")
 
 
 def filter_key(app, group, args):
@@ -10542,7 +10761,7 @@ def key_verbs():
                 field("--expires", type=moment, metavar="TIME",
                       sends="expires_at", sample="30d",
                       help="ISO time, or 30d from now"),
-                once="key", checks=fix_expires),
+                once="key", checks=fixes(1, "expires")),
         deletes("Revoke a key."),
         Verb("rotate", "Give a key a new value, shown once.", rotated, ITEM,
              path="{id}/rotate", once="key", writes=True,
@@ -10584,7 +10803,7 @@ def router_address(text):
     """Convert tcp://HOST:PORT."""
     if not re.match(r"tcp://[^\s/:]+:\d{1,5}\Z|tcp://\[[\da-f:]+\]:\d{1,5}\Z",
                     text, re.I):
-        raise argparse.ArgumentTypeError(f"{text!r} is not tcp://HOST:PORT")
+        raise UsageError(f"{text!r} is not tcp://HOST:PORT")
     return text
 
 
@@ -10669,7 +10888,7 @@ def above_zero(text):
     """Convert to a number above 0."""
     value = number(0)(text)
     if not value:
-        raise argparse.ArgumentTypeError("0 is not above 0")
+        raise UsageError("0 is not above 0")
     return value
 
 
@@ -10876,16 +11095,6 @@ CHATS = Group(
     ))
 
 
-def check_maintenance(app, args):
-    for name in ("starts_at", "ends_at"):
-        setattr(args, name, fixed_moment(app, getattr(args, name), 1))
-    check_order(args.starts_at, args.ends_at, "--starts-at and --ends-at")
-
-
-def fix_before(app, args):
-    args.before = fixed_moment(app, args.before, -1)
-
-
 SEVERITY = field("--severity", metavar="WORD",
                  type=choice("info", "warning", "critical"),
                  help="info, warning or critical")
@@ -10914,15 +11123,15 @@ MAINTENANCE = Group(
               summary="List maintenance."),
         shows("Show one maintenance."),
         creates("Schedule maintenance.", *maintenance_flags(True),
-                name="schedule", checks=check_maintenance),
+                name="schedule", checks=fixes(1, "starts_at", "ends_at")),
         updates("Change a maintenance.", *maintenance_flags(False),
-                method="PATCH", checks=check_maintenance),
+                method="PATCH", checks=fixes(1, "starts_at", "ends_at")),
         acts("cancel", "Cancel a maintenance.", asks="Cancel {id}?"),
         acts("complete", "Say that a maintenance is over."),
         creates("Forget what was over before a time.",
                 field("--before", type=moment, metavar="TIME", required=True,
                       sample="2026-01-01", help="ISO time or date"),
-                name="purge", path="purge", checks=fix_before,
+                name="purge", path="purge", checks=fixes(-1, "before"),
                 columns=("Purged=purged", "Before=before:time")),
     ))
 
@@ -10990,13 +11199,8 @@ def span_flags(required=False):
               help="ISO time or date, or 1d ago (default: now)"))
 
 
-def fix_span(app, args):
-    """Make the ends of a span times, and check their order."""
-    for name in ("from", "to"):
-        setattr(args, name, fixed_moment(app, getattr(args, name), -1))
-    check_order(getattr(args, "from"), args.to, "--from and --to")
 
-
+fix_span = fixes(-1, "from", "to")
 USAGE_FLAGS = span_flags() + (
     field("--endpoint", metavar="SLUG", help="only of this endpoint"),
     field("--model", metavar="NAME", help="only of this model"))
@@ -11105,10 +11309,7 @@ EXPORTS = Group(
                   metavar="K=V", help="only what has this; several pairs"
                                       " after one flag, or repeated"),
              flag("--wait", action="store_true",
-                  help="wait until it is there"),
-             flag("--wait-timeout", type=seconds, metavar="SECONDS",
-                  needs="--wait", help="wait no longer than this"),
-             writes=True),
+                  help="wait until it is there"), WAIT_TIMEOUT, writes=True),
         shows("Show one export.", name="get"),
         Verb("download", "Download an export.", download_export, ITEM,
              flag("--output-file", metavar="PATH",
@@ -11165,26 +11366,26 @@ def tell_approval(app, invocation):
             f" approve {shell_word(as_text(approval))}, or reject")
 
 
-def watch(app, group, args):
+def watch_tool(app, group, args):
     """Poll an invocation to its end, and tell each change of status."""
-    told, invocation_id = [], args.id
+    told = []
 
     def poll():
         found = with_status(group.call(
-            app, "GET", path_of("invocations", invocation_id)))
+            app, "GET", path_of("invocations", args.id)))
         status = found["status"]
         if told[-1:] != [status]:
             told.append(status)
-            app.terminal.note(f"{invocation_id} {status}")
+            app.terminal.note(f"{args.id} {status}")
             tell_approval(app, found)
         return found
     found = wait_until(
         app, poll, lambda found: found["status"] in INVOCATION_ENDS, None,
         args.wait_timeout,
-        f"xeroctl exec watch {shell_word(invocation_id)} watches it")
+        f"xeroctl exec watch {shell_word(args.id)} watches it")
     app.out.record(found, INVOCATION_FIELDS)
     if found["status"] != "completed":
-        raise XeroctlError(f"invocation {invocation_id}: {found['status']}")
+        raise XeroctlError(f"invocation {args.id}: {found['status']}")
 
 
 def invoke_tool(app, group, args):
@@ -11194,7 +11395,7 @@ def invoke_tool(app, group, args):
     found = group.call(app, "POST", path_of("invocations"), body=body)
     if args.wait:
         args.id = id_in(found)
-        return watch(app, group, args)
+        return watch_tool(app, group, args)
     app.out.record(found, INVOCATION_FIELDS)
     if dig(found, "status") == "pending_approval":
         tell_approval(app, found)
@@ -11209,9 +11410,6 @@ def show_raw_execution(app, group, args):
         for block in answer.blocks():
             app.out.write_bytes(block)
 
-
-EXEC_TIMEOUT = flag("--wait-timeout", type=seconds, metavar="SECONDS",
-                    help="wait no longer than this")
 
 EXEC = Group(
     "exec", "Run tools, and look at what they did.", path="/exec",
@@ -11240,11 +11438,10 @@ EXEC = Group(
                   from_stdin=True, help="its arguments; @FILE reads them"
                                         " from a file, - standard input"),
              flag("--wait", action="store_true", help="wait for its end"),
+             WAIT_TIMEOUT, writes=True),
+        Verb("watch", "Wait for the end of an invocation.", watch_tool, ITEM,
              flag("--wait-timeout", type=seconds, metavar="SECONDS",
-                  needs="--wait", help="wait no longer than this"),
-             writes=True),
-        Verb("watch", "Wait for the end of an invocation.", watch, ITEM,
-             EXEC_TIMEOUT),
+                  help="wait no longer than this")),
         acts("cancel", "Cancel an invocation.",
              path="invocations/{id}/cancel", columns=INVOCATION_FIELDS),
         lists(path="executions", summary="List executions."),
@@ -11269,27 +11466,14 @@ TEMPLATE = flag("id", metavar="ID|NAME", sample="triage",
                 help="the template: its id or its name")
 
 
-def templates_path(args):
-    """Where templates live: below the project or a workspace."""
-    if args.workspace is not None:
-        return path_of("workspaces", args.workspace, "chat-templates")
-    return "/chat-templates"
-
-
-def all_templates(app, args):
-    def fetch(query):
-        return app.api.call("GET", templates_path(args),
-                            query=query.items())
-    return page_records(merged(each_page(fetch, Cursor, {"limit": 100})))
-
-
 def template_path(app, args):
     """The path of a template that is given by id or by name."""
     found = args.id
     path_of(found)  # an empty one is no name
     if not found.startswith("ctpl_"):
-        found = only_named(found, all_templates(app, args), args.workspace)
-    return templates_path(args) + path_of(found)
+        known = all_templates(app, args.workspace, limit=100)
+        found = only_named(found, known, args.workspace)
+    return templates_path(args.workspace) + path_of(found)
 
 
 TEMPLATE_TYPES = {
@@ -11332,10 +11516,7 @@ def template_problems(template):
 
 def template_in(app, path):
     """Read a template from a file, without what is the server's."""
-    try:
-        template = parse_json(app.read_text(path))
-    except ValueError as problem:
-        raise UsageError(f"{path} is not JSON: {problem}")
+    template = app.read_json(path)
     problems = list(template_problems(template))
     if problems:
         raise UsageError(f"{path}: {'; '.join(problems)}")
@@ -11347,7 +11528,7 @@ def place_templates(app, args):
     """Have a verb be about all templates, with one from a file perhaps."""
     if getattr(args, "file", None):
         args.file = template_in(app, args.file)
-    args.place = "/" + templates_path(args)
+    args.place = "/" + templates_path(args.workspace)
 
 
 def place_template(app, args):
@@ -11368,7 +11549,7 @@ class TemplateFolder:
     def __init__(self, app, args):
         self.app, self.args, self.files = app, args, {}
         self.known = defaultdict(list)
-        for each in all_templates(app, args):
+        for each in all_templates(app, args.workspace, limit=100):
             # The list of a project has those of its workspaces, too.
             if args.workspace or dig(each, "workspace_id") is None:
                 self.known[as_text(dig(each, "name"))].append(each)
@@ -11411,7 +11592,7 @@ class TemplateFolder:
         return found[0] if found else None
 
     def send(self, template, before):
-        place = templates_path(self.args)
+        place = templates_path(self.args.workspace)
         return self.app.api.call(
             "PUT" if before else "POST",
             place + path_of(id_in(before)) if before else place,
@@ -11503,18 +11684,15 @@ WATCH_EVERY_S = 5
 
 def check_tool_name(app, args, tool):
     """Raise unless the name of an irreversible tool was given or typed."""
-    text = f"is not {tool}: nothing was approved"
-    if args.confirm is not None:
-        if args.confirm != tool:
-            raise UsageError(f"{args.confirm!r} {text}")
-        return
-    if not is_terminal(app.terminal.stdin):
+    refusal = UsageError if args.confirm is not None else XeroctlError
+    if args.confirm is None and not is_terminal(app.terminal.stdin):
         raise UsageError(f"{tool} cannot be undone, and there is no terminal"
                          " to ask on", f"--confirm {tool} approves it")
-    args.confirm = app.terminal.ask(
-        f"{tool} cannot be undone. Type its name to approve")
+    if args.confirm is None:
+        args.confirm = app.terminal.ask(
+            f"{tool} cannot be undone. Type its name to approve")
     if args.confirm != tool:
-        raise XeroctlError(f"{args.confirm!r} {text}")
+        raise refusal(f"{args.confirm!r} is not {tool}: nothing was approved")
 
 
 def approve(app, group, args):
@@ -11527,19 +11705,6 @@ def approve(app, group, args):
             args.confirm)) if value is not None}
     answer = group.call(app, "POST", path_of(args.id, "approve"), body=body)
     show_done(app, group, args, answer)
-
-
-def show_request(app, request):
-    """Show one request for approval on a line of its own."""
-    if app.out.is_table:
-        cells = (dig(request, name) for name in (
-            "id", "risk", "tool", "workspace_id"))
-        app.out.line(one_line("  ".join(map(as_text, cells))))
-    elif app.out.form == ID:
-        app.out.line(one_line(as_text(dig(request, "id"))))
-    else:
-        app.out.json_line(request)
-    app.terminal.out.flush()
 
 
 def watch_approvals(app, group, args):
@@ -11558,7 +11723,7 @@ def watch_approvals(app, group, args):
                if as_text(dig(each, "id")) not in seen]
         seen.update(as_text(dig(each, "id")) for each in new)
         for each in new:
-            show_request(app, each)
+            app.out.passing(each, "id", "risk", "tool", "workspace_id")
         app.clock.sleep(args.interval)
 
 
@@ -11605,7 +11770,7 @@ APPROVALS = Group(
                       sends="expires_at", sample="7d",
                       help="ISO time, or 7d from now"),
                 name="delegate", path="delegations",
-                columns=DELEGATION_COLUMNS, checks=fix_expires),
+                columns=DELEGATION_COLUMNS, checks=fixes(1, "expires")),
         acts("revoke-delegation", "Take a delegation back.",
              path="delegations/{id}", method="DELETE",
              asks="Revoke delegation {id}?", said="revoked {id}",
@@ -11644,24 +11809,27 @@ def check_value(key, value):
         if words:
             return choice(*words)(value)
         return seconds(value) if key == "timeout" else value
-    except argparse.ArgumentTypeError as problem:
+    except UsageError as problem:
         raise UsageError(f"{key}: {problem}")
 
 
-def save_config(app, name, text):
-    """Write the config file, or say that it would be; show what was done."""
+def change_config(app, name, text, change):
+    """Make a change of the config file, or say that it would be made.
+
+    It is tried before the file is locked, and made of what is there then.
+    """
     config = app.settings.config
+    done = {"id": name, "name": name, "path": config.path}
+    change(config)
     if app.plan:
-        planned = {"id": name, "path": config.path, "would": text}
-        return app.out.done(planned, f"would write {config.path}: {text}",
-                            name)
-    config.save()
-    app.out.done({"id": name, "name": name, "path": config.path}, text, name)
+        return app.out.done(dict(done, would=text),
+                            f"would write {config.path}: {text}", name)
+    config.update(change)
+    app.out.done(done, text, name)
 
 
-def put_deployment(app, name, values):
-    """Check the values of a deployment and write it, replacing an old one."""
-    config = app.settings.config
+def put_deployment(app, name, values, may_replace):
+    """Check the values of a deployment, and write it."""
     values = {key: check_value(key, value) for key, value in values.items()
               if value is not None}
     if "base_url" not in values:
@@ -11671,23 +11839,25 @@ def put_deployment(app, name, values):
         raise UsageError("a key source is missing", "--api-key @FILE,"
                          " --api-key-env, --api-key-file, --api-key-command"
                          " or --api-key-keychain")
-    Deployment(values["base_url"], None, style)
-    if name in config.deployments():
-        config.drop(name)
-    for key, value in values.items():
-        config.set(name, key, value)
-    if config.current() is None:
-        config.set_current(name)
-    save_config(app, name, f"added {name}")
+    Deployment(values["base_url"], None, style).endpoint(
+        values.get("endpoint"))
+
+    def put(config):
+        if name in config.deployments():
+            if not may_replace:
+                raise UsageError(f"there is a deployment {name} already",
+                                 f"config set {name} KEY VALUE changes it,"
+                                 " --force replaces it")
+            config.drop(name)
+        for key, value in values.items():
+            config.set(name, key, value)
+        if config.current() is None:
+            config.set_current(name)
+    change_config(app, name, f"added {name}", put)
 
 
 def add_deployment(app, group, args):
     """Store a new deployment; the first one becomes current."""
-    config = app.settings.config
-    if args.name in config.deployments() and not args.force:
-        raise UsageError(f"there is a deployment {args.name} already",
-                         f"config set {args.name} KEY VALUE changes it,"
-                         " --force replaces it")
     values = {key: getattr(args, key, None) for key in DEPLOYMENT_KEYS
               if key not in ("output", "timeout")}
     given = ["--" + key.replace("_", "-") for key in KEY_SOURCES
@@ -11697,15 +11867,17 @@ def add_deployment(app, group, args):
                          " one key source")
     if SURROGATES.search(args.name):
         raise UsageError(f"the name {args.name!r} is no UTF-8 text")
-    if values["api_key"]:
+    if values["api_key"] is not None:
         values["api_key"] = app.settings.typed_key(values["api_key"])
-    put_deployment(app, args.name, values)
+    put_deployment(app, args.name, values, args.force)
 
 
 def use_deployment(app, group, args):
-    app.settings.config.deployment(args.name)
-    app.settings.config.set_current(args.name)
-    save_config(app, args.name, f"current is {args.name}")
+    def use(config):
+        config.deployment(args.name)
+        config.set_current(args.name)
+    app.settings.tell_beaten(args.name)
+    change_config(app, args.name, f"current is {args.name}", use)
 
 
 def deployment_record(app, name, table):
@@ -11716,9 +11888,9 @@ def deployment_record(app, name, table):
              if source == "api_key" else f"{source} {value}")
     record = {"id": name, "name": name, "key": shown,
               "current": name == app.settings.context()}
-    record.update((key, json.loads(json.dumps(value, default=str)))
-                  for key, value in table.items() if key not in KEY_SOURCES)
-    return record
+    record.update((key, value) for key, value in table.items()
+                  if key not in KEY_SOURCES)
+    return app.terminal.err.secrets.masked_json(record)
 
 
 def list_deployments(app, group, args):
@@ -11727,6 +11899,8 @@ def list_deployments(app, group, args):
             for name, table in found.items()]
     app.out.rows({"object": "list", "data": rows}, group.columns,
                  "deployments")
+    if rows:
+        app.settings.tell_beaten(app.settings.config.current())
 
 
 def show_deployment(app, group, args):
@@ -11735,38 +11909,38 @@ def show_deployment(app, group, args):
         raise NotConfigured("no deployment is current", CONFIG_HELP)
     table = app.settings.config.deployment(name)
     app.out.record(deployment_record(app, name, table), group.fields)
+    app.settings.tell_beaten(name)
 
 
 def set_value(app, group, args):
     """Set one key; a new key source takes the place of the old one."""
-    config = app.settings.config
-    table = config.deployment(args.name)
+    app.settings.config.deployment(args.name)
     value = args.setting
     if value == "-":
         value = app.read_text("-")
     value = check_value(args.key, value)
-    if args.key in KEY_SOURCES:
-        for source in KEY_SOURCES:
-            if source in table and source != args.key:
+
+    def put(config):
+        for source in config.deployment(args.name).keys() & KEY_SOURCES:
+            if args.key in KEY_SOURCES and source != args.key:
                 config.set(args.name, source, None)
-    config.set(args.name, args.key, value)
-    save_config(app, args.name, f"set {args.key} of {args.name}")
+        config.set(args.name, args.key, value)
+    change_config(app, args.name, f"set {args.key} of {args.name}", put)
 
 
 def unset_value(app, group, args):
-    config = app.settings.config
-    if args.key not in config.deployment(args.name):
-        raise UsageError(f"{args.name} has no {args.key}")
-    config.set(args.name, args.key, None)
-    save_config(app, args.name, f"removed {args.key} of {args.name}")
+    def drop(config):
+        if args.key not in config.deployment(args.name):
+            raise UsageError(f"{args.name} has no {args.key}")
+        config.set(args.name, args.key, None)
+    change_config(app, args.name, f"removed {args.key} of {args.name}", drop)
 
 
 def remove_deployment(app, group, args):
-    config = app.settings.config
-    config.deployment(args.name)
+    app.settings.config.deployment(args.name)
     app.confirm(f"Remove deployment {args.name}?", args)
-    config.drop(args.name)
-    save_config(app, args.name, f"removed {args.name}")
+    change_config(app, args.name, f"removed {args.name}",
+                  lambda config: config.drop(args.name))
 
 
 def show_path(app, group, args):
@@ -11806,7 +11980,8 @@ def init_config(app, group, args):
                          "xeroctl config add NAME --base-url URL --api-key"
                          " @FILE does without")
     name = terminal.ask("Name of the deployment", "default")
-    if name in app.settings.config.deployments():
+    is_known = name in app.settings.config.deployments()
+    if is_known:
         app.confirm(f"Replace deployment {name}?", args)
     url = ask_for(terminal, lambda text: check_url(text, "base URL"),
                   "Base URL, https://HOST/PROJECT/v1")
@@ -11816,7 +11991,7 @@ def init_config(app, group, args):
     key = terminal.ask_secret("API key (not shown): ", "").strip() or None
     try_deployment(app, Deployment(url, key and check_key(key), style), args)
     put_deployment(app, name, {"base_url": url, "api_key": key,
-                               "style": style})
+                               "style": style}, is_known)
 
 
 NAME = flag("name", metavar="NAME", completes="context",
@@ -11843,7 +12018,8 @@ the config file:
   the config), api_key_command (what it prints) or api_key_keychain (macOS
   keychain, secret-tool); with style = "openai" it may have none.  endpoint,
   output, timeout, cacert and frontend_url hold as the flags do.  A flag
-  beats a variable, a variable beats the deployment.
+  beats a variable, a variable beats the deployment; but --context NAME goes
+  by the deployment, whatever the variables say of its URLs, key and style.
 """
 
 CONFIG = Group(
@@ -11946,17 +12122,17 @@ GROUPS = (CHAT, BATCHES, MODELS, EMBEDDINGS, RERANK, SCORE, RESPONSES,
 # 12. Parser
 # ---------------------------------------------------------------------------
 
-# argparse holds the values and formats the help.  Taking the words apart is
-# done here: argparse refuses values that begin with a dash (cpython#53580),
-# loses those that are --, lets one flag eat the value or the positionals of
-# another, forgets what stood before a sub-command, and words its errors
-# differently in each version.
+# argparse formats the help.  Taking the words apart is done here: argparse
+# refuses values that begin with a dash (cpython#53580), loses those that are
+# --, lets one flag eat the value or the positionals of another, forgets what
+# stood before a sub-command, words its errors differently in each version,
+# and costs each start 3 ms.
 
 VERSION = flag("--version", action="store_true", help="print the version")
 HELP_FLAG = flag("-h", "--help", action="store_true", help="print this help")
 GLOBALS = (
     flag("--context", metavar="NAME", completes="context",
-         help="use this deployment of the config (XEROTIER_CONTEXT)"),
+         help="go by this deployment, not by variables (XEROTIER_CONTEXT)"),
     flag("-o", "--output", type=choice(*FORMS), metavar="FMT",
          help="table, wide, json, jsonl, csv or id (XEROTIER_OUTPUT)"),
     flag("--pick", metavar="PATH", type=path_steps,
@@ -12005,6 +12181,9 @@ GLOBALS = (
     flag("--no-color", action="store_const", const="never", dest="color",
          help="as --color never"),
     VERSION, HELP_FLAG)
+# What people type because other tools have it.
+FOREIGN = {"login": "xeroctl config init asks for a key and stores it",
+           "logout": "xeroctl config unset NAME api_key takes a key away"}
 
 
 def flag_table(*flag_lists):
@@ -12107,22 +12286,32 @@ def find_group(words, groups):
     for index, declared, word in tokens(words, flag_table(GLOBALS)):
         if declared is None:
             names = {group.name: group for group in groups}
+            if word == "version":
+                return None, [VERSION.long_name]
             if word not in names:
                 raise UsageError(f"unknown command {word!r}",
-                                 did_you_mean(word, names)
+                                 FOREIGN.get(word) or did_you_mean(word, names)
                                  or "xeroctl help lists the commands")
             return names[word], words[:index] + words[index + 1:]
     return None, words
 
 
-def check_no_verb(group, unnamed, named, word):
+def check_no_verb(group, unnamed, named, word, before):
     """Raise unless the first word can be something else than a verb."""
     if word == "help":
         raise HelpWanted(group)
-    if not any(f.is_word for verb in unnamed for f in verb.flags):
-        raise UsageError(f"{group.name} has no verb {word!r}",
-                         did_you_mean(word, named)
-                         or "it has " + ", ".join(named))
+    flags = [f for verb in unnamed for f in verb.flags]
+    if word == "ls" and "--" not in before and any(
+            verb.name == "list" for verb in group.verbs):
+        hint = f"xeroctl {group.name}" + " list" * ("list" in named)
+    elif any(f.is_word for f in flags):
+        return
+    else:
+        hint = did_you_mean(word, named) or next(
+            (f"a text goes with it: {f.names[0]} TEXT" for f in flags
+             if f.long_name in ("--message", "--input")),
+            "it has " + ", ".join(named))
+    raise UsageError(f"{group.name} has no verb {word!r}", hint)
 
 
 def verbs_table(verbs):
@@ -12146,7 +12335,7 @@ def find_verb(group, words):
         if declared is None and word in named:
             return named[word], words[:index] + words[index + 1:]
         if declared is None:
-            check_no_verb(group, unnamed, named, word)
+            check_no_verb(group, unnamed, named, word, words[:index])
             break
     if not unnamed:
         raise HelpWanted(group)
@@ -12202,11 +12391,6 @@ def check_goes_with(verb, verbs, given):
                              + " or ".join(homes or ["another verb"]))
 
 
-def help_formatter(prog):
-    return argparse.RawDescriptionHelpFormatter(
-        prog, max_help_position=30, width=HELP_WIDTH)
-
-
 def add_flags(parser, flags):
     """Add declared flags, for the help on them."""
     for declared in flags:
@@ -12225,9 +12409,11 @@ def common_flags(flags, examples):
 
 def build_parser(prog, summary, flags, examples=()):
     """Build the argparse parser that formats the help on some flags."""
+    import argparse
     parser = argparse.ArgumentParser(
         prog=prog, usage=argparse.SUPPRESS, description=summary,
-        add_help=False, formatter_class=help_formatter)
+        add_help=False, formatter_class=lambda prog:
+        argparse.RawDescriptionHelpFormatter(prog, 2, 30, HELP_WIDTH))
     parser.color = False  # Python 3.14 would colour help on its own
     taken = flag_table(flags)
     add_flags(parser.add_argument_group("arguments"),
@@ -12247,7 +12433,7 @@ def converted_value(declared, value):
     convert = declared.options.get("type")
     try:
         return convert(value) if convert else value
-    except argparse.ArgumentTypeError as problem:
+    except UsageError as problem:
         name = ("/".join(declared.names) if not declared.is_word
                 else declared.options["metavar"])
         raise UsageError(f"{name}: {problem}")
@@ -12338,7 +12524,7 @@ def check_stdin(flags, given, args):
 def read_args(group, verb, given, words):
     """Make the arguments of a verb out of what tokens() took apart."""
     own = verb.flags + ((verb.by,) if verb.by_flag else ())
-    args = argparse.Namespace(verb=verb)
+    args = SimpleNamespace(verb=verb)
     for declared in GLOBALS + own:
         setattr(args, declared.dest, declared.options.get("default"))
     try:
@@ -12407,9 +12593,7 @@ def parse(argv, groups):
     wants_help, words = without(argv, "-h", "--help")
     wants_version, rest = without(words, "--version")
     if wants_version and not takes_version(rest, groups):
-        words = rest
-        if not wants_help:
-            return None, read_args(TOP, TOP.verbs[0], [(VERSION, None)], [])
+        words = rest if wants_help else [VERSION.long_name]
     group = None
     try:
         group, words = find_group(words, groups)
@@ -12637,8 +12821,8 @@ def help_on(groups, words):
     if not name:
         return top_help(groups)
     group, _ = find_group([name], groups)
-    if not more:
-        return group_help(group)
+    if not more or group is None:
+        return help_text(groups, group)
     found = verbs_named(group, *more)
     if not found:
         raise UsageError(f"{group.name} has no verb {more[0]!r}", did_you_mean(
@@ -12957,9 +13141,8 @@ class App:
 
     def endpoint(self):
         """The endpoint slug of this run."""
-        slug = self.settings.get("endpoint")
+        slug = self.api.deployment.endpoint(self.settings.get("endpoint"))
         if not slug:
-            self.settings.deployment()  # a newcomer lacks that first
             raise UsageError(
                 "no endpoint", "pass --endpoint SLUG, set XEROTIER_ENDPOINT,"
                 " or xeroctl config set NAME endpoint SLUG")
@@ -12968,6 +13151,24 @@ class App:
     def slug(self):
         """The slug for a path: style openai has none."""
         return None if self.settings.style() == OPENAI else self.endpoint()
+
+    def guess(self, error):
+        """Have the hint name the endpoint, or the model, that was meant."""
+        is_model = self.settings.style() == OPENAI
+        path, name = ("/models", "id") if is_model else ("/endpoints", "slug")
+        try:
+            asked = (is_model and getattr(self.args, "model", None)
+                     or self.endpoint())
+            if (error.status == 404 and asked in str(error) if is_model
+                    else error.facts.get("code") == "endpoint_not_found"):
+                request = self.api.request("GET", path)
+                page = self.api.read_json(self.api.follow(request, 1))
+                known = [as_text(dig(each, name))
+                         for each in page_records(page)]
+                error.hint = (asked not in known and did_you_mean(
+                    asked, known) or error.hint)
+        except XeroctlError:
+            pass  # the error that there is says enough
 
     def confirm(self, question, args):
         """Ask before a change, unless --force or only a plan is made."""
@@ -13013,10 +13214,21 @@ class App:
             text = decoded(raw)
         return re.sub(r"\r?\n\Z", "", text)
 
+    def read_json(self, path):
+        """Read an input file as JSON."""
+        try:
+            return parse_json(self.read_text(path))
+        except ValueError as problem:
+            raise UsageError(f"{path} is not JSON: {problem}")
+
     def finish(self):
         """Print what was planned; raise if there was nothing to pick from."""
         if self.plan.requests:
-            self.out.show_plan(self.api.deployment.key, self.args)
+            key, name = self.api.deployment.key, "XEROTIER_API_KEY"
+            self.out.show_plan(key, self.network)
+            if self.args.curl and key and key != (
+                    self.settings.environ.get(name)):
+                self.terminal.note(f"{name} is to be the key of this call")
         elif self.args.pick and not self.plan and not self.out.has_picked:
             raise XeroctlError("the answer is no JSON to pick from")
 
@@ -13031,6 +13243,25 @@ def check_pick(args):
             or args.verb.run in (show_help, complete_shell,
                                  show_raw_execution)):
         raise UsageError("--pick takes its pick of JSON, and none is printed")
+
+
+def tell_unread(args, terminal):
+    """Say that a pipe with bytes in it was not read by who had its input."""
+    flags = args.verb.flags + (args.verb.by,) * args.verb.by_flag
+    readers, stdin = [f for f in flags if f.from_stdin], terminal.stdin
+    try:
+        import fcntl
+        import termios
+        if (any(getattr(args, f.dest) for f in readers)
+                and not (getattr(args, "interactive", False)
+                         or stdin.seekable() or stdin.isatty())
+                and any(fcntl.ioctl(stdin.fileno(), termios.FIONREAD,
+                                    bytes(4)))):
+            terminal.note("standard input was not read: " + " or ".join(
+                f"{f.names[0] * (not f.is_word)} -".strip() for f in readers)
+                + " takes it")
+    except (AttributeError, ImportError, OSError, ValueError):
+        pass  # no pipe, or no way to look
 
 
 def run(argv, environ, terminal, groups):
@@ -13055,7 +13286,13 @@ def run(argv, environ, terminal, groups):
         args.verb.run(app, group, args)
     except PlanEnds:
         pass
+    except XeroctlError as error:
+        error.settings = app.settings
+        if isinstance(error, ApiError):
+            app.guess(error)
+        raise
     app.finish()
+    tell_unread(args, terminal)
 
 
 def said_last(argv, long, short=None):
@@ -13070,10 +13307,16 @@ def said_last(argv, long, short=None):
     return value
 
 
-def wants_json(argv, environ):
-    """Whether errors are due as JSON; the command line may be broken."""
-    form = said_last(argv, "--output", "-o") or environ.get("XEROTIER_OUTPUT")
-    return form in (JSON, JSONL) or said_last(argv, "--pick") is not None
+def wants_json(error, argv, environ, terminal):
+    """Whether an error is due as JSON; the command line may be broken."""
+    settings = error.settings or Settings(SimpleNamespace(
+        context=said_last(argv, "--context"),
+        output=said_last(argv, "--output", "-o")), environ, terminal)
+    try:
+        return (settings.output() in (JSON, JSONL)
+                or said_last(argv, "--pick") is not None)
+    except XeroctlError:
+        return environ.get("XEROTIER_OUTPUT") in (JSON, JSONL)
 
 
 def adjust_early(argv, terminal):
@@ -13086,22 +13329,19 @@ def adjust_early(argv, terminal):
                     "--raw" in argv)
 
 
-def show_traceback(environ, terminal):
-    """Print the traceback of the current exception if XEROTIER_DEBUG asks."""
+def fail(error, argv, environ, terminal):
+    """Say what went wrong, as JSON where that is due; return the exit code."""
     if environ.get("XEROTIER_DEBUG"):
         import traceback
         for line in traceback.format_exc().split("\n"):
             terminal.say(line)
-
-
-def fail(error, argv, environ, terminal):
-    """Say what went wrong, as JSON where that is due; return the exit code."""
-    show_traceback(environ, terminal)
     terminal.out.end_line()
     if error.is_told:
         return error.exit_code
-    if wants_json(argv, environ):
-        terminal.err.write_json(pretty_json(error.envelope()) + "\n")
+    if wants_json(error, argv, environ, terminal):
+        told = terminal.err.secrets.masked_json(error.envelope())
+        terminal.err.write_json(pretty_json(told) + "\n")
+        terminal.err.flush()
     else:
         say_error(error, terminal)
     return error.exit_code
@@ -13128,6 +13368,9 @@ def internal_error(problem):
                             "it lacks a part of the standard library")
     if isinstance(problem, RecursionError):
         return AnswerError("JSON that is nested too deeply")
+    if isinstance(problem, MemoryError):
+        return XeroctlError("there is not enough memory for this",
+                            "what is written to a file takes little")
     return XeroctlError(f"internal error: {type(problem).__name__}: "
                         f"{problem}", "XEROTIER_DEBUG=1 shows where; please"
                         " report it")

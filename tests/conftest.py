@@ -6,9 +6,7 @@ Result.  Nothing in xeroctl.py is patched, and no environment is inherited.
 """
 
 import collections
-import functools
 import gc
-import glob
 import io
 import os
 import subprocess
@@ -26,6 +24,7 @@ STARTED = SCRIPT if IS_FULL else os.path.join(HERE, "started.py")
 sys.path[:0] = [ROOT, HERE]
 
 import xeroctl  # noqa: E402
+from everywhere import about, interpreters  # noqa: E402
 from router import Router  # noqa: E402
 
 
@@ -92,6 +91,16 @@ def environment(router=None, **more):
     return environ
 
 
+def from_system(text):
+    """Text as Python gets it from the system: a word, a variable, a name.
+
+    In Python 3.6 and a locale without UTF-8 those are smuggled bytes.
+    """
+    if not isinstance(text, str):
+        return text
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+
+
 @pytest.fixture
 def router():
     with Router() as router:
@@ -126,41 +135,16 @@ def run(router, clock):
     return runner
 
 
-@functools.lru_cache(maxsize=None)
-def version_of(python):
-    """(major, minor) of an interpreter, or None if it does not run."""
-    try:
-        said = subprocess.check_output(
-            [python, "-c", "import sys; print(*sys.version_info[:2])"],
-            stderr=subprocess.DEVNULL)
-        return tuple(map(int, said.split()))
-    except (OSError, ValueError, subprocess.CalledProcessError):
-        return None
-
-
-def interpreters():
-    """One interpreter for each Python from 3.6 on that the machine has.
-
-    The one that runs the tests, then those of pyenv (its shims only choose
-    among them, and are slow), then those on PATH.
-    """
-    found = {sys.version_info[:2]: sys.executable}
-    pyenv = glob.glob(os.path.expanduser("~/.pyenv/versions/*/bin/python3"))
-    on_path = [os.path.join(folder, f"python3.{minor}")
-               for folder in os.get_exec_path() for minor in range(6, 30)
-               if os.path.basename(folder) != "shims"]
-    for python in sorted(pyenv) + on_path:
-        version = version_of(python) if os.path.exists(python) else None
-        if version and version >= (3, 6):
-            found.setdefault(version, python)
-    return [found[version] for version in sorted(found)]
-
-
 INTERPRETERS = interpreters()
 
 
+def version_of(python):
+    """(major, minor) of an interpreter."""
+    return about(python)[0][:2]
+
+
 def python_name(python):
-    return "py" + ".".join(map(str, version_of(python)))
+    return "py" + ".".join(map(str, about(python)[0]))
 
 
 ENDS = [INTERPRETERS[0], INTERPRETERS[-1]] if IS_FULL else INTERPRETERS[:1]
@@ -248,8 +232,9 @@ def start(router, python):
     def starter(*argv, options=(), against=router, script=STARTED,
                 **environ):
         process = subprocess.Popen(
-            [python, *options, script, *argv], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [python, *options, script, *map(from_system, argv)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=environment(against, **environ))
         started.append(process)
         return process

@@ -353,10 +353,34 @@ def test_raw_lets_all_of_it_through(ask_rows):
     assert len(told) >= 3
 
 
-@pytest.mark.parametrize("form", ["table", "wide"])
-def test_what_is_harmless_is_shown_as_it_is(ask, router, form):
-    router.order("*", body=answer_of(HARMLESS))
-    assert HARMLESS in ask("models", "model_1", "-o", form, **DUMB)
+def test_what_is_harmless_in_a_text_is_shown_as_it_is(ask, router):
+    router.order("*", body=json.dumps({"choices": [
+        {"index": 0, "message": message_of(HARMLESS),
+         "finish_reason": "stop"}]}).encode())
+    assert HARMLESS in ask(*CHAT, "--stream", **DUMB)
+
+
+MARKS = "\u200b\u200f\u2060\ufeff\u061c\u2028\U000e0041"
+MARKS_SHOWN = r"\u200b\u200f\u2060\ufeff\u061c\u2028\U000e0041"
+
+
+@pytest.mark.parametrize("form", xeroctl.FORMS)
+def test_a_name_shows_what_has_no_width(ask, router, form):
+    router.order("*", times=None, body=answer_of(MARKS))
+    said = ask("models", "model_1", "-o", form)
+    assert not set(MARKS) & set(said)
+    assert (json.dumps(MARKS) if "json" in form else MARKS_SHOWN) in said
+    assert MARKS in ask("models", "model_1", "-o", form, is_piped=True)
+
+
+def test_a_tree_and_an_error_show_what_has_no_width(ask, router):
+    file = {"id": "file_1", "filename": MARKS, "relative_path": MARKS}
+    router.order("*", body=json.dumps({"data": [file]}).encode())
+    assert "\u2500 " + MARKS_SHOWN in ask("files", "--tree")
+    router.order("*", status=404, body=error_of(MARKS))
+    said = ask("models", "model_1")
+    assert f"HTTP 404 {MARKS_SHOWN}" in said and f"code: {MARKS_SHOWN}" in said
+    assert not set(MARKS) & set(ask("config", "use", MARKS))
 
 
 @costly
@@ -651,7 +675,9 @@ def test_no_answer_acts_beside_the_line_editor(router, place):
     finally:
         desk.close()
     shown = desk.shown.decode()
-    readlines = r"\r(?=\n)|\x1b\[\?1034h|\r(?=[>12\x1b]|$)|\x1b\[C"
+    readlines = (r"(?<=\x1b\[\?2004l)\r|\r(?=\n)|\x1b\[\?1034h|\x1b\[C"
+                 r"|\r(?=[>12\x1b]|$)"
+                 r"|\r(?=[-|/\\] waiting)")    # the status line, uncoloured
     assert strays(re.sub(readlines, "", shown)) == []
     assert shown.count(ESCAPED[:30]) >= 2
 

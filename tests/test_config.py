@@ -5,6 +5,8 @@ In process, but for the keychain: its tool is looked for on PATH.
 
 import contextlib
 import errno
+import io
+import json
 import os
 import re
 import stat
@@ -13,7 +15,8 @@ import sys
 
 import pytest
 
-from conftest import STARTED, Result, environment
+import xeroctl
+from conftest import STARTED, Result, environment, text_stream, written
 from router import DEMO_KEY, Router
 
 SECRET = DEMO_KEY.rpartition("_")[2]
@@ -211,6 +214,199 @@ def test_a_link_stays_a_link(cli, config, tmp_path, is_relative):
     assert os.listdir(str(target.parent)) == ["xeroctl"]
 
 
+@posix
+@pytest.mark.parametrize("link", ["gone.toml", "../dotfiles/gone.toml"])
+def test_a_link_that_leads_nowhere_is_written_through(cli, config, link):
+    config.parent.mkdir()
+    config.symlink_to(link)
+    assert cli("config", "list").stderr == "No deployments found.\n"
+    assert cli(*add()) == "added prod\n"
+    assert os.readlink(str(config)) == link
+    assert mode_of(config.parent / link) == 0o600
+    assert cli("config", "list", "-o", "id") == "prod\n"
+
+
+@posix
+@pytest.mark.parametrize("mode, kept", [
+    (0o640, 0o640), (0o400, 0o400), (0o440, 0o440), (0o660, 0o600),
+    (0o700, 0o600), (0o4600, 0o600)])
+def test_an_edit_keeps_a_mode_that_is_narrow_enough(cli, config, mode, kept):
+    store(config, toml(endpoint='"x"'), mode)
+    assert cli("config", "set", "prod", "endpoint", "y").exit_status == 0
+    assert (mode_of(config), config.read_text()) == (kept,
+                                                     toml(endpoint='"y"'))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0,
+                    reason="root alone gives files away")
+@pytest.mark.parametrize("mode, kept", [(0o640, 0o640), (0o644, 0o600)])
+def test_an_edit_by_root_leaves_a_file_to_its_owner(cli, config, mode, kept):
+    store(config, toml(endpoint='"x"'), mode)
+    os.chown(str(config), 12345, 54321)
+    assert cli("config", "set", "prod", "endpoint", "y").exit_status == 0
+    about = config.stat()
+    assert (about.st_uid, about.st_gid) == (12345, 54321)
+    assert mode_of(config) == kept
+
+
+BOM = "\ufeff"
+
+
+def test_a_byte_order_mark_stays_where_it_is(cli, config):
+    store(config, BOM + toml(endpoint='"x"'))
+    assert cli("config", "list", "-o", "id") == "prod\n"
+    assert cli("config", "set", "prod", "endpoint", "y").exit_status == 0
+    assert config.read_bytes().decode() == BOM + toml(endpoint='"y"')
+    assert cli(*add(name="next")).exit_status == 0
+    assert config.read_bytes().decode().rfind(BOM) == 0
+
+
+def test_no_edit_makes_more_than_can_be_read(cli, config):
+    store(config, toml(endpoint='"x"'))
+    shown = cli("config", "set", "prod", "endpoint", "-", stdin=b"y" * 10**6)
+    assert (shown.exit_status, shown) == (3, "")
+    assert f"{config}: over 1 MB" in shown.stderr
+    assert config.read_text() == toml(endpoint='"x"')
+
+
+# == one edit at a time ======================================================
+
+@pytest.fixture
+def hold(config):
+    """hold(): lock the config's folder, as an edit does; what lets go."""
+    fcntl = pytest.importorskip("fcntl")
+    held = []
+
+    def holder():
+        held.append(os.open(str(config.parent), os.O_RDONLY))
+        fcntl.flock(held[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lambda: os.close(held.pop())
+    yield holder
+    for number in held:
+        os.close(number)
+
+
+EDITS = [
+    (("config", "set", "prod", "endpoint", "y"), {"a", "dev", "prod", "y"}),
+    (("config", "unset", "prod", "endpoint"), {"a", "dev", "prod"}),
+    (("config", "use", "prod"), {"a", "dev", "prod", "x"}),
+    (("config", "remove", "prod", "-y"), {"a", "dev"}),
+    (add(name="new"), {"a", "dev", "prod", "x", "new"}),
+]
+
+
+@pytest.mark.parametrize("argv, left", EDITS)
+def test_an_edit_changes_what_the_one_before_it_has_left(
+        cli, config, clock, hold, argv, left):
+    store(config, toml(endpoint='"x"'))
+    let_go, sleep = hold(), clock.sleep
+
+    def slept(seconds):
+        sleep(seconds)
+        if len(clock.slept) == 3:
+            store(config, config.read_text() + "[deployment.dev]\na = 1\n")
+            let_go()
+    clock.sleep = slept
+    assert cli(*argv).exit_status == 0
+    assert len(clock.slept) == 3
+    words = set(re.findall(r"\b(?:a|dev|prod|x|y|new)\b", config.read_text()
+                           .replace('current = "prod"', "")))
+    assert words == left
+
+
+def test_a_name_that_another_edit_has_taken_is_refused(cli, config, clock,
+                                                       hold):
+    config.parent.mkdir()
+    let_go, sleep = hold(), clock.sleep
+
+    def slept(seconds):
+        sleep(seconds)
+        store(config, toml(endpoint='"x"'))
+        let_go()
+    clock.sleep = slept
+    shown = cli(*add())
+    assert (shown.exit_status, shown) == (2, "")
+    assert "there is a deployment prod already" in shown.stderr
+    assert config.read_text() == toml(endpoint='"x"')
+
+
+@pytest.mark.parametrize("argv", [argv for argv, _ in EDITS])
+def test_an_edit_waits_ten_seconds_for_another(cli, config, clock, hold,
+                                               argv):
+    store(config, toml(endpoint='"x"'))
+    hold()
+    shown = cli(*argv)
+    assert (shown.exit_status, shown) == (3, ""), shown
+    assert f"another process is changing {config}" in shown.stderr
+    assert 10 <= sum(clock.slept) < 10.5 and min(clock.slept) >= 0.01
+    assert config.read_text() == toml(endpoint='"x"')
+    assert os.listdir(str(config.parent)) == [config.name]
+
+
+@pytest.mark.parametrize("argv, code", [
+    (("config", "list"), 0), (add("--dry-run", name="new"), 0), (add(), 2),
+    (("config", "use", "prd"), 3), (("config", "unset", "prod", "x"), 2)])
+def test_what_changes_nothing_waits_for_nobody(cli, config, clock, hold,
+                                               argv, code):
+    store(config, toml(endpoint='"x"'))
+    hold()
+    assert (cli(*argv).exit_status, clock.slept) == (code, [])
+
+
+class Typist(io.BytesIO):
+    """A standard input that finds the config unlocked when it is read."""
+
+    def __init__(self, typed, hold):
+        super().__init__(typed)
+        self.hold, self.count = hold, 0
+
+    def isatty(self):
+        return True
+
+    def read(self, *size):
+        self.count += 1
+        self.hold()()
+        return super().read(*size)
+
+    def readline(self, *size):
+        self.count += 1
+        self.hold()()
+        return super().readline(*size)
+
+
+@pytest.mark.parametrize("argv, typed", [
+    (("config", "remove", "prod"), b"y\n"),
+    (("config", "set", "prod", "endpoint", "-"), b"y"),
+    (("config", "add", "new", "--base-url", "https://host/p/v1", "--api-key",
+      "-"), b"key\n"),
+    (("config", "init"), b"prod\ny\nhttps://host/p/v1\n")])
+def test_nobody_waits_for_what_is_typed(config, clock, hold, argv, typed):
+    store(config, toml(endpoint='"x"'))
+    stdin = io.TextIOWrapper(Typist(typed, hold))
+    streams = xeroctl.Streams(stdin, text_stream(), text_stream())
+    code = xeroctl.main(argv, {"XEROTIER_CONFIG": str(config)}, streams,
+                        clock)
+    assert code == (argv[1] == "init"), written(streams.stderr)
+    assert stdin.buffer.count
+
+
+def test_edits_at_once_are_all_on_file(start, config):
+    store(config, "# mine\n[deployment.a]\n[deployment.b]\nendpoint = 1\n")
+    every = [add(name=f"new{number}") for number in range(5)] + [
+        ("config", "set", "a", "timeout", "5"), ("config", "remove", "b",
+                                                 "-y")]
+    processes = [start(*argv, against=None, XEROTIER_CONFIG=str(config))
+                 for argv in every]
+    assert [process.wait(20) for process in processes] == [0] * len(every)
+    text = config.read_text()
+    assert sorted(re.findall(r"(?m)^\[deployment\.(.*)\]$", text)) == [
+        "a", "new0", "new1", "new2", "new3", "new4"]
+    first = re.findall(r"deployment\.(new.)", text)[0]
+    assert re.findall(r'current = "(.*)"', text) == [first]
+    assert "# mine\n[deployment.a]\ntimeout = 5.0\n" in text
+    assert os.listdir(str(config.parent)) == [config.name]
+
+
 @contextlib.contextmanager
 def full_disk():
     """No file can grow beyond a few bytes: as on a disk that is full."""
@@ -311,36 +507,61 @@ def test_a_broken_file_is_told_with_its_line(cli, config, router, text, line):
     assert config.read_text() == text
 
 
-@pytest.mark.parametrize("value", ['["a"]', "{a = 1}", "1979-05-27"])
-def test_an_edit_of_more_toml_than_we_know_is_refused(cli, config, router,
-                                                      value):
-    text = toml(endpoint='"x"', tags=value)
+MORE = ['["a"]', "{a = 1}", "1979-05-27", "[\n  1,  # ]\n]"]
+
+
+@pytest.mark.parametrize("value", MORE)
+def test_more_toml_than_we_know_is_refused_in_a_key_of_ours(cli, config,
+                                                            router, value):
+    text = toml(base_url='"x"', endpoint=value)
     store(config, text)
-    for argv in (("config", "set", "prod", "endpoint", "y"),
-                 ("config", "unset", "prod", "endpoint"),
-                 ("config", "remove", "prod", "--force")):
-        check_refused(cli(*argv), router, f"{config}: line 5: ")
+    for argv in READERS:
+        check_refused(cli(*argv), router, f"error: {config}: line 5: ")
     assert config.read_text() == text
 
 
-@pytest.mark.parametrize("value", ['["a"]', "{a = 1}", "1979-05-27"])
-@pytest.mark.parametrize("argv", [
-    MODELS, ("config", "show", "-o", "json"), ("config", "list")])
-def test_more_toml_than_we_know_is_read_or_refused(cli, config, keep, value,
-                                                   argv):
-    keep(tags=value)
-    shown = cli(*argv)
-    assert "internal error" not in shown.stderr, shown
-    if shown.exit_status:
-        assert shown.exit_status == 3
-        assert f"{config}: line 6: " in shown.stderr
+@pytest.mark.parametrize("value", MORE)
+def test_more_toml_than_we_know_stays_where_it_is_not_ours(cli, config, keep,
+                                                           router, value):
+    keep(endpoint='"x"', tags=value)
+    text = config.read_text() + f"\n[other]\nx = {value}\n[[tags]]\n"
+    store(config, text)
+    assert cli(*MODELS).exit_status == 0
+    assert "tags" in json.loads(cli("config", "show", "-o", "json"))
+    assert cli("config", "set", "prod", "endpoint", "y").exit_status == 0
+    assert config.read_text() == text.replace('"x"', '"y"')
+    assert cli("config", "unset", "prod", "tags").exit_status == 0
+    assert config.read_text() == text.replace('"x"', '"y"').replace(
+        f"tags = {value}\n", "", 1)
+    assert cli("config", "remove", "prod", "-y").exit_status == 0
+    assert config.read_text().lstrip() == text[text.index("[other]"):]
+
+
+@pytest.mark.parametrize("text, line", [
+    ('current = "prod"\ndeployment.prod.endpoint = "x"\n', 2),
+    ('[deployment]\n\n"prod".endpoint = "x"\n[other]\n', 3)])
+def test_a_deployment_of_dotted_keys_is_read_and_not_edited(
+        cli, config, router, text, line):
+    store(config, text)
+    assert json.loads(cli("config", "show", "prod", "-o", "json"))[
+        "endpoint"] == "x"
+    for argv in (("config", "remove", "prod", "-y"), add("--force"),
+                 ("config", "set", "prod", "endpoint", "y"),
+                 ("config", "unset", "prod", "endpoint")):
+        check_refused(cli(*argv), router, f"error: {config}: line {line}: "
+                      "dotted keys", f"mend it in {config}")
+    assert config.read_text() == text
+    assert cli(*add(name="next")).exit_status == 0
+    assert cli("config", "use", "next").exit_status == 0
+    assert set(text.splitlines()[1:]) <= set(config.read_text().splitlines())
 
 
 @pytest.mark.parametrize("make", [
     lambda path: path.mkdir(),
     lambda path: path.write_bytes(b'a = "\xff"\n'),
-    pytest.param(lambda path: path.symlink_to("gone.toml"), marks=posix),
-], ids=["folder", "latin-1", "dangling link"])
+    lambda path: path.write_bytes(b"#" * 1000001),
+    pytest.param(lambda path: path.symlink_to(path.name), marks=posix),
+], ids=["folder", "latin-1", "over 1 MB", "link to itself"])
 def test_a_file_that_cannot_be_read_is_told(cli, config, router, make):
     config.parent.mkdir()
     make(config)

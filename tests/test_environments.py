@@ -24,7 +24,7 @@ import pytest
 
 import xeroctl
 from conftest import (INTERPRETERS, IS_FULL, ROOT, SCRIPT, STARTED, Result,
-                      at_both_ends, costly, environment)
+                      at_both_ends, costly, environment, from_system)
 from test_session import Desk
 
 pytestmark = pytest.mark.skipif(os.name != "posix",
@@ -112,8 +112,9 @@ def go(router, place):
     def runner(command, words, cwd=None, preexec_fn=None, **environ):
         environ.setdefault("XEROTIER_CONFIG", "config.toml")
         process = subprocess.Popen(
-            list(command) + words, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            list(command) + list(map(from_system, words)),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             cwd=cwd or str(place), start_new_session=True,
             preexec_fn=preexec_fn, env=environment(router, **environ))
         try:
@@ -435,7 +436,7 @@ MISSING = ["readline", "ssl", "zlib", "termios", "curses", "_curses", "fcntl",
            "_datetime", "_json", "_bisect", "_queue", "_uuid", "resource",
            "_csv", "csv", "tarfile", "mimetypes", "difflib", "tempfile",
            "subprocess", "binascii", "math", "_random", "hashlib",
-           "tomllib", "hmac", "queue", "ipaddress"]
+           "hmac", "queue", "ipaddress"]
 HIDE = "import sys\nsys.modules.update(dict.fromkeys({!r}))\n"
 
 
@@ -453,7 +454,7 @@ def hide(tmp_path):
 NEEDED_BY_NONE = ["readline", "ssl", "zlib", "termios", "curses", "_curses",
                   "fcntl", "_hashlib", "_ssl", "getpass", "pwd", "grp",
                   "_bz2", "_lzma", "_ctypes", "_datetime", "_json",
-                  "_bisect", "_queue", "_uuid", "resource", "tomllib",
+                  "_bisect", "_queue", "_uuid", "resource",
                   "_posixsubprocess", "tarfile", "subprocess", "csv", "_csv",
                   "hmac", "queue", "ipaddress"]
 oldest = pytest.mark.parametrize("python", INTERPRETERS[:1], indirect=True)

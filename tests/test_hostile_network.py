@@ -22,7 +22,8 @@ import time
 import pytest
 
 import test_network
-from conftest import IS_FULL, STARTED, costly, sampled
+import xeroctl
+from conftest import IS_FULL, STARTED, costly, every_case, sampled
 from router import DEMO_KEY
 from test_network import (
     NO_HOST, WANTS_PASSWORD, WRONG_SCHEME, Door, Front, Server,
@@ -35,7 +36,7 @@ closed_port = test_network.closed_port
 TLSVersion = getattr(ssl, "TLSVersion", None)
 
 SEED, LIMIT_S = 7, 2
-PASSWORD = "s3same"
+PASSWORD = "s3same-91"
 SECRET = DEMO_KEY.rpartition("_")[2]
 SECRETS = SECRET[:8], SECRET[8:], PASSWORD, "bWU6czNzYW1l"
 COMPLETION = json.dumps({
@@ -1026,6 +1027,20 @@ def test_a_body_that_ends_with_the_connection_needs_the_goodbye_of_tls(
         assert (shown.exit_status, got) == (0, b'{"half":'), shown
 
 
+@costly
+def test_every_interpreter_needs_the_goodbye_of_tls(run_process, folder,
+                                                    files):
+    """Some set OP_IGNORE_UNEXPECTED_EOF by themselves."""
+    with Peer(says(head() + b'{"half":'), server_context(files),
+              is_rude=True) as server:
+        shown = run_process(
+            "files", "file-1", "--download", str(folder / "got"), "--cacert",
+            files("ca.pem"), "--retries", "0", XEROTIER_BASE_URL=server.url())
+    assert shown.exit_status == 5, shown
+    assert error_of(shown).startswith("error: HTTP: ")
+    assert not (folder / "got").exists()
+
+
 # A good answer comes in the end, for whoever is still listening then.
 STORMS = {
     "hints": (b"HTTP/1.1 100 Continue\r\n\r\n" * 400, b""),
@@ -1192,6 +1207,74 @@ def test_an_alert_has_the_hint_that_helps(attempt, number):
     assert ("--cert" in hint_of(shown)) == (hint == "--cert"), shown
 
 
+def tls_problem(text, reason=None, kind=ssl.SSLError):
+    """An error of ssl, as the Pythons make it."""
+    problem = kind(1, text + " (_ssl.c:852)")
+    problem.reason = reason
+    return problem
+
+
+NEW_ALERT = "[SSL] tlsv13 alert certificate required"
+
+# What Pythons and OpenSSLs of all ages say in a handshake, by what is told.
+HANDSHAKES = {
+    ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "--cert FILE"): [
+        tls_problem(NEW_ALERT),
+        tls_problem("[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert"
+                    " certificate required",
+                    "TLSV13_ALERT_CERTIFICATE_REQUIRED")],
+    ("SSL/TLS_ALERT_HANDSHAKE_FAILURE", "--cert FILE"): [
+        tls_problem("[SSL: SSLV3_ALERT_HANDSHAKE_FAILURE] ssl/tls alert"
+                    " handshake failure", "SSLV3_ALERT_HANDSHAKE_FAILURE")],
+    ("the server speaks no version of TLS that this Python takes", ""): [
+        tls_problem("[SSL] legacy sigalg disallowed or unsupported"),
+        tls_problem("[SSL: BAD_MAC_LENGTH] legacy sigalg disallowed or"
+                    " unsupported", "BAD_MAC_LENGTH"),
+        tls_problem("[SSL: UNSUPPORTED_PROTOCOL] unsupported protocol",
+                    "UNSUPPORTED_PROTOCOL"),
+        tls_problem("[SSL] wrong ssl version")],
+    ("the server does not speak TLS", "http://"): [
+        tls_problem("[SSL: WRONG_VERSION_NUMBER] wrong version number",
+                    "WRONG_VERSION_NUMBER"),
+        tls_problem("wrong version number")],
+    ("the connection was cut", "--retries"): [
+        tls_problem("[SSL] unexpected eof while reading"),
+        tls_problem("[SSL: KRB5_S_TKT_NYV] unexpected eof while reading",
+                    "KRB5_S_TKT_NYV"),
+        tls_problem("EOF occurred in violation of protocol",
+                    kind=ssl.SSLEOFError)],
+    ("the certificate is self-signed, expired, for another host name, or of"
+     " an unknown issuer", "--cacert FILE"): [
+        tls_problem("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify"
+                    " failed", "CERTIFICATE_VERIFY_FAILED"),
+        ValueError("hostname 'a' doesn't match 'b'")],
+    ("NO_SUCH_NAME_YET", "a TLS server"): [
+        tls_problem("[SSL] no such name yet")],
+}
+
+
+@every_case
+@pytest.mark.parametrize("reason, hint", HANDSHAKES)
+def test_a_handshake_is_told_alike_in_whatever_form_it_fails(reason, hint):
+    for problem in HANDSHAKES[reason, hint]:
+        error = xeroctl.tls_error(problem, "h")
+        assert str(error) == "TLS: h: " + reason, problem
+        assert hint in (error.hint or ""), problem
+
+
+@every_case
+@pytest.mark.parametrize("problem, said", [
+    (tls_problem("[SSL] bad record type"),
+     "HTTP: h: the connection was disturbed (BAD_RECORD_TYPE)"),
+    (tls_problem("[SSL: X] bad record type", "X"),
+     "HTTP: h: the connection was disturbed (BAD_RECORD_TYPE)"),
+    (tls_problem("[SSL] unexpected eof while reading"),
+     "HTTP: h: the server cut the connection"),
+    (tls_problem(NEW_ALERT), "TLS: h: TLSV13_ALERT_CERTIFICATE_REQUIRED")])
+def test_an_answer_is_told_alike_in_whatever_form_tls_fails(problem, said):
+    assert str(xeroctl.network_error(problem, "h", None, True)) == said
+
+
 @pytest.mark.skipif(TLSVersion is None, reason="this Python cannot say so")
 @pytest.mark.parametrize("name", ["TLSv1", "TLSv1_1"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -1214,7 +1297,8 @@ def test_a_server_of_old_tls_is_told_as_such(attempt, files, name):
 def test_a_tls_failure_in_a_tunnel_names_the_proxy(attempt):
     with Bare(blurts(b"HTTP/1.1 200 OK\r\n\r\n")) as proxy:
         shown = attempt("call", "https://h.example/p/v1",
-                        HTTPS_PROXY=f"http://me:s3same@127.0.0.1:{proxy.port}")
+                        HTTPS_PROXY=f"http://me:{PASSWORD}@127.0.0.1:"
+                                    f"{proxy.port}")
     assert error_of(shown).startswith("error: TLS: h.example: ")
     assert f"127.0.0.1:{proxy.port}" in shown.stderr.partition("error: ")[2]
     assert PASSWORD not in shown.stderr

@@ -21,7 +21,7 @@ import pytest
 
 import xeroctl
 from conftest import (ROOT, SCRIPT, STARTED, Result, at_both_ends, costly,
-                      environment, sampled)
+                      environment, every_case, sampled)
 
 pytestmark = pytest.mark.skipif(os.name != "posix",
                                 reason="signals and descriptors of POSIX")
@@ -578,6 +578,53 @@ def test_importing_does_nothing_and_main_returns(spawn, python):
                     "topic": [0, True, []], "usage": [2, True, []]}
     assert chat[:2] == [0, True] and missing[:2] == [4, True]
     assert "urllib.request" not in chat[2] and "http.client" in chat[2]
+
+
+# What the head of the file imports is the interpreter's own, or cheap.
+LOADER = """
+import codecs, collections, io, itertools, json, os, re, sys, time, types
+known = set(sys.modules)
+import xeroctl
+code = xeroctl.main(sys.argv[1:])
+print(code, *sorted(set(sys.modules) - known - {"xeroctl"}), file=sys.stderr)
+"""
+NOT_BEFORE_A_REQUEST = {
+    "argparse", "calendar", "datetime", "email", "gettext", "http", "random", "selectors",
+    "shlex", "shutil", "socket", "ssl", "subprocess", "tempfile", "textwrap",
+    "threading", "tomllib"}
+
+
+@pytest.fixture
+def loaded(spawn, python):
+    """The exit code of a call, and what it imported beyond the head."""
+    def runner(*argv, **environ):
+        shown = finished(spawn(python, "-B", "-c", LOADER, *argv,
+                               PYTHONPATH=ROOT, **environ))
+        code, *names = shown.stderr.splitlines()[-1].split()
+        return int(code), set(names)
+    return runner
+
+
+@pytest.mark.parametrize("line, code", [
+    ("--version", 0), ("chat", 2), ("models m --delete", 2)])
+def test_a_call_that_needs_nothing_imports_nothing(loaded, line, code):
+    assert loaded(*line.split()) == (code, set())
+
+
+@every_case
+@pytest.mark.parametrize("line, code", [
+    ("config list", 0), ("commands", 0), ("shell-completion bash", 0),
+    ("bogus", 2), ("chat --timeout 0", 2),
+    ("chat --endpoint demo -m Hello --dry-run", 0)])
+def test_what_sends_nothing_imports_no_network(loaded, tmp_path, line, code):
+    told, names = loaded(*line.split(), HOME=str(tmp_path))
+    assert told == code and not names & NOT_BEFORE_A_REQUEST
+
+
+def test_a_chat_imports_nothing_of_the_help(loaded):
+    code, names = loaded(*CHAT)
+    assert code == 0 and "http.client" in names
+    assert not names & {"argparse", "gettext", "tempfile", "subprocess"}
 
 
 TOUR = """

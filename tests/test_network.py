@@ -57,6 +57,14 @@ subjectAltName = DNS:localhost, IP:127.0.0.1, IP:::1
 subjectAltName = DNS:elsewhere.example
 [client]
 extendedKeyUsage = clientAuth
+[issuer]
+database = issued
+new_certs_dir = .
+serial = serial
+default_md = sha256
+policy = any
+[any]
+commonName = supplied
 """
 
 # Two private CAs of one name and key, of which only one has a keyUsage; what
@@ -65,7 +73,7 @@ extendedKeyUsage = clientAuth
 OPENSSL_COMMANDS = """
 ecparam -name prime256v1 -genkey -noout -out ca.key
 ecparam -name prime256v1 -genkey -noout -out plain.key
-pkcs8 -topk8 -in plain.key -out locked.key -passout pass:s3same
+pkcs8 -topk8 -in plain.key -out locked.key -passout pass:s3same-91
 req -x509 -new -key ca.key -extensions ca -subj /CN=A -days 2 -out ca.pem
 req -x509 -new -key ca.key -extensions strict -subj /CN=A -days 2 -out
  strict.pem
@@ -74,13 +82,16 @@ req -x509 -new -key plain.key -extensions here -subj /CN=B -days 2 -out
 req -new -key plain.key -subj /CN=somebody -out request
 x509 -days 2 -extensions here -out here.pem
 x509 -days 2 -extensions elsewhere -out elsewhere.pem
-x509 -days -1 -extensions here -out expired.pem
+ca -startdate 200101000000Z -enddate 200102000000Z -extensions here -out
+ expired.pem
 x509 -days 2 -extensions client -out client.pem
 """
 OPENSSL_OPTIONS = {
     "req": "-config config",
     "x509": "-req -in request -CA ca.pem -CAkey ca.key -set_serial 7"
             " -extfile config",
+    "ca": "-config config -name issuer -batch -notext -create_serial"
+          " -in request -cert ca.pem -keyfile ca.key",
 }
 
 
@@ -91,7 +102,8 @@ def files(tmp_path_factory):
         pytest.skip("openssl is not installed")
     path = tmp_path_factory.mktemp("certificates")
     (path / "config").write_text(OPENSSL_CONFIG)
-    (path / "empty").write_bytes(b"")
+    for name in ("empty", "issued"):
+        (path / name).write_bytes(b"")
     (path / "broken").write_bytes(b"-----BEGIN CERTIFICATE-----\nno\n")
     for line in OPENSSL_COMMANDS.replace("\n ", " ").split("\n")[1:-1]:
         words = line.split() + OPENSSL_OPTIONS.get(line.split()[0],
@@ -538,11 +550,11 @@ def test_no_proxy_may_name_the_port(run, router, proxy):
 @pytest.mark.parametrize("url, said", [
     ("socks5://{}", "socks5://"), ("socks5h://{}", "socks5h://"),
     ("SOCKS4://{}", "socks4://"), ("https://{}", "https://"),
-    ("ftp://me:s3same@{}", "ftp://"), ("http://", "no proxy URL"),
-    ("http://me:s3same@", "no proxy URL"), (":1", "no proxy URL"),
-    ("http://me:s3same@127.0.0.1:99999", "no proxy URL"),
-    ("http://me:s3same@127.0.0.1:http", "no proxy URL"),
-    ("http://me:s3same@[::1", "no proxy URL")])
+    ("ftp://me:s3same-91@{}", "ftp://"), ("http://", "no proxy URL"),
+    ("http://me:s3same-91@", "no proxy URL"), (":1", "no proxy URL"),
+    ("http://me:s3same-91@127.0.0.1:99999", "no proxy URL"),
+    ("http://me:s3same-91@127.0.0.1:http", "no proxy URL"),
+    ("http://me:s3same-91@[::1", "no proxy URL")])
 @pytest.mark.parametrize("source", ["--proxy", "HTTP_PROXY"])
 def test_a_proxy_that_we_cannot_use_is_refused_by_name(
         run, router, clock, proxy, url, said, source):
@@ -551,7 +563,7 @@ def test_a_proxy_that_we_cannot_use_is_refused_by_name(
         [], {source: url})
     shown = run(*MODELS, *flags, **environ)
     check_failed(shown, source, said, hint="http://.*HOST:PORT", code=3)
-    assert "s3same" not in shown.stderr
+    assert "s3same-91" not in shown.stderr
     assert proxy.calls == 0 and router.requests == [] == clock.slept
 
 
@@ -616,9 +628,9 @@ def test_the_usual_port_is_named_to_a_proxy_only(run, router, files):
 
 # User and password as in a URL, and as the proxy shall have them.
 CREDENTIALS = [
-    ("me:s3same", "me:s3same"), ("m%40e:s3%3Asa%25me", "m@e:s3:sa%me"),
+    ("me:s3same-91", "me:s3same-91"), ("m%40e:s3%3Asa%25me", "m@e:s3:sa%me"),
     ("me:s3%C3%A9", "me:s3é"), ("me", "me:"), ("me:", "me:"),
-    ("me:s3:same", "me:s3:same"), ("a%2Fb:s3%2F%23%3F", "a/b:s3/#?")]
+    ("me:s3:same-91", "me:s3:same-91"), ("a%2Fb:s3%2F%23%3F", "a/b:s3/#?")]
 
 
 @pytest.mark.parametrize("given, meant", CREDENTIALS)
@@ -642,20 +654,20 @@ def test_user_and_password_are_for_the_proxy_alone(
 
 def test_a_target_that_is_called_directly_gets_no_word_for_the_proxy(
         run, router):
-    run(*MODELS, HTTP_PROXY="http://me:s3same@127.0.0.1:9", NO_PROXY="*")
+    run(*MODELS, HTTP_PROXY="http://me:s3same-91@127.0.0.1:9", NO_PROXY="*")
     seen, = router.requests
     assert "Proxy-Authorization" not in seen.headers
 
 
-SECRETS = "m%40e:s3%3Asame", "m@e:s3:same"
+SECRETS = "m%40e:s3%3Asame-91", "m@e:s3:same-91"
 SECRET_CODE = base64.b64encode(SECRETS[1].encode()).decode()
 
 # What a proxy says that knows our credentials, or has none of its own.
 TELLTALES = {
     "nothing": CUT, "that they are wrong": WANTS_PASSWORD,
     "no": page("403 Forbidden"), "no longer": page("502 Bad Gateway"),
-    "no HTTP": b"SSH-2.0-x s3:same\r\n",
-    "the password": page("400 for s3:same", b"s3:same"),
+    "no HTTP": b"SSH-2.0-x s3:same-91\r\n",
+    "the password": page("400 for s3:same-91", b"s3:same-91"),
     "what it was sent": page(f"400 for {SECRET_CODE}", SECRET_CODE.encode()),
 }
 
@@ -671,7 +683,7 @@ def test_credentials_of_a_proxy_are_shown_nowhere(
                     url=router.base_url if scheme == "http" else None,
                     XEROTIER_DEBUG="1")
     assert shown.exit_status in (1, 3, 5), shown
-    for secret in ("s3:same", "s3%3Asame", SECRET_CODE):
+    for secret in ("s3:same-91", "s3%3Asame-91", SECRET_CODE):
         assert secret not in shown + shown.stderr
     assert router.requests == []
 
@@ -767,7 +779,7 @@ def test_a_message_may_try_a_proxy_again(secured, router, clock, proxy,
 def test_a_password_that_is_wrong_or_missing_is_told(
         secured, router, clock, scheme, credentials):
     url = router.base_url if scheme == "http" else None
-    with Proxy("me:s3same") as proxy:
+    with Proxy("me:s3same-91") as proxy:
         shown = secured(*CHAT, "--proxy", f"http://{credentials}"
                         + proxy.address, url=url)
     check_failed(shown, "error: proxy: " + proxy.address, "407", "--proxy",
@@ -963,7 +975,7 @@ def show_id(run, picky, files):
 
 @pytest.mark.parametrize("cert, key, password", [
     ("client.pem", "plain.key", None), ("both.pem", None, None),
-    ("client.pem", "locked.key", "s3same")])
+    ("client.pem", "locked.key", "s3same-91")])
 def test_a_client_can_show_a_certificate(show_id, router, picky, cert, key,
                                          password):
     shown = show_id(cert=cert, key=key, XEROTIER_CERT_PASSWORD=password)
@@ -973,10 +985,11 @@ def test_a_client_can_show_a_certificate(show_id, router, picky, cert, key,
 
 def test_the_password_of_a_key_is_not_shown_whoever_knows_it(show_id,
                                                              router):
-    router.order("*", status=400, message="is it s3same?")
-    shown = show_id("-vv", key="locked.key", XEROTIER_CERT_PASSWORD="s3same")
+    router.order("*", status=400, message="is it s3same-91?")
+    shown = show_id("-vv", key="locked.key",
+                    XEROTIER_CERT_PASSWORD="s3same-91")
     check_failed(shown, "HTTP 400 is it …?", code=1)
-    assert "s3same" not in shown.stderr
+    assert "s3same-91" not in shown.stderr
 
 
 def test_a_server_that_wants_a_certificate_is_told(run, router, picky, files,

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from conftest import ROOT, STARTED, environment, every_case
-from router import OPENAI_MODEL, Router
+from router import DEMO_PROJECT, OPENAI_MODEL, PROJECTS, Router
 from world import LINE, Remembering, World
 
 pytestmark = every_case
@@ -33,10 +33,15 @@ LEADS_TO = {
     "export XEROTIER_API_KEY": "",
     "export XEROTIER_STYLE": "",
     "python3 xeroctl.py status": "GET /models",
-    "python3 xeroctl.py chat --endpoint my-llm": CHAT,
+    "python3 xeroctl.py chat --endpoint my-endpoint": CHAT,
+    "mkdir -p ~/.local/bin": "",
+    "cp xeroctl.py ~/.local/bin/xeroctl": "./.local/bin/xeroctl",
+    "chmod 755 ~/.local/bin/xeroctl": "",
+    "export PATH=~/.local/bin:$PATH": "",
+    "xeroctl --version": "xeroctl 1.",
     "printf %s \"$XEROTIER_API_KEY\" | xeroctl config add prod":
         "./config.toml",
-    "xeroctl config set prod endpoint": "my-llm",
+    "xeroctl config set prod endpoint": "my-endpoint",
     "xeroctl chat -m \"Hello\"": CHAT,
     "xeroctl chat --interactive": CHAT,
     "sha256sum xeroctl.py": "  xeroctl.py",
@@ -44,26 +49,35 @@ LEADS_TO = {
     "ssh server sha256sum xeroctl": "  xeroctl",
     "ssh server chmod": "",
     "ssh server ./xeroctl --version": "xeroctl 1.",
+    "to=~/.local": "",
+    "mkdir -p \"$to/lib/xeroctl\"": "",
+    "cp xeroctl.py \"$to": "./.local/lib/xeroctl/xeroctl.py",
+    "python=$(python3": "",
+    "\"$python\" -I -m compileall": "./.local/lib/xeroctl/__pycache__",
+    "cat > \"$to": "./.local/bin/xeroctl",
+    "chmod 755 \"$to": "",
     "docker build": "",
     "docker run --rm -e XEROTIER_BASE_URL -e XEROTIER_API_KEY xeroctl models":
         "GET /models",
     "echo \"Hello\" | docker run": CHAT,
-    "xeroctl api /models -o id": "GET /models",
+    "xeroctl models -o id": "GET /models",
     "xeroctl chat --endpoint my-model": CHAT,
     "xeroctl embeddings --model my-model": "POST /embeddings",
     "xeroctl batches run --input in.jsonl --output-file out.jsonl --direct":
         "./out.jsonl",
-    "xeroctl chat --endpoint my-llm -m \"Hello\" -o json": "./answer.json",
+    "xeroctl chat --endpoint my-endpoint -m \"Hello\" -o json":
+        "./answer.json",
     "git diff | xeroctl chat": "./review.txt",
     "xeroctl models --all -o id | head -1": "GET /models",
     "xeroctl files --all -o csv > files.csv": "./files.csv",
-    "xeroctl chat --endpoint my-llm -m \"Hello\" -q --max-time": CHAT,
+    "xeroctl chat --endpoint my-endpoint -m \"Hello\" -q --max-time": CHAT,
     "xeroctl batches check in.jsonl": "1 ",
-    "xeroctl batches run --endpoint my-llm": "./out.jsonl",
-    "xeroctl batches --endpoint my-llm --input in.jsonl --wait":
+    "xeroctl batches run --endpoint my-endpoint": "./out.jsonl",
+    "xeroctl batches --endpoint my-endpoint --input in.jsonl --wait":
         "POST /batches",
-    "xeroctl batches --endpoint my-llm\n": "GET /batches",
-    "xeroctl batches batch_1 --endpoint my-llm --download": "GET /content",
+    "xeroctl batches --endpoint my-endpoint\n": "GET /batches",
+    "xeroctl batches batch_1 --endpoint my-endpoint --download":
+        "GET /content",
     "xeroctl --api-key @key.txt models": "GET /models",
     "cat key.txt | xeroctl --api-key - models": "GET /models",
     "XEROTIER_API_KEY=$(cat key.txt) xeroctl models": "GET /models",
@@ -73,12 +87,12 @@ LEADS_TO = {
     "xeroctl config set prod cacert": "set cacert of prod",
     "source <(xeroctl shell-completion bash)": "",
     "xeroctl shell-completion fish > xeroctl.fish": "./xeroctl.fish",
-    "xeroctl chat --endpoint my-llm -m \"What is wrong": CHAT,
+    "xeroctl chat --endpoint my-endpoint -m \"What is wrong": CHAT,
     "xeroctl chat new --workspace": "POST /apply",
     "xeroctl files --upload prompts/": "POST /files",
     "xeroctl models -o wide": "GET /models",
     "xeroctl responses create": "POST /responses",
-    "xeroctl embeddings --endpoint my-embed": "./vectors.npy",
+    "xeroctl embeddings --endpoint my-endpoint": "./vectors.npy",
     "xeroctl upload model.gguf": "POST /complete",
     "xeroctl keys create": "POST /management/api-keys",
     "xeroctl exec invoke": "POST /exec/invocations",
@@ -162,6 +176,7 @@ def is_seen(effect, output, world, other):
 
 def effects_of(text):
     """(line, what it leads to) for each line; a line without is an error."""
+    text = re.sub(r"(?s)(<<END\n).*?\nEND\n", r"\1", text)
     for line in text.splitlines(True):
         found = [effect for begin, effect in LEADS_TO.items()
                  if line.startswith(begin)]
@@ -190,6 +205,19 @@ def test_the_exit_codes_of_the_readme_are_those_of_the_program(run):
                                             against=None))
     told = re.findall(r"(?m)^\| ([\d, ]+) \|", README)
     assert ", ".join(told).split(", ") == known
+
+
+def test_the_demo_router_has_the_endpoints_of_the_readme():
+    told = re.findall(r"--endpoint ([a-z-]+)|endpoint = \"(.*?)\"|"
+                      r"prod endpoint (\S+)", README)
+    assert {"".join(names) for names in told} - set(
+        PROJECTS[DEMO_PROJECT]) == {"my-model"}  # what style openai is told
+
+
+def test_the_command_is_named_once_it_is_on_the_path():
+    first = next(number for number, text in enumerate(BLOCKS)
+                 if re.search(r"(?m)^xeroctl |\| xeroctl ", text))
+    assert "export PATH=" in BLOCKS[first]
 
 
 def test_the_changelog_has_this_version(run):

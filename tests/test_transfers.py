@@ -132,7 +132,8 @@ def leave_part(tmp_path, url, data=DATA[:1000], **about):
     """What an interrupted download leaves beside tmp_path/out."""
     (tmp_path / "out.part").write_bytes(data)
     (tmp_path / "out.part.json").write_text(
-        json.dumps(dict({"url": url, "size": len(DATA)}, **about)))
+        json.dumps(dict({"url": url, "version": None, "size": len(DATA)},
+                        **about)))
 
 
 def url_of(router, record):
@@ -499,7 +500,8 @@ def test_a_whole_answer_to_a_range_begins_anew(fetch, router, tmp_path):
     f"bytes 0-{len(DATA) - 1}/{len(DATA)}",
     f"bytes 999-{len(DATA) - 1}/{len(DATA)}",
     f"bytes 1000-{len(DATA) - 1}/{len(DATA) + 1}",
-    "bytes */5", "bytes", "", None,
+    "bytes */5", "bytes", "", None, f"bytes 1000-{len(DATA) - 1}/{'9' * 5000}",
+    f"bytes {'0' * 5000}1000-9/*",
     f"chars 1000-{len(DATA) - 1}/{len(DATA)}"])
 def test_another_range_than_that_asked_for_is_not_taken(fetch, router,
                                                         tmp_path, told):
@@ -508,6 +510,15 @@ def test_another_range_than_that_asked_for_is_not_taken(fetch, router,
     shown = fetch()
     assert shown.exit_status == 0 and read(tmp_path) == DATA
     assert ranges(router) == [None, "bytes=1000-", None]
+
+
+@pytest.mark.parametrize("size", ["*", len(DATA)])
+def test_a_range_need_not_tell_the_whole_size(fetch, router, tmp_path, size):
+    router.order("GET /content", cut=1000)
+    router.order("GET /content", headers={
+        "Content-Range": f"bytes 1000-{len(DATA) - 1}/{size}"})
+    assert fetch().exit_status == 0 and read(tmp_path) == DATA
+    assert ranges(router) == [None, "bytes=1000-"]
 
 
 def test_a_range_of_another_version_is_not_taken(fetch, router, tmp_path):
@@ -689,7 +700,10 @@ def test_a_part_of_unknown_origin_is_not_trusted(fetch, router, tmp_path,
     if about is not None:
         (tmp_path / "out.part.json").write_bytes(about)
     shown = fetch()
-    assert shown.exit_status == 0 and read(tmp_path) == DATA, shown
+    assert shown.exit_status == 2 and "--force" in shown.stderr, shown
+    assert read(tmp_path, "out.part") == b"of another program"
+    assert router.requests == []
+    assert fetch("--force").exit_status == 0 and read(tmp_path) == DATA
     assert ranges(router) == [None] and names(tmp_path) == ["out"]
 
 
@@ -862,9 +876,10 @@ def test_a_place_that_cannot_be_is_refused_before_asking(
 
 def test_a_part_that_is_a_folder_is_told(fetch, router, tmp_path):
     (tmp_path / "out.part").mkdir()
-    shown = fetch()
-    assert shown.exit_status == 2 and "cannot write" in shown.stderr
-    assert router.requests == []
+    for words in [], ["--force"]:
+        shown = fetch(*words)
+        assert shown.exit_status == 2 and "out.part" in shown.stderr
+    assert router.requests == [] and names(tmp_path) == ["out.part"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root becomes somebody else")

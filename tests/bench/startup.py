@@ -2,9 +2,9 @@
 """What a start costs: help, config, completion and one chat, as ratios.
 
 Against the bare interpreter, and against the floor of one readable file: an
-interpreter that compiles xeroctl.py and imports what the command needs.  At
-Tab a shell walks a table that was printed once, by shell-completion; it
-starts the program only for the names of contexts (config list -o id).
+interpreter that compiles xeroctl.py and imports what the command needs.  Kept
+are the same calls by the launcher of the README, which compiles nothing and
+leaves out site; bare -IS is what is left of the interpreter then.
 
     python3 tests/bench/startup.py [--runs N] [PYTHON …]
 """
@@ -13,27 +13,38 @@ import os
 import sys
 import tempfile
 
-from measure import SCRIPT, TESTS, arguments, interleaved, verdict, version
+from measure import (SCRIPT, TESTS, arguments, interleaved, peak_memory,
+                     verdict, version)
 
 sys.path.insert(0, TESTS)
 
+from kept import install  # noqa: E402
 from router import Router  # noqa: E402
 
-COMPILE = f"compile(open({SCRIPT!r}, 'rb').read(), 'x', 'exec'); "
-LOCAL = COMPILE + "import argparse, json"
-NETWORK = LOCAL + ", urllib.request"
+COMPILE = f"compile(open({SCRIPT!r}, 'rb').read(), 'x', 'exec')"
+LOCAL = COMPILE + "; import json, re"
+NETWORK = LOCAL + ", http.client"
 LOCAL_AIM, CHAT_AIM = 1.2, 1.25
+BARE_AIMS = {"--version": 12, "kept --version": 3, "kept chat": 5}
+CHAT = "chat", "-m", "Hello"
+TAB = "__complete", "chat", "--st"
 CONFIG = 'current = "one"\n' + "".join(
     f'\n[deployment.{name}]\n'
     f'base_url = "https://{name}.example.com/project/v1"\n'
     for name in ("one", "two", "three"))
 
 
-def commands(python):
+def commands(python, kept):
     """What is measured: {name: command}."""
     ours = [python, SCRIPT]
     return {
         "bare": [python, "-c", "pass"],
+        "bare -IS": [python, "-IS", "-c", "pass"],
+        "kept --version": [kept, "--version"],
+        "kept config list": [kept, "config", "list"],
+        "kept Tab on a flag": [kept, *TAB],
+        "kept chat": [kept, *CHAT],
+        "compile": [python, "-c", COMPILE],
         "floor": [python, "-c", LOCAL],
         "network floor": [python, "-c", NETWORK],
         "--version": ours + ["--version"],
@@ -42,25 +53,36 @@ def commands(python):
         "chat send --help": ours + ["chat", "send", "--help"],
         "config list": ours + ["config", "list"],
         "Tab on a context": ours + ["config", "list", "-o", "id"],
-        "completion": ours + ["__complete", "chat", "--st"],
-        "one chat": ours + ["chat", "-m", "Hello"],
-        "one chat, streamed": ours + ["chat", "-m", "Hello", "--stream"],
+        "Tab on a flag": ours + list(TAB),
+        "one chat": ours + list(CHAT),
+        "one chat, streamed": ours + [*CHAT, "--stream"],
     }
 
 
-def report(costs):
-    """A row per command: milliseconds, and the ratios to bare and floor."""
+def verdicts(name, to_bare, to_floor):
+    """How a row stands to what it aims at."""
+    if name in BARE_AIMS:
+        yield "/ bare " + verdict(to_bare, at_most=BARE_AIMS[name])
+    if name.startswith("one chat"):
+        yield "/ floor " + verdict(to_floor, at_most=CHAT_AIM)
+    elif not name.startswith(("bare", "kept", "compile", "floor", "network")):
+        yield "/ floor " + verdict(to_floor, at_most=LOCAL_AIM)
+
+
+def report(costs, memory):
+    """A row per command: time, the ratios to bare and floor, and memory."""
     print(f"  {'':20}{'CPU ms':>8}{'wall ms':>9}{'/ bare':>8}{'/ floor':>9}"
-          "   (ratios of CPU)")
+          f"{'MB':>7}   (ratios of CPU; most memory)")
     for name, cost in costs.items():
-        is_chat = name.startswith("one chat")
+        is_chat = name.startswith(("one chat", "kept chat"))
         floor = costs["network floor" if is_chat else "floor"]
-        ratio = cost.cpu / floor.cpu
-        said = "" if name in ("bare", "floor", "network floor") else (
-            "   " + verdict(ratio, at_most=CHAT_AIM if is_chat
-                            else LOCAL_AIM))
+        to_bare = cost.cpu / costs["bare"].cpu
+        to_floor = cost.cpu / floor.cpu
         print(f"  {name:20}{cost.cpu * 1000:8.1f}{cost.wall * 1000:9.1f}"
-              f"{cost.cpu / costs['bare'].cpu:8.2f}{ratio:9.2f}{said}")
+              f"{to_bare:8.2f}{to_floor:9.2f}{memory[name] / 1e6:7.1f}   "
+              + ", ".join(verdicts(name, to_bare, to_floor)))
+    print("  memory, --version to compile: " + verdict(
+        memory["--version"] / memory["compile"], at_most=1))
 
 
 def main():
@@ -72,9 +94,13 @@ def main():
         environ = {"XEROTIER_BASE_URL": router.base_url,
                    "XEROTIER_API_KEY": router.key,
                    "XEROTIER_ENDPOINT": "demo", "XEROTIER_CONFIG": path}
-        for python in args.python:
+        for number, python in enumerate(args.python):
             print(f"{version(python)}, least of {args.runs} runs")
-            report(interleaved(commands(python), args.runs, environ))
+            measured = commands(python, install(
+                os.path.join(folder, str(number)), python))
+            report(interleaved(measured, args.runs, environ), {
+                name: peak_memory(command, environ)
+                for name, command in measured.items()})
 
 
 if __name__ == "__main__":

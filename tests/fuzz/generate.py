@@ -226,9 +226,9 @@ def stream_body(payloads, chance, names):
 
 # == TOML ====================================================================
 
-TOML_NAMES = ["current", "deployment", "prod", "base_url", "api_key", "a",
-              "b", '"c d"', "'e'", '"\\u00e9"', '""', "1", "-", "style",
-              "timeout", '"a.b"', "api_key_env", '"\u65e5"', "x_1"]
+TOML_TABLES = ["prod", "c d", "", "a.b", "\u65e5", "1", "-"]
+TOML_KEYS = ["base_url", "api_key", "timeout", "style", "endpoint", "x", "e f",
+             "api_key_env"]
 TOML_VALUES = [
     '"text # no"', "'lit'", '"xero_SECRET_0123456789"', "12", "-0.5", "true",
     "0x1F", "0o17", "0b1", "1_000", "+1e5", "inf", "-nan", '"a\\"b"', '""',
@@ -245,28 +245,105 @@ TOML_BAD_VALUES = [
 ]
 
 
-def toml_line(chance, is_valid):
-    names = [chance.choice(TOML_NAMES)
-             for _ in range(chance.choice([1, 1, 1, 2, 2, 3]))]
-    dots = chance.choice([".", ".", " . ", "\t."]).join(names)
-    is_bad = not is_valid and chance.random() < 0.15
-    value = chance.choice(TOML_BAD_VALUES if is_bad else TOML_VALUES)
-    remark = chance.choice(["", "", "", " # c = 1", "\t#", "# \u65e5"])
-    indent = chance.choice(["", "", "", "  ", "\t"])
-    return indent + chance.choice([
-        "", "# [a]", "[%s]" % dots, "[ %s ]" % dots, "[deployment.prod]",
-        "%s = %s" % (dots, value), "%s=%s" % (dots, value),
-        "%s\t=\t%s" % (dots, value), "%s = %s" % (names[0], value),
-        "%s = %s" % (names[0], value)]) + remark
+TOML_UNKNOWN = [
+    "[1]", "[]", "[\n  1, # ]\n  '[',\n]", '["a", ["]"], """\n[x]\n"""]',
+    "{a = 1}", "{}", "{ a = [{b = '}'}], c.d = \"]\" }", "2026-01-01",
+    "2026-01-01T00:00:00Z", "07:32:00.5", "[\n[\n]\n]",
+]
+
+
+TOML_PIECES = [
+    "a", " ", "#", "\t", "\u65e5", '"', "'", '""', "''", '\\"', "\\\\", "\\n",
+    "\\u00e9", "\\uD7ff", "\\ud800", "\\uDfFF", "\\U0001F600", "\\U0000dFff",
+    "\\U0000E000", "\\U0010FFFF", "\\U00110000", "\\x41", "\\q", "\n", "\r\n",
+    "\r", "\\\n \t", "\\ \r\n\n ", "\\ a", "\x7f", "\x01", "\x85",
+]
+
+
+def toml_string(chance):
+    """What may be a string, of few pieces."""
+    quotes = chance.choice(['"', "'", '"""', "'''"])
+    pieces = TOML_PIECES[:15] if chance.random() < 0.5 else TOML_PIECES
+    return quotes + "".join(chance.choice(pieces) for _ in range(
+        chance.randint(0, 4))) + quotes
+
+
+def toml_number(chance):
+    """What may be a number."""
+    return chance.choice(["", "", "+", "-", "0x", "0o", "0b"]) + "".join(
+        chance.choice("0123789_.eE+-afn") for _ in range(
+            chance.randint(1, 4)))
+
+
+def toml_name(chance, name):
+    """One of the ways to write a name."""
+    plain = name if name and not set(name) & set(' .\u65e5') else f'"{name}"'
+    return chance.choice([plain, plain, plain, f'"{name}"', f"'{name}'",
+                          '"%s"' % "".join(f"\\u{ord(c):04x}"
+                                           for c in name)])
+
+
+def toml_names(chance, names):
+    """A key, dotted or not."""
+    dot = chance.choice([".", ".", " . ", "\t."])
+    return dot.join(toml_name(chance, name) for name in names)
+
+
+def toml_header(chance):
+    """The names of a table, of ours most times."""
+    table, key = chance.choice(TOML_TABLES[:3]), chance.choice(TOML_KEYS)
+    return chance.choice([["deployment", table]] * 16 + [
+        ["deployment", chance.choice(TOML_TABLES)]] * 9 + [
+        ["deployment"], ["other"], ["other"], ["other", table], [table],
+        ["deployment", table, "x"], ["deployment", table, "more"],
+        ["deployment", table, "more", key], ["current"],
+        ["deployment", table, key]])
+
+
+def toml_pair(chance, header):
+    """The names of a key in a table, of ours most times."""
+    table, key = chance.choice(TOML_TABLES), chance.choice(TOML_KEYS)
+    usual = {0: [["current"], ["x"], ["y"], ["deployment", table, key]],
+             1: [[table, key], [table, "x"]]}.get(len(header), [[key]])
+    return chance.choice(usual) if chance.random() < 0.9 else chance.choice([
+        [key], [key, "y"], ["more", "y"], ["more"], [table, key],
+        ["deployment", table], ["deployment", table, key, "y"],
+        ["deployment"]])
+
+
+def toml_value(chance, is_valid):
+    number = chance.random()
+    if not is_valid and number < 0.15:
+        return chance.choice([toml_string(chance), toml_number(chance),
+                              chance.choice(TOML_BAD_VALUES)])
+    return chance.choice(TOML_VALUES if number < 0.95 else TOML_UNKNOWN)
+
+
+def toml_lines(chance, header, is_valid):
+    """Yield the lines of a table."""
+    if header:
+        names = toml_names(chance, header)
+        yield chance.choice(["[%s]"] * 16 + ["[ %s\t]", "[[%s]]"]) % names
+    for _ in range(chance.choice([0, 1, 1, 2, 3, 5])):
+        names = toml_names(chance, toml_pair(chance, header))
+        value = toml_value(chance, is_valid)
+        yield chance.choice([
+            "", "# [a]", "# %s = %s", "%s = %s", "%s=%s", "%s\t=\t%s",
+            "%s = %s", "%s = %s"]).replace("%s", names, 1).replace(
+                "%s", value, 1)
 
 
 def toml_document(chance, is_valid=False):
     """A document of keys and tables; is_valid: no line is bad in itself."""
     end = chance.choice(["\n", "\n", "\r\n"])
-    text = end.join(toml_line(chance, is_valid)
-                    for _ in range(chance.randint(0, 10)))
-    text += chance.choice(["", end, end * 2])
-    if is_valid or chance.random() < 0.6:
+    headers = [[]] + [toml_header(chance)
+                      for _ in range(chance.choice([0, 1, 2, 3, 4]))]
+    lines = [chance.choice(["", "", "", "  ", "\t"]) + line
+             + chance.choice(["", "", "", " # c = 1", "\t#", "# \u65e5"])
+             for header in headers
+             for line in toml_lines(chance, header, is_valid)]
+    text = end.join(lines) + chance.choice(["", end, end * 2])
+    if is_valid or chance.random() < 0.7:
         return text.encode()
     return mutated_bytes(text.encode(), chance)
 
@@ -296,3 +373,87 @@ def json_lines(chance):
         data += line + (chance.choice([b"\n"] * 20 + [b"\n\n", b"\r", b"\x85"])
                         if is_wild else b"\n")
     return data[:-1] if data and chance.random() < 0.3 else data
+
+
+# == keys, and what a server makes of them ===================================
+
+WORD_KEYS = ["test", "x", "null", "id", "1", "true", "EMPTY", "ollama", "none",
+             "list", "data", "a.b", "s3", "error", "\\", '"', "%", "object",
+             "Bearer", "changed"]
+LONG_KEYS = ["no-key-required", "completed", "1770000000", "lm-studio",
+             "message-of", '"id":"id-1"', '{"object":"list",', "a" * 40,
+             "abababababababab", "password1"]
+LETTERS = ("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+           "0123456789")
+SIGNS = "+/=-_.~!$&'()*,;:@%\\\"<>#?[]{}|^`"
+
+
+def drawn(chance, letters, least, most):
+    return "".join(chance.choice(letters)
+                   for _ in range(chance.randint(least, most)))
+
+
+def api_key(chance):
+    """A key as people have them: a word, a random one, one of odd signs."""
+    kind = chance.randrange(6)
+    if kind < 2:
+        return chance.choice([WORD_KEYS, LONG_KEYS][kind])
+    slug = chance.choice(["demo", "acme-prod", "x"])
+    return ["xero_" + slug + "_" + drawn(chance, LETTERS + "-_", 8, 60),
+            "sk-" + drawn(chance, LETTERS, 8, 200),
+            drawn(chance, LETTERS + SIGNS * 2, 8, 50),
+            drawn(chance, LETTERS[10:40], 1, 7)][kind - 2]
+
+
+def secret_part(key):
+    """What of a key is nobody's business."""
+    head, _, rest = key.partition("_")
+    slug, _, rest = rest.partition("_")
+    return rest if head == "xero" and slug and rest else key
+
+
+def percent(character, chance):
+    return chance.choice(["%%%02x", "%%%02X"]) % ord(character)
+
+
+def spelled(key, chance):
+    """(a way in which a key may be quoted, whether that is JSON source)."""
+    part, way = secret_part(key), chance.randrange(7)
+    if way == 0:
+        return "".join(c if c in LETTERS else percent(c, chance)
+                       for c in key), False
+    if way == 1:
+        return "".join(percent(c, chance) if chance.random() < 0.3 else c
+                       for c in key), False
+    if way == 2:    # JSON in a text
+        return json.dumps(key)[1:-1].replace("/", "\\/"), False
+    if way == 3:
+        return "".join("\\u%04x" % ord(c) if chance.random() < 0.4 or c in
+                       '"\\' else c for c in key), True
+    if way == 4 and len(part) > 12:
+        start = chance.randrange(len(part) - 12)
+        return part[start:chance.randint(start + 12, len(part))], False
+    return (part if way == 5 and len(part) > 7 else key), False
+
+
+def keyed_answer(chance):
+    """A key, what is quoted of it, and an answer in which that stands.
+
+    In the body, ids have the key in them if it is short: id-KEY-1.
+    """
+    key = api_key(chance)
+    is_short = len(key) < 8
+    said, is_source = (key, False) if is_short else spelled(key, chance)
+    source = said if is_source else json.dumps(said)[1:-1]
+    before, after = chance.choice([("", ""), ("no ", " here"), ("'", "'..."),
+                                   ("Bearer ", ""), ("<", ">"), ("?k=", "&x")])
+    name = json.dumps(f"id-{key}-1" if is_short else "id-1")
+    about = f'"{before}{source}{after}"'
+    record = (f'{{"id":{name},"object":"thing","name":{about},"note":"{source}'
+              f'","status":"ready","list":[{about}],"more":{{"k":{about}}},'
+              '"count":1770000000' + f',{about}:1' * (not is_short) + "}")
+    error = (f'{{"error":{{"message":{about},"type":"invalid","code":"'
+             f'{source}","param":{about}}}}}')
+    return {"key": key, "said": said, "before": before, "name": name,
+            "is_source": is_source, "record": record, "error": error,
+            "text": f"{before}{said}{after}"}

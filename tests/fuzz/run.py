@@ -78,18 +78,15 @@ def toml_case(chance, bench):
                              chance.choice(["table", "json"]), bench.path)
 
 
-NAMES = ["current", "deployment", "prod", "a", "b", "c d", "e", "base_url",
-         "api_key", "", "\u00e9", "a.b"]
-
-
 def edit_case(chance, _):
     data = generate.toml_document(chance, is_valid=chance.random() < 0.8)
-    table = tuple(chance.choice(NAMES) for _ in range(chance.randint(0, 2)))
-    value = chance.choice([None, None, "v", "", 'q"\n\\\u2028\x7f', 5, 1.5,
-                           False, "\u65e5"])
-    targets.check_edit(data, table, chance.choice(NAMES + ["new"]), value)
-    if table:
-        targets.check_drop(data, table)
+    table = "deployment", chance.choice(generate.TOML_TABLES[:3] + ["new"])
+    value = chance.choice([None, None, "v", "", 'q"\n\\\u2028\x7f', 5.0, 1.5,
+                           "\u65e5"])
+    targets.check_drop(data, table)
+    targets.check_edit(data, table, chance.choice(generate.TOML_KEYS[:5]),
+                       value)
+    targets.check_edit(data, (), "current", value and str(value))
 
 
 def jsonl_case(chance, bench):
@@ -97,7 +94,16 @@ def jsonl_case(chance, bench):
                         chance.choice(["table", "table", "json", "csv"]))
 
 
+def secrets_case(chance, bench):
+    status = chance.choice([200, 200, 200] + list(targets.STATUSES))
+    targets.check_secret(
+        bench.router, generate.keyed_answer(chance),
+        chance.choice(targets.SECRET_CALLS), form_of(chance), status,
+        chance.random() < 0.3, chance.choice([[], [], ["-v"], ["-vv"]]))
+
+
 CASES = {"json": json_case, "stream": stream_case, "sse": sse_case,
+         "secrets": secrets_case,
          "toml": toml_case, "edit": edit_case, "jsonl": jsonl_case}
 
 

@@ -16,7 +16,7 @@ import pytest
 
 import xeroctl
 from conftest import (FakeClock, at_both_ends, costly, environment,
-                      text_stream, written)
+                      from_system, text_stream, written)
 from router import flaw
 
 NOW = 1770000000
@@ -98,12 +98,12 @@ def numbered(count):
 
 
 def put(data, name="requests.jsonl"):
-    with open(name, "wb") as target:
+    with open(from_system(name), "wb") as target:
         target.write(data)
 
 
 def content(name):
-    with open(name, "rb") as source:
+    with open(from_system(name), "rb") as source:
         return source.read()
 
 
@@ -1294,7 +1294,7 @@ def test_results_go_where_they_are_wanted(run, router, ended, kind):
     run(*DEMO, "batch_1", BOTH[kind], "--output-file", "out/é.jsonl")
     assert content("out/é.jsonl") == router.file_bytes(
         ended[kind + "_file_id"])
-    assert os.listdir("out") == ["é.jsonl"]
+    assert os.listdir("out") == [from_system("é.jsonl")]
 
 
 @pytest.mark.parametrize("form", ["table", "json", "id"])

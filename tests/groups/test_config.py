@@ -195,7 +195,7 @@ def test_a_deployment_is_stored_as_it_is_given(cli, config, tmp_path, words,
     (["--base-url", f"https://a:{DEMO_KEY}@host/v1", "--api-key-env", "K"],
      3, "credentials"),
     (["--base-url", URL, "--api-key", DEMO_KEY + " x"], 3, "key"),
-    (["--base-url", URL, "--api-key", ""], 3, "key"),
+    (["--base-url", URL, "--api-key", ""], 2, "key"),
     (["--base-url", URL, "--api-key", "@/no/such/file"], 3, "/no/such/file"),
     (["--base-url", URL, "--api-key-env", "K", "--style", "opnai"], 2,
      "did you mean openai?"),
@@ -506,7 +506,7 @@ def test_a_value_is_read_from_standard_input(cli, config, key, typed, line):
     config.write_text("[deployment.prod]\n")
     shown = cli("set", "prod", key, "-", stdin=typed)
     assert shown.exit_status == 0, shown
-    assert config.read_text() == f"[deployment.prod]\n{line}\n"
+    assert config.read_text("utf-8") == f"[deployment.prod]\n{line}\n"
 
 
 # == remove ==================================================================

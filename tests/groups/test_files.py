@@ -14,7 +14,8 @@ import threading
 import pytest
 
 import xeroctl
-from conftest import at_both_ends, environment, text_stream, written
+from conftest import (at_both_ends, environment, from_system, text_stream,
+                      written)
 
 pty = pytest.importorskip("pty")
 
@@ -70,7 +71,7 @@ def folder(tmp_path):
         root = tmp_path / "data"
         root.mkdir()
         for name, data in files.items():
-            path = root / name
+            path = root / from_system(name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         return root
@@ -396,10 +397,10 @@ def test_stdin_is_uploaded(files, router, data):
     ("x" * 250, "x" * 250),
 ])
 def test_a_name_arrives_as_it_is(files, router, tmp_path, name, arrives):
-    path = os.path.join(os.fsencode(str(tmp_path)), os.fsencode(name))
+    path = str(tmp_path / from_system(name))
     with open(path, "wb") as target:
         target.write(b"x")
-    shown = files("--upload", os.fsdecode(path))
+    shown = files("--upload", path)
     assert shown.exit_status == 0, shown
     assert sent(router) == [("assistants", "", arrives, b"x")]
 
@@ -1062,7 +1063,8 @@ def test_what_goes_up_comes_down_and_goes_away(files, router, folder,
         assert files(file_id, "--download",
                      tmp_path / "back").exit_status == 0
     assert (tmp_path / "back" / "a.bin").read_bytes() == DATA
-    assert (tmp_path / "back" / "größe.txt").read_bytes() == b"x"
+    there = tmp_path / "back" / from_system("größe.txt")
+    assert there.read_bytes() == b"x"
     for file_id in ids.values():
         assert files(file_id, "--delete", "-y").exit_status == 0
     assert files("-o", "id") == ""

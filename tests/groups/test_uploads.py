@@ -16,7 +16,7 @@ import time
 import pytest
 
 import xeroctl
-from conftest import at_both_ends, environment, text_stream
+from conftest import at_both_ends, environment, from_system, text_stream
 from router import Router
 
 pty = pytest.importorskip("pty")
@@ -42,7 +42,7 @@ def router():
 def model(tmp_path):
     """model(bytes) is the path of a file with them."""
     def writer(data=DATA, name="model.bin"):
-        path = tmp_path / name
+        path = tmp_path / from_system(name)
         path.write_bytes(data)
         return str(path)
     return writer
@@ -55,7 +55,7 @@ def folder(tmp_path):
 
     def maker(files):
         for name, data in files.items():
-            path = root / name
+            path = root / from_system(name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         return root
