@@ -167,6 +167,10 @@ class XeroctlError(Exception):
         pairs += [(k.replace("_", " "), v) for k, v in self.facts.items()]
         return pairs + ([("hint", self.hint)] if self.hint else [])
 
+    def add_hint(self, text):
+        """Name one more thing to try."""
+        self.hint = f"{self.hint}; {text}" if self.hint else text
+
     def envelope(self):
         """The error as a JSON object, in the shape of the API's own."""
         about = {"message": str(self), "type": self.kind,
@@ -2604,14 +2608,11 @@ def tls_error(problem, host):
                             lasting=not is_dropped(problem))
 
 
-RETRIES_HELP = "--retries N asks again where that is safe; -v shows each try"
-
-
 def network_error(problem, where, limits, sent):
     """Return the ConnectionFailed for whatever http.client raised."""
     import http.client
     import socket
-    hint = RETRIES_HELP
+    hint = None
     if isinstance(problem, socket.timeout):
         error = limits.expired()
         error.sent = sent
@@ -2634,6 +2635,11 @@ def network_error(problem, where, limits, sent):
         error.sent = sent
         return error
     return ConnectionFailed("HTTP", f"{where}: {reason}", hint, sent=sent)
+
+
+def bare_url(url):
+    """A URL as it may be shown: no user, password, query or fragment."""
+    return re.sub(r"(?<=//)[^/?#]*@|[?#].*", "", url)
 
 
 def is_loopback(host):
@@ -2807,10 +2813,7 @@ API_HINTS = {
     401: "is the key right? " + KEY_HELP,
     403: "the key is known, but may not do this",
     404: "is it there? also check the base URL (…/v1) and --style",
-    429: "try again later, or raise --retries",
     501: "this server does not offer it",
-    503: "try again later, or raise --retries",
-    529: "try again later, or raise --retries",
 }
 
 
@@ -3445,6 +3448,15 @@ def exchange(request, network, limits, connect_limits):
         raise
 
 
+def is_passing(error):
+    """Whether a failure may be over at the next attempt."""
+    if isinstance(error, ConnectionFailed):
+        return not error.lasting
+    return isinstance(error, ApiError) and not error.is_used_up and (
+        error.status in (408, 429) or error.status >= 500
+        and error.status != 501)
+
+
 def is_worth_repeating(request, error):
     """Whether asking again can help, and cannot do the same thing twice."""
     if isinstance(error, ConnectionFailed):
@@ -3495,11 +3507,9 @@ def redirected(request, answer):
         pass  # no URL, and so not of this origin
     if (request.method not in ("GET", "HEAD")
             or not is_same_origin(target, request.url)):
-        # What stands behind the ? of such a URL may be its signature.
-        shown = re.sub("//[^/?]*@", "//", target).partition("?")[0]
         raise AnswerError(
             f"HTTP {answer.status}: the server redirects {request.method} to"
-            f" {shown}, which is not followed",
+            f" {bare_url(target)}, which is not followed",
             "if that is the right server, put it in the base URL",
             request_id=answer.request_id)
     return Request(request.method, target, request.headers, request.body,
@@ -3672,18 +3682,25 @@ class Api:
         return (attempt > 1 and request.method == "DELETE"
                 and getattr(error, "status", None) == 404)
 
-    def wait_for_retry(self, request, error, attempt):
-        """Sleep until the next attempt, or raise the error for good."""
-        error.url, can_help = request.url, is_worth_repeating(request, error)
-        if error.hint == RETRIES_HELP and not can_help:
-            error.hint = "it may have been acted on; -v shows the request"
-        if not can_help:
-            raise error
-        self.pause(error, attempt)
+    def wait_for_retry(self, request, error, attempt, told=None):
+        """Sleep until the next attempt, or raise the error for good.
 
-    def pause(self, error, attempt):
+        Return what was said of it; what was told last is not said again.
+        """
+        error.url = bare_url(request.url)
+        if not is_worth_repeating(request, error):
+            if getattr(error, "layer", None) == "HTTP" and not error.hint:
+                error.hint = "it may have been acted on; -v shows the request"
+            raise error
+        said = f"{error.url}: " * (error.url not in str(error)) + str(error)
+        self.pause(error, attempt, error if told is None else
+                   said if told != said else None)
+        return said
+
+    def pause(self, error, attempt, said=None):
         """Sleep until the next attempt, or raise the error of the last."""
         if attempt > self.retries:
+            error.add_hint("try again later, or raise --retries")
             raise error
         wait = retry_wait(error, attempt, self.clock.jitter())
         if wait > LONGEST_WAIT_S:
@@ -3692,8 +3709,9 @@ class Api:
             raise error
         if self.deadline and self.clock.monotonic() + wait > self.deadline:
             raise error
-        self.terminal.note(f"{error}: attempt {attempt + 1} of "
-                           f"{self.retries + 1} in {as_seconds(wait)}")
+        if said:
+            self.terminal.note(f"{said}: attempt {attempt + 1} of "
+                               f"{self.retries + 1} in {as_seconds(wait)}")
         self.clock.sleep(wait)
 
     def follow(self, request, attempt):
@@ -3711,7 +3729,7 @@ class Api:
                     raise error
                 request = redirected(request, answer)
         raise AnswerError(f"more than {MOST_REDIRECTS} redirects, the last"
-                          f" to {request.url}")
+                          f" to {bare_url(request.url)}")
 
     def logged(self, request, attempt):
         """Exchange, with the line of -v and what -vv adds."""
@@ -5245,14 +5263,6 @@ def deletes(summary="Delete an item.", *flags, name="delete", path="{id}",
 
 # == waiting: poll until something has ended =================================
 
-def is_passing(error):
-    """Whether a failure may be over at the next poll."""
-    if isinstance(error, ConnectionFailed):
-        return not error.lasting
-    return isinstance(error, ApiError) and not error.is_used_up and (
-        error.status in (408, 429) or error.status >= 500)
-
-
 def made_once(app, make, look_up, is_doubtful=False):
     """What make() makes, or look_up() finds to have been made.
 
@@ -5267,7 +5277,7 @@ def made_once(app, make, look_up, is_doubtful=False):
         except (ApiError, ConnectionFailed) as error:
             if not is_passing(error):
                 raise
-            app.api.pause(error, attempt)
+            app.api.pause(error, attempt, error)
         is_doubtful, attempt = True, attempt + 1
 
 
@@ -5290,11 +5300,11 @@ def poll_patiently(app, poll, until, resume):
         try:
             return app.api.once(poll)
         except (ApiError, ConnectionFailed) as error:
-            now, url = app.clock.monotonic(), getattr(error, "url", "")
+            now, url = app.clock.monotonic(), error.url
             if not is_passing(error):
                 raise
             if now - started >= LONGEST_OUTAGE_S:
-                error.details.append(f"{url}: so for 5 minutes".lstrip(": "))
+                error.facts["url"] = error.url
                 error.hint = resume or error.hint
                 raise
             if until and now >= until:
@@ -5302,8 +5312,8 @@ def poll_patiently(app, poll, until, resume):
                                   resume)
             if str(error) != told:
                 told = str(error)
-                app.terminal.note(f"{url}: {told}: asked again for up to 5"
-                                  " minutes".lstrip(": "))
+                app.terminal.note(f"{url}: " * (url not in told) + told
+                                  + ": asked again for up to 5 minutes")
             wait = min(getattr(error, "retry_after", 0) or 0, LONGEST_WAIT_S)
         app.clock.sleep(max(POLL_S, wait))
 
@@ -6157,8 +6167,12 @@ class Download:
             try:
                 return self.persist(request)
             except (ApiError, ConnectionFailed) as error:
-                if isinstance(self.target, OpenEnd) and self.target.count:
+                count = self.target.count
+                if count and isinstance(self.target, OpenEnd):
                     raise StreamBroken(str(error), error.hint)
+                if count and is_passing(error):
+                    error.facts["kept"] = f"{count} bytes in {path}.part"
+                    error.add_hint("the same command goes on there")
                 raise
 
     def has_come(self, count):
@@ -6178,15 +6192,16 @@ class Download:
 
     def persist(self, request):
         """Fetch until all is there, or trying again is no use."""
-        self.attempt = 1
+        self.attempt, told = 1, ""
         while True:
             before = self.target.count
             try:
                 return self.fetch()
             except (ApiError, ConnectionFailed) as error:
                 if self.target.count > before:
-                    self.attempt = 1
-                self.app.api.wait_for_retry(request, error, self.attempt)
+                    self.attempt, told = 1, ""
+                told = self.app.api.wait_for_retry(request, error,
+                                                   self.attempt, told)
                 self.attempt += 1
 
     def request(self):
@@ -7775,6 +7790,8 @@ class DirectSender:
             run.journal.sync()
             self.progress.clear()
             self.app.network.close()
+        if isinstance(self.error, (ApiError, ConnectionFailed)):
+            self.error.add_hint("the same command goes on")
         if self.error:
             raise self.error
 

@@ -396,7 +396,7 @@ class Blocks:
     media = "text/event-stream"
 
     def __init__(self, blocks):
-        self.blocks = lambda: iter(blocks)
+        self.blocks, self.bounded = lambda: iter(blocks), iter
 
 
 @pytest.mark.parametrize("before", [b"", b"\r\n  "])

@@ -304,9 +304,7 @@ def test_a_certificate_that_nobody_trusts(run, router, front):
 
 @pytest.mark.parametrize("fault, code, word", [
     ({"status": 500}, 1, "HTTP 500"), ({"status": 503}, 6, "HTTP 503"),
-    ({"odd": "a login page"}, 1, "Sign in"), ({"drop": "after"}, 5, "HTTP: "),
-    ({"odd": "an error"}, 1, "no such luck"), ({"odd": "null"}, 1, "null"),
-    ({"redirect": "http://elsewhere.example/"}, 1, "elsewhere"),
+    ({"drop": "after"}, 5, "HTTP: "),
 ])
 def test_a_server_that_is_not_well(run, router, fault, code, word):
     router.order("GET /healthz", times=None, **fault)
@@ -315,9 +313,12 @@ def test_a_server_that_is_not_well(run, router, fault, code, word):
     assert asked(router) == ["GET /healthz"]
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 405])
-def test_a_server_that_has_no_healthz_may_be_well(run, router, status):
-    router.order("GET /healthz", status=status)
+@pytest.mark.parametrize("fault", [
+    {"status": 401}, {"status": 403}, {"status": 404}, {"status": 405},
+    {"odd": "an error"}, {"odd": "a login page"}, {"odd": "null"},
+    {"redirect": "http://elsewhere.example/"}])
+def test_a_server_that_has_no_healthz_may_be_well(run, router, fault):
+    router.order("GET /healthz", **fault)
     shown = run("status", "-o", "json")
     assert (shown.exit_status, shown.stderr) == (0, ""), shown
     assert statuses(shown) == "ok - ok ok - - ok ok"
