@@ -673,10 +673,7 @@ SAID = "content", "text", "refusal", "output", "stdout", "stderr", "summary"
 
 
 def as_said(value):
-    """Show what a message, an item, a tool or a list of them says.
-
-    A call is shown as such; what has no text, as it is.
-    """
+    """Show what a message, an item, a tool or a list of them says."""
     if isinstance(value, list):
         return "\n".join(as_said(each) for each in value
                          if dig(each, "type") not in THOUGHTS) or "-"
@@ -4235,6 +4232,7 @@ RECORD_FORMATS = {  # which look at the whole record
     "item": lambda value, record: "-" if value is None else as_said(record),
     "percent": lambda value, record: as_percent(value, dig(record, "target")),
     "progress": as_progress}
+LONG_FORMATS = "content", "said", "item"
 
 
 class Column:
@@ -4436,19 +4434,14 @@ def planned_text(request, key):
 
 
 class Strip:
-    """A column of a table.  Where there is too little room, free texts are
-    cut, then times are ages, then the last strips of least rank go.
-    """
-
-    LEAST = 12
-    TEXTS = "", "list", "pairs", "content", "said", "item"
+    """A column of a table: its cells, and to how many each may be cut."""
 
     def __init__(self, column, cells, is_key):
         self.column, self.cells = column, cells
         self.full = self.width = max(map(display_width, cells))
         is_id = is_key or re.search(r"(\b|_)(id|slug)\Z", column.paths[-1])
-        is_text = column.format in self.TEXTS and not is_id
-        self.least = self.LEAST if is_text else self.full
+        is_text = column.format in ("", "list", "pairs") + LONG_FORMATS
+        self.least = 12 if is_text and not is_id else self.full
         self.rank = 2 if is_key else int(
             "state" == column.format or "status" == column.head.lower())
 
@@ -4466,7 +4459,7 @@ def fits(strips, room):
 
 
 def drop_to_fit(strips, room):
-    """Leave strips out until all fit, but none for an id that cannot."""
+    """Leave out the last of least rank until all fit, or an id cannot."""
     key = max(strips, key=lambda strip: strip.rank)
     while not fits(strips, room) and len(strips) > 1 + (key.full > room):
         strips.remove(min(strips[::-1], key=lambda strip: strip.rank))
@@ -4513,10 +4506,7 @@ class Out:
         value = self.masked(value)
         found = list(picked(value, self.pick)) if self.pick else ()
         for each in found:
-            if isinstance(each, str):
-                self.text(each + "\n")
-            else:
-                self.write_json(compact_json(each))
+            self.text(text_or_json(each) + "\n")
         if not self.pick or self.writes and not found:
             self.write_json(layout(value))
         if self.pick and not found and not self.plan.requests:
@@ -5140,14 +5130,14 @@ def place_of(args):
         "/" + found if found[:1] not in ("", "/") else found)
 
 
-def pages_of(app, group, args):
+def pages_of(app, group, args, more=()):
     """The list that a verb is about: one page, or all of them."""
     def fetch(query):
         return group.call(app, "GET", place_of(args), query=query.items())
+    query = dict(sent_fields(args), **dict(more))
     if args.verb.paging is None:
-        return [fetch(sent_fields(args))]
-    return list_pages(app, fetch, args.verb.paging, sent_fields(args),
-                      args.all)
+        return [fetch(query)]
+    return list_pages(app, fetch, args.verb.paging, query, args.all)
 
 
 def run_list(app, group, args):
@@ -5169,11 +5159,11 @@ def show_done(app, group, args, answer):
     """Show what a write has returned, or say in words what it did."""
     verb, columns = args.verb, args.verb.columns or group.fields
     item_id = getattr(args, "id", None)
-    is_act = item_id is not None and verb.run is not run_create
-    if verb.said or is_act and not answer:
+    if verb.said or item_id is not None and not answer:
         said = verb.said or verb.name + " of {id} is done"
         return app.out.done(answer, filled(said, args), item_id)
-    if is_act and isinstance(answer, dict) and answer.get("id") is None:
+    if item_id is not None and isinstance(answer, dict) and (
+            answer.get("id") is None):
         answer = dict(answer, id=item_id)
     if not verb.once or app.plan:
         return app.out.record(answer, columns)
@@ -5184,10 +5174,13 @@ def show_done(app, group, args, answer):
     app.terminal.warn(f"keep the {verb.once}: it is not shown again")
 
 
-def run_create(app, group, args):
+def run_write(app, group, args):
     args.verb.checks(app, args)
-    answer = group.call(app, args.verb.method, place_of(args),
-                        body=sent_fields(args), headers=sent_headers(args))
+    if args.verb.asks:
+        app.confirm(filled(args.verb.asks, args), args)
+    body = sent_fields(args) or (None if hasattr(args, "id") else {})
+    answer = group.call(app, args.verb.method, place_of(args), body=body,
+                        headers=sent_headers(args))
     show_done(app, group, args, answer)
 
 
@@ -5197,17 +5190,7 @@ def run_update(app, group, args):
         raise UsageError("nothing to update: give at least one of "
                          + ", ".join(f.long_name for f in args.verb.flags
                                      if f.sends))
-    run_create(app, group, args)
-
-
-def run_action(app, group, args):
-    args.verb.checks(app, args)
-    if args.verb.asks:
-        app.confirm(filled(args.verb.asks, args), args)
-    answer = group.call(app, args.verb.method, place_of(args),
-                        body=sent_fields(args) or None,
-                        headers=sent_headers(args))
-    show_done(app, group, args, answer)
+    run_write(app, group, args)
 
 
 def run_delete(app, group, args, title=None):
@@ -5236,7 +5219,7 @@ def shows(summary="Show one item.", *flags, name="show", path="{id}",
 
 
 def creates(summary, *flags, name="create", path="", **options):
-    return Verb(name, summary, run_create, *with_item(path, flags),
+    return Verb(name, summary, run_write, *with_item(path, flags),
                 writes=True, path=path, **options)
 
 
@@ -5247,7 +5230,7 @@ def updates(summary, *flags, name="update", path="{id}", **options):
 
 def acts(name, summary, *flags, path=None, **options):
     path = "{id}/" + name if path is None else path
-    return Verb(name, summary, run_action, *with_item(path, flags),
+    return Verb(name, summary, run_write, *with_item(path, flags),
                 writes=True, path=path, **options)
 
 
@@ -9375,13 +9358,12 @@ def delete_model(app, group, model_id):
 
 def model_title(app, group, args):
     """NAME (ID), for a question; the id where the name is not to be had."""
-    is_asked = not (args.force or app.plan)
+    is_asked = is_terminal(app.terminal.stdin) and not app.plan
     try:
-        found = is_asked and is_terminal(app.terminal.stdin) and group.call(
-            app, "GET", path_of(args.id))
+        name = is_asked and not args.force and dig(
+            group.call(app, "GET", path_of(args.id)), "name")
     except XeroctlError:
-        found = None
-    name = dig(found, "name")
+        name = None
     return f"{name} ({args.id})" if is_filled(name) else args.id
 
 
@@ -9452,11 +9434,12 @@ def show_overview(app, group, args):
     check_record(whole, columns_of([whole]))
     parts = next((value for value in whole.values() if isinstance(
         value, list) and all(isinstance(each, dict) for each in value)), None)
-    told = [(key.replace("_", " "), as_pairs(value) if isinstance(
-        value, dict) else KeyColumn(key).text(whole, app.clock.now()))
+    told = [key.replace("_", " ") + ": " + (
+        as_pairs(value) if isinstance(value, dict) else
+        KeyColumn(key).text(whole, app.clock.now()))
         for key, value in whole.items() if value is not parts
         and not re.search("^object$|_percentage$", key)]
-    app.out.line(one_line("; ".join(map(": ".join, told))))
+    app.out.line(one_line("; ".join(told)))
     if parts is None and group.columns:  # of a project they are 50 at most
         parts = page_records(group.call(app, "GET", query=[("limit", 100)]))
     if parts:
@@ -10028,11 +10011,8 @@ RESPONSES = Group(
 
 def list_completions(app, group, args):
     """List stored completions, all or those with some metadata."""
-    query = dict(sent_fields(args), **{
-        f"metadata[{key}]": value for key, value in args.metadata or ()})
-    pages = list_pages(app, lambda query: group.call(
-        app, "GET", query=query.items()), group.paging, query, args.all)
-    app.out.pages(pages, group.columns, group.name)
+    more = [(f"metadata[{key}]", text) for key, text in args.metadata or ()]
+    app.out.pages(pages_of(app, group, args, more), group.columns, group.name)
 
 
 ORDER = field("--order", type=choice("asc", "desc"), metavar="ORDER",
@@ -10048,7 +10028,7 @@ COMPLETIONS = Group(
         Verb("list", "List stored completions.", list_completions, SLUG,
              ORDER,
              field("--model", metavar="NAME", help="only those of a model"),
-             METADATA, *Cursor.flags),
+             METADATA, *Cursor.flags, paging=Cursor),
         shows("Show one stored completion.", SLUG),
         lists(SLUG, ORDER, name="messages", path="{id}/messages",
               summary="List the messages of a completion.",
@@ -10670,6 +10650,8 @@ def verify_webhook(app, group, args):
 
 ENDPOINT_ID = field("--endpoint", metavar="UUID", sends="endpoint_id",
                     help="only for this endpoint")
+WEBHOOK_COLUMNS = ("ID=id", "URL=url", "EVENTS=events:list",
+                   "ACTIVE=active|is_active", "CREATED=created_at:time")
 WEBHOOK_FLAGS = (
     field("--events", type=listed, metavar="A,B", sample="batch.completed",
           help="what to tell of"),
@@ -10678,10 +10660,9 @@ WEBHOOK_FLAGS = (
 
 WEBHOOKS = Group(
     "webhooks", "Have events delivered, and check deliveries.",
-    path="/webhooks", columns=(
-        "ID=id", "URL=url", "EVENTS=events:list", "ACTIVE=active|is_active",
-        "CREATED=created_at:time"),
-    more=("UPDATED=updated_at:time", "DESCRIPTION=description"),
+    path="/webhooks", columns=WEBHOOK_COLUMNS,
+    fields=WEBHOOK_COLUMNS + ("UPDATED=updated_at:time",
+                              "DESCRIPTION=description"),
     verbs=by_flag(
         lists(summary="List webhooks."), shows("Show one webhook."),
         creates("Make a webhook; its secret is shown once.",
@@ -10760,7 +10741,7 @@ def filter_key(app, group, args):
 
 
 def rotated(app, group, args):
-    run_action(app, group, args)
+    run_write(app, group, args)
     if not app.plan:
         app.terminal.say("the previous value works for 24 hours more")
 
@@ -10808,7 +10789,10 @@ KEYS = Group(
     columns=("ID=id", "NAME=name", "PREFIX=prefix", "SCOPES=scopes:list",
              "ACTIVE=active|is_active", "LAST_USED=last_used_at:time",
              "EXPIRES=expires_at:time"),
-    more=("ENDPOINT=endpoint_id", "IP FILTER=ip_filter", "QUOTA=quota"),
+    fields=("ID=id", "NAME=name", "PREFIX=prefix", "SCOPES=scopes:list",
+            "ACTIVE=active|is_active", "LAST_USED=last_used_at:time",
+            "EXPIRES=expires_at:time", "ENDPOINT=endpoint_id",
+            "IP FILTER=ip_filter", "QUOTA=quota"),
     verbs=by_flag(lists(summary="List keys."), shows("Show one key."),
                   *key_verbs()) + key_verbs() + (
         deletes("Revoke a key.", name="revoke"),))
@@ -11076,7 +11060,8 @@ CHATS = Group(
     columns=("ID=id|chat_id", "TITLE=title", "WORKSPACE=workspace_id",
              "MESSAGES=message_count|messages",
              "UPDATED=updated_at:time"),
-    more=("STATUS=status:state",), verbs=(
+    more=("STATUS=status:state",),
+    verbs=(
         lists(field("--workspace", metavar="ID", sends="workspace_id",
                     help="only those of a workspace"),
               summary="List chats."),
@@ -11135,7 +11120,8 @@ MAINTENANCE = Group(
     columns=("ID=id", "TITLE=title", "SEVERITY=severity",
              "STATUS=status:state", "STARTS=starts_at:time",
              "ENDS=ends_at:time"),
-    more=("DESCRIPTION=description",), verbs=(
+    more=("DESCRIPTION=description",),
+    verbs=(
         lists(field("--status", metavar="STATUS", help="of this status"),
               summary="List maintenance."),
         shows("Show one maintenance."),
