@@ -288,11 +288,11 @@ class PlanEnds(Exception):
 
 
 class HelpWanted(Exception):
-    """The command line asks for help, not for work."""
+    """The command line asks for help, not for work: on these verbs."""
 
-    def __init__(self, group=None, verb=None):
+    def __init__(self, group=None, verbs=()):
         super().__init__()
-        self.group, self.verb = group, verb
+        self.group, self.verbs = group, verbs
 
 
 # ---------------------------------------------------------------------------
@@ -3030,6 +3030,18 @@ def check_line(reply, request):
         raise AnswerError(f"the response is {reply['status']}")
 
 
+def held(blocks):
+    """The bytes of blocks together; too many would fill the memory."""
+    found, size = [], 0
+    for block in blocks:
+        size += len(block)
+        if size > MOST_ANSWER_BYTES:
+            raise AnswerError("the answer is larger than "
+                              + as_size(MOST_ANSWER_BYTES))
+        found.append(block)
+    return b"".join(found)
+
+
 class Answer:
     """The open answer to one request; close it, or use it in a with."""
 
@@ -3067,17 +3079,7 @@ class Answer:
 
     def read(self):
         """Return the whole body; refuse one that would fill the memory."""
-        return b"".join(self.bounded(self.blocks()))
-
-    def bounded(self, blocks):
-        """Yield blocks of the body that shall be held in memory together."""
-        size = 0
-        for block in blocks:
-            size += len(block)
-            if size > MOST_ANSWER_BYTES:
-                raise AnswerError(f"{self.url}: the answer is larger than "
-                                  + as_size(MOST_ANSWER_BYTES))
-            yield block
+        return held(self.blocks())
 
     def json(self):
         """Return the decoded body; an empty one is an empty object."""
@@ -3941,8 +3943,7 @@ def answer_events(answer, flush):
             said == "text/event-stream"
             and start[:1] not in (b"{", b"[", b"<")):
         return api_events(chain([first], blocks))
-    return whole_answer(answer, decoded(b"".join(answer.bounded(
-        chain([first], blocks)))))
+    return whole_answer(answer, decoded(held(chain([first], blocks))))
 
 
 # == files: read from any place, written whole or not at all =================
@@ -4092,11 +4093,6 @@ def close_quietly(file):
         pass
 
 
-def is_header_text(value):
-    return isinstance(value, str) and bool(
-        re.match(r"[\x20-\x7e\xa0-\xff]*\Z", value))
-
-
 class NewFile:
     """A file that takes its place only once it is whole.
 
@@ -4120,13 +4116,17 @@ class NewFile:
         self.about = self.part + ".json"
         self.known = {"url": url, "version": None, "size": None}
         found = self.recall()
+        for path in (self.part, self.about) if found is None else ():
+            if force:
+                remove_quietly(path)
+            if os.path.lexists(path):
+                raise UsageError(f"{path} exists, and nothing tells that it"
+                                 " is ours", "--force replaces it")
         if found is None:
-            self.check_foreign(force)
             self.begin(None, None, UsageError)
         self.file = open_to_write(self.part)
         self.keep_mode()
-        if found is not None:
-            self.resume(**found)
+        self.resume(**found or self.known)
 
     def recall(self):
         """What PATH.part.json says, if that is ours; else None."""
@@ -4137,24 +4137,16 @@ class NewFile:
                 found = parse_json(decoded(source.read(BLOCK)))
         except (OSError, ValueError):
             return None
-        return found if isinstance(found, dict) and (
-            set(found) == set(self.known)) else None
-
-    def check_foreign(self, force):
-        """Raise for what somebody else has under our names."""
-        for path in (self.part, self.about):
-            if force:
-                remove_quietly(path)
-            if os.path.lexists(path):
-                raise UsageError(f"{path} exists, and nothing tells that it"
-                                 " is ours", "--force replaces it")
+        is_ours = isinstance(found, dict) and set(found) == set(self.known)
+        return found if is_ours else None
 
     def resume(self, url, version, size):
         """Go on where an earlier call has stopped, or begin anew."""
         is_of_use = (self.is_resumed and url == self.known["url"]
-                     and (version is None or is_header_text(version))
-                     and (size is None or isinstance(size, int)))
-        self.cut(os.fstat(self.file.fileno()).st_size * is_of_use)
+                     and isinstance(version, (str, type(None)))
+                     and isinstance(size, (int, type(None)))
+                     and re.match(r"[ -~\xa0-\xff]*\Z", version or ""))
+        self.cut(os.fstat(self.file.fileno()).st_size if is_of_use else 0)
         self.begin(*(version, size) if is_of_use else (None, None))
 
     def begin(self, version, size, error=XeroctlError):
@@ -4680,7 +4672,12 @@ class Out:
 # ---------------------------------------------------------------------------
 
 class Flag:
-    """One argument of a verb, in the words of argparse.add_argument.
+    """One argument of a verb: spec and help are its line in the help.
+
+    "-m, --message TEXT" takes a value and "--stream" is a switch; "ID" is a
+    word, "[ID]" one that may be left out; "--param KEY=JSON…", "ID…" and
+    "[ID…]" take several, one at a time.  type converts a text, const is
+    what a switch stands for; counts: how often it was given.
 
     sends is the dotted place of its value in the request (body, or query of
     a GET); header the request header that it sets.  many tells of a word
@@ -4691,35 +4688,38 @@ class Flag:
     "" for nothing; sample is what an example shows.
     """
 
-    def __init__(self, *names, sends=None, header=None, many=None,
-                 from_stdin=False, needs=None, completes=None, sample=None,
-                 is_ours=False, **options):
-        self.names, self.options, self.sample = names, options, sample
-        self.sends, self.header = sends, header
-        self.many, self.from_stdin, self.needs = many, from_stdin, needs
-        self.completes, self.is_ours = completes, is_ours
-        self.is_word = not names[0].startswith("-")
-        longest = max(names, key=len)
-        self.dest = options.get("dest", longest.lstrip("-").replace("-", "_"))
+    def __init__(self, spec, help, type=None, dest=None, default=None,
+                 required=False, const=True, counts=False, sends=None,
+                 header=None, many=None, from_stdin=False, needs=None,
+                 completes=None, sample=None, is_ours=False):
+        names, self.spec = [], spec
+        while spec.startswith("-"):
+            name, _, spec = spec.partition(" ")
+            names.append(name.rstrip(","))
+        self.metavar, self.is_word = spec.strip("[]…"), not names
+        self.is_several = "…" in spec
+        self.required = required or not names and spec[0] != "["
+        self.long_name = max(names or [self.metavar], key=len)
+        self.dest = dest or self.long_name.lstrip("-").replace(
+            "-", "_").lower()
+        self.names = tuple(names) or (self.dest,)
+        self.takes_value = bool(names and spec)
+        self.help, self.type, self.default = help, type, default
+        self.const, self.counts = const, counts
+        self.sends, self.header, self.many = sends, header, many
+        self.from_stdin, self.needs = from_stdin, needs
+        self.completes, self.sample = completes, sample
+        self.is_ours = is_ours
 
-    @property
-    def takes_value(self):
-        return not self.is_word and self.options.get(
-            "action", "append") in ("store", "append")
 
-    @property
-    def long_name(self):
-        return max(self.names, key=len)
-
-
-def flag(*names, **options):
+def flag(spec, help, type=None, **options):
     """Declare an argument that stays here."""
-    return Flag(*names, **options)
+    return Flag(spec, help, type, **options)
 
 
-def field(name, *more, **options):
-    """Declare a flag that is sent in the request, under its own name."""
-    declared = Flag(name, *more, **options)
+def field(spec, help, type=None, **options):
+    """Declare an argument that is sent in the request, under its own name."""
+    declared = Flag(spec, help, type, **options)
     declared.sends = declared.sends or declared.dest
     return declared
 
@@ -4902,7 +4902,7 @@ def sent_fields(args):
         if declared.sends == "*":
             tree.update(value or ())
         elif declared.sends and value is not None:
-            is_map = declared.options.get("type") in PAIRS
+            is_map = declared.type in PAIRS
             plant(tree, declared.sends, dict(value) if is_map else
                   None if value is Null else value)
     return tree
@@ -4918,12 +4918,12 @@ def sent_headers(args):
 class Verb:
     """One thing a group can do: a row of its table.
 
-    run(app, group, args) does it.  by tells how it is called: None, by its
-    name as a word; a Flag, by that flag; BARE, by nothing at all (list
-    without an id, show with one).  word is the word that all of that stands
-    behind, if any (models versions ID --create); excludes names the actions
-    that an error says it never goes with.  The summary is data, since python
-    -OO strips docstrings.
+    run(app, group, args) does it.  Its name as a word calls it, and so do
+    those of also.  by tells how else: a Flag, by that flag; BARE, by nothing
+    at all (list without an id, show with one).  word is the word that all of
+    that stands behind, if any (models versions ID --create); excludes names
+    the actions that an error says it never goes with.  The summary is data,
+    since python -OO strips docstrings.
 
     The standard verbs call method on path, below the group's own unless it
     begins with //, where {name} stands for an argument.  columns beat the
@@ -4941,7 +4941,7 @@ class Verb:
                  excludes=(), usage=None, examples=(), path="",
                  method="POST", columns=None, said=None, asks=None,
                  once=None, checks=None, paging=None, id_path="id",
-                 sample=None):
+                 sample=None, also=()):
         self.name, self.summary, self.run = name, summary, run
         self.flags, self.by, self.writes = flags, by, writes
         self.excludes, self.usage, self.examples = excludes, usage, examples
@@ -4949,11 +4949,22 @@ class Verb:
         self.said, self.asks = said, asks
         self.once, self.paging = once, paging
         self.checks = checks or (lambda app, args: None)
-        self.id_path, self.sample = id_path, sample
+        self.id_path, self.sample, self.also = id_path, sample, also
 
     @property
     def by_flag(self):
         return isinstance(self.by, Flag)
+
+    @property
+    def called(self):
+        """What an error calls it by: its flag, or its name."""
+        return self.by.long_name if self.by_flag else self.name
+
+    @property
+    def words(self):
+        """The words that call it: get and show are one verb everywhere."""
+        same = {"get": ("show",), "show": ("get",)}.get(self.name, ())
+        return (self.name,) * bool(self.name) + same + self.also
 
 
 BARE = "bare"
@@ -4965,7 +4976,7 @@ def by_flag(*verbs):
     for verb in verbs:
         verb.by = verb.by or (
             BARE if verb.name in BARE_VERBS else
-            flag("--" + verb.name, action="store_true", help=verb.summary))
+            flag("--" + verb.name, verb.summary))
     return verbs
 
 
@@ -4988,9 +4999,9 @@ class Cursor:
     """Pages by after=<last id>, while has_more (OpenAI)."""
 
     flags = (
-        field("--limit", type=integer(1), metavar="N", help="items per page"),
-        field("--after", metavar="ID", help="start after this item"),
-        flag("--all", action="store_true", help="follow every page"))
+        field("--limit N", "items per page", integer(1)),
+        field("--after ID", "start after this item"),
+        flag("--all", "follow every page"))
 
     @staticmethod
     def following(page, query):
@@ -5016,10 +5027,9 @@ class Offset:
     """Pages by limit and offset (models, exports)."""
 
     flags = (
-        field("--limit", type=integer(1), metavar="N", help="items per page"),
-        field("--offset", type=integer(0), metavar="N",
-              help="skip this many items"),
-        flag("--all", action="store_true", help="follow every page"))
+        field("--limit N", "items per page", integer(1)),
+        field("--offset N", "skip this many items", integer(0)),
+        flag("--all", "follow every page"))
 
     @staticmethod
     def following(page, query):
@@ -5053,6 +5063,13 @@ def each_page(fetch, paging, query, before=None):
             return  # the cursor does not move
 
 
+def record_lists(app, path, query, **parts):
+    """Yield the records of a list page by page, as far as it goes."""
+    def fetch(query):
+        return app.api.call("GET", path, query=query.items(), **parts)
+    return map(page_records, each_page(fetch, Cursor, query))
+
+
 def list_pages(app, fetch, paging, query, everything):
     """Yield one page, or all; say on stderr how to go on if more exist."""
     asked, count, page = [], 0, None
@@ -5078,19 +5095,22 @@ class Group:
     """A noun of the command line: where it lives, how it looks, its verbs.
 
     scope says once for the whole group whether its paths have the endpoint
-    slug in them.  default names the verb that may be left out; sample is the
-    id that examples show, and notes is what the help says of the files that
-    it is about.  One thing is shown with fields, or the columns and more.
+    slug in them.  default names the verb that may be left out, main the one
+    that the help begins with; item is what an id is called there, sample the
+    one that examples show, and notes what is said of the files it is about.
+    One thing is shown with fields, or with the columns and more.
     """
 
     def __init__(self, name, summary, path="", columns=(), fields=(),
                  verbs=(), scope=PROJECT, default=None, paging=Cursor,
-                 thing=None, sample=None, notes="", more=()):
+                 thing=None, sample=None, notes="", main=None, item="ID",
+                 more=()):
         self.name, self.summary, self.path = name, summary, path
         self.columns, self.fields = columns, fields or columns + more
         self.verbs, self.scope, self.default = verbs, scope, default
         self.paging, self.thing = paging, thing or name.rstrip("s")
         self.sample, self.notes = sample or self.thing + "_1", notes
+        self.main, self.item = main or default, item
 
     def call(self, app, method, path="", **parts):
         """Call the API below the group's path, in the group's scope.
@@ -5108,9 +5128,10 @@ class Group:
         return slug if self.scope == ENDPOINT else None
 
 
-ITEM = flag("id", metavar="ID", help="the id of the item")
-SLUG = flag("--endpoint", metavar="SLUG", help="endpoint slug (XEROTIER_"
-            "ENDPOINT); with --style openai the model's name")
+ITEM = flag("ID", "the id of the item")
+SLUG = flag("--endpoint SLUG",
+            "endpoint slug (XEROTIER_ENDPOINT); with --style openai the"
+            " model's name")
 
 
 def filled(template, args):
@@ -5250,12 +5271,13 @@ def made_once(app, make, look_up, is_doubtful=False):
     """What make() makes, or look_up() finds to have been made.
 
     No status tells what has happened: a proxy says 503 of what the server
-    behind it has done, too.  So nothing is made again unless looked up.
+    behind it has done, too.  So nothing is made again unless looked up; with
+    no look_up it does no harm to be there twice.
     """
     attempt = 1
     while True:
         try:
-            found = look_up() if is_doubtful else None
+            found = look_up() if is_doubtful and look_up else None
             return found or app.api.once(make)
         except (ApiError, ConnectionFailed) as error:
             if not is_passing(error):
@@ -6166,8 +6188,8 @@ class Download:
         if self.size not in (0, count):
             api = self.app.api
             try:
-                self.about = api.read_json(api.follow(api.request(
-                    "GET", self.file, slug=self.slug), 1))
+                self.about = api.once(lambda: api.call("GET", self.file,
+                                                       slug=self.slug))
             except XeroctlError:
                 pass  # the content will tell
             self.size = counted(dig(self.about, "bytes"))
@@ -6482,29 +6504,31 @@ class ModelUpload:
     def run(self):
         """Send what has not arrived; return the upload as it is then."""
         import hashlib
-        whole_hash, number = hashlib.sha256(), 0
+        whole_hash = hashlib.sha256()
         name = os.path.basename(self.source.name)
         arrived = min(len(self.parts) * self.chunk, self.source.size)
         with Meter(self.app.terminal, f"uploading {name}",
                    self.source.size, arrived) as meter:
-            for start in range(0, self.source.size, self.chunk):
-                number += 1
-                end = min(start + self.chunk, self.source.size)
+            for number, span in self.spans():
                 part_hash = hashlib.sha256()
-                for block in self.source.blocks([(start, end)]):
+                for block in self.source.blocks([span]):
                     part_hash.update(block)
                     whole_hash.update(block)
                 if number not in self.parts:
-                    self.send(number, (start, end), part_hash, meter)
+                    self.send(number, span, part_hash, meter)
         return self.complete(whole_hash.hexdigest())
+
+    def spans(self):
+        """(number, from 1, (start, end)) of each part."""
+        return enumerate(((start, min(start + self.chunk, self.source.size))
+                          for start in range(0, self.source.size, self.chunk)),
+                         1)
 
     def plan(self):
         """Show the requests that are left; hashes are not known yet."""
-        for number, start in enumerate(range(0, self.source.size,
-                                             self.chunk), 1):
+        for number, span in self.spans():
             if number not in self.parts:
-                end = min(start + self.chunk, self.source.size)
-                self.post(number, (start, end), "<sha256>")
+                self.post(number, span, "<sha256>")
                 self.parts[number] = f"<part {number}>"
         self.post_complete("<sha256>")
 
@@ -6528,25 +6552,22 @@ class ModelUpload:
             self.app, "POST", path_of(self.id, "complete"), stand_in={},
             body=body, silence=INFERENCE_TIMEOUT_S)
 
-    def once(self, make, look_up):
-        """Elsewhere nothing is looked up; who completes names the parts."""
-        return made_once(self.app, make,
-                         look_up if self.is_ours else lambda: None)
-
     def send(self, number, span, part_hash, meter):
         def look_up():
             self.refresh()
             return self.parts.get(number)
-        self.parts[number] = self.once(
-            lambda: id_in(self.post(number, span, part_hash.hexdigest(),
-                                    meter)), look_up)
+        self.parts[number] = made_once(
+            self.app, lambda: id_in(self.post(
+                number, span, part_hash.hexdigest(), meter)),
+            self.is_ours and look_up)
 
     def complete(self, whole_hash):
         def look_up():
             upload = self.group.call(self.app, "GET", path_of(self.id))
             return (None if dig(upload, "status") in ("pending", "uploading",
                                                       None) else upload)
-        return self.once(lambda: self.post_complete(whole_hash), look_up)
+        return made_once(self.app, lambda: self.post_complete(whole_hash),
+                         self.is_ours and look_up)
 
 
 # == batch inputs: checked before a byte of them is sent =====================
@@ -6613,63 +6634,45 @@ def line_id(raw):
         return None
 
 
-def repeated_in(codes):
-    """Return the set of those that are there more than once."""
-    seen, repeated = set(), set()
-    for code in codes:
-        (repeated if code in seen else seen).add(code)
-    return repeated
-
-
 class BatchInput:
     """What a batch input holds, and what is wrong with it.
 
     url is what each line's url must be; None takes any path below /v1/.
-    Of each line 8 bytes are kept, the hash of its id, in 256 arrays; places
-    keeps 8 more, where it begins, and the SHA-256 of the file.
+    Of each line 16 bytes are kept: where it begins, and in 256 arrays the
+    hash of its id; of the file its SHA-256.
     """
 
     MOST_MODELS = 1000
 
-    def __init__(self, source, url=CHAT_URL, places=False, hint=None):
+    def __init__(self, source, url=CHAT_URL, hint=None):
         import array
         self.hint = hint
         self.source, self.url, self.count = source, url, 0
         self.wrong, self.problems = 0, []
         self.models, self.max_tokens = set(), 0
-        self.array = array.array
-        self.hashes = [self.array("q") for _ in range(256)]
-        self.starts = self.array("q", [0]) if places else None
-        self.digest = None
+        self.hashes = [array.array("q") for _ in range(256)]
+        self.starts, self.digest = array.array("q", [0]), None
 
     def check(self):
         """Read all of it; raise a UsageError that names what is wrong."""
-        if self.starts is not None:
-            self.read_with_places()
-        else:
-            for raw in self.source.lines():
-                self.take(raw)
-        if not self.count:
-            self.complain(1, "the file is empty")
-        repeated = [code for codes in self.hashes
-                    if len(set(codes)) < len(codes)
-                    for code in repeated_in(codes)]
-        self.hashes = None
-        if repeated:
-            self.find_repeats(self.array("q", sorted(repeated)))
-        if self.wrong:
-            raise self.error()
-        return self
-
-    def read_with_places(self):
         import hashlib
-        digest, place = hashlib.sha256(), 0
+        digest = hashlib.sha256()
         for raw in self.source.lines():
             self.take(raw)
             digest.update(raw)
-            place += len(raw)
-            self.starts.append(place)
+            self.starts.append(self.starts[-1] + len(raw))
         self.digest = digest.hexdigest()
+        if not self.count:
+            self.complain(1, "the file is empty")
+        repeated = {code for codes in self.hashes
+                    if len(set(codes)) < len(codes)
+                    for code, count in Counter(codes).items() if count > 1}
+        self.hashes = None
+        if repeated:
+            self.find_repeats(repeated)
+        if self.wrong:
+            raise self.error()
+        return self
 
     def take(self, raw):
         """Check one line and count what is in it."""
@@ -6703,31 +6706,15 @@ class BatchInput:
         return False
 
     def find_repeats(self, codes):
-        """Read again, and compare the ids whose hashes are alike.
-
-        codes are the sorted hashes that came more than once.
-        """
-        from bisect import bisect_left
-        numbers = self.array("q", bytes(8 * len(codes)))
-        places = self.array("q", bytes(8 * len(codes)))
-        place = 0
+        """Read again, and compare the ids that have one of these hashes."""
+        first = {}
         for number, raw in enumerate(self.source.lines(), 1):
             custom_id = line_id(raw)
-            index = bisect_left(codes, hash(custom_id))
-            if index < len(codes) and codes[index] == hash(custom_id):
-                if not numbers[index]:
-                    numbers[index], places[index] = number, place
-                elif self.id_at(places[index], place + len(raw)) == custom_id:
+            if hash(custom_id) in codes:
+                before = first.setdefault(custom_id, number)
+                if before < number:
                     self.complain(number, f"custom_id {json_text(custom_id)}"
-                                  f" repeats line {numbers[index]}")
-            place += len(raw)
-
-    def id_at(self, start, back):
-        """The id of the line that begins there; then go back."""
-        self.source.file.seek(start)
-        custom_id = line_id(self.source.file.readline())
-        self.source.file.seek(back)
-        return custom_id
+                                  f" repeats line {before}")
 
     def error(self):
         """All that is wrong, in the order of the lines."""
@@ -6831,24 +6818,22 @@ class BatchWait:
     """Polls batches until all of them have ended.
 
     What fails for one of them is raised once all others have ended.
-    watch(batch_id, ask), if any, tells each as it is, and may ask() for it.
+    look_at(batch_id) gives each as it is; of the lines of all total is told.
     """
 
-    def __init__(self, app, group, batch_ids, watch=None, total=None):
-        self.app, self.group, self.watch = app, group, watch
-        self.batches = dict.fromkeys(batch_ids)
-        self.total, self.failures = total, []
+    def __init__(self, app, group, batch_ids, look_at=None, total=None):
+        self.app, self.group, self.total = app, group, total
+        self.batches, self.failures = dict.fromkeys(batch_ids), []
+        self.look_at = look_at or (lambda batch_id: with_status(
+            group.call(app, "GET", path_of(batch_id))))
 
     def run(self, timeout, resume=None):
         """Return the batches as they have ended."""
         resume = resume or wait_command(self.batches,
                                         self.group.slug(self.app))
-        batches = wait_until(self.app, self.poll,
-                             lambda batches: all(map(has_ended, batches)),
-                             self.describe, timeout, resume)
-        if self.failures:
-            raise self.failures[0]
-        return batches
+        return wait_until(self.app, self.poll,
+                          lambda batches: all(map(has_ended, batches)),
+                          self.describe, timeout, resume)
 
     def poll(self):
         passing = None
@@ -6865,21 +6850,16 @@ class BatchWait:
                     if len(self.batches) > 1:
                         self.app.terminal.note(f"{batch_id}: {error}")
                     self.batches[batch_id] = {"id": batch_id, "status": GONE}
-        if passing or len(self.failures) == len(self.batches):
+        batches = list(self.batches.values())
+        if passing or self.failures and all(map(has_ended, batches)):
             raise passing or self.failures[0]
-        return list(self.batches.values())
-
-    def look_at(self, batch_id):
-        def ask():
-            return with_status(self.group.call(self.app, "GET",
-                                               path_of(batch_id)))
-        return self.watch(batch_id, ask) if self.watch else ask()
+        return batches
 
     def describe(self, batches):
         """The progress line: how far they are, with a bar if they tell."""
         ended = sum(map(has_ended, batches))
         text = (f"{next(iter(self.batches))} {batches[0]['status']}"
-                if len(batches) == 1 and not self.watch
+                if len(batches) == 1 and self.total is None
                 else f"{ended} of {len(batches)} batches ended")
         done, failed, told = (
             sum(counted(dig(batch, "request_counts." + name))
@@ -7093,31 +7073,27 @@ def judged(result, request):
         return dict(result, error=told), False
 
 
-def is_span(span, count):
-    return (isinstance(span, list) and len(span) == 2
-            and all(isinstance(number, int) for number in span)
-            and 0 < span[0] <= span[1] <= count)
-
-
 def is_part(part, count):
-    """Whether it is a part of so many lines, as a run notes it."""
-    told = [dig(part, name) for name in ("file", "batch", "making")]
-    lines, problems = dig(part, "lines"), dig(part, "problems")
-    return (bool(re.match(PART_NAME, as_text(dig(part, "name"))))
-            and dig(part, "round") in range(101)
-            and isinstance(dig(part, "is_done"), bool)
-            and all(item is None or is_filled(item) for item in told)
-            and isinstance(lines, list) and isinstance(problems, list)
-            and all(isinstance(problem, str) for problem in problems)
-            and all(is_span(span, count) for span in lines))
+    """Whether a part is as a run notes it; it may raise what says no, too."""
+    names = [part[name] for name in ("file", "batch", "making")]
+    spans, problems = part["lines"], part["problems"]
+    return (re.match(PART_NAME, part["name"]) and part["round"] in range(101)
+            and part["is_done"] in (True, False)
+            and {type(name) for name in names} <= {str, type(None)}
+            and {type(number) for span in spans for number in span} <= {int}
+            and all(0 < first <= last <= count for first, last in spans)
+            and all(isinstance(problem, str) for problem in problems))
 
 
 def is_state(state, count):
     """Whether all that is read of a state is as a run has written it."""
-    parts = dig(state, "parts")
-    return (bool(re.match(r"[0-9a-f]{12}\Z", as_text(dig(state, "run"))))
-            and is_number(dig(state, "started")) and isinstance(parts, list)
-            and all(is_part(part, count) for part in parts))
+    try:
+        return (re.match(r"[0-9a-f]{12}\Z", state["run"])
+                and is_number(state["started"])
+                and isinstance(state["parts"], list)
+                and all(is_part(part, count) for part in state["parts"]))
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 class Run:
@@ -7145,14 +7121,14 @@ class Run:
         if "-" in (self.output, self.errors):
             raise UsageError("a run keeps its state beside its output: name"
                              " a file, not -")
-        taken, named = {}, [
-            (on_disk(self.source.name), "the input"),
-            (self.output, "--output-file"), (self.errors, "--errors-file"),
-            (self.state_path, "the state"), (self.journal_path, "the journal")]
+        taken, named = {}, [(on_disk(self.source.name), "the input"),
+                            (self.state_path, "the state"),
+                            (self.journal_path, "the journal")]
         for path, what in named + [
-                (path + end, f"what is under way to {path}")
-                for path in (self.output, self.errors)
-                for end in (".part", ".part.json")]:
+                (path + end, what + end) for path, what in (
+                    (self.output, "--output-file"),
+                    (self.errors, "--errors-file"))
+                for end in ("", ".part", ".part.json")]:
             other = taken.setdefault(os.path.realpath(path), what)
             if other != what:
                 raise UsageError(f"{path} cannot be both {other} and {what}")
@@ -7160,7 +7136,7 @@ class Run:
     def run(self, sender):
         """Do the job, or the rest of it; return its summary."""
         url = None if self.args.direct else self.args.batch_endpoint
-        self.input = BatchInput(self.source, url, places=True)
+        self.input = BatchInput(self.source, url)
         if self.app.plan:
             sender.check(self.input.check())
             self.state = self.new_state()
@@ -7190,12 +7166,6 @@ class Run:
         if self.journal.is_ours and not os.path.exists(self.state_path):
             remove_quietly(self.journal_path)
         close_quietly(self.journal.file)
-
-    def request(self, number):
-        """What a line asks for; of a chat its url says enough."""
-        url = self.args.batch_endpoint
-        return ({"url": url, "body": None} if url == CHAT_URL
-                else self.input.request(number))
 
     def purpose(self):
         """What the state of another run must not differ in."""
@@ -7288,8 +7258,9 @@ class Run:
     def clear_away(self):
         """Remove what kills have left behind."""
         folder, name = os.path.split(os.path.realpath(self.output))
-        left = re.compile("%s[.](xeroctl-%s-.*|state[.]json[.].*[.]tmp)" % (
-            re.escape(name), self.state["run"]))
+        left = re.compile(r"%s\.(xeroctl-%s-.*|(errors\.jsonl\.)?(state|part)"
+                          r"\.json\.[0-9a-f]{8}\.tmp\Z)" % (
+                              re.escape(name), self.state["run"]))
         for other in os.listdir(folder):
             if left.match(other):
                 remove_quietly(os.path.join(folder, other))
@@ -7337,7 +7308,8 @@ class Accounts:
                     self.leave(raw, "unexpected",
                                f"{place}: nobody waits for custom_id {found}")
                 else:
-                    told, is_good = judged(result, self.run.request(line))
+                    told, is_good = judged(
+                        result, self.run.input.request(line))
                     self.add(line, name == "output" and is_good, text if
                              told is result else as_result(told),
                              tokens_of(result))
@@ -7365,12 +7337,8 @@ class Accounts:
             self.add(line, False, as_result(failure(custom_id, code, text)))
 
 
-NO_LIST = 404, 405, 501
-GONE_STATUSES = 404, 410
-FILE_STATUSES = 400, 404, 409, 410, 422  # of what create may say of a file
-PATIENCE = 3
-CLEARING_POLLS = 25
-MOST_PAGES = 1000
+NO_LIST, GONE_STATUSES, MOST_PAGES = (404, 405, 501), (404, 410), 1000
+PATIENCE, CLEARING_POLLS = 3, 25  # with what is gone, with an unclear end
 
 
 class BatchSender:
@@ -7379,6 +7347,7 @@ class BatchSender:
     def __init__(self, app, group, args):
         self.app, self.group, self.args = app, group, args
         self.metadata, self.doubts = dict(args.metadata or ()), Counter()
+        self.limit = PART_BYTES if args.split else MOST_INPUT_BYTES
 
     def check(self, found):
         """Raise for what is over a limit of the Batch API."""
@@ -7389,10 +7358,9 @@ class BatchSender:
                 f"{found.source.name} is over the limit of one batch"
                 f" ({found.count} requests, {found.source.size} bytes)",
                 "--split sends it in several")
-        limit = PART_BYTES if self.args.split else MOST_INPUT_BYTES
         for number in range(1, found.count + 1):
             start, end = found.span(number, number)
-            if end - start > limit:
+            if end - start > self.limit:
                 raise UsageError(
                     f"{found.source.name}: line {number} alone is larger"
                     f" than a batch may be ({end - start} bytes)")
@@ -7402,36 +7370,50 @@ class BatchSender:
         parts = [part for part in run.state["parts"]
                  if part["round"] == round_number]
         parts = parts or self.divide(round_number)
-        failure = None
-        for part in parts:
-            try:
+        begun = []
+        try:
+            for part in parts:
                 self.begin(part)
-            except (AnswerError, ApiError, ConnectionFailed) as error:
-                error.facts["part"] = part["name"]
-                failure = error
-                break
-        begun = [part for part in parts if part["batch"]]
-        if failure and begun:
-            self.app.terminal.note(f"{part['name']}: {failure}: what has"
-                                   " begun is waited for")
+                begun.append(part)
+        except (AnswerError, ApiError, ConnectionFailed) as error:
+            error.facts["part"] = part["name"]
+            if begun:
+                self.app.terminal.note(f"{part['name']}: {error}")
+                self.collect(begun)
+            raise
         if begun and not self.app.plan:
             self.collect(begun)
-        if failure:
-            raise failure
 
     def begin(self, part):
         """Have the file and the batch of a part made.
 
         A file that create refuses is uploaded again, once.
         """
-        self.ensure(part, "file", self.find_file, self.upload)
+        excerpt = self.excerpt(part)
+        self.ensure(part, "file", self.upload, "/files?purpose=batch",
+                    lambda file: dig(file, "filename") == excerpt.name
+                    and dig(file, "bytes") == excerpt.size
+                    and dig(file, "id") != part.get("refused"))
         try:
-            self.ensure(part, "batch", self.find_batch, self.create)
+            self.ensure(part, "batch", self.create, self.group.path,
+                        lambda batch: dig(batch, "metadata.xeroctl_run")
+                        == part["name"]
+                        or dig(batch, "input_file_id") == part["file"])
         except ApiError as error:
-            if not self.is_refused(part, error):
+            if "refused" in part or not self.is_refused(part["file"], error):
                 raise
             self.save(part, file=None, refused=part["file"], making=None)
             self.begin(part)
+
+    def is_refused(self, file_id, error):
+        """Whether create failed for the file: it is gone, or of no use."""
+        try:
+            file = self.app.api.call("GET", path_of("files", file_id),
+                                     slug=self.group.slug(self.app))
+        except XeroctlError as found:
+            return getattr(found, "status", None) in GONE_STATUSES
+        return (error.facts.get("param") == "input_file_id" or dig(
+            file, "status") in ("error", "deleted", "expired"))
 
     def divide(self, round_number):
         """Cut the lines to send into parts, and note them in the state."""
@@ -7439,7 +7421,7 @@ class BatchSender:
         numbers = (run.journal.todo(round_number) if not self.app.plan
                    else range(1, run.input.count + 1))
         state_parts, parts = run.state["parts"], []
-        for lines in self.cut(ranges_of(numbers)):
+        for lines in self.cut(numbers):
             name = f"xeroctl-{run.state['run']}-{len(state_parts) + 1}"
             parts.append({"name": name, "round": round_number,
                           "lines": lines, "file": None, "batch": None,
@@ -7449,13 +7431,12 @@ class BatchSender:
             self.save()
         return parts
 
-    def cut(self, ranges):
+    def cut(self, numbers):
         """Yield ranges for each part, within its bytes and requests."""
         lines, size, count, run = [], 0, 0, self.run
-        limit = (PART_BYTES if self.args.split else MOST_INPUT_BYTES)
-        for number in numbers_in(ranges):
+        for number in numbers:
             start, end = run.input.span(number, number)
-            if lines and (size + end - start > limit
+            if lines and (size + end - start > self.limit
                           or count == self.args.max_requests):
                 yield ranges_of(lines)
                 lines, size, count = [], 0, 0
@@ -7470,7 +7451,7 @@ class BatchSender:
         if not self.app.plan:
             self.run.save()
 
-    def ensure(self, part, name, find, make):
+    def ensure(self, part, name, make, path, is_made):
         """Have the file or the batch of a part made exactly once.
 
         The state says that it is being made before it is.  What a kill or a
@@ -7479,23 +7460,10 @@ class BatchSender:
         if not part[name]:
             is_doubtful = part["making"] == name
             self.save(part, making=name)
-            found = made_once(self.app, lambda: make(part),
-                              lambda: self.look_up(part, find), is_doubtful)
-            self.save(part, **{name: found, "making": None})
-
-    def look_up(self, part, find):
-        """The id that find(part) tells; without a list there is a choice."""
-        try:
-            return find(part)
-        except (AnswerError, ApiError) as error:
-            if getattr(error, "status", 404) not in NO_LIST:
-                raise
-            if self.args.assume_lost:
-                return None
-            raise AnswerError(
-                f"whether {part['name']} has been made is not to be found"
-                f" out, the server has no list: {error}",
-                "--assume-lost makes it again", **error.facts)
+            self.save(part, **{name: made_once(
+                self.app, lambda: make(part), lambda: dig(self.search(
+                    path, is_made, self.args.assume_lost), "id"),
+                is_doubtful), "making": None})
 
     def excerpt(self, part):
         spans = [self.run.input.span(*lines) for lines in part["lines"]]
@@ -7517,58 +7485,41 @@ class BatchSender:
                           dict(self.metadata, xeroctl_run=part["name"]))
         return id_in(batch)
 
-    def search(self, path, is_wanted, **query):
-        """The first record of a list that is wanted, or None."""
-        def fetch(query):
-            return self.app.api.call("GET", path, query=query.items(),
-                                     slug=self.group.slug(self.app))
-        pages = each_page(fetch, Cursor, dict(query, limit=100))
-        for number, page in enumerate(pages, 1):
-            for record in filter(is_wanted, page_records(page)):
-                return record
-            if number == MOST_PAGES:
-                raise AnswerError(f"{path} goes on after {number} pages")
-        return None
+    def search(self, path, is_wanted, may_lack=True):
+        """The first record of a list that is wanted, or None.
 
-    def find_file(self, part):
-        """The id of a part's file, if the server has all of it."""
-        excerpt = self.excerpt(part)
-        wanted = (excerpt.name, excerpt.size)
-        return dig(self.search("/files", lambda file: (
-            dig(file, "filename"), dig(file, "bytes")) == wanted
-            and dig(file, "id") != part.get("refused"), purpose="batch"), "id")
-
-    def find_batch(self, part):
-        """The id of a part's batch, if the server has it."""
-        return dig(self.search(self.group.path, lambda batch: (
-            dig(batch, "metadata.xeroctl_run") == part["name"]
-            or dig(batch, "input_file_id") == part["file"])), "id")
-
-    def is_refused(self, part, error):
-        """Whether create has failed for the file: it is gone, or of no use."""
-        if "refused" in part or error.status not in FILE_STATUSES:
-            return False
+        may_lack tells whether a server without that list answers so, too.
+        """
+        lists = record_lists(self.app, path, {"limit": 100},
+                             slug=self.group.slug(self.app))
         try:
-            file = self.app.api.call("GET", "/files" + path_of(part["file"]),
-                                     slug=self.group.slug(self.app))
-        except XeroctlError as found:
-            return getattr(found, "status", None) in GONE_STATUSES
-        return (error.facts.get("param") == "input_file_id"
-                or dig(file, "status") in ("error", "deleted", "expired"))
+            for number, records in enumerate(lists, 1):
+                for record in filter(is_wanted, records):
+                    return record
+                if number == MOST_PAGES:
+                    raise AnswerError(f"{path} goes on after {number} pages")
+        except (AnswerError, ApiError) as error:
+            if getattr(error, "status", 404) not in NO_LIST:
+                raise
+            if not may_lack:
+                raise AnswerError("this server has no list that tells what"
+                                  f" has been made: {error}",
+                                  "--assume-lost makes it again")
+        return None
 
     def collect(self, parts):
         """Wait for the batches; take over the results of each as it ends."""
         total = sum(last - first + 1 for part in parts
                     for first, last in part["lines"])
         by_batch = {part["batch"]: part for part in parts}
-        BatchWait(self.app, self.group, by_batch, lambda batch_id, ask: (
-            self.watch(by_batch[batch_id], ask)), total).run(
-                self.args.wait_timeout, "the same command goes on")
+        BatchWait(self.app, self.group, by_batch, lambda batch_id: self.watch(
+            by_batch[batch_id]), total).run(self.args.wait_timeout,
+                                            "the same command goes on")
 
-    def watch(self, part, ask):
+    def watch(self, part):
         """The batch of a part as it is; at its end the results are taken."""
         try:
-            batch = self.look_for(part["batch"], ask)
+            batch = self.look_at(part["batch"])
             if has_ended(batch) and not self.is_settled(part):
                 self.settle(part, batch)
             return batch
@@ -7576,13 +7527,14 @@ class BatchSender:
             error.facts["part"] = part["name"]
             raise
 
-    def look_for(self, batch_id, ask):
-        """What ask() says of a batch; a doubtful end counts after a while.
+    def look_at(self, batch_id):
+        """A batch as it is; a doubtful end counts only after a while.
 
         Not found, it may not be known everywhere; the list decides then.
         """
         try:
-            batch = ask()
+            batch = with_status(self.group.call(self.app, "GET",
+                                                path_of(batch_id)))
             patience = CLEARING_POLLS if is_unclear(batch) else 0
         except ApiError as error:
             if error.status not in GONE_STATUSES:
@@ -7592,17 +7544,9 @@ class BatchSender:
         if 0 < self.doubts[batch_id] <= patience:
             return dict(batch, status="in_progress")
         if batch["status"] == GONE:
-            batch = self.listed(self.group.path, batch_id) or batch
+            batch = self.search(self.group.path, lambda listed: dig(
+                listed, "id") == batch_id) or batch
         return with_status(batch)
-
-    def listed(self, path, item_id):
-        """What a list has under an id; None if it lacks it, or is not there."""
-        try:
-            return self.search(path, lambda item: dig(item, "id") == item_id)
-        except ApiError as error:
-            if error.status not in NO_LIST:
-                raise
-            return None
 
     def is_settled(self, part):
         marks = self.run.journal.marks
@@ -7641,12 +7585,12 @@ class BatchSender:
             if not os.path.exists(path):
                 Download(self.app, file_id, self.group.slug(self.app),
                          patience=PATIENCE).to(path)
+            return True
         except ApiError as error:
-            if error.status not in GONE_STATUSES or self.listed("/files",
-                                                                file_id):
+            if error.status not in GONE_STATUSES or self.search(
+                    "/files", lambda file: dig(file, "id") == file_id):
                 raise
             return False
-        return True
 
 
 # == direct runs: line by line, where there is no Batch API ==================
@@ -8809,10 +8753,8 @@ def templates_path(workspace):
 
 
 def all_templates(app, workspace, stand_in=None, **query):
-    def fetch(query):
-        return app.api.call("GET", templates_path(workspace), stand_in,
-                            query=query.items())
-    return page_records(merged(each_page(fetch, Cursor, query)))
+    return list(chain(*record_lists(app, templates_path(workspace), query,
+                                    stand_in=stand_in)))
 
 
 def template_id(app, workspace, name):
@@ -8851,30 +8793,24 @@ def new_chat(app, group, args):
         app.out.record(chat, NEW_CHAT_FIELDS, id_path="chat_id")
 
 
-TEMPERATURE = field("--temperature", type=number(0, 2), metavar="F",
-                    help="sampling temperature, 0.0 to 2.0")
-TOP_P = field("--top-p", type=number(0, 1), metavar="F",
-              help="nucleus sampling threshold, 0.0 to 1.0")
-ANY_FIELD = flag("--param", action="append", type=json_pair,
-                 metavar="KEY=JSON",
-                 help="any other field of the request (repeatable)")
-SHOW_REASONING = flag(
-    "--show-reasoning", action="store_true",
-    help="print the model's reasoning, dimmed, on stderr")
-STREAM = flag("--stream", action="store_true",
-              help="show the answer token by token")
+TEMPERATURE = field("--temperature F", "sampling temperature, 0.0 to 2.0",
+                    number(0, 2))
+TOP_P = field("--top-p F", "nucleus sampling threshold, 0.0 to 1.0",
+              number(0, 1))
+ANY_FIELD = flag("--param KEY=JSON…", "any other field of the request",
+                 json_pair)
+SHOW_REASONING = flag("--show-reasoning",
+                      "print the model's reasoning, dimmed, on stderr")
+STREAM = flag("--stream", "show the answer token by token")
 ROUTING = (
-    flag("--enrich", action="store_const", const="1",
-         header="X-Xerotier-Vendor-Events",
-         help="ask for the router's enrichment events"),
-    flag("--slo-ttft-ms", type=integer(1), metavar="N",
-         header="X-SLO-TTFT-Ms",
-         help="wanted time to the first token, a routing hint"),
-    flag("--slo-tpot-ms", type=integer(1), metavar="N",
-         header="X-SLO-TPOT-Ms",
-         help="wanted time per output token, a routing hint"))
-MESSAGE = flag("-m", "--message", metavar="TEXT", from_stdin=True,
-               help="the user's message; - reads standard input")
+    flag("--enrich", "ask for the router's enrichment events", const="1",
+         header="X-Xerotier-Vendor-Events"),
+    flag("--slo-ttft-ms N", "wanted time to the first token, a routing hint",
+         integer(1), header="X-SLO-TTFT-Ms"),
+    flag("--slo-tpot-ms N", "wanted time per output token, a routing hint",
+         integer(1), header="X-SLO-TPOT-Ms"))
+MESSAGE = flag("-m, --message TEXT",
+               "the user's message; - reads standard input", from_stdin=True)
 
 CHAT = Group(
     "chat", "Ask a model; start chats from templates.",
@@ -8882,66 +8818,56 @@ CHAT = Group(
     verbs=(
         Verb("send", "Send a message to an endpoint and show the answer.",
              send_chat, SLUG, MESSAGE,
-             flag("--system", metavar="TEXT", help="system message"),
-             flag("--from-file", metavar="PATH", from_stdin=True,
-                  help="read the system message from a file (beats"
-                       " --system); - is standard input"),
-             field("--model", metavar="NAME",
-                   help="model name passed to the API (informational: the"
-                        " endpoint decides)"),
-             field("--max-tokens", type=integer(1), metavar="N",
-                   help="most tokens to generate"),
+             flag("--system TEXT", "system message"),
+             flag("--from-file PATH",
+                  "read the system message from a file (beats --system); - is"
+                  " standard input", from_stdin=True),
+             field("--model NAME",
+                   "model name passed to the API (informational: the endpoint"
+                   " decides)"),
+             field("--max-tokens N",
+                   "most tokens to generate (in a session 4096, if none is"
+                   " given)", integer(1)),
              TEMPERATURE, TOP_P,
-             field("--frequency-penalty", type=number(-2, 2), metavar="F",
-                   help="against repetition, -2.0 to 2.0"),
-             field("--presence-penalty", type=number(-2, 2), metavar="F",
-                   help="for new topics, -2.0 to 2.0"),
-             field("--seed", type=integer(), metavar="N",
-                   help="random seed for reproducible output"),
-             flag("--attach", action="append", metavar="FILE",
-                  from_stdin=True, help="add a file's text to the message;"
-                                        " - is standard input (repeatable)"),
-             flag("--image", action="append", metavar="FILE|URL",
-                  from_stdin=True, completes="file",
-                  help="add an image; - is standard input (repeatable)"),
-             flag("--response-format", type=schema_or_word,
-                  metavar="FORMAT", help="text, json_object, or @FILE with a"
-                                         " JSON schema"),
+             field("--frequency-penalty F", "against repetition, -2.0 to 2.0",
+                   number(-2, 2)),
+             field("--presence-penalty F", "for new topics, -2.0 to 2.0",
+                   number(-2, 2)),
+             field("--seed N", "random seed for reproducible output",
+                   integer()),
+             flag("--attach FILE…",
+                  "add a file's text to the message; - is standard input",
+                  from_stdin=True),
+             flag("--image FILE|URL…", "add an image; - is standard input",
+                  from_stdin=True, completes="file"),
+             flag("--response-format FORMAT",
+                  "text, json_object, or @FILE with a JSON schema",
+                  schema_or_word),
              ANY_FIELD,
-             field("--stop", action="append", metavar="TEXT",
-                   help="end the answer before this text (repeatable)"),
+             field("--stop TEXT…", "end the answer before this text"),
              STREAM,
-             field("--store", action="store_true",
-                   help="keep the completion on the server"),
-             flag("--interactive", action="store_true",
-                  help="hold a session of many turns; /help lists its"
-                       " commands"),
-             flag("--no-history", action="store_true",
-                  help="keep no history file of the session"),
+             field("--store", "keep the completion on the server"),
+             flag("--interactive",
+                  "hold a session of many turns; /help lists its commands"),
+             flag("--no-history", "keep no history file of the session"),
              SHOW_REASONING,
-             flag("--show-usage", action="store_true",
-                  help="print token usage after the answer, on stderr"),
-             field("--agentic", action="store_true", is_ours=True,
-                   sends="web_search_options.x_agentic",
-                   help="let the router run its tool-calling loop"),
+             flag("--show-usage",
+                  "print token usage after the answer, on stderr"),
+             field("--agentic", "let the router run its tool-calling loop",
+                   is_ours=True, sends="web_search_options.x_agentic"),
              *ROUTING,
-             writes=True, usage="--endpoint SLUG -m TEXT [flags]",
+             writes=True, usage="--endpoint SLUG -m TEXT",
              examples=(
-                 'xeroctl chat send --endpoint demo -m "Hello" --stream',
-                 "xeroctl chat --endpoint demo --interactive",
-                 "git diff | xeroctl chat send --endpoint demo -m -",
-                 )),
+                 'xeroctl chat send --endpoint my-llm -m "Hello" --stream',
+                 "xeroctl chat --endpoint my-llm --interactive",
+                 "git diff | xeroctl chat --endpoint my-llm -m -")),
         Verb("new", "Start a chat in a workspace from a template.",
              new_chat,
-             flag("--workspace", metavar="ID", required=True,
-                  help="the workspace"),
-             flag("--template", metavar="ID|NAME", required=True,
-                  help="template: its ctpl_ id or its name"),
-             MESSAGE, writes=True,
-             examples=(
-                 "xeroctl chat new --workspace ws_1 --template triage",
-                 "xeroctl chat new --workspace ws_1 --template triage"
-                 " --dry-run")),
+             flag("--workspace ID", "the workspace", required=True),
+             flag("--template ID|NAME", "template: its ctpl_ id or its name",
+                  required=True),
+             MESSAGE, writes=True, examples=(
+                 "xeroctl chat new --workspace ws_1 --template triage",)),
     ))
 
 
@@ -9041,12 +8967,9 @@ def relative_path(file):
 
 def files_below(app, group, prefix):
     """The uploaded batch files whose relative path begins so, by path."""
-    def fetch(query):
-        return app.api.call("GET", "/files", query=query.items(),
-                            slug=group.slug(app))
-    pages = each_page(fetch, Cursor, {"purpose": "batch", "limit": 100})
-    found = [(relative_path(file), id_in(file))
-             for page in pages for file in page_records(page)]
+    lists = record_lists(app, "/files", {"purpose": "batch", "limit": 100},
+                         slug=group.slug(app))
+    found = [(relative_path(file), id_in(file)) for file in chain(*lists)]
     return sorted((path, file_id) for path, file_id in found
                   if path is not None and path.startswith(prefix))
 
@@ -9161,21 +9084,19 @@ def run_batches(app, group, args):
                 for kind, count in run.kinds.most_common()]))
 
 
-METADATA = flag("--metadata", action="append", type=text_pair, many=is_pair,
-                metavar="K=V", help="metadata, at most 16 KB; several pairs"
-                                    " after one flag, or repeated")
-BATCH_ENDPOINT = flag(
-    "--batch-endpoint", metavar="PATH", default=CHAT_URL, completes="",
-    help=f"what the lines of the batch call (default: {CHAT_URL})")
-WAIT = flag("--wait", action="store_true",
-            help="poll every 2 s until the batch has ended")
-WAIT_TIMEOUT = flag("--wait-timeout", type=seconds, metavar="SECONDS",
-                    needs="--wait", help="wait no longer than this")
-OUTPUT_FILE = flag(
-    "--output-file", metavar="PATH", help="where to write to; - is standard"
-    " output (default: ID-output.jsonl, ID-errors.jsonl)")
-SPLIT = flag("--split", action="store_true",
-             help="cut what is over a limit into several batches")
+METADATA = flag("--metadata K=V…",
+                "metadata, at most 16 KB; several pairs after one flag, or"
+                " repeated", text_pair, many=is_pair)
+BATCH_ENDPOINT = flag("--batch-endpoint PATH",
+                      f"what the batch's lines call (default: {CHAT_URL})",
+                      default=CHAT_URL, completes="")
+WAIT = flag("--wait", "poll every 2 s until the batch has ended")
+WAIT_TIMEOUT = flag("--wait-timeout SECONDS", "wait no longer than this",
+                    seconds, needs="--wait")
+OUTPUT_FILE = flag("--output-file PATH",
+                   "where to write to; - is standard output (default:"
+                   " ID-output.jsonl, ID-errors.jsonl)")
+SPLIT = flag("--split", "cut what is over a limit into several batches")
 
 BATCH_NOTES = """
 the input file:
@@ -9202,34 +9123,31 @@ the output file:
 BATCHES = Group(
     "batches", "Run JSON Lines files of requests, of any size.",
     path="/batches", scope=ENDPOINT, thing="batch", sample="batch_1",
-    notes=BATCH_NOTES,
+    notes=BATCH_NOTES, main="run",
     columns=BATCH_COLUMNS, fields=BATCH_FIELDS,
     verbs=by_flag(
-        lists(SLUG, summary="List the batches of an endpoint.",
-              examples=("xeroctl batches --endpoint my-llm --limit 20",)),
-        Verb("show", "Show one batch in full.", show_batch, ITEM, SLUG,
-             examples=("xeroctl batches batch_1 --endpoint my-llm -o json",)),
+        lists(SLUG, summary="List the batches of an endpoint."),
+        Verb("show", "Show one batch in full.", show_batch, ITEM, SLUG),
         Verb("create", "Upload a file and make a batch of it.", create_batch,
              SLUG, METADATA, WAIT, WAIT_TIMEOUT, BATCH_ENDPOINT,
-             flag("--no-validate", action="store_true",
-                  help="leave the check of the file to the server"),
-             by=flag("--input", metavar="FILE", from_stdin=True,
-                     help="upload this JSON Lines file and make a batch of"
-                          " it; - is standard input"),
+             flag("--no-validate",
+                  "leave the check of the file to the server"),
+             by=flag("--input FILE",
+                     "upload this JSON Lines file and make a batch of it; - is"
+                     " standard input", from_stdin=True),
              writes=True, examples=(
                  "xeroctl batches --endpoint my-llm --input requests.jsonl"
                  " --wait",)),
-        Verb("submit", "Make one batch of each uploaded file below a path.",
+        Verb("submit", "Make a batch of each file below a path.",
              submit_prefix, SLUG, METADATA, WAIT, WAIT_TIMEOUT,
              BATCH_ENDPOINT,
-             by=flag("--input-prefix", metavar="PATH", completes="",
-                     sample="exp/2/",
-                     help="make a batch of each uploaded file whose relative"
-                          " path begins so"),
+             by=flag("--input-prefix PATH",
+                     "make a batch of each uploaded file whose relative path"
+                     " begins so", completes="", sample="exp/2/"),
              excludes=("--input", "--cancel", "--download", "--errors"),
              writes=True, examples=(
                  "xeroctl batches --endpoint my-llm --input-prefix exp/1/",)),
-        acts("cancel", "Cancel a running batch; what is done is kept.", SLUG,
+        acts("cancel", "Cancel a batch; what is done is kept.", SLUG,
              asks="Cancel batch {id}?", columns=ENDED_FIELDS),
         Verb("download", "Download the results of a batch.",
              fetch_result, ITEM, SLUG, OUTPUT_FILE, examples=(
@@ -9241,44 +9159,40 @@ BATCHES = Group(
     ) + (
         Verb("run", "Do a whole job: check, send, wait, fetch, merge.",
              run_batches, SLUG,
-             flag("--input", metavar="FILE", required=True, from_stdin=True,
-                  help="the JSON Lines file of requests; - is standard"
-                       " input"),
-             flag("--output-file", metavar="OUT", required=True,
-                  completes="file",
-                  help="where the results go, in input order"),
-             flag("--errors-file", metavar="ERR", completes="file",
-                  help="where failed requests go (default:"
-                       " OUT.errors.jsonl)"),
+             flag("--input FILE",
+                  "the JSON Lines file of requests; - is standard input",
+                  required=True, from_stdin=True),
+             flag("--output-file OUT", "where the results go, in input order",
+                  required=True, completes="file"),
+             flag("--errors-file ERR",
+                  "where failed requests go (default: OUT.errors.jsonl)",
+                  completes="file"),
              SPLIT,
-             flag("--max-requests", type=integer(1), metavar="N",
-                  default=MOST_REQUESTS, help="most requests in one batch"
-                                              f" (default: {MOST_REQUESTS})"),
-             flag("--retry-failed", type=integer(0, 100), metavar="N",
-                  default=0, help="send failed requests again, up to N times"
-                                  " (default: 0)"),
+             flag("--max-requests N",
+                  f"most requests in one batch (default: {MOST_REQUESTS})",
+                  integer(1), default=MOST_REQUESTS),
+             flag("--retry-failed N",
+                  "send failed requests again, up to N times (default: 0)",
+                  integer(0, 100), default=0),
              METADATA, BATCH_ENDPOINT,
-             flag("--wait-timeout", type=seconds, metavar="SECONDS",
-                  help="wait no longer than this for the batches"),
-             flag("--assume-lost", action="store_true",
-                  help="make again what may be made, and no list tells"),
-             flag("--direct", action="store_true",
-                  help="send line by line, where there is no Batch API"),
-             flag("--concurrency", type=integer(1, 1000), metavar="N",
-                  default=8, needs="--direct",
-                  help="requests under way at a time (default: 8)"),
-             writes=True,
-             usage="--input FILE --output-file OUT [flags]",
-             examples=(
-                 "xeroctl batches run --input in.jsonl --output-file"
-                 " out.jsonl --split",
-                 "xeroctl batches run --input in.jsonl --output-file"
-                 " out.jsonl --direct")),
+             flag("--wait-timeout SECONDS",
+                  "wait no longer than this for the batches", seconds),
+             flag("--assume-lost",
+                  "make again what may be made, and no list tells"),
+             flag("--direct",
+                  "send line by line, where there is no Batch API"),
+             flag("--concurrency N",
+                  "requests under way at a time (default: 8)",
+                  integer(1, 1000), default=8, needs="--direct"),
+             writes=True, examples=(
+                 "xeroctl batches run --endpoint my-llm --input in.jsonl"
+                 " --output-file out.jsonl",
+                 "xeroctl batches run --endpoint my-llm --input in.jsonl"
+                 " --output-file out.jsonl --direct --concurrency 16")),
         Verb("check", "Check a batch file, offline.", check_batch_input,
-             flag("file", metavar="FILE", from_stdin=True,
-                  help="the JSON Lines file; - is standard input"),
-             flag("--split", action="store_true",
-                  help="take files over 100 MB, as run --split does"),
+             flag("FILE", "the JSON Lines file; - is standard input",
+                  from_stdin=True),
+             flag("--split", "take files over 100 MB, as run --split does"),
              BATCH_ENDPOINT, examples=(
                  "xeroctl batches check requests.jsonl",)),
     ))
@@ -9477,8 +9391,8 @@ VERSION_COLUMNS = (
 
 
 def version_flag(name, summary, **options):
-    return flag("--" + name, metavar="VERSION", type=semver, sample="2.0.0",
-                completes="", help=summary, **options)
+    return flag(f"--{name} VERSION", summary, semver, sample="2.0.0",
+                completes="", **options)
 
 
 MODELS = Group(
@@ -9486,78 +9400,66 @@ MODELS = Group(
     path="/models", columns=MODEL_COLUMNS, fields=MODEL_FIELDS,
     paging=Offset, verbs=by_flag(
         Verb("list", "List the models of the project.", list_models,
-             flag("--extended", action="store_true", is_ours=True,
-                  help="ask for the extended fields (for -o json)"),
-             flag("--endpoint", metavar="SLUG",
-                  help="list what this endpoint serves"),
-             *Offset.flags, examples=("xeroctl models -o wide",
-                                      "xeroctl models --extended -o json")),
+             flag("--extended", "ask for the extended fields (for -o json)",
+                  is_ours=True),
+             flag("--endpoint SLUG", "list what this endpoint serves"),
+             *Offset.flags, examples=("xeroctl models -o wide",)),
         Verb("show", "Show one model in full.", show_model, ITEM,
-             flag("--full", action="store_true",
-                  help="do not cut the description"),
-             flag("--extended", action="store_true", is_ours=True,
-                  help="ask for the extended fields (for -o json)")),
+             flag("--full", "do not cut the description"),
+             flag("--extended", "ask for the extended fields (for -o json)",
+                  is_ours=True)),
         updates(
             "Change what is said about a model.",
-            field("--description", metavar="TEXT", help="what it is for"),
-            field("--license", metavar="TEXT", help="license name or URL"),
-            field("--architecture", metavar="TEXT",
-                  help="as transformer or mamba"),
-            field("--quantization", metavar="METHOD",
-                  help="what the backend applies when it runs"),
-            field("--context-length", type=integer(1), metavar="N",
-                  help="most tokens of context"),
-            field("--parameter-count", type=integer(1), metavar="N",
-                  help="how many parameters it has"),
-            field("--hidden-size", type=integer(1), metavar="N",
-                  help="size of its hidden layers"),
-            field("--num-layers", type=integer(1), metavar="N",
-                  help="how many layers it has"),
-            field("--vocab-size", type=integer(1), metavar="N",
-                  help="size of its vocabulary"),
-            field("--workload-type", metavar="TYPE",
-                  help="as inference, embedding or reranking"),
-            field("--torch-dtype", metavar="DTYPE",
-                  type=choice("float16", "bfloat16", "float32"),
-                  help="float16, bfloat16 or float32"),
-            field("--num-experts", type=integer(1), metavar="N",
-                  help="how many experts it has (MoE)"),
-            field("--num-experts-per-tok", type=integer(1), metavar="N",
-                  help="experts at work for a token (MoE)"),
-            field("--pre-quantized", action="store_true",
-                  help="its weights are stored quantized"),
-            field("--pre-quantization-method", metavar="METHOD",
-                  type=choice("gptq", "awq", "compressed-tensors"),
-                  help="gptq, awq or compressed-tensors"),
-            field("--pre-quantization-bits", metavar="N", type=bits,
-                  help="4 or 8"),
-            method="PATCH", by=BARE,
+            field("--description TEXT", "what it is for"),
+            field("--license TEXT", "license name or URL"),
+            field("--architecture TEXT", "as transformer or mamba"),
+            field("--quantization METHOD",
+                  "what the backend applies when it runs"),
+            field("--context-length N", "most tokens of context", integer(1)),
+            field("--parameter-count N", "how many parameters it has",
+                  integer(1)),
+            field("--hidden-size N", "size of its hidden layers", integer(1)),
+            field("--num-layers N", "how many layers it has", integer(1)),
+            field("--vocab-size N", "size of its vocabulary", integer(1)),
+            field("--workload-type TYPE",
+                  "as inference, embedding or reranking"),
+            field("--torch-dtype DTYPE", "float16, bfloat16 or float32",
+                  choice("float16", "bfloat16", "float32")),
+            field("--num-experts N", "how many experts it has (MoE)",
+                  integer(1)),
+            field("--num-experts-per-tok N",
+                  "experts at work for a token (MoE)", integer(1)),
+            field("--pre-quantized", "its weights are stored quantized"),
+            field("--pre-quantization-method METHOD",
+                  "gptq, awq or compressed-tensors",
+                  choice("gptq", "awq", "compressed-tensors")),
+            field("--pre-quantization-bits N", "4 or 8", bits),
+            method="PATCH", by=BARE, usage="ID --description TEXT",
             examples=("xeroctl models model_1 --context-length 8192",
                       "xeroctl models model_1 --pre-quantized"
                       " --pre-quantization-bits 4")),
-        Verb("delete", "Delete models; several ids go with this alone.",
+        Verb("delete", "Delete one model, or several.",
              delete_models,
-             flag("id", metavar="ID", nargs="+", help="the models"),
+             flag("ID…", "the models"),
              path="{id}", writes=True),
         acts("share", "Share a model to the catalog.", said="shared {id}"),
         acts("unshare", "Take a model out of the catalog.",
              said="unshared {id}"),
-        Verb("revalidate", "Have the files of a model checked again.",
+        Verb("revalidate", "Have a model's files checked again.",
              revalidate_model, ITEM,
-             flag("--wait", action="store_true",
-                  help="wait until the check has ended"),
-             flag("--wait-timeout", type=seconds, metavar="SECONDS",
-                  default=600, needs="--wait",
-                  help="wait no longer than this (default: 600)"),
-             writes=True),
-        Verb("catalog-info", "Show what the catalog says of a model.",
+             flag("--wait", "wait until the check has ended"),
+             flag("--wait-timeout SECONDS",
+                  "wait no longer than this (default: 600)", seconds,
+                  default=600, needs="--wait"),
+             writes=True, examples=(
+                 "xeroctl models model_1 --revalidate --wait",)),
+        Verb("catalog-info", "Show a model as the catalog has it.",
              show_all_fields, ITEM, path="{id}/catalog"),
     ) + below("versions", *by_flag(
         lists(summary="List the versions of a model.", path="{id}/versions",
               columns=VERSION_COLUMNS),
         acts("create", "Make a new version.",
-             field("--notes", metavar="TEXT", sends="version_notes",
-                   help="what is new in it"),
+             field("--notes TEXT", "what is new in it", sends="version_notes"),
              by=version_flag("create", "make this version",
                              sends="version"),
              path="{id}/versions", columns=VERSION_COLUMNS),
@@ -9572,15 +9474,13 @@ MODELS = Group(
     )) + (
         Verb("probe", "Show what a deployed model can do.", probe_model,
              ITEM),
-        acts("set-capabilities", "Replace the capabilities of a model"
-             " (admin).",
-             field("capability", metavar="CAPABILITY", nargs="+",
-                   sends="capabilities", sample="chat",
-                   help="as chat or tool-use"),
+        acts("set-capabilities", "Say all that a model can do (admin).",
+             field("CAPABILITY…", "as chat or tool-use", sends="capabilities",
+                   sample="chat"),
              path="{id}/capabilities", method="PATCH",
              said="{id} can {capability}"),
         lists(name="recommend-for-workspace", paging=None,
-              summary="List the models that suit a workspace best.",
+              summary="List what suits a workspace best.",
               path="//workspaces/{id}/recommended-models", sample="ws_1",
               id_path="model_id|modelId|id",
               columns=("Model ID=model_id|modelId|id", "Name=name",
@@ -9794,29 +9694,27 @@ def score_texts(app, group, args):
     show_ranked(app, answer, texts, len(texts), "Text=document")
 
 
-MODEL = flag("--model", metavar="NAME", help="the model's name (with style"
-             " xerotier only for information)")
+MODEL = flag("--model NAME",
+             "the model's name (with style xerotier only for information)")
 
 EMBEDDINGS = Group(
     "embeddings", "Turn texts into vectors.", path="/embeddings",
     scope=ENDPOINT, default="create", verbs=(
         Verb("create", "Embed texts; show the vectors or write them.",
              create_embeddings, SLUG,
-             flag("--input", action="append", metavar="TEXT",
-                  from_stdin=True, help="a text; - is standard input"
-                                        " (repeatable)"),
-             flag("--input-file", metavar="FILE", from_stdin=True,
-                  help="one text per line"),
+             flag("--input TEXT…", "a text; - is standard input",
+                  from_stdin=True),
+             flag("--input-file FILE", "one text per line", from_stdin=True),
              MODEL,
-             field("--dimensions", type=integer(1), metavar="N",
-                   help="size of the vectors, if the model can"),
-             field("--encoding-format", type=choice("float", "base64"),
-                   metavar="FORMAT", help="how vectors travel"),
-             flag("--batch-size", type=integer(1), default=256,
-                  metavar="N", help="most texts in a request (default: 256)"),
-             flag("--output-file", metavar="PATH",
-                  help="write the vectors to a .npy or .jsonl file"),
-             usage="--endpoint SLUG --input TEXT [flags]",
+             field("--dimensions N", "size of the vectors, if the model can",
+                   integer(1)),
+             field("--encoding-format FORMAT", "how vectors travel",
+                   choice("float", "base64")),
+             flag("--batch-size N", "most texts in a request (default: 256)",
+                  integer(1), default=256),
+             flag("--output-file PATH",
+                  "write the vectors to a .npy or .jsonl file"),
+             usage="--endpoint SLUG --input TEXT",
              writes=True, examples=(
                  'xeroctl embeddings --endpoint my-embed --input "Hello"',
                  "xeroctl embeddings --input-file in.txt --output-file"
@@ -9828,17 +9726,15 @@ RERANK = Group(
     path="/rerank", scope=ENDPOINT, default="", verbs=(
         Verb("", "Rank documents by how well they answer a query.",
              rerank_documents, SLUG,
-             flag("--query", metavar="TEXT", required=True,
-                  help="what is asked"),
-             flag("--documents", metavar="TEXT", action="append", many=bool,
-                  from_stdin=True,
-                  help="the documents, several after one flag"),
-             flag("--documents-file", metavar="FILE", from_stdin=True,
-                  help='one per line: plain, JSON, or {"text": …}'),
-             field("--top-n", type=integer(1), metavar="N",
-                   help="only the best so many"),
-             field("--return-documents", action="store_true",
-                   help="have the server send the documents back"),
+             flag("--query TEXT", "what is asked", required=True),
+             flag("--documents TEXT…", "the documents, several after one flag",
+                  many=bool, from_stdin=True),
+             flag("--documents-file FILE",
+                  'one per line: plain, JSON, or {"text": …}',
+                  from_stdin=True),
+             field("--top-n N", "only the best so many", integer(1)),
+             field("--return-documents",
+                   "have the server send the documents back"),
              MODEL, writes=True, examples=(
                  "xeroctl rerank --endpoint my-rank --query kernel"
                  " --documents linux bread",
@@ -9850,13 +9746,13 @@ SCORE = Group(
     "score", "Score how alike texts are.", path="/score", scope=ENDPOINT,
     default="", verbs=(
         Verb("", "Score how alike texts are.", score_texts, SLUG,
-             flag("--text", metavar="TEXT", required=True,
-                  help="what to compare with"),
-             flag("--candidates", metavar="TEXT", action="append", many=bool,
-                  from_stdin=True,
-                  help="the texts to score, several after one flag"),
-             flag("--candidates-file", metavar="FILE", from_stdin=True,
-                  help='one per line: plain, JSON, or {"text": …}'),
+             flag("--text TEXT", "what to compare with", required=True),
+             flag("--candidates TEXT…",
+                  "the texts to score, several after one flag", many=bool,
+                  from_stdin=True),
+             flag("--candidates-file FILE",
+                  'one per line: plain, JSON, or {"text": …}',
+                  from_stdin=True),
              MODEL, writes=True, examples=(
                  "xeroctl score --endpoint my-rank --text kernel"
                  " --candidates linux bread",
@@ -9942,19 +9838,18 @@ def wait_response(app, group, args):
                            + as_text(dig(response, "status")))
 
 
-CREATED_METADATA = field("--metadata", action="append", type=text_pair,
-                         many=is_pair, metavar="K=V",
-                         help="metadata; several pairs after one flag, or"
-                              " repeated")
+CREATED_METADATA = field("--metadata K=V…",
+                         "metadata; several pairs after one flag, or repeated",
+                         text_pair, many=is_pair)
 RESPONSES = Group(
     "responses", "Ask for responses, and keep track of them.",
-    path="/responses", scope=ENDPOINT, sample="resp_1",
+    path="/responses", scope=ENDPOINT, sample="resp_1", main="create",
     columns=("ID=id", "Model=model", "Status=status:state",
              "Input tokens=usage.input_tokens",
              "Output tokens=usage.output_tokens", "Created=created_at:age"),
     fields=RESPONSE_FIELDS, verbs=by_flag(
-        lists(SLUG, field("--status", type=choice(*RESPONSE_STATES),
-                          metavar="STATUS", help="only those of this status"),
+        lists(SLUG, field("--status STATUS", "only those of this status",
+                          choice(*RESPONSE_STATES)),
               summary="List responses."),
         shows("Show one response.", SLUG),
         deletes("Delete a response.", SLUG),
@@ -9967,38 +9862,34 @@ RESPONSES = Group(
     ) + (
         Verb("create", "Ask for a response and show it.", create_response,
              SLUG,
-             flag("-m", "--input", metavar="TEXT", from_stdin=True,
-                  help="what to answer; - is standard input"),
-             flag("--instructions", metavar="TEXT", help="system message"),
-             flag("--from-file", metavar="PATH", from_stdin=True,
-                  help="read the instructions from a file (beats"
-                       " --instructions)"),
-             flag("--model", metavar="NAME", help="the model's name"),
-             field("--max-output-tokens", type=integer(1), metavar="N",
-                   help="most tokens to generate"),
+             flag("-m, --input TEXT", "what to answer; - is standard input",
+                  from_stdin=True),
+             flag("--instructions TEXT", "system message"),
+             flag("--from-file PATH",
+                  "read the instructions from a file (beats --instructions)",
+                  from_stdin=True),
+             flag("--model NAME", "the model's name"),
+             field("--max-output-tokens N", "most tokens to generate",
+                   integer(1)),
              TEMPERATURE, TOP_P,
-             field("--previous-response-id", metavar="ID", completes="",
-                   help="follow this response"),
-             field("--conversation", metavar="ID", completes="",
-                   help="add to this conversation"),
-             field("--background", action="store_true",
-                   help="do not wait for the answer"),
-             field("--store", action="store_true",
-                   help="keep the response on the server"),
-             field("--no-store", action="store_const", const=False,
-                   dest="store", sends="store", help="do not keep it"),
+             field("--previous-response-id ID", "follow this response",
+                   completes=""),
+             field("--conversation ID", "add to this conversation",
+                   completes=""),
+             field("--background", "do not wait for the answer"),
+             field("--store", "keep the response on the server"),
+             field("--no-store", "do not keep it", const=False, dest="store",
+                   sends="store"),
              CREATED_METADATA,
-             field("--reasoning-effort", metavar="WORD",
-                   sends="reasoning.effort", help="as low, medium or high"),
+             field("--reasoning-effort WORD", "as low, medium or high",
+                   sends="reasoning.effort"),
              ANY_FIELD,
              STREAM,
-             flag("--interactive", action="store_true",
-                  help="hold a session of many turns"),
+             flag("--interactive", "hold a session of many turns"),
              SHOW_REASONING,
-             flag("--show-usage", action="store_true",
-                  help="print token usage and the id, on stderr"),
+             flag("--show-usage", "print token usage and the id, on stderr"),
              *ROUTING,
-             writes=True, usage="--endpoint SLUG -m TEXT [flags]",
+             writes=True, usage="--endpoint SLUG -m TEXT",
              examples=(
                  'xeroctl responses create --endpoint my-llm -m "Hello"'
                  " --stream",
@@ -10015,11 +9906,10 @@ def list_completions(app, group, args):
     app.out.pages(pages_of(app, group, args, more), group.columns, group.name)
 
 
-ORDER = field("--order", type=choice("asc", "desc"), metavar="ORDER",
-              help="asc or desc, by time")
+ORDER = field("--order ORDER", "asc or desc, by time", choice("asc", "desc"))
 
 COMPLETIONS = Group(
-    "completions", "Look at stored chat completions.",
+    "completions", "Look at what chat send --store has kept.",
     path="/chat/completions", scope=ENDPOINT, sample="chatcmpl-1",
     columns=("ID=id", "Model=model", "Finish=choices.0.finish_reason",
              "Tokens=usage.total_tokens", "Created=created:time"),
@@ -10027,7 +9917,7 @@ COMPLETIONS = Group(
     verbs=by_flag(
         Verb("list", "List stored completions.", list_completions, SLUG,
              ORDER,
-             field("--model", metavar="NAME", help="only those of a model"),
+             field("--model NAME", "only those of a model"),
              METADATA, *Cursor.flags, paging=Cursor),
         shows("Show one stored completion.", SLUG),
         lists(SLUG, ORDER, name="messages", path="{id}/messages",
@@ -10080,7 +9970,7 @@ def add_item(app, group, args):
 
 
 CONVERSATIONS = Group(
-    "conversations", "Keep conversations on the server.",
+    "conversations", "Keep conversations that responses add to.",
     path="/conversations", scope=ASKED, default="list", sample="conv_1",
     columns=("ID=id", "Object=object", "Created=created_at:time",
              "Updated=updated_at:time", "Metadata=metadata:keys"),
@@ -10090,9 +9980,11 @@ CONVERSATIONS = Group(
         lists(SLUG, summary="List conversations."),
         shows("Show one conversation.", SLUG, name="get"),
         creates("Begin a conversation.", SLUG, CREATED_METADATA,
-                field("--item", action="append", type=role_pair, many=bool,
-                      sends="items", metavar="ROLE:TEXT", sample="user:hi",
-                      help="its first messages, several after one flag")),
+                field("--item ROLE:TEXT…",
+                      "its first messages, several after one flag", role_pair,
+                      many=bool, sends="items", sample="user:hi"),
+                examples=("xeroctl conversations create --endpoint my-llm"
+                          " --item user:Hello",)),
         updates("Change the metadata of a conversation.", SLUG,
                 CREATED_METADATA),
         deletes("Delete a conversation.", SLUG),
@@ -10101,19 +9993,19 @@ CONVERSATIONS = Group(
               columns=CONVERSATION_ITEM_COLUMNS),
         Verb("add-item", "Add an item to a conversation.", add_item, ITEM,
              SLUG,
-             flag("--role", type=choice(*CONVERSATION_ROLES), metavar="ROLE",
-                  help="user, assistant, system or developer"),
-             flag("--content", metavar="TEXT", from_stdin=True,
-                  help="what is said; - is standard input"),
-             flag("--json", metavar="FILE", from_stdin=True,
-                  help="any item as JSON; - is standard input"),
+             flag("--role ROLE", "user, assistant, system or developer",
+                  choice(*CONVERSATION_ROLES)),
+             flag("--content TEXT", "what is said; - is standard input",
+                  from_stdin=True),
+             flag("--json FILE", "any item as JSON; - is standard input",
+                  from_stdin=True),
              writes=True, examples=(
                  "xeroctl conversations add-item conv_1 --role user"
                  " --content hi",
                  "xeroctl conversations add-item conv_1 --json item.json")),
         acts("delete-item", "Delete an item of a conversation.", SLUG,
-             flag("--item-id", metavar="ID", required=True, completes="",
-                  sample="msg_1", help="the item"),
+             flag("--item-id ID", "the item", required=True, completes="",
+                  sample="msg_1"),
              path="{id}/items/{item_id}", method="DELETE",
              asks="Delete item {item_id}?", said="deleted {item_id}"),
     ))
@@ -10121,10 +10013,9 @@ CONVERSATIONS = Group(
 
 # == uploads: models on their way to the server ==============================
 
-LINKS = (flag("--follow-links", action="store_true",
-              help="send what links of a folder lead to, in it or not"),
-         flag("--skip-links", action="store_true",
-              help="leave out links that leave the folder"))
+LINKS = (flag("--follow-links",
+              "send what links of a folder lead to, in it or not"),
+         flag("--skip-links", "leave out links that leave the folder"))
 
 
 def new_upload(app, group, args, source):
@@ -10204,9 +10095,9 @@ UPLOADS = Group(
              "Status=status:state", "Progress=progress:progress",
              "Created=created_at:time"),
     fields=UPLOAD_FIELDS, verbs=by_flag(
-        lists(field("--status", metavar="STATUS", type=choice(
-            "pending", "uploading", "completed", "failed", "cancelled",
-            "expired"), help="only those of this status"),
+        lists(field("--status STATUS", "only those of this status",
+                    choice("pending", "uploading", "completed", "failed",
+                           "cancelled", "expired")),
             summary="List uploads."),
         shows("Show one upload."),
         acts("cancel", "Cancel an upload; its parts are dropped.",
@@ -10220,16 +10111,12 @@ UPLOAD = Group(
         "Model ID=model_id|modelId|model.id|model|file.id",), verbs=(
         Verb("", "Upload a model: a file, or a folder as a tar.",
              upload_model,
-             flag("path", metavar="PATH", sample="model.gguf",
-                  help="the file or folder"),
-             flag("name", metavar="NAME", completes="", sample="my-model",
-                  help="what the model will be called"),
-             field("--format", metavar="WORD", is_ours=True,
-                   help="as gguf or safetensors"),
-             field("--description", metavar="TEXT", is_ours=True,
-                   help="what it is for"),
-             flag("--resume", metavar="ID", completes="",
-                  help="go on with this upload"),
+             flag("PATH", "the file or folder", sample="model.gguf"),
+             flag("NAME", "what the model will be called", completes="",
+                  sample="my-model"),
+             field("--format WORD", "as gguf or safetensors", is_ours=True),
+             field("--description TEXT", "what it is for", is_ours=True),
+             flag("--resume ID", "go on with this upload", completes=""),
              *LINKS,
              writes=True, examples=(
                  "xeroctl upload model.gguf my-model --format gguf",)),
@@ -10380,7 +10267,7 @@ def download_file(app, group, args):
 
 FILES = Group(
     "files", "Upload, list and download files.", path="/files",
-    sample="file-1",
+    sample="file-1", main="upload",
     columns=("ID=id", "Filename=filename", "Purpose=purpose",
              "Size=bytes:size", "Status=status:state",
              "Created=created_at:time", "+Expires=expires_at:time",
@@ -10391,32 +10278,31 @@ FILES = Group(
             "Relative path=x_relative_path|relative_path"),
     verbs=by_flag(
         Verb("list", "List files.", list_files,
-             field("--purpose", metavar="WORD", help="of this purpose"),
-             flag("--prefix", metavar="PATH", completes="",
-                  help="whose relative path begins so"),
-             flag("--tree", action="store_true",
-                  help="as a tree of relative paths, with sizes"),
+             field("--purpose WORD", "of this purpose"),
+             flag("--prefix PATH", "whose relative path begins so",
+                  completes=""),
+             flag("--tree", "as a tree of relative paths, with sizes"),
              *Cursor.flags, paging=Cursor, examples=(
                  "xeroctl files --purpose batch --tree",)),
         shows("Show one file."),
         Verb("upload", "Upload a file, or a folder with --recursive.",
              upload_path,
-             flag("--purpose", metavar="WORD", default="assistants",
-                  help="what it is for (default: assistants)"),
-             flag("--relative-path", metavar="PATH", completes="",
-                  is_ours=True, help="where it belongs, with forward slashes"),
-             flag("-r", "--recursive", action="store_true",
-                  help="upload what is in a folder"),
+             flag("--purpose WORD", "what it is for (default: assistants)",
+                  default="assistants"),
+             flag("--relative-path PATH",
+                  "where it belongs, with forward slashes", completes="",
+                  is_ours=True),
+             flag("-r, --recursive", "upload what is in a folder"),
              *LINKS,
-             by=flag("--upload", metavar="PATH", from_stdin=True,
-                     sample="prompts.jsonl",
-                     help="upload this file; - is standard input"),
+             by=flag("--upload PATH", "upload this file; - is standard input",
+                     from_stdin=True, sample="prompts.jsonl"),
              writes=True, examples=(
-                 "xeroctl files --upload prompts.jsonl --purpose batch",)),
+                 "xeroctl files --upload prompts.jsonl --purpose batch",
+                 "xeroctl files --upload prompts --recursive")),
         Verb("download", "Download a file.", download_file, ITEM,
-             by=flag("--download", metavar="PATH", sample="out.jsonl",
-                     help="write the file there, or into this folder; - is"
-                          " standard output"),
+             by=flag("--download PATH",
+                     "write the file there, or into this folder; - is standard"
+                     " output", sample="out.jsonl"),
              examples=("xeroctl files file-1 --download .",)),
         deletes("Delete a file."),
     ))
@@ -10550,28 +10436,24 @@ def call_api(app, group, args):
 
 
 API = Group(
-    "api", "Make any API call, with the same retries, errors and output.",
+    "api", "Make any other call, with its retries and output.",
     default="",
     verbs=(
         Verb("", "Make one authenticated call and show what comes back.",
              call_api,
-             flag("method", metavar="METHOD", nargs="?",
-                  help="GET, or POST when there is a body"),
-             flag("path", metavar="PATH", completes="",
-                  help="below the project's /v1, or a URL on its origin"),
-             flag("--endpoint", metavar="SLUG",
-                  help="call below this endpoint, not below the project"),
-             flag("--field", action="append", type=json_pair,
-                  metavar="KEY=JSON", help="a member of the body; of the"
-                  " query with GET (repeatable)"),
-             flag("--raw-field", action="append", type=text_pair,
-                  metavar="KEY=TEXT", help="the same, as text"),
-             flag("--input", metavar="FILE", from_stdin=True,
-                  help="send this file as the body; - is standard input"),
-             flag("--all", action="store_true",
-                  help="follow every page of a list"),
-             flag("--include", action="store_true",
-                  help="show status and headers, too"),
+             flag("[METHOD]", "GET, or POST when there is a body"),
+             flag("PATH", "below the project's /v1, or a URL on its origin",
+                  completes=""),
+             flag("--endpoint SLUG",
+                  "call below this endpoint, not below the project"),
+             flag("--field KEY=JSON…",
+                  "a member of the body; of the query with GET", json_pair),
+             flag("--raw-field KEY=TEXT…", "the same, as text", text_pair),
+             flag("--input FILE",
+                  "send this file as the body; - is standard input",
+                  from_stdin=True),
+             flag("--all", "follow every page of a list"),
+             flag("--include", "show status and headers, too"),
              writes=True,
              examples=(
                  "xeroctl api /models",
@@ -10648,15 +10530,15 @@ def verify_webhook(app, group, args):
     app.out.done({"ok": True}, "the signature is good", None)
 
 
-ENDPOINT_ID = field("--endpoint", metavar="UUID", sends="endpoint_id",
-                    help="only for this endpoint")
+ENDPOINT_ID = field("--endpoint UUID",
+                    "only for this endpoint: its id, which xeroctl endpoints"
+                    " get SLUG shows", sends="endpoint_id")
 WEBHOOK_COLUMNS = ("ID=id", "URL=url", "EVENTS=events:list",
                    "ACTIVE=active|is_active", "CREATED=created_at:time")
 WEBHOOK_FLAGS = (
-    field("--events", type=listed, metavar="A,B", sample="batch.completed",
-          help="what to tell of"),
-    field("--description", metavar="TEXT", help="what it is for"),
-    flag("--inactive", action="store_true", help="do not deliver"))
+    field("--events A,B", "what to tell of", listed, sample="batch.completed"),
+    field("--description TEXT", "what it is for"),
+    flag("--inactive", "do not deliver"))
 
 WEBHOOKS = Group(
     "webhooks", "Have events delivered, and check deliveries.",
@@ -10665,23 +10547,23 @@ WEBHOOKS = Group(
                               "DESCRIPTION=description"),
     verbs=by_flag(
         lists(summary="List webhooks."), shows("Show one webhook."),
-        creates("Make a webhook; its secret is shown once.",
-                field("--url", metavar="URL", required=True,
-                      sample="https://example.com/hook",
-                      help="where events go (https)"),
-                field("--events", type=listed, metavar="A,B", required=True,
-                      sample="batch.completed", help="what to tell of"),
-                field("--secret", metavar="TEXT",
-                      help="sign with this (default: the router's choice)"),
+        creates("Make one; its secret is shown once.",
+                field("--url URL", "where events go (https)", required=True,
+                      sample="https://example.com/hook"),
+                field("--events A,B", "what to tell of", listed, required=True,
+                      sample="batch.completed"),
+                field("--secret TEXT",
+                      "sign with this (default: the router's choice)"),
                 *WEBHOOK_FLAGS[1:],
-                field("--active", action="store_true", help="deliver"),
-                once="secret", checks=check_webhook),
+                field("--active", "deliver"),
+                once="secret", checks=check_webhook, examples=(
+                    "xeroctl webhooks --create --url https://example.com/hook"
+                    " --events batch.completed,batch.failed",)),
         updates("Change a webhook.",
-                field("--url", metavar="URL",
-                      sample="https://example.com/hook",
-                      help="where events go (https)"),
+                field("--url URL", "where events go (https)",
+                      sample="https://example.com/hook"),
                 *WEBHOOK_FLAGS,
-                field("--active", action="store_true", help="deliver"),
+                field("--active", "deliver"),
                 method="PUT", checks=check_webhook),
         deletes("Delete a webhook."),
         acts("test", "Have a test event delivered.",
@@ -10694,14 +10576,13 @@ WEBHOOKS = Group(
                        "CREATED=created_at:time")),
     ) + (
         Verb("verify", "Check the signature of a delivery.", verify_webhook,
-             flag("--secret-file", metavar="FILE", required=True,
-                  from_stdin=True, help="the file with the secret"),
-             flag("--signature", metavar="HEX", required=True, sample="HEX",
-                  help="X-Webhook-Signature"),
-             flag("--timestamp", metavar="TIME", required=True,
-                  help="X-Webhook-Timestamp"),
-             flag("--body", metavar="FILE", default="-", from_stdin=True,
-                  help="the body (default: standard input)"),
+             flag("--secret-file FILE", "the file with the secret",
+                  required=True, from_stdin=True),
+             flag("--signature HEX", "X-Webhook-Signature", required=True,
+                  sample="HEX"),
+             flag("--timestamp TIME", "X-Webhook-Timestamp", required=True),
+             flag("--body FILE", "the body (default: standard input)",
+                  default="-", from_stdin=True),
              examples=("xeroctl webhooks verify --secret-file secret.txt"
                        ' --signature "$SIGNATURE" --timestamp "$TIMESTAMP"'
                        " --body body.json",
@@ -10746,46 +10627,9 @@ def rotated(app, group, args):
         app.terminal.say("the previous value works for 24 hours more")
 
 
-def key_verbs():
-    """What can be done to keys: by flag, and by word."""
-    return (
-        creates("Make a key; its value is shown once.",
-                field("--name", metavar="NAME", required=True,
-                      help="what it is for"),
-                field("--scopes", type=scopes, metavar="A,B", required=True,
-                      sample="inference",
-                      help="inference, management, execution, research"),
-                ENDPOINT_ID,
-                field("--expires", type=moment, metavar="TIME",
-                      sends="expires_at", sample="30d",
-                      help="ISO time, or 30d from now"),
-                once="key", checks=fixes(1, "expires")),
-        deletes("Revoke a key."),
-        Verb("rotate", "Give a key a new value, shown once.", rotated, ITEM,
-             path="{id}/rotate", once="key", writes=True,
-             asks="Rotate key {id}?"),
-        Verb("ip-filter", "Say from where a key may be used.", filter_key,
-             ITEM,
-             flag("--allow", type=network, action="append", many=bool,
-                  metavar="CIDR", sample="10.0.0.0/8",
-                  help="only from these ranges"),
-             flag("--block", type=network, action="append", many=bool,
-                  metavar="CIDR", sample="192.0.2.7",
-                  help="not from these ranges"), writes=True,
-             examples=("xeroctl keys ip-filter key_1 --allow 10.0.0.0/8",
-                       "xeroctl keys ip-filter key_1 --block 192.0.2.7")),
-        acts("quota", "Limit how often a key may be used.",
-             field("--quota-requests", type=integer(1), metavar="N",
-                   required=True, sends="requests", sample="1000",
-                   help="so many requests"),
-             field("--quota-window", type=integer(1), metavar="SECONDS",
-                   required=True, sends="window_seconds", sample="3600",
-                   help="in so many seconds"), method="PUT"))
-
-
 KEYS = Group(
     "keys", "Make, rotate and revoke API keys.",
-    path="/management/api-keys", sample="key_1",
+    path="/management/api-keys", sample="key_1", main="create",
     columns=("ID=id", "NAME=name", "PREFIX=prefix", "SCOPES=scopes:list",
              "ACTIVE=active|is_active", "LAST_USED=last_used_at:time",
              "EXPIRES=expires_at:time"),
@@ -10793,9 +10637,39 @@ KEYS = Group(
             "ACTIVE=active|is_active", "LAST_USED=last_used_at:time",
             "EXPIRES=expires_at:time", "ENDPOINT=endpoint_id",
             "IP FILTER=ip_filter", "QUOTA=quota"),
-    verbs=by_flag(lists(summary="List keys."), shows("Show one key."),
-                  *key_verbs()) + key_verbs() + (
-        deletes("Revoke a key.", name="revoke"),))
+    verbs=by_flag(
+        lists(summary="List keys."), shows("Show one key."),
+        creates("Make a key; its value is shown once.",
+                field("--name NAME", "what it is for", required=True),
+                field("--scopes A,B",
+                      "inference, management, execution, research", scopes,
+                      required=True, sample="inference"),
+                ENDPOINT_ID,
+                field("--expires TIME", "ISO time, or 30d from now", moment,
+                      sends="expires_at", sample="30d"),
+                once="key", checks=fixes(1, "expires"), examples=(
+                    "xeroctl keys --create --name ci --scopes inference"
+                    " --expires 90d",)),
+        deletes("Revoke a key.", also=("revoke",)),
+        Verb("rotate", "Give a key a new value, shown once.", rotated, ITEM,
+             path="{id}/rotate", once="key", writes=True,
+             asks="Rotate key {id}?"),
+        Verb("ip-filter", "Say from where a key may be used.", filter_key,
+             ITEM,
+             flag("--allow CIDR…", "only from these ranges", network,
+                  many=bool, sample="10.0.0.0/8"),
+             flag("--block CIDR…", "not from these ranges", network, many=bool,
+                  sample="192.0.2.7"),
+             writes=True,
+             examples=("xeroctl keys key_1 --ip-filter --allow 10.0.0.0/8",
+                       "xeroctl keys key_1 --ip-filter --block 192.0.2.7")),
+        acts("quota", "Limit how often a key may be used.",
+             field("--quota-requests N", "so many requests", integer(1),
+                   required=True, sends="requests", sample="1000"),
+             field("--quota-window SECONDS", "in so many seconds", integer(1),
+                   required=True, sends="window_seconds", sample="3600"),
+             method="PUT"),
+    ))
 
 
 # == agents: where models run ================================================
@@ -10809,12 +10683,12 @@ def router_address(text):
 
 
 AGENT_FLAGS = (
-    field("--max-concurrent", type=integer(0), metavar="N",
-          sends="max_concurrent_requests",
-          help="most requests at a time; 0: the agent decides"),
-    field("--description", metavar="TEXT", help="what it is for"))
-WORKSPACE = field("--workspace", metavar="ID", sends="workspace_id",
-                  help="only for this workspace")
+    field("--max-concurrent N",
+          "most requests at a time; 0: the agent decides", integer(0),
+          sends="max_concurrent_requests"),
+    field("--description TEXT", "what it is for"))
+WORKSPACE = field("--workspace ID", "only for this workspace",
+                  sends="workspace_id")
 JOIN_KEYS = "//management/join-keys"
 
 AGENTS = Group(
@@ -10831,13 +10705,12 @@ AGENTS = Group(
     verbs=by_flag(
         lists(summary="List agents."), shows("Show one agent."),
         creates("Make an agent.",
-                field("--name", metavar="NAME", required=True,
-                      help="its name"),
-                field("--region", metavar="REGION", required=True,
-                      help="where it is"), *AGENT_FLAGS),
+                field("--name NAME", "its name", required=True),
+                field("--region REGION", "where it is", required=True),
+                *AGENT_FLAGS),
         updates("Change an agent.",
-                field("--name", metavar="NAME", help="its name"),
-                field("--region", metavar="REGION", help="where it is"),
+                field("--name NAME", "its name"),
+                field("--region REGION", "where it is"),
                 *AGENT_FLAGS, method="PATCH"),
         deletes("Delete an agent."),
         lists(name="events", summary="List what happened to an agent.",
@@ -10849,15 +10722,13 @@ AGENTS = Group(
               columns=("ID=id", "NAME=name", "REGION=region",
                        "STATUS=status:state", "EXPIRES=expires_at:time")),
         creates("Make a join key; its value is shown once.",
-                field("--name", metavar="NAME", required=True,
-                      help="its name"),
-                field("--region", metavar="REGION", required=True,
-                      help="where the agent is"),
-                field("--router-addr", metavar="tcp://H:P", required=True,
-                      type=router_address, sample="tcp://router:7777",
-                      help="where the agent finds the router"),
-                field("--expires-in-hours", type=integer(1), metavar="N",
-                      help="how long it can be used"),
+                field("--name NAME", "its name", required=True),
+                field("--region REGION", "where the agent is", required=True),
+                field("--router-addr tcp://H:P",
+                      "where the agent finds the router", router_address,
+                      required=True, sample="tcp://router:7777"),
+                field("--expires-in-hours N", "how long it can be used",
+                      integer(1)),
                 path=JOIN_KEYS, once="key", columns=(
                     "ID=id", "NAME=name", "REGION=region",
                     "STATUS=status:state", "EXPIRES=expires_at:time")),
@@ -10879,7 +10750,7 @@ AGENTS = Group(
         acts("revoke-credentials", "Take an agent's credentials away.",
              asks="Revoke the credentials of agent {id}?"),
         acts("curve-rotate", "Give an agent new transport keys.",
-             field("--reason", metavar="TEXT", help="why")),
+             field("--reason TEXT", "why")),
     ))
 
 
@@ -10895,19 +10766,18 @@ def above_zero(text):
 
 above_zero.kind = "number"
 
-COMPARISON = field(
-    "--comparison", metavar="WORD", type=choice(
-        "greater_than_or_equal", "less_than_or_equal"),
-    help="greater_than_or_equal or less_than_or_equal (default: by metric)")
+COMPARISON = field("--comparison WORD",
+                   "greater_than_or_equal or less_than_or_equal (default: by"
+                   " metric)",
+                   choice("greater_than_or_equal", "less_than_or_equal"))
 SLO_FLAGS = (
-    field("--metric", metavar="METRIC", sample="availability",
-          help="as availability or latency_p99"),
-    field("--target", type=above_zero, metavar="F", help="what to reach"))
+    field("--metric METRIC", "as availability or latency_p99",
+          sample="availability"),
+    field("--target F", "what to reach", above_zero))
 SLO_MORE = (
     COMPARISON,
-    field("--window-days", type=integer(1, 90), metavar="N",
-          help="over so many days, 1 to 90"),
-    field("--description", metavar="TEXT", help="what it is for"))
+    field("--window-days N", "over so many days, 1 to 90", integer(1, 90)),
+    field("--description TEXT", "what it is for"))
 
 
 def complete_slo(app, args):
@@ -10948,21 +10818,20 @@ SLOS = Group(
             "STATUS=status:state", "ENDPOINT=endpoint_id",
             "DESCRIPTION=description"),
     verbs=by_flag(
-        lists(flag("--endpoint", metavar="UUID", completes="",
-                   help="those of an endpoint, and of the whole project"),
+        lists(flag("--endpoint UUID",
+                   "those of an endpoint (its id: xeroctl endpoints get SLUG"
+                   " shows it), and of the whole project", completes=""),
               summary="List objectives.", checks=place_slos),
         shows("Show one objective."),
         creates("Make an objective.",
-                field("--name", metavar="NAME", required=True,
-                      help="its name"),
-                field("--metric", metavar="METRIC", required=True,
-                      sample="availability",
-                      help="as availability or latency_p99"),
-                field("--target", type=above_zero, metavar="F",
-                      required=True, sample="99.9", help="what to reach"),
+                field("--name NAME", "its name", required=True),
+                field("--metric METRIC", "as availability or latency_p99",
+                      required=True, sample="availability"),
+                field("--target F", "what to reach", above_zero, required=True,
+                      sample="99.9"),
                 *SLO_MORE, ENDPOINT_ID, checks=complete_slo),
         updates("Change an objective.",
-                field("--name", metavar="NAME", help="its name"),
+                field("--name NAME", "its name"),
                 *SLO_FLAGS, *SLO_MORE, method="PUT"),
         deletes("Delete an objective."),
         Verb("history", "List how an objective was met.", show_slo_history,
@@ -10975,13 +10844,12 @@ SLOS = Group(
 
 # == endpoints, workspaces, chats, maintenance, project, settings ============
 
-PARAM = field("--param", action="append", type=any_pair, many=is_pair,
-              sends="*", metavar="K=V", sample="max_model_len=8192",
-              help="any field; a value of JSON or a text")
+PARAM = field("--param K=V…", "any field; a value of JSON or a text", any_pair,
+              many=is_pair, sends="*", sample="max_model_len=8192")
 
 ENDPOINTS = Group(
-    "endpoints", "Manage endpoints.", path="/endpoints", default="list",
-    sample="my-llm",
+    "endpoints", "Manage the endpoints that serve models.",
+    path="/endpoints", default="list", sample="my-llm", item="SLUG",
     columns=("SLUG=slug", "MODEL=model|model_name", "TIER=tier",
              "REGION=region", "STATUS=status:state"),
     fields=("SLUG=slug", "ID=id", "MODEL=model|model_name", "TIER=tier",
@@ -10990,24 +10858,22 @@ ENDPOINTS = Group(
         lists(summary="List endpoints."),
         shows("Show one endpoint.", name="get"),
         creates("Make an endpoint.",
-                field("slug", metavar="SLUG", sample="new-llm",
-                      completes="", help="its slug"),
-                field("--model", metavar="NAME", required=True,
-                      sample="demo-model", help="the model it serves"),
-                field("--tier", metavar="TIER", help="its tier"),
-                field("--region", metavar="REGION", help="where it is"),
-                field("--param", action="append", type=any_pair,
-                      many=is_pair, sends="parameters", metavar="K=V",
-                      help="a parameter; a value of JSON or a text")),
+                field("SLUG", "its slug", sample="new-llm", completes=""),
+                field("--model NAME", "the model it serves", required=True,
+                      sample="demo-model"),
+                field("--tier TIER", "its tier"),
+                field("--region REGION", "where it is"),
+                field("--param K=V…", "a parameter; a value of JSON or a text",
+                      any_pair, many=is_pair, sends="parameters")),
         updates("Change an endpoint.", PARAM, method="PATCH"),
         deletes("Delete an endpoint."),
     ))
 
 WORKSPACE_FLAGS = (
-    field("--type", metavar="TYPE", help="its type"),
-    field("--description", metavar="TEXT", help="what it is for"), PARAM)
-AGENT = field("--agent", metavar="ID", required=True, sends="agent_id",
-              completes="", sample="agent_1", help="the agent")
+    field("--type TYPE", "its type"),
+    field("--description TEXT", "what it is for"), PARAM)
+AGENT = field("--agent ID", "the agent", required=True, sends="agent_id",
+              completes="", sample="agent_1")
 
 WORKSPACES = Group(
     "workspaces", "Manage workspaces, and bind agents to them.",
@@ -11018,17 +10884,17 @@ WORKSPACES = Group(
     verbs=(
         lists(summary="List workspaces."), shows("Show one workspace."),
         creates("Make a workspace.",
-                field("--name", metavar="NAME", required=True,
-                      help="its name"), *WORKSPACE_FLAGS),
+                field("--name NAME", "its name", required=True),
+                *WORKSPACE_FLAGS),
         updates("Change a workspace.",
-                field("--name", metavar="NAME", help="its name"),
+                field("--name NAME", "its name"),
                 *WORKSPACE_FLAGS, method="PATCH"),
         deletes("Delete a workspace."),
         acts("bind", "Bind an agent to a workspace.", AGENT,
              path="{id}/agents", said="bound {agent} to {id}"),
         acts("unbind", "Take an agent from a workspace.",
-             flag("--agent", metavar="ID", required=True, completes="",
-                  sample="agent_1", help="the agent"),
+             flag("--agent ID", "the agent", required=True, completes="",
+                  sample="agent_1"),
              path="{id}/agents/{agent}", method="DELETE",
              asks="Unbind agent {agent} from {id}?",
              said="unbound {agent} from {id}"),
@@ -11062,17 +10928,17 @@ CHATS = Group(
              "UPDATED=updated_at:time"),
     more=("STATUS=status:state",),
     verbs=(
-        lists(field("--workspace", metavar="ID", sends="workspace_id",
-                    help="only those of a workspace"),
+        lists(field("--workspace ID", "only those of a workspace",
+                    sends="workspace_id"),
               summary="List chats."),
         shows("Show one chat."),
         creates("Begin a chat.",
-                field("--workspace", metavar="ID", sends="workspace_id",
-                      required=True, sample="ws_1", help="the workspace"),
-                field("--title", metavar="TEXT", help="its title")),
+                field("--workspace ID", "the workspace", sends="workspace_id",
+                      required=True, sample="ws_1"),
+                field("--title TEXT", "its title")),
         updates("Give a chat another title.",
-                field("--title", metavar="TEXT", required=True,
-                      help="its title"), name="rename", method="PATCH"),
+                field("--title TEXT", "its title", required=True),
+                name="rename", method="PATCH"),
         deletes("Delete a chat."),
         acts("archive", "Put a chat away."),
         acts("restore", "Take a chat out again."),
@@ -11081,48 +10947,45 @@ CHATS = Group(
               columns=("ROLE=role", "CREATED=created_at:time",
                        "CONTENT=content|tool_calls:item")),
         acts("send", "Post a message to a chat.",
-             field("-m", "--message", metavar="TEXT", sends="content",
-                   required=True, from_stdin=True,
-                   help="what to say; - is standard input"),
-             field("--role", metavar="ROLE", default="user",
-                   help="as whom (default: user)"),
+             field("-m, --message TEXT", "what to say; - is standard input",
+                   sends="content", required=True, from_stdin=True),
+             field("--role ROLE", "as whom (default: user)", default="user"),
              path="{id}/messages", checks=lambda app, args: setattr(
                  args, "message", message_text(app, args)),
              columns=("ID=id", "ROLE=role", "CREATED=created_at:time",
                       "CONTENT=content:content")),
         Verb("export", "Write out a chat.", export_chat, ITEM,
-             flag("--format", type=choice("md", "json"), default="md",
-                  metavar="FORMAT", help="md or json (default: md)"),
+             flag("--format FORMAT", "md or json (default: md)",
+                  choice("md", "json"), default="md"),
              path="{id}/export"),
     ))
 
 
-SEVERITY = field("--severity", metavar="WORD",
-                 type=choice("info", "warning", "critical"),
-                 help="info, warning or critical")
+SEVERITY = field("--severity WORD", "info, warning or critical",
+                 choice("info", "warning", "critical"))
 
 
 def maintenance_flags(required):
     """What is said of a maintenance: some of it has to be."""
     return (
-        field("--title", metavar="TEXT", required=required, help="what"),
-        field("--description", metavar="TEXT", help="more on it"),
-        field("--starts-at", type=moment, metavar="TIME", required=required,
-              sample="2026-12-01T10:00:00Z", help="ISO time with its zone"),
-        field("--ends-at", type=moment, metavar="TIME", required=required,
-              sample="2026-12-01T12:00:00Z", help="ISO time with its zone"),
+        field("--title TEXT", "what", required=required, sample="Disks"),
+        field("--description TEXT", "more on it"),
+        field("--starts-at TIME", "ISO time with its zone", moment,
+              required=required, sample="2026-12-01T10:00:00Z"),
+        field("--ends-at TIME", "ISO time with its zone", moment,
+              required=required, sample="2026-12-01T12:00:00Z"),
         SEVERITY)
 
 
 MAINTENANCE = Group(
     "maintenance", "Schedule maintenance.", path="/management/maintenance",
-    default="list", thing="maintenance", sample="mnt_1",
+    default="list", thing="maintenance", sample="mnt_1", main="schedule",
     columns=("ID=id", "TITLE=title", "SEVERITY=severity",
              "STATUS=status:state", "STARTS=starts_at:time",
              "ENDS=ends_at:time"),
     more=("DESCRIPTION=description",),
     verbs=(
-        lists(field("--status", metavar="STATUS", help="of this status"),
+        lists(field("--status STATUS", "of this status"),
               summary="List maintenance."),
         shows("Show one maintenance."),
         creates("Schedule maintenance.", *maintenance_flags(True),
@@ -11132,8 +10995,8 @@ MAINTENANCE = Group(
         acts("cancel", "Cancel a maintenance.", asks="Cancel {id}?"),
         acts("complete", "Say that a maintenance is over."),
         creates("Forget what was over before a time.",
-                field("--before", type=moment, metavar="TIME", required=True,
-                      sample="2026-01-01", help="ISO time or date"),
+                field("--before TIME", "ISO time or date", moment,
+                      required=True, sample="2026-01-01"),
                 name="purge", path="purge", checks=fixes(-1, "before"),
                 columns=("Purged=purged", "Before=before:time")),
     ))
@@ -11151,22 +11014,23 @@ PROJECT_GROUP = Group(
     verbs=(
         shows("Show the project.", path=""),
         updates("Change the project.",
-                field("--name", metavar="NAME", help="its name"),
-                field("--description", metavar="TEXT", help="what it is for"),
+                field("--name NAME", "its name"),
+                field("--description TEXT", "what it is for"),
                 path="", method="PATCH"),
-        lists(name="members", summary="List the members.", path="members",
+        lists(name="members", summary="List the members, with their ids.",
+              path="members",
               columns=MEMBER_COLUMNS),
         acts("set-role", "Give a member another role.",
-             field("--role", metavar="ROLE", required=True, sample="member",
-                   help="as owner or member"),
+             field("--role ROLE", "as owner or member", required=True,
+                   sample="member"),
              path="members/{id}", method="PATCH", columns=MEMBER_COLUMNS),
         acts("remove-member", "Remove a member.", path="members/{id}",
              method="DELETE", asks="Remove member {id}?",
              said="removed {id}"),
         creates("Invite somebody.",
-                field("--email", metavar="ADDRESS", required=True,
-                      sample="a@example.com", help="whom"),
-                field("--role", metavar="ROLE", help="as what"),
+                field("--email ADDRESS", "whom", required=True,
+                      sample="a@example.com"),
+                field("--role ROLE", "as what"),
                 name="invite", path="invitations",
                 columns=INVITATION_COLUMNS),
         lists(name="invitations", summary="List the invitations.",
@@ -11179,14 +11043,14 @@ PROJECT_GROUP = Group(
 
 SETTINGS = Group(
     "settings", "Read and change the project's settings.", path="/settings",
-    default="list", sample="theme",
+    default="list", sample="theme", item="KEY",
     columns=("Key=key|id", "Value=value", "Description=description"),
     verbs=(
         lists(summary="List settings.", paging=None),
         shows("Show one setting.", name="get"),
         acts("set", "Change a setting.",
-             field("value", metavar="VALUE", type=json_value, sample="dark",
-                   completes="", help="JSON, or a text"),
+             field("VALUE", "JSON, or a text", json_value, sample="dark",
+                   completes=""),
              path="{id}", method="PUT"),
     ))
 
@@ -11196,17 +11060,17 @@ SETTINGS = Group(
 def span_flags(required=False):
     """From when to when."""
     return (
-        field("--from", type=moment, metavar="TIME", required=required,
-              sample="7d", help="ISO time or date, or 7d ago"),
-        field("--to", type=moment, metavar="TIME", sample="1d",
-              help="ISO time or date, or 1d ago (default: now)"))
+        field("--from TIME", "ISO time or date, or 7d ago", moment,
+              required=required, sample="7d"),
+        field("--to TIME", "ISO time or date, or 1d ago (default: now)",
+              moment, sample="1d"))
 
 
 
 fix_span = fixes(-1, "from", "to")
 USAGE_FLAGS = span_flags() + (
-    field("--endpoint", metavar="SLUG", help="only of this endpoint"),
-    field("--model", metavar="NAME", help="only of this model"))
+    field("--endpoint SLUG", "only of this endpoint"),
+    field("--model NAME", "only of this model"))
 USAGE_NUMBERS = ("requests", "errors", "input_tokens", "output_tokens",
                  "cached_tokens", "total_tokens", "ttft_ms", "latency_ms")
 USAGE_NUMBER_COLUMNS = tuple(
@@ -11229,7 +11093,8 @@ def show_daily_usage(app, group, args):
 
 
 USAGE = Group(
-    "usage", "See what was used.", path="/usage", default="summary",
+    "usage", "See requests, tokens and times of a span of days.",
+    path="/usage", default="summary",
     thing="usage",
     verbs=(
         shows("Show the sums.", *USAGE_FLAGS, name="summary", path="summary",
@@ -11237,7 +11102,8 @@ USAGE = Group(
               columns=("From=from:time", "To=to:time")
               + USAGE_NUMBER_COLUMNS),
         Verb("daily", "List usage by day.", show_daily_usage, *USAGE_FLAGS,
-             path="daily"),
+             path="daily", examples=(
+                 "xeroctl usage daily --from 7d --endpoint my-llm",)),
         lists(*USAGE_FLAGS, name="endpoints", path="endpoints", paging=None,
               summary="List usage by endpoint.", checks=fix_span,
               id_path="endpoint_slug",
@@ -11293,30 +11159,36 @@ def download_export(app, group, args):
 EXPORTS = Group(
     "exports", "Export logs, metrics, usage and executions.",
     path="/exports", paging=Offset, default="list", sample="exp_1",
+    main="create",
     columns=("ID=id", "KIND=kind|type", "STATUS=status:state",
              "FORMAT=format", "FROM=start_date:time", "TO=end_date:time",
              "ROWS=row_count", "SIZE=size_bytes:size",
              "CREATED=created_at:time"),
     verbs=(
-        lists(field("--status", metavar="STATUS", help="of this status"),
+        lists(field("--status STATUS", "of this status"),
               summary="List exports.", paging=Offset),
         Verb("create", "Have an export made.", create_export,
-             flag("kind", metavar="KIND", type=choice(
-                 "logs", "metrics", "usage", "executions"),
-                 help="logs, metrics, usage or executions"),
+             flag("KIND", "logs, metrics, usage or executions",
+                  choice("logs", "metrics", "usage", "executions")),
              *span_flags(True),
-             flag("--format", type=choice("csv", "json", "jsonl"),
-                  default="jsonl", metavar="FORMAT",
-                  help="csv, json or jsonl (default: jsonl)"),
-             flag("--filter", action="append", type=any_pair, many=is_pair,
-                  metavar="K=V", help="only what has this; several pairs"
-                                      " after one flag, or repeated"),
-             flag("--wait", action="store_true",
-                  help="wait until it is there"), WAIT_TIMEOUT, writes=True),
+             flag("--format FORMAT", "csv, json or jsonl (default: jsonl)",
+                  choice("csv", "json", "jsonl"), default="jsonl"),
+             flag("--filter K=V…",
+                  "only what has this, as model_name=m or"
+                  " 'status_codes=[200,500]' (a list is JSON); several, or"
+                  " repeated", any_pair, many=is_pair),
+             flag("--wait", "wait until it is there"),
+             WAIT_TIMEOUT, writes=True,
+             examples=(
+                 "xeroctl exports create logs --from 7d"
+                 " --filter 'status_codes=[500]'",
+                 "xeroctl exports create usage --from 30d --wait")),
         shows("Show one export.", name="get"),
-        Verb("download", "Download an export.", download_export, ITEM,
-             flag("--output-file", metavar="PATH",
-                  help="where to write to; - is standard output")),
+        Verb("download", "Download its content, JSON Lines (NDJSON).",
+             download_export, ITEM,
+             flag("--output-file PATH",
+                  "where to write to; - is standard output (default:"
+                  " ID.jsonl)")),
         deletes("Delete an export."),
     ))
 
@@ -11329,7 +11201,7 @@ def check_health(app, group, args):
 
 
 HEALTH = Group(
-    "health", "See how the platform is.", path="/health",
+    "health", "See whether the platform is well.", path="/health",
     default="dashboard", verbs=(
         Verb("dashboard", "Show the health of everything.", show_overview,
              path="dashboard"),
@@ -11416,7 +11288,7 @@ def show_raw_execution(app, group, args):
 
 EXEC = Group(
     "exec", "Run tools, and look at what they did.", path="/exec",
-    sample="inv_1", thing="invocation",
+    sample="inv_1", thing="invocation", main="invoke",
     columns=("ID=id", "Tool=tool|tool_name", "Workspace=workspace_id",
              "Status=status:state", "Created=created_at:time"),
     fields=("ID=id", "Tool=tool|tool_name", "Workspace=workspace_id",
@@ -11430,21 +11302,24 @@ EXEC = Group(
               columns=("Name=name", "Description=description", "+Risk=risk",
                        "+Domain=domain")),
         Verb("tool-show", "Show all about a tool.", show_all_fields,
-             flag("id", metavar="NAME", sample="kubectl_get",
-                  completes="", help="the tool"), path="tools/{id}"),
+             flag("NAME", "the tool", sample="kubectl_get", completes="",
+                  dest="id"),
+             path="tools/{id}"),
         Verb("invoke", "Start a tool.", invoke_tool,
-             flag("--workspace", metavar="ID", required=True,
-                  sample="ws_1", completes="", help="the workspace"),
-             flag("--tool", metavar="NAME", required=True, completes="",
-                  sample="kubectl_get", help="the tool"),
-             flag("--args", metavar="JSON", required=True, sample="'{}'",
-                  from_stdin=True, help="its arguments; @FILE reads them"
-                                        " from a file, - standard input"),
-             flag("--wait", action="store_true", help="wait for its end"),
-             WAIT_TIMEOUT, writes=True),
+             flag("--workspace ID", "the workspace", required=True,
+                  sample="ws_1", completes=""),
+             flag("--tool NAME", "the tool", required=True, completes="",
+                  sample="kubectl_get"),
+             flag("--args JSON",
+                  "its arguments; @FILE reads them from a file, - standard"
+                  " input", required=True, sample="'{}'", from_stdin=True),
+             flag("--wait", "wait for its end"),
+             WAIT_TIMEOUT, writes=True, examples=(
+                 "xeroctl exec invoke --workspace ws_1 --tool kubectl_get"
+                 " --args '{\"kind\": \"pod\"}' --wait",)),
         Verb("watch", "Wait for the end of an invocation.", watch_tool, ITEM,
-             flag("--wait-timeout", type=seconds, metavar="SECONDS",
-                  help="wait no longer than this")),
+             flag("--wait-timeout SECONDS", "wait no longer than this",
+                  seconds)),
         acts("cancel", "Cancel an invocation.",
              path="invocations/{id}/cancel", columns=INVOCATION_FIELDS),
         lists(path="executions", summary="List executions."),
@@ -11463,10 +11338,10 @@ TEMPLATE_NEEDS = "name", "system_prompt"
 TEMPLATE_OF_SERVER = ("id", "object", "version", "workspace_id",
                       "created_at", "updated_at", "notes")
 POLICIES = "standard", "elevated", "restricted"
-TEMPLATE_WORKSPACE = flag("--workspace", metavar="ID", completes="",
-                          help="the templates of this workspace")
-TEMPLATE = flag("id", metavar="ID|NAME", sample="triage",
-                help="the template: its id or its name")
+TEMPLATE_WORKSPACE = flag("--workspace ID", "the templates of this workspace",
+                          completes="")
+TEMPLATE = flag("ID|NAME", "the template: its id or its name", sample="triage",
+                dest="id")
 
 
 def template_path(app, args):
@@ -11624,9 +11499,10 @@ def apply_folder(app, group, args):
         raise XeroctlError(f"{bad} of {len(outcomes)} files failed")
 
 
-TEMPLATE_FILE = flag("--file", metavar="FILE", required=True,
-                     from_stdin=True, sends="*", sample="template.json",
-                     help="the template as JSON")
+TEMPLATE_FILE = flag("--file FILE",
+                     "the template as JSON: name and system_prompt, and more"
+                     " that show -o json has", required=True, from_stdin=True,
+                     sends="*", sample="template.json")
 
 TEMPLATES = Group(
     "templates", "Keep the templates that chats begin with.",
@@ -11639,14 +11515,13 @@ TEMPLATES = Group(
             "Workspace types=applicable_workspace_types:list",
             "Updated=updated_at:time", "Prompt=system_prompt"),
     verbs=(
-        lists(field("--scope", metavar="SCOPE", type=choice(
-                  "all", "platform", "project", "workspace"),
-                  help="all, platform, project or workspace"),
+        lists(field("--scope SCOPE", "all, platform, project or workspace",
+                    choice("all", "platform", "project", "workspace")),
               TEMPLATE_WORKSPACE, summary="List templates.",
               checks=place_templates),
         shows("Show one template.", TEMPLATE, TEMPLATE_WORKSPACE,
-              field("--version", dest="version_number", sends="version",
-                    type=integer(1), metavar="N", help="an earlier version"),
+              field("--version N", "an earlier version", integer(1),
+                    dest="version_number", sends="version"),
               path="", checks=place_template),
         creates("Make a template.", TEMPLATE_FILE, TEMPLATE_WORKSPACE,
                 checks=place_templates),
@@ -11656,9 +11531,8 @@ TEMPLATES = Group(
         deletes("Delete a template.", TEMPLATE, TEMPLATE_WORKSPACE, path="",
                 checks=place_template),
         acts("promote", "Offer a template to more.", TEMPLATE,
-             field("--scope", metavar="SCOPE", required=True,
-                   type=choice("platform", "project"),
-                   help="platform or project"),
+             field("--scope SCOPE", "platform or project",
+                   choice("platform", "project"), required=True),
              TEMPLATE_WORKSPACE, path="promote", checks=place_template),
         lists(TEMPLATE, TEMPLATE_WORKSPACE, name="versions",
               summary="List the versions of a template.", path="versions",
@@ -11666,13 +11540,13 @@ TEMPLATES = Group(
                        "Notes=notes"), checks=place_template),
         Verb("apply", "Begin a chat from a template.", apply_template,
              TEMPLATE,
-             flag("--workspace", metavar="ID", required=True,
-                  sample="ws_1", completes="", help="the workspace"),
+             flag("--workspace ID", "the workspace", required=True,
+                  sample="ws_1", completes=""),
              writes=True),
         Verb("apply-from-dir", "Create or update templates from files.",
              apply_folder,
-             flag("folder", metavar="DIR", sample="templates",
-                  help="the folder with *.json files"),
+             flag("DIR", "the folder with *.json files", sample="templates",
+                  dest="folder"),
              TEMPLATE_WORKSPACE, writes=True),
     ))
 
@@ -11680,8 +11554,7 @@ TEMPLATES = Group(
 # == approvals and learnings =================================================
 
 RISKS = "read", "write", "destructive", "irreversible"
-RISK = field("--risk", metavar="RISK", type=choice(*RISKS),
-             help=", ".join(RISKS))
+RISK = field("--risk RISK", ", ".join(RISKS), choice(*RISKS))
 WATCH_EVERY_S = 5
 
 
@@ -11746,32 +11619,29 @@ APPROVALS = Group(
             "Expires=expires_at:time", "Decided=decided_at:time"),
     verbs=(
         lists(RISK, WORKSPACE,
-              field("--status", metavar="STATUS", help="of this status"),
+              field("--status STATUS", "of this status"),
               summary="List requests for approval."),
         shows("Show one request."),
         Verb("approve", "Approve a request.", approve, ITEM,
-             flag("--note", metavar="TEXT", help="a word on it"),
-             flag("--confirm", metavar="TOOL", completes="",
-                  help="the tool's name, where it cannot be undone"),
+             flag("--note TEXT", "a word on it"),
+             flag("--confirm TOOL",
+                  "the tool's name, where it cannot be undone", completes=""),
              writes=True),
         acts("reject", "Reject a request.",
-             field("--reason", metavar="TEXT", help="why")),
+             field("--reason TEXT", "why")),
         Verb("watch", "Print each new request once, until Ctrl-C.",
              watch_approvals, RISK,
-             flag("--interval", type=seconds, metavar="SECONDS",
-                  default=WATCH_EVERY_S, help="how often to look"
-                                              " (default: 5)")),
+             flag("--interval SECONDS", "how often to look (default: 5)",
+                  seconds, default=WATCH_EVERY_S)),
         lists(name="delegations", path="delegations",
               summary="List who decides in your place.",
               columns=DELEGATION_COLUMNS),
         creates("Have somebody decide in your place.",
-                field("--to", metavar="WHO", required=True,
-                      sample="grace@example.com", sends="delegate_to",
-                      help="whom"),
+                field("--to WHO", "whom", required=True,
+                      sample="grace@example.com", sends="delegate_to"),
                 RISK, WORKSPACE,
-                field("--expires", type=moment, metavar="TIME",
-                      sends="expires_at", sample="7d",
-                      help="ISO time, or 7d from now"),
+                field("--expires TIME", "ISO time, or 7d from now", moment,
+                      sends="expires_at", sample="7d"),
                 name="delegate", path="delegations",
                 columns=DELEGATION_COLUMNS, checks=fixes(1, "expires")),
         acts("revoke-delegation", "Take a delegation back.",
@@ -11997,9 +11867,8 @@ def init_config(app, group, args):
                                "style": style}, is_known)
 
 
-NAME = flag("name", metavar="NAME", completes="context",
-            help="the deployment")
-KEY = flag("key", metavar="KEY", help=", ".join(DEPLOYMENT_KEYS))
+NAME = flag("NAME", "the deployment", completes="context", sample="prod")
+KEY = flag("KEY", ", ".join(DEPLOYMENT_KEYS), sample="endpoint")
 
 CONFIG_NOTES = """
 the config file:
@@ -12036,56 +11905,40 @@ CONFIG = Group(
     thing="deployment",
     verbs=(
         Verb("init", "Ask for a deployment, try it, and store it.",
-             init_config, writes=True, examples=(
-                 "xeroctl config init", "xeroctl config init --timeout 5")),
+             init_config, writes=True),
         Verb("add", "Store a deployment; the first becomes current.",
              add_deployment,
-             flag("name", metavar="NAME", help="the new deployment"),
-             flag("--api-key-env", metavar="VARIABLE",
-                  help="read the key from this variable"),
-             flag("--api-key-file", metavar="FILE",
-                  help="read the key from this file"),
-             flag("--api-key-command", metavar="COMMAND",
-                  help="run this command, which prints the key"),
-             flag("--api-key-keychain", metavar="NAME",
-                  help="ask the keychain (macOS security, secret-tool)"),
-             flag("--endpoint", metavar="SLUG",
-                  help="the endpoint of commands that need one"),
+             flag("NAME", "the new deployment"),
+             flag("--api-key-env VARIABLE", "read the key from this variable"),
+             flag("--api-key-file FILE", "read the key from this file"),
+             flag("--api-key-command COMMAND",
+                  "run this command, which prints the key"),
+             flag("--api-key-keychain NAME",
+                  "ask the keychain (macOS security, secret-tool)"),
+             flag("--endpoint SLUG", "the endpoint of commands that need one"),
              writes=True, examples=(
                  "xeroctl config add prod --api-key @key.txt"
                  " --base-url https://HOST/PROJECT/v1",
                  "xeroctl config add local --style openai --base-url"
                  " http://127.0.0.1:8080/v1")),
         Verb("use", "Make a deployment current.", use_deployment, NAME,
-             writes=True,
-             examples=("xeroctl config use prod",
-                       "xeroctl config use staging --dry-run")),
-        Verb("list", "List the deployments.", list_deployments,
-             examples=("xeroctl config list",
-                       "xeroctl config list -o id")),
+             writes=True),
+        Verb("list", "List the deployments.", list_deployments),
         Verb("show", "Show a deployment; its key is redacted.",
              show_deployment,
-             flag("name", metavar="NAME", nargs="?", completes="context",
-                  help="the deployment (default: the current one)"),
-             examples=("xeroctl config show",
-                       "xeroctl config show prod -o json")),
+             flag("[NAME]", "the deployment (default: the current one)",
+                  completes="context")),
         Verb("set", "Set a key of a deployment.", set_value, NAME, KEY,
-             flag("setting", metavar="VALUE", from_stdin=True,
-                  help="its value; - reads standard input"),
+             flag("VALUE", "its value; - reads standard input",
+                  from_stdin=True, dest="setting"),
              writes=True,
              examples=("xeroctl config set prod endpoint my-endpoint",
                        "xeroctl config set prod api_key -")),
         Verb("unset", "Remove a key of a deployment.", unset_value, NAME,
-             KEY, writes=True,
-             examples=("xeroctl config unset prod endpoint",
-                       "xeroctl config unset prod timeout")),
+             KEY, writes=True),
         Verb("remove", "Remove a deployment.", remove_deployment, NAME,
-             writes=True,
-             examples=("xeroctl config remove staging",
-                       "xeroctl config remove staging --force")),
-        Verb("path", "Print the path of the config file.", show_path,
-             examples=("xeroctl config path",
-                       "xeroctl config path -o json")),
+             writes=True),
+        Verb("path", "Print the path of the config file.", show_path),
     ))
 
 
@@ -12109,7 +11962,7 @@ STATUS = Group(
     verbs=(
         Verb("", "Check config, proxy, DNS, connection, TLS, health and"
                  " key.", show_status,
-             examples=("xeroctl status", "xeroctl status -o json",
+             examples=("xeroctl status",
                        "xeroctl --context staging status")),
     ))
 
@@ -12125,64 +11978,53 @@ GROUPS = (CHAT, BATCHES, MODELS, EMBEDDINGS, RERANK, SCORE, RESPONSES,
 # 12. Parser
 # ---------------------------------------------------------------------------
 
-# argparse formats the help.  Taking the words apart is done here: argparse
-# refuses values that begin with a dash (cpython#53580), loses those that are
-# --, lets one flag eat the value or the positionals of another, forgets what
-# stood before a sub-command, words its errors differently in each version,
-# and costs each start 3 ms.
+# Not by argparse, which refuses values that begin with a dash
+# (cpython#53580), loses those that are --, lets one flag eat the value or the
+# positionals of another, forgets what stood before a sub-command, words its
+# errors and its help differently in each version, and costs each start 3 ms.
 
-VERSION = flag("--version", action="store_true", help="print the version")
-HELP_FLAG = flag("-h", "--help", action="store_true", help="print this help")
+VERSION = flag("--version", "print the version")
+HELP_FLAG = flag("-h, --help", "print this help")
 GLOBALS = (
-    flag("--context", metavar="NAME", completes="context",
-         help="go by this deployment, not by variables (XEROTIER_CONTEXT)"),
-    flag("-o", "--output", type=choice(*FORMS), metavar="FMT",
-         help="table, wide, json, jsonl, csv or id (XEROTIER_OUTPUT)"),
-    flag("--pick", metavar="PATH", type=path_steps,
-         help="of the JSON only what is at a path, as data.*.id: texts as"
-              " they are, all else as JSON"),
-    flag("--base-url", metavar="URL",
-         help="https://HOST/PROJECT/v1 (XEROTIER_BASE_URL)"),
-    flag("--api-key", metavar="KEY", from_stdin=True,
-         help="the key (XEROTIER_API_KEY); @FILE reads a file, - standard"
-              " input. As an argument it shows in the process list"),
-    flag("--frontend-url", metavar="URL",
-         help="origin of /management, slos and learnings"
-              " (XEROTIER_FRONTEND_URL)"),
-    flag("--style", type=choice(*STYLES), metavar="STYLE",
-         help="xerotier, or openai for any other server (XEROTIER_STYLE)"),
-    flag("--timeout", type=seconds, metavar="SECONDS",
-         help="to connect, and longest silence (60; inference 600)"),
-    flag("--max-time", type=seconds, metavar="SECONDS",
-         help="limit on the whole call"),
-    flag("--retries", type=integer(0), metavar="N", default=RETRIES,
-         help=f"attempts after the first (default {RETRIES})"),
-    flag("--header", action="append", type=header_pair,
-         metavar="'NAME: VALUE'", help="extra request header (repeatable)"),
-    flag("--dry-run", action="store_true",
-         help="print what would be sent; change nothing"),
-    flag("--curl", action="store_true",
-         help="print the curl command instead of sending"),
-    flag("-y", "--force", action="store_true",
-         help="ask no question, on commands that ask"),
-    flag("-q", "--quiet", action="store_true",
-         help="no spinner, progress or hint on stderr"),
-    flag("-v", "--verbose", action="count", default=0,
-         help="a line per request on stderr; -vv headers and bodies"),
-    flag("--cacert", metavar="FILE", help="trust the CAs in this file"),
-    flag("--cert", metavar="FILE", help="client certificate"),
-    flag("--cert-key", metavar="FILE",
-         help="its key (XEROTIER_CERT_PASSWORD if encrypted)"),
-    flag("--insecure", action="store_true",
-         help="do not check the server's certificate"),
-    flag("--proxy", metavar="URL",
-         help="proxy to use; '' is none (beats HTTPS_PROXY)"),
-    flag("--raw", action="store_true",
-         help="let server text reach a terminal unchanged"),
-    flag("--color", type=choice(*COLOR_MODES), metavar="WHEN",
-         help="auto, always or never"),
-    flag("--no-color", action="store_const", const="never", dest="color",
-         help="as --color never"),
+    flag("--context NAME",
+         "go by this deployment, not by variables (XEROTIER_CONTEXT)",
+         completes="context"),
+    flag("-o, --output FMT",
+         "table, wide, json, jsonl, csv or id (XEROTIER_OUTPUT)",
+         choice(*FORMS)),
+    flag("--pick PATH",
+         "of the JSON only what a path leads to, as data.*.id: texts as they"
+         " are, all else as JSON", path_steps),
+    flag("--base-url URL", "https://HOST/PROJECT/v1 (XEROTIER_BASE_URL)"),
+    flag("--api-key KEY",
+         "the key (XEROTIER_API_KEY); @FILE reads a file, - standard input. As"
+         " an argument it shows in the process list", from_stdin=True),
+    flag("--frontend-url URL",
+         "origin of /management, slos and learnings (XEROTIER_FRONTEND_URL)"),
+    flag("--style STYLE",
+         "xerotier, or openai for any other server (XEROTIER_STYLE)",
+         choice(*STYLES)),
+    flag("--timeout SECONDS",
+         "to connect, and longest silence (60; inference 600)", seconds),
+    flag("--max-time SECONDS", "limit on the whole call", seconds),
+    flag("--retries N", f"attempts after the first (default {RETRIES})",
+         integer(0), default=RETRIES),
+    flag("--header 'NAME: VALUE'…", "extra request header", header_pair),
+    flag("--dry-run", "print what would be sent; change nothing"),
+    flag("--curl", "print the curl command instead of sending"),
+    flag("-y, --force", "ask no question, on commands that ask"),
+    flag("-q, --quiet", "no spinner, progress or hint on stderr"),
+    flag("-v, --verbose",
+         "a line per request on stderr; -vv headers and bodies", default=0,
+         counts=True),
+    flag("--cacert FILE", "trust the CAs in this file"),
+    flag("--cert FILE", "client certificate"),
+    flag("--cert-key FILE", "its key (XEROTIER_CERT_PASSWORD if encrypted)"),
+    flag("--insecure", "do not check the server's certificate"),
+    flag("--proxy URL", "proxy to use; '' is none (beats HTTPS_PROXY)"),
+    flag("--raw", "let server text reach a terminal unchanged"),
+    flag("--color WHEN", "auto, always or never", choice(*COLOR_MODES)),
+    flag("--no-color", "as --color never", const="never", dest="color"),
     VERSION, HELP_FLAG)
 # What people type because other tools have it.
 FOREIGN = {"login": "xeroctl config init asks for a key and stores it",
@@ -12279,9 +12121,22 @@ def tokens(words, table):
                 position += 1
 
 
-def by_word(group):
-    """The verbs of a group that are called by a word."""
-    return [verb for verb in group.verbs if verb.by is None and verb.name]
+STANDARD_WORDS = "list", "show", "get", "create", "update", "delete"
+
+
+def by_word(verbs, level=None):
+    """{word: verbs} for the words that may come first at a level.
+
+    The levels are that of the group, and those behind each word that holds
+    verbs of its own.
+    """
+    named = {}
+    for verb in verbs:
+        if verb.word == level:
+            named.update((word, [verb]) for word in verb.words)
+        elif level is None:
+            named.setdefault(verb.word, []).append(verb)
+    return named
 
 
 def find_group(words, groups):
@@ -12299,14 +12154,11 @@ def find_group(words, groups):
     return None, words
 
 
-def check_no_verb(group, unnamed, named, word, before):
+def check_no_verb(name, unnamed, named, word):
     """Raise unless the first word can be something else than a verb."""
-    if word == "help":
-        raise HelpWanted(group)
     flags = [f for verb in unnamed for f in verb.flags]
-    if word == "ls" and "--" not in before and any(
-            verb.name == "list" for verb in group.verbs):
-        hint = f"xeroctl {group.name}" + " list" * ("list" in named)
+    if word == "ls" and "list" in named:
+        hint = f"xeroctl {name} list"
     elif any(f.is_word for f in flags):
         return
     else:
@@ -12314,7 +12166,7 @@ def check_no_verb(group, unnamed, named, word, before):
             (f"a text goes with it: {f.names[0]} TEXT" for f in flags
              if f.long_name in ("--message", "--input")),
             "it has " + ", ".join(named))
-    raise UsageError(f"{group.name} has no verb {word!r}", hint)
+    raise UsageError(f"{name} has no verb {word!r}", hint)
 
 
 def verbs_table(verbs):
@@ -12323,26 +12175,44 @@ def verbs_table(verbs):
                       [v.by for v in verbs if v.by_flag])
 
 
-def find_verb(group, words):
-    """Return (verbs, words): what is called by a word, or the unnamed ones.
+def name_at(group, level):
+    """The name of a group, and of the word that a verb stands behind."""
+    return f"{group.name} {level}" if level else group.name
 
-    The unnamed ones are the default verb, or all that are called by flag.
+
+def is_verb_elsewhere(group, unnamed, word):
+    """Whether a word is a verb, but none here, and so no id either."""
+    return any(verb.by == BARE for verb in unnamed) and (
+        word in STANDARD_WORDS or any(word in verb.words
+                                      for verb in group.verbs))
+
+
+def find_verb(group, words, level=None):
+    """Return (verbs, called, words): what a call can be.
+
+    called is the verb that a word calls.  Without one the verbs are the
+    default, or all that are called by flag.  Only the first word is read so,
+    and the one behind a word that holds verbs; -- makes it an id.
     """
-    unnamed = [verb for verb in group.verbs if not verb.word and (
+    index, word = next(
+        ((index, word) for index, declared, word in tokens(
+            words, verbs_table(group.verbs)) if declared is None), (0, None))
+    unnamed = [verb for verb in group.verbs if verb.word == level and (
         verb.by is not None or verb.name == group.default)]
-    named = {verb.name: [verb] for verb in by_word(group)}
-    for verb in group.verbs:
-        if verb.word:
-            named.setdefault(verb.word, []).append(verb)
-    for index, declared, word in tokens(words, verbs_table(group.verbs)):
-        if declared is None and word in named:
-            return named[word], words[:index] + words[index + 1:]
-        if declared is None:
-            check_no_verb(group, unnamed, named, word, words[:index])
-            break
+    if word is not None and "--" not in words[:index]:
+        named, rest = by_word(group.verbs, level), words[:index] + words[
+            index + 1:]
+        for verb in named.get(word, ())[:1]:
+            if verb.word != level:
+                return find_verb(group, rest, word)
+            return unnamed if verb in unnamed else [verb], verb, rest
+        if word == "help":
+            raise HelpWanted(group, unnamed if level else group.verbs)
+        check_no_verb(name_at(group, level), () if is_verb_elsewhere(
+            group, unnamed, word) else unnamed, named, word)
     if not unnamed:
-        raise HelpWanted(group)
-    return unnamed, words
+        raise HelpWanted(group, group.verbs)
+    return unnamed, None, words
 
 
 def check_one_action(actions):
@@ -12351,23 +12221,23 @@ def check_one_action(actions):
         return
     for verb in actions:
         if verb.excludes:
-            raise UsageError(f"{verb.by.long_name} cannot be combined with "
+            raise UsageError(f"{verb.called} cannot be combined with "
                              + " / ".join(verb.excludes))
-    raise UsageError(" and ".join(verb.by.long_name for verb in actions)
+    raise UsageError(" and ".join(verb.called for verb in actions)
                      + " cannot be combined: give one action")
 
 
-def choose_verb(verbs, given, words):
-    """Choose among the verbs that are called by flag, or by nothing.
+def choose_verb(verbs, called, given, words):
+    """Choose among the verbs that are called by word, flag, or nothing.
 
     An action that another given action has as a flag of its own modifies it
     (--wait with --input).
     """
     names = [declared.long_name for declared in given]
-    called = [verb for verb in verbs
-              if verb.by_flag and verb.by.long_name in names]
-    actions = [verb for verb in called if not any(
-        verb.by.long_name in flag_table(other.flags) for other in called)]
+    actions = [verb for verb in verbs if verb is called
+               or verb.by_flag and verb.called in names]
+    actions = [verb for verb in actions if verb is called or not any(
+        verb.called in flag_table(other.flags) for other in actions)]
     check_one_action(actions)
     if actions:
         return actions[0]
@@ -12385,122 +12255,79 @@ def check_goes_with(verb, verbs, given):
     own = flag_table(GLOBALS, verb.flags, [verb.by] if verb.by_flag else ())
     for declared in given:
         if declared.long_name not in own:
-            homes = [v.by.long_name if v.by_flag else v.name for v in verbs
+            homes = [v.called for v in verbs
                      if declared.long_name in flag_table(v.flags)]
             name = declared.long_name
             if verb.by_flag:
-                name += f" cannot be combined with {verb.by.long_name}: it"
+                name += f" cannot be combined with {verb.called}: it"
             raise UsageError(f"{name} goes with "
                              + " or ".join(homes or ["another verb"]))
 
 
-def add_flags(parser, flags):
-    """Add declared flags, for the help on them."""
-    for declared in flags:
-        options = dict(declared.options)
-        options["help"] = options["help"].replace("%", "%%")
-        parser.add_argument(*declared.names, **options)
-
-
-def common_flags(flags, examples):
-    """Those that a call needs or an example shows; all if few are left."""
-    shown = {word for line in examples for word in line.split()}
-    common = [f for f in flags if f.options.get("required")
-              or not shown.isdisjoint(f.names)]
-    return common if common and len(flags) - len(common) > 4 else flags
-
-
-def build_parser(prog, summary, flags, examples=()):
-    """Build the argparse parser that formats the help on some flags."""
-    import argparse
-    parser = argparse.ArgumentParser(
-        prog=prog, usage=argparse.SUPPRESS, description=summary,
-        add_help=False, formatter_class=lambda prog:
-        argparse.RawDescriptionHelpFormatter(prog, 2, 30, HELP_WIDTH))
-    parser.color = False  # Python 3.14 would colour help on its own
-    taken = flag_table(flags)
-    add_flags(parser.add_argument_group("arguments"),
-              [f for f in flags if f.is_word])
-    flags = [f for f in flags if not f.is_word]
-    common = common_flags(flags, examples)
-    add_flags(parser.add_argument_group("flags"), common)
-    add_flags(parser.add_argument_group("more flags"),
-              [f for f in flags if f not in common])
-    add_flags(parser.add_argument_group("global flags"),
-              [f for f in GLOBALS if f.long_name not in taken])
-    return parser
-
-
 def converted_value(declared, value):
     """Convert the text of an argument; name it if it cannot be."""
-    convert = declared.options.get("type")
     try:
-        return convert(value) if convert else value
+        return declared.type(value) if declared.type else value
     except UsageError as problem:
-        name = ("/".join(declared.names) if not declared.is_word
-                else declared.options["metavar"])
+        name = (declared.metavar if declared.is_word
+                else "/".join(declared.names))
         raise UsageError(f"{name}: {problem}")
 
 
 def store(args, declared, value):
-    """Store one given flag, by its action: the last one wins, or all count."""
-    action = declared.options.get("action", "store")
+    """Store one given argument: the last one wins, or all count."""
     before = getattr(args, declared.dest)
-    if action == "store_true":
-        value = True
-    elif action == "store_const":
-        value = declared.options["const"]
-    elif action == "count":
-        value = before + 1
-    elif action == "append":
-        value = (before or []) + [converted_value(declared, value)]
+    if not declared.takes_value and not declared.is_word:
+        value = before + 1 if declared.counts else declared.const
     else:
         value = converted_value(declared, value)
-    setattr(args, declared.dest, value)
+    setattr(args, declared.dest, (before or []) + [value]
+            if declared.is_several else value)
 
 
-def unexpected(args, group, word):
-    """The error for a word that no argument takes."""
-    if args.verb.by_flag:
-        return UsageError(f"{args.verb.by.long_name} cannot be combined with"
+def unexpected(args, group, first, word):
+    """The error for a word that no argument takes; first may be a verb."""
+    if args.verb.by_flag and not args.by_word:
+        return UsageError(f"{args.verb.called} cannot be combined with"
                           f" a positional {group.thing} ID ({word!r})")
-    named = [verb.word or verb.name for verb in group.verbs
-             if verb.word or verb.by is None]
-    return UsageError(f"unexpected argument {word!r}", did_you_mean(
-        as_text(getattr(args, "id", None)), named))
+    return UsageError(f"unexpected argument {word!r}", None if args.by_word
+                      else did_you_mean(first, by_word(group.verbs)))
+
+
+def places_of(verb, given=(), is_called=True):
+    """The arguments that plain words are for, in order.
+
+    The last is the value of the verb's own flag, where a word stands for it.
+    """
+    is_last = is_called and verb.by_flag and verb.by.takes_value and not any(
+        declared is verb.by for declared, _ in given)
+    return [f for f in verb.flags if f.is_word] + [verb.by] * is_last
 
 
 def bind_words(args, group, places, words):
-    """Give the plain words to the arguments that take them, in order.
-
-    An argument with nargs ? or * may go without; * and + take several.
-    """
-    left = list(words)
+    """Pair the plain words with the arguments that take them, in order."""
+    left, pairs = list(words), []
     for number, declared in enumerate(places):
-        count, after = declared.options.get("nargs"), len(places) - number - 1
-        if count in ("*", "+"):
-            taken, left = left[:len(left) - after], left[len(left) - after:]
-            setattr(args, declared.dest,
-                    [converted_value(declared, word) for word in taken])
-        elif left and (count is None or len(left) > after):
-            value = converted_value(declared, left.pop(0))
-            setattr(args, declared.dest, value)
+        after = len(places) - number - 1
+        count = (len(left) - after if declared.is_several else
+                 declared.required or len(left) > after)
+        taken, left = left[:max(count, 0)], left[max(count, 0):]
+        pairs += [(declared, word) for word in taken]
     if left:
-        raise unexpected(args, group, left[0])
+        raise unexpected(args, group, words[0], left[0])
+    return pairs
 
 
-def check_given(args, flags):
+def check_given(args, flags, places):
     """Raise unless everything required has been given."""
-    for declared in flags:
-        value = getattr(args, declared.dest)
-        name = (declared.options["metavar"] if declared.is_word
-                else declared.long_name)
-        is_needed = declared.options.get("required") or (
-            declared.is_word and declared.options.get("nargs") in (None, "+"))
-        is_several = declared.options.get("nargs") in ("*", "+")
-        if is_needed and (value is None or is_several and not value):
-            by = args.verb.by.long_name + " " if args.verb.by_flag else ""
-            raise UsageError(f"{by}needs {name}" if by
+    by = args.verb.called + " " if args.verb.by_flag else ""
+    for declared in places + [f for f in flags if f not in places]:
+        is_needed = declared.required or declared in places[-1:] and (
+            not declared.is_word)
+        if is_needed and getattr(args, declared.dest) is None:
+            name = (declared.metavar if declared in places
+                    else declared.long_name)
+            raise UsageError(f"{by}needs {name}" if by and not args.by_word
                              else f"{name} is missing")
 
 
@@ -12513,34 +12340,34 @@ def check_needs(given):
                              f" {declared.needs}")
 
 
-def check_stdin(flags, given, args):
+def check_stdin(given):
     """Raise if two inputs are to be read from standard input."""
     readers = [declared.long_name for declared, value in given
                if declared.from_stdin and value == "-"]
-    readers += [f.options["metavar"] for f in flags if f.is_word
-                and f.from_stdin and getattr(args, f.dest) == "-"]
     if len(readers) > 1:
         raise UsageError(" and ".join(readers) + " cannot both read standard"
                          " input")
 
 
-def read_args(group, verb, given, words):
+def read_args(group, verb, given, words, is_called=False):
     """Make the arguments of a verb out of what tokens() took apart."""
     own = verb.flags + ((verb.by,) if verb.by_flag else ())
-    args = SimpleNamespace(verb=verb)
+    places = places_of(verb, given, is_called)
+    args = SimpleNamespace(verb=verb, by_word=is_called)
     for declared in GLOBALS + own:
-        setattr(args, declared.dest, declared.options.get("default"))
+        setattr(args, declared.dest, declared.default)
     try:
+        if is_called and verb.by_flag and not verb.by.takes_value:
+            given = given + [(verb.by, None)]
+        given = given + bind_words(args, group, places, words)
         for declared, value in given:
             store(args, declared, value)
-        bind_words(args, group, [f for f in own if f.is_word], words)
-        check_given(args, own)
+        check_given(args, own, places)
         check_needs(given)
-        check_stdin(own, given, args)
+        check_stdin(given)
     except UsageError as error:
-        name = " ".join(filter(None, (group.name, not verb.by_flag
-                                      and verb.by is None and verb.name)))
-        error.hint = error.hint or f"xeroctl help {name}".rstrip()
+        names = "help", group.name, verb.word, is_called and verb.name
+        error.hint = error.hint or "xeroctl " + " ".join(filter(None, names))
         raise
     return args
 
@@ -12552,15 +12379,16 @@ def without(words, *names):
     return len(kept) < end, kept + words[end:]
 
 
-def verb_for_help(verbs, words):
-    """The one verb that a call can be, or whose flag it has, or None."""
+def verbs_for_help(group, verbs, called, words):
+    """What help is about: a verb, those below a word, or the whole group."""
     given = {word.partition("=")[0] for word in words}
-    called = [v for v in verbs if v.by_flag and v.by.long_name in given]
-    found = verbs if len(verbs) == 1 else called
-    return found[0] if len(found) == 1 else None
+    found = [called] if called else [
+        verb for verb in verbs if verb.by_flag and verb.called in given]
+    return found if len(found) == 1 else (
+        verbs if verbs[0].word else group.verbs)
 
 
-def parse_verb(group, verbs, words):
+def parse_verb(group, verbs, called, words):
     """Parse the words of a verb; verbs are those that it can be."""
     table = verbs_table(verbs)
     taken = list(tokens(words, table))
@@ -12568,10 +12396,10 @@ def parse_verb(group, verbs, words):
     plain = [word for _, declared, word in taken if not declared]
     flags = [declared for declared, _ in given]
     if HELP_FLAG in flags:  # in a cluster, as -qh
-        raise HelpWanted(group, verb_for_help(verbs, words))
-    verb = choose_verb(verbs, flags, plain)
+        raise HelpWanted(group, verbs_for_help(group, verbs, called, words))
+    verb = choose_verb(verbs, called, flags, plain)
     check_goes_with(verb, verbs, flags)
-    return read_args(group, verb, given, plain)
+    return read_args(group, verb, given, plain, verb is called)
 
 
 # The command line that names no group: global flags only.
@@ -12604,47 +12432,48 @@ def parse(argv, groups):
             return None, read_args(TOP, TOP.verbs[0], [
                 (f, value) for _, f, value in tokens(
                     words, flag_table(GLOBALS))], [])
-        verbs, words = find_verb(group, words)
+        verbs, called, words = find_verb(group, words)
     except UsageError:
         if not wants_help:
             raise
-        raise HelpWanted(group, group and verb_for_help(group.verbs, words))
+        verbs, called = group and group.verbs, None
     if wants_help:
-        raise HelpWanted(group, verb_for_help(verbs, words))
-    return group, parse_verb(group, verbs, words)
+        raise HelpWanted(group, group and verbs_for_help(group, verbs, called,
+                                                         words))
+    return group, parse_verb(group, verbs, called, words)
 
 
 # == help: all of it from the declarations ===================================
 
 
-def word_usage(declared):
-    name = declared.options.get("metavar", declared.dest)
-    return {None: name, "?": f"[{name}]"}.get(
-        declared.options.get("nargs"), f"{name}…")
+def word_usage(group, declared):
+    return group.item if declared is ITEM else declared.spec
 
 
 def flag_usage(declared):
-    if not declared.takes_value:
-        return declared.long_name
-    return f"{declared.long_name} {declared.options.get('metavar', 'VALUE')}"
+    return f"{declared.long_name} {declared.metavar}".rstrip()
+
+
+def call_form(group, verb, width):
+    """A call as it is typed, and what it requires, as far as that fits."""
+    words = [name_at(group, verb.word)]
+    words += [verb.name] * (verb.by is None and bool(verb.name))
+    if verb.usage:
+        return " ".join(words + [verb.usage])
+    words += [word_usage(group, f) for f in verb.flags if f.is_word]
+    words += [flag_usage(verb.by)] if verb.by_flag else []
+    needed = [flag_usage(f) for f in verb.flags
+              if not f.is_word and f.required]
+    whole = " ".join(words + needed)
+    while needed and len(whole) > width:
+        needed.pop()
+        whole = " ".join(words + needed + ["…"])
+    return whole
 
 
 def verb_usage(group, verb):
-    """The usage line of a verb: what is required, then the rest."""
-    words = ["xeroctl", group.name] + ([verb.word] if verb.word else [])
-    if verb.by is None and verb.name:
-        words.append(verb.name)
-    if verb.usage:
-        return " ".join(words + [verb.usage])
-    words += [word_usage(f) for f in verb.flags if f.is_word]
-    words += [flag_usage(verb.by)] if verb.by_flag else []
-    needed = [flag_usage(f) for f in verb.flags
-              if not f.is_word and f.options.get("required")]
-    while len(" ".join(["usage:"] + words + needed + ["… [flags]"])) > 79:
-        needed.pop()
-    left_out = any(f.options.get("required") and flag_usage(f) not in needed
-                   for f in verb.flags if not f.is_word)
-    return " ".join(words + needed + ["…"] * left_out + ["[flags]"])
+    room = HELP_WIDTH - len("usage: xeroctl  [flags]")
+    return f"xeroctl {call_form(group, verb, room)} [flags]"
 
 
 SAMPLES = {"SLUG": "my-llm", "FILE": "in.jsonl", "OUT": "out.jsonl",
@@ -12654,26 +12483,25 @@ SAMPLES = {"SLUG": "my-llm", "FILE": "in.jsonl", "OUT": "out.jsonl",
 
 def sample_of(group, verb, declared):
     """A value to show an argument with: its first choice, or a common one."""
-    convert = declared.options.get("type")
-    words = getattr(convert, "words", None)
+    words = getattr(declared.type, "words", None)
     if words:
         return words[0]
     if declared.is_word and declared.dest == "id":
         return declared.sample or verb.sample or group.sample
-    name = declared.options.get("metavar", "")
-    if declared.sample is None and getattr(convert, "kind", None):
+    if declared.sample is None and getattr(declared.type, "kind", None):
         return "10"
-    return declared.sample or SAMPLES.get(name) or name.lower()
+    return (declared.sample or SAMPLES.get(declared.metavar)
+            or declared.metavar.lower())
 
 
 def sample_call(group, verb):
     """A command line that calls a verb with what it needs."""
-    words = ["xeroctl", group.name] + [verb.word] * bool(verb.word)
+    words = ["xeroctl", name_at(group, verb.word)]
     words += [verb.name] * (verb.by is None and bool(verb.name))
-    words += [sample_of(group, verb, f) for f in verb.flags if f.is_word
-              and f.options.get("nargs") in (None, "+")]
+    words += [sample_of(group, verb, f) for f in verb.flags
+              if f.is_word and f.required]
     flags = [f for f in verb.flags if not f.is_word]
-    shown = [f for f in flags if f.options.get("required") or f is SLUG]
+    shown = [f for f in flags if f.required or f is SLUG]
     if verb.run is run_update:  # it takes at least one
         shown += [f for f in flags if f.sends and f not in shown][:1]
     for declared in [verb.by] * verb.by_flag + shown:
@@ -12684,64 +12512,86 @@ def sample_call(group, verb):
 
 
 def examples_of(group, verb):
-    """Two or three command lines: the verb's own, and what can be made."""
-    call = sample_call(group, verb)
-    made = [call, call + (" --dry-run" if verb.writes else " -o json")]
-    more = [line for line in made if line not in verb.examples]
-    return list(verb.examples) + more[:max(0, 2 - len(verb.examples))]
+    """One to three command lines that call a verb."""
+    return list(verb.examples) or [sample_call(group, verb)]
 
 
-def example_lines(examples, head="examples"):
+def table_lines(rows):
+    """Two aligned columns, the second one wrapped."""
+    import textwrap
+    wide = max(len(str(name)) for name, _ in rows) + 4
+    return [textwrap.fill(
+        text, HELP_WIDTH, initial_indent=f"  {name!s:{wide - 2}}",
+        subsequent_indent=" " * wide, break_on_hyphens=False)
+        for name, text in rows]
+
+
+def section(head, rows):
+    """The lines of a table below its head, if it has any."""
+    return ["", head] + table_lines(rows) if rows else []
+
+
+def flag_rows(flags):
+    return [(f.spec, f.help) for f in flags]
+
+
+def example_lines(examples):
     """The examples in a help text; a long one is continued."""
-    shown = f"\n\n{head}:" * bool(examples)
+    lines = ["", "examples:"]
     for line in examples:
         while len(line) > HELP_WIDTH - 4:
             end = line.rfind(" -", 0, HELP_WIDTH - 4)
-            shown += f"\n  {line[:end]} \\"
+            lines.append(f"  {line[:end]} \\")
             line = "  " + line[end + 1:]
-        shown += f"\n  {line}"
-    return shown
-
-
-def notes_of(group):
-    return "\n\n" + group.notes.strip() if group.notes else ""
+        lines.append("  " + line)
+    return lines
 
 
 def verb_help(group, verb):
-    """The help text of one verb: an example, its flags, all examples."""
-    own = verb.flags + ((verb.by,) if verb.by_flag else ())
-    examples = examples_of(group, verb)
-    first = example_lines(examples[:1], "for example")
-    parser = build_parser(f"xeroctl {group.name}", verb.summary + first, own,
-                          examples)
-    return (f"usage: {verb_usage(group, verb)}\n\n"
-            + parser.format_help().strip() + notes_of(group)
-            * (len(group.verbs) == 1) + example_lines(examples))
+    """The help text of one verb; what its usage says, no flag repeats."""
+    by = (verb.by,) * (verb.by_flag and verb.by.takes_value)
+    return "\n".join(
+        ["usage: " + verb_usage(group, verb), "", verb.summary]
+        + section("arguments:", [
+            (word_usage(group, f), f.help) for f in verb.flags
+            if f.is_word and f is not ITEM])
+        + section("flags:", flag_rows(
+            [f for f in by + verb.flags if not f.is_word]))
+        + example_lines(examples_of(group, verb))
+        + ["", "global flags: xeroctl help flags"])
 
 
-def group_help(group):
-    """The help text of a group: its verbs, and flags that need no verb."""
-    if len(group.verbs) == 1:
-        return verb_help(group, group.verbs[0])
-    examples = [examples_of(group, verb)[0] for verb in group.verbs]
-    lines = [group.summary + example_lines(examples[:1], "for example"), "",
-             "usage:"]
-    lines += ["  " + verb_usage(group, verb) for verb in group.verbs]
-    lines += ["", "verbs:"]
-    lines += [f"  {verb.name:12} {verb.summary}"
-              + (" (default)" if verb.name == group.default else "")
-              for verb in group.verbs]
-    flags = [f for verb in group.verbs if verb.by is not None
-             for f in verb.flags + ((verb.by,) if verb.by_flag else ())]
-    if flags:
-        unique = {f.long_name: f for f in reversed(flags)}
-        lines += ["", build_parser("xeroctl", None, tuple(
-            reversed(list(unique.values())))).format_help().strip()]
-    lines += ["", f"xeroctl help {group.name} VERB shows a verb's flags."]
-    return "\n".join(lines) + notes_of(group) + example_lines(examples[:3])
+def group_examples(group, verbs):
+    """Three examples of a group: first of verbs that have their own."""
+    verbs = sorted(verbs, key=lambda verb: not verb.examples)
+    return [line for place in range(3) for verb in verbs[:3]
+            for line in examples_of(group, verb)[place:place + 1]][:3]
+
+
+def group_help(group, verbs):
+    """The help text of a group, or of the verbs below one of its words."""
+    if len(verbs) == 1:
+        return verb_help(group, verbs[0])
+    import textwrap
+    level, is_whole = verbs[0].word, len(verbs) == len(group.verbs)
+    verbs = sorted(verbs, key=lambda verb: verb.name != group.main)
+    name = name_at(group, level)
+    more = f"xeroctl help {name} VERB tells more"
+    words = [verb.name for verb in verbs if verb.word == level and verb.by]
+    if words:
+        more += ", and each has a word, too: " + ", ".join(words)
+    rows = [(call_form(group, verb, 38), verb.summary) for verb in verbs]
+    return "\n".join(
+        [group.summary] * is_whole
+        + section("verbs:" if is_whole else name + ":", rows)[not is_whole:]
+        + example_lines(group_examples(group, verbs))
+        + ["", textwrap.fill(more, HELP_WIDTH, break_on_hyphens=False)]
+        + ["", group.notes.strip()] * (is_whole and bool(group.notes)))
 
 
 TOPICS = {
+    "flags": ("Global flags, before the command or behind it (…: repeatable):",
+              flag_rows(GLOBALS)),
     "exit-codes": ("Exit codes:", EXIT_CODES),
     "environment": ("Environment variables (an empty one counts as unset;"
                     " flags beat them):", ENVIRONMENT),
@@ -12765,72 +12615,80 @@ def family_lines(groups):
     by_name = {group.name: group for group in groups}
     for family, names in FAMILIES + (("more", more),):
         found = [by_name[n] for n in names.split() if n in by_name]
-        yield from [f"{family}:"] * bool(found)
-        yield from (f"  {group.name:16}  {group.summary}" for group in found)
-        yield from [""] * bool(found)
+        for group in found:
+            yield f"{family:11}{group.name:18}{group.summary}"
+            family = ""
 
 
 def top_help(groups):
     """The help text of the whole program."""
-    parser = build_parser("xeroctl", None, ())
-    lines = ["usage: xeroctl [global flags] COMMAND [VERB] [ID] [flags]", "",
-             "The Xerotier inference platform, and any OpenAI-compatible"
-             " server."]
-    lines += ["", *family_lines(groups), parser.format_help().strip(), "",
-              "topics:"]
-    lines += [f"  xeroctl help {topic:12}  {about}" for topic, about in (
-        ("COMMAND VERB", "a command, and one of its verbs"),
-        ("exit-codes", "what each exit code says"),
-        ("environment", "the variables that are read"),
-        ("config", "the config file, and where keys come from"),
-        ("batches", "the JSON Lines that batches take and give"))]
-    lines += ["", "examples:",
-              '  xeroctl chat --endpoint demo -m "Hello" --stream',
-              "  xeroctl help chat send", "  xeroctl api /models -o json"]
-    return "\n".join(lines)
+    return "\n".join(
+        ["usage: xeroctl COMMAND [VERB] [ID] [flags]", ""]
+        + list(family_lines(groups)) + example_lines((
+            'xeroctl chat --endpoint my-llm -m "Hello" --stream',
+            "xeroctl batches run --input in.jsonl --output-file out.jsonl",
+            "xeroctl models list -o json"))
+        + section("more:", (
+            ("xeroctl help COMMAND [VERB]", "a command, or one of its verbs"),
+            ("xeroctl help WORD", "what has to do with it, as rotate"),
+            ("xeroctl help TOPIC", ", ".join(TOPICS)))))
 
 
-def table_text(rows):
-    """Two aligned columns, the second one wrapped."""
+MOST_FOUND = 20
+
+
+def command_of(group, verb):
+    """The name of a verb, from that of its group on."""
+    return f"{name_at(group, verb.word)} {verb.name}".rstrip()
+
+
+def mentions(groups, word):
+    """A line for each verb, then each flag, that has a word in its line."""
     import textwrap
-    wide = max(len(str(name)) for name, _ in rows) + 4
-    return "\n".join(textwrap.fill(
-        meaning, HELP_WIDTH, initial_indent=f"  {name!s:{wide - 2}}",
-        subsequent_indent=" " * wide) for name, meaning in rows)
+    rows, flags = [], {declared: "" for declared in GLOBALS}
+    for group in groups:
+        for verb in group.verbs:
+            rows.append((command_of(group, verb), verb.summary))
+            for declared in verb.flags + (verb.by,):
+                if isinstance(declared, Flag) and declared.takes_value:
+                    flags.setdefault(declared, rows[-1][0])
+    rows += [(f"{name} {declared.long_name}".strip(),
+              declared.help) for declared, name in flags.items()]
+    found = [f"{name}: {text}" for name, text in sorted(
+        rows, key=lambda row: word not in row[0])
+        if word in f"{name}: {text}".lower()]
+    count = len(found) - MOST_FOUND
+    return [textwrap.fill(line, HELP_WIDTH, subsequent_indent="    ")
+            for line in found[:MOST_FOUND]
+            ] + [f"and {count} more"] * (count > 0)
 
 
-def help_text(groups, group=None, verb=None):
-    """The help of a verb, of a group, or of everything."""
+def help_text(groups, group=None, verbs=()):
+    """The help on verbs, on a group, or on everything."""
     if group is None:
         return top_help(groups)
-    return group_help(group) if verb is None else verb_help(group, verb)
-
-
-def verbs_named(group, name, *more):
-    """The verbs that the words behind `help` mean; those below a word."""
-    below_it = [verb for verb in group.verbs if verb.word == name
-                and (not more or verb.name == more[0])]
-    named = [verb for verb in group.verbs if verb.name == name]
-    return below_it or [verb for verb in named
-                        if not verb.word][:1] or named[:1]
+    return group_help(group, verbs or group.verbs)
 
 
 def help_on(groups, words):
     """The help text for the words behind `help`."""
     name, *more = words or [""]
-    if name in TOPICS:
-        head, rows = TOPICS[name]
-        return head + "\n\n" + table_text(rows)
     if not name:
         return top_help(groups)
+    if name in TOPICS:
+        return "\n".join(section(*TOPICS[name])[1:])
+    if name not in [group.name for group in groups]:
+        found = mentions(groups, " ".join(words).lower())
+        if found:
+            return "\n".join(found)
     group, _ = find_group([name], groups)
     if not more or group is None:
         return help_text(groups, group)
-    found = verbs_named(group, *more)
-    if not found:
-        raise UsageError(f"{group.name} has no verb {more[0]!r}", did_you_mean(
-            more[0], [verb.name for verb in group.verbs]))
-    return "\n\n".join(verb_help(group, verb) for verb in found)
+    verbs, called, rest = find_verb(group, more)
+    if rest:
+        raise UsageError(f"{group.name} has no verb {rest[0]!r}",
+                         did_you_mean(rest[0], by_word(group.verbs)))
+    return help_text(groups, group, [called] if called else verbs)
 
 
 def write_help(terminal, text):
@@ -12850,9 +12708,9 @@ HELP = Group(
     "help", "Show help on a command, a verb or a topic.", default="",
     verbs=(
         Verb("", "Show help on a command, a verb or a topic.", show_help,
-             flag("words", metavar="COMMAND", nargs="*", completes="command",
-                  help="a command and a verb, or a topic: "
-                       + ", ".join(TOPICS)),
+             flag("[COMMAND…]",
+                  "a command and a verb, or a topic: " + ", ".join(TOPICS),
+                  completes="command", dest="words"),
              examples=("xeroctl help chat send",
                        "xeroctl help exit-codes")),
     ))
@@ -12871,26 +12729,25 @@ def value_offers(declared, contexts):
     """
     kind = declared.completes
     if kind is None:
-        kind = FILE_OFFERS.get(declared.options.get("metavar"), "")
+        kind = FILE_OFFERS.get(declared.metavar, "")
     if kind == "context":
         yield from ((name, "") for name in contexts())
     elif kind:
         yield ":" + kind, ""
     else:
         yield from ((word, "") for word in getattr(
-            declared.options.get("type"), "words", ()))
+            declared.type, "words", ()))
 
 
 def flag_offers(table):
-    return [(name, declared.options["help"])
+    return [(name, declared.help)
             for name, declared in table.items() if name.startswith("--")]
 
 
-def verb_offers(group):
-    """The words that may follow the name of a group."""
-    words = {verb.word: verb.summary for verb in group.verbs if verb.word}
-    words.update((verb.name, verb.summary) for verb in by_word(group))
-    return list(words.items())
+def verb_offers(group, level):
+    """The words that may come first behind a group, or one of its words."""
+    return [(word, verb.summary) for word, (verb, *_) in by_word(
+        group.verbs, level).items()]
 
 
 def place_of_cursor(words, table):
@@ -12909,20 +12766,22 @@ def offers_in(group, words, typed, contexts):
     if declared:
         return value_offers(declared, contexts)
     is_flag = typed.startswith("-") and "--" not in words
-    named = [] if count or is_flag else verb_offers(group)
+    verbs, called, rest = (), None, words[:-1]
     try:
-        verbs, words = find_verb(group, words[:-1] if is_flag else words)
-        _, count = place_of_cursor(words, verbs_table(verbs))
+        verbs, called, rest = find_verb(group, rest)
     except (UsageError, HelpWanted):
-        verbs = ()  # it needs a verb
+        pass  # it needs a verb
     if is_flag:
-        return flag_offers(verbs_table(verbs))
-    places = [[f for f in verb.flags if f.is_word] for verb in verbs]
-    for found in places:
-        found += found[-1:] * count * (
-            bool(found) and found[-1].options.get("nargs") in ("*", "+"))
-    for declared in places[0][count:count + 1] if places else ():
-        named += value_offers(declared, contexts)
+        return flag_offers(verbs_table([called] if called else verbs))
+    _, count = place_of_cursor(rest + [CURSOR], verbs_table(verbs))
+    named = [] if called or count or "--" in rest else verb_offers(
+        group, verbs and verbs[0].word or None)
+    for verb in [called] if called else verbs[:1]:
+        places = places_of(verb)
+        places += places[-1:] * count * bool(places
+                                             and places[-1].is_several)
+        for declared in places[count:count + 1]:
+            named += value_offers(declared, contexts)
     return named
 
 
@@ -13023,29 +12882,22 @@ complete -c xeroctl -c xeroctl.py -f -a '(__xeroctl)'
 
 def flag_map(declared):
     """A flag as data: names, type, choices, default, and so on."""
-    options = declared.options
-    convert, action = options.get("type"), options.get("action")
-    kinds = {"store_true": "boolean", "store_const": "boolean",
-             "count": "count"}
+    is_switch = not declared.takes_value and not declared.is_word
     return {"names": list(declared.names),
-            "metavar": options.get("metavar"),
-            "type": kinds.get(action) or getattr(convert, "kind", "string"),
-            "choices": list(getattr(convert, "words", ())) or None,
-            "default": options.get("default"),
-            "required": bool(options.get("required")) or (
-                declared.is_word and options.get("nargs") in (None, "+")),
-            "repeatable": action == "append" or bool(declared.many) or (
-                options.get("nargs") in ("*", "+")),
+            "metavar": declared.metavar or None,
+            "type": "count" if declared.counts else "boolean" if is_switch
+            else getattr(declared.type, "kind", "string"),
+            "choices": list(getattr(declared.type, "words", ())) or None,
+            "default": declared.default, "required": declared.required,
+            "repeatable": bool(declared.many) or declared.is_several,
             "needs": declared.needs, "sample": declared.sample,
-            "help": options["help"]}
+            "help": declared.help}
 
 
 def verb_map(group, verb):
     """A verb as data."""
-    calls = (verb.by.long_name if verb.by_flag else verb.by
-             or verb.name or None)
-    return {"command": " ".join(filter(None, (group.name, verb.word,
-                                              verb.name))),
+    calls = BARE if verb.by == BARE else verb.called or None
+    return {"command": command_of(group, verb),
             "group": group.name, "word": verb.word, "verb": verb.name,
             "called_by": calls,
             "default": verb.name == group.default,
@@ -13058,23 +12910,23 @@ def verb_map(group, verb):
 
 
 def show_commands(app, group, args):
-    """Print the whole command line as data, from its declarations."""
+    """Print the whole command line as JSON, from its declarations."""
     whole_map = {
         "object": "list", "version": __version__,
         "data": [verb_map(g, verb) for g in app.groups for verb in g.verbs],
         "global_flags": list(map(flag_map, GLOBALS)),
         "exit_codes": [{"code": code, "meaning": meaning}
                        for code, meaning in EXIT_CODES]}
-    app.out.rows(whole_map, group.columns, "commands", id_path="command")
+    if app.out.is_table:
+        return app.out.json(whole_map)
+    app.out.rows(whole_map, ("Command=command",), id_path="command")
 
 
 COMMANDS = Group(
-    "commands", "List every command, verb and flag, for people and tools.",
-    default="", columns=("Command=command", "+Writes=writes",
-                         "Usage=usage", "Summary=summary"),
-    verbs=(
-        Verb("", "List every command, verb and flag.", show_commands,
-             examples=("xeroctl commands", "xeroctl commands -o json")),
+    "commands", "Print all commands as JSON, for programs.",
+    default="", verbs=(
+        Verb("", "Print all commands as JSON, for programs.",
+             show_commands),
     ))
 
 
@@ -13088,9 +12940,7 @@ COMPLETION = Group(
     default="",
     verbs=(
         Verb("", "Print the completion script of a shell.", complete_shell,
-             flag("shell", metavar="SHELL", type=choice("bash", "zsh",
-                                                        "fish"),
-                  help="bash, zsh or fish"),
+             flag("SHELL", "bash, zsh or fish", choice("bash", "zsh", "fish")),
              examples=("source <(xeroctl shell-completion bash)",
                        "xeroctl shell-completion fish | source")),
     ))
@@ -13356,7 +13206,7 @@ def guarded(argv, environ, terminal, groups):
     try:
         run(argv, environ, terminal, groups)
     except HelpWanted as wanted:
-        write_help(terminal, help_text(groups, wanted.group, wanted.verb))
+        write_help(terminal, help_text(groups, wanted.group, wanted.verbs))
         terminal.out.end_line()
     except XeroctlError as error:
         code = fail(error, argv, environ, terminal)

@@ -48,6 +48,14 @@ CASES = [
     ("files -5 --up", {"--upload"}),
     ("models m --revalidate --wait", {"--wait", "--wait-timeout"}),
     ("models versions m --pr", {"--proxy", "--promote"}),
+    ("models de", {"delete"}), ("models get m de", set()),
+    ("models -- de", set()), ("models m de", set()),
+    ("models versions pr", {"promote"}), ("models versions promote pr",
+                                          set()),
+    ("models delete m --for", {"--force"}),
+    ("keys re", {"revoke"}), ("endpoints sh", {"show"}),
+    ("files upload ", {":file"}), ("files download x ", {":file"}),
+    ("files download ", set()), ("batches create ", {":file"}),
     ("agents jo", {"join-keys"}),
     ("agents join-keys --rev", {"--revoke"}),
     ("agents --rev", set()),
@@ -104,13 +112,12 @@ def test_every_word_of_every_command_is_offered():
     for group in xeroctl.GROUPS:
         for verb in group.verbs:
             call = xeroctl.sample_call(group, verb).split()[1:]
-            names = [group.name, verb.word,
-                     verb.by is None and verb.name]
-            for count, word in enumerate(call):
-                if word.startswith("--") or count < len(
-                        list(filter(None, names))):
-                    assert word in asked(" ".join(
-                        call[:count + 1]))[0], call
+            names = list(filter(None, (group.name, verb.word)))
+            places = [place for place in range(len(call))
+                      if place < len(names) or call[place][:2] == "--"]
+            lines = [call[:place + 1] for place in places]
+            for line in lines + [names + [word] for word in verb.words]:
+                assert line[-1] in asked(" ".join(line))[0], line
 
 
 def test_a_completion_imports_little():

@@ -18,10 +18,8 @@ from xeroctl import (Group, Offset, acts, by_flag, creates, deletes, field,
 FORMS = "table", "wide", "json", "jsonl", "csv", "id"
 CREATED = 1769989200  # three hours before the clock of the tests
 
-STATE = field("--state", metavar="WORD", help="a state",
-              sends="metadata.state")
-TITLE = field("--title", metavar="TEXT", help="a title",
-              sends="metadata.title")
+STATE = field("--state WORD", "a state", sends="metadata.state")
+TITLE = field("--title TEXT", "a title", sends="metadata.title")
 CONVERSATIONS = Group(
     "conversations", "Keep conversations.", "/conversations",
     columns=("ID=id", "State=metadata.state:state", "+Bytes=bytes:size",

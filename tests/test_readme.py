@@ -98,7 +98,7 @@ LEADS_TO = {
     "xeroctl exec invoke": "POST /exec/invocations",
     "xeroctl usage daily": "GET /usage/daily",
     "xeroctl api /conversations": "GET /conversations",
-    "xeroctl commands -o json": "./commands.json",
+    "xeroctl commands": "./commands.json",
 }
 
 TOOLS = {

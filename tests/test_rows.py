@@ -19,7 +19,7 @@ import pytest
 import xeroctl
 from conftest import (INTERPRETERS, IS_FULL, SCRIPT, costly, environment,
                       every_case)
-from world import BODY, CALLS, ROWS, Remembering, World, signature
+from world import BODY, CALLS, ROWS, Remembering, Row, World, signature
 
 pytestmark = every_case
 
@@ -69,7 +69,6 @@ keys delete                DELETE /management/api-keys/key_1
 keys rotate                POST /management/api-keys/key_1/rotate
 keys ip-filter             PUT /management/api-keys/key_1/ip-filter
 keys quota                 PUT /management/api-keys/key_1/quota
-keys revoke                DELETE /management/api-keys/key_1
 agents create              POST /management/agents
 agents update              PATCH /management/agents/agent_1
 agents delete              DELETE /management/agents/agent_1
@@ -221,6 +220,55 @@ def test_every_verb_that_writes_is_in_the_table():
         "config unset", "config remove"}
     assert set(WRITES) - {"batches run --direct"} <= {
         command_of(row) for row in ROWS}
+
+
+# == words ===================================================================
+
+BY_FLAG = [(group, verb) for group in xeroctl.GROUPS for verb in group.verbs
+           if verb.by]
+
+
+def sent(world, row, words):
+    """What a call shows, and all that it asks of the router, once each."""
+    world.prepare(row)
+    shown = world.start(row, words=words)
+    world.router.rest()
+    asked = []
+    for seen in world.router.requests:
+        request = seen.method, seen.target, seen.form or seen.body
+        asked += [request] * (request not in asked)
+    return shown, shown.exit_status, asked
+
+
+def word_calls(group, verb):
+    """The same call by each word of the verb, and with its flag beside it."""
+    words = Row(group, verb, xeroctl.examples_of(group, verb)[0]).words
+    place = 1 + bool(verb.word)
+    plain = [word for word in words
+             if not verb.by_flag or word != verb.by.long_name]
+    found = [plain[:place] + [word] + plain[place:] for word in verb.words]
+    return found + [words[:place] + [verb.name] + words[place:]]
+
+
+@pytest.mark.parametrize("group, verb", BY_FLAG, ids=lambda each: each.name)
+def test_a_word_and_a_flag_ask_the_same(world, group, verb):
+    row = Row(group, verb, xeroctl.examples_of(group, verb)[0])
+    by_flag = sent(world, row, row.words)
+    assert by_flag[1] == 0 and by_flag[2]
+    for words in word_calls(group, verb):
+        assert sent(world, row, words) == by_flag, words
+
+
+@pytest.mark.parametrize("group", [group for group in xeroctl.GROUPS if any(
+    verb.name in ("get", "show") for verb in group.verbs)],
+    ids=lambda group: group.name)
+def test_get_and_show_are_one_verb(world, group):
+    verb, = [verb for verb in group.verbs if verb.name in ("get", "show")]
+    row = Row(group, verb, xeroctl.sample_call(group, verb))
+    rest = row.words[1 + (verb.by is None):]
+    got, shown = [sent(world, row, [group.name, word] + rest)
+                  for word in ("get", "show")]
+    assert got == shown and got[1] == 0
 
 
 # == forms ===================================================================

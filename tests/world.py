@@ -298,6 +298,7 @@ class World:
         self.write("key.txt", self.router.key + "\n")
         self.write("config.toml", CONFIG.format(base=self.router.base_url,
                                                 key=self.router.key))
+        self.write("prompts/one.txt", "Hello\n")
         self.write("path/notes.txt", "Hello\n")
         self.write("templates/one.json", TEMPLATE)
 
@@ -420,8 +421,8 @@ class World:
             return "@" + self.place(path)
         if word == ".":
             return self.folder
-        if word in self.saved[None][1] or word in ("path", "templates") \
-                or word.startswith("out."):
+        if word in self.saved[None][1] or word.startswith("out.") or (
+                word in ("path", "prompts", "templates")):
             return self.place(word)
         return word
 
