@@ -678,10 +678,10 @@ def as_said(value):
         return "\n".join(as_said(each) for each in value
                          if dig(each, "type") not in THOUGHTS) or "-"
     if as_text(dig(value, "type")).endswith("_call"):
-        return call_line(value)
+        return one_line(call_line(value))
     calls, found = dig(value, "tool_calls"), [dig(value, k) for k in SAID]
     said = [content_text(each) for each in found] + [
-        call_line(dig(each, "function"))
+        one_line(call_line(dig(each, "function")))
         for each in (calls if isinstance(calls, list) else ())]
     is_known = any(each is not None for each in found)
     return "\n".join(filter(None, said)) or as_text(
@@ -4219,12 +4219,12 @@ CELL_FORMATS = {"": as_text, "state": as_state, "time": as_time,
                 "size": as_size, "seconds": as_duration, "list": as_list,
                 "pairs": as_pairs, "count": as_count, "keys": as_keys,
                 "content": lambda value: content_text(value) or "-",
-                "said": as_said}
+                "said": as_said, "lines": as_said}
 RECORD_FORMATS = {  # which look at the whole record
     "item": lambda value, record: "-" if value is None else as_said(record),
     "percent": lambda value, record: as_percent(value, dig(record, "target")),
     "progress": as_progress}
-LONG_FORMATS = "content", "said", "item"
+LONG_FORMATS = "content", "said", "lines", "item"
 
 
 class Column:
@@ -4645,7 +4645,7 @@ class Out:
         now = self.terminal.clock.now()
         for column in columns:
             text, label = column.text(item, now), column.head + ":"
-            if column.format == "said" and "\n" in text:
+            if column.format == "lines" and "\n" in text:
                 self.text(label + "\n" + text.rstrip("\n") + "\n")
                 continue
             self.write((padded(label, width) if is_aligned else label) + " ")
@@ -9851,7 +9851,8 @@ RESPONSES = Group(
         lists(SLUG, field("--status STATUS", "only those of this status",
                           choice(*RESPONSE_STATES)),
               summary="List responses."),
-        shows("Show one response.", SLUG),
+        shows("Show one response.", SLUG, columns=RESPONSE_FIELDS[:-1] + (
+            "Answer=output|output_text:lines",)),
         deletes("Delete a response.", SLUG),
         acts("cancel", "Cancel a background response.", SLUG),
         lists(SLUG, name="input-items", summary="List what was sent.",
@@ -11215,7 +11216,7 @@ HEALTH = Group(
 INVOCATION_FIELDS = ("ID=id", "Tool=tool|tool_name", "Status=status:state",
                      "Workspace=workspace_id", "Approval=approval_id",
                      "Arguments=args|arguments", "Error=error",
-                     "Output=result|output:said")
+                     "Output=result|output:lines")
 INVOCATION_ENDS = "completed", "failed", "cancelled", "rejected", "timeout"
 
 

@@ -36,7 +36,7 @@ VALUES = {
                                      "response.completed", "file.uploaded"],
     "pairs": {"team": NAME}, "keys": {"team": NAME}, "percent": 0.9996,
     "progress": 41.7, "count": 70000000000, "content": TEXT, "item": TEXT,
-    "said": TEXT, "seconds": 340}
+    "said": TEXT, "lines": TEXT, "seconds": 340}
 
 
 # == every list ==============================================================
@@ -266,6 +266,11 @@ def test_what_stands_in_two_cells_is_cut_whole(things, glyph):
     line, _ = things(120, name=glyph * 20, note="m" * 49)
     assert line[1] == glyph * 14 + "…"
     assert line[-1] == "m" * 30 + "…"
+
+
+def test_a_joiner_that_joins_no_pictures_is_seen(things):
+    line, _ = things(200, name="a\u200db👩\u200d💻\u200d")
+    assert line[1] == "a\\u200db👩\u200d💻\\u200d"
 
 
 # == nouns ===================================================================

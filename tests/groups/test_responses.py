@@ -798,9 +798,11 @@ def test_a_response_is_shown_as_it_is(run, router, made):
 def test_a_response_is_shown_with_its_text(run, router, output, lines):
     router.order("GET /r", times=None, body=as_json(
         {"id": "r", "status": "completed", "output": output}))
-    for words in (), ("--wait",):
-        shown = run("responses", "r", *words, *ENDPOINT)
-        assert shown.partition("Answer:")[2].split("\n") == lines + [""]
+    shown = run("responses", "r", *ENDPOINT)
+    assert shown.partition("Answer:")[2].split("\n") == lines + [""]
+    shown = run("responses", "r", "--wait", *ENDPOINT)
+    assert shown.partition("Answer:")[2].strip() == (
+        "\\n".join(lines).strip("\\n ") + "\n").strip()
 
 
 def test_a_response_may_hold_its_text_alone(run, router):
