@@ -3810,12 +3810,14 @@ def sse_lines(blocks):
         yield b"".join(parts)
 
 
-def is_own_event(data):
-    """Whether data fields can be joined by no more: a comment, or JSON."""
+def is_own_event(data, field, value):
+    """Whether data is complete before another field: a comment, or JSON."""
+    if field == b"data" and value.strip()[:1] not in (b"{", b"[", b":"):
+        return False
     if data[:1] == ":":
         return True
     try:
-        parse_json(data)
+        parse_json(data, SERVER_DECODER)
     except ValueError:
         return False
     return True
@@ -3845,17 +3847,14 @@ def sse_events(blocks):
             event, data = "", []
             continue
         field, _, value = bare.partition(b":")
-        if field != b"data" and field != b"event":
-            continue
-        value = value[value[:1] == b" ":].decode("utf-8", "replace")
-        if data and (field == b"event" or value[:1] in "{[:") and (
-                is_own_event("\n".join(data))):
+        if data and field in (b"data", b"event") and (
+                is_own_event("\n".join(data), field, value)):
             yield event, "\n".join(data), True
             event, data = "", []
         if field == b"data":
-            data.append(value)
-        else:
-            event = value
+            data.append(value[value[:1] == b" ":].decode("utf-8", "replace"))
+        elif field == b"event":
+            event = value[value[:1] == b" ":].decode("utf-8", "replace")
     if data:
         yield event, "\n".join(data), line[-1:] in (b"\n", b"\r")
 
@@ -3886,10 +3885,11 @@ def api_events(blocks):
     """
     kind = None
     for event, data, is_whole in sse_events(blocks):
-        if data[:1] == "[" and data.strip() == DONE:
-            return
-        if not data or data[:1] == ":":
-            continue  # kept alive
+        if data[:1] != "{":
+            if data.strip() == DONE:
+                return
+            if data[:1] in ":":
+                continue  # kept alive
         try:
             payload = parse_json(data, SERVER_DECODER)
         except ValueError:
@@ -5868,7 +5868,7 @@ class Talk:
             self.spinner.stop()
             self.began_at = self.app.clock.monotonic()
         for kind, text in pieces:
-            if self.halves or text[-1:] >= "\ud800":
+            if self.halves or text[-1] >= "\ud800":
                 text = self.mended(kind, text)
             if kind == REASONING:
                 if self.shows_reasoning:
@@ -5916,15 +5916,15 @@ def take_events(app, talk, answer, reply):
             app.out.json_line(payload)
         if kind == WHOLE:
             answer.check(payload)
-        elif not answer.takes(kind, payload):
+            talk.show([(kind, app.terminal.secrets.masked(text))
+                       for kind, text in answer.add(payload, kind)])
+        elif answer.takes(kind, payload):
+            pieces = answer.add(payload, kind)
+            if pieces:
+                talk.show(pieces)
+        else:
             talk.event(kind, payload)
             continue
-        pieces = answer.add(payload, kind)
-        if kind == WHOLE:
-            pieces = [(kind, app.terminal.secrets.masked(text))
-                      for kind, text in pieces]
-        if pieces:
-            talk.show(pieces)
         if answer.is_finished:
             if answer.failure:
                 raise answer.failure
