@@ -302,9 +302,12 @@ class HelpWanted(Exception):
 # C0 but tab and newline, DEL, C1, and the bidirectional embeddings,
 # overrides and isolates of Unicode UAX #9.
 CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-# Beyond these, what has no width: a name that is copied has it as well.
-UNSEEN = re.compile(CONTROLS.pattern[:-1] + "\xad\u061c\u200b-\u200f\u2028"
-                    "\u2029\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
+# Beyond these, what has no width: a name that is copied has it as well.  The
+# joiner before a picture is a part of it.
+UNSEEN = re.compile(CONTROLS.pattern[:-1] + "\xad\u061c\u200b\u200c\u200e"
+                    "\u200f\u2028\u2029\u2060-\u206f\ufeff"
+                    "\U000e0000-\U000e007f]"
+                    "|\u200d(?![\u203c-\u3299\U0001f000-\U0001faff])")
 SURROGATES = re.compile("[\ud800-\udfff]")
 # Few calls need this or any later pattern: re compiles it at its first use.
 ISO_TIME = (
@@ -359,6 +362,21 @@ def dig(value, path):
         else:
             value = value.get(key) if isinstance(value, dict) else None
     return value
+
+
+def picked(value, steps):
+    """Yield what steps lead to, but null; * is every element, -1 the last."""
+    if not steps:
+        yield from [value] * (value is not None)
+        return
+    step, *rest = steps
+    if isinstance(value, list):
+        if re.match(r"-\d{1,9}\Z", step):
+            step = str(len(value) + int(step))
+        value = {str(place): each for place, each in enumerate(value)}
+    members = value if isinstance(value, dict) else {}
+    for name in members if step == "*" else members.keys() & {step}:
+        yield from picked(members[name], rest)
 
 
 def plant(tree, path, value):
@@ -532,15 +550,16 @@ def as_time(value):
 
 
 def as_age(value, now):
-    """3h ago, from any form of time."""
+    """3h ago, or in 2d, from any form of time."""
     seconds = seconds_of(value)
     if not is_number(seconds):
         return as_text(value)
-    left = max(0, now - seconds)
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if left >= size:
-            return f"{left // size:.0f}{unit} ago"
-    return f"{left:.0f}s ago"
+    is_ahead = seconds - now >= 60  # by less, it is the clocks that differ
+    left = seconds - now if is_ahead else max(0, now - seconds)
+    units = (86400, "d"), (3600, "h"), (60, "m")
+    size, unit = next((each for each in units if left >= each[0]), (1, "s"))
+    text = f"{left // size:.0f}{unit}"
+    return f"in {text}" if is_ahead else f"{text} ago"
 
 
 def as_size(count):
@@ -588,11 +607,28 @@ def as_keys(value):
     return str(len(value)) if isinstance(value, dict) else as_text(value)
 
 
-def as_percent(value):
-    """Say a share (0 to 1) or a percentage as 99.5%."""
+def as_percent(value, target=100):
+    """Say a share (0 to 1) or a percentage with the digits of its target, or
+    with more, so that it seems to be at the target, or at 100, only if it is.
+    """
     if not is_number(value):
         return as_text(value)
-    return f"{value * 100 if value <= 1 else value:.1f}%"
+    value, goal = (each * 100 if each <= 1 else each for each in (
+        value, target if is_positive(target) else 100))
+    digits = min(6, len(str(round(float(goal), 9)).partition(".")[2]))
+    while digits < 6 and any(round(value, 9) < each <= round(value, digits)
+                             for each in (round(goal, 9), 100)):
+        digits += 1
+    return f"{value:.{digits}f}%"
+
+
+def as_progress(value, upload):
+    """Say how far an upload is, by its chunks if the server does not."""
+    done, total = dig(upload, "uploaded_chunks"), dig(upload, "total_chunks")
+    is_percent = is_number(value) and value > 1
+    if not is_percent and is_number(done) and is_positive(total):
+        value = done / total
+    return as_percent(value)
 
 
 def sparkline(values):
@@ -625,6 +661,33 @@ def content_text(value):
     return ""
 
 
+def call_line(call):
+    """A call of a tool, as it is shown."""
+    name, given = (next(filter(None, (dig(call, key) for key in keys)), None)
+                   for keys in (("name", "type"),
+                                ("arguments", "input", "action")))
+    return f"[tool call] {as_text(name)}({text_or_json(given or '')})"
+
+
+SAID = "content", "text", "refusal", "output", "stdout", "stderr", "summary"
+
+
+def as_said(value):
+    """Show what a message, an item, a tool or a list of them says."""
+    if isinstance(value, list):
+        return "\n".join(as_said(each) for each in value
+                         if dig(each, "type") not in THOUGHTS) or "-"
+    if as_text(dig(value, "type")).endswith("_call"):
+        return one_line(call_line(value))
+    calls, found = dig(value, "tool_calls"), [dig(value, k) for k in SAID]
+    said = [content_text(each) for each in found] + [
+        one_line(call_line(dig(each, "function")))
+        for each in (calls if isinstance(calls, list) else ())]
+    is_known = any(each is not None for each in found)
+    return "\n".join(filter(None, said)) or as_text(
+        dig(value, "output") or (None if is_known else value))
+
+
 def as_list(value):
     """Show the texts of a list in one cell."""
     if not isinstance(value, list):
@@ -646,15 +709,30 @@ def as_bar(done, total, width=20):
     return f"[{'#' * filled}{'.' * (width - filled)}] {share * 100:.0f}%"
 
 
-def cell_width(character):
+# Two cells together: a flag, and a picture with U+FE0F, with skin tones, or
+# with more pictures that joiners add to it (Unicode UTS #51).
+PICTURE = ("[#*0-9\xa9\xae\u203c-\u3299\U0001f000-\U0001faff]"
+           "[\ufe0f\U0001f3fb-\U0001f3ff]*")
+GLYPH = f"[\U0001f1e6-\U0001f1ff]{{2}}|{PICTURE}(?:\u200d{PICTURE})*|."
+
+
+def glyphs(text):
+    return re.findall(GLYPH, text, re.S)
+
+
+def cell_width(glyph):
     # A large table: only text that is not ASCII pays for it.
     try:
         import unicodedata
     except ImportError:
         return 1
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+    if len(glyph) > 1:
+        return 2
+    category = unicodedata.category(glyph)
+    if category in ("Mn", "Me", "Cf") or "\u1160" <= glyph <= "\u11ff":
         return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+    is_new = category == "Cn" and glyph >= "\U0001f000"  # to this Python
+    return 1 + (is_new or unicodedata.east_asian_width(glyph) in "WF")
 
 
 def display_width(text):
@@ -662,7 +740,7 @@ def display_width(text):
     try:
         return len(text.encode("ascii"))
     except UnicodeEncodeError:
-        return sum(map(cell_width, text))
+        return sum(map(cell_width, glyphs(text)))
 
 
 def padded(text, width):
@@ -675,11 +753,11 @@ def cut_to(text, width):
     if display_width(text) <= width:
         return text
     left, kept = width - 1, []
-    for character in text:
-        left -= cell_width(character)
+    for glyph in glyphs(text):
+        left -= cell_width(glyph)
         if left < 0:
             break
-        kept.append(character)
+        kept.append(glyph)
     return "".join(kept) + "…"
 
 
@@ -3732,12 +3810,14 @@ def sse_lines(blocks):
         yield b"".join(parts)
 
 
-def is_own_event(data):
-    """Whether data fields can be joined by no more: a comment, or JSON."""
+def is_own_event(data, field, value):
+    """Whether data is complete before another field: a comment, or JSON."""
+    if field == b"data" and value.strip()[:1] not in (b"{", b"[", b":"):
+        return False
     if data[:1] == ":":
         return True
     try:
-        parse_json(data)
+        parse_json(data, SERVER_DECODER)
     except ValueError:
         return False
     return True
@@ -3767,17 +3847,14 @@ def sse_events(blocks):
             event, data = "", []
             continue
         field, _, value = bare.partition(b":")
-        if field != b"data" and field != b"event":
-            continue
-        value = value[value[:1] == b" ":].decode("utf-8", "replace")
-        if data and (field == b"event" or value[:1] in "{[:") and (
-                is_own_event("\n".join(data))):
+        if data and field in (b"data", b"event") and (
+                is_own_event("\n".join(data), field, value)):
             yield event, "\n".join(data), True
             event, data = "", []
         if field == b"data":
-            data.append(value)
-        else:
-            event = value
+            data.append(value[value[:1] == b" ":].decode("utf-8", "replace"))
+        elif field == b"event":
+            event = value[value[:1] == b" ":].decode("utf-8", "replace")
     if data:
         yield event, "\n".join(data), line[-1:] in (b"\n", b"\r")
 
@@ -3808,10 +3885,11 @@ def api_events(blocks):
     """
     kind = None
     for event, data, is_whole in sse_events(blocks):
-        if data[:1] == "[" and data.strip() == DONE:
-            return
-        if not data or data[:1] == ":":
-            continue  # kept alive
+        if data[:1] != "{":
+            if data.strip() == DONE:
+                return
+            if data[:1] in ":":
+                continue  # kept alive
         try:
             payload = parse_json(data, SERVER_DECODER)
         except ValueError:
@@ -4138,8 +4216,13 @@ def as_state(value):
 CELL_FORMATS = {"": as_text, "state": as_state, "time": as_time,
                 "size": as_size, "seconds": as_duration, "list": as_list,
                 "pairs": as_pairs, "count": as_count, "keys": as_keys,
-                "percent": as_percent,
-                "content": lambda value: content_text(value) or "-"}
+                "content": lambda value: content_text(value) or "-",
+                "said": as_said, "lines": as_said}
+RECORD_FORMATS = {  # which look at the whole record
+    "item": lambda value, record: "-" if value is None else as_said(record),
+    "percent": lambda value, record: as_percent(value, dig(record, "target")),
+    "progress": as_progress}
+LONG_FORMATS = "content", "said", "lines", "item"
 
 
 class Column:
@@ -4160,12 +4243,17 @@ class Column:
         found = (dig(record, path) for path in self.paths)
         return next((value for value in found if value is not None), None)
 
-    def cell(self, record, now):
-        """The value as a person reads it, on one line."""
+    def text(self, record, now, is_short=False):
+        """The value as a person reads it; short, times are ages."""
         value = self.value(record)
-        if self.format == "age":
-            return one_line(as_age(value, now))
-        return one_line(CELL_FORMATS[self.format](value))
+        if self.format == "age" or is_short and self.format == "time":
+            return as_age(value, now)
+        if self.format in RECORD_FORMATS:
+            return RECORD_FORMATS[self.format](value, record)
+        return CELL_FORMATS[self.format](value)
+
+    def cell(self, *place):
+        return one_line(self.text(*place))
 
     def style(self, text):
         """The style of a cell: a state has a colour."""
@@ -4178,7 +4266,10 @@ class KeyColumn(Column):
 
     def __init__(self, key):
         self.head, self.key = key, key
-        self.is_wide, self.format = False, ""
+        self.is_wide, self.paths = False, [key]
+        is_time = re.search(r"(_at|At|\Acreated|\Atimestamp)\Z", key)
+        self.format = "time" if is_time else {
+            "status": "state", "compliance": "percent"}.get(key, "")
 
     def value(self, record):
         return record.get(self.key) if isinstance(record, dict) else None
@@ -4332,16 +4423,52 @@ def planned_text(request, key):
     return "\n".join(lines)
 
 
+class Strip:
+    """A column of a table: its cells, and to how many each may be cut."""
+
+    def __init__(self, column, cells, is_key):
+        self.column, self.cells = column, cells
+        self.full = self.width = max(map(display_width, cells))
+        is_id = is_key or re.search(r"(\b|_)(id|slug)\Z", column.paths[-1])
+        is_text = column.format in ("", "list", "pairs") + LONG_FORMATS
+        self.least = 12 if is_text and not is_id else self.full
+        self.rank = 2 if is_key else int(
+            "state" == column.format or "status" == column.head.lower())
+
+
+def fits(strips, room):
+    """Whether columns fit side by side, their texts cut if need be."""
+    for strip in strips:
+        strip.width = min(strip.full, max(strip.least, room))
+    while sum(strip.width + 2 for strip in strips) - 2 > room:
+        cut = max(strips, key=lambda s: s.width * (s.width > s.least))
+        if cut.width <= cut.least:
+            return False
+        cut.width -= 1
+    return True
+
+
+def drop_to_fit(strips, room):
+    """Leave out the last of least rank until all fit, or an id cannot."""
+    key = max(strips, key=lambda strip: strip.rank)
+    while not fits(strips, room) and len(strips) > 1 + (key.full > room):
+        strips.remove(min(strips[::-1], key=lambda strip: strip.rank))
+
+
 class Out:
     """Standard output in the form that was asked for.
 
     Once something is planned rather than sent, results are what a plan made
-    up: they are not shown, the plan is.
+    up: they are not shown, the plan is.  With steps to pick, JSON is only
+    what they lead to; if that is nothing, writes is what lets all be shown.
     """
 
-    def __init__(self, terminal, form, plan):
+    has_picked = False
+
+    def __init__(self, terminal, form, plan, pick=None, writes=False):
         self.terminal, self.screen = terminal, terminal.out
         self.form, self.plan = form, plan
+        self.pick, self.writes = pick, writes
         self.is_table = form in (TABLE, WIDE)
         self.masked = terminal.secrets.masked_json
 
@@ -4352,8 +4479,9 @@ class Out:
             self.screen.write(self.screen.shown(text, hidden), style)
 
     def write_bytes(self, block):
-        self.screen.write_bytes(block)
-        self.screen.flush()
+        if not self.pick or self.writes:
+            self.screen.write_bytes(block)
+            self.screen.flush()
 
     def text(self, text):
         """A text as it is, in whatever form."""
@@ -4363,13 +4491,21 @@ class Out:
         self.write(text, style)
         self.write("\n")
 
-    def json(self, value):
-        """One JSON document."""
-        self.write_json(pretty_json(self.masked(value)))
+    def json(self, value, layout=pretty_json):
+        """One JSON document, or what is to be picked of it."""
+        value = self.masked(value)
+        found = list(picked(value, self.pick)) if self.pick else ()
+        for each in found:
+            self.text(text_or_json(each) + "\n")
+        if not self.pick or self.writes and not found:
+            self.write_json(layout(value))
+        if self.pick and not found and not self.plan.requests:
+            raise XeroctlError(f"{'.'.join(self.pick)} leads to nothing")
+        self.has_picked = True
 
     def json_line(self, value):
         """One JSON value of several, on a line of its own."""
-        self.write_json(compact_json(self.masked(value)))
+        self.json(value, compact_json)
 
     def write_json(self, text):
         if not self.plan.requests:
@@ -4418,28 +4554,38 @@ class Out:
         """Columns aligned by display width, two spaces apart."""
         columns = [c for c in map(as_column, specs)
                    if self.form == WIDE or not c.is_wide]
-        now = self.terminal.clock.now()
-        lines = [[column.head for column in columns]]
-        lines += [[self.screen.shown(c.cell(record, now), UNSEEN)
-                   for c in columns] for record in self.masked(records)]
-        widths = [max(map(display_width, cells)) for cells in zip(*lines)]
-        if self.screen.is_terminal:
-            widths[-1] = max(len(columns[-1].head) + 1, min(
-                widths[-1], self.screen.columns() - sum(widths[:-1])
-                - 2 * len(widths[:-1])))
-        for number, cells in enumerate(lines):
-            styles = [c.style(text) if number else BOLD
-                      for c, text in zip(columns, cells)]
-            self.table_line(cells, widths, styles)
+        room = self.screen.columns()
+        strips = self.strips(columns, self.masked(records))
+        if self.form == TABLE and self.screen.is_terminal and not fits(
+                strips, room):
+            strips = self.strips(columns, self.masked(records), True)
+            drop_to_fit(strips, room)
+        for number, cells in enumerate(zip(*(s.cells for s in strips))):
+            for strip, text in zip(strips, cells):
+                shown = (text if strip.width == strip.full
+                         else cut_to(text, strip.width))
+                self.write(shown, strip.column.style(text) if number
+                           else BOLD)
+                self.write("\n" if strip is strips[-1] else " " * (
+                    strip.width - display_width(shown) + 2))
+        left = [c.head for c in columns
+                if c not in [strip.column for strip in strips]]
+        if left:
+            self.terminal.note(f"left out to fit: {', '.join(left)}"
+                               " (-o wide shows all)")
 
-    def table_line(self, cells, widths, styles):
-        *cells, last = cells
-        for text, width, style in zip(cells, widths, styles):
-            self.write(text, style)
-            self.write(" " * (width - display_width(text) + 2))
-        if self.screen.is_terminal:
-            last = cut_to(last, widths[-1])
-        self.line(last, styles[-1])
+    def strips(self, columns, records, is_short=False):
+        now = self.terminal.clock.now()
+        key = next((c for c in columns if c.head == "ID"), columns[0])
+        return [Strip(c, [c.head] + [
+            self.screen.shown(c.cell(record, now, is_short), UNSEEN)
+            for record in records], c is key) for c in columns]
+
+    def bars(self, head, values):
+        """A line of bars; a terminal has room for the last ones."""
+        last = self.screen.columns() - len(head) - 1
+        self.line(head + " " + sparkline(
+            values[-last:] if self.screen.is_terminal else values))
 
     def record(self, item, specs, id_path="id"):
         """A single thing: one aligned `Label: value` line per column."""
@@ -4496,10 +4642,12 @@ class Out:
         width = max([len(c.head) for c in columns] + [0]) + 1
         now = self.terminal.clock.now()
         for column in columns:
-            text = column.cell(item, now)
-            label = column.head + ":"
+            text, label = column.text(item, now), column.head + ":"
+            if column.format == "lines" and "\n" in text:
+                self.text(label + "\n" + text.rstrip("\n") + "\n")
+                continue
             self.write((padded(label, width) if is_aligned else label) + " ")
-            self.line(text, column.style(text))
+            self.line(one_line(text), column.style(text))
 
     def show_plan(self, key, network):
         """Print the requests that were planned, in their order."""
@@ -4702,6 +4850,14 @@ def check_order(start, end, names="start and end"):
     if start and end and seconds_of(start) >= seconds_of(end):
         raise UsageError(f"{names} are the wrong way round: {start} is not"
                          f" before {end}")
+
+
+def path_steps(text):
+    """Convert a dotted path to its steps."""
+    if re.search(r"\A\Z|\A\.|\.\.|\.\Z|\[", text):
+        raise UsageError(f"--pick: {text!r} is no path, as"
+                         " choices.0.message.content and data.*.id are")
+    return text.split(".")
 
 
 def fixes(sign, *names):
@@ -4921,13 +5077,15 @@ class Group:
     slug in them.  default names the verb that may be left out, main the one
     that the help begins with; item is what an id is called there, sample the
     one that examples show, and notes what is said of the files it is about.
+    One thing is shown with fields, or with the columns and more.
     """
 
     def __init__(self, name, summary, path="", columns=(), fields=(),
                  verbs=(), scope=PROJECT, default=None, paging=Cursor,
-                 thing=None, sample=None, notes="", main=None, item="ID"):
+                 thing=None, sample=None, notes="", main=None, item="ID",
+                 more=()):
         self.name, self.summary, self.path = name, summary, path
-        self.columns, self.fields = columns, fields or columns
+        self.columns, self.fields = columns, fields or columns + more
         self.verbs, self.scope, self.default = verbs, scope, default
         self.paging, self.thing = paging, thing or name.rstrip("s")
         self.sample, self.notes = sample or self.thing + "_1", notes
@@ -5001,10 +5159,10 @@ def pages_of(app, group, args):
 
 def run_list(app, group, args):
     args.verb.checks(app, args)
-    things = args.verb.name if args.verb.columns else group.name
+    things = args.verb.path.rpartition("/")[2] or group.name
     app.out.pages(pages_of(app, group, args),
-                  args.verb.columns or group.columns, things,
-                  args.verb.id_path)
+                  args.verb.columns or group.columns,
+                  re.sub("[-_]", " ", things), args.verb.id_path)
 
 
 def run_show(app, group, args):
@@ -5018,11 +5176,11 @@ def show_done(app, group, args, answer):
     """Show what a write has returned, or say in words what it did."""
     verb, columns = args.verb, args.verb.columns or group.fields
     item_id = getattr(args, "id", None)
-    is_act = item_id is not None and verb.run is not run_create
-    if verb.said or is_act and not answer:
+    if verb.said or item_id is not None and not answer:
         said = verb.said or verb.name + " of {id} is done"
         return app.out.done(answer, filled(said, args), item_id)
-    if is_act and isinstance(answer, dict) and answer.get("id") is None:
+    if item_id is not None and isinstance(answer, dict) and (
+            answer.get("id") is None):
         answer = dict(answer, id=item_id)
     if not verb.once or app.plan:
         return app.out.record(answer, columns)
@@ -5033,10 +5191,13 @@ def show_done(app, group, args, answer):
     app.terminal.warn(f"keep the {verb.once}: it is not shown again")
 
 
-def run_create(app, group, args):
+def run_write(app, group, args):
     args.verb.checks(app, args)
-    answer = group.call(app, args.verb.method, place_of(args),
-                        body=sent_fields(args), headers=sent_headers(args))
+    if args.verb.asks:
+        app.confirm(filled(args.verb.asks, args), args)
+    body = sent_fields(args) or (None if hasattr(args, "id") else {})
+    answer = group.call(app, args.verb.method, place_of(args), body=body,
+                        headers=sent_headers(args))
     show_done(app, group, args, answer)
 
 
@@ -5046,21 +5207,11 @@ def run_update(app, group, args):
         raise UsageError("nothing to update: give at least one of "
                          + ", ".join(f.long_name for f in args.verb.flags
                                      if f.sends))
-    run_create(app, group, args)
+    run_write(app, group, args)
 
 
-def run_action(app, group, args):
-    args.verb.checks(app, args)
-    if args.verb.asks:
-        app.confirm(filled(args.verb.asks, args), args)
-    answer = group.call(app, args.verb.method, place_of(args),
-                        body=sent_fields(args) or None,
-                        headers=sent_headers(args))
-    show_done(app, group, args, answer)
-
-
-def run_delete(app, group, args):
-    app.confirm(f"Delete {group.thing} {args.id}?", args)
+def run_delete(app, group, args, title=None):
+    app.confirm(f"Delete {group.thing} {title or args.id}?", args)
     args.verb.checks(app, args)
     answer = group.call(app, "DELETE", place_of(args))
     app.out.done(answer, f"deleted {args.id}", args.id)
@@ -5085,7 +5236,7 @@ def shows(summary="Show one item.", *flags, name="show", path="{id}",
 
 
 def creates(summary, *flags, name="create", path="", **options):
-    return Verb(name, summary, run_create, *with_item(path, flags),
+    return Verb(name, summary, run_write, *with_item(path, flags),
                 writes=True, path=path, **options)
 
 
@@ -5096,7 +5247,7 @@ def updates(summary, *flags, name="update", path="{id}", **options):
 
 def acts(name, summary, *flags, path=None, **options):
     path = "{id}/" + name if path is None else path
-    return Verb(name, summary, run_action, *with_item(path, flags),
+    return Verb(name, summary, run_write, *with_item(path, flags),
                 writes=True, path=path, **options)
 
 
@@ -5297,12 +5448,6 @@ def content_pieces(value, kind=TEXT):
             kind = TEXT
     else:
         yield kind, value if type(value) is str else content_text(value)
-
-
-def call_line(function):
-    """A call of a tool, as it is shown."""
-    name, arguments = dig(function, "name"), dig(function, "arguments")
-    return f"[tool call] {as_text(name)}({text_or_json(arguments or '')})"
 
 
 class ChatChoice:
@@ -5748,7 +5893,7 @@ class Talk:
             self.spinner.stop()
             self.began_at = self.app.clock.monotonic()
         for kind, text in pieces:
-            if self.halves or text[-1:] >= "\ud800":
+            if self.halves or text[-1] >= "\ud800":
                 text = self.mended(kind, text)
             if kind == REASONING:
                 if self.shows_reasoning:
@@ -5796,15 +5941,15 @@ def take_events(app, talk, answer, reply):
             app.out.json_line(payload)
         if kind == WHOLE:
             answer.check(payload)
-        elif not answer.takes(kind, payload):
+            talk.show([(kind, app.terminal.secrets.masked(text))
+                       for kind, text in answer.add(payload, kind)])
+        elif answer.takes(kind, payload):
+            pieces = answer.add(payload, kind)
+            if pieces:
+                talk.show(pieces)
+        else:
             talk.event(kind, payload)
             continue
-        pieces = answer.add(payload, kind)
-        if kind == WHOLE:
-            pieces = [(kind, app.terminal.secrets.masked(text))
-                      for kind, text in pieces]
-        if pieces:
-            talk.show(pieces)
         if answer.is_finished:
             if answer.failure:
                 raise answer.failure
@@ -9078,11 +9223,22 @@ def delete_model(app, group, model_id):
     return tried(app, model_id, delete, id=model_id)
 
 
+def model_title(app, group, args):
+    """NAME (ID), for a question; the id where the name is not to be had."""
+    is_asked = is_terminal(app.terminal.stdin) and not app.plan
+    try:
+        name = is_asked and not args.force and dig(
+            group.call(app, "GET", path_of(args.id)), "name")
+    except XeroctlError:
+        name = None
+    return f"{name} ({args.id})" if is_filled(name) else args.id
+
+
 def delete_models(app, group, args):
     """Delete one model, or go on through several."""
     if len(args.id) == 1:
         args.id, = args.id
-        return run_delete(app, group, args)
+        return run_delete(app, group, args, model_title(app, group, args))
     app.confirm(f"Delete {len(args.id)} models?", args)
     outcomes = [delete_model(app, group, model_id) for model_id in args.id]
     if app.plan:
@@ -9124,6 +9280,26 @@ def show_all_fields(app, group, args):
     """Show one thing with every field that was received."""
     item = group.call(app, "GET", place_of(args))
     app.out.record(item, columns_of([item]))
+
+
+def show_overview(app, group, args):
+    """Show the whole on a line, and below it the parts that it is of."""
+    whole = group.call(app, "GET", place_of(args))
+    if not app.out.is_table:
+        return app.out.record(whole, columns_of([whole]))
+    check_record(whole, columns_of([whole]))
+    parts = next((value for value in whole.values() if isinstance(
+        value, list) and all(isinstance(each, dict) for each in value)), None)
+    told = [key.replace("_", " ") + ": " + (
+        as_pairs(value) if isinstance(value, dict) else
+        KeyColumn(key).text(whole, app.clock.now()))
+        for key, value in whole.items() if value is not parts
+        and not re.search("^object$|_percentage$", key)]
+    app.out.line(one_line("; ".join(told)))
+    if parts is None and group.columns:  # of a project they are 50 at most
+        parts = page_records(group.call(app, "GET", query=[("limit", 100)]))
+    if parts:
+        app.out.table(parts, group.columns or columns_of(parts))
 
 
 def probe_model(app, group, args):
@@ -9521,7 +9697,9 @@ RESPONSE_FIELDS = (
     "Total tokens=usage.total_tokens", "Service tier=service_tier",
     "Previous response=previous_response_id", "Store=store",
     "Metadata=metadata:pairs", "Error=error.message",
-    "Incomplete=incomplete_details.reason")
+    "Incomplete=incomplete_details.reason", "Answer=output|output_text:said")
+ITEM_CONTENT = ("Content=content|output|arguments|input|action|tool_calls"
+                "|summary:item")
 RESPONSE_STATES = ("queued", "in_progress", "completed", "failed",
                    "cancelled", "incomplete")
 
@@ -9598,13 +9776,13 @@ RESPONSES = Group(
         lists(SLUG, field("--status STATUS", "only those of this status",
                           choice(*RESPONSE_STATES)),
               summary="List responses."),
-        shows("Show one response.", SLUG),
+        shows("Show one response.", SLUG, columns=RESPONSE_FIELDS[:-1] + (
+            "Answer=output|output_text:lines",)),
         deletes("Delete a response.", SLUG),
         acts("cancel", "Cancel a background response.", SLUG),
         lists(SLUG, name="input-items", summary="List what was sent.",
               path="{id}/input_items",
-              columns=("ID=id", "Type=type", "Role=role",
-                       "Content=content:content")),
+              columns=("ID=id", "Type=type", "Role=role", ITEM_CONTENT)),
         Verb("wait", "Wait until a background response has ended.",
              wait_response, ITEM, SLUG, WAIT_TIMEOUT),
     ) + (
@@ -9661,10 +9839,7 @@ COMPLETIONS = Group(
     path="/chat/completions", scope=ENDPOINT, sample="chatcmpl-1",
     columns=("ID=id", "Model=model", "Finish=choices.0.finish_reason",
              "Tokens=usage.total_tokens", "Created=created:time"),
-    fields=("ID=id", "Model=model", "Finish=choices.0.finish_reason",
-            "Tokens=usage.total_tokens", "Created=created:time",
-            "Metadata=metadata:pairs",
-            "Content=choices.0.message.content:content"),
+    more=("Metadata=metadata:pairs", "Content=choices.0.message:said"),
     verbs=by_flag(
         lists(SLUG, ORDER, field("--model NAME", "only those of a model"),
               flag("--metadata K=V…", "only those with this; several pairs"
@@ -9674,7 +9849,7 @@ COMPLETIONS = Group(
         shows("Show one stored completion.", SLUG),
         lists(SLUG, ORDER, name="messages", path="{id}/messages",
               summary="List the messages of a completion.",
-              columns=("Role=role", "Content=content:content")),
+              columns=("Role=role", ITEM_CONTENT)),
         updates("Change the metadata of a completion.", SLUG,
                 CREATED_METADATA),
         deletes("Delete a stored completion.", SLUG),
@@ -9685,8 +9860,7 @@ COMPLETIONS = Group(
 
 CONVERSATION_ROLES = "user", "assistant", "system", "developer"
 CONVERSATION_ITEM_COLUMNS = ("ID=id", "Type=type", "Role=role",
-                             "Status=status:state",
-                             "Content=content:content")
+                             "Status=status:state", ITEM_CONTENT)
 
 
 def role_pair(text):
@@ -9838,14 +10012,14 @@ UPLOAD_FIELDS = (
     "ID=id", "Status=status:state", "Filename=filename", "Size=bytes:size",
     "Type=mime_type", "Chunk Size=chunk_size:size",
     "Total Chunks=total_chunks", "Uploaded Chunks=uploaded_chunks",
-    "Progress=progress", "Created=created_at:time",
+    "Progress=progress:progress", "Created=created_at:time",
     "Expires=expires_at:time")
 
 UPLOADS = Group(
     "uploads", "Look at models on their way to the server.",
     path="/uploads",
     columns=("ID=id", "Filename=filename", "Size=bytes:size",
-             "Status=status:state", "Progress=progress",
+             "Status=status:state", "Progress=progress:progress",
              "Created=created_at:time"),
     fields=UPLOAD_FIELDS, verbs=by_flag(
         lists(field("--status STATUS", "only those of this status",
@@ -10136,6 +10310,7 @@ def call_api(app, group, args):
     """Make one authenticated call and show what comes back."""
     body, query = api_body(app, args), ()
     method = (args.method or ("GET" if body is None else "POST")).upper()
+    app.out.writes = method not in ("GET", "HEAD")
     if isinstance(body, dict) and method in ("GET", "HEAD"):
         body, query = None, [(key, text_or_json(value))
                              for key, value in body.items()]
@@ -10325,7 +10500,7 @@ def filter_key(app, group, args):
 
 
 def rotated(app, group, args):
-    run_action(app, group, args)
+    run_write(app, group, args)
     if not app.plan:
         app.terminal.say("the previous value works for 24 hours more")
 
@@ -10400,14 +10575,11 @@ AGENTS = Group(
     columns=("ID=id", "NAME=name", "REGION=region", "STATUS=status:state",
              "TIERS=supported_tiers|tiers:list",
              "LAST SEEN=last_seen_at|last_seen:time"),
-    fields=("ID=id", "NAME=name", "REGION=region", "STATUS=status:state",
-            "TIERS=supported_tiers|tiers:list",
-            "LAST SEEN=last_seen_at|last_seen:time",
-            "DESCRIPTION=description",
-            "MAX CONCURRENT=max_concurrent_requests",
-            "EXEC PAUSED=exec_paused",
-            "PAUSED WORKSPACES=paused_workspaces:list",
-            "CREATED=created_at:time"),
+    more=("DESCRIPTION=description",
+          "MAX CONCURRENT=max_concurrent_requests",
+          "EXEC PAUSED=exec_paused",
+          "PAUSED WORKSPACES=paused_workspaces:list",
+          "CREATED=created_at:time"),
     verbs=by_flag(
         lists(summary="List agents."), shows("Show one agent."),
         creates("Make an agent.",
@@ -10509,8 +10681,7 @@ def show_slo_history(app, group, args):
     rows = page_records(page)
     if app.out.is_table and rows:
         times = sorted(rows, key=lambda row: str(dig(row, "created_at")))
-        app.out.line("compliance " + sparkline(
-            [dig(row, "compliance") for row in times]))
+        app.out.bars("compliance", [dig(row, "compliance") for row in times])
 
 
 SLOS = Group(
@@ -10544,7 +10715,7 @@ SLOS = Group(
         Verb("history", "List how an objective was met.", show_slo_history,
              ITEM, *Cursor.flags, path="{id}/history", paging=Cursor),
         acts("calculate", "Measure an objective now."),
-        Verb("summary", "Show how all objectives are met.", show_all_fields,
+        Verb("summary", "Show how all objectives are met.", show_overview,
              path="summary"),
     ))
 
@@ -10587,6 +10758,7 @@ WORKSPACES = Group(
     path="/workspaces", default="list", sample="ws_1",
     columns=("ID=id", "NAME=name", "TYPE=type|workspace_type",
              "STATUS=status:state", "CREATED=created_at:time"),
+    more=("DESCRIPTION=description",),
     verbs=(
         lists(summary="List workspaces."), shows("Show one workspace."),
         creates("Make a workspace.",
@@ -10632,6 +10804,7 @@ CHATS = Group(
     columns=("ID=id|chat_id", "TITLE=title", "WORKSPACE=workspace_id",
              "MESSAGES=message_count|messages",
              "UPDATED=updated_at:time"),
+    more=("STATUS=status:state",),
     verbs=(
         lists(field("--workspace ID", "only those of a workspace",
                     sends="workspace_id"),
@@ -10650,7 +10823,7 @@ CHATS = Group(
         lists(name="messages", summary="List the messages of a chat.",
               path="{id}/messages",
               columns=("ROLE=role", "CREATED=created_at:time",
-                       "CONTENT=content:content")),
+                       "CONTENT=content|tool_calls:item")),
         acts("send", "Post a message to a chat.",
              field("-m, --message TEXT", "what to say; - is standard input",
                    sends="content", required=True, from_stdin=True),
@@ -10688,6 +10861,7 @@ MAINTENANCE = Group(
     columns=("ID=id", "TITLE=title", "SEVERITY=severity",
              "STATUS=status:state", "STARTS=starts_at:time",
              "ENDS=ends_at:time"),
+    more=("DESCRIPTION=description",),
     verbs=(
         lists(field("--status STATUS", "of this status"),
               summary="List maintenance."),
@@ -10792,7 +10966,7 @@ def show_daily_usage(app, group, args):
         for name in USAGE_NUMBERS:
             values = [dig(row, name) for row in rows]
             if any(value is not None for value in values):
-                app.out.line(f"{name:14} {sparkline(values)}")
+                app.out.bars(f"{name:14}", values)
 
 
 USAGE = Group(
@@ -10901,7 +11075,7 @@ def check_health(app, group, args):
 HEALTH = Group(
     "health", "See whether the platform is well.", path="/health",
     default="dashboard", verbs=(
-        Verb("dashboard", "Show the health of everything.", show_all_fields,
+        Verb("dashboard", "Show the health of everything.", show_overview,
              path="dashboard"),
         Verb("check", "Ask the host whether it lives, without a key.",
              check_health),
@@ -10912,7 +11086,8 @@ HEALTH = Group(
 
 INVOCATION_FIELDS = ("ID=id", "Tool=tool|tool_name", "Status=status:state",
                      "Workspace=workspace_id", "Approval=approval_id",
-                     "Result=result", "Error=error")
+                     "Arguments=args|arguments", "Error=error",
+                     "Output=result|output:lines")
 INVOCATION_ENDS = "completed", "failed", "cancelled", "rejected", "timeout"
 
 
@@ -10989,9 +11164,10 @@ EXEC = Group(
     columns=("ID=id", "Tool=tool|tool_name", "Workspace=workspace_id",
              "Status=status:state", "Created=created_at:time"),
     fields=("ID=id", "Tool=tool|tool_name", "Workspace=workspace_id",
-            "Status=status:state", "Risk=risk", "Exit code=exit_code",
-            "Duration ms=duration_ms", "Created=created_at:time",
-            "Completed=completed_at:time", "Error=error"),
+            "Status=status:state", "Risk=risk", "Approval=approval_id",
+            "Exit code=exit_code", "Duration ms=duration_ms",
+            "Created=created_at:time", "Completed=completed_at:time",
+            *INVOCATION_FIELDS[-3:]),
     verbs=(
         lists(name="tools", path="tools", paging=None, id_path="name",
               summary="List the tools.",
@@ -11663,6 +11839,9 @@ GLOBALS = (
     flag("-o, --output FMT",
          "table, wide, json, jsonl, csv or id (XEROTIER_OUTPUT)",
          choice(*FORMS)),
+    flag("--pick PATH",
+         "of the JSON only what a path leads to, as data.*.id: texts as they"
+         " are, all else as JSON", path_steps),
     flag("--base-url URL", "https://HOST/PROJECT/v1 (XEROTIER_BASE_URL)"),
     flag("--api-key KEY",
          "the key (XEROTIER_API_KEY); @FILE reads a file, - standard input. As"
@@ -12640,7 +12819,11 @@ class App:
     @property
     def out(self):
         if self.shown is None:
-            self.shown = Out(self.terminal, self.settings.form(), self.plan)
+            writes = self.args.verb.writes
+            is_held = self.plan and (writes or self.plan.curl)
+            pick = None if is_held else self.args.pick
+            self.shown = Out(self.terminal, JSON if pick else
+                             self.settings.form(), self.plan, pick, writes)
         return self.shown
 
     @property
@@ -12739,13 +12922,27 @@ class App:
             raise UsageError(f"{path} is not JSON: {problem}")
 
     def finish(self):
-        """Print what was planned, if anything was."""
+        """Print what was planned; raise if there was nothing to pick from."""
         if self.plan.requests:
             key, name = self.api.deployment.key, "XEROTIER_API_KEY"
             self.out.show_plan(key, self.network)
             if self.args.curl and key and key != (
                     self.settings.environ.get(name)):
                 self.terminal.note(f"{name} is to be the key of this call")
+        elif self.args.pick and not self.plan and not self.out.has_picked:
+            raise XeroctlError("the answer is no JSON to pick from")
+
+
+def check_pick(args):
+    """Raise where no JSON is printed that something could be picked of."""
+    given = vars(args)
+    if args.output not in (None, JSON):
+        raise UsageError(f"--pick and -o {args.output} cannot be combined")
+    if ("-" in (given.get("output_file"), given.get("download"))
+            or given.get("format") == "md" or given.get("interactive")
+            or args.verb.run in (show_help, complete_shell,
+                                 show_raw_execution)):
+        raise UsageError("--pick takes its pick of JSON, and none is printed")
 
 
 def tell_unread(args, terminal):
@@ -12778,6 +12975,8 @@ def run(argv, environ, terminal, groups):
     if group is None:
         raise HelpWanted()
     app = App(args, environ, terminal, groups)
+    if args.pick:
+        check_pick(args)
     ours = [f.long_name for f in args.verb.flags
             if f.is_ours and getattr(args, f.dest)]
     if ours and app.settings.style() == OPENAI:
@@ -12814,7 +13013,8 @@ def wants_json(error, argv, environ, terminal):
         context=said_last(argv, "--context"),
         output=said_last(argv, "--output", "-o")), environ, terminal)
     try:
-        return settings.output() in (JSON, JSONL)
+        return (settings.output() in (JSON, JSONL)
+                or said_last(argv, "--pick") is not None)
     except XeroctlError:
         return environ.get("XEROTIER_OUTPUT") in (JSON, JSONL)
 
