@@ -4750,15 +4750,20 @@ def integer(low=None, high=None):
     return bounded(int, "a whole number", low, high)
 
 
-def seconds(text):
-    """Convert to a positive number of seconds."""
-    value = number(0, LONGEST_S)(text)
-    if not value:
-        raise UsageError("0 seconds is no time")
-    return value
+def positive(high=None):
+    """A converter to a number above 0."""
+    convert = number(0, high)
+
+    def converted(text):
+        value = convert(text)
+        if not value:
+            raise UsageError(f"{text!r} is not above 0")
+        return value
+    converted.kind = "number"
+    return converted
 
 
-seconds.kind = "number"
+seconds = positive(LONGEST_S)
 
 
 def choice(*words):
@@ -7001,9 +7006,6 @@ class Journal:
             tokens, result = re.match(RECORD, self.file.readline()).group(4, 5)
             yield mark == self.OK, int(tokens), result
 
-    def failed(self):
-        return len(self.marks) - self.marks.count(self.OK)
-
 
 def ranges_of(numbers):
     """Join ascending numbers to [first, last] ranges."""
@@ -7271,8 +7273,8 @@ class Run:
                 remove_quietly(os.path.join(folder, other))
 
     def summary(self):
-        failed, count = self.journal.failed(), self.input.count
-        return {"requests": count, "done": count - failed, "failed": failed,
+        count, done = self.input.count, self.journal.marks.count(Journal.OK)
+        return {"requests": count, "done": done, "failed": count - done,
                 "tokens": self.tokens,
                 "seconds": round(self.app.clock.now()
                                  - self.state["started"], 3),
@@ -7683,7 +7685,7 @@ class DirectSender:
         import threading
         self.app, self.group, self.args = app, group, args
         self.pace, self.lock = Pace(app), threading.Lock()
-        self.progress, self.told_at = Progress(app.terminal), None
+        self.progress, self.due = Progress(app.terminal), 0
 
     def check(self, found):
         """Line by line there is no limit."""
@@ -7771,9 +7773,9 @@ class DirectSender:
 
     def tell(self):
         now = self.app.clock.monotonic()
-        if self.told_at is not None and now < self.told_at:
+        if now < self.due:
             return
-        self.told_at = now + self.NOTE_EVERY_S
+        self.due = now + self.NOTE_EVERY_S
         journal, count = self.run.journal, self.run.input.count
         failed = sum(map(journal.marks.count, range(2, 2 + self.round + 1)))
         rate = self.finished / max(now - self.begun, 0.001)
@@ -8945,12 +8947,6 @@ def files_below(app, group, prefix):
                   if path is not None and path.startswith(prefix))
 
 
-def submit_file(app, group, args, path, file_id):
-    """Make a batch of one file; return what came of it, told as a line."""
-    return tried(app, path, lambda: id_in(new_batch(
-        app, group, args, file_id)), relative_path=path, file_id=file_id)
-
-
 def tell_ended(app, outcomes, batches):
     """Show how batches have ended, or add it to what came of them."""
     if app.out.is_table:
@@ -8975,7 +8971,9 @@ def submit_prefix(app, group, args):
                            " nothing was submitted",
                            "xeroctl files --purpose batch --tree shows what"
                            " there is")
-    outcomes = [submit_file(app, group, args, *file) for file in files]
+    outcomes = [
+        tried(app, path, lambda: id_in(new_batch(app, group, args, file_id)),
+              relative_path=path, file_id=file_id) for path, file_id in files]
     if app.plan:
         return
     made = [about["id"] for about in outcomes if about["ok"]]
@@ -10093,7 +10091,7 @@ def list_files(app, group, args):
     app.out.rows(page, group.columns, group.name)
 
 
-def upload_file(app, group, args, path, relative):
+def upload_file(app, args, path, relative):
     """Upload one file; return the file object."""
     source = app.open_source(path)
     if source.size > MOST_FILE_BYTES:
@@ -10106,13 +10104,6 @@ def upload_file(app, group, args, path, relative):
         return send_file(app, excerpt, purpose=args.purpose, **fields)
 
 
-def upload_one(app, group, args, path, relative):
-    """Upload a file of a folder; return what came of it, told as a line."""
-    return tried(app, relative, lambda: id_in(upload_file(
-        app, group, args, path, relative)), (NotConfigured.exit_code,),
-                 relative_path=relative)
-
-
 def upload_folder(app, group, args):
     """Upload what is in a folder, each file with its path below it."""
     folder = on_disk(args.upload)
@@ -10121,8 +10112,10 @@ def upload_folder(app, group, args):
     if top is None:
         top = from_disk(os.path.basename(os.path.abspath(folder)))
     top = top.rstrip("/") + "/" if top else ""
-    outcomes = [upload_one(app, group, args, path, top + below)
-                for path, below in files]
+    outcomes = [
+        tried(app, top + below, lambda: id_in(upload_file(
+            app, args, path, top + below)), (NotConfigured.exit_code,),
+              relative_path=top + below) for path, below in files]
     for trouble in troubles:
         name = from_disk(trouble.filename)
         app.out.outcome(name, None, trouble.strerror)
@@ -10138,7 +10131,7 @@ def upload_folder(app, group, args):
 def upload_path(app, group, args):
     """Upload a file, or with --recursive what is in a folder."""
     if not os.path.isdir(on_disk(args.upload)):
-        file = upload_file(app, group, args, args.upload, args.relative_path)
+        file = upload_file(app, args, args.upload, args.relative_path)
         id_in(file)
         return app.out.record(file, group.fields)
     if not args.recursive:
@@ -10634,16 +10627,6 @@ AGENTS = Group(
 
 # == slos: what is promised ==================================================
 
-def above_zero(text):
-    """Convert to a number above 0."""
-    value = number(0)(text)
-    if not value:
-        raise UsageError("0 is not above 0")
-    return value
-
-
-above_zero.kind = "number"
-
 COMPARISON = field("--comparison WORD",
                    "greater_than_or_equal or less_than_or_equal (default: by"
                    " metric)",
@@ -10651,7 +10634,7 @@ COMPARISON = field("--comparison WORD",
 SLO_FLAGS = (
     field("--metric METRIC", "as availability or latency_p99",
           sample="availability"),
-    field("--target F", "what to reach", above_zero))
+    field("--target F", "what to reach", positive()))
 SLO_MORE = (
     COMPARISON,
     field("--window-days N", "over so many days, 1 to 90", integer(1, 90)),
@@ -10705,7 +10688,7 @@ SLOS = Group(
                 field("--name NAME", "its name", required=True),
                 field("--metric METRIC", "as availability or latency_p99",
                       required=True, sample="availability"),
-                field("--target F", "what to reach", above_zero, required=True,
+                field("--target F", "what to reach", positive(), required=True,
                       sample="99.9"),
                 *SLO_MORE, ENDPOINT_ID, checks=complete_slo),
         updates("Change an objective.",
