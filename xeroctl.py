@@ -2877,7 +2877,7 @@ def api_error(answer, text):
     said, status = error_message(body), answer.status
     kind, code, param = (error_fact(body, name)
                          for name in ("type", "code", "param"))
-    kind = kind and as_text(kind)
+    kind = as_text(kind) if kind else None
     named = ", ".join(as_text(each) for each in (kind, code) if each)
     known = ([as_text(code), kind, status]
              if said or code != "scope_insufficient" else [status])
