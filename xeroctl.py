@@ -2877,7 +2877,7 @@ def api_error(answer, text):
     said, status = error_message(body), answer.status
     kind, code, param = (error_fact(body, name)
                          for name in ("type", "code", "param"))
-    kind = kind and as_text(kind)
+    kind = as_text(kind) if kind else None
     named = ", ".join(as_text(each) for each in (kind, code) if each)
     known = ([as_text(code), kind, status]
              if said or code != "scope_insufficient" else [status])
@@ -4228,15 +4228,15 @@ LONG_FORMATS = "content", "said", "lines", "item"
 class Column:
     """A head and where its value is, from "Head=path|other.path:format".
 
-    The first path that leads to a value wins.  A head that begins with +
-    stands in the wide forms only.
+    The first path that leads to a value wins; without one it is the head.
+    A head that begins with + stands in the wide forms only.
     """
 
     def __init__(self, spec):
-        head, _, rest = spec.partition("=")
-        paths, _, self.format = rest.partition(":")
+        place, _, self.format = spec.partition(":")
+        head, _, paths = place.partition("=")
         self.is_wide, self.head = head[0] == "+", head.lstrip("+")
-        self.paths = paths.split("|")
+        self.paths = (paths or self.head.lower().replace(" ", "_")).split("|")
 
     def value(self, record):
         """The raw value in a record; None if it has none."""
@@ -4617,7 +4617,7 @@ class Out:
         if self.is_table or self.form == ID:
             self.line(one_line(text if self.is_table else as_text(item_id)))
         else:
-            self.show(answer or {"id": item_id}, ("ID=id",))
+            self.show(answer or {"id": item_id}, ("ID",))
 
     def outcome(self, name, item_id, error):
         """Tell a person what came of one thing of many."""
@@ -4635,7 +4635,7 @@ class Out:
             outcomes = [each for each in outcomes if each["ok"]]
         if not self.is_table:
             self.rows({"object": "list", "data": outcomes},
-                      ("ID=id", "OK=ok", "Error=error"))
+                      ("ID", "OK", "Error"))
 
     def labels(self, item, specs, is_aligned=True):
         columns, item = list(map(as_column, specs)), self.masked(item)
@@ -8678,8 +8678,7 @@ def talk_chat(app, args):
     Session(app, turns, args).run(first)
 
 
-CHAT_FIELDS = ("ID=id", "Model=model", "Created=created:time",
-               "Finish=choices.0.finish_reason",
+CHAT_FIELDS = ("ID", "Model", "Created:time", "Finish=choices.0.finish_reason",
                "Prompt tokens=usage.prompt_tokens",
                "Completion tokens=usage.completion_tokens",
                "Content=choices.0.message.content")
@@ -8857,27 +8856,24 @@ CHAT = Group(
 # == batches: JSON Lines in, JSON Lines out ==================================
 
 BATCH_COLUMNS = (
-    "ID=id", "Status=status:state", "Total requests=request_counts.total",
+    "ID", "Status:state", "Total requests=request_counts.total",
     "Completed=request_counts.completed", "Failed=request_counts.failed",
-    "Created=created_at:time", "+Endpoint=endpoint",
-    "+Input File ID=input_file_id", "+Output File ID=output_file_id",
-    "+Error File ID=error_file_id")
+    "Created=created_at:time", "+Endpoint", "+Input File ID",
+    "+Output File ID", "+Error File ID")
 BATCH_FIELDS = (
-    "ID=id", "Status=status:state", "Endpoint=endpoint",
-    "Input File ID=input_file_id", "Output File ID=output_file_id",
-    "Error File ID=error_file_id", "Completion Window=completion_window",
-    "Total=request_counts.total", "Completed=request_counts.completed",
-    "Failed=request_counts.failed", "Created=created_at:time",
-    "Started At=in_progress_at:time", "Expires=expires_at:time",
-    "Completed At=completed_at:time", "Cancelled At=cancelled_at:time",
-    "Metadata=metadata:pairs")
-ENDED_FIELDS = (
-    "ID=id", "Status=status:state", "Total=request_counts.total",
+    "ID", "Status:state", "Endpoint", "Input File ID", "Output File ID",
+    "Error File ID", "Completion Window", "Total=request_counts.total",
     "Completed=request_counts.completed", "Failed=request_counts.failed",
-    "Output File ID=output_file_id", "Error File ID=error_file_id")
+    "Created=created_at:time", "Started At=in_progress_at:time",
+    "Expires=expires_at:time", "Completed At:time", "Cancelled At:time",
+    "Metadata:pairs")
+ENDED_FIELDS = (
+    "ID", "Status:state", "Total=request_counts.total",
+    "Completed=request_counts.completed", "Failed=request_counts.failed",
+    "Output File ID", "Error File ID")
 RUN_FIELDS = (
-    "Requests=requests", "Done=done", "Failed=failed", "Tokens=tokens",
-    "Time=seconds:seconds", "Output=output_file", "Errors=errors_file")
+    "Requests", "Done", "Failed", "Tokens", "Time=seconds:seconds",
+    "Output=output_file", "Errors=errors_file")
 
 
 def show_batch(app, group, args):
@@ -9024,7 +9020,7 @@ def check_batch_input(app, group, args):
     app.out.record({"file": source.name, "lines": found.count,
                     "bytes": source.size, "models": sorted(found.models),
                     "max_tokens": found.max_tokens}, (
-        "File=file", "Lines=lines", "Bytes=bytes:size", "Models=models:list",
+        "File", "Lines", "Bytes:size", "Models:list",
         "Sum of max_tokens=max_tokens"), id_path="file")
 
 
@@ -9166,21 +9162,17 @@ BATCHES = Group(
 MODEL_STATES = "active", "ready", "validated", "error", "failed", "invalid"
 BAD_MODEL_STATES = "error", "failed", "invalid"
 MODEL_COLUMNS = (
-    "ID=id", "Name=name", "Format=format",
-    "Size=size_bytes|sizeBytes|size|bytes:size", "Status=status:state",
-    "Version=version", "Shared=shared|is_shared|isShared",
-    "+Architecture=architecture", "+Quantization=quantization",
-    "+Context=context_length|contextLength",
+    "ID", "Name", "Format", "Size=size_bytes|sizeBytes|size|bytes:size",
+    "Status:state", "Version", "Shared=shared|is_shared|isShared",
+    "+Architecture", "+Quantization", "+Context=context_length|contextLength",
     "+Parameters=parameter_count|parameterCount:count",
     "+Created=created|created_at|createdAt:time")
 MODEL_FIELDS = (
-    "ID=id", "Name=name", "Created=created|created_at|createdAt:time",
-    "Owner=owned_by|owner|ownedBy", "Format=format",
-    "Size=size_bytes|sizeBytes|size|bytes:size", "Status=status:state",
-    "Version=version", "Is Latest=is_latest|isLatest",
-    "Description=description", "Architecture=architecture",
-    "Quantization=quantization",
-    "Context Length=context_length|contextLength",
+    "ID", "Name", "Created=created|created_at|createdAt:time",
+    "Owner=owned_by|owner|ownedBy", "Format",
+    "Size=size_bytes|sizeBytes|size|bytes:size", "Status:state", "Version",
+    "Is Latest=is_latest|isLatest", "Description", "Architecture",
+    "Quantization", "Context Length=context_length|contextLength",
     "Parameters=parameter_count|parameterCount:count",
     "Workload Type=workload_type|workloadType",
     "Shared=shared|is_shared|isShared")
@@ -9269,7 +9261,7 @@ def revalidate_model(app, group, args):
                             args.id)
     model = wait_for(app, group, args.id, is_over, args.wait_timeout,
                      f"xeroctl models {args.id} shows its status")
-    app.out.record(model, ("ID=id", "Name=name", "Status=status:state"))
+    app.out.record(model, ("ID", "Name", "Status:state"))
     if model["status"] in BAD_MODEL_STATES:
         raise XeroctlError(f"model {args.id}: {model['status']}")
 
@@ -9318,8 +9310,8 @@ def probe_model(app, group, args):
 
 
 VERSION_COLUMNS = (
-    "Version=version", "ID=id", "Latest=is_latest|isLatest",
-    "Status=status:state", "Notes=version_notes|versionNotes|notes",
+    "Version", "ID", "Latest=is_latest|isLatest", "Status:state",
+    "Notes=version_notes|versionNotes|notes",
     "Created=created|created_at|createdAt:time")
 
 
@@ -9416,8 +9408,8 @@ MODELS = Group(
               summary="List what suits a workspace best.",
               path="//workspaces/{id}/recommended-models", sample="ws_1",
               id_path="model_id|modelId|id",
-              columns=("Model ID=model_id|modelId|id", "Name=name",
-                       "Score=score", "Reason=reason")),
+              columns=("Model ID=model_id|modelId|id", "Name", "Score",
+                       "Reason")),
     ))
 
 
@@ -9568,8 +9560,8 @@ def create_embeddings(app, group, args):
                           for item in answer["data"]]
     if app.out.form not in (JSON, JSONL):
         answer = dict(answer, data=list(map(vector_row, answer["data"])))
-    app.out.rows(answer, ("Index=index", "Dimensions=dimensions",
-                          "Norm=norm", "Values=values"), "embeddings",
+    app.out.rows(answer, ("Index", "Dimensions", "Norm",
+                          "Values"), "embeddings",
                  "index")
     if app.out.is_table and dig(answer, "usage"):
         app.terminal.note("usage: " + as_pairs(answer["usage"]))
@@ -9602,8 +9594,8 @@ def rerank_documents(app, group, args):
     answer = group.call(app, "POST", body=body, stand_in={"results": []},
                         silence=INFERENCE_TIMEOUT_S)
     count = min(len(texts), args.top_n or len(texts))
-    show_ranked(app, answer, texts, count, (
-        "Rank=rank", "Index=index", "Score=score", "Document=document"))
+    show_ranked(app, answer, texts, count,
+                ("Rank", "Index", "Score", "Document"))
 
 
 def score_texts(app, group, args):
@@ -9615,8 +9607,8 @@ def score_texts(app, group, args):
                         silence=INFERENCE_TIMEOUT_S)
     if app.out.form not in (JSON, JSONL):
         answer = {"data": sorted(page_records(answer), key=place_in_input)}
-    show_ranked(app, answer, texts, len(texts), (
-        "Index=index", "Score=score", "Text=document"))
+    show_ranked(app, answer, texts, len(texts),
+                ("Index", "Score", "Text=document"))
 
 
 MODEL = flag("--model NAME",
@@ -9689,12 +9681,11 @@ SCORE = Group(
 # == responses: answers that the server keeps ================================
 
 RESPONSE_FIELDS = (
-    "ID=id", "Model=model", "Status=status:state",
-    "Created=created_at:time", "Completed=completed_at:time",
-    "Input tokens=usage.input_tokens", "Output tokens=usage.output_tokens",
-    "Total tokens=usage.total_tokens", "Service tier=service_tier",
-    "Previous response=previous_response_id", "Store=store",
-    "Metadata=metadata:pairs", "Error=error.message",
+    "ID", "Model", "Status:state", "Created=created_at:time",
+    "Completed=completed_at:time", "Input tokens=usage.input_tokens",
+    "Output tokens=usage.output_tokens", "Total tokens=usage.total_tokens",
+    "Service tier", "Previous response=previous_response_id", "Store",
+    "Metadata:pairs", "Error=error.message",
     "Incomplete=incomplete_details.reason", "Answer=output|output_text:said")
 ITEM_CONTENT = ("Content=content|output|arguments|input|action|tool_calls"
                 "|summary:item")
@@ -9767,8 +9758,7 @@ CREATED_METADATA = field("--metadata K=V…",
 RESPONSES = Group(
     "responses", "Ask for responses, and keep track of them.",
     path="/responses", scope=ENDPOINT, sample="resp_1", main="create",
-    columns=("ID=id", "Model=model", "Status=status:state",
-             "Input tokens=usage.input_tokens",
+    columns=("ID", "Model", "Status:state", "Input tokens=usage.input_tokens",
              "Output tokens=usage.output_tokens", "Created=created_at:age"),
     fields=RESPONSE_FIELDS, verbs=by_flag(
         lists(SLUG, field("--status STATUS", "only those of this status",
@@ -9835,9 +9825,9 @@ ORDER = field("--order ORDER", "asc or desc, by time", choice("asc", "desc"))
 COMPLETIONS = Group(
     "completions", "Look at what chat send --store has kept.",
     path="/chat/completions", scope=ENDPOINT, sample="chatcmpl-1",
-    columns=("ID=id", "Model=model", "Finish=choices.0.finish_reason",
-             "Tokens=usage.total_tokens", "Created=created:time"),
-    more=("Metadata=metadata:pairs", "Content=choices.0.message:said"),
+    columns=("ID", "Model", "Finish=choices.0.finish_reason",
+             "Tokens=usage.total_tokens", "Created:time"),
+    more=("Metadata:pairs", "Content=choices.0.message:said"),
     verbs=by_flag(
         lists(SLUG, ORDER, field("--model NAME", "only those of a model"),
               flag("--metadata K=V…", "only those with this; several pairs"
@@ -9897,10 +9887,10 @@ def add_item(app, group, args):
 CONVERSATIONS = Group(
     "conversations", "Keep conversations that responses add to.",
     path="/conversations", scope=ASKED, default="list", sample="conv_1",
-    columns=("ID=id", "Object=object", "Created=created_at:time",
-             "Updated=updated_at:time", "Metadata=metadata:keys"),
-    fields=("ID=id", "Object=object", "Created=created_at:time",
-            "Updated=updated_at:time", "Metadata=metadata:pairs"),
+    columns=("ID", "Object", "Created=created_at:time",
+             "Updated=updated_at:time", "Metadata:keys"),
+    fields=("ID", "Object", "Created=created_at:time",
+            "Updated=updated_at:time", "Metadata:pairs"),
     verbs=(
         lists(SLUG, summary="List conversations."),
         shows("Show one conversation.", SLUG, name="get"),
@@ -10007,18 +9997,15 @@ def upload_model(app, group, args):
 
 
 UPLOAD_FIELDS = (
-    "ID=id", "Status=status:state", "Filename=filename", "Size=bytes:size",
-    "Type=mime_type", "Chunk Size=chunk_size:size",
-    "Total Chunks=total_chunks", "Uploaded Chunks=uploaded_chunks",
-    "Progress=progress:progress", "Created=created_at:time",
-    "Expires=expires_at:time")
+    "ID", "Status:state", "Filename", "Size=bytes:size", "Type=mime_type",
+    "Chunk Size:size", "Total Chunks", "Uploaded Chunks", "Progress:progress",
+    "Created=created_at:time", "Expires=expires_at:time")
 
 UPLOADS = Group(
     "uploads", "Look at models on their way to the server.",
     path="/uploads",
-    columns=("ID=id", "Filename=filename", "Size=bytes:size",
-             "Status=status:state", "Progress=progress:progress",
-             "Created=created_at:time"),
+    columns=("ID", "Filename", "Size=bytes:size", "Status:state",
+             "Progress:progress", "Created=created_at:time"),
     fields=UPLOAD_FIELDS, verbs=by_flag(
         lists(field("--status STATUS", "only those of this status",
                     choice("pending", "uploading", "completed", "failed",
@@ -10157,12 +10144,10 @@ def download_file(app, group, args):
 FILES = Group(
     "files", "Upload, list and download files.", path="/files",
     sample="file-1", main="upload",
-    columns=("ID=id", "Filename=filename", "Purpose=purpose",
-             "Size=bytes:size", "Status=status:state",
+    columns=("ID", "Filename", "Purpose", "Size=bytes:size", "Status:state",
              "Created=created_at:time", "+Expires=expires_at:time",
              "+Relative path=x_relative_path|relative_path"),
-    fields=("ID=id", "Filename=filename", "Purpose=purpose",
-            "Status=status:state", "Size=bytes:size",
+    fields=("ID", "Filename", "Purpose", "Status:state", "Size=bytes:size",
             "Created=created_at:time", "Expires=expires_at:time",
             "Relative path=x_relative_path|relative_path"),
     verbs=by_flag(
@@ -10404,8 +10389,8 @@ def verify_webhook(app, group, args):
 ENDPOINT_ID = field("--endpoint UUID",
                     "only for this endpoint: its id, which xeroctl endpoints"
                     " get SLUG shows", sends="endpoint_id")
-WEBHOOK_COLUMNS = ("ID=id", "URL=url", "EVENTS=events:list",
-                   "ACTIVE=active|is_active", "CREATED=created_at:time")
+WEBHOOK_COLUMNS = ("ID", "URL", "EVENTS:list", "ACTIVE=active|is_active",
+                   "CREATED=created_at:time")
 WEBHOOK_FLAGS = (
     field("--events A,B", "what to tell of", listed, sample="batch.completed"),
     field("--description TEXT", "what it is for"),
@@ -10414,8 +10399,7 @@ WEBHOOK_FLAGS = (
 WEBHOOKS = Group(
     "webhooks", "Have events delivered, and check deliveries.",
     path="/webhooks", columns=WEBHOOK_COLUMNS,
-    fields=WEBHOOK_COLUMNS + ("UPDATED=updated_at:time",
-                              "DESCRIPTION=description"),
+    fields=WEBHOOK_COLUMNS + ("UPDATED=updated_at:time", "DESCRIPTION"),
     verbs=by_flag(
         lists(summary="List webhooks."), shows("Show one webhook."),
         creates("Make one; its secret is shown once.",
@@ -10441,9 +10425,8 @@ WEBHOOKS = Group(
              said="a test event is on its way"),
         lists(name="deliveries", summary="List what was delivered.",
               path="{id}/deliveries",
-              columns=("ID=id", "EVENT=event|event_type",
-                       "STATUS=status:state", "ATTEMPTS=attempts",
-                       "RESPONSE=response_status|response",
+              columns=("ID", "EVENT=event|event_type", "STATUS:state",
+                       "ATTEMPTS", "RESPONSE=response_status|response",
                        "CREATED=created_at:time")),
     ) + (
         Verb("verify", "Check the signature of a delivery.", verify_webhook,
@@ -10501,13 +10484,11 @@ def rotated(app, group, args):
 KEYS = Group(
     "keys", "Make, rotate and revoke API keys.",
     path="/management/api-keys", sample="key_1", main="create",
-    columns=("ID=id", "NAME=name", "PREFIX=prefix", "SCOPES=scopes:list",
-             "ACTIVE=active|is_active", "LAST_USED=last_used_at:time",
-             "EXPIRES=expires_at:time"),
-    fields=("ID=id", "NAME=name", "PREFIX=prefix", "SCOPES=scopes:list",
-            "ACTIVE=active|is_active", "LAST_USED=last_used_at:time",
-            "EXPIRES=expires_at:time", "ENDPOINT=endpoint_id",
-            "IP FILTER=ip_filter", "QUOTA=quota"),
+    columns=("ID", "NAME", "PREFIX", "SCOPES:list", "ACTIVE=active|is_active",
+             "LAST_USED=last_used_at:time", "EXPIRES=expires_at:time"),
+    fields=("ID", "NAME", "PREFIX", "SCOPES:list", "ACTIVE=active|is_active",
+            "LAST_USED=last_used_at:time", "EXPIRES=expires_at:time",
+            "ENDPOINT=endpoint_id", "IP FILTER", "QUOTA"),
     verbs=by_flag(
         lists(summary="List keys."), shows("Show one key."),
         creates("Make a key; its value is shown once.",
@@ -10565,14 +10546,11 @@ JOIN_KEYS = "//management/join-keys"
 AGENTS = Group(
     "agents", "Look after the agents that run models.",
     path="/management/agents",
-    columns=("ID=id", "NAME=name", "REGION=region", "STATUS=status:state",
+    columns=("ID", "NAME", "REGION", "STATUS:state",
              "TIERS=supported_tiers|tiers:list",
              "LAST SEEN=last_seen_at|last_seen:time"),
-    more=("DESCRIPTION=description",
-          "MAX CONCURRENT=max_concurrent_requests",
-          "EXEC PAUSED=exec_paused",
-          "PAUSED WORKSPACES=paused_workspaces:list",
-          "CREATED=created_at:time"),
+    more=("DESCRIPTION", "MAX CONCURRENT=max_concurrent_requests",
+          "EXEC PAUSED", "PAUSED WORKSPACES:list", "CREATED=created_at:time"),
     verbs=by_flag(
         lists(summary="List agents."), shows("Show one agent."),
         creates("Make an agent.",
@@ -10586,12 +10564,11 @@ AGENTS = Group(
         deletes("Delete an agent."),
         lists(name="events", summary="List what happened to an agent.",
               path="{id}/events",
-              columns=("TIME=created_at|time:time", "TYPE=type",
-                       "MESSAGE=message")),
+              columns=("TIME=created_at|time:time", "TYPE", "MESSAGE")),
     ) + below("join-keys", *by_flag(
         lists(summary="List join keys.", path=JOIN_KEYS,
-              columns=("ID=id", "NAME=name", "REGION=region",
-                       "STATUS=status:state", "EXPIRES=expires_at:time")),
+              columns=("ID", "NAME", "REGION", "STATUS:state",
+                       "EXPIRES=expires_at:time")),
         creates("Make a join key; its value is shown once.",
                 field("--name NAME", "its name", required=True),
                 field("--region REGION", "where the agent is", required=True),
@@ -10601,16 +10578,16 @@ AGENTS = Group(
                 field("--expires-in-hours N", "how long it can be used",
                       integer(1)),
                 path=JOIN_KEYS, once="key", columns=(
-                    "ID=id", "NAME=name", "REGION=region",
-                    "STATUS=status:state", "EXPIRES=expires_at:time")),
+                    "ID", "NAME", "REGION", "STATUS:state",
+                    "EXPIRES=expires_at:time")),
         acts("revoke", "Revoke a join key.", path=JOIN_KEYS + "/{id}",
              method="DELETE", asks="Revoke join key {id}?",
              said="revoked {id}", sample="jk_1"),
     )) + below("candidates", *by_flag(
         lists(summary="List agents that wait for approval.",
               path="candidates",
-              columns=("ID=id", "NAME=name", "REGION=region",
-                       "STATUS=status:state", "CREATED=created_at:time")),
+              columns=("ID", "NAME", "REGION", "STATUS:state",
+                       "CREATED=created_at:time")),
         acts("approve", "Let an agent in.", path="candidates/{id}/approve",
              said="approved {id}", sample="cand_1"),
         acts("reject", "Keep an agent out.", path="candidates/{id}/reject",
@@ -10659,8 +10636,8 @@ def show_slo_history(app, group, args):
     """List how an objective was met, with a line of it."""
     page = merged(pages_of(app, group, args))
     app.out.rows(page, ("TIME=created_at|measured_at|time:time",
-                        "COMPLIANCE=compliance|compliance_percentage"
-                        ":percent", "VALUE=value"), "measurements")
+                        "COMPLIANCE=compliance|compliance_percentage:percent",
+                        "VALUE"), "measurements")
     rows = page_records(page)
     if app.out.is_table and rows:
         times = sorted(rows, key=lambda row: str(dig(row, "created_at")))
@@ -10670,14 +10647,12 @@ def show_slo_history(app, group, args):
 SLOS = Group(
     "slos", "Keep service level objectives.", path="/slos", thing="SLO",
     sample="slo_1",
-    columns=("ID=id", "NAME=name", "METRIC=metric", "TARGET=target",
+    columns=("ID", "NAME", "METRIC", "TARGET",
              "COMPLIANCE=compliance|compliance_percentage:percent",
-             "STATUS=status:state"),
-    fields=("ID=id", "NAME=name", "METRIC=metric", "TARGET=target",
-            "COMPARISON=comparison", "WINDOW DAYS=window_days",
+             "STATUS:state"),
+    fields=("ID", "NAME", "METRIC", "TARGET", "COMPARISON", "WINDOW DAYS",
             "COMPLIANCE=compliance|compliance_percentage:percent",
-            "STATUS=status:state", "ENDPOINT=endpoint_id",
-            "DESCRIPTION=description"),
+            "STATUS:state", "ENDPOINT=endpoint_id", "DESCRIPTION"),
     verbs=by_flag(
         lists(flag("--endpoint UUID",
                    "those of an endpoint (its id: xeroctl endpoints get SLUG"
@@ -10711,10 +10686,10 @@ PARAM = field("--param K=V…", "any field; a value of JSON or a text", any_pair
 ENDPOINTS = Group(
     "endpoints", "Manage the endpoints that serve models.",
     path="/endpoints", default="list", sample="my-llm", item="SLUG",
-    columns=("SLUG=slug", "MODEL=model|model_name", "TIER=tier",
-             "REGION=region", "STATUS=status:state"),
-    fields=("SLUG=slug", "ID=id", "MODEL=model|model_name", "TIER=tier",
-            "REGION=region", "STATUS=status:state", "Parameters=parameters"),
+    columns=("SLUG", "MODEL=model|model_name", "TIER", "REGION",
+             "STATUS:state"),
+    fields=("SLUG", "ID", "MODEL=model|model_name", "TIER", "REGION",
+            "STATUS:state", "Parameters"),
     verbs=(
         lists(summary="List endpoints."),
         shows("Show one endpoint.", name="get"),
@@ -10739,9 +10714,9 @@ AGENT = field("--agent ID", "the agent", required=True, sends="agent_id",
 WORKSPACES = Group(
     "workspaces", "Manage workspaces, and bind agents to them.",
     path="/workspaces", default="list", sample="ws_1",
-    columns=("ID=id", "NAME=name", "TYPE=type|workspace_type",
-             "STATUS=status:state", "CREATED=created_at:time"),
-    more=("DESCRIPTION=description",),
+    columns=("ID", "NAME", "TYPE=type|workspace_type", "STATUS:state",
+             "CREATED=created_at:time"),
+    more=("DESCRIPTION",),
     verbs=(
         lists(summary="List workspaces."), shows("Show one workspace."),
         creates("Make a workspace.",
@@ -10763,8 +10738,7 @@ WORKSPACES = Group(
               path="{id}/agents", columns=AGENTS.columns),
         lists(name="tools", summary="List the tools of a workspace.",
               path="{id}/tools", id_path="name",
-              columns=("Name=name", "Risk=risk",
-                       "Description=description")),
+              columns=("Name", "Risk", "Description")),
     ))
 
 
@@ -10784,10 +10758,9 @@ def export_chat(app, group, args):
 CHATS = Group(
     "chats", "Manage the chats of workspaces.", path="/chats",
     default="list", sample="chat_1",
-    columns=("ID=id|chat_id", "TITLE=title", "WORKSPACE=workspace_id",
-             "MESSAGES=message_count|messages",
-             "UPDATED=updated_at:time"),
-    more=("STATUS=status:state",),
+    columns=("ID=id|chat_id", "TITLE", "WORKSPACE=workspace_id",
+             "MESSAGES=message_count|messages", "UPDATED=updated_at:time"),
+    more=("STATUS:state",),
     verbs=(
         lists(field("--workspace ID", "only those of a workspace",
                     sends="workspace_id"),
@@ -10805,7 +10778,7 @@ CHATS = Group(
         acts("restore", "Take a chat out again."),
         lists(name="messages", summary="List the messages of a chat.",
               path="{id}/messages",
-              columns=("ROLE=role", "CREATED=created_at:time",
+              columns=("ROLE", "CREATED=created_at:time",
                        "CONTENT=content|tool_calls:item")),
         acts("send", "Post a message to a chat.",
              field("-m, --message TEXT", "what to say; - is standard input",
@@ -10813,8 +10786,8 @@ CHATS = Group(
              field("--role ROLE", "as whom (default: user)", default="user"),
              path="{id}/messages", checks=lambda app, args: setattr(
                  args, "message", message_text(app, args)),
-             columns=("ID=id", "ROLE=role", "CREATED=created_at:time",
-                      "CONTENT=content:content")),
+             columns=("ID", "ROLE", "CREATED=created_at:time",
+                      "CONTENT:content")),
         Verb("export", "Write out a chat.", export_chat, ITEM,
              flag("--format FORMAT", "md or json (default: md)",
                   choice("md", "json"), default="md"),
@@ -10841,10 +10814,9 @@ def maintenance_flags(required):
 MAINTENANCE = Group(
     "maintenance", "Schedule maintenance.", path="/management/maintenance",
     default="list", thing="maintenance", sample="mnt_1", main="schedule",
-    columns=("ID=id", "TITLE=title", "SEVERITY=severity",
-             "STATUS=status:state", "STARTS=starts_at:time",
-             "ENDS=ends_at:time"),
-    more=("DESCRIPTION=description",),
+    columns=("ID", "TITLE", "SEVERITY", "STATUS:state",
+             "STARTS=starts_at:time", "ENDS=ends_at:time"),
+    more=("DESCRIPTION",),
     verbs=(
         lists(field("--status STATUS", "of this status"),
               summary="List maintenance."),
@@ -10859,19 +10831,18 @@ MAINTENANCE = Group(
                 field("--before TIME", "ISO time or date", moment,
                       required=True, sample="2026-01-01"),
                 name="purge", path="purge", checks=fixes(-1, "before"),
-                columns=("Purged=purged", "Before=before:time")),
+                columns=("Purged", "Before:time")),
     ))
 
-MEMBER_COLUMNS = ("ID=id", "EMAIL=email", "ROLE=role", "JOINED=joined_at:time")
-INVITATION_COLUMNS = ("ID=id", "EMAIL=email", "ROLE=role",
-                      "STATUS=status:state", "EXPIRES=expires_at:time")
+MEMBER_COLUMNS = ("ID", "EMAIL", "ROLE", "JOINED=joined_at:time")
+INVITATION_COLUMNS = ("ID", "EMAIL", "ROLE", "STATUS:state",
+                      "EXPIRES=expires_at:time")
 
 PROJECT_GROUP = Group(
     "project", "Manage the project and its members.",
     path="/management/project", default="show", sample="usr_1",
     thing="member",
-    columns=("ID=id", "Name=name", "Description=description", "Tier=tier",
-             "Created=created_at:time"),
+    columns=("ID", "Name", "Description", "Tier", "Created=created_at:time"),
     verbs=(
         shows("Show the project.", path=""),
         updates("Change the project.",
@@ -10905,7 +10876,7 @@ PROJECT_GROUP = Group(
 SETTINGS = Group(
     "settings", "Read and change the project's settings.", path="/settings",
     default="list", sample="theme", item="KEY",
-    columns=("Key=key|id", "Value=value", "Description=description"),
+    columns=("Key=key|id", "Value", "Description"),
     verbs=(
         lists(summary="List settings.", paging=None),
         shows("Show one setting.", name="get"),
@@ -10942,7 +10913,7 @@ def show_daily_usage(app, group, args):
     """List usage day by day, with a line for each column."""
     fix_span(app, args)
     page = merged(pages_of(app, group, args))
-    app.out.rows(page, ("Date=date",) + USAGE_NUMBER_COLUMNS, "usage",
+    app.out.rows(page, ("Date",) + USAGE_NUMBER_COLUMNS, "usage",
                  "date")
     rows = page_records(page)
     if app.out.is_table and rows:
@@ -10959,7 +10930,7 @@ USAGE = Group(
     verbs=(
         shows("Show the sums.", *USAGE_FLAGS, name="summary", path="summary",
               checks=fix_span,
-              columns=("From=from:time", "To=to:time")
+              columns=("From:time", "To:time")
               + USAGE_NUMBER_COLUMNS),
         Verb("daily", "List usage by day.", show_daily_usage, *USAGE_FLAGS,
              path="daily", examples=(
@@ -10971,11 +10942,10 @@ USAGE = Group(
               + USAGE_NUMBER_COLUMNS),
         lists(*USAGE_FLAGS, name="requests", path="requests",
               summary="List requests.", checks=fix_span,
-              columns=("ID=id", "Time=created_at:time",
-                       "Endpoint=endpoint_slug", "Model=model_name",
-                       "Status=status_code", "Input tokens=input_tokens",
-                       "Output tokens=output_tokens", "TTFT ms=ttft_ms",
-                       "Latency ms=latency_ms")),
+              columns=("ID", "Time=created_at:time", "Endpoint=endpoint_slug",
+                       "Model=model_name", "Status=status_code",
+                       "Input tokens", "Output tokens", "TTFT ms",
+                       "Latency ms")),
     ))
 
 LONGEST_EXPORT_S = 90 * 86400
@@ -11015,10 +10985,9 @@ EXPORTS = Group(
     "exports", "Export logs, metrics, usage and executions.",
     path="/exports", paging=Offset, default="list", sample="exp_1",
     main="create",
-    columns=("ID=id", "KIND=kind|type", "STATUS=status:state",
-             "FORMAT=format", "FROM=start_date:time", "TO=end_date:time",
-             "ROWS=row_count", "SIZE=size_bytes:size",
-             "CREATED=created_at:time"),
+    columns=("ID", "KIND=kind|type", "STATUS:state", "FORMAT",
+             "FROM=start_date:time", "TO=end_date:time", "ROWS=row_count",
+             "SIZE=size_bytes:size", "CREATED=created_at:time"),
     verbs=(
         lists(field("--status STATUS", "of this status"),
               summary="List exports.", paging=Offset),
@@ -11067,9 +11036,9 @@ HEALTH = Group(
 
 # == exec: tools that run elsewhere ==========================================
 
-INVOCATION_FIELDS = ("ID=id", "Tool=tool|tool_name", "Status=status:state",
+INVOCATION_FIELDS = ("ID", "Tool=tool|tool_name", "Status:state",
                      "Workspace=workspace_id", "Approval=approval_id",
-                     "Arguments=args|arguments", "Error=error",
+                     "Arguments=args|arguments", "Error",
                      "Output=result|output:lines")
 INVOCATION_ENDS = "completed", "failed", "cancelled", "rejected", "timeout"
 
@@ -11144,8 +11113,8 @@ def show_raw_execution(app, group, args):
 EXEC = Group(
     "exec", "Run tools, and look at what they did.", path="/exec",
     sample="inv_1", thing="invocation", main="invoke",
-    columns=("ID=id", "Tool=tool|tool_name", "Workspace=workspace_id",
-             "Status=status:state", "Created=created_at:time"),
+    columns=("ID", "Tool=tool|tool_name", "Workspace=workspace_id",
+             "Status:state", "Created=created_at:time"),
     fields=("ID=id", "Tool=tool|tool_name", "Workspace=workspace_id",
             "Status=status:state", "Risk=risk", "Approval=approval_id",
             "Exit code=exit_code", "Duration ms=duration_ms",
@@ -11154,8 +11123,7 @@ EXEC = Group(
     verbs=(
         lists(name="tools", path="tools", paging=None, id_path="name",
               summary="List the tools.",
-              columns=("Name=name", "Description=description", "+Risk=risk",
-                       "+Domain=domain")),
+              columns=("Name", "Description", "+Risk", "+Domain")),
         Verb("tool-show", "Show all about a tool.", show_all_fields,
              flag("NAME", "the tool", sample="kubectl_get", completes="",
                   dest="id"),
@@ -11339,11 +11307,10 @@ TEMPLATE_FILE = flag("--file FILE",
 TEMPLATES = Group(
     "templates", "Keep the templates that chats begin with.",
     path="/chat-templates", default="list",
-    columns=("ID=id", "Name=name", "Scope=scope", "Version=version",
-             "Policy=approval_policy", "Updated=updated_at:time"),
-    fields=("ID=id", "Name=name", "Scope=scope", "Version=version",
-            "Policy=approval_policy", "Description=description",
-            "Tools=allowed_tools:list",
+    columns=("ID", "Name", "Scope", "Version", "Policy=approval_policy",
+             "Updated=updated_at:time"),
+    fields=("ID", "Name", "Scope", "Version", "Policy=approval_policy",
+            "Description", "Tools=allowed_tools:list",
             "Workspace types=applicable_workspace_types:list",
             "Updated=updated_at:time", "Prompt=system_prompt"),
     verbs=(
@@ -11368,8 +11335,8 @@ TEMPLATES = Group(
              TEMPLATE_WORKSPACE, path="promote", checks=place_template),
         lists(TEMPLATE, TEMPLATE_WORKSPACE, name="versions",
               summary="List the versions of a template.", path="versions",
-              columns=("Version=version", "Created=created_at:time",
-                       "Notes=notes"), checks=place_template),
+              columns=("Version", "Created=created_at:time",
+                       "Notes"), checks=place_template),
         Verb("apply", "Begin a chat from a template.", apply_template,
              TEMPLATE,
              flag("--workspace ID", "the workspace", required=True,
@@ -11433,20 +11400,19 @@ def watch_approvals(app, group, args):
         app.clock.sleep(args.interval)
 
 
-DELEGATION_COLUMNS = ("ID=id", "To=delegate_to", "Risk=risk",
-                      "Workspace=workspace_id", "Expires=expires_at:time")
+DELEGATION_COLUMNS = ("ID", "To=delegate_to", "Risk", "Workspace=workspace_id",
+                      "Expires=expires_at:time")
 
 
 APPROVALS = Group(
     "approvals", "Decide what tools may do.", path="/exec/approvals",
     default="list",
-    columns=("ID=id", "Status=status:state", "Risk=risk",
-             "Tool=tool|tool_name", "Created=created_at:time"),
-    fields=("ID=id", "Status=status:state", "Risk=risk",
-            "Tool=tool|tool_name", "Workspace=workspace_id",
-            "Arguments=args", "Requested by=requested_by", "Note=note",
-            "Reason=reason", "Created=created_at:time",
-            "Expires=expires_at:time", "Decided=decided_at:time"),
+    columns=("ID", "Status:state", "Risk", "Tool=tool|tool_name",
+             "Created=created_at:time"),
+    fields=("ID", "Status:state", "Risk", "Tool=tool|tool_name",
+            "Workspace=workspace_id", "Arguments=args", "Requested by", "Note",
+            "Reason", "Created=created_at:time", "Expires=expires_at:time",
+            "Decided=decided_at:time"),
     verbs=(
         lists(RISK, WORKSPACE,
               field("--status STATUS", "of this status"),
@@ -11483,11 +11449,10 @@ APPROVALS = Group(
 LEARNINGS = Group(
     "learnings", "See what executions have taught.", path="/exec/learnings",
     default="list", sample="lrn_1",
-    columns=("ID=id", "Source=source_type|source", "Score=score",
-             "Created=created_at:time", "Content=content:content"),
-    fields=("ID=id", "Content=content:content", "Workspace ID=workspace_id",
-            "Score=score", "Source Type=source_type|source",
-            "Created=created_at:time"),
+    columns=("ID", "Source=source_type|source", "Score",
+             "Created=created_at:time", "Content:content"),
+    fields=("ID", "Content:content", "Workspace ID", "Score",
+            "Source Type=source_type|source", "Created=created_at:time"),
     verbs=(
         shows("Show one learning."),
         lists(WORKSPACE, summary="List learnings."),
@@ -11726,12 +11691,9 @@ the config file:
 
 CONFIG = Group(
     "config", "Manage the deployments on file.", notes=CONFIG_NOTES,
-    columns=("Name=name", "Current=current", "Base URL=base_url",
-             "Style=style", "Key=key"),
-    fields=("Name=name", "Current=current", "Base URL=base_url",
-            "Style=style", "Endpoint=endpoint", "Key=key",
-            "Output=output", "Frontend URL=frontend_url",
-            "Timeout=timeout", "CA bundle=cacert"),
+    columns=("Name", "Current", "Base URL", "Style", "Key"),
+    fields=("Name", "Current", "Base URL", "Style", "Endpoint", "Key",
+            "Output", "Frontend URL", "Timeout", "CA bundle=cacert"),
     thing="deployment",
     verbs=(
         Verb("init", "Ask for a deployment, try it, and store it.",
@@ -11787,8 +11749,7 @@ def show_status(app, group, args):
 
 STATUS = Group(
     "status", "Check the connection to the server, step by step.",
-    columns=("Step=step", "Status=status:state", "Time (ms)=ms",
-             "Detail=detail"), default="",
+    columns=("Step", "Status:state", "Time (ms)=ms", "Detail"), default="",
     verbs=(
         Verb("", "Check config, proxy, DNS, connection, TLS, health and"
                  " key.", show_status,
@@ -12749,7 +12710,7 @@ def show_commands(app, group, args):
                        for code, meaning in EXIT_CODES]}
     if app.out.is_table:
         return app.out.json(whole_map)
-    app.out.rows(whole_map, ("Command=command",), id_path="command")
+    app.out.rows(whole_map, ("Command",), id_path="command")
 
 
 COMMANDS = Group(

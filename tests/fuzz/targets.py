@@ -164,9 +164,8 @@ def record_for(columns):
     """A record with a value for each of some columns."""
     record = {"id": "item_1", "object": "item", "status": "completed"}
     for column in columns:
-        rest = column.partition("=")[2]
-        paths, _, kind = rest.partition(":")
-        plant(record, paths.split("|")[0], SAMPLES.get(kind, "text"))
+        column = xeroctl.Column(column)
+        plant(record, column.paths[0], SAMPLES.get(column.format, "text"))
     return record
 
 
