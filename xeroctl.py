@@ -1462,6 +1462,7 @@ TOML_BARE_NAME = r"[A-Za-z0-9_-]+"
 TOML_NAME = f"{TOML_BARE_NAME}|{TOML_LINE_STRING}"
 TOML_KEY = r"(?:%s)(?:[ \t]*\.[ \t]*(?:%s))*" % (TOML_NAME, TOML_NAME)
 TOML_END = r"(?:#[^%s]*)?(?:\r?\n|\Z)" % TOML_CONTROLS
+TOML_LEAD = r"(?:[ \t]*(?:#[^%s]*)?\r?\n)*" % TOML_CONTROLS
 TOML_STATEMENT = (
     r"[ \t]*(?:(\[(\[)?[ \t]*)?(%s)[ \t]*(?(1)\](?(2)\])[ \t]*%s"
     r"|=[ \t]*(?:(%s|%s)[ \t]*%s)?)|%s)" % (
@@ -1504,21 +1505,21 @@ def toml_scalar(word):
 class TomlStatement:
     """A statement of a document: its line number, and its text to its end.
 
-    path is its names from the root, none for a comment and a blank line;
-    header is the path of the table that it stands in, or begins; place is
-    the span of its value in the text.  value is None where we cannot read it.
+    lead is the comments and blank lines above it; path is its names from the
+    root, none for the end of the document; header is the path of the table
+    that it stands in, or begins; place is the span of its value in the text.
+    value is None where we cannot read it.
     """
 
-    def __init__(self, found, header, line):
-        self.text, self.line, start = found.group(), line, found.start()
-        bracket, self.is_array, key, value = found.groups()
+    def __init__(self, lead, found, header, line):
+        self.lead, self.text, self.line = lead, found.group(), line
+        start, (bracket, self.is_array, key, value) = (
+            found.start(), found.groups())
         names = tuple(name if re.match("[^\"']", name) else toml_scalar(name)
                       for name in re.findall(TOML_NAME, key or ""))
         self.is_key = bool(key and not bracket)
         self.path = header + names if self.is_key else names
         self.header = names if bracket else header
-        self.is_blank = not self.text.strip()
-        self.is_comment = not self.path and not self.is_blank
         self.place = found.start(4) - start, found.end(4) - start
         self.value = toml_scalar(value) if value else None
         if self.is_key and not value:
@@ -1556,16 +1557,23 @@ def toml_rest(text, start, line):
 
 
 def toml_statements(text):
-    """Yield the statements of a document: together they are all of it."""
-    pattern, position, header, line = re.compile(TOML_STATEMENT), 0, (), 1
+    """Yield the statements of a document: with leads they are all of it."""
+    above, pattern = re.compile(TOML_LEAD), re.compile(TOML_STATEMENT)
+    position, header, line = 0, (), 1
     while position < len(text):
-        found = pattern.match(text, position)
+        lead = above.match(text, position).group()
+        line += lead.count("\n")
+        found = pattern.match(text, position + len(lead))
         if not found:
             raise TomlError(line, "no [table], no key = value")
-        one = TomlStatement(found, header, line)
+        one = TomlStatement(lead, found, header, line)
         yield one
-        position, header = position + len(one.text), one.header
+        position, header = found.start() + len(one.text), one.header
         line += one.text.count("\n")
+
+
+def toml_document(statements):
+    return "".join(one.lead + one.text for one in statements)
 
 
 def read_toml(text):
@@ -1604,24 +1612,6 @@ def toml_key(name):
     return name if re.fullmatch(TOML_BARE_NAME, name) else toml_text(name)
 
 
-def first_of_lead(found, index):
-    """The index of the first comment directly above a statement."""
-    while index and found[index - 1].is_comment:
-        index -= 1
-    return index
-
-
-def end_of_tail(found, index):
-    """The index behind a statement and the comments directly below it.
-
-    Comments that lead to the next statement are that one's.
-    """
-    end = index + 1
-    while end < len(found) and found[end].is_comment:
-        end += 1
-    return index + 1 if end < len(found) and found[end].path else end
-
-
 def editable(text, table):
     """The statements of a document in which a table can be edited."""
     read_toml(text)
@@ -1634,27 +1624,23 @@ def editable(text, table):
 
 
 def add_toml_key(text, found, table, pair):
-    """Put a new key at the end of its table's own lines.
+    """Put a new key behind the last one of its table.
 
     A table that is not there yet goes to the end of the document, the first
-    key of the root above the first table and the comments that lead to it.
+    key of the root to its begin.
     """
     end = "\r\n" if re.match(r"[^\n]*\r\n", text) else "\n"
-    lines, index = [one.text for one in found], len(found)
-    heads = [index for index, one in enumerate(found) if one.path]
-    own = [index for index in heads if found[index].header == table]
-    new = pair + end
+    own = [one for one in found if one.path and one.header == table]
     if own:
-        index = end_of_tail(found, own[-1])
-        new = re.match("[ \t]*", lines[own[-1]]).group() + new
-    elif table:
-        gap = end if found and not found[-1].is_blank else ""
-        new = f"{gap}[{'.'.join(map(toml_key, table))}]{end}{new}"
-    elif heads:
-        index, new = first_of_lead(found, heads[0]), new + end
-    if index and not lines[index - 1].endswith("\n"):
-        lines[index - 1] += end
-    return "".join(lines[:index] + [new] + lines[index:])
+        indent = re.match("[ \t]*", own[-1].text).group()
+        own[-1].text += (end * (own[-1].text[-1] != "\n") + indent + pair
+                         + end)
+        return toml_document(found)
+    if not table:
+        return pair + end + (text and end + text)
+    text += end * (text[-1:] not in ("", "\n"))
+    gap = end * bool(text and text.split("\n")[-2].strip())
+    return f"{text}{gap}[{'.'.join(map(toml_key, table))}]{end}{pair}{end}"
 
 
 def edit_toml(text, table, key, value):
@@ -1673,26 +1659,22 @@ def edit_toml(text, table, key, value):
         start, end = one.place
         one.text = ("" if value is None
                     else one.text[:start] + shown + one.text[end:])
-    return "".join(one.text for one in found)
+    return toml_document(found)
 
 
 def drop_toml_table(text, table):
     """Remove a table: header, keys, sub-tables, and the comments they own.
 
-    Those are the comments directly above a header, between the keys, and
-    directly below the last.  The blank lines above go with them.
+    Those are the comments between the keys, and directly above a header,
+    with the blank lines above them.
     """
-    found, gone, end = editable(text, table), set(), 0
-    for index, one in enumerate(found):
+    found = editable(text, table)
+    for one in found:
         if one.is_inside(table):
-            first = end if one.is_key else first_of_lead(found, index)
-            while not one.is_key and first and found[first - 1].is_blank:
-                first -= 1
-            end = end_of_tail(found, index)
-            gone.update(range(first, end))
-    left = "".join(one.text for index, one in enumerate(found)
-                   if index not in gone)
-    return left.lstrip("\r\n") if 0 in gone else left
+            of_others = re.match(r"(?:[\s\S]*#.*\n(?=\s*\n))?", one.lead)
+            one.lead = "" if one.is_key else of_others.group()
+            one.text = ""
+    return toml_document(found)
 
 
 # == the config file =========================================================
