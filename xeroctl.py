@@ -213,22 +213,20 @@ class NotFound(XeroctlError):
 class ApiError(XeroctlError):
     """The router answered, and the answer was no.
 
-    body is the decoded JSON of the answer, or None; is_envelope whether it
-    has the API's own shape; retry_after is seconds, kind the server's type.
+    body is the decoded JSON of the answer, or None; retry_after is seconds,
+    kind the server's type.
     """
 
     kind = "api_error"
     CODES = {401: 3, 403: 3, 404: 4, 429: 6, 503: 6, 529: 6}
 
     def __init__(self, status, message, hint=None, body=None, headers=None,
-                 is_envelope=False, retry_after=None, strategy=None,
-                 kind=None, **facts):
+                 retry_after=None, strategy=None, kind=None, **facts):
         super().__init__(f"HTTP {status} {message}".rstrip(), hint, **facts)
         self.kind = kind or self.kind
         self.status, self.body, self.headers = status, body, headers or {}
         self.retry_after, self.strategy = retry_after, strategy
         self.exit_code = self.CODES.get(status, 1)
-        self.is_envelope = is_envelope
 
     @property
     def is_busy(self):
@@ -243,9 +241,8 @@ class ApiError(XeroctlError):
 
     def envelope(self):
         """The router's own envelope where it sent one with a message."""
-        if self.is_envelope and isinstance(self.body, dict):
-            return self.body
-        return super().envelope()
+        has_message = is_filled(dig(self.body, "error.message"))
+        return self.body if has_message else super().envelope()
 
 
 class ConnectionFailed(XeroctlError):
@@ -319,8 +316,7 @@ def is_number(value):
 
 
 def is_positive(value):
-    return (isinstance(value, (int, float)) and not isinstance(value, bool)
-            and value > 0)
+    return is_number(value) and value > 0
 
 
 def is_filled(value):
@@ -329,26 +325,18 @@ def is_filled(value):
 
 def counted(value):
     """A count of something; 0 where it is none."""
-    is_count = isinstance(value, int) and is_number(value) and value > 0
-    return value if is_count else 0
-
-
-def http_time(value):
-    """Read an HTTP date as epoch seconds; None if it is none."""
-    from email.utils import mktime_tz, parsedate_tz
-    parts = parsedate_tz(value[:40]) if value else None
-    try:
-        return mktime_tz(parts) if parts else None
-    except (ValueError, OverflowError):
-        return None
+    return value if isinstance(value, int) and is_positive(value) else 0
 
 
 def header_seconds(value, now):
     """Read Retry-After: seconds, or an HTTP date (RFC 9110, 10.2.3)."""
     if re.match(r"\s*\d+(\.\d+)?\s*$", value):
         return float(value)
-    date = http_time(value)
-    return 0 if date is None else max(0, date - now)
+    from email.utils import mktime_tz, parsedate_tz
+    try:
+        return max(0, mktime_tz(parsedate_tz(value[:40])) - now)
+    except (TypeError, ValueError, OverflowError):
+        return 0
 
 
 def dig(value, path):
@@ -411,29 +399,23 @@ def decoded(raw, errors="replace"):
     return raw.decode("utf-8-sig", errors)
 
 
-def finite(value):
-    """The same JSON value with texts in place of infinities."""
-    if isinstance(value, float) and value - value != 0:
-        return f"\0{'-' if value < 0 else ''}1e999"
-    if isinstance(value, list):
-        return [finite(item) for item in value]
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    return value
+def refuse_constant(name):
+    raise ValueError(f"{name} is no JSON")
+
+
+DECODER = json.JSONDecoder(parse_constant=refuse_constant)
+# What servers send: NaN and Infinity, mostly of a logprob, are null.
+SERVER_DECODER = json.JSONDecoder(parse_constant=lambda name: None)
 
 
 def json_text(value, **layout):
-    """Encode JSON, UTF-8 unescaped.
-
-    A number beyond all floats, which was read as infinity, is written as
-    such a number again.
-    """
+    """Encode JSON, UTF-8 unescaped; a number beyond all floats is null."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False,
                           **layout)
     except ValueError:
-        text = json.dumps(finite(value), ensure_ascii=False, **layout)
-        return re.sub(r'"\\u0000(-?1e999)"', r"\1", text)
+        value = SERVER_DECODER.decode(json.dumps(value))
+        return json.dumps(value, ensure_ascii=False, **layout)
 
 
 def compact_json(value):
@@ -449,15 +431,6 @@ def text_or_json(value):
 def pretty_json(value):
     """JSON for people: two spaces a level, keys in their order."""
     return json_text(value, indent=2)
-
-
-def refuse_constant(name):
-    raise ValueError(f"{name} is no JSON")
-
-
-DECODER = json.JSONDecoder(parse_constant=refuse_constant)
-# What servers send: NaN and Infinity, mostly of a logprob, are null.
-SERVER_DECODER = json.JSONDecoder(parse_constant=lambda name: None)
 
 
 def parse_json(text, decoder=DECODER):
@@ -1229,7 +1202,8 @@ class Terminal:
 
     def read_stdin(self):
         """Read all of standard input: only where `-` was written."""
-        return getattr(self.stdin, "buffer", self.stdin).read()
+        read = getattr(self.stdin, "buffer", self.stdin).read()
+        return read.encode("utf-8") if isinstance(read, str) else read
 
     def input_blocks(self):
         """Yield standard input block by block."""
@@ -1352,11 +1326,6 @@ def read_file(path, error=UsageError, size=None):
     except (OSError, ValueError) as problem:
         raise error(f"cannot read {whole(path)}: "
                     f"{getattr(problem, 'strerror', None) or problem}")
-
-
-def decoded_text(read):
-    """What a standard input gave, as text."""
-    return read if isinstance(read, str) else decoded(read)
 
 
 def origin_of(url):
@@ -1717,15 +1686,15 @@ def sweep(path):
         pass  # somebody else has done it
 
 
-def keep_access(number, path):
+def keep_access(number, path, widest):
     """Give a new file the group, mode and owner of the old one, if it may.
 
-    A mode wider than 0640 is not kept, nor is any without its group.
+    A mode that is wider is not kept, nor is any without its group.
     """
     try:
         old = os.stat(path)
         os.fchown(number, -1, old.st_gid)
-        if not old.st_mode & 0o7777 & ~0o640:
+        if not old.st_mode & 0o7777 & ~widest:
             os.fchmod(number, old.st_mode & 0o7777)
         os.fchown(number, old.st_uid, -1)
     except (AttributeError, OSError):
@@ -1747,7 +1716,7 @@ def write_privately(path, data, keeps_access=False):
     try:
         with os.fdopen(os.open(beside, flags, 0o600), "wb") as target:
             if keeps_access:
-                keep_access(target.fileno(), path)
+                keep_access(target.fileno(), path, 0o640)
             target.write(data)
             target.flush()
             os.fsync(target.fileno())
@@ -1929,23 +1898,20 @@ def command_output(command, what):
     return decoded(done.stdout)
 
 
-def command_words(text):
-    """Split a command as a shell would, without running one."""
+def key_command(source, value):
+    """The words of a command that prints a key, as a shell splits them.
+
+    A keychain is macOS's, else libsecret's.
+    """
     import shlex
-    try:
-        words = shlex.split(text)
-    except ValueError as problem:
-        raise NotConfigured(f"api_key_command: {problem}")
-    if not words:
-        raise NotConfigured("api_key_command is empty")
-    return words
-
-
-def keychain_command(name):
-    """The command that reads a keychain: macOS's, else libsecret's."""
+    if source == "api_key_command":
+        try:
+            return shlex.split(value) or [""]
+        except ValueError as problem:
+            raise NotConfigured(f"{source}: {problem}")
     if sys.platform == "darwin":
-        return ["security", "find-generic-password", "-s", name, "-w"]
-    return ["secret-tool", "lookup", "service", name]
+        return ["security", "find-generic-password", "-s", value, "-w"]
+    return ["secret-tool", "lookup", "service", value]
 
 
 def stored_key(table, environ, folder):
@@ -1968,11 +1934,8 @@ def stored_key(table, environ, folder):
         home = environ.get("HOME", "~")
         path = re.sub("^~(?=/)", lambda _: home, value)
         return decoded(read_file(os.path.join(folder, path), NotConfigured))
-    if source == "api_key_command":
-        return command_output(command_words(value), source)
-    if source == "api_key_keychain":
-        return command_output(keychain_command(value), source)
-    return value
+    return value if source == "api_key" else command_output(
+        key_command(source, value), source)
 
 
 class Settings:
@@ -2092,7 +2055,7 @@ class Settings:
         if not text:
             return None
         if text == "-":
-            text = decoded_text(self.terminal.read_stdin())
+            text = decoded(self.terminal.read_stdin())
         elif text.startswith("@"):
             text = decoded(read_file(text[1:], NotConfigured))
         return check_key(text)
@@ -2293,11 +2256,6 @@ class Limits:
         until = self.clock.monotonic() + seconds
         self.deadline = min(until, self.deadline or until)
 
-    def check(self):
-        """Raise if the time of the run is up."""
-        if self.deadline is not None:
-            self.left()
-
     def expired(self):
         """The error for a wait that took too long."""
         if (self.deadline is not None
@@ -2420,7 +2378,7 @@ def open_socket(host, port, limits):
             return connect(address, limits.left() if is_last
                            else min(limits.left(), ADDRESS_TIMEOUT_S))
         except OSError as problem:
-            limits.check()
+            limits.left()  # or is the time up?
             reason = problem.strerror or "no answer in time"
             if is_last:
                 raise ConnectionFailed(
@@ -2789,9 +2747,7 @@ def api_error(answer, text):
         status, said or named and "without a message: " + named
         or body_summary(text) or answer.response.reason,
         next(filter(None, map(API_HINTS.get, known)), None),
-        body=body, headers=answer.headers,
-        is_envelope=bool(said) and said == dig(body, "error.message"),
-        kind=kind,
+        body=body, headers=answer.headers, kind=kind,
         retry_after=retry_after(answer, body), param=param, code=code,
         strategy=error_fact(body, "retry_strategy"),
         request_id=answer.request_id)
@@ -3024,23 +2980,19 @@ class Proxy:
                 f"{source}: no proxy URL" if scheme == "http"
                 else f"{source}: a {scheme}:// proxy is not supported",
                 "http://[USER:PASSWORD@]HOST:PORT")
-        self.password = unquote(parts.password or "")
-        self.credentials = (f"{unquote(parts.username)}:{self.password}"
-                            if parts.username else None)
+        self.password, self.code = unquote(parts.password or ""), None
+        if parts.username:
+            import base64
+            user = whole(f"{unquote(parts.username)}:{self.password}")
+            self.code = base64.b64encode(user.encode("utf-8")).decode("ascii")
 
     def __str__(self):
         return f"{self.host}:{self.port} (from {self.source})"
 
     def headers(self):
         """What authorises us at the proxy (RFC 7617)."""
-        if self.credentials is None:
-            return {}
-        return {"Proxy-Authorization": "Basic " + self.code()}
-
-    def code(self):
-        import base64
-        raw = whole(self.credentials).encode("utf-8")
-        return base64.b64encode(raw).decode("ascii")
+        return {"Proxy-Authorization": "Basic " + self.code} if (
+            self.code) else {}
 
     def failed(self, reason, hint=None, lasting=False):
         """The error for whatever goes wrong at the proxy."""
@@ -3105,7 +3057,7 @@ def start_tls(sock, host, context, limits):
         return context.wrap_socket(sock, server_hostname=host,
                                    suppress_ragged_eofs=False)
     except (OSError, ValueError) as problem:
-        limits.check()
+        limits.left()  # or is the time up?
         # A mismatch of names is a ValueError in Python 3.6.
         raise tls_error(problem, host)
 
@@ -3147,9 +3099,6 @@ def open_tunnel(sock, proxy, host, port, limits):
         wire.flush()
         response = http.client.HTTPResponse(wire, method="CONNECT")
         response.begin()
-        while 100 <= response.status < 200:
-            response.headers = None
-            response.begin()
     except (OSError, http.client.HTTPException) as problem:
         error = network_error(problem, host, limits, False)
         raise proxy.failed(f"no tunnel to {target}: {error}")
@@ -3159,14 +3108,12 @@ def open_tunnel(sock, proxy, host, port, limits):
 
 def is_readable(sock):
     """Whether something has come on a socket, be it its end."""
-    import select
+    import selectors
     if hasattr(sock, "pending") and sock.pending():
         return True  # TLS has decrypted it already
-    if not hasattr(select, "poll"):
-        return bool(select.select([sock], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(sock, selectors.EVENT_READ)
+        return bool(waiting.select(0))
 
 
 def all_taken(place):
@@ -3230,9 +3177,8 @@ class Network:
         if not found:
             return None
         proxy = Proxy(found, source)
-        if proxy.credentials is not None:
-            for secret in filter(None, (proxy.code(), proxy.password)):
-                self.terminal.hide(secret)
+        for secret in filter(None, (proxy.code, proxy.password)):
+            self.terminal.hide(secret)
         return proxy
 
     def variable(self, name):
@@ -3369,11 +3315,6 @@ def is_worth_repeating(request, error):
                              and request.repeatable)
 
 
-def milliseconds(strategy, name, default):
-    value = dig(strategy, name)
-    return min(value, 1e9) / 1000 if is_positive(value) else default
-
-
 def retry_wait(error, attempt, jitter):
     """Seconds until the next attempt: what the server asks for, or more.
 
@@ -3381,15 +3322,12 @@ def retry_wait(error, attempt, jitter):
     the answer sets its numbers.
     """
     strategy = getattr(error, "strategy", None)
-    initial, highest = BACKOFF_S
-    initial = milliseconds(strategy, "initial_delay_ms", initial)
-    highest = milliseconds(strategy, "max_delay_ms", highest)
-    factor = dig(strategy, "multiplier")
-    factor = factor if is_positive(factor) else 2
-    try:
-        wait = initial * float(factor) ** (attempt - 1)
-    except OverflowError:
-        wait = highest
+    said = [dig(strategy, name) for name in (
+        "multiplier", "initial_delay_ms", "max_delay_ms")]
+    factor, initial, highest = (
+        min(value, 1e9) / unit if is_positive(value) else usual
+        for value, unit, usual in zip(said, (1, 1000, 1000), (2,) + BACKOFF_S))
+    wait = initial * factor ** min(attempt - 1, 30)
     if dig(strategy, "jitter") is not False:
         wait *= 1 + jitter / 4
     return max(getattr(error, "retry_after", None) or 0, min(wait, highest))
@@ -3683,9 +3621,6 @@ class StreamError(XeroctlError):
     kind = "stream_error"
 
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
 def sse_lines(blocks):
     """Yield lines, ends included, from blocks of bytes that split anywhere.
 
@@ -3738,7 +3673,7 @@ def sse_events(blocks):
     """
     lines = sse_lines(blocks)
     first = next(lines, b"")
-    if first.startswith(BYTE_ORDER_MARK):
+    if first.startswith(codecs.BOM_UTF8):
         first = first[3:]
     event, data, line = "", [], b""
     for line in chain([first], lines):
@@ -3762,14 +3697,6 @@ def sse_events(blocks):
             event = value
     if data:
         yield event, "\n".join(data), line[-1:] in (b"\n", b"\r")
-
-
-def ended_early(has_begun):
-    """The error for a stream that just stops."""
-    return ConnectionFailed(
-        "HTTP", "the stream ended before the answer was complete"
-        if has_begun else "the stream ended before it began",
-        "asked without a stream, the server may say why", sent=True)
 
 
 def check_told(kind, payload):
@@ -3810,7 +3737,10 @@ def api_events(blocks):
         yield kind, payload
         if kind in TERMINAL_EVENTS:
             return
-    raise ended_early(kind is not None)
+    raise ConnectionFailed(
+        "HTTP", "the stream ended before " + (
+            "it began" if kind is None else "the answer was complete"),
+        "asked without a stream, the server may say why", sent=True)
 
 
 def whole_answer(answer, text):
@@ -3842,7 +3772,7 @@ def answer_events(answer, flush):
         first += block
         if len(first.strip()) > len("event:") or len(first) > BLOCK:
             break
-    start, said = first.lstrip(BYTE_ORDER_MARK + b" \r\n"), answer.media
+    start, said = first.lstrip(codecs.BOM_UTF8 + b" \r\n"), answer.media
     if re.match(rb"(data|event|id|retry)?:", start) or (
             said == "text/event-stream"
             and start[:1] not in (b"{", b"[", b"<")):
@@ -3955,8 +3885,6 @@ def parse_line(raw, decoder=DECODER):
         raise ValueError(f"not JSON: {problem}")
 
 
-
-
 def is_at(file, path):
     """Whether a path still leads to an open file."""
     try:
@@ -4029,7 +3957,7 @@ class NewFile:
         if found is None:
             self.begin(None, None, UsageError)
         self.file = open_to_write(self.part)
-        self.keep_mode()
+        keep_access(self.file.fileno(), self.target, 0o777)
         self.resume(**found or self.known)
 
     def recall(self):
@@ -4066,13 +3994,6 @@ class NewFile:
         if not self.file.closed and (not self.count or not self.is_resumed):
             self.discard()
         close_quietly(self.file)
-
-    def keep_mode(self):
-        """Let those read the new file who could read the old one."""
-        try:
-            os.chmod(self.part, os.stat(self.target).st_mode & 0o777)
-        except OSError:
-            pass  # there is no old one, or modes are not kept here
 
     def discard(self):
         """Leave nothing behind."""
@@ -7133,7 +7054,7 @@ class Accounts:
         """Put the results of one of the server's files into the journal."""
         with open(path, "rb") as source:
             for number, raw in enumerate(source, 1):
-                if number == 1 and raw.startswith(BYTE_ORDER_MARK):
+                if number == 1 and raw.startswith(codecs.BOM_UTF8):
                     raw = raw[3:]
                 place = f"{self.part['batch']}, {name} file, line {number}"
                 try:
@@ -11497,13 +11418,10 @@ def check_value(key, value):
         return check_url(value, key)
     if key == "api_key":
         return check_key(value)
-    if SURROGATES.search(value):
-        raise UsageError(f"{key}: {value!r} is no UTF-8 text")
-    words = {"style": STYLES, "output": FORMS}.get(key)
+    check = {"style": choice(*STYLES), "output": choice(*FORMS),
+             "timeout": seconds}.get(key, str)
     try:
-        if words:
-            return choice(*words)(value)
-        return seconds(value) if key == "timeout" else value
+        return check(value)
     except UsageError as problem:
         raise UsageError(f"{key}: {problem}")
 
@@ -11516,6 +11434,8 @@ def change_config(app, name, text, change):
     config = app.settings.config
     done = {"id": name, "name": name, "path": config.path}
     change(config)
+    if SURROGATES.search(config.read):
+        raise UsageError("a name or a value is no UTF-8 text")
     if app.plan:
         return app.out.done(dict(done, would=text),
                             f"would write {config.path}: {text}", name)
@@ -11560,8 +11480,6 @@ def add_deployment(app, group, args):
     if len(given) > 1:
         raise UsageError(" and ".join(given) + " cannot be combined: give"
                          " one key source")
-    if SURROGATES.search(args.name):
-        raise UsageError(f"the name {args.name!r} is no UTF-8 text")
     if values["api_key"] is not None:
         values["api_key"] = app.settings.typed_key(values["api_key"])
     put_deployment(app, args.name, values, args.force)
@@ -12863,10 +12781,8 @@ class App:
 
     def read_bytes(self, path):
         """Read an input file whole; - is standard input."""
-        if path != "-":
-            return read_file(path)
-        read = self.terminal.read_stdin()
-        return read.encode("utf-8") if isinstance(read, str) else read
+        return (self.terminal.read_stdin() if path == "-"
+                else read_file(path))
 
     def read_text(self, path, may_be_odd=False):
         """Read an input text, without its last line end."""

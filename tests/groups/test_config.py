@@ -202,7 +202,7 @@ def test_a_deployment_is_stored_as_it_is_given(cli, config, tmp_path, words,
     (["--base-url", URL, "--api-key-env", "K", "--frontend-url", "x"], 3,
      "frontend"),
     (["--base-url", URL, "--api-key-env", "K", "--endpoint", "\udcff"], 2,
-     "endpoint"),
+     "UTF-8"),
 ])
 def test_what_cannot_be_a_deployment_is_not_stored(cli, config, words, code,
                                                    word):
