@@ -368,6 +368,11 @@ def visible(text):
     return CONTROLS.sub(as_escape, text)
 
 
+def reason_of(problem):
+    """What the system says of a failure."""
+    return getattr(problem, "strerror", None) or problem
+
+
 def one_line(text):
     """Show line ends and tabs as \\n and \\t: one cell, one line."""
     return text.replace("\n", "\\n").replace("\t", "\\t")
@@ -468,7 +473,7 @@ def zone_seconds(zone):
 
 def seconds_of(value):
     """Read epoch seconds or ISO 8601 as epoch seconds; None if neither."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if is_number(value):
         return value
     found = isinstance(value, str) and re.match(ISO_TIME, value.strip())
     if not found:
@@ -507,7 +512,7 @@ def as_time(value):
 def as_age(value, now):
     """3h ago, from any form of time."""
     seconds = seconds_of(value)
-    if not is_number(seconds):
+    if seconds is None:
         return as_text(value)
     left = max(0, now - seconds)
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
@@ -788,9 +793,8 @@ class Secrets:
 
 def html_summary(page):
     """Say in one line what an HTML page is about."""
-    found = (re.search(r"<title[^>]*>(.*?)</title", page, re.I | re.S)
-             or re.search(r"<h1[^>]*>(.*?)</h1", page, re.I | re.S))
-    text = " ".join(found.group(1).split()) if found else ""
+    found = re.search(r"<(title|h1)\b[^>]*>(.*?)</\1", page, re.I | re.S)
+    text = " ".join(found.group(2).split()) if found else ""
     return f'an HTML page ("{text[:100]}")' if text else "an HTML page"
 
 
@@ -812,10 +816,8 @@ def body_summary(text):
 def safe_name(text):
     """Make a name for a file of ours out of anything: one plain segment."""
     name = re.sub(r"[/\\:\n\t]", "_", CONTROLS.sub("_", whole(text)))
-    name = re.sub(r"^[\s.]+", "", name)
-    while len(name.encode("utf-8")) > 200:
-        name = name[:-1]
-    return name.strip()
+    name = re.sub(r"^[\s.]+", "", name).encode("utf-8")[:200]
+    return name.decode("utf-8", "ignore").strip()
 
 
 def on_disk(path):
@@ -996,8 +998,8 @@ class Stdout(Screen):
         """Tell a reader that went away from a write that failed."""
         if isinstance(problem, BrokenPipeError):
             raise ReaderGone()
-        reason = getattr(problem, "strerror", None) or problem
-        raise XeroctlError(f"cannot write to standard output: {reason}")
+        raise XeroctlError("cannot write to standard output:"
+                           f" {reason_of(problem)}")
 
 
 class Stderr(Screen):
@@ -1324,8 +1326,7 @@ def read_file(path, error=UsageError, size=None):
         with open(path.encode("utf-8", "surrogateescape"), "rb") as source:
             return source.read(size)
     except (OSError, ValueError) as problem:
-        raise error(f"cannot read {whole(path)}: "
-                    f"{getattr(problem, 'strerror', None) or problem}")
+        raise error(f"cannot read {whole(path)}: {reason_of(problem)}")
 
 
 def origin_of(url):
@@ -2348,10 +2349,9 @@ def look_up(host, port):
         name = host if re.search("[^ -~]", host) else host.encode("ascii")
         return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError, LookupError) as problem:
-        reason = getattr(problem, "strerror", None) or problem
-        raise ConnectionFailed("DNS", f"cannot look up {host}: {reason}",
-                               "check the host in --base-url"
-                               " (XEROTIER_BASE_URL)")
+        raise ConnectionFailed(
+            "DNS", f"cannot look up {host}: {reason_of(problem)}",
+            "check the host in --base-url (XEROTIER_BASE_URL)")
 
 
 def connect(address, timeout):
@@ -2455,7 +2455,7 @@ def tls_error(problem, host):
         reason, hint = "no handshake in time", "--timeout SECONDS waits longer"
     elif is_dropped(problem):
         reason = ("the connection was cut" if isinstance(problem, ssl.SSLError)
-                  else getattr(problem, "strerror", None) or problem)
+                  else reason_of(problem))
         hint = "--retries N tries again"
     else:
         said, hint = next(
@@ -2471,12 +2471,10 @@ def network_error(problem, where, limits, sent):
     """Return the ConnectionFailed for whatever http.client raised."""
     import http.client
     import socket
-    hint = None
+    error = hint = None
     if isinstance(problem, socket.timeout):
         error = limits.expired()
-        error.sent = sent
-        return error
-    if isinstance(problem, http.client.RemoteDisconnected):
+    elif isinstance(problem, http.client.RemoteDisconnected):
         reason = "the server closed the connection without an answer"
     elif isinstance(problem, http.client.IncompleteRead):
         reason = "the answer broke off"
@@ -2484,16 +2482,16 @@ def network_error(problem, where, limits, sent):
         reason = f"not an HTTP answer: {visible(str(problem))[:100]}"
         hint = "is it https:// in --base-url?"
     elif type(problem).__module__ != "ssl":
-        reason = getattr(problem, "strerror", None) or str(problem)
+        reason = reason_of(problem)
     elif is_dropped(problem):
         reason = "the server cut the connection"
     elif "ALERT" not in tls_reason(problem):
         reason = f"the connection was disturbed ({tls_reason(problem)})"
     else:
         error = tls_error(problem, where)
-        error.sent = sent
-        return error
-    return ConnectionFailed("HTTP", f"{where}: {reason}", hint, sent=sent)
+    error = error or ConnectionFailed("HTTP", f"{where}: {reason}", hint)
+    error.sent = sent
+    return error
 
 
 def bare_url(url):
@@ -3023,10 +3021,6 @@ def is_in_network(host, network):
         return False
 
 
-def is_address(host):
-    return bool(re.match(r"[\d.]+\Z|.*:", host))
-
-
 def bypasses_proxy(host, port, no_proxy):
     """Whether NO_PROXY names a host.
 
@@ -3041,8 +3035,8 @@ def bypasses_proxy(host, port, no_proxy):
             continue
         name = name.strip("[]").lstrip(".")
         if name == "*" or name and (
-                host == name or is_in_network(host, name)
-                or host.endswith("." + name) and not is_address(host)):
+                host == name or host.endswith("." + name)
+                or is_in_network(host, name)):
             return True
     return False
 
@@ -3069,7 +3063,7 @@ def certificate_error(problem, args, asked):
     """
     if asked and isinstance(asked[0], XeroctlError):
         return asked[0]
-    reason = getattr(problem, "strerror", None) or problem
+    reason = reason_of(problem)
     if asked:
         reason = "wrong password of the key (XEROTIER_CERT_PASSWORD)"
     elif "PEM" in str(reason):
@@ -3229,9 +3223,9 @@ class Network:
         try:
             context = ssl.create_default_context(cafile=bundle)
         except (OSError, ValueError) as problem:
-            reason = getattr(problem, "strerror", None) or problem
-            raise UsageError(f"cannot use the CA bundle {bundle}: {reason}",
-                             "it has to hold PEM certificates")
+            raise UsageError(
+                f"cannot use the CA bundle {bundle}: {reason_of(problem)}",
+                "it has to hold PEM certificates")
         # Set by some Pythons, and not named by all: OP_IGNORE_UNEXPECTED_EOF.
         context.options &= ~0x80
         if bundle and hasattr(ssl, "VERIFY_X509_STRICT"):
@@ -3375,7 +3369,6 @@ class Api:
     """
 
     REDIRECTS = 301, 302, 303, 307, 308
-    GONE = object()
 
     def __init__(self, deployment, network, options, timeout, terminal, plan,
                  deadline):
@@ -3454,7 +3447,7 @@ class Api:
         if self.plan.takes(request):
             return self.plan.add(request, stand_in)
         answer = self.send(request, self.read_json)
-        if answer is self.GONE:
+        if answer is None:
             return {}
         if request.writes:
             check_write(answer, method)
@@ -3496,7 +3489,8 @@ class Api:
     def send(self, request, read):
         """Send until read(answer) succeeds or trying again is no use.
 
-        GONE stands for what a repeated DELETE finds gone.
+        None stands for what a DELETE finds gone when it is repeated: its
+        first attempt did it, and the answer was lost.
         """
         attempt = 1
         self.check_transport()
@@ -3504,8 +3498,9 @@ class Api:
             try:
                 return read(self.follow(request, attempt))
             except (ApiError, ConnectionFailed) as error:
-                if self.has_vanished(request, error, attempt):
-                    return self.GONE
+                if (attempt > 1 and request.method == "DELETE"
+                        and getattr(error, "status", None) == 404):
+                    return None
                 self.wait_for_retry(request, error, attempt)
             attempt += 1
 
@@ -3516,12 +3511,6 @@ class Api:
             return act()
         finally:
             self.retries = retries
-
-    @staticmethod
-    def has_vanished(request, error, attempt):
-        """A 404 to a repeated DELETE: the lost first attempt did it."""
-        return (attempt > 1 and request.method == "DELETE"
-                and getattr(error, "status", None) == 404)
 
     def wait_for_retry(self, request, error, attempt, told=None):
         """Sleep until the next attempt, or raise the error for good.
@@ -3793,8 +3782,8 @@ class Writing:
 
     def __exit__(self, kind, problem, trace):
         if isinstance(problem, OSError):
-            reason = problem.strerror or problem
-            raise self.error(f"cannot write {self.path}: {reason}")
+            raise self.error(f"cannot write {self.path}:"
+                             f" {reason_of(problem)}")
 
 
 class Source:
@@ -8148,8 +8137,7 @@ class Session:
         try:
             write_privately(path, whole(data).encode("utf-8"))
         except (OSError, ValueError) as problem:
-            reason = getattr(problem, "strerror", None) or problem
-            raise UsageError(f"cannot write {path}: {reason}")
+            raise UsageError(f"cannot write {path}: {reason_of(problem)}")
         self.terminal.say(f"saved {self.turns.turns()} messages to {path}")
 
     def load(self, path):
@@ -10171,7 +10159,7 @@ def call_api(app, group, args):
         return show_pages(app, method, path, query, body, parts)
     answer = app.api.open(method, path, query=query, body=body, accept="*/*",
                           **parts)
-    if answer is app.api.GONE:
+    if answer is None:
         return app.terminal.note("it is gone, as a lost answer has left it")
     with answer:
         if args.include:
@@ -12773,8 +12761,7 @@ class App:
         try:
             file = open(on_disk(path), "rb", 4 * BLOCK)
         except (OSError, ValueError) as problem:
-            reason = getattr(problem, "strerror", None) or problem
-            raise UsageError(f"cannot read {path}: {reason}")
+            raise UsageError(f"cannot read {path}: {reason_of(problem)}")
         if not file.seekable() or not os.fstat(file.fileno()).st_size:
             file = spooled(iter(lambda: file.read(BLOCK), b""))
         return Source(file, path)
