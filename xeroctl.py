@@ -37,6 +37,7 @@ import re
 import sys
 import time
 from collections import Counter, defaultdict
+from contextlib import contextmanager, suppress
 from itertools import chain
 from types import SimpleNamespace
 
@@ -1349,8 +1350,8 @@ def is_same_origin(url, other):
 
 
 def url_path(url):
-    """The path of a URL, from its first slash on."""
-    return re.sub("^https?://[^/]*", "", url)
+    """What a URL has behind its host: path and query."""
+    return re.sub("^https?://[^/?]*", "", url)
 
 
 class Deployment:
@@ -1665,10 +1666,8 @@ def home_path(environ, variable, *default):
 
 def remove_quietly(path):
     """Remove a file that is of no more use, if it can be."""
-    try:
+    with suppress(OSError):
         os.unlink(path)
-    except OSError:
-        pass
 
 
 def is_special(path):
@@ -1679,12 +1678,10 @@ def is_special(path):
 def sweep(path):
     """Remove what a kill has left of an earlier try to replace a file."""
     import glob
-    try:
+    with suppress(OSError):  # somebody else has done it
         for beside in glob.glob(glob.escape(path) + ".????????.tmp"):
             if time.time() - os.stat(beside).st_mtime > STALE_S:
                 os.unlink(beside)
-    except OSError:
-        pass  # somebody else has done it
 
 
 def keep_access(number, path, widest):
@@ -1692,14 +1689,13 @@ def keep_access(number, path, widest):
 
     A mode that is wider is not kept, nor is any without its group.
     """
-    try:
+    # There is no old one, it is another's, or it is Windows.
+    with suppress(AttributeError, OSError):
         old = os.stat(path)
         os.fchown(number, -1, old.st_gid)
         if not old.st_mode & 0o7777 & ~widest:
             os.fchmod(number, old.st_mode & 0o7777)
         os.fchown(number, old.st_uid, -1)
-    except (AttributeError, OSError):
-        pass  # there is no old one, it is another's, or it is Windows
 
 
 def write_privately(path, data, keeps_access=False):
@@ -2399,7 +2395,6 @@ TLS_CAUSES = {
     19: ("the certificate's issuer, a self-signed CA, is not trusted",
          CA_HELP),
     20: ("the certificate's issuer is not known", CA_HELP),
-    21: ("the certificate's issuer is not known", CA_HELP),
     62: ("the certificate is for another host name", NAME_HELP),
     64: ("the certificate is for another address", NAME_HELP),
 }
@@ -2447,10 +2442,8 @@ def tls_error(problem, host):
     import ssl
     import socket
     code = getattr(problem, "verify_code", None)
-    if code in TLS_CAUSES:
-        reason, hint = TLS_CAUSES[code]
-    elif code is not None:
-        reason, hint = problem.verify_message, CA_HELP
+    if code is not None:
+        reason, hint = TLS_CAUSES.get(code, (problem.verify_message, CA_HELP))
     elif isinstance(problem, socket.timeout):
         reason, hint = "no handshake in time", "--timeout SECONDS waits longer"
     elif is_dropped(problem):
@@ -2539,8 +2532,7 @@ def ask(client, wire, request, relay=None):
     when sending fails, what it said is read all the same.
     """
     import http.client
-    target = re.sub(r"^https?://[^/?]*(?=(/?))", lambda found: "" if
-                    found.group(1) else "/", request.url)
+    target = re.sub(r"^(?!/)", "/", url_path(request.url))
     headers, lost = dict(request.headers), None
     if not wire.keep:
         headers["Connection"] = "close"
@@ -2968,11 +2960,9 @@ class Proxy:
         from urllib.parse import unquote, urlsplit
         self.source, self.host = source, None
         scheme = url.partition("://")[0].lower() if "://" in url else "http"
-        try:
+        with suppress(ValueError):  # no URL at all
             parts = urlsplit(url if "://" in url else "http://" + url)
             self.host, self.port = parts.hostname, parts.port or 80
-        except ValueError:
-            pass  # no URL at all
         if scheme != "http" or not self.host:
             raise NotConfigured(
                 f"{source}: no proxy URL" if scheme == "http"
@@ -3336,10 +3326,8 @@ def redirected(request, answer):
     from urllib.parse import quote, urljoin
     target = quote(answer.headers["Location"].encode("latin-1", "replace"),
                    safe=URL_CHARACTERS)
-    try:
+    with suppress(ValueError):  # no URL, and so not of this origin
         target = urljoin(request.url, target).partition("#")[0]
-    except ValueError:
-        pass  # no URL, and so not of this origin
     if (request.method not in ("GET", "HEAD")
             or not is_same_origin(target, request.url)):
         raise AnswerError(
@@ -3771,19 +3759,13 @@ def answer_events(answer, flush):
 
 # == files: read from any place, written whole or not at all =================
 
-class Writing:
-    """Turns what a file system refuses into an error that names the file."""
-
-    def __init__(self, path, error=XeroctlError):
-        self.path, self.error = path, error
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, problem, trace):
-        if isinstance(problem, OSError):
-            raise self.error(f"cannot write {self.path}:"
-                             f" {reason_of(problem)}")
+@contextmanager
+def writing(path, error=XeroctlError):
+    """Turn what a file system refuses into an error that names the file."""
+    try:
+        yield
+    except OSError as problem:
+        raise error(f"cannot write {path}: {reason_of(problem)}")
 
 
 class Source:
@@ -3831,7 +3813,7 @@ class Source:
 def spooled(blocks):
     """Keep what comes only once in a temporary file that has no name."""
     import tempfile
-    with Writing("a temporary file"):
+    with writing("a temporary file"):
         file = tempfile.TemporaryFile()
         for block in blocks:
             file.write(block)
@@ -3888,7 +3870,7 @@ def open_to_write(path):
     A file that has been renamed or removed meanwhile is not the one.
     """
     while True:
-        with Writing(path, UsageError):
+        with writing(path, UsageError):
             if is_special(path):
                 raise OSError(None, "it is no regular file")
             number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -3908,10 +3890,8 @@ def open_to_write(path):
 
 def close_quietly(file):
     """Close a file; what could not be written has been told before."""
-    try:
+    with suppress(OSError):
         file.close()
-    except OSError:
-        pass
 
 
 class NewFile:
@@ -3973,7 +3953,7 @@ class NewFile:
     def begin(self, version, size, error=XeroctlError):
         """Take note of what the bytes that follow belong to."""
         self.known.update(version=version, size=size)
-        with Writing(self.path, error):
+        with writing(self.path, error):
             write_privately(self.about, pretty_json(self.known).encode())
 
     def __enter__(self):
@@ -3995,13 +3975,13 @@ class NewFile:
 
     def cut(self, count):
         """Keep only the first bytes."""
-        with Writing(self.path):
+        with writing(self.path):
             self.file.seek(count)
             self.file.truncate()
         self.count = count
 
     def write(self, block):
-        with Writing(self.path):
+        with writing(self.path):
             self.file.write(block)
         self.count += len(block)
 
@@ -4010,7 +3990,7 @@ class NewFile:
         if not self.may_replace and os.path.lexists(self.target):
             raise UsageError(f"{self.path} exists by now",
                              "--force replaces it")
-        with Writing(self.path):
+        with writing(self.path):
             self.file.flush()
             os.fsync(self.file.fileno())
             if os.name == "nt":
@@ -5821,7 +5801,7 @@ class OpenEnd:
         self.known = {"version": version, "size": size}
 
     def write(self, block):
-        with Writing("the output"):
+        with writing("the output"):
             self.write_block(block)
         self.count += len(block)
 
@@ -5836,7 +5816,7 @@ def download_target(app, path, url):
     place = on_disk(path)
     if os.path.exists(place) and not (os.path.isfile(place)
                                       or os.path.isdir(place)):
-        with Writing(path, UsageError):
+        with writing(path, UsageError):
             return OpenEnd(open(place, "wb", 0).write)
     return NewFile(path, app.args.force, url)
 
@@ -6668,7 +6648,7 @@ class Journal:
         self.places = array.array("q", bytes(8 * count))
         self.marks, self.extras = bytearray(count), {}
         self.is_ours = True
-        with Writing(self.path):
+        with writing(self.path):
             self.file.seek(0)
             found = self.file.readline(BLOCK)
             self.file.seek(0)
@@ -6701,7 +6681,7 @@ class Journal:
         self.end += len(raw)
 
     def put(self, data):
-        with Writing(self.path):
+        with writing(self.path):
             self.file.write(data)
             self.file.flush()
 
@@ -6717,7 +6697,7 @@ class Journal:
 
     def sync(self):
         """Have the disk hold what was added."""
-        with Writing(self.path):
+        with writing(self.path):
             os.fsync(self.file.fileno())
         self.synced = self.clock.monotonic()
 
@@ -6979,7 +6959,7 @@ class Run:
 
     def save(self):
         """Have the disk hold the state, old or new, never torn."""
-        with Writing(self.state_path):
+        with writing(self.state_path):
             write_privately(self.state_path,
                             whole(pretty_json(self.state)).encode("utf-8"))
 
@@ -6998,7 +6978,7 @@ class Run:
             remove_quietly(self.errors)
         output.finish()
         self.clear_away()
-        with Writing(self.state_path):
+        with writing(self.state_path):
             os.unlink(self.state_path)
         return self.summary()
 
