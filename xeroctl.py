@@ -3046,15 +3046,10 @@ def start_tls(sock, host, context, limits):
         raise tls_error(problem, host)
 
 
-def certificate_error(problem, args, asked):
-    """The error for a client certificate that ssl cannot load.
-
-    asked is empty, or the password that was given, or why none was.
-    """
-    if asked and isinstance(asked[0], XeroctlError):
-        return asked[0]
+def certificate_error(problem, args, password):
+    """The error for a client certificate that ssl cannot load."""
     reason = reason_of(problem)
-    if asked:
+    if password:
         reason = "wrong password of the key (XEROTIER_CERT_PASSWORD)"
     elif "PEM" in str(reason):
         reason = "no PEM, or not the certificate's key"
@@ -3230,24 +3225,18 @@ class Network:
         return context
 
     def load_client_certificate(self, context):
-        """Load --cert and --cert-key, a password included."""
-        args, asked = self.settings.args, []
+        """Load --cert and --cert-key, with a password if it takes one."""
+        args = self.settings.args
         if not args.cert:
             if args.cert_key:
                 raise UsageError("--cert-key goes with --cert")
             return
-
-        def password():
-            try:
-                asked.append(self.password())
-            except XeroctlError as error:
-                # Python 3.6 cannot take an exception from here.
-                asked.append(error)
-            return asked[0] if isinstance(asked[0], str) else ""
+        pem = read_file(args.cert_key or args.cert)
+        password = self.password() if b"ENCRYPTED" in pem else ""
         try:
             context.load_cert_chain(args.cert, args.cert_key, password)
         except (OSError, ValueError) as problem:
-            raise certificate_error(problem, args, asked)
+            raise certificate_error(problem, args, password)
 
     def password(self):
         """The password of an encrypted key: from the variable, or asked."""
