@@ -1077,7 +1077,7 @@ class Spinner:
             self.line.show(f"{self.FRAMES[frame % 4]} {self.label}")
             frame += 1
 
-    def stop(self):
+    def stop(self, *_):
         """Stop and wipe the line; a second call does nothing."""
         if self.thread:
             self.stopped.set()
@@ -1085,8 +1085,7 @@ class Spinner:
             self.thread = None
             self.line.clear()
 
-    def __exit__(self, *_):
-        self.stop()
+    __exit__ = stop
 
 
 class Progress:
@@ -1097,16 +1096,15 @@ class Progress:
     """
 
     def __init__(self, terminal):
-        self.terminal, self.told, self.told_at = terminal, None, None
+        self.terminal, self.told, self.due = terminal, None, 0
 
     def show(self, text):
         if self.terminal.status_line:
             self.terminal.status_line.show(text)
             return
         now = self.terminal.clock.monotonic()
-        if text != self.told and (self.told_at is None
-                                  or now - self.told_at >= NOTE_EVERY_S):
-            self.told, self.told_at = text, now
+        if text != self.told and now >= self.due:
+            self.told, self.due = text, now + NOTE_EVERY_S
             self.terminal.note(text)
 
     def clear(self):
@@ -2527,7 +2525,6 @@ def ask(client, wire, request, relay=None):
     """Send a request over a connected client; return the answer's head.
 
     A relay is the proxy that plain http is sent through, with a whole URL.
-
     A server may answer (413) and close while the body is still on its way:
     when sending fails, what it said is read all the same.
     """
@@ -3899,9 +3896,7 @@ class NewFile:
         self.path, self.count, self.is_resumed = path, 0, url is not None
         self.target = os.path.realpath(on_disk(path))
         if is_special(self.target):
-            raise UsageError(f"cannot write {path}: it is "
-                             + ("a folder" if os.path.isdir(self.target)
-                                else "no regular file"))
+            raise UsageError(f"cannot write {path}: it is no regular file")
         self.part = self.target + ".part"
         self.about = self.part + ".json"
         self.known = {"url": url, "version": None, "size": None}
