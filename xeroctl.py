@@ -300,9 +300,12 @@ class HelpWanted(Exception):
 # C0 but tab and newline, DEL, C1, and the bidirectional embeddings,
 # overrides and isolates of Unicode UAX #9.
 CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-# Beyond these, what has no width: a name that is copied has it as well.
-UNSEEN = re.compile(CONTROLS.pattern[:-1] + "\xad\u061c\u200b-\u200f\u2028"
-                    "\u2029\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
+# Beyond these, what has no width: a name that is copied has it as well.  The
+# joiner before a picture is a part of it.
+UNSEEN = re.compile(CONTROLS.pattern[:-1] + "\xad\u061c\u200b\u200c\u200e"
+                    "\u200f\u2028\u2029\u2060-\u206f\ufeff"
+                    "\U000e0000-\U000e007f]"
+                    "|\u200d(?![\u203c-\u3299\U0001f000-\U0001faff])")
 SURROGATES = re.compile("[\ud800-\udfff]")
 # Few calls need this or any later pattern: re compiles it at its first use.
 ISO_TIME = (
@@ -348,6 +351,21 @@ def dig(value, path):
         else:
             value = value.get(key) if isinstance(value, dict) else None
     return value
+
+
+def picked(value, steps):
+    """Yield what steps lead to, but null; * is every element, -1 the last."""
+    if not steps:
+        yield from [value] * (value is not None)
+        return
+    step, *rest = steps
+    if isinstance(value, list):
+        if re.match(r"-\d{1,9}\Z", step):
+            step = str(len(value) + int(step))
+        value = {str(place): each for place, each in enumerate(value)}
+    members = value if isinstance(value, dict) else {}
+    for name in members if step == "*" else members.keys() & {step}:
+        yield from picked(members[name], rest)
 
 
 def plant(tree, path, value):
@@ -511,15 +529,16 @@ def as_time(value):
 
 
 def as_age(value, now):
-    """3h ago, from any form of time."""
+    """3h ago, or in 2d, from any form of time."""
     seconds = seconds_of(value)
     if seconds is None:
         return as_text(value)
-    left = max(0, now - seconds)
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if left >= size:
-            return f"{left // size:.0f}{unit} ago"
-    return f"{left:.0f}s ago"
+    is_ahead = seconds - now >= 60  # by less, it is the clocks that differ
+    left = seconds - now if is_ahead else max(0, now - seconds)
+    units = (86400, "d"), (3600, "h"), (60, "m")
+    size, unit = next((each for each in units if left >= each[0]), (1, "s"))
+    text = f"{left // size:.0f}{unit}"
+    return f"in {text}" if is_ahead else f"{text} ago"
 
 
 def as_size(count):
@@ -567,11 +586,28 @@ def as_keys(value):
     return str(len(value)) if isinstance(value, dict) else as_text(value)
 
 
-def as_percent(value):
-    """Say a share (0 to 1) or a percentage as 99.5%."""
+def as_percent(value, target=100):
+    """Say a share (0 to 1) or a percentage with the digits of its target, or
+    with more, so that it seems to be at the target, or at 100, only if it is.
+    """
     if not is_number(value):
         return as_text(value)
-    return f"{value * 100 if value <= 1 else value:.1f}%"
+    value, goal = (each * 100 if each <= 1 else each for each in (
+        value, target if is_positive(target) else 100))
+    digits = min(6, len(str(round(float(goal), 9)).partition(".")[2]))
+    while digits < 6 and any(round(value, 9) < each <= round(value, digits)
+                             for each in (round(goal, 9), 100)):
+        digits += 1
+    return f"{value:.{digits}f}%"
+
+
+def as_progress(value, upload):
+    """Say how far an upload is, by its chunks if the server does not."""
+    done, total = dig(upload, "uploaded_chunks"), dig(upload, "total_chunks")
+    is_percent = is_number(value) and value > 1
+    if not is_percent and is_number(done) and is_positive(total):
+        value = done / total
+    return as_percent(value)
 
 
 def sparkline(values):
@@ -604,6 +640,33 @@ def content_text(value):
     return ""
 
 
+def call_line(call):
+    """A call of a tool, as it is shown."""
+    name, given = (next(filter(None, (dig(call, key) for key in keys)), None)
+                   for keys in (("name", "type"),
+                                ("arguments", "input", "action")))
+    return f"[tool call] {as_text(name)}({text_or_json(given or '')})"
+
+
+SAID = "content", "text", "refusal", "output", "stdout", "stderr", "summary"
+
+
+def as_said(value):
+    """Show what a message, an item, a tool or a list of them says."""
+    if isinstance(value, list):
+        return "\n".join(as_said(each) for each in value
+                         if dig(each, "type") not in THOUGHTS) or "-"
+    if as_text(dig(value, "type")).endswith("_call"):
+        return one_line(call_line(value))
+    calls, found = dig(value, "tool_calls"), [dig(value, k) for k in SAID]
+    said = [content_text(each) for each in found] + [
+        one_line(call_line(dig(each, "function")))
+        for each in (calls if isinstance(calls, list) else ())]
+    is_known = any(each is not None for each in found)
+    return "\n".join(filter(None, said)) or as_text(
+        dig(value, "output") or (None if is_known else value))
+
+
 def as_list(value):
     """Show the texts of a list in one cell."""
     if not isinstance(value, list):
@@ -625,15 +688,30 @@ def as_bar(done, total, width=20):
     return f"[{'#' * filled}{'.' * (width - filled)}] {share * 100:.0f}%"
 
 
-def cell_width(character):
+# Two cells together: a flag, and a picture with U+FE0F, with skin tones, or
+# with more pictures that joiners add to it (Unicode UTS #51).
+PICTURE = ("[#*0-9\xa9\xae\u203c-\u3299\U0001f000-\U0001faff]"
+           "[\ufe0f\U0001f3fb-\U0001f3ff]*")
+GLYPH = f"[\U0001f1e6-\U0001f1ff]{{2}}|{PICTURE}(?:\u200d{PICTURE})*|."
+
+
+def glyphs(text):
+    return re.findall(GLYPH, text, re.S)
+
+
+def cell_width(glyph):
     # A large table: only text that is not ASCII pays for it.
     try:
         import unicodedata
     except ImportError:
         return 1
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+    if len(glyph) > 1:
+        return 2
+    category = unicodedata.category(glyph)
+    if category in ("Mn", "Me", "Cf") or "\u1160" <= glyph <= "\u11ff":
         return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+    is_new = category == "Cn" and glyph >= "\U0001f000"  # to this Python
+    return 1 + (is_new or unicodedata.east_asian_width(glyph) in "WF")
 
 
 def display_width(text):
@@ -641,7 +719,7 @@ def display_width(text):
     try:
         return len(text.encode("ascii"))
     except UnicodeEncodeError:
-        return sum(map(cell_width, text))
+        return sum(map(cell_width, glyphs(text)))
 
 
 def padded(text, width):
@@ -654,11 +732,11 @@ def cut_to(text, width):
     if display_width(text) <= width:
         return text
     left, kept = width - 1, []
-    for character in text:
-        left -= cell_width(character)
+    for glyph in glyphs(text):
+        left -= cell_width(glyph)
         if left < 0:
             break
-        kept.append(character)
+        kept.append(glyph)
     return "".join(kept) + "…"
 
 
@@ -2726,7 +2804,7 @@ def api_error(answer, text):
     said, status = error_message(body), answer.status
     kind, code, param = (error_fact(body, name)
                          for name in ("type", "code", "param"))
-    kind = kind and as_text(kind)
+    kind = as_text(kind) if kind else None
     named = ", ".join(as_text(each) for each in (kind, code) if each)
     known = ([as_text(code), kind, status]
              if said or code != "scope_insufficient" else [status])
@@ -3612,12 +3690,14 @@ def sse_lines(blocks):
         yield b"".join(parts)
 
 
-def is_own_event(data):
-    """Whether data fields can be joined by no more: a comment, or JSON."""
+def is_own_event(data, field, value):
+    """Whether data is complete before another field: a comment, or JSON."""
+    if field == b"data" and value.strip()[:1] not in (b"{", b"[", b":"):
+        return False
     if data[:1] == ":":
         return True
     try:
-        parse_json(data)
+        parse_json(data, SERVER_DECODER)
     except ValueError:
         return False
     return True
@@ -3647,17 +3727,14 @@ def sse_events(blocks):
             event, data = "", []
             continue
         field, _, value = bare.partition(b":")
-        if field != b"data" and field != b"event":
-            continue
-        value = value[value[:1] == b" ":].decode("utf-8", "replace")
-        if data and (field == b"event" or value[:1] in "{[:") and (
-                is_own_event("\n".join(data))):
+        if data and field in (b"data", b"event") and (
+                is_own_event("\n".join(data), field, value)):
             yield event, "\n".join(data), True
             event, data = "", []
         if field == b"data":
-            data.append(value)
-        else:
-            event = value
+            data.append(value[value[:1] == b" ":].decode("utf-8", "replace"))
+        elif field == b"event":
+            event = value[value[:1] == b" ":].decode("utf-8", "replace")
     if data:
         yield event, "\n".join(data), line[-1:] in (b"\n", b"\r")
 
@@ -3680,10 +3757,11 @@ def api_events(blocks):
     """
     kind = None
     for event, data, is_whole in sse_events(blocks):
-        if data[:1] == "[" and data.strip() == DONE:
-            return
-        if not data or data[:1] == ":":
-            continue  # kept alive
+        if data[:1] != "{":
+            if data.strip() == DONE:
+                return
+            if data[:1] in ":":
+                continue  # kept alive
         try:
             payload = parse_json(data, SERVER_DECODER)
         except ValueError:
@@ -3996,34 +4074,44 @@ def as_state(value):
 CELL_FORMATS = {"": as_text, "state": as_state, "time": as_time,
                 "size": as_size, "seconds": as_duration, "list": as_list,
                 "pairs": as_pairs, "count": as_count, "keys": as_keys,
-                "percent": as_percent,
-                "content": lambda value: content_text(value) or "-"}
+                "content": lambda value: content_text(value) or "-",
+                "said": as_said, "lines": as_said}
+RECORD_FORMATS = {  # which look at the whole record
+    "item": lambda value, record: "-" if value is None else as_said(record),
+    "percent": lambda value, record: as_percent(value, dig(record, "target")),
+    "progress": as_progress}
+LONG_FORMATS = "content", "said", "lines", "item"
 
 
 class Column:
     """A head and where its value is, from "Head=path|other.path:format".
 
-    The first path that leads to a value wins.  A head that begins with +
-    stands in the wide forms only.
+    The first path that leads to a value wins; without one it is the head.
+    A head that begins with + stands in the wide forms only.
     """
 
     def __init__(self, spec):
-        head, _, rest = spec.partition("=")
-        paths, _, self.format = rest.partition(":")
+        place, _, self.format = spec.partition(":")
+        head, _, paths = place.partition("=")
         self.is_wide, self.head = head[0] == "+", head.lstrip("+")
-        self.paths = paths.split("|")
+        self.paths = (paths or self.head.lower().replace(" ", "_")).split("|")
 
     def value(self, record):
         """The raw value in a record; None if it has none."""
         found = (dig(record, path) for path in self.paths)
         return next((value for value in found if value is not None), None)
 
-    def cell(self, record, now):
-        """The value as a person reads it, on one line."""
+    def text(self, record, now, is_short=False):
+        """The value as a person reads it; short, times are ages."""
         value = self.value(record)
-        if self.format == "age":
-            return one_line(as_age(value, now))
-        return one_line(CELL_FORMATS[self.format](value))
+        if self.format == "age" or is_short and self.format == "time":
+            return as_age(value, now)
+        if self.format in RECORD_FORMATS:
+            return RECORD_FORMATS[self.format](value, record)
+        return CELL_FORMATS[self.format](value)
+
+    def cell(self, *place):
+        return one_line(self.text(*place))
 
     def style(self, text):
         """The style of a cell: a state has a colour."""
@@ -4036,7 +4124,10 @@ class KeyColumn(Column):
 
     def __init__(self, key):
         self.head, self.key = key, key
-        self.is_wide, self.format = False, ""
+        self.is_wide, self.paths = False, [key]
+        is_time = re.search(r"(_at|At|\Acreated|\Atimestamp)\Z", key)
+        self.format = "time" if is_time else {
+            "status": "state", "compliance": "percent"}.get(key, "")
 
     def value(self, record):
         return record.get(self.key) if isinstance(record, dict) else None
@@ -4190,16 +4281,52 @@ def planned_text(request, key):
     return "\n".join(lines)
 
 
+class Strip:
+    """A column of a table: its cells, and to how many each may be cut."""
+
+    def __init__(self, column, cells, is_key):
+        self.column, self.cells = column, cells
+        self.full = self.width = max(map(display_width, cells))
+        is_id = is_key or re.search(r"(\b|_)(id|slug)\Z", column.paths[-1])
+        is_text = column.format in ("", "list", "pairs") + LONG_FORMATS
+        self.least = 12 if is_text and not is_id else self.full
+        self.rank = 2 if is_key else int(
+            "state" == column.format or "status" == column.head.lower())
+
+
+def fits(strips, room):
+    """Whether columns fit side by side, their texts cut if need be."""
+    for strip in strips:
+        strip.width = min(strip.full, max(strip.least, room))
+    while sum(strip.width + 2 for strip in strips) - 2 > room:
+        cut = max(strips, key=lambda s: s.width * (s.width > s.least))
+        if cut.width <= cut.least:
+            return False
+        cut.width -= 1
+    return True
+
+
+def drop_to_fit(strips, room):
+    """Leave out the last of least rank until all fit, or an id cannot."""
+    key = max(strips, key=lambda strip: strip.rank)
+    while not fits(strips, room) and len(strips) > 1 + (key.full > room):
+        strips.remove(min(strips[::-1], key=lambda strip: strip.rank))
+
+
 class Out:
     """Standard output in the form that was asked for.
 
     Once something is planned rather than sent, results are what a plan made
-    up: they are not shown, the plan is.
+    up: they are not shown, the plan is.  With steps to pick, JSON is only
+    what they lead to; if that is nothing, writes is what lets all be shown.
     """
 
-    def __init__(self, terminal, form, plan):
+    has_picked = False
+
+    def __init__(self, terminal, form, plan, pick=None, writes=False):
         self.terminal, self.screen = terminal, terminal.out
         self.form, self.plan = form, plan
+        self.pick, self.writes = pick, writes
         self.is_table = form in (TABLE, WIDE)
         self.masked = terminal.secrets.masked_json
 
@@ -4210,8 +4337,9 @@ class Out:
             self.screen.write(self.screen.shown(text, hidden), style)
 
     def write_bytes(self, block):
-        self.screen.write_bytes(block)
-        self.screen.flush()
+        if not self.pick or self.writes:
+            self.screen.write_bytes(block)
+            self.screen.flush()
 
     def text(self, text):
         """A text as it is, in whatever form."""
@@ -4221,13 +4349,21 @@ class Out:
         self.write(text, style)
         self.write("\n")
 
-    def json(self, value):
-        """One JSON document."""
-        self.write_json(pretty_json(self.masked(value)))
+    def json(self, value, layout=pretty_json):
+        """One JSON document, or what is to be picked of it."""
+        value = self.masked(value)
+        found = list(picked(value, self.pick)) if self.pick else ()
+        for each in found:
+            self.text(text_or_json(each) + "\n")
+        if not self.pick or self.writes and not found:
+            self.write_json(layout(value))
+        if self.pick and not found and not self.plan.requests:
+            raise XeroctlError(f"{'.'.join(self.pick)} leads to nothing")
+        self.has_picked = True
 
     def json_line(self, value):
         """One JSON value of several, on a line of its own."""
-        self.write_json(compact_json(self.masked(value)))
+        self.json(value, compact_json)
 
     def write_json(self, text):
         if not self.plan.requests:
@@ -4276,28 +4412,38 @@ class Out:
         """Columns aligned by display width, two spaces apart."""
         columns = [c for c in map(as_column, specs)
                    if self.form == WIDE or not c.is_wide]
-        now = self.terminal.clock.now()
-        lines = [[column.head for column in columns]]
-        lines += [[self.screen.shown(c.cell(record, now), UNSEEN)
-                   for c in columns] for record in self.masked(records)]
-        widths = [max(map(display_width, cells)) for cells in zip(*lines)]
-        if self.screen.is_terminal:
-            widths[-1] = max(len(columns[-1].head) + 1, min(
-                widths[-1], self.screen.columns() - sum(widths[:-1])
-                - 2 * len(widths[:-1])))
-        for number, cells in enumerate(lines):
-            styles = [c.style(text) if number else BOLD
-                      for c, text in zip(columns, cells)]
-            self.table_line(cells, widths, styles)
+        room = self.screen.columns()
+        strips = self.strips(columns, self.masked(records))
+        if self.form == TABLE and self.screen.is_terminal and not fits(
+                strips, room):
+            strips = self.strips(columns, self.masked(records), True)
+            drop_to_fit(strips, room)
+        for number, cells in enumerate(zip(*(s.cells for s in strips))):
+            for strip, text in zip(strips, cells):
+                shown = (text if strip.width == strip.full
+                         else cut_to(text, strip.width))
+                self.write(shown, strip.column.style(text) if number
+                           else BOLD)
+                self.write("\n" if strip is strips[-1] else " " * (
+                    strip.width - display_width(shown) + 2))
+        left = [c.head for c in columns
+                if c not in [strip.column for strip in strips]]
+        if left:
+            self.terminal.note(f"left out to fit: {', '.join(left)}"
+                               " (-o wide shows all)")
 
-    def table_line(self, cells, widths, styles):
-        *cells, last = cells
-        for text, width, style in zip(cells, widths, styles):
-            self.write(text, style)
-            self.write(" " * (width - display_width(text) + 2))
-        if self.screen.is_terminal:
-            last = cut_to(last, widths[-1])
-        self.line(last, styles[-1])
+    def strips(self, columns, records, is_short=False):
+        now = self.terminal.clock.now()
+        key = next((c for c in columns if c.head == "ID"), columns[0])
+        return [Strip(c, [c.head] + [
+            self.screen.shown(c.cell(record, now, is_short), UNSEEN)
+            for record in records], c is key) for c in columns]
+
+    def bars(self, head, values):
+        """A line of bars; a terminal has room for the last ones."""
+        last = self.screen.columns() - len(head) - 1
+        self.line(head + " " + sparkline(
+            values[-last:] if self.screen.is_terminal else values))
 
     def record(self, item, specs, id_path="id"):
         """A single thing: one aligned `Label: value` line per column."""
@@ -4329,7 +4475,7 @@ class Out:
         if self.is_table or self.form == ID:
             self.line(one_line(text if self.is_table else as_text(item_id)))
         else:
-            self.show(answer or {"id": item_id}, ("ID=id",))
+            self.show(answer or {"id": item_id}, ("ID",))
 
     def outcome(self, name, item_id, error):
         """Tell a person what came of one thing of many."""
@@ -4347,17 +4493,19 @@ class Out:
             outcomes = [each for each in outcomes if each["ok"]]
         if not self.is_table:
             self.rows({"object": "list", "data": outcomes},
-                      ("ID=id", "OK=ok", "Error=error"))
+                      ("ID", "OK", "Error"))
 
     def labels(self, item, specs, is_aligned=True):
         columns, item = list(map(as_column, specs)), self.masked(item)
         width = max([len(c.head) for c in columns] + [0]) + 1
         now = self.terminal.clock.now()
         for column in columns:
-            text = column.cell(item, now)
-            label = column.head + ":"
+            text, label = column.text(item, now), column.head + ":"
+            if column.format == "lines" and "\n" in text:
+                self.text(label + "\n" + text.rstrip("\n") + "\n")
+                continue
             self.write((padded(label, width) if is_aligned else label) + " ")
-            self.line(text, column.style(text))
+            self.line(one_line(text), column.style(text))
 
     def show_plan(self, key, network):
         """Print the requests that were planned, in their order."""
@@ -4558,6 +4706,14 @@ def check_order(start, end, names="start and end"):
     if start and end and seconds_of(start) >= seconds_of(end):
         raise UsageError(f"{names} are the wrong way round: {start} is not"
                          f" before {end}")
+
+
+def path_steps(text):
+    """Convert a dotted path to its steps."""
+    if re.search(r"\A\Z|\A\.|\.\.|\.\Z|\[", text):
+        raise UsageError(f"--pick: {text!r} is no path, as"
+                         " choices.0.message.content and data.*.id are")
+    return text.split(".")
 
 
 def fixes(sign, *names):
@@ -4798,13 +4954,15 @@ class Group:
     slug in them.  default names the verb that may be left out, main the one
     that the help begins with; item is what an id is called there, sample the
     one that examples show, and notes what is said of the files it is about.
+    One thing is shown with fields, or with the columns and more.
     """
 
     def __init__(self, name, summary, path="", columns=(), fields=(),
                  verbs=(), scope=PROJECT, default=None, paging=Cursor,
-                 thing=None, sample=None, notes="", main=None, item="ID"):
+                 thing=None, sample=None, notes="", main=None, item="ID",
+                 more=()):
         self.name, self.summary, self.path = name, summary, path
-        self.columns, self.fields = columns, fields or columns
+        self.columns, self.fields = columns, fields or columns + more
         self.verbs, self.scope, self.default = verbs, scope, default
         self.paging, self.thing = paging, thing or name.rstrip("s")
         self.sample, self.notes = sample or self.thing + "_1", notes
@@ -4849,22 +5007,22 @@ def place_of(args):
         "/" + found if found[:1] not in ("", "/") else found)
 
 
-def pages_of(app, group, args):
+def pages_of(app, group, args, more=()):
     """The list that a verb is about: one page, or all of them."""
     def fetch(query):
         return group.call(app, "GET", place_of(args), query=query.items())
+    query = dict(sent_fields(args), **dict(more))
     if args.verb.paging is None:
-        return [fetch(sent_fields(args))]
-    return list_pages(app, fetch, args.verb.paging, sent_fields(args),
-                      args.all)
+        return [fetch(query)]
+    return list_pages(app, fetch, args.verb.paging, query, args.all)
 
 
 def run_list(app, group, args):
     args.verb.checks(app, args)
-    things = args.verb.name if args.verb.columns else group.name
+    things = args.verb.path.rpartition("/")[2] or group.name
     app.out.pages(pages_of(app, group, args),
-                  args.verb.columns or group.columns, things,
-                  args.verb.id_path)
+                  args.verb.columns or group.columns,
+                  re.sub("[-_]", " ", things), args.verb.id_path)
 
 
 def run_show(app, group, args):
@@ -4878,11 +5036,11 @@ def show_done(app, group, args, answer):
     """Show what a write has returned, or say in words what it did."""
     verb, columns = args.verb, args.verb.columns or group.fields
     item_id = getattr(args, "id", None)
-    is_act = item_id is not None and verb.run is not run_create
-    if verb.said or is_act and not answer:
+    if verb.said or item_id is not None and not answer:
         said = verb.said or verb.name + " of {id} is done"
         return app.out.done(answer, filled(said, args), item_id)
-    if is_act and isinstance(answer, dict) and answer.get("id") is None:
+    if item_id is not None and isinstance(answer, dict) and (
+            answer.get("id") is None):
         answer = dict(answer, id=item_id)
     if not verb.once or app.plan:
         return app.out.record(answer, columns)
@@ -4893,10 +5051,13 @@ def show_done(app, group, args, answer):
     app.terminal.warn(f"keep the {verb.once}: it is not shown again")
 
 
-def run_create(app, group, args):
+def run_write(app, group, args):
     args.verb.checks(app, args)
-    answer = group.call(app, args.verb.method, place_of(args),
-                        body=sent_fields(args), headers=sent_headers(args))
+    if args.verb.asks:
+        app.confirm(filled(args.verb.asks, args), args)
+    body = sent_fields(args) or (None if hasattr(args, "id") else {})
+    answer = group.call(app, args.verb.method, place_of(args), body=body,
+                        headers=sent_headers(args))
     show_done(app, group, args, answer)
 
 
@@ -4906,21 +5067,11 @@ def run_update(app, group, args):
         raise UsageError("nothing to update: give at least one of "
                          + ", ".join(f.long_name for f in args.verb.flags
                                      if f.sends))
-    run_create(app, group, args)
+    run_write(app, group, args)
 
 
-def run_action(app, group, args):
-    args.verb.checks(app, args)
-    if args.verb.asks:
-        app.confirm(filled(args.verb.asks, args), args)
-    answer = group.call(app, args.verb.method, place_of(args),
-                        body=sent_fields(args) or None,
-                        headers=sent_headers(args))
-    show_done(app, group, args, answer)
-
-
-def run_delete(app, group, args):
-    app.confirm(f"Delete {group.thing} {args.id}?", args)
+def run_delete(app, group, args, title=None):
+    app.confirm(f"Delete {group.thing} {title or args.id}?", args)
     args.verb.checks(app, args)
     answer = group.call(app, "DELETE", place_of(args))
     app.out.done(answer, f"deleted {args.id}", args.id)
@@ -4945,7 +5096,7 @@ def shows(summary="Show one item.", *flags, name="show", path="{id}",
 
 
 def creates(summary, *flags, name="create", path="", **options):
-    return Verb(name, summary, run_create, *with_item(path, flags),
+    return Verb(name, summary, run_write, *with_item(path, flags),
                 writes=True, path=path, **options)
 
 
@@ -4956,7 +5107,7 @@ def updates(summary, *flags, name="update", path="{id}", **options):
 
 def acts(name, summary, *flags, path=None, **options):
     path = "{id}/" + name if path is None else path
-    return Verb(name, summary, run_action, *with_item(path, flags),
+    return Verb(name, summary, run_write, *with_item(path, flags),
                 writes=True, path=path, **options)
 
 
@@ -5128,12 +5279,6 @@ def content_pieces(value, kind=TEXT):
             kind = TEXT
     else:
         yield kind, value if type(value) is str else content_text(value)
-
-
-def call_line(function):
-    """A call of a tool, as it is shown."""
-    name, arguments = dig(function, "name"), dig(function, "arguments")
-    return f"[tool call] {as_text(name)}({text_or_json(arguments or '')})"
 
 
 class ChatChoice:
@@ -5579,7 +5724,7 @@ class Talk:
             self.spinner.stop()
             self.began_at = self.app.clock.monotonic()
         for kind, text in pieces:
-            if self.halves or text[-1:] >= "\ud800":
+            if self.halves or text[-1] >= "\ud800":
                 text = self.mended(kind, text)
             if kind == REASONING:
                 if self.shows_reasoning:
@@ -5627,15 +5772,15 @@ def take_events(app, talk, answer, reply):
             app.out.json_line(payload)
         if kind == WHOLE:
             answer.check(payload)
-        elif not answer.takes(kind, payload):
+            talk.show([(kind, app.terminal.secrets.masked(text))
+                       for kind, text in answer.add(payload, kind)])
+        elif answer.takes(kind, payload):
+            pieces = answer.add(payload, kind)
+            if pieces:
+                talk.show(pieces)
+        else:
             talk.event(kind, payload)
             continue
-        pieces = answer.add(payload, kind)
-        if kind == WHOLE:
-            pieces = [(kind, app.terminal.secrets.masked(text))
-                      for kind, text in pieces]
-        if pieces:
-            talk.show(pieces)
         if answer.is_finished:
             if answer.failure:
                 raise answer.failure
@@ -8405,8 +8550,7 @@ def talk_chat(app, args):
     Session(app, turns, args).run(first)
 
 
-CHAT_FIELDS = ("ID=id", "Model=model", "Created=created:time",
-               "Finish=choices.0.finish_reason",
+CHAT_FIELDS = ("ID", "Model", "Created:time", "Finish=choices.0.finish_reason",
                "Prompt tokens=usage.prompt_tokens",
                "Completion tokens=usage.completion_tokens",
                "Content=choices.0.message.content")
@@ -8584,40 +8728,32 @@ CHAT = Group(
 # == batches: JSON Lines in, JSON Lines out ==================================
 
 BATCH_COLUMNS = (
-    "ID=id", "Status=status:state", "Total requests=request_counts.total",
+    "ID", "Status:state", "Total requests=request_counts.total",
     "Completed=request_counts.completed", "Failed=request_counts.failed",
-    "Created=created_at:time", "+Endpoint=endpoint",
-    "+Input File ID=input_file_id", "+Output File ID=output_file_id",
-    "+Error File ID=error_file_id")
+    "Created=created_at:time", "+Endpoint", "+Input File ID",
+    "+Output File ID", "+Error File ID")
 BATCH_FIELDS = (
-    "ID=id", "Status=status:state", "Endpoint=endpoint",
-    "Input File ID=input_file_id", "Output File ID=output_file_id",
-    "Error File ID=error_file_id", "Completion Window=completion_window",
-    "Total=request_counts.total", "Completed=request_counts.completed",
-    "Failed=request_counts.failed", "Created=created_at:time",
-    "Started At=in_progress_at:time", "Expires=expires_at:time",
-    "Completed At=completed_at:time", "Cancelled At=cancelled_at:time",
-    "Metadata=metadata:pairs")
-ENDED_FIELDS = (
-    "ID=id", "Status=status:state", "Total=request_counts.total",
+    "ID", "Status:state", "Endpoint", "Input File ID", "Output File ID",
+    "Error File ID", "Completion Window", "Total=request_counts.total",
     "Completed=request_counts.completed", "Failed=request_counts.failed",
-    "Output File ID=output_file_id", "Error File ID=error_file_id")
+    "Created=created_at:time", "Started At=in_progress_at:time",
+    "Expires=expires_at:time", "Completed At:time", "Cancelled At:time",
+    "Metadata:pairs")
+ENDED_FIELDS = (
+    "ID", "Status:state", "Total=request_counts.total",
+    "Completed=request_counts.completed", "Failed=request_counts.failed",
+    "Output File ID", "Error File ID")
 RUN_FIELDS = (
-    "Requests=requests", "Done=done", "Failed=failed", "Tokens=tokens",
-    "Time=seconds:seconds", "Output=output_file", "Errors=errors_file")
-
-
-def tell_problems(app, batch):
-    """Show below a batch what it says is wrong with its lines."""
-    if app.out.is_table:
-        for problem in batch_problems(batch):
-            app.out.line(one_line(f"  {problem}"))
+    "Requests", "Done", "Failed", "Tokens", "Time=seconds:seconds",
+    "Output=output_file", "Errors=errors_file")
 
 
 def show_batch(app, group, args):
+    """Show a batch, and below it what is wrong with its lines."""
     batch = group.call(app, "GET", path_of(args.id))
     app.out.record(batch, group.fields)
-    tell_problems(app, batch)
+    for problem in batch_problems(batch) if app.out.is_table else ():
+        app.out.line(one_line(f"  {problem}"))
 
 
 def check_ended_well(batches):
@@ -8630,15 +8766,11 @@ def check_ended_well(batches):
                       for each in bad), details=first_of(told))
 
 
-def finish_batch(app, group, batch_id, args):
+def wait_batch(app, group, args):
     """Wait for a batch, and show how it has ended."""
-    batch, = BatchWait(app, group, [batch_id]).run(args.wait_timeout)
+    batch, = BatchWait(app, group, [args.id]).run(args.wait_timeout)
     app.out.record(batch, ENDED_FIELDS)
     check_ended_well([batch])
-
-
-def wait_batch(app, group, args):
-    finish_batch(app, group, args.id, args)
 
 
 def checked_input(app, args, url):
@@ -8665,14 +8797,14 @@ def create_batch(app, group, args):
     try:
         batch = new_batch(app, group, file_id, args.batch_endpoint,
                           dict(args.metadata or ()))
-        batch_id = id_in(batch)
+        args.id = id_in(batch)
     except (ApiError, ConnectionFailed, AnswerError) as error:
         error.facts["file_id"] = file_id
         raise
     if app.plan:
         return
     if args.wait:
-        return finish_batch(app, group, batch_id, args)
+        return wait_batch(app, group, args)
     app.out.record(batch, group.fields)
 
 
@@ -8780,7 +8912,7 @@ def check_batch_input(app, group, args):
         check_size(source)
     found = BatchInput(source, args.batch_endpoint).check().about()
     app.out.record(found, (
-        "File=file", "Lines=lines", "Bytes=bytes:size", "Models=models:list",
+        "File", "Lines", "Bytes:size", "Models:list",
         "Sum of max_tokens=max_tokens"), id_path="file")
 
 
@@ -8922,21 +9054,17 @@ BATCHES = Group(
 MODEL_STATES = "active", "ready", "validated", "error", "failed", "invalid"
 BAD_MODEL_STATES = "error", "failed", "invalid"
 MODEL_COLUMNS = (
-    "ID=id", "Name=name", "Format=format",
-    "Size=size_bytes|sizeBytes|size|bytes:size", "Status=status:state",
-    "Version=version", "Shared=shared|is_shared|isShared",
-    "+Architecture=architecture", "+Quantization=quantization",
-    "+Context=context_length|contextLength",
+    "ID", "Name", "Format", "Size=size_bytes|sizeBytes|size|bytes:size",
+    "Status:state", "Version", "Shared=shared|is_shared|isShared",
+    "+Architecture", "+Quantization", "+Context=context_length|contextLength",
     "+Parameters=parameter_count|parameterCount:count",
     "+Created=created|created_at|createdAt:time")
 MODEL_FIELDS = (
-    "ID=id", "Name=name", "Created=created|created_at|createdAt:time",
-    "Owner=owned_by|owner|ownedBy", "Format=format",
-    "Size=size_bytes|sizeBytes|size|bytes:size", "Status=status:state",
-    "Version=version", "Is Latest=is_latest|isLatest",
-    "Description=description", "Architecture=architecture",
-    "Quantization=quantization",
-    "Context Length=context_length|contextLength",
+    "ID", "Name", "Created=created|created_at|createdAt:time",
+    "Owner=owned_by|owner|ownedBy", "Format",
+    "Size=size_bytes|sizeBytes|size|bytes:size", "Status:state", "Version",
+    "Is Latest=is_latest|isLatest", "Description", "Architecture",
+    "Quantization", "Context Length=context_length|contextLength",
     "Parameters=parameter_count|parameterCount:count",
     "Workload Type=workload_type|workloadType",
     "Shared=shared|is_shared|isShared")
@@ -8989,11 +9117,22 @@ def delete_model(app, group, model_id):
     return {"id": model_id, "ok": error is None, "error": error}
 
 
+def model_title(app, group, args):
+    """NAME (ID), for a question; the id where the name is not to be had."""
+    is_asked = is_terminal(app.terminal.stdin) and not app.plan
+    try:
+        name = is_asked and not args.force and dig(
+            group.call(app, "GET", path_of(args.id)), "name")
+    except XeroctlError:
+        name = None
+    return f"{name} ({args.id})" if is_filled(name) else args.id
+
+
 def delete_models(app, group, args):
     """Delete one model, or go on through several."""
     if len(args.id) == 1:
         args.id, = args.id
-        return run_delete(app, group, args)
+        return run_delete(app, group, args, model_title(app, group, args))
     app.confirm(f"Delete {len(args.id)} models?", args)
     outcomes = [delete_model(app, group, model_id) for model_id in args.id]
     if app.plan:
@@ -9037,7 +9176,7 @@ def revalidate_model(app, group, args):
         Revalidation().is_over,
         lambda model: f"{args.id} {as_text(dig(model, 'status'))}",
         args.wait_timeout, f"xeroctl models {args.id} shows its status")
-    app.out.record(model, ("ID=id", "Name=name", "Status=status:state"))
+    app.out.record(model, ("ID", "Name", "Status:state"))
     if model["status"] in BAD_MODEL_STATES:
         raise XeroctlError(f"model {args.id}: {model['status']}")
 
@@ -9046,6 +9185,26 @@ def show_all_fields(app, group, args):
     """Show one thing with every field that was received."""
     item = group.call(app, "GET", place_of(args))
     app.out.record(item, columns_of([item]))
+
+
+def show_overview(app, group, args):
+    """Show the whole on a line, and below it the parts that it is of."""
+    whole = group.call(app, "GET", place_of(args))
+    if not app.out.is_table:
+        return app.out.record(whole, columns_of([whole]))
+    check_record(whole, columns_of([whole]))
+    parts = next((value for value in whole.values() if isinstance(
+        value, list) and all(isinstance(each, dict) for each in value)), None)
+    told = [key.replace("_", " ") + ": " + (
+        as_pairs(value) if isinstance(value, dict) else
+        KeyColumn(key).text(whole, app.clock.now()))
+        for key, value in whole.items() if value is not parts
+        and not re.search("^object$|_percentage$", key)]
+    app.out.line(one_line("; ".join(told)))
+    if parts is None and group.columns:  # of a project they are 50 at most
+        parts = page_records(group.call(app, "GET", query=[("limit", 100)]))
+    if parts:
+        app.out.table(parts, group.columns or columns_of(parts))
 
 
 def probe_model(app, group, args):
@@ -9073,8 +9232,8 @@ def bits(text):
 bits.kind, bits.words = "choice", ("4", "8")
 
 VERSION_COLUMNS = (
-    "Version=version", "ID=id", "Latest=is_latest|isLatest",
-    "Status=status:state", "Notes=version_notes|versionNotes|notes",
+    "Version", "ID", "Latest=is_latest|isLatest", "Status:state",
+    "Notes=version_notes|versionNotes|notes",
     "Created=created|created_at|createdAt:time")
 
 
@@ -9171,8 +9330,8 @@ MODELS = Group(
               summary="List what suits a workspace best.",
               path="//workspaces/{id}/recommended-models", sample="ws_1",
               id_path="model_id|modelId|id",
-              columns=("Model ID=model_id|modelId|id", "Name=name",
-                       "Score=score", "Reason=reason")),
+              columns=("Model ID=model_id|modelId|id", "Name", "Score",
+                       "Reason")),
     ))
 
 
@@ -9331,8 +9490,8 @@ def create_embeddings(app, group, args):
                           for item in answer["data"]]
     if app.out.form not in (JSON, JSONL):
         answer = dict(answer, data=list(map(vector_row, answer["data"])))
-    app.out.rows(answer, ("Index=index", "Dimensions=dimensions",
-                          "Norm=norm", "Values=values"), "embeddings",
+    app.out.rows(answer, ("Index", "Dimensions", "Norm",
+                          "Values"), "embeddings",
                  "index")
     if app.out.is_table and dig(answer, "usage"):
         app.terminal.note("usage: " + as_pairs(answer["usage"]))
@@ -9355,7 +9514,7 @@ def show_ranked(app, answer, texts, count, *columns):
         answer = {"data": [ranked_row(rank, item, texts) for rank, item in
                            enumerate(page_records(answer), 1)]}
     first, last = columns[:-1], columns[-1:]
-    app.out.rows(answer, first + ("Index=index", "Score=score") + last,
+    app.out.rows(answer, first + ("Index", "Score") + last,
                  "scores", "index")
 
 
@@ -9452,13 +9611,14 @@ SCORE = Group(
 # == responses: answers that the server keeps ================================
 
 RESPONSE_FIELDS = (
-    "ID=id", "Model=model", "Status=status:state",
-    "Created=created_at:time", "Completed=completed_at:time",
-    "Input tokens=usage.input_tokens", "Output tokens=usage.output_tokens",
-    "Total tokens=usage.total_tokens", "Service tier=service_tier",
-    "Previous response=previous_response_id", "Store=store",
-    "Metadata=metadata:pairs", "Error=error.message",
-    "Incomplete=incomplete_details.reason")
+    "ID", "Model", "Status:state", "Created=created_at:time",
+    "Completed=completed_at:time", "Input tokens=usage.input_tokens",
+    "Output tokens=usage.output_tokens", "Total tokens=usage.total_tokens",
+    "Service tier", "Previous response=previous_response_id", "Store",
+    "Metadata:pairs", "Error=error.message",
+    "Incomplete=incomplete_details.reason", "Answer=output|output_text:said")
+ITEM_CONTENT = ("Content=content|output|arguments|input|action|tool_calls"
+                "|summary:item")
 RESPONSE_STATES = ("queued", "in_progress", "completed", "failed",
                    "cancelled", "incomplete")
 
@@ -9530,20 +9690,19 @@ CREATED_METADATA = field("--metadata K=V…",
 RESPONSES = Group(
     "responses", "Ask for responses, and keep track of them.",
     path="/responses", scope=ENDPOINT, sample="resp_1", main="create",
-    columns=("ID=id", "Model=model", "Status=status:state",
-             "Input tokens=usage.input_tokens",
+    columns=("ID", "Model", "Status:state", "Input tokens=usage.input_tokens",
              "Output tokens=usage.output_tokens", "Created=created_at:age"),
     fields=RESPONSE_FIELDS, verbs=by_flag(
         lists(SLUG, field("--status STATUS", "only those of this status",
                           choice(*RESPONSE_STATES)),
               summary="List responses."),
-        shows("Show one response.", SLUG),
+        shows("Show one response.", SLUG, columns=RESPONSE_FIELDS[:-1] + (
+            "Answer=output|output_text:lines",)),
         deletes("Delete a response.", SLUG),
         acts("cancel", "Cancel a background response.", SLUG),
         lists(SLUG, name="input-items", summary="List what was sent.",
               path="{id}/input_items",
-              columns=("ID=id", "Type=type", "Role=role",
-                       "Content=content:content")),
+              columns=("ID=id", "Type=type", "Role=role", ITEM_CONTENT)),
         Verb("wait", "Wait until a background response has ended.",
              wait_response, ITEM, SLUG, WAIT_TIMEOUT),
     ) + (
@@ -9589,14 +9748,8 @@ RESPONSES = Group(
 
 def list_completions(app, group, args):
     """List stored completions, all or those with some metadata."""
-    query = sent_fields(args)
-    query.update((f"metadata[{key}]", value)
-                 for key, value in args.metadata or ())
-
-    def fetch(query):
-        return group.call(app, "GET", query=query.items())
-    pages = list_pages(app, fetch, group.paging, query, args.all)
-    app.out.pages(pages, group.columns, group.name)
+    more = [(f"metadata[{key}]", text) for key, text in args.metadata or ()]
+    app.out.pages(pages_of(app, group, args, more), group.columns, group.name)
 
 
 ORDER = field("--order ORDER", "asc or desc, by time", choice("asc", "desc"))
@@ -9604,21 +9757,18 @@ ORDER = field("--order ORDER", "asc or desc, by time", choice("asc", "desc"))
 COMPLETIONS = Group(
     "completions", "Look at what chat send --store has kept.",
     path="/chat/completions", scope=ENDPOINT, sample="chatcmpl-1",
-    columns=("ID=id", "Model=model", "Finish=choices.0.finish_reason",
-             "Tokens=usage.total_tokens", "Created=created:time"),
-    fields=("ID=id", "Model=model", "Finish=choices.0.finish_reason",
-            "Tokens=usage.total_tokens", "Created=created:time",
-            "Metadata=metadata:pairs",
-            "Content=choices.0.message.content:content"),
+    columns=("ID", "Model", "Finish=choices.0.finish_reason",
+             "Tokens=usage.total_tokens", "Created:time"),
+    more=("Metadata:pairs", "Content=choices.0.message:said"),
     verbs=by_flag(
         Verb("list", "List stored completions.", list_completions, SLUG,
              ORDER,
              field("--model NAME", "only those of a model"),
-             METADATA, *Cursor.flags),
+             METADATA, *Cursor.flags, paging=Cursor),
         shows("Show one stored completion.", SLUG),
         lists(SLUG, ORDER, name="messages", path="{id}/messages",
               summary="List the messages of a completion.",
-              columns=("Role=role", "Content=content:content")),
+              columns=("Role=role", ITEM_CONTENT)),
         updates("Change the metadata of a completion.", SLUG,
                 CREATED_METADATA),
         deletes("Delete a stored completion.", SLUG),
@@ -9629,8 +9779,7 @@ COMPLETIONS = Group(
 
 CONVERSATION_ROLES = "user", "assistant", "system", "developer"
 CONVERSATION_ITEM_COLUMNS = ("ID=id", "Type=type", "Role=role",
-                             "Status=status:state",
-                             "Content=content:content")
+                             "Status=status:state", ITEM_CONTENT)
 
 
 def role_pair(text):
@@ -9669,10 +9818,10 @@ def add_item(app, group, args):
 CONVERSATIONS = Group(
     "conversations", "Keep conversations that responses add to.",
     path="/conversations", scope=ASKED, default="list", sample="conv_1",
-    columns=("ID=id", "Object=object", "Created=created_at:time",
-             "Updated=updated_at:time", "Metadata=metadata:keys"),
-    fields=("ID=id", "Object=object", "Created=created_at:time",
-            "Updated=updated_at:time", "Metadata=metadata:pairs"),
+    columns=("ID", "Object", "Created=created_at:time",
+             "Updated=updated_at:time", "Metadata:keys"),
+    fields=("ID", "Object", "Created=created_at:time",
+            "Updated=updated_at:time", "Metadata:pairs"),
     verbs=(
         lists(SLUG, summary="List conversations."),
         shows("Show one conversation.", SLUG, name="get"),
@@ -9779,18 +9928,15 @@ def upload_model(app, group, args):
 
 
 UPLOAD_FIELDS = (
-    "ID=id", "Status=status:state", "Filename=filename", "Size=bytes:size",
-    "Type=mime_type", "Chunk Size=chunk_size:size",
-    "Total Chunks=total_chunks", "Uploaded Chunks=uploaded_chunks",
-    "Progress=progress", "Created=created_at:time",
-    "Expires=expires_at:time")
+    "ID", "Status:state", "Filename", "Size=bytes:size", "Type=mime_type",
+    "Chunk Size:size", "Total Chunks", "Uploaded Chunks", "Progress:progress",
+    "Created=created_at:time", "Expires=expires_at:time")
 
 UPLOADS = Group(
     "uploads", "Look at models on their way to the server.",
     path="/uploads",
-    columns=("ID=id", "Filename=filename", "Size=bytes:size",
-             "Status=status:state", "Progress=progress",
-             "Created=created_at:time"),
+    columns=("ID", "Filename", "Size=bytes:size", "Status:state",
+             "Progress:progress", "Created=created_at:time"),
     fields=UPLOAD_FIELDS, verbs=by_flag(
         lists(field("--status STATUS", "only those of this status",
                     choice("pending", "uploading", "completed", "failed",
@@ -9965,12 +10111,10 @@ def download_file(app, group, args):
 FILES = Group(
     "files", "Upload, list and download files.", path="/files",
     sample="file-1", main="upload",
-    columns=("ID=id", "Filename=filename", "Purpose=purpose",
-             "Size=bytes:size", "Status=status:state",
+    columns=("ID", "Filename", "Purpose", "Size=bytes:size", "Status:state",
              "Created=created_at:time", "+Expires=expires_at:time",
              "+Relative path=x_relative_path|relative_path"),
-    fields=("ID=id", "Filename=filename", "Purpose=purpose",
-            "Status=status:state", "Size=bytes:size",
+    fields=("ID", "Filename", "Purpose", "Status:state", "Size=bytes:size",
             "Created=created_at:time", "Expires=expires_at:time",
             "Relative path=x_relative_path|relative_path"),
     verbs=by_flag(
@@ -10111,6 +10255,7 @@ def call_api(app, group, args):
     """Make one authenticated call and show what comes back."""
     body, query = api_body(app, args), ()
     method = (args.method or ("GET" if body is None else "POST")).upper()
+    app.out.writes = method not in ("GET", "HEAD")
     if isinstance(body, dict) and method in ("GET", "HEAD"):
         body, query = None, [(key, text_or_json(value))
                              for key, value in body.items()]
@@ -10229,8 +10374,8 @@ def verify_webhook(app, group, args):
 ENDPOINT_ID = field("--endpoint UUID",
                     "only for this endpoint: its id, which xeroctl endpoints"
                     " get SLUG shows", sends="endpoint_id")
-WEBHOOK_COLUMNS = ("ID=id", "URL=url", "EVENTS=events:list",
-                   "ACTIVE=active|is_active", "CREATED=created_at:time")
+WEBHOOK_COLUMNS = ("ID", "URL", "EVENTS:list", "ACTIVE=active|is_active",
+                   "CREATED=created_at:time")
 WEBHOOK_FLAGS = (
     field("--events A,B", "what to tell of", listed, sample="batch.completed"),
     field("--description TEXT", "what it is for"),
@@ -10239,8 +10384,7 @@ WEBHOOK_FLAGS = (
 WEBHOOKS = Group(
     "webhooks", "Have events delivered, and check deliveries.",
     path="/webhooks", columns=WEBHOOK_COLUMNS,
-    fields=WEBHOOK_COLUMNS + ("UPDATED=updated_at:time",
-                              "DESCRIPTION=description"),
+    fields=WEBHOOK_COLUMNS + ("UPDATED=updated_at:time", "DESCRIPTION"),
     verbs=by_flag(
         lists(summary="List webhooks."), shows("Show one webhook."),
         creates("Make one; its secret is shown once.",
@@ -10266,9 +10410,8 @@ WEBHOOKS = Group(
              said="a test event is on its way"),
         lists(name="deliveries", summary="List what was delivered.",
               path="{id}/deliveries",
-              columns=("ID=id", "EVENT=event|event_type",
-                       "STATUS=status:state", "ATTEMPTS=attempts",
-                       "RESPONSE=response_status|response",
+              columns=("ID", "EVENT=event|event_type", "STATUS:state",
+                       "ATTEMPTS", "RESPONSE=response_status|response",
                        "CREATED=created_at:time")),
     ) + (
         Verb("verify", "Check the signature of a delivery.", verify_webhook,
@@ -10318,7 +10461,7 @@ def filter_key(app, group, args):
 
 
 def rotated(app, group, args):
-    run_action(app, group, args)
+    run_write(app, group, args)
     if not app.plan:
         app.terminal.say("the previous value works for 24 hours more")
 
@@ -10326,13 +10469,11 @@ def rotated(app, group, args):
 KEYS = Group(
     "keys", "Make, rotate and revoke API keys.",
     path="/management/api-keys", sample="key_1", main="create",
-    columns=("ID=id", "NAME=name", "PREFIX=prefix", "SCOPES=scopes:list",
-             "ACTIVE=active|is_active", "LAST_USED=last_used_at:time",
-             "EXPIRES=expires_at:time"),
-    fields=("ID=id", "NAME=name", "PREFIX=prefix", "SCOPES=scopes:list",
-            "ACTIVE=active|is_active", "LAST_USED=last_used_at:time",
-            "EXPIRES=expires_at:time", "ENDPOINT=endpoint_id",
-            "IP FILTER=ip_filter", "QUOTA=quota"),
+    columns=("ID", "NAME", "PREFIX", "SCOPES:list", "ACTIVE=active|is_active",
+             "LAST_USED=last_used_at:time", "EXPIRES=expires_at:time"),
+    fields=("ID", "NAME", "PREFIX", "SCOPES:list", "ACTIVE=active|is_active",
+            "LAST_USED=last_used_at:time", "EXPIRES=expires_at:time",
+            "ENDPOINT=endpoint_id", "IP FILTER", "QUOTA"),
     verbs=by_flag(
         lists(summary="List keys."), shows("Show one key."),
         creates("Make a key; its value is shown once.",
@@ -10390,17 +10531,11 @@ JOIN_KEYS = "//management/join-keys"
 AGENTS = Group(
     "agents", "Look after the agents that run models.",
     path="/management/agents",
-    columns=("ID=id", "NAME=name", "REGION=region", "STATUS=status:state",
+    columns=("ID", "NAME", "REGION", "STATUS:state",
              "TIERS=supported_tiers|tiers:list",
              "LAST SEEN=last_seen_at|last_seen:time"),
-    fields=("ID=id", "NAME=name", "REGION=region", "STATUS=status:state",
-            "TIERS=supported_tiers|tiers:list",
-            "LAST SEEN=last_seen_at|last_seen:time",
-            "DESCRIPTION=description",
-            "MAX CONCURRENT=max_concurrent_requests",
-            "EXEC PAUSED=exec_paused",
-            "PAUSED WORKSPACES=paused_workspaces:list",
-            "CREATED=created_at:time"),
+    more=("DESCRIPTION", "MAX CONCURRENT=max_concurrent_requests",
+          "EXEC PAUSED", "PAUSED WORKSPACES:list", "CREATED=created_at:time"),
     verbs=by_flag(
         lists(summary="List agents."), shows("Show one agent."),
         creates("Make an agent.",
@@ -10414,12 +10549,11 @@ AGENTS = Group(
         deletes("Delete an agent."),
         lists(name="events", summary="List what happened to an agent.",
               path="{id}/events",
-              columns=("TIME=created_at|time:time", "TYPE=type",
-                       "MESSAGE=message")),
+              columns=("TIME=created_at|time:time", "TYPE", "MESSAGE")),
     ) + below("join-keys", *by_flag(
         lists(summary="List join keys.", path=JOIN_KEYS,
-              columns=("ID=id", "NAME=name", "REGION=region",
-                       "STATUS=status:state", "EXPIRES=expires_at:time")),
+              columns=("ID", "NAME", "REGION", "STATUS:state",
+                       "EXPIRES=expires_at:time")),
         creates("Make a join key; its value is shown once.",
                 field("--name NAME", "its name", required=True),
                 field("--region REGION", "where the agent is", required=True),
@@ -10429,16 +10563,16 @@ AGENTS = Group(
                 field("--expires-in-hours N", "how long it can be used",
                       integer(1)),
                 path=JOIN_KEYS, once="key", columns=(
-                    "ID=id", "NAME=name", "REGION=region",
-                    "STATUS=status:state", "EXPIRES=expires_at:time")),
+                    "ID", "NAME", "REGION", "STATUS:state",
+                    "EXPIRES=expires_at:time")),
         acts("revoke", "Revoke a join key.", path=JOIN_KEYS + "/{id}",
              method="DELETE", asks="Revoke join key {id}?",
              said="revoked {id}", sample="jk_1"),
     )) + below("candidates", *by_flag(
         lists(summary="List agents that wait for approval.",
               path="candidates",
-              columns=("ID=id", "NAME=name", "REGION=region",
-                       "STATUS=status:state", "CREATED=created_at:time")),
+              columns=("ID", "NAME", "REGION", "STATUS:state",
+                       "CREATED=created_at:time")),
         acts("approve", "Let an agent in.", path="candidates/{id}/approve",
              said="approved {id}", sample="cand_1"),
         acts("reject", "Keep an agent out.", path="candidates/{id}/reject",
@@ -10497,26 +10631,23 @@ def show_slo_history(app, group, args):
     """List how an objective was met, with a line of it."""
     page = merged(pages_of(app, group, args))
     app.out.rows(page, ("TIME=created_at|measured_at|time:time",
-                        "COMPLIANCE=compliance|compliance_percentage"
-                        ":percent", "VALUE=value"), "measurements")
+                        "COMPLIANCE=compliance|compliance_percentage:percent",
+                        "VALUE"), "measurements")
     rows = page_records(page)
     if app.out.is_table and rows:
         times = sorted(rows, key=lambda row: str(dig(row, "created_at")))
-        app.out.line("compliance " + sparkline(
-            [dig(row, "compliance") for row in times]))
+        app.out.bars("compliance", [dig(row, "compliance") for row in times])
 
 
 SLOS = Group(
     "slos", "Keep service level objectives.", path="/slos", thing="SLO",
     sample="slo_1",
-    columns=("ID=id", "NAME=name", "METRIC=metric", "TARGET=target",
+    columns=("ID", "NAME", "METRIC", "TARGET",
              "COMPLIANCE=compliance|compliance_percentage:percent",
-             "STATUS=status:state"),
-    fields=("ID=id", "NAME=name", "METRIC=metric", "TARGET=target",
-            "COMPARISON=comparison", "WINDOW DAYS=window_days",
+             "STATUS:state"),
+    fields=("ID", "NAME", "METRIC", "TARGET", "COMPARISON", "WINDOW DAYS",
             "COMPLIANCE=compliance|compliance_percentage:percent",
-            "STATUS=status:state", "ENDPOINT=endpoint_id",
-            "DESCRIPTION=description"),
+            "STATUS:state", "ENDPOINT=endpoint_id", "DESCRIPTION"),
     verbs=by_flag(
         lists(flag("--endpoint UUID",
                    "those of an endpoint (its id: xeroctl endpoints get SLUG"
@@ -10537,7 +10668,7 @@ SLOS = Group(
         Verb("history", "List how an objective was met.", show_slo_history,
              ITEM, *Cursor.flags, path="{id}/history", paging=Cursor),
         acts("calculate", "Measure an objective now."),
-        Verb("summary", "Show how all objectives are met.", show_all_fields,
+        Verb("summary", "Show how all objectives are met.", show_overview,
              path="summary"),
     ))
 
@@ -10550,10 +10681,10 @@ PARAM = field("--param K=V…", "any field; a value of JSON or a text", any_pair
 ENDPOINTS = Group(
     "endpoints", "Manage the endpoints that serve models.",
     path="/endpoints", default="list", sample="my-llm", item="SLUG",
-    columns=("SLUG=slug", "MODEL=model|model_name", "TIER=tier",
-             "REGION=region", "STATUS=status:state"),
-    fields=("SLUG=slug", "ID=id", "MODEL=model|model_name", "TIER=tier",
-            "REGION=region", "STATUS=status:state", "Parameters=parameters"),
+    columns=("SLUG", "MODEL=model|model_name", "TIER", "REGION",
+             "STATUS:state"),
+    fields=("SLUG", "ID", "MODEL=model|model_name", "TIER", "REGION",
+            "STATUS:state", "Parameters"),
     verbs=(
         lists(summary="List endpoints."),
         shows("Show one endpoint.", name="get"),
@@ -10578,8 +10709,9 @@ AGENT = field("--agent ID", "the agent", required=True, sends="agent_id",
 WORKSPACES = Group(
     "workspaces", "Manage workspaces, and bind agents to them.",
     path="/workspaces", default="list", sample="ws_1",
-    columns=("ID=id", "NAME=name", "TYPE=type|workspace_type",
-             "STATUS=status:state", "CREATED=created_at:time"),
+    columns=("ID", "NAME", "TYPE=type|workspace_type", "STATUS:state",
+             "CREATED=created_at:time"),
+    more=("DESCRIPTION",),
     verbs=(
         lists(summary="List workspaces."), shows("Show one workspace."),
         creates("Make a workspace.",
@@ -10601,8 +10733,7 @@ WORKSPACES = Group(
               path="{id}/agents", columns=AGENTS.columns),
         lists(name="tools", summary="List the tools of a workspace.",
               path="{id}/tools", id_path="name",
-              columns=("Name=name", "Risk=risk",
-                       "Description=description")),
+              columns=("Name", "Risk", "Description")),
     ))
 
 
@@ -10622,9 +10753,9 @@ def export_chat(app, group, args):
 CHATS = Group(
     "chats", "Manage the chats of workspaces.", path="/chats",
     default="list", sample="chat_1",
-    columns=("ID=id|chat_id", "TITLE=title", "WORKSPACE=workspace_id",
-             "MESSAGES=message_count|messages",
-             "UPDATED=updated_at:time"),
+    columns=("ID=id|chat_id", "TITLE", "WORKSPACE=workspace_id",
+             "MESSAGES=message_count|messages", "UPDATED=updated_at:time"),
+    more=("STATUS:state",),
     verbs=(
         lists(field("--workspace ID", "only those of a workspace",
                     sends="workspace_id"),
@@ -10642,16 +10773,16 @@ CHATS = Group(
         acts("restore", "Take a chat out again."),
         lists(name="messages", summary="List the messages of a chat.",
               path="{id}/messages",
-              columns=("ROLE=role", "CREATED=created_at:time",
-                       "CONTENT=content:content")),
+              columns=("ROLE", "CREATED=created_at:time",
+                       "CONTENT=content|tool_calls:item")),
         acts("send", "Post a message to a chat.",
              field("-m, --message TEXT", "what to say; - is standard input",
                    sends="content", required=True, from_stdin=True),
              field("--role ROLE", "as whom (default: user)", default="user"),
              path="{id}/messages", checks=lambda app, args: setattr(
                  args, "message", message_text(app, args)),
-             columns=("ID=id", "ROLE=role", "CREATED=created_at:time",
-                      "CONTENT=content:content")),
+             columns=("ID", "ROLE", "CREATED=created_at:time",
+                      "CONTENT:content")),
         Verb("export", "Write out a chat.", export_chat, ITEM,
              flag("--format FORMAT", "md or json (default: md)",
                   choice("md", "json"), default="md"),
@@ -10678,9 +10809,9 @@ def maintenance_flags(required):
 MAINTENANCE = Group(
     "maintenance", "Schedule maintenance.", path="/management/maintenance",
     default="list", thing="maintenance", sample="mnt_1", main="schedule",
-    columns=("ID=id", "TITLE=title", "SEVERITY=severity",
-             "STATUS=status:state", "STARTS=starts_at:time",
-             "ENDS=ends_at:time"),
+    columns=("ID", "TITLE", "SEVERITY", "STATUS:state",
+             "STARTS=starts_at:time", "ENDS=ends_at:time"),
+    more=("DESCRIPTION",),
     verbs=(
         lists(field("--status STATUS", "of this status"),
               summary="List maintenance."),
@@ -10695,19 +10826,18 @@ MAINTENANCE = Group(
                 field("--before TIME", "ISO time or date", moment,
                       required=True, sample="2026-01-01"),
                 name="purge", path="purge", checks=fixes(-1, "before"),
-                columns=("Purged=purged", "Before=before:time")),
+                columns=("Purged", "Before:time")),
     ))
 
-MEMBER_COLUMNS = ("ID=id", "EMAIL=email", "ROLE=role", "JOINED=joined_at:time")
-INVITATION_COLUMNS = ("ID=id", "EMAIL=email", "ROLE=role",
-                      "STATUS=status:state", "EXPIRES=expires_at:time")
+MEMBER_COLUMNS = ("ID", "EMAIL", "ROLE", "JOINED=joined_at:time")
+INVITATION_COLUMNS = ("ID", "EMAIL", "ROLE", "STATUS:state",
+                      "EXPIRES=expires_at:time")
 
 PROJECT_GROUP = Group(
     "project", "Manage the project and its members.",
     path="/management/project", default="show", sample="usr_1",
     thing="member",
-    columns=("ID=id", "Name=name", "Description=description", "Tier=tier",
-             "Created=created_at:time"),
+    columns=("ID", "Name", "Description", "Tier", "Created=created_at:time"),
     verbs=(
         shows("Show the project.", path=""),
         updates("Change the project.",
@@ -10741,7 +10871,7 @@ PROJECT_GROUP = Group(
 SETTINGS = Group(
     "settings", "Read and change the project's settings.", path="/settings",
     default="list", sample="theme", item="KEY",
-    columns=("Key=key|id", "Value=value", "Description=description"),
+    columns=("Key=key|id", "Value", "Description"),
     verbs=(
         lists(summary="List settings.", paging=None),
         shows("Show one setting.", name="get"),
@@ -10779,14 +10909,14 @@ def show_daily_usage(app, group, args):
     """List usage day by day, with a line for each column."""
     fix_span(app, args)
     page = merged(pages_of(app, group, args))
-    app.out.rows(page, ("Date=date",) + USAGE_NUMBER_COLUMNS, "usage",
+    app.out.rows(page, ("Date",) + USAGE_NUMBER_COLUMNS, "usage",
                  "date")
     rows = page_records(page)
     if app.out.is_table and rows:
         for name in USAGE_NUMBERS:
             values = [dig(row, name) for row in rows]
             if any(value is not None for value in values):
-                app.out.line(f"{name:14} {sparkline(values)}")
+                app.out.bars(f"{name:14}", values)
 
 
 USAGE = Group(
@@ -10796,7 +10926,7 @@ USAGE = Group(
     verbs=(
         shows("Show the sums.", *USAGE_FLAGS, name="summary", path="summary",
               checks=fix_span,
-              columns=("From=from:time", "To=to:time")
+              columns=("From:time", "To:time")
               + USAGE_NUMBER_COLUMNS),
         Verb("daily", "List usage by day.", show_daily_usage, *USAGE_FLAGS,
              path="daily", examples=(
@@ -10808,11 +10938,10 @@ USAGE = Group(
               + USAGE_NUMBER_COLUMNS),
         lists(*USAGE_FLAGS, name="requests", path="requests",
               summary="List requests.", checks=fix_span,
-              columns=("ID=id", "Time=created_at:time",
-                       "Endpoint=endpoint_slug", "Model=model_name",
-                       "Status=status_code", "Input tokens=input_tokens",
-                       "Output tokens=output_tokens", "TTFT ms=ttft_ms",
-                       "Latency ms=latency_ms")),
+              columns=("ID", "Time=created_at:time", "Endpoint=endpoint_slug",
+                       "Model=model_name", "Status=status_code",
+                       "Input tokens", "Output tokens", "TTFT ms",
+                       "Latency ms")),
     ))
 
 LONGEST_EXPORT_S = 90 * 86400
@@ -10857,10 +10986,9 @@ EXPORTS = Group(
     "exports", "Export logs, metrics, usage and executions.",
     path="/exports", paging=Offset, default="list", sample="exp_1",
     main="create",
-    columns=("ID=id", "KIND=kind|type", "STATUS=status:state",
-             "FORMAT=format", "FROM=start_date:time", "TO=end_date:time",
-             "ROWS=row_count", "SIZE=size_bytes:size",
-             "CREATED=created_at:time"),
+    columns=("ID", "KIND=kind|type", "STATUS:state", "FORMAT",
+             "FROM=start_date:time", "TO=end_date:time", "ROWS=row_count",
+             "SIZE=size_bytes:size", "CREATED=created_at:time"),
     verbs=(
         lists(field("--status STATUS", "of this status"),
               summary="List exports.", paging=Offset),
@@ -10900,7 +11028,7 @@ def check_health(app, group, args):
 HEALTH = Group(
     "health", "See whether the platform is well.", path="/health",
     default="dashboard", verbs=(
-        Verb("dashboard", "Show the health of everything.", show_all_fields,
+        Verb("dashboard", "Show the health of everything.", show_overview,
              path="dashboard"),
         Verb("check", "Ask the host whether it lives, without a key.",
              check_health),
@@ -10909,9 +11037,10 @@ HEALTH = Group(
 
 # == exec: tools that run elsewhere ==========================================
 
-INVOCATION_FIELDS = ("ID=id", "Tool=tool|tool_name", "Status=status:state",
+INVOCATION_FIELDS = ("ID", "Tool=tool|tool_name", "Status:state",
                      "Workspace=workspace_id", "Approval=approval_id",
-                     "Result=result", "Error=error")
+                     "Arguments=args|arguments", "Error",
+                     "Output=result|output:lines")
 INVOCATION_ENDS = "completed", "failed", "cancelled", "rejected", "timeout"
 
 
@@ -10985,17 +11114,17 @@ def show_raw_execution(app, group, args):
 EXEC = Group(
     "exec", "Run tools, and look at what they did.", path="/exec",
     sample="inv_1", thing="invocation", main="invoke",
-    columns=("ID=id", "Tool=tool|tool_name", "Workspace=workspace_id",
-             "Status=status:state", "Created=created_at:time"),
+    columns=("ID", "Tool=tool|tool_name", "Workspace=workspace_id",
+             "Status:state", "Created=created_at:time"),
     fields=("ID=id", "Tool=tool|tool_name", "Workspace=workspace_id",
-            "Status=status:state", "Risk=risk", "Exit code=exit_code",
-            "Duration ms=duration_ms", "Created=created_at:time",
-            "Completed=completed_at:time", "Error=error"),
+            "Status=status:state", "Risk=risk", "Approval=approval_id",
+            "Exit code=exit_code", "Duration ms=duration_ms",
+            "Created=created_at:time", "Completed=completed_at:time",
+            *INVOCATION_FIELDS[-3:]),
     verbs=(
         lists(name="tools", path="tools", paging=None, id_path="name",
               summary="List the tools.",
-              columns=("Name=name", "Description=description", "+Risk=risk",
-                       "+Domain=domain")),
+              columns=("Name", "Description", "+Risk", "+Domain")),
         Verb("tool-show", "Show all about a tool.", show_all_fields,
              flag("NAME", "the tool", sample="kubectl_get", completes="",
                   dest="id"),
@@ -11202,11 +11331,10 @@ TEMPLATE_FILE = flag("--file FILE",
 TEMPLATES = Group(
     "templates", "Keep the templates that chats begin with.",
     path="/chat-templates", default="list",
-    columns=("ID=id", "Name=name", "Scope=scope", "Version=version",
-             "Policy=approval_policy", "Updated=updated_at:time"),
-    fields=("ID=id", "Name=name", "Scope=scope", "Version=version",
-            "Policy=approval_policy", "Description=description",
-            "Tools=allowed_tools:list",
+    columns=("ID", "Name", "Scope", "Version", "Policy=approval_policy",
+             "Updated=updated_at:time"),
+    fields=("ID", "Name", "Scope", "Version", "Policy=approval_policy",
+            "Description", "Tools=allowed_tools:list",
             "Workspace types=applicable_workspace_types:list",
             "Updated=updated_at:time", "Prompt=system_prompt"),
     verbs=(
@@ -11231,8 +11359,8 @@ TEMPLATES = Group(
              TEMPLATE_WORKSPACE, path="promote", checks=place_template),
         lists(TEMPLATE, TEMPLATE_WORKSPACE, name="versions",
               summary="List the versions of a template.", path="versions",
-              columns=("Version=version", "Created=created_at:time",
-                       "Notes=notes"), checks=place_template),
+              columns=("Version", "Created=created_at:time",
+                       "Notes"), checks=place_template),
         Verb("apply", "Begin a chat from a template.", apply_template,
              TEMPLATE,
              flag("--workspace ID", "the workspace", required=True,
@@ -11298,20 +11426,19 @@ def watch_approvals(app, group, args):
         app.clock.sleep(args.interval)
 
 
-DELEGATION_COLUMNS = ("ID=id", "To=delegate_to", "Risk=risk",
-                      "Workspace=workspace_id", "Expires=expires_at:time")
+DELEGATION_COLUMNS = ("ID", "To=delegate_to", "Risk", "Workspace=workspace_id",
+                      "Expires=expires_at:time")
 
 
 APPROVALS = Group(
     "approvals", "Decide what tools may do.", path="/exec/approvals",
     default="list",
-    columns=("ID=id", "Status=status:state", "Risk=risk",
-             "Tool=tool|tool_name", "Created=created_at:time"),
-    fields=("ID=id", "Status=status:state", "Risk=risk",
-            "Tool=tool|tool_name", "Workspace=workspace_id",
-            "Arguments=args", "Requested by=requested_by", "Note=note",
-            "Reason=reason", "Created=created_at:time",
-            "Expires=expires_at:time", "Decided=decided_at:time"),
+    columns=("ID", "Status:state", "Risk", "Tool=tool|tool_name",
+             "Created=created_at:time"),
+    fields=("ID", "Status:state", "Risk", "Tool=tool|tool_name",
+            "Workspace=workspace_id", "Arguments=args", "Requested by", "Note",
+            "Reason", "Created=created_at:time", "Expires=expires_at:time",
+            "Decided=decided_at:time"),
     verbs=(
         lists(RISK, WORKSPACE,
               field("--status STATUS", "of this status"),
@@ -11348,11 +11475,10 @@ APPROVALS = Group(
 LEARNINGS = Group(
     "learnings", "See what executions have taught.", path="/exec/learnings",
     default="list", sample="lrn_1",
-    columns=("ID=id", "Source=source_type|source", "Score=score",
-             "Created=created_at:time", "Content=content:content"),
-    fields=("ID=id", "Content=content:content", "Workspace ID=workspace_id",
-            "Score=score", "Source Type=source_type|source",
-            "Created=created_at:time"),
+    columns=("ID", "Source=source_type|source", "Score",
+             "Created=created_at:time", "Content:content"),
+    fields=("ID", "Content:content", "Workspace ID", "Score",
+            "Source Type=source_type|source", "Created=created_at:time"),
     verbs=(
         shows("Show one learning."),
         lists(WORKSPACE, summary="List learnings."),
@@ -11588,12 +11714,9 @@ the config file:
 
 CONFIG = Group(
     "config", "Manage the deployments on file.", notes=CONFIG_NOTES,
-    columns=("Name=name", "Current=current", "Base URL=base_url",
-             "Style=style", "Key=key"),
-    fields=("Name=name", "Current=current", "Base URL=base_url",
-            "Style=style", "Endpoint=endpoint", "Key=key",
-            "Output=output", "Frontend URL=frontend_url",
-            "Timeout=timeout", "CA bundle=cacert"),
+    columns=("Name", "Current", "Base URL", "Style", "Key"),
+    fields=("Name", "Current", "Base URL", "Style", "Endpoint", "Key",
+            "Output", "Frontend URL", "Timeout", "CA bundle=cacert"),
     thing="deployment",
     verbs=(
         Verb("init", "Ask for a deployment, try it, and store it.",
@@ -11649,8 +11772,7 @@ def show_status(app, group, args):
 
 STATUS = Group(
     "status", "Check the connection to the server, step by step.",
-    columns=("Step=step", "Status=status:state", "Time (ms)=ms",
-             "Detail=detail"), default="",
+    columns=("Step", "Status:state", "Time (ms)=ms", "Detail"), default="",
     verbs=(
         Verb("", "Check config, proxy, DNS, connection, TLS, health and"
                  " key.", show_status,
@@ -11684,6 +11806,9 @@ GLOBALS = (
     flag("-o, --output FMT",
          "table, wide, json, jsonl, csv or id (XEROTIER_OUTPUT)",
          choice(*FORMS)),
+    flag("--pick PATH",
+         "of the JSON only what a path leads to, as data.*.id: texts as they"
+         " are, all else as JSON", path_steps),
     flag("--base-url URL", "https://HOST/PROJECT/v1 (XEROTIER_BASE_URL)"),
     flag("--api-key KEY",
          "the key (XEROTIER_API_KEY); @FILE reads a file, - standard input. As"
@@ -12608,7 +12733,7 @@ def show_commands(app, group, args):
                        for code, meaning in EXIT_CODES]}
     if app.out.is_table:
         return app.out.json(whole_map)
-    app.out.rows(whole_map, ("Command=command",), id_path="command")
+    app.out.rows(whole_map, ("Command",), id_path="command")
 
 
 COMMANDS = Group(
@@ -12661,7 +12786,11 @@ class App:
     @property
     def out(self):
         if self.shown is None:
-            self.shown = Out(self.terminal, self.settings.form(), self.plan)
+            writes = self.args.verb.writes
+            is_held = self.plan and (writes or self.plan.curl)
+            pick = None if is_held else self.args.pick
+            self.shown = Out(self.terminal, JSON if pick else
+                             self.settings.form(), self.plan, pick, writes)
         return self.shown
 
     @property
@@ -12757,13 +12886,27 @@ class App:
             raise UsageError(f"{path} is not JSON: {problem}")
 
     def finish(self):
-        """Print what was planned, if anything was."""
+        """Print what was planned; raise if there was nothing to pick from."""
         if self.plan.requests:
             key, name = self.api.deployment.key, "XEROTIER_API_KEY"
             self.out.show_plan(key, self.network)
             if self.args.curl and key and key != (
                     self.settings.environ.get(name)):
                 self.terminal.note(f"{name} is to be the key of this call")
+        elif self.args.pick and not self.plan and not self.out.has_picked:
+            raise XeroctlError("the answer is no JSON to pick from")
+
+
+def check_pick(args):
+    """Raise where no JSON is printed that something could be picked of."""
+    given = vars(args)
+    if args.output not in (None, JSON):
+        raise UsageError(f"--pick and -o {args.output} cannot be combined")
+    if ("-" in (given.get("output_file"), given.get("download"))
+            or given.get("format") == "md" or given.get("interactive")
+            or args.verb.run in (show_help, complete_shell,
+                                 show_raw_execution)):
+        raise UsageError("--pick takes its pick of JSON, and none is printed")
 
 
 def tell_unread(args, terminal):
@@ -12796,6 +12939,8 @@ def run(argv, environ, terminal, groups):
     if group is None:
         raise HelpWanted()
     app = App(args, environ, terminal, groups)
+    if args.pick:
+        check_pick(args)
     ours = [f.long_name for f in args.verb.flags
             if f.is_ours and getattr(args, f.dest)]
     if ours and app.settings.style() == OPENAI:
@@ -12832,7 +12977,8 @@ def wants_json(error, argv, environ, terminal):
         context=said_last(argv, "--context"),
         output=said_last(argv, "--output", "-o")), environ, terminal)
     try:
-        return settings.output() in (JSON, JSONL)
+        return (settings.output() in (JSON, JSONL)
+                or said_last(argv, "--pick") is not None)
     except XeroctlError:
         return environ.get("XEROTIER_OUTPUT") in (JSON, JSONL)
 

@@ -91,6 +91,8 @@ SHAPES = {
                               "No.", None, None),
     "an odd place": ({"detail": [{"loc": [["x"], {}, 5], "msg": "No."}]},
                      "5: No.", None, None),
+    "a type that is none": ({"error": {"message": "No.", "type": {},
+                                       "code": []}}, "No.", "[]", None),
     "only a number": ({"error": {"message": 5, "x": [1]}},
                       '{"error": {"message": 5, "x": [1]}}', None, None),
 }

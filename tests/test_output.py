@@ -434,11 +434,12 @@ def test_a_table_fits_the_terminal_it_is_on(on_terminal, router, narrow):
                                       "conv_1  -      " + "b" * 14 + "…"]
 
 
-def test_only_the_last_column_is_cut(on_terminal, router, narrow):
+def test_an_id_is_never_cut(on_terminal, router, narrow):
     serve(router, {"data": [{"id": "i" * 40,
                              "metadata": {"title": "a title"}}]})
     shown = on_terminal("conversations", "list", number=narrow)
-    assert shown.splitlines()[1].startswith("i" * 40 + "  -      a")
+    assert shown.splitlines()[1] == "i" * 40 + "  -"
+    assert "left out to fit: Title (-o wide" in shown.stderr
 
 
 @pytest.mark.parametrize("form", ["json", "jsonl", "csv"])

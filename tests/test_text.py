@@ -165,7 +165,8 @@ def test_what_is_no_time_is_shown_as_it_is(value):
 @pytest.mark.parametrize("seconds, text", [
     (-5, "0s ago"), (0, "0s ago"), (59, "59s ago"), (60, "1m ago"),
     (3599, "59m ago"), (3600, "1h ago"), (86399, "23h ago"),
-    (86400, "1d ago"), (864000, "10d ago"), (90.9, "1m ago")])
+    (86400, "1d ago"), (864000, "10d ago"), (90.9, "1m ago"),
+    (59.9, "59s ago"), (-59, "0s ago"), (-60, "in 1m"), (-259200, "in 3d")])
 def test_an_age_is_told_in_its_greatest_unit(seconds, text):
     assert xeroctl.as_age(NOW - seconds, NOW) == text
 
@@ -194,7 +195,11 @@ def test_a_duration_is_told_in_seconds(seconds, text):
 @pytest.mark.parametrize("text, cells", [
     ("", 0), ("abc", 3), ("é", 1), ("e\u0301", 1), ("日本", 4), ("ｆｗ", 4),
     ("ﾊﾟ", 2), ("한국", 4), ("👍", 2), ("a\u200bb", 2), ("x\u20dd", 1),
-    ("…", 1), ("\u202e", 0)])
+    ("…", 1), ("\u202e", 0), ("❤", 1), ("❤\ufe0f", 2), ("a\ufe0f", 1),
+    ("1\ufe0f\u20e3", 2), ("👍🏽", 2), ("☝🏽", 2), ("🇩🇪", 2), ("🇩🇪🇫", 3),
+    ("👩\u200d💻x", 3), ("👩🏽\u200d❤\ufe0f\u200d👩🏽", 2), ("क\u200dष", 2),
+    ("🏴\U000e0067\U000e0062\U000e007f", 2), ("🥰🫠", 4),
+    ("\u1112\u1161\u11ab", 2)])
 def test_a_width_is_counted_in_terminal_cells(text, cells):
     assert xeroctl.display_width(text) == cells
 
@@ -209,7 +214,9 @@ def test_padding_fills_up_to_a_width(text, filled):
 @pytest.mark.parametrize("text, width, kept", [
     ("abcd", 4, "abcd"), ("abcde", 4, "abc…"), ("日本", 4, "日本"),
     ("日本語", 4, "日…"), ("日本語", 5, "日本…"), ("ab", 1, "…"),
-    ("e\u0301e\u0301e\u0301", 2, "e\u0301…"), ("", 0, "")])
+    ("e\u0301e\u0301e\u0301", 2, "e\u0301…"), ("", 0, ""),
+    ("🇩🇪🇫🇷", 3, "🇩🇪…"), ("🇩🇪🇫🇷", 2, "…"), ("👍🏽👍🏽", 3, "👍🏽…"),
+    ("👩\u200d💻ab", 3, "👩\u200d💻…"), ("❤\ufe0fab", 3, "❤\ufe0f…")])
 def test_a_cut_text_ends_with_an_ellipsis(text, width, kept):
     assert xeroctl.cut_to(text, width) == kept
 

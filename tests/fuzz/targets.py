@@ -164,9 +164,8 @@ def record_for(columns):
     """A record with a value for each of some columns."""
     record = {"id": "item_1", "object": "item", "status": "completed"}
     for column in columns:
-        rest = column.partition("=")[2]
-        paths, _, kind = rest.partition(":")
-        plant(record, paths.split("|")[0], SAMPLES.get(kind, "text"))
+        column = xeroctl.Column(column)
+        plant(record, column.paths[0], SAMPLES.get(column.format, "text"))
     return record
 
 
@@ -272,10 +271,10 @@ ROWS_BY_HAND = [
                         "status": "ready", "parameterCount": 7e9}), OTHER),
 ]
 KINDS = {"run_list": LIST, "list_completions": LIST, "list_files": LIST,
-         "run_show": SHOW, "show_all_fields": OTHER, "run_create": OTHER,
-         "run_update": OTHER, "run_action": OTHER, "run_delete": OTHER,
+         "run_show": SHOW, "show_all_fields": OTHER, "run_write": OTHER,
+         "run_update": OTHER, "show_overview": OTHER, "run_delete": OTHER,
          "rotated": OTHER, "apply_template": OTHER, "create_export": OTHER,
-         "approve": OTHER, "set_capabilities": OTHER}
+         "approve": OTHER}
 
 
 def rows():

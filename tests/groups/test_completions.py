@@ -148,6 +148,17 @@ def test_messages_are_what_was_asked_and_said(run, router, stored):
     assert one(router).target == f"{PATH}/{stored[1]}/messages"
 
 
+def test_calls_are_shown_where_nothing_was_said(run, router):
+    call = {"role": "assistant", "content": None, "tool_calls": [
+        {"type": "function", "function": {"name": "f", "arguments": "{}"}}]}
+    router.order("GET /messages", body=as_json({"data": [call]}))
+    router.order("GET /c", body=as_json(
+        {"id": "c", "choices": [{"message": call}]}))
+    for words in ("--messages",), ():
+        shown = run("completions", "c", *words, *ENDPOINT)
+        assert shown.endswith("  [tool call] f({})\n")
+
+
 def test_messages_are_paged(run, router, stored):
     shown = run("completions", stored[1], "--messages", "--order", "desc",
                 "--limit", "1", "--all", "-o", "jsonl", *ENDPOINT)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from conftest import every_case
 from router import as_json
 
 NOW = 1770000000
@@ -135,6 +136,38 @@ def test_items_are_listed_in_either_order(do, router, held):
     assert last(router) == f"GET {PATH}/{held}/items?order=asc&limit=1"
     assert do("list-items", held, "--order", "asc", "--after", ITEM,
               "-o", "id") == ITEM[:-1] + "2\n"
+
+
+ITEMS = [
+    ({"type": "function_call", "name": "get_weather",
+      "arguments": '{"city":"Paris"}'},
+     '[tool call] get_weather({"city":"Paris"})'),
+    ({"type": "function_call_output", "call_id": "c", "output": "18\n°C"},
+     "18\\n°C"),
+    ({"type": "function_call_output", "output": {"celsius": 18}},
+     '{"celsius":18}'),
+    ({"type": "function_call_output", "output": [
+        {"type": "input_text", "text": "18"}]}, "18"),
+    ({"type": "reasoning", "content": None, "summary": [
+        {"type": "summary_text", "text": "It asks."}]}, "It asks."),
+    ({"type": "web_search_call", "action": {"query": "q"}},
+     '[tool call] web_search_call({"query":"q"})'),
+    ({"type": "message", "role": "user", "content": []}, "-"),
+    ({"type": "message", "role": "assistant", "content": None, "tool_calls": [
+        {"function": {"name": "f", "arguments": "{}"}}]}, "[tool call] f({})"),
+    ({"type": "message", "content": "a", "tool_calls": "odd"}, "a")]
+
+
+@every_case
+@pytest.mark.parametrize("item, shown", ITEMS)
+def test_items_are_shown_with_calls_and_their_output(run, do, router, item,
+                                                     shown):
+    router.order("GET /items", body=as_json({"data": [dict(item, id="i")]}))
+    assert do("list-items", "c").splitlines()[1].endswith("  " + shown)
+    router.order("GET /input_items", body=as_json(
+        {"data": [dict(item, id="i")]}))
+    assert run("responses", "r", "--input-items", "--endpoint",
+               "demo").splitlines()[1].endswith("  " + shown)
 
 
 def test_update_needs_something_to_change(do, router):

@@ -175,8 +175,8 @@ def test_a_tool_is_started(tools, router):
     shown = tools(*GET)
     assert labelled(shown) == {
         "ID": FIFTH, "Tool": "kubectl_get", "Status": "queued",
-        "Workspace": "ws_kube_prod", "Approval": "-", "Result": "-",
-        "Error": "-"}
+        "Workspace": "ws_kube_prod", "Approval": "-",
+        "Arguments": '{"kind":"pods"}', "Error": "-", "Output": "-"}
     assert (shown.exit_status, shown.stderr) == (0, "")
     assert asked(router) == ["POST /invocations"]
     assert router.requests[0].json == INVOKE_GET
@@ -293,7 +293,12 @@ def test_a_wait_ends_with_the_result(tools, router, clock):
     shown = tools(*GET, "--wait")
     assert shown.exit_status == 0
     assert labelled(shown)["Status"] == "completed"
-    assert "worker-07" in labelled(shown)["Result"]
+    assert shown.endswith("""
+Output:
+kubectl_get {"kind": "pods"}
+NAME        READY
+worker-07   True
+""")
     assert asked(router) == ["POST /invocations"] + [
         f"GET /invocations/{FIFTH}"] * 3
     assert clock.slept == [2, 2]
@@ -482,11 +487,37 @@ def test_an_execution_is_shown(tools, router, golden):
     shown = tools("show", DONE)
     golden("exec-show", ["exec", "show", DONE], shown)
     assert list(labelled(shown)) == [
-        "ID", "Tool", "Workspace", "Status", "Risk", "Exit code",
-        "Duration ms", "Created", "Completed", "Error"]
+        "ID", "Tool", "Workspace", "Status", "Risk", "Approval", "Exit code",
+        "Duration ms", "Created", "Completed", "Arguments", "Error",
+        "Output", 'kubectl_get {"kind"', "NAME        READY",
+        "worker-07   True"]
     assert asked(router) == [f"GET /executions/{DONE}"]
     value = json.loads(tools("show", DONE, "-o", "json"))
     assert value["args"] == {"kind": "nodes"} and value["approval_id"] is None
+
+
+@pytest.mark.parametrize("result, output", [
+    ('"one\\ntwo\\tx\\n"', "\none\ntwo\tx\n"), ('"one"', "    one\n"),
+    ('{"output": "a\\nb"}', "\na\nb\n"), ('{"rows": 3}', '    {"rows":3}\n'),
+    ('{"stdout": "a", "stderr": "b"}', "\na\nb\n"), ("null", "    -\n"),
+    ('{"content": [{"type": "text", "text": "a\\nb"}]}', "\na\nb\n"),
+    ('[{"type": "text", "text": "a"}, {"text": "b"}]', "\na\nb\n"),
+    ('{"output": {"rows": 3}}', '    {"rows":3}\n'), ("17", "    17\n"),
+    ('{"exit_code": 0, "output": ""}', "    -\n")])
+def test_an_output_is_shown_as_text(tools, router, result, output):
+    router.order("GET /x", times=None, body=(
+        '{"id": "x", "status": "completed", "args": {"a": "b\\nc"},'
+        f' "result": {result}}}').encode())
+    for verb in "watch", "show":
+        shown = tools(verb, "x")
+        assert shown.partition("Output:")[2].lstrip(" ") == output.lstrip(" ")
+        assert labelled(shown)["Arguments"] == '{"a":"b\\nc"}'
+
+
+def test_an_output_does_not_steer_a_terminal(run_bytes, router):
+    router.order("GET /x", body=b'{"id": "x", "result": "a\\nb\\u001b[2J"}')
+    shown = run_bytes("exec", "show", "x", "--no-color", is_terminal=True)
+    assert shown.endswith(b"Output:\na\nb\\x1b[2J\n")
 
 
 @pytest.mark.parametrize("verb", ["show", "raw", "watch", "cancel",

@@ -484,9 +484,28 @@ def test_a_deletion_of_several_needs_a_yes(refused):
     (b"y\n", 0, 5), (b"n\n", 1, 6), (b"\n", 1, 6), (b"\x04", 1, 6)])
 def test_a_deletion_is_asked_about(answer, router, typed, status, left):
     code, told = answer("models", QWEN, "--delete", typed=typed)
-    assert f"Delete model {QWEN}? [y/N]" in told
+    assert f"Delete model qwen3-7b-instruct ({QWEN})? [y/N]" in told
     assert (code, len(router.models)) == (status, left)
-    assert len(router.requests) == 6 - left
+    assert [seen.method for seen in router.requests] == (
+        ["GET", "DELETE"][:7 - left])
+
+
+@pytest.mark.parametrize("fault", [
+    {"status": 500}, {"body": b"<html>"}, {"body": b"[]"},
+    {"body": b'{"id": "x"}'}, {"body": b'{"name": ""}'}])
+def test_a_name_that_is_not_to_be_had_is_no_harm(answer, router, fault):
+    router.order(f"GET /models/{QWEN}", times=None, **fault)
+    code, told = answer("models", QWEN, "--delete", "--retries", "0",
+                        typed=b"y\n")
+    assert f"Delete model {QWEN}? [y/N]" in told and code == 0
+    assert QWEN not in router.models
+
+
+@pytest.mark.parametrize("flag", ["--force", "--dry-run"])
+def test_a_name_is_asked_for_only_to_ask(answer, router, flag):
+    assert answer("models", QWEN, "--delete", flag, typed=b"")[0] == 0
+    assert [seen.method for seen in router.requests] == ["DELETE"] * (
+        flag == "--force")
 
 
 def test_several_are_asked_about_once(answer, router):

@@ -385,7 +385,8 @@ def test_a_chat_comes_and_goes(run, router):
     assert last_query(router) == {"workspace_id": "ws_0123456789abcdef"}
     shown = run("chats", "rename", made, "--title", "T")
     assert re.search("^TITLE: +T$", shown, re.M)
-    assert run("chats", "archive", made).exit_status == 0
+    assert re.search("^STATUS: +archived$", run("chats", "archive", made),
+                     re.M)
     late = run("chats", "send", made, "-m", "hi")
     assert late.exit_status == 1 and "HTTP 409" in late.stderr
     assert run("chats", "restore", made).exit_status == 0
@@ -666,6 +667,20 @@ def test_a_host_that_is_not_well_is_told_of(run, router):
     router.order("GET /healthz", times=None, status=500, message="no disk")
     shown = run("health", "check")
     assert shown.exit_status == 1 and "HTTP 500 no disk" in shown.stderr
+
+
+@pytest.mark.parametrize("answer, lines", [
+    ({"status": "ok", "services": []}, ["status: ok"]),
+    ({"status": "degraded", "checked_at": NOW, "note": "a\nb",
+      "services": [{"name": "a", "up": True}, {"name": "b", "at": 1}]},
+     ["status: degraded; checked at: 2026-02-02 02:40 UTC; note: a\\nb",
+      "name  up   at", "a     yes  -", "b     -    1"]),
+    ({"services": {"api": "up"}, "errors": ["x"]},
+     ['services: api=up; errors: ["x"]'])])
+def test_a_dashboard_of_any_shape_is_a_line_and_a_table(run, router, answer,
+                                                        lines):
+    router.order("GET /dashboard", body=json.dumps(answer).encode())
+    assert run("health").splitlines() == lines
 
 
 def test_the_dashboard_is_whole_for_a_program(run):

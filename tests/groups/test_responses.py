@@ -785,6 +785,31 @@ def test_a_response_is_shown_as_it_is(run, router, made):
     assert run("responses", made_id, "-o", "json", *ENDPOINT) == pretty(ODD)
 
 
+@pytest.mark.parametrize("output, lines", [
+    ([{"type": "message", "content": [
+        {"type": "output_text", "text": "one\ntwo"}]}], ["", "one", "two"]),
+    ([{"type": "reasoning", "summary": [{"text": "hm"}]},
+      {"type": "message", "content": [{"type": "refusal", "refusal": "No"}]},
+      {"type": "function_call", "name": "f", "arguments": "{}"}],
+     ["", "No", "[tool call] f({})"]),
+    ([], ["            -"]), ("odd", ["            odd"]),
+    ([{"type": "message", "content": "a"}, "b", None],
+     ["", "a", "b", "-"])])
+def test_a_response_is_shown_with_its_text(run, router, output, lines):
+    router.order("GET /r", times=None, body=as_json(
+        {"id": "r", "status": "completed", "output": output}))
+    shown = run("responses", "r", *ENDPOINT)
+    assert shown.partition("Answer:")[2].split("\n") == lines + [""]
+    shown = run("responses", "r", "--wait", *ENDPOINT)
+    assert shown.partition("Answer:")[2].strip() == (
+        "\\n".join(lines).strip("\\n ") + "\n").strip()
+
+
+def test_a_response_may_hold_its_text_alone(run, router):
+    router.order("GET /r", body=b'{"id": "r", "output_text": "Hello"}')
+    assert "Answer:            Hello\n" in run("responses", "r", *ENDPOINT)
+
+
 def test_what_was_not_stored_is_not_there(run, made):
     made_id = made("Hi", "--no-store")
     assert run("responses", made_id, *ENDPOINT).exit_status == 4

@@ -192,12 +192,27 @@ def test_those_of_an_endpoint_come_with_those_of_the_project(run, router):
 
 
 def test_a_summary_tells_how_all_are_kept(run, router):
-    shown = run("slos", "--summary")
-    told = dict(line.split(": ") for line in shown.splitlines())
-    assert (told["total"].strip(), told["breached"].strip()) == ("2", "1")
+    whole, head, *rows = run("slos", "--summary").splitlines()
+    assert whole == ("total: 2; met: 0; at risk: 1; breached: 1;"
+                     " compliance: 94.2%")
+    assert head.split() == HEADS
+    assert [row.split()[0] for row in rows] == [SECOND, FIRST]
     told = json.loads(run("slos", "--summary", "-o", "json"))
     assert told["object"] == "slo.summary" and told["at_risk"] == 1
-    assert asked(router) == ["GET /slos/summary"] * 2
+    assert asked(router) == ["GET /slos/summary", "GET /slos?limit=100",
+                             "GET /slos/summary"]
+
+
+def test_a_summary_shows_the_objectives_that_it_has(run, router):
+    router.order("GET /summary", body=json.dumps({
+        "object": "slo.summary", "updated_at": NOW, "compliance": 0.9996,
+        "compliance_percentage": 99.96, "objectives": [
+            {"id": "slo_1", "target": 99.99, "compliance": 0.9996}]}).encode())
+    assert run("slos", "--summary").splitlines() == [
+        "updated at: 2026-02-02 02:40 UTC; compliance: 99.96%",
+        "ID     NAME  METRIC  TARGET  COMPLIANCE  STATUS",
+        "slo_1  -     -       99.99   99.96%      -"]
+    assert asked(router) == ["GET /slos/summary"]
 
 
 def test_a_history_ends_in_a_line_of_it(run, router, golden):
@@ -239,15 +254,23 @@ def test_a_measurement_now_is_one_more_of_the_history(run):
 
 
 @pytest.mark.parametrize("row, said", [
-    ({"compliance": 0.9995}, "100.0%"), ({"compliance": 1}, "100.0%"),
+    ({"compliance": 0.9996}, "99.96%"), ({"compliance": 1}, "100.0%"),
+    ({"compliance": 0.9996, "target": 99.99}, "99.96%"),
+    ({"compliance": 0.9996, "target": 0.9999}, "99.96%"),
+    ({"compliance": 0.5, "target": 99.999}, "50.000%"),
+    ({"compliance": 0.99896, "target": 99.9}, "99.896%"),
+    ({"compliance": 0.57, "target": 57}, "57.0%"),
+    ({"compliance": 0.948, "target": 2500}, "94.8%"),
+    ({"compliance": 0.9999999999, "target": 99}, "100.000000%"),
     ({"compliance": 0.5}, "50.0%"), ({"compliance": 0}, "0.0%"),
     ({"compliance_percentage": 99.5}, "99.5%"),
     ({"compliance": None, "compliance_percentage": 12}, "12.0%"),
     ({"compliance": None}, "-"), ({}, "-")])
 def test_compliance_is_a_percentage(run, router, row, said):
     router.order("GET /slos", body=as_list(dict({"id": "x"}, **row)))
+    target = str(row.get("target", "-"))
     assert run("slos").splitlines()[1].split() == [
-        "x", "-", "-", "-", said, "-"]
+        "x", "-", "-", target, said, "-"]
 
 
 def test_raw_values_are_left_as_they_are(run):
@@ -265,5 +288,5 @@ def test_a_frontend_url_is_where_objectives_are(run, router, words, path):
     with Router(clock=lambda: NOW) as frontend:
         shown = run("slos", *words, "--frontend-url", frontend.origin)
         assert shown.exit_status == 0
-        assert asked(frontend) == [f"GET {path}"]
+        assert asked(frontend)[:1] == [f"GET {path}"]
     assert router.requests == []

@@ -752,8 +752,24 @@ def test_uploads_are_listed(run, router, waiting):
     assert head.split() == ["ID", "Filename", "Size", "Status", "Progress",
                             "Created"]
     assert row.split() == [FIRST, "model.bin", "2.6", "KB", "uploading",
-                           "78.1", "2026-02-02", "02:40", "UTC"]
+                           "78.1%", "2026-02-02", "02:40", "UTC"]
     assert asked(router) == ["GET /uploads"]
+
+
+@pytest.mark.parametrize("told, shown", [
+    ({"progress": None}, "50.0%"), ({}, "50.0%"), ({"progress": 0.5}, "50.0%"),
+    ({"progress": 0.4, "uploaded_chunks": 1, "total_chunks": 250}, "0.4%"),
+    ({"progress": 100}, "100.0%"), ({"progress": 41.7}, "41.7%"),
+    ({"progress": None, "total_chunks": 0}, "-"),
+    ({"progress": 0.5, "total_chunks": None}, "50.0%"),
+    ({"progress": "half", "total_chunks": None}, "half"),
+    ({"uploaded_chunks": 9999, "total_chunks": 10000}, "99.99%")])
+def test_progress_is_told_in_per_cent(run, router, told, shown):
+    upload = dict({"id": "u", "uploaded_chunks": 2, "total_chunks": 4}, **told)
+    router.order("GET /uploads", body=json.dumps({"data": [upload]}).encode())
+    router.order("GET /uploads/u", body=json.dumps(upload).encode())
+    assert run("uploads").splitlines()[1].split()[-2] == shown
+    assert labelled(run("uploads", "u"))["Progress"] == shown
 
 
 def test_no_uploads_are_told(run):
@@ -791,7 +807,7 @@ def test_an_upload_is_shown(run, router, waiting):
     assert list(found) == LABELS
     assert [found[label] for label in LABELS] == [
         FIRST, "uploading", "model.bin", "2.6 KB",
-        "application/octet-stream", "1.0 KB", "3", "2", "78.1",
+        "application/octet-stream", "1.0 KB", "3", "2", "78.1%",
         "2026-02-02 02:40 UTC", "2026-02-03 02:40 UTC"]
     assert asked(router) == [f"GET /uploads/{FIRST}"]
 
