@@ -37,6 +37,7 @@ import re
 import sys
 import time
 from collections import Counter, defaultdict
+from contextlib import contextmanager, suppress
 from itertools import chain
 from types import SimpleNamespace
 
@@ -213,22 +214,20 @@ class NotFound(XeroctlError):
 class ApiError(XeroctlError):
     """The router answered, and the answer was no.
 
-    body is the decoded JSON of the answer, or None; is_envelope whether it
-    has the API's own shape; retry_after is seconds, kind the server's type.
+    body is the decoded JSON of the answer, or None; retry_after is seconds,
+    kind the server's type.
     """
 
     kind = "api_error"
     CODES = {401: 3, 403: 3, 404: 4, 429: 6, 503: 6, 529: 6}
 
     def __init__(self, status, message, hint=None, body=None, headers=None,
-                 is_envelope=False, retry_after=None, strategy=None,
-                 kind=None, **facts):
+                 retry_after=None, strategy=None, kind=None, **facts):
         super().__init__(f"HTTP {status} {message}".rstrip(), hint, **facts)
         self.kind = kind or self.kind
         self.status, self.body, self.headers = status, body, headers or {}
         self.retry_after, self.strategy = retry_after, strategy
         self.exit_code = self.CODES.get(status, 1)
-        self.is_envelope = is_envelope
 
     @property
     def is_busy(self):
@@ -243,9 +242,8 @@ class ApiError(XeroctlError):
 
     def envelope(self):
         """The router's own envelope where it sent one with a message."""
-        if self.is_envelope and isinstance(self.body, dict):
-            return self.body
-        return super().envelope()
+        has_message = is_filled(dig(self.body, "error.message"))
+        return self.body if has_message else super().envelope()
 
 
 class ConnectionFailed(XeroctlError):
@@ -322,8 +320,7 @@ def is_number(value):
 
 
 def is_positive(value):
-    return (isinstance(value, (int, float)) and not isinstance(value, bool)
-            and value > 0)
+    return is_number(value) and value > 0
 
 
 def is_filled(value):
@@ -332,26 +329,18 @@ def is_filled(value):
 
 def counted(value):
     """A count of something; 0 where it is none."""
-    is_count = isinstance(value, int) and is_number(value) and value > 0
-    return value if is_count else 0
-
-
-def http_time(value):
-    """Read an HTTP date as epoch seconds; None if it is none."""
-    from email.utils import mktime_tz, parsedate_tz
-    parts = parsedate_tz(value[:40]) if value else None
-    try:
-        return mktime_tz(parts) if parts else None
-    except (ValueError, OverflowError):
-        return None
+    return value if isinstance(value, int) and is_positive(value) else 0
 
 
 def header_seconds(value, now):
     """Read Retry-After: seconds, or an HTTP date (RFC 9110, 10.2.3)."""
     if re.match(r"\s*\d+(\.\d+)?\s*$", value):
         return float(value)
-    date = http_time(value)
-    return 0 if date is None else max(0, date - now)
+    from email.utils import mktime_tz, parsedate_tz
+    try:
+        return max(0, mktime_tz(parsedate_tz(value[:40])) - now)
+    except (TypeError, ValueError, OverflowError):
+        return 0
 
 
 def dig(value, path):
@@ -398,6 +387,11 @@ def visible(text):
     return CONTROLS.sub(as_escape, text)
 
 
+def reason_of(problem):
+    """What the system says of a failure."""
+    return getattr(problem, "strerror", None) or problem
+
+
 def one_line(text):
     """Show line ends and tabs as \\n and \\t: one cell, one line."""
     return text.replace("\n", "\\n").replace("\t", "\\t")
@@ -429,29 +423,23 @@ def decoded(raw, errors="replace"):
     return raw.decode("utf-8-sig", errors)
 
 
-def finite(value):
-    """The same JSON value with texts in place of infinities."""
-    if isinstance(value, float) and value - value != 0:
-        return f"\0{'-' if value < 0 else ''}1e999"
-    if isinstance(value, list):
-        return [finite(item) for item in value]
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    return value
+def refuse_constant(name):
+    raise ValueError(f"{name} is no JSON")
+
+
+DECODER = json.JSONDecoder(parse_constant=refuse_constant)
+# What servers send: NaN and Infinity, mostly of a logprob, are null.
+SERVER_DECODER = json.JSONDecoder(parse_constant=lambda name: None)
 
 
 def json_text(value, **layout):
-    """Encode JSON, UTF-8 unescaped.
-
-    A number beyond all floats, which was read as infinity, is written as
-    such a number again.
-    """
+    """Encode JSON, UTF-8 unescaped; a number beyond all floats is null."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False,
                           **layout)
     except ValueError:
-        text = json.dumps(finite(value), ensure_ascii=False, **layout)
-        return re.sub(r'"\\u0000(-?1e999)"', r"\1", text)
+        value = SERVER_DECODER.decode(json.dumps(value))
+        return json.dumps(value, ensure_ascii=False, **layout)
 
 
 def compact_json(value):
@@ -467,15 +455,6 @@ def text_or_json(value):
 def pretty_json(value):
     """JSON for people: two spaces a level, keys in their order."""
     return json_text(value, indent=2)
-
-
-def refuse_constant(name):
-    raise ValueError(f"{name} is no JSON")
-
-
-DECODER = json.JSONDecoder(parse_constant=refuse_constant)
-# What servers send: NaN and Infinity, mostly of a logprob, are null.
-SERVER_DECODER = json.JSONDecoder(parse_constant=lambda name: None)
 
 
 def parse_json(text, decoder=DECODER):
@@ -513,7 +492,7 @@ def zone_seconds(zone):
 
 def seconds_of(value):
     """Read epoch seconds or ISO 8601 as epoch seconds; None if neither."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if is_number(value):
         return value
     found = isinstance(value, str) and re.match(ISO_TIME, value.strip())
     if not found:
@@ -552,7 +531,7 @@ def as_time(value):
 def as_age(value, now):
     """3h ago, or in 2d, from any form of time."""
     seconds = seconds_of(value)
-    if not is_number(seconds):
+    if seconds is None:
         return as_text(value)
     is_ahead = seconds - now >= 60  # by less, it is the clocks that differ
     left = seconds - now if is_ahead else max(0, now - seconds)
@@ -893,9 +872,8 @@ class Secrets:
 
 def html_summary(page):
     """Say in one line what an HTML page is about."""
-    found = (re.search(r"<title[^>]*>(.*?)</title", page, re.I | re.S)
-             or re.search(r"<h1[^>]*>(.*?)</h1", page, re.I | re.S))
-    text = " ".join(found.group(1).split()) if found else ""
+    found = re.search(r"<(title|h1)\b[^>]*>(.*?)</\1", page, re.I | re.S)
+    text = " ".join(found.group(2).split()) if found else ""
     return f'an HTML page ("{text[:100]}")' if text else "an HTML page"
 
 
@@ -917,10 +895,8 @@ def body_summary(text):
 def safe_name(text):
     """Make a name for a file of ours out of anything: one plain segment."""
     name = re.sub(r"[/\\:\n\t]", "_", CONTROLS.sub("_", whole(text)))
-    name = re.sub(r"^[\s.]+", "", name)
-    while len(name.encode("utf-8")) > 200:
-        name = name[:-1]
-    return name.strip()
+    name = re.sub(r"^[\s.]+", "", name).encode("utf-8")[:200]
+    return name.decode("utf-8", "ignore").strip()
 
 
 def on_disk(path):
@@ -1101,8 +1077,8 @@ class Stdout(Screen):
         """Tell a reader that went away from a write that failed."""
         if isinstance(problem, BrokenPipeError):
             raise ReaderGone()
-        reason = getattr(problem, "strerror", None) or problem
-        raise XeroctlError(f"cannot write to standard output: {reason}")
+        raise XeroctlError("cannot write to standard output:"
+                           f" {reason_of(problem)}")
 
 
 class Stderr(Screen):
@@ -1179,7 +1155,7 @@ class Spinner:
             self.line.show(f"{self.FRAMES[frame % 4]} {self.label}")
             frame += 1
 
-    def stop(self):
+    def stop(self, *_):
         """Stop and wipe the line; a second call does nothing."""
         if self.thread:
             self.stopped.set()
@@ -1187,8 +1163,7 @@ class Spinner:
             self.thread = None
             self.line.clear()
 
-    def __exit__(self, *_):
-        self.stop()
+    __exit__ = stop
 
 
 class Progress:
@@ -1199,16 +1174,15 @@ class Progress:
     """
 
     def __init__(self, terminal):
-        self.terminal, self.told, self.told_at = terminal, None, None
+        self.terminal, self.told, self.due = terminal, None, 0
 
     def show(self, text):
         if self.terminal.status_line:
             self.terminal.status_line.show(text)
             return
         now = self.terminal.clock.monotonic()
-        if text != self.told and (self.told_at is None
-                                  or now - self.told_at >= NOTE_EVERY_S):
-            self.told, self.told_at = text, now
+        if text != self.told and now >= self.due:
+            self.told, self.due = text, now + NOTE_EVERY_S
             self.terminal.note(text)
 
     def clear(self):
@@ -1307,7 +1281,8 @@ class Terminal:
 
     def read_stdin(self):
         """Read all of standard input: only where `-` was written."""
-        return getattr(self.stdin, "buffer", self.stdin).read()
+        read = getattr(self.stdin, "buffer", self.stdin).read()
+        return read.encode("utf-8") if isinstance(read, str) else read
 
     def input_blocks(self):
         """Yield standard input block by block."""
@@ -1428,13 +1403,7 @@ def read_file(path, error=UsageError, size=None):
         with open(path.encode("utf-8", "surrogateescape"), "rb") as source:
             return source.read(size)
     except (OSError, ValueError) as problem:
-        raise error(f"cannot read {whole(path)}: "
-                    f"{getattr(problem, 'strerror', None) or problem}")
-
-
-def decoded_text(read):
-    """What a standard input gave, as text."""
-    return read if isinstance(read, str) else decoded(read)
+        raise error(f"cannot read {whole(path)}: {reason_of(problem)}")
 
 
 def origin_of(url):
@@ -1457,8 +1426,8 @@ def is_same_origin(url, other):
 
 
 def url_path(url):
-    """The path of a URL, from its first slash on."""
-    return re.sub("^https?://[^/]*", "", url)
+    """What a URL has behind its host: path and query."""
+    return re.sub("^https?://[^/?]*", "", url)
 
 
 class Deployment:
@@ -1540,6 +1509,7 @@ TOML_BARE_NAME = r"[A-Za-z0-9_-]+"
 TOML_NAME = f"{TOML_BARE_NAME}|{TOML_LINE_STRING}"
 TOML_KEY = r"(?:%s)(?:[ \t]*\.[ \t]*(?:%s))*" % (TOML_NAME, TOML_NAME)
 TOML_END = r"(?:#[^%s]*)?(?:\r?\n|\Z)" % TOML_CONTROLS
+TOML_LEAD = r"(?:[ \t]*(?:#[^%s]*)?\r?\n)*" % TOML_CONTROLS
 TOML_STATEMENT = (
     r"[ \t]*(?:(\[(\[)?[ \t]*)?(%s)[ \t]*(?(1)\](?(2)\])[ \t]*%s"
     r"|=[ \t]*(?:(%s|%s)[ \t]*%s)?)|%s)" % (
@@ -1582,21 +1552,21 @@ def toml_scalar(word):
 class TomlStatement:
     """A statement of a document: its line number, and its text to its end.
 
-    path is its names from the root, none for a comment and a blank line;
-    header is the path of the table that it stands in, or begins; place is
-    the span of its value in the text.  value is None where we cannot read it.
+    lead is the comments and blank lines above it; path is its names from the
+    root, none for the end of the document; header is the path of the table
+    that it stands in, or begins; place is the span of its value in the text.
+    value is None where we cannot read it.
     """
 
-    def __init__(self, found, header, line):
-        self.text, self.line, start = found.group(), line, found.start()
-        bracket, self.is_array, key, value = found.groups()
+    def __init__(self, lead, found, header, line):
+        self.lead, self.text, self.line = lead, found.group(), line
+        start, (bracket, self.is_array, key, value) = (
+            found.start(), found.groups())
         names = tuple(name if re.match("[^\"']", name) else toml_scalar(name)
                       for name in re.findall(TOML_NAME, key or ""))
         self.is_key = bool(key and not bracket)
         self.path = header + names if self.is_key else names
         self.header = names if bracket else header
-        self.is_blank = not self.text.strip()
-        self.is_comment = not self.path and not self.is_blank
         self.place = found.start(4) - start, found.end(4) - start
         self.value = toml_scalar(value) if value else None
         if self.is_key and not value:
@@ -1634,16 +1604,23 @@ def toml_rest(text, start, line):
 
 
 def toml_statements(text):
-    """Yield the statements of a document: together they are all of it."""
-    pattern, position, header, line = re.compile(TOML_STATEMENT), 0, (), 1
+    """Yield the statements of a document: with leads they are all of it."""
+    above, pattern = re.compile(TOML_LEAD), re.compile(TOML_STATEMENT)
+    position, header, line = 0, (), 1
     while position < len(text):
-        found = pattern.match(text, position)
+        lead = above.match(text, position).group()
+        line += lead.count("\n")
+        found = pattern.match(text, position + len(lead))
         if not found:
             raise TomlError(line, "no [table], no key = value")
-        one = TomlStatement(found, header, line)
+        one = TomlStatement(lead, found, header, line)
         yield one
-        position, header = position + len(one.text), one.header
+        position, header = found.start() + len(one.text), one.header
         line += one.text.count("\n")
+
+
+def toml_document(statements):
+    return "".join(one.lead + one.text for one in statements)
 
 
 def read_toml(text):
@@ -1682,24 +1659,6 @@ def toml_key(name):
     return name if re.fullmatch(TOML_BARE_NAME, name) else toml_text(name)
 
 
-def first_of_lead(found, index):
-    """The index of the first comment directly above a statement."""
-    while index and found[index - 1].is_comment:
-        index -= 1
-    return index
-
-
-def end_of_tail(found, index):
-    """The index behind a statement and the comments directly below it.
-
-    Comments that lead to the next statement are that one's.
-    """
-    end = index + 1
-    while end < len(found) and found[end].is_comment:
-        end += 1
-    return index + 1 if end < len(found) and found[end].path else end
-
-
 def editable(text, table):
     """The statements of a document in which a table can be edited."""
     read_toml(text)
@@ -1712,27 +1671,23 @@ def editable(text, table):
 
 
 def add_toml_key(text, found, table, pair):
-    """Put a new key at the end of its table's own lines.
+    """Put a new key behind the last one of its table.
 
     A table that is not there yet goes to the end of the document, the first
-    key of the root above the first table and the comments that lead to it.
+    key of the root to its begin.
     """
     end = "\r\n" if re.match(r"[^\n]*\r\n", text) else "\n"
-    lines, index = [one.text for one in found], len(found)
-    heads = [index for index, one in enumerate(found) if one.path]
-    own = [index for index in heads if found[index].header == table]
-    new = pair + end
+    own = [one for one in found if one.path and one.header == table]
     if own:
-        index = end_of_tail(found, own[-1])
-        new = re.match("[ \t]*", lines[own[-1]]).group() + new
-    elif table:
-        gap = end if found and not found[-1].is_blank else ""
-        new = f"{gap}[{'.'.join(map(toml_key, table))}]{end}{new}"
-    elif heads:
-        index, new = first_of_lead(found, heads[0]), new + end
-    if index and not lines[index - 1].endswith("\n"):
-        lines[index - 1] += end
-    return "".join(lines[:index] + [new] + lines[index:])
+        indent = re.match("[ \t]*", own[-1].text).group()
+        own[-1].text += (end * (own[-1].text[-1] != "\n") + indent + pair
+                         + end)
+        return toml_document(found)
+    if not table:
+        return pair + end + (text and end + text)
+    text += end * (text[-1:] not in ("", "\n"))
+    gap = end * bool(text and text.split("\n")[-2].strip())
+    return f"{text}{gap}[{'.'.join(map(toml_key, table))}]{end}{pair}{end}"
 
 
 def edit_toml(text, table, key, value):
@@ -1751,26 +1706,22 @@ def edit_toml(text, table, key, value):
         start, end = one.place
         one.text = ("" if value is None
                     else one.text[:start] + shown + one.text[end:])
-    return "".join(one.text for one in found)
+    return toml_document(found)
 
 
 def drop_toml_table(text, table):
     """Remove a table: header, keys, sub-tables, and the comments they own.
 
-    Those are the comments directly above a header, between the keys, and
-    directly below the last.  The blank lines above go with them.
+    Those are the comments between the keys, and directly above a header,
+    with the blank lines above them.
     """
-    found, gone, end = editable(text, table), set(), 0
-    for index, one in enumerate(found):
+    found = editable(text, table)
+    for one in found:
         if one.is_inside(table):
-            first = end if one.is_key else first_of_lead(found, index)
-            while not one.is_key and first and found[first - 1].is_blank:
-                first -= 1
-            end = end_of_tail(found, index)
-            gone.update(range(first, end))
-    left = "".join(one.text for index, one in enumerate(found)
-                   if index not in gone)
-    return left.lstrip("\r\n") if 0 in gone else left
+            of_others = re.match(r"(?:[\s\S]*#.*\n(?=\s*\n))?", one.lead)
+            one.lead = "" if one.is_key else of_others.group()
+            one.text = ""
+    return toml_document(found)
 
 
 # == the config file =========================================================
@@ -1791,10 +1742,8 @@ def home_path(environ, variable, *default):
 
 def remove_quietly(path):
     """Remove a file that is of no more use, if it can be."""
-    try:
+    with suppress(OSError):
         os.unlink(path)
-    except OSError:
-        pass
 
 
 def is_special(path):
@@ -1805,27 +1754,24 @@ def is_special(path):
 def sweep(path):
     """Remove what a kill has left of an earlier try to replace a file."""
     import glob
-    try:
+    with suppress(OSError):  # somebody else has done it
         for beside in glob.glob(glob.escape(path) + ".????????.tmp"):
             if time.time() - os.stat(beside).st_mtime > STALE_S:
                 os.unlink(beside)
-    except OSError:
-        pass  # somebody else has done it
 
 
-def keep_access(number, path):
+def keep_access(number, path, widest):
     """Give a new file the group, mode and owner of the old one, if it may.
 
-    A mode wider than 0640 is not kept, nor is any without its group.
+    A mode that is wider is not kept, nor is any without its group.
     """
-    try:
+    # There is no old one, it is another's, or it is Windows.
+    with suppress(AttributeError, OSError):
         old = os.stat(path)
         os.fchown(number, -1, old.st_gid)
-        if not old.st_mode & 0o7777 & ~0o640:
+        if not old.st_mode & 0o7777 & ~widest:
             os.fchmod(number, old.st_mode & 0o7777)
         os.fchown(number, old.st_uid, -1)
-    except (AttributeError, OSError):
-        pass  # there is no old one, it is another's, or it is Windows
 
 
 def write_privately(path, data, keeps_access=False):
@@ -1843,7 +1789,7 @@ def write_privately(path, data, keeps_access=False):
     try:
         with os.fdopen(os.open(beside, flags, 0o600), "wb") as target:
             if keeps_access:
-                keep_access(target.fileno(), path)
+                keep_access(target.fileno(), path, 0o640)
             target.write(data)
             target.flush()
             os.fsync(target.fileno())
@@ -2025,23 +1971,20 @@ def command_output(command, what):
     return decoded(done.stdout)
 
 
-def command_words(text):
-    """Split a command as a shell would, without running one."""
+def key_command(source, value):
+    """The words of a command that prints a key, as a shell splits them.
+
+    A keychain is macOS's, else libsecret's.
+    """
     import shlex
-    try:
-        words = shlex.split(text)
-    except ValueError as problem:
-        raise NotConfigured(f"api_key_command: {problem}")
-    if not words:
-        raise NotConfigured("api_key_command is empty")
-    return words
-
-
-def keychain_command(name):
-    """The command that reads a keychain: macOS's, else libsecret's."""
+    if source == "api_key_command":
+        try:
+            return shlex.split(value) or [""]
+        except ValueError as problem:
+            raise NotConfigured(f"{source}: {problem}")
     if sys.platform == "darwin":
-        return ["security", "find-generic-password", "-s", name, "-w"]
-    return ["secret-tool", "lookup", "service", name]
+        return ["security", "find-generic-password", "-s", value, "-w"]
+    return ["secret-tool", "lookup", "service", value]
 
 
 def stored_key(table, environ, folder):
@@ -2064,11 +2007,8 @@ def stored_key(table, environ, folder):
         home = environ.get("HOME", "~")
         path = re.sub("^~(?=/)", lambda _: home, value)
         return decoded(read_file(os.path.join(folder, path), NotConfigured))
-    if source == "api_key_command":
-        return command_output(command_words(value), source)
-    if source == "api_key_keychain":
-        return command_output(keychain_command(value), source)
-    return value
+    return value if source == "api_key" else command_output(
+        key_command(source, value), source)
 
 
 class Settings:
@@ -2188,7 +2128,7 @@ class Settings:
         if not text:
             return None
         if text == "-":
-            text = decoded_text(self.terminal.read_stdin())
+            text = decoded(self.terminal.read_stdin())
         elif text.startswith("@"):
             text = decoded(read_file(text[1:], NotConfigured))
         return check_key(text)
@@ -2389,11 +2329,6 @@ class Limits:
         until = self.clock.monotonic() + seconds
         self.deadline = min(until, self.deadline or until)
 
-    def check(self):
-        """Raise if the time of the run is up."""
-        if self.deadline is not None:
-            self.left()
-
     def expired(self):
         """The error for a wait that took too long."""
         if (self.deadline is not None
@@ -2486,10 +2421,9 @@ def look_up(host, port):
         name = host if re.search("[^ -~]", host) else host.encode("ascii")
         return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError, LookupError) as problem:
-        reason = getattr(problem, "strerror", None) or problem
-        raise ConnectionFailed("DNS", f"cannot look up {host}: {reason}",
-                               "check the host in --base-url"
-                               " (XEROTIER_BASE_URL)")
+        raise ConnectionFailed(
+            "DNS", f"cannot look up {host}: {reason_of(problem)}",
+            "check the host in --base-url (XEROTIER_BASE_URL)")
 
 
 def connect(address, timeout):
@@ -2516,7 +2450,7 @@ def open_socket(host, port, limits):
             return connect(address, limits.left() if is_last
                            else min(limits.left(), ADDRESS_TIMEOUT_S))
         except OSError as problem:
-            limits.check()
+            limits.left()  # or is the time up?
             reason = problem.strerror or "no answer in time"
             if is_last:
                 raise ConnectionFailed(
@@ -2537,7 +2471,6 @@ TLS_CAUSES = {
     19: ("the certificate's issuer, a self-signed CA, is not trusted",
          CA_HELP),
     20: ("the certificate's issuer is not known", CA_HELP),
-    21: ("the certificate's issuer is not known", CA_HELP),
     62: ("the certificate is for another host name", NAME_HELP),
     64: ("the certificate is for another address", NAME_HELP),
 }
@@ -2585,15 +2518,13 @@ def tls_error(problem, host):
     import ssl
     import socket
     code = getattr(problem, "verify_code", None)
-    if code in TLS_CAUSES:
-        reason, hint = TLS_CAUSES[code]
-    elif code is not None:
-        reason, hint = problem.verify_message, CA_HELP
+    if code is not None:
+        reason, hint = TLS_CAUSES.get(code, (problem.verify_message, CA_HELP))
     elif isinstance(problem, socket.timeout):
         reason, hint = "no handshake in time", "--timeout SECONDS waits longer"
     elif is_dropped(problem):
         reason = ("the connection was cut" if isinstance(problem, ssl.SSLError)
-                  else getattr(problem, "strerror", None) or problem)
+                  else reason_of(problem))
         hint = "--retries N tries again"
     else:
         said, hint = next(
@@ -2609,12 +2540,10 @@ def network_error(problem, where, limits, sent):
     """Return the ConnectionFailed for whatever http.client raised."""
     import http.client
     import socket
-    hint = None
+    error = hint = None
     if isinstance(problem, socket.timeout):
         error = limits.expired()
-        error.sent = sent
-        return error
-    if isinstance(problem, http.client.RemoteDisconnected):
+    elif isinstance(problem, http.client.RemoteDisconnected):
         reason = "the server closed the connection without an answer"
     elif isinstance(problem, http.client.IncompleteRead):
         reason = "the answer broke off"
@@ -2622,16 +2551,16 @@ def network_error(problem, where, limits, sent):
         reason = f"not an HTTP answer: {visible(str(problem))[:100]}"
         hint = "is it https:// in --base-url?"
     elif type(problem).__module__ != "ssl":
-        reason = getattr(problem, "strerror", None) or str(problem)
+        reason = reason_of(problem)
     elif is_dropped(problem):
         reason = "the server cut the connection"
     elif "ALERT" not in tls_reason(problem):
         reason = f"the connection was disturbed ({tls_reason(problem)})"
     else:
         error = tls_error(problem, where)
-        error.sent = sent
-        return error
-    return ConnectionFailed("HTTP", f"{where}: {reason}", hint, sent=sent)
+    error = error or ConnectionFailed("HTTP", f"{where}: {reason}", hint)
+    error.sent = sent
+    return error
 
 
 def bare_url(url):
@@ -2674,13 +2603,11 @@ def ask(client, wire, request, relay=None):
     """Send a request over a connected client; return the answer's head.
 
     A relay is the proxy that plain http is sent through, with a whole URL.
-
     A server may answer (413) and close while the body is still on its way:
     when sending fails, what it said is read all the same.
     """
     import http.client
-    target = re.sub(r"^https?://[^/?]*(?=(/?))", lambda found: "" if
-                    found.group(1) else "/", request.url)
+    target = re.sub(r"^(?!/)", "/", url_path(request.url))
     headers, lost = dict(request.headers), None
     if not wire.keep:
         headers["Connection"] = "close"
@@ -2885,9 +2812,7 @@ def api_error(answer, text):
         status, said or named and "without a message: " + named
         or body_summary(text) or answer.response.reason,
         next(filter(None, map(API_HINTS.get, known)), None),
-        body=body, headers=answer.headers,
-        is_envelope=bool(said) and said == dig(body, "error.message"),
-        kind=kind,
+        body=body, headers=answer.headers, kind=kind,
         retry_after=retry_after(answer, body), param=param, code=code,
         strategy=error_fact(body, "retry_strategy"),
         request_id=answer.request_id)
@@ -3110,33 +3035,27 @@ class Proxy:
         from urllib.parse import unquote, urlsplit
         self.source, self.host = source, None
         scheme = url.partition("://")[0].lower() if "://" in url else "http"
-        try:
+        with suppress(ValueError):  # no URL at all
             parts = urlsplit(url if "://" in url else "http://" + url)
             self.host, self.port = parts.hostname, parts.port or 80
-        except ValueError:
-            pass  # no URL at all
         if scheme != "http" or not self.host:
             raise NotConfigured(
                 f"{source}: no proxy URL" if scheme == "http"
                 else f"{source}: a {scheme}:// proxy is not supported",
                 "http://[USER:PASSWORD@]HOST:PORT")
-        self.password = unquote(parts.password or "")
-        self.credentials = (f"{unquote(parts.username)}:{self.password}"
-                            if parts.username else None)
+        self.password, self.code = unquote(parts.password or ""), None
+        if parts.username:
+            import base64
+            user = whole(f"{unquote(parts.username)}:{self.password}")
+            self.code = base64.b64encode(user.encode("utf-8")).decode("ascii")
 
     def __str__(self):
         return f"{self.host}:{self.port} (from {self.source})"
 
     def headers(self):
         """What authorises us at the proxy (RFC 7617)."""
-        if self.credentials is None:
-            return {}
-        return {"Proxy-Authorization": "Basic " + self.code()}
-
-    def code(self):
-        import base64
-        raw = whole(self.credentials).encode("utf-8")
-        return base64.b64encode(raw).decode("ascii")
+        return {"Proxy-Authorization": "Basic " + self.code} if (
+            self.code) else {}
 
     def failed(self, reason, hint=None, lasting=False):
         """The error for whatever goes wrong at the proxy."""
@@ -3167,10 +3086,6 @@ def is_in_network(host, network):
         return False
 
 
-def is_address(host):
-    return bool(re.match(r"[\d.]+\Z|.*:", host))
-
-
 def bypasses_proxy(host, port, no_proxy):
     """Whether NO_PROXY names a host.
 
@@ -3185,8 +3100,8 @@ def bypasses_proxy(host, port, no_proxy):
             continue
         name = name.strip("[]").lstrip(".")
         if name == "*" or name and (
-                host == name or is_in_network(host, name)
-                or host.endswith("." + name) and not is_address(host)):
+                host == name or host.endswith("." + name)
+                or is_in_network(host, name)):
             return True
     return False
 
@@ -3201,20 +3116,15 @@ def start_tls(sock, host, context, limits):
         return context.wrap_socket(sock, server_hostname=host,
                                    suppress_ragged_eofs=False)
     except (OSError, ValueError) as problem:
-        limits.check()
+        limits.left()  # or is the time up?
         # A mismatch of names is a ValueError in Python 3.6.
         raise tls_error(problem, host)
 
 
-def certificate_error(problem, args, asked):
-    """The error for a client certificate that ssl cannot load.
-
-    asked is empty, or the password that was given, or why none was.
-    """
-    if asked and isinstance(asked[0], XeroctlError):
-        return asked[0]
-    reason = getattr(problem, "strerror", None) or problem
-    if asked:
+def certificate_error(problem, args, password):
+    """The error for a client certificate that ssl cannot load."""
+    reason = reason_of(problem)
+    if password:
         reason = "wrong password of the key (XEROTIER_CERT_PASSWORD)"
     elif "PEM" in str(reason):
         reason = "no PEM, or not the certificate's key"
@@ -3243,9 +3153,6 @@ def open_tunnel(sock, proxy, host, port, limits):
         wire.flush()
         response = http.client.HTTPResponse(wire, method="CONNECT")
         response.begin()
-        while 100 <= response.status < 200:
-            response.headers = None
-            response.begin()
     except (OSError, http.client.HTTPException) as problem:
         error = network_error(problem, host, limits, False)
         raise proxy.failed(f"no tunnel to {target}: {error}")
@@ -3255,14 +3162,12 @@ def open_tunnel(sock, proxy, host, port, limits):
 
 def is_readable(sock):
     """Whether something has come on a socket, be it its end."""
-    import select
+    import selectors
     if hasattr(sock, "pending") and sock.pending():
         return True  # TLS has decrypted it already
-    if not hasattr(select, "poll"):
-        return bool(select.select([sock], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(sock, selectors.EVENT_READ)
+        return bool(waiting.select(0))
 
 
 def all_taken(place):
@@ -3326,9 +3231,8 @@ class Network:
         if not found:
             return None
         proxy = Proxy(found, source)
-        if proxy.credentials is not None:
-            for secret in filter(None, (proxy.code(), proxy.password)):
-                self.terminal.hide(secret)
+        for secret in filter(None, (proxy.code, proxy.password)):
+            self.terminal.hide(secret)
         return proxy
 
     def variable(self, name):
@@ -3379,9 +3283,9 @@ class Network:
         try:
             context = ssl.create_default_context(cafile=bundle)
         except (OSError, ValueError) as problem:
-            reason = getattr(problem, "strerror", None) or problem
-            raise UsageError(f"cannot use the CA bundle {bundle}: {reason}",
-                             "it has to hold PEM certificates")
+            raise UsageError(
+                f"cannot use the CA bundle {bundle}: {reason_of(problem)}",
+                "it has to hold PEM certificates")
         # Set by some Pythons, and not named by all: OP_IGNORE_UNEXPECTED_EOF.
         context.options &= ~0x80
         if bundle and hasattr(ssl, "VERIFY_X509_STRICT"):
@@ -3396,24 +3300,18 @@ class Network:
         return context
 
     def load_client_certificate(self, context):
-        """Load --cert and --cert-key, a password included."""
-        args, asked = self.settings.args, []
+        """Load --cert and --cert-key, with a password if it takes one."""
+        args = self.settings.args
         if not args.cert:
             if args.cert_key:
                 raise UsageError("--cert-key goes with --cert")
             return
-
-        def password():
-            try:
-                asked.append(self.password())
-            except XeroctlError as error:
-                # Python 3.6 cannot take an exception from here.
-                asked.append(error)
-            return asked[0] if isinstance(asked[0], str) else ""
+        pem = read_file(args.cert_key or args.cert)
+        password = self.password() if b"ENCRYPTED" in pem else ""
         try:
             context.load_cert_chain(args.cert, args.cert_key, password)
         except (OSError, ValueError) as problem:
-            raise certificate_error(problem, args, asked)
+            raise certificate_error(problem, args, password)
 
     def password(self):
         """The password of an encrypted key: from the variable, or asked."""
@@ -3465,11 +3363,6 @@ def is_worth_repeating(request, error):
                              and request.repeatable)
 
 
-def milliseconds(strategy, name, default):
-    value = dig(strategy, name)
-    return min(value, 1e9) / 1000 if is_positive(value) else default
-
-
 def retry_wait(error, attempt, jitter):
     """Seconds until the next attempt: what the server asks for, or more.
 
@@ -3477,15 +3370,12 @@ def retry_wait(error, attempt, jitter):
     the answer sets its numbers.
     """
     strategy = getattr(error, "strategy", None)
-    initial, highest = BACKOFF_S
-    initial = milliseconds(strategy, "initial_delay_ms", initial)
-    highest = milliseconds(strategy, "max_delay_ms", highest)
-    factor = dig(strategy, "multiplier")
-    factor = factor if is_positive(factor) else 2
-    try:
-        wait = initial * float(factor) ** (attempt - 1)
-    except OverflowError:
-        wait = highest
+    said = [dig(strategy, name) for name in (
+        "multiplier", "initial_delay_ms", "max_delay_ms")]
+    factor, initial, highest = (
+        min(value, 1e9) / unit if is_positive(value) else usual
+        for value, unit, usual in zip(said, (1, 1000, 1000), (2,) + BACKOFF_S))
+    wait = initial * factor ** min(attempt - 1, 30)
     if dig(strategy, "jitter") is not False:
         wait *= 1 + jitter / 4
     return max(getattr(error, "retry_after", None) or 0, min(wait, highest))
@@ -3500,10 +3390,8 @@ def redirected(request, answer):
     from urllib.parse import quote, urljoin
     target = quote(answer.headers["Location"].encode("latin-1", "replace"),
                    safe=URL_CHARACTERS)
-    try:
+    with suppress(ValueError):  # no URL, and so not of this origin
         target = urljoin(request.url, target).partition("#")[0]
-    except ValueError:
-        pass  # no URL, and so not of this origin
     if (request.method not in ("GET", "HEAD")
             or not is_same_origin(target, request.url)):
         raise AnswerError(
@@ -3533,7 +3421,6 @@ class Api:
     """
 
     REDIRECTS = 301, 302, 303, 307, 308
-    GONE = object()
 
     def __init__(self, deployment, network, options, timeout, terminal, plan,
                  deadline):
@@ -3612,7 +3499,7 @@ class Api:
         if self.plan.takes(request):
             return self.plan.add(request, stand_in)
         answer = self.send(request, self.read_json)
-        if answer is self.GONE:
+        if answer is None:
             return {}
         if request.writes:
             check_write(answer, method)
@@ -3654,7 +3541,8 @@ class Api:
     def send(self, request, read):
         """Send until read(answer) succeeds or trying again is no use.
 
-        GONE stands for what a repeated DELETE finds gone.
+        None stands for what a DELETE finds gone when it is repeated: its
+        first attempt did it, and the answer was lost.
         """
         attempt = 1
         self.check_transport()
@@ -3662,8 +3550,9 @@ class Api:
             try:
                 return read(self.follow(request, attempt))
             except (ApiError, ConnectionFailed) as error:
-                if self.has_vanished(request, error, attempt):
-                    return self.GONE
+                if (attempt > 1 and request.method == "DELETE"
+                        and getattr(error, "status", None) == 404):
+                    return None
                 self.wait_for_retry(request, error, attempt)
             attempt += 1
 
@@ -3674,12 +3563,6 @@ class Api:
             return act()
         finally:
             self.retries = retries
-
-    @staticmethod
-    def has_vanished(request, error, attempt):
-        """A 404 to a repeated DELETE: the lost first attempt did it."""
-        return (attempt > 1 and request.method == "DELETE"
-                and getattr(error, "status", None) == 404)
 
     def wait_for_retry(self, request, error, attempt, told=None):
         """Sleep until the next attempt, or raise the error for good.
@@ -3779,9 +3662,6 @@ class StreamError(XeroctlError):
     kind = "stream_error"
 
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
 def sse_lines(blocks):
     """Yield lines, ends included, from blocks of bytes that split anywhere.
 
@@ -3836,7 +3716,7 @@ def sse_events(blocks):
     """
     lines = sse_lines(blocks)
     first = next(lines, b"")
-    if first.startswith(BYTE_ORDER_MARK):
+    if first.startswith(codecs.BOM_UTF8):
         first = first[3:]
     event, data, line = "", [], b""
     for line in chain([first], lines):
@@ -3857,14 +3737,6 @@ def sse_events(blocks):
             event = value[value[:1] == b" ":].decode("utf-8", "replace")
     if data:
         yield event, "\n".join(data), line[-1:] in (b"\n", b"\r")
-
-
-def ended_early(has_begun):
-    """The error for a stream that just stops."""
-    return ConnectionFailed(
-        "HTTP", "the stream ended before the answer was complete"
-        if has_begun else "the stream ended before it began",
-        "asked without a stream, the server may say why", sent=True)
 
 
 def check_told(kind, payload):
@@ -3906,7 +3778,10 @@ def api_events(blocks):
         yield kind, payload
         if kind in TERMINAL_EVENTS:
             return
-    raise ended_early(kind is not None)
+    raise ConnectionFailed(
+        "HTTP", "the stream ended before " + (
+            "it began" if kind is None else "the answer was complete"),
+        "asked without a stream, the server may say why", sent=True)
 
 
 def whole_answer(answer, text):
@@ -3938,7 +3813,7 @@ def answer_events(answer, flush):
         first += block
         if len(first.strip()) > len("event:") or len(first) > BLOCK:
             break
-    start, said = first.lstrip(BYTE_ORDER_MARK + b" \r\n"), answer.media
+    start, said = first.lstrip(codecs.BOM_UTF8 + b" \r\n"), answer.media
     if re.match(rb"(data|event|id|retry)?:", start) or (
             said == "text/event-stream"
             and start[:1] not in (b"{", b"[", b"<")):
@@ -3948,19 +3823,13 @@ def answer_events(answer, flush):
 
 # == files: read from any place, written whole or not at all =================
 
-class Writing:
-    """Turns what a file system refuses into an error that names the file."""
-
-    def __init__(self, path, error=XeroctlError):
-        self.path, self.error = path, error
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, problem, trace):
-        if isinstance(problem, OSError):
-            reason = problem.strerror or problem
-            raise self.error(f"cannot write {self.path}: {reason}")
+@contextmanager
+def writing(path, error=XeroctlError):
+    """Turn what a file system refuses into an error that names the file."""
+    try:
+        yield
+    except OSError as problem:
+        raise error(f"cannot write {path}: {reason_of(problem)}")
 
 
 class Source:
@@ -4008,7 +3877,7 @@ class Source:
 def spooled(blocks):
     """Keep what comes only once in a temporary file that has no name."""
     import tempfile
-    with Writing("a temporary file"):
+    with writing("a temporary file"):
         file = tempfile.TemporaryFile()
         for block in blocks:
             file.write(block)
@@ -4065,7 +3934,7 @@ def open_to_write(path):
     A file that has been renamed or removed meanwhile is not the one.
     """
     while True:
-        with Writing(path, UsageError):
+        with writing(path, UsageError):
             if is_special(path):
                 raise OSError(None, "it is no regular file")
             number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -4085,10 +3954,8 @@ def open_to_write(path):
 
 def close_quietly(file):
     """Close a file; what could not be written has been told before."""
-    try:
+    with suppress(OSError):
         file.close()
-    except OSError:
-        pass
 
 
 class NewFile:
@@ -4107,9 +3974,7 @@ class NewFile:
         self.path, self.count, self.is_resumed = path, 0, url is not None
         self.target = os.path.realpath(on_disk(path))
         if is_special(self.target):
-            raise UsageError(f"cannot write {path}: it is "
-                             + ("a folder" if os.path.isdir(self.target)
-                                else "no regular file"))
+            raise UsageError(f"cannot write {path}: it is no regular file")
         self.part = self.target + ".part"
         self.about = self.part + ".json"
         self.known = {"url": url, "version": None, "size": None}
@@ -4123,7 +3988,7 @@ class NewFile:
         if found is None:
             self.begin(None, None, UsageError)
         self.file = open_to_write(self.part)
-        self.keep_mode()
+        keep_access(self.file.fileno(), self.target, 0o777)
         self.resume(**found or self.known)
 
     def recall(self):
@@ -4150,7 +4015,7 @@ class NewFile:
     def begin(self, version, size, error=XeroctlError):
         """Take note of what the bytes that follow belong to."""
         self.known.update(version=version, size=size)
-        with Writing(self.path, error):
+        with writing(self.path, error):
             write_privately(self.about, pretty_json(self.known).encode())
 
     def __enter__(self):
@@ -4160,13 +4025,6 @@ class NewFile:
         if not self.file.closed and (not self.count or not self.is_resumed):
             self.discard()
         close_quietly(self.file)
-
-    def keep_mode(self):
-        """Let those read the new file who could read the old one."""
-        try:
-            os.chmod(self.part, os.stat(self.target).st_mode & 0o777)
-        except OSError:
-            pass  # there is no old one, or modes are not kept here
 
     def discard(self):
         """Leave nothing behind."""
@@ -4179,13 +4037,13 @@ class NewFile:
 
     def cut(self, count):
         """Keep only the first bytes."""
-        with Writing(self.path):
+        with writing(self.path):
             self.file.seek(count)
             self.file.truncate()
         self.count = count
 
     def write(self, block):
-        with Writing(self.path):
+        with writing(self.path):
             self.file.write(block)
         self.count += len(block)
 
@@ -4194,7 +4052,7 @@ class NewFile:
         if not self.may_replace and os.path.lexists(self.target):
             raise UsageError(f"{self.path} exists by now",
                              "--force replaces it")
-        with Writing(self.path):
+        with writing(self.path):
             self.file.flush()
             os.fsync(self.file.fileno())
             if os.name == "nt":
@@ -6103,7 +5961,7 @@ class OpenEnd:
         self.known = {"version": version, "size": size}
 
     def write(self, block):
-        with Writing("the output"):
+        with writing("the output"):
             self.write_block(block)
         self.count += len(block)
 
@@ -6118,7 +5976,7 @@ def download_target(app, path, url):
     place = on_disk(path)
     if os.path.exists(place) and is_special(place) and (
             not os.path.isdir(place)):
-        with Writing(path, UsageError):
+        with writing(path, UsageError):
             return OpenEnd(open(place, "wb", 0).write)
     return NewFile(path, app.args.force, url)
 
@@ -6938,7 +6796,7 @@ class Journal:
         self.places = array.array("q", bytes(8 * count))
         self.marks, self.extras = bytearray(count), {}
         self.is_ours = True
-        with Writing(self.path):
+        with writing(self.path):
             self.file.seek(0)
             found = self.file.readline(BLOCK)
             self.file.seek(0)
@@ -6971,7 +6829,7 @@ class Journal:
         self.end += len(raw)
 
     def put(self, data):
-        with Writing(self.path):
+        with writing(self.path):
             self.file.write(data)
             self.file.flush()
 
@@ -6987,7 +6845,7 @@ class Journal:
 
     def sync(self):
         """Have the disk hold what was added."""
-        with Writing(self.path):
+        with writing(self.path):
             os.fsync(self.file.fileno())
         self.synced = self.clock.monotonic()
 
@@ -7239,7 +7097,7 @@ class Run:
 
     def save(self):
         """Have the disk hold the state, old or new, never torn."""
-        with Writing(self.state_path):
+        with writing(self.state_path):
             write_privately(self.state_path,
                             whole(pretty_json(self.state)).encode("utf-8"))
 
@@ -7258,7 +7116,7 @@ class Run:
             remove_quietly(self.errors)
         output.finish()
         self.clear_away()
-        with Writing(self.state_path):
+        with writing(self.state_path):
             os.unlink(self.state_path)
         return self.summary()
 
@@ -7303,7 +7161,7 @@ class Accounts:
         """Put the results of one of the server's files into the journal."""
         with open(path, "rb") as source:
             for number, raw in enumerate(source, 1):
-                if number == 1 and raw.startswith(BYTE_ORDER_MARK):
+                if number == 1 and raw.startswith(codecs.BOM_UTF8):
                     raw = raw[3:]
                 place = f"{self.part['batch']}, {name} file, line {number}"
                 try:
@@ -8382,8 +8240,7 @@ class Session:
         try:
             write_privately(path, whole(data).encode("utf-8"))
         except (OSError, ValueError) as problem:
-            reason = getattr(problem, "strerror", None) or problem
-            raise UsageError(f"cannot write {path}: {reason}")
+            raise UsageError(f"cannot write {path}: {reason_of(problem)}")
         self.terminal.say(f"saved {self.turns.turns()} messages to {path}")
 
     def load(self, path):
@@ -10301,7 +10158,7 @@ def call_api(app, group, args):
         return show_pages(app, method, path, query, body, parts)
     answer = app.api.open(method, path, query=query, body=body, accept="*/*",
                           **parts)
-    if answer is app.api.GONE:
+    if answer is None:
         return app.terminal.note("it is gone, as a lost answer has left it")
     with answer:
         if args.include:
@@ -11470,13 +11327,10 @@ def check_value(key, value):
         return check_url(value, key)
     if key == "api_key":
         return check_key(value)
-    if SURROGATES.search(value):
-        raise UsageError(f"{key}: {value!r} is no UTF-8 text")
-    words = {"style": STYLES, "output": FORMS}.get(key)
+    check = {"style": choice(*STYLES), "output": choice(*FORMS),
+             "timeout": seconds}.get(key, str)
     try:
-        if words:
-            return choice(*words)(value)
-        return seconds(value) if key == "timeout" else value
+        return check(value)
     except UsageError as problem:
         raise UsageError(f"{key}: {problem}")
 
@@ -11489,6 +11343,8 @@ def change_config(app, name, text, change):
     config = app.settings.config
     done = {"id": name, "name": name, "path": config.path}
     change(config)
+    if SURROGATES.search(config.read):
+        raise UsageError("a name or a value is no UTF-8 text")
     if app.plan:
         return app.out.done(dict(done, would=text),
                             f"would write {config.path}: {text}", name)
@@ -11533,8 +11389,6 @@ def add_deployment(app, group, args):
     if len(given) > 1:
         raise UsageError(" and ".join(given) + " cannot be combined: give"
                          " one key source")
-    if SURROGATES.search(args.name):
-        raise UsageError(f"the name {args.name!r} is no UTF-8 text")
     if values["api_key"] is not None:
         values["api_key"] = app.settings.typed_key(values["api_key"])
     put_deployment(app, args.name, values, args.force)
@@ -12831,18 +12685,15 @@ class App:
         try:
             file = open(on_disk(path), "rb", 4 * BLOCK)
         except (OSError, ValueError) as problem:
-            reason = getattr(problem, "strerror", None) or problem
-            raise UsageError(f"cannot read {path}: {reason}")
+            raise UsageError(f"cannot read {path}: {reason_of(problem)}")
         if not file.seekable() or not os.fstat(file.fileno()).st_size:
             file = spooled(iter(lambda: file.read(BLOCK), b""))
         return Source(file, path)
 
     def read_bytes(self, path):
         """Read an input file whole; - is standard input."""
-        if path != "-":
-            return read_file(path)
-        read = self.terminal.read_stdin()
-        return read.encode("utf-8") if isinstance(read, str) else read
+        return (self.terminal.read_stdin() if path == "-"
+                else read_file(path))
 
     def read_text(self, path, may_be_odd=False):
         """Read an input text, without its last line end."""

@@ -1304,20 +1304,6 @@ def test_a_tls_failure_in_a_tunnel_names_the_proxy(attempt):
     assert PASSWORD not in shown.stderr
 
 
-def test_hints_before_a_tunnel_are_not_the_tunnel(attempt, router, files):
-    hints = b"HTTP/1.1 103 H\r\nLink: </a>\r\n\r\nHTTP/1.1 102 P\r\n\r\n"
-    with Front(router, server_context(files)) as front:
-        def act(sock):
-            received(sock)
-            with socket.create_connection(("127.0.0.1", front.port)) as to:
-                sock.sendall(hints + b"HTTP/1.1 200 OK\r\n\r\n")
-                pump(sock, to)
-        with Bare(act) as proxy:
-            shown = attempt("call", front.url(), "--proxy",
-                            f"127.0.0.1:{proxy.port}")
-    assert (shown.exit_status, len(router.requests)) == (0, 1), shown
-
-
 @costly
 @pytest.mark.parametrize("family", ["list", "call", "download", "direct"])
 def test_a_body_that_comes_slowly_but_surely_is_waited_for(attempt, folder,

@@ -582,7 +582,8 @@ def test_importing_does_nothing_and_main_returns(spawn, python):
 
 # What the head of the file imports is the interpreter's own, or cheap.
 LOADER = """
-import codecs, collections, io, itertools, json, os, re, sys, time, types
+import codecs, collections, contextlib, io, itertools, json, os, re, sys
+import time, types
 known = set(sys.modules)
 import xeroctl
 code = xeroctl.main(sys.argv[1:])

@@ -223,7 +223,7 @@ PROD, STAGING = ("deployment", "prod"), ("deployment", "staging")
     (PROD, "api_key", "k2", "'k'", '"k2"'),
     (PROD, "api_key", None, "  \"api_key\" = 'k'\n", ""),
     (PROD, "unknown", None, "unknown = [ 3,  # three\n]\n", ""),
-    (PROD, "timeout", 3.0, 'note = """\n', 'note = """\ntimeout = 3.0\n'),
+    (PROD, "timeout", 3.0, 'three\n]\n', 'three\n]\ntimeout = 3.0\n'),
     (STAGING, "base_url", "x",
      '"""\n[deployment.prod]\nbase_url = 1\n"""', '"x"'),
     (STAGING, "style", "y", '= 1\n"""\n', '= 1\n"""\nstyle = "y"\n'),
@@ -240,16 +240,16 @@ def test_an_edit_changes_nothing_else(table, key, value, old, new, end):
 @every_case
 @pytest.mark.parametrize("text, table, result", [
     ("", (), 'x = "v"\n'), ("", PROD, '[deployment.prod]\nx = "v"\n'),
-    ("b = 2", (), 'b = 2\nx = "v"\n'), ("# c", (), '# c\nx = "v"\n'),
+    ("b = 2", (), 'b = 2\nx = "v"\n'), ("# c", (), 'x = "v"\n\n# c'),
     ("b = 2\n", PROD, 'b = 2\n\n[deployment.prod]\nx = "v"\n'),
     ("b = 2\n\n", PROD, 'b = 2\n\n[deployment.prod]\nx = "v"\n'),
     ("[t]", (), 'x = "v"\n\n[t]'),
-    ("# y\n\n# c\n[t]", (), '# y\n\nx = "v"\n\n# c\n[t]'),
+    ("# y\n\n# c\n[t]", (), 'x = "v"\n\n# y\n\n# c\n[t]'),
     ("[deployment.prod]", PROD, '[deployment.prod]\nx = "v"\n'),
     ("\t[deployment.prod] # c\r\n", PROD,
      '\t[deployment.prod] # c\r\n\tx = "v"\r\n'),
     ("[deployment.prod]\n# c\n\n\n[u]\n", PROD,
-     '[deployment.prod]\n# c\nx = "v"\n\n\n[u]\n'),
+     '[deployment.prod]\nx = "v"\n# c\n\n\n[u]\n'),
     ("[deployment.prod]\n# c\n[u]\n", PROD,
      '[deployment.prod]\nx = "v"\n# c\n[u]\n'),
     ("deployment.q.x = 2\n", PROD,
@@ -274,16 +274,16 @@ def test_a_deployment_of_dotted_keys_is_not_edited(text, line):
 
 @every_case
 @pytest.mark.parametrize("text, table, result", [
-    (CONFIG, PROD, CONFIG[:CONFIG.index("# ours")]
-     + CONFIG[CONFIG.index("# the other"):]),
+    (CONFIG, PROD, CONFIG[:CONFIG.index("\n# ours")]
+     + CONFIG[CONFIG.index("# note"):]),
     (CONFIG, STAGING, CONFIG[:CONFIG.index("\n# the other")]),
     (CONFIG, ("deployment", "nothing"), CONFIG),
     ("[a]\n[b]\n[c]\n", ("b",), "[a]\n[c]\n"), ("[a]", ("a",), ""),
     ("[a]\r\n\r\n\r\n[b]\r\n\r\n\r\n[c]", ("b",), "[a]\r\n\r\n\r\n[c]"),
-    ("# a\n[a]\n\n[b]\n", ("a",), "[b]\n"),
+    ("# a\n[a]\n\n[b]\n", ("a",), "\n[b]\n"),
     ("[a]\n\n# far\n\n# near\n[b]\nx=1\n# in\n\n# y\n", ("b",),
-     "[a]\n\n# far\n\n# y\n"),
-    ("[b]\nx=1\n# in\ny=1\n\n[c]\n", ("b",), "[c]\n"),
+     "[a]\n\n# far\n# in\n\n# y\n"),
+    ("[b]\nx=1\n# in\ny=1\n\n[c]\n", ("b",), "\n[c]\n"),
     ("[a]\nx=1\n# b\n[b]\n# c\n[c]\n", ("b",), "[a]\nx=1\n# c\n[c]\n"),
     ("[a.b]\n[c]\n[a.d]\n[e]\n", ("a",), "[c]\n[e]\n"),
     ("[[a]]\n[c]\n[[a]]\n", ("a",), "[c]\n")])

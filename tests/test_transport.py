@@ -305,7 +305,7 @@ def test_a_strategy_may_do_without_jitter(run, router, clock, strategy,
 @pytest.mark.parametrize("fault", [
     {"retry_after": 61}, {"retry_after": "99999999999999999999"},
     {"retry_after": http_date(NOW + 90)},
-    {"body": b'{"error":{"retry_after":1e999}}'},
+    {"body": b'{"error":{"retry_after":1e99}}'},
     {"retry_strategy": dict(STRATEGY, initial_delay_ms=90000,
                             max_delay_ms=90000)}])
 def test_a_long_wait_is_told_and_not_slept_through(run, router, clock,

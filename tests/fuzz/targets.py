@@ -732,11 +732,12 @@ def rest_of(text, path):
     """The key of a path as (before, behind) its value; all other lines."""
     key, rest = None, []
     for one in xeroctl.toml_statements(text):
+        rest += one.lead.split("\n")
         if one.is_key and one.path == path:
             key = one.text[:one.place[0]], one.text[one.place[1]:]
         else:
             rest.append(one.text)
-    return key, rest
+    return key, [line for line in rest if line]
 
 
 def is_in_order(lines, among):

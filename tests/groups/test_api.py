@@ -393,7 +393,7 @@ def test_json_that_is_none_is_an_error(run, router, data):
 def test_a_number_that_is_no_json_is_null(run, router):
     router.order("GET /x", body=b'{"a":[NaN,-Infinity,1e999,1.10]}')
     shown = run("api", "/x", "-o", "jsonl")
-    assert shown == '{"a":[null,null,1e999,1.1]}\n', shown
+    assert shown == '{"a":[null,null,null,1.1]}\n', shown
 
 
 @pytest.mark.parametrize("content_type, form", [

@@ -202,7 +202,7 @@ def test_a_deployment_is_stored_as_it_is_given(cli, config, tmp_path, words,
     (["--base-url", URL, "--api-key-env", "K", "--frontend-url", "x"], 3,
      "frontend"),
     (["--base-url", URL, "--api-key-env", "K", "--endpoint", "\udcff"], 2,
-     "endpoint"),
+     "UTF-8"),
 ])
 def test_what_cannot_be_a_deployment_is_not_stored(cli, config, words, code,
                                                    word):
@@ -463,7 +463,7 @@ def test_a_new_key_goes_to_the_end_of_its_table(cli, two):
     assert cli("set", "prod", "timeout", "5").exit_status == 0
     assert two.read_text() == changed("'demo'\n", "'demo'\ntimeout = 5.0\n")
     assert cli("set", "stag ing", "timeout", "5").exit_status == 0
-    assert two.read_text().endswith("  # the end\n  timeout = 5.0\n")
+    assert two.read_text().endswith("\n  timeout = 5.0\n  # the end\n")
 
 
 def test_an_unset_key_takes_its_line_with_it(cli, two):
@@ -547,7 +547,8 @@ def test_force_asks_nothing(cli, two, flag):
 def test_what_is_current_stays_so_without_another_one(cli, two):
     assert cli("remove", "stag ing", "--force").exit_status == 0
     assert names(cli) == (["prod"], ["prod"])
-    assert two.read_text() == TWO[:TWO.index('\n  [deployment."stag')]
+    assert two.read_text() == (
+        TWO[:TWO.index('\n  [deployment."stag')] + "  # the end\n")
 
 
 def test_no_question_is_asked_about_what_is_not_there(answer, two):
