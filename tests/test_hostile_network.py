@@ -26,9 +26,8 @@ import xeroctl
 from conftest import IS_FULL, STARTED, costly, every_case, sampled
 from router import DEMO_KEY
 from test_network import (
-    NO_HOST, WANTS_PASSWORD, WRONG_SCHEME, Door, Front, Server,
-    end_politely, error_of, frame, hint_of, page, pump, server_context,
-    wait_for_leave)
+    NO_HOST, WANTS_PASSWORD, WRONG_SCHEME, Door, Server, end_politely,
+    error_of, frame, hint_of, page, server_context, wait_for_leave)
 
 ssl = pytest.importorskip("ssl")
 files = test_network.files
