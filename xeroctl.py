@@ -4317,9 +4317,8 @@ def merged(pages):
     first, *rest = pages
     for page in rest:
         page_records(first).extend(page_records(page))
-        if isinstance(first, dict):
-            first.update((key, page[key]) for key in ("last_id",)
-                         if key in page)
+        if isinstance(first, dict) and "last_id" in page:
+            first["last_id"] = page["last_id"]
     if rest and "has_more" in first:
         first["has_more"] = False
     return first
@@ -4414,12 +4413,12 @@ def planned_request(request, key):
             "body": request.shown_body()}
 
 
-def planned_text(request, key):
-    """A request as a dry run shows it to a person."""
-    shown = planned_request(request, key)
-    lines = [f"{request.method} {request.url}"]
+def planned_text(shown):
+    """A planned request as a person reads it."""
+    if "curl" in shown:
+        return shown["curl"]
+    lines, body = [f"{shown['method']} {shown['url']}"], shown["body"]
     lines += [f"{name}: {value}" for name, value in shown["headers"].items()]
-    body = shown["body"]
     if body is not None:
         lines += ["", body if isinstance(body, str) else pretty_json(body)]
     return "\n".join(lines)
@@ -4654,13 +4653,11 @@ class Out:
     def show_plan(self, key, network):
         """Print the requests that were planned, in their order."""
         requests, self.plan.requests = self.plan.requests, []
-        if self.form not in (JSON, JSONL):
-            return self.line("\n\n".join(
-                curl_command(request, key, network) if self.plan.curl
-                else planned_text(request, key) for request in requests))
         shown = [{"curl": curl_command(request, key, network)}
                  if self.plan.curl else planned_request(request, key)
                  for request in requests]
+        if self.form not in (JSON, JSONL):
+            return self.line("\n\n".join(map(planned_text, shown)))
         if self.form == JSON:
             return self.json(shown[0] if len(shown) == 1 else shown)
         for item in shown:
@@ -5148,7 +5145,7 @@ ITEM = flag("ID", "the id of the item")
 SLUG = flag("--endpoint SLUG",
             "endpoint slug (XEROTIER_ENDPOINT); with --style openai the"
             " model's name")
-NAME = field("--name NAME", "its name")
+NAME_FLAG = field("--name NAME", "its name")
 DESCRIPTION = field("--description TEXT", "what it is for")
 REGION = field("--region REGION", "where it is")
 OF_STATUS = field("--status STATUS", "of this status")
@@ -5259,26 +5256,23 @@ def shows(summary="Show one item.", *flags, name="show", path="{id}",
                 **options)
 
 
+def acts(name, summary, *flags, path=None, run=run_write, **options):
+    path = "{id}/" + name if path is None else path
+    return Verb(name, summary, run, *with_item(path, flags), writes=True,
+                path=path, **options)
+
+
 def creates(summary, *flags, name="create", path="", **options):
-    return Verb(name, summary, run_write, *with_item(path, flags),
-                writes=True, path=path, **options)
+    return acts(name, summary, *flags, path=path, **options)
 
 
 def updates(summary, *flags, name="update", path="{id}", **options):
-    return Verb(name, summary, run_update, *with_item(path, flags),
-                writes=True, path=path, **options)
-
-
-def acts(name, summary, *flags, path=None, **options):
-    path = "{id}/" + name if path is None else path
-    return Verb(name, summary, run_write, *with_item(path, flags),
-                writes=True, path=path, **options)
+    return acts(name, summary, *flags, path=path, run=run_update, **options)
 
 
 def deletes(summary="Delete an item.", *flags, name="delete", path="{id}",
             **options):
-    return Verb(name, summary, run_delete, *with_item(path, flags),
-                writes=True, path=path, **options)
+    return acts(name, summary, *flags, path=path, run=run_delete, **options)
 
 
 # ---------------------------------------------------------------------------
@@ -9891,10 +9885,8 @@ RESPONSES = Group(
              field("--max-output-tokens N", "most tokens to generate",
                    integer(1)),
              TEMPERATURE, TOP_P,
-             field("--previous-response-id ID", "follow this response",
-                   completes=""),
-             field("--conversation ID", "add to this conversation",
-                   completes=""),
+             field("--previous-response-id ID", "follow this response"),
+             field("--conversation ID", "add to this conversation"),
              field("--background", "do not wait for the answer"),
              field("--store", "keep the response on the server"),
              field("--no-store", "do not keep it", const=False, dest="store",
@@ -10018,8 +10010,7 @@ CONVERSATIONS = Group(
                  " --content hi",
                  "xeroctl conversations add-item conv_1 --json item.json")),
         acts("delete-item", "Delete an item of a conversation.", SLUG,
-             flag("--item-id ID", "the item", required=True, completes="",
-                  sample="msg_1"),
+             flag("--item-id ID", "the item", required=True, sample="msg_1"),
              path="{id}/items/{item_id}", method="DELETE",
              asks="Delete item {item_id}?", said="deleted {item_id}"),
     ))
@@ -10485,18 +10476,15 @@ def check_webhook(app, args):
         args.active = False
 
 
-def signature_of(secret, timestamp, body):
-    """hex HMAC-SHA256(secret, timestamp + "." + body)."""
+def check_signature(secret, signature, timestamp, body, now):
+    """Raise unless a delivery is signed so, and of the last 5 minutes.
+
+    That is hex HMAC-SHA256(secret, timestamp + "." + body).
+    """
     import hashlib
     import hmac
     message = timestamp.encode("utf-8", "surrogateescape") + b"." + body
-    return hmac.new(secret, message, hashlib.sha256).hexdigest()
-
-
-def check_signature(secret, signature, timestamp, body, now):
-    """Raise unless a delivery is signed so, and of the last 5 minutes."""
-    import hmac
-    wanted = signature_of(secret, timestamp, body)
+    wanted = hmac.new(secret, message, hashlib.sha256).hexdigest()
     if not hmac.compare_digest(wanted.encode(), signature.strip().encode(
             "utf-8", "surrogateescape")):
         raise XeroctlError("the signature is not that of this body")
@@ -10617,9 +10605,8 @@ KEYS = Group(
                       sends="expires_at", sample="30d"),
                 once="key", checks=fixes(1, "expires")),
         deletes("Revoke a key.", also=("revoke",)),
-        Verb("rotate", "Give a key a new value, shown once.", rotated, ITEM,
-             path="{id}/rotate", once="key", writes=True,
-             asks="Rotate key {id}?"),
+        acts("rotate", "Give a key a new value, shown once.", run=rotated,
+             once="key", asks="Rotate key {id}?"),
         Verb("ip-filter", "Say from where a key may be used.", filter_key,
              ITEM,
              flag("--allow CIDR…", "only from these ranges", network,
@@ -10669,8 +10656,8 @@ AGENTS = Group(
           "EXEC PAUSED", "PAUSED WORKSPACES:list", "CREATED=created_at:time"),
     verbs=by_flag(
         lists(summary="List agents."), shows("Show one agent."),
-        creates("Make an agent.", *needed(NAME, REGION), *AGENT_FLAGS),
-        updates("Change an agent.", NAME, REGION, *AGENT_FLAGS,
+        creates("Make an agent.", *needed(NAME_FLAG, REGION), *AGENT_FLAGS),
+        updates("Change an agent.", NAME_FLAG, REGION, *AGENT_FLAGS,
                 method="PATCH"),
         deletes("Delete an agent."),
         lists(name="events", summary="List what happened to an agent.",
@@ -10680,7 +10667,7 @@ AGENTS = Group(
         lists(summary="List join keys.", path=JOIN_KEYS,
               columns=JOIN_KEY_COLUMNS),
         creates("Make a join key; its value is shown once.",
-                *needed(NAME, REGION),
+                *needed(NAME_FLAG, REGION),
                 field("--router-addr tcp://H:P",
                       "where the agent finds the router", router_address,
                       required=True, sample="tcp://router:7777"),
@@ -10712,7 +10699,7 @@ AGENTS = Group(
 # == slos: what is promised ==================================================
 
 SLO_FLAGS = (
-    NAME, field("--metric METRIC", "as availability or latency_p99",
+    NAME_FLAG, field("--metric METRIC", "as availability or latency_p99",
           sample="availability"),
     field("--target F", "what to reach", positive(), sample="99.9"))
 SLO_MORE = (
@@ -10759,7 +10746,7 @@ SLOS = Group(
     verbs=by_flag(
         lists(flag("--endpoint UUID",
                    "those of an endpoint (its id: xeroctl endpoints get SLUG"
-                   " shows it), and of the whole project", completes=""),
+                   " shows it), and of the whole project"),
               summary="List objectives.", checks=place_slos),
         shows("Show one objective."),
         creates("Make an objective.", *needed(*SLO_FLAGS), *SLO_MORE,
@@ -10788,7 +10775,7 @@ ENDPOINTS = Group(
         lists(summary="List endpoints."),
         shows("Show one endpoint.", name="get"),
         creates("Make an endpoint.",
-                field("SLUG", "its slug", sample="new-llm", completes=""),
+                field("SLUG", "its slug", sample="new-llm"),
                 field("--model NAME", "the model it serves", required=True,
                       sample="demo-model"),
                 field("--tier TIER", "its tier"),
@@ -10801,7 +10788,7 @@ ENDPOINTS = Group(
 
 WORKSPACE_FLAGS = field("--type TYPE", "its type"), DESCRIPTION, PARAM
 AGENT = field("--agent ID", "the agent", required=True, sends="agent_id",
-              completes="", sample="agent_1")
+              sample="agent_1")
 
 WORKSPACES = Group(
     "workspaces", "Manage workspaces, and bind agents to them.",
@@ -10811,15 +10798,14 @@ WORKSPACES = Group(
     more=("DESCRIPTION",),
     verbs=(
         lists(summary="List workspaces."), shows("Show one workspace."),
-        creates("Make a workspace.", *needed(NAME), *WORKSPACE_FLAGS),
-        updates("Change a workspace.", NAME, *WORKSPACE_FLAGS,
+        creates("Make a workspace.", *needed(NAME_FLAG), *WORKSPACE_FLAGS),
+        updates("Change a workspace.", NAME_FLAG, *WORKSPACE_FLAGS,
                 method="PATCH"),
         deletes("Delete a workspace."),
         acts("bind", "Bind an agent to a workspace.", AGENT,
              path="{id}/agents", said="bound {agent} to {id}"),
         acts("unbind", "Take an agent from a workspace.",
-             flag("--agent ID", "the agent", required=True, completes="",
-                  sample="agent_1"),
+             flag("--agent ID", "the agent", required=True, sample="agent_1"),
              path="{id}/agents/{agent}", method="DELETE",
              asks="Unbind agent {agent} from {id}?",
              said="unbound {agent} from {id}"),
@@ -10851,9 +10837,7 @@ CHATS = Group(
              "MESSAGES=message_count|messages", "UPDATED=updated_at:time"),
     more=("STATUS:state",),
     verbs=(
-        lists(field("--workspace ID", "only those of a workspace",
-                    sends="workspace_id"),
-              summary="List chats."),
+        lists(WORKSPACE, summary="List chats."),
         shows("Show one chat."),
         creates("Begin a chat.",
                 field("--workspace ID", "the workspace", sends="workspace_id",
@@ -10929,7 +10913,7 @@ PROJECT_GROUP = Group(
     columns=("ID", "Name", "Description", "Tier", "Created=created_at:time"),
     verbs=(
         shows("Show the project.", path=""),
-        updates("Change the project.", NAME, DESCRIPTION, path="",
+        updates("Change the project.", NAME_FLAG, DESCRIPTION, path="",
                 method="PATCH"),
         lists(name="members", summary="List the members, with their ids.",
               path="members", columns=MEMBER_COLUMNS),
@@ -10962,8 +10946,7 @@ SETTINGS = Group(
         lists(summary="List settings.", paging=None),
         shows("Show one setting.", name="get"),
         acts("set", "Change a setting.",
-             field("VALUE", "JSON, or a text", json_value, sample="dark",
-                   completes=""),
+             field("VALUE", "JSON, or a text", json_value, sample="dark"),
              path="{id}", method="PUT"),
     ))
 
@@ -11189,13 +11172,12 @@ EXEC = Group(
               summary="List the tools.",
               columns=("Name", "Description", "+Risk", "+Domain")),
         Verb("tool-show", "Show all about a tool.", show_all_fields,
-             flag("NAME", "the tool", sample="kubectl_get", completes="",
-                  dest="id"),
+             flag("NAME", "the tool", sample="kubectl_get", dest="id"),
              path="tools/{id}"),
         Verb("invoke", "Start a tool.", invoke_tool,
              flag("--workspace ID", "the workspace", required=True,
-                  sample="ws_1", completes=""),
-             flag("--tool NAME", "the tool", required=True, completes="",
+                  sample="ws_1"),
+             flag("--tool NAME", "the tool", required=True,
                   sample="kubectl_get"),
              flag("--args JSON",
                   "its arguments; @FILE reads them from a file, - standard"
@@ -11203,8 +11185,7 @@ EXEC = Group(
                   from_stdin=True),
              flag("--wait", "wait for its end"), WAIT_TIMEOUT, writes=True),
         Verb("watch", "Wait for the end of an invocation.", watch_tool, ITEM,
-             flag("--wait-timeout SECONDS", "wait no longer than this",
-                  seconds)),
+             flag(WAIT_TIMEOUT.spec, WAIT_TIMEOUT.help, seconds)),
         acts("cancel", "Cancel an invocation.",
              path="invocations/{id}/cancel", columns=INVOCATION_FIELDS),
         lists(path="executions", summary="List executions."),
