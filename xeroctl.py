@@ -4622,13 +4622,11 @@ class Out:
 
     def outcome(self, name, item_id, error):
         """Tell a person what came of one thing of many."""
-        if self.is_table and error is None:
-            made = f" -> {item_id}" * (item_id != name)
-            self.write("[OK]", GREEN)
-            self.line(one_line(f" {name}{made}"))
-        elif self.is_table:
-            self.write("[FAIL]", RED)
-            self.line(one_line(f" {name} ({error})"))
+        made = f" -> {item_id}" * (item_id != name)
+        if self.is_table:
+            self.write(*("[OK]", GREEN) if error is None else ("[FAIL]", RED))
+            self.line(one_line(f" {name}" + (
+                made if error is None else f" ({error})")))
 
     def outcomes(self, outcomes):
         """What came of all: {"id", "ok", "error", …} each."""
@@ -10819,9 +10817,8 @@ WORKSPACES = Group(
 
 def export_chat(app, group, args):
     """Write out a chat, as the server formats it."""
-    answer = app.api.open(
-        "GET", group.path + place_of(args), accept="*/*",
-        query=[("format", args.format)])
+    answer = app.api.open("GET", group.path + place_of(args), accept="*/*",
+                          query=[("format", args.format)])
     with answer:
         answer.kept = answer.read()
         doubt = in_place_of_file(decoded(answer.kept), answer.media, "")
@@ -10890,9 +10887,8 @@ MAINTENANCE = Group(
         creates("Schedule maintenance.", *needed(*MAINTENANCE_FLAGS),
                 *MAINTENANCE_MORE, name="schedule",
                 checks=fixes(1, "starts_at", "ends_at")),
-        updates("Change a maintenance.", *MAINTENANCE_FLAGS,
-                *MAINTENANCE_MORE, method="PATCH",
-                checks=fixes(1, "starts_at", "ends_at")),
+        updates("Change a maintenance.", *MAINTENANCE_FLAGS, *MAINTENANCE_MORE,
+                method="PATCH", checks=fixes(1, "starts_at", "ends_at")),
         acts("cancel", "Cancel a maintenance.", asks="Cancel {id}?"),
         acts("complete", "Say that a maintenance is over."),
         creates("Forget what was over before a time.",
@@ -10922,8 +10918,7 @@ PROJECT_GROUP = Group(
                    sample="member"),
              path="members/{id}", method="PATCH", columns=MEMBER_COLUMNS),
         acts("remove-member", "Remove a member.", path="members/{id}",
-             method="DELETE", asks="Remove member {id}?",
-             said="removed {id}"),
+             method="DELETE", asks="Remove member {id}?", said="removed {id}"),
         creates("Invite somebody.",
                 field("--email ADDRESS", "whom", required=True,
                       sample="a@example.com"),
@@ -12584,8 +12579,7 @@ def value_offers(declared, contexts):
     elif kind:
         yield ":" + kind, ""
     else:
-        yield from ((word, "") for word in getattr(
-            declared.type, "words", ()))
+        yield from ((word, "") for word in getattr(declared.type, "words", ()))
 
 
 def flag_offers(table):
@@ -12667,8 +12661,7 @@ def show_offers(words, environ, terminal, groups):
         return  # nothing fits, or a config that is broken
     for word, summary in found:
         if word[:1] == ":" or word.startswith(words[-1] if words else ""):
-            terminal.out.write(one_line(f"{word}") + "\t"
-                               + one_line(summary) + "\n")
+            terminal.out.write(f"{one_line(word)}\t{one_line(summary)}\n")
 
 
 # Bash cuts words at = and :, so that they are put together again, and what
@@ -13016,8 +13009,7 @@ def adjust_early(argv, terminal):
     if "--no-color" in argv:
         color = "never"
     terminal.adjust("-q" in argv or "--quiet" in argv,
-                    color if color in COLOR_MODES else "auto",
-                    "--raw" in argv)
+                    color if color in COLOR_MODES else "auto", "--raw" in argv)
 
 
 def fail(error, argv, environ, terminal):
