@@ -4173,9 +4173,8 @@ def merged(pages):
     first, *rest = pages
     for page in rest:
         page_records(first).extend(page_records(page))
-        if isinstance(first, dict):
-            first.update((key, page[key]) for key in ("last_id",)
-                         if key in page)
+        if isinstance(first, dict) and "last_id" in page:
+            first["last_id"] = page["last_id"]
     if rest and "has_more" in first:
         first["has_more"] = False
     return first
@@ -4270,12 +4269,12 @@ def planned_request(request, key):
             "body": request.shown_body()}
 
 
-def planned_text(request, key):
-    """A request as a dry run shows it to a person."""
-    shown = planned_request(request, key)
-    lines = [f"{request.method} {request.url}"]
+def planned_text(shown):
+    """A planned request as a person reads it."""
+    if "curl" in shown:
+        return shown["curl"]
+    lines, body = [f"{shown['method']} {shown['url']}"], shown["body"]
     lines += [f"{name}: {value}" for name, value in shown["headers"].items()]
-    body = shown["body"]
     if body is not None:
         lines += ["", body if isinstance(body, str) else pretty_json(body)]
     return "\n".join(lines)
@@ -4479,13 +4478,11 @@ class Out:
 
     def outcome(self, name, item_id, error):
         """Tell a person what came of one thing of many."""
-        if self.is_table and error is None:
-            made = f" -> {item_id}" * (item_id != name)
-            self.write("[OK]", GREEN)
-            self.line(one_line(f" {name}{made}"))
-        elif self.is_table:
-            self.write("[FAIL]", RED)
-            self.line(one_line(f" {name} ({error})"))
+        made = f" -> {item_id}" * (item_id != name)
+        if self.is_table:
+            self.write(*("[OK]", GREEN) if error is None else ("[FAIL]", RED))
+            self.line(one_line(f" {name}" + (
+                made if error is None else f" ({error})")))
 
     def outcomes(self, outcomes):
         """What came of all: {"id", "ok", "error", …} each."""
@@ -4510,13 +4507,11 @@ class Out:
     def show_plan(self, key, network):
         """Print the requests that were planned, in their order."""
         requests, self.plan.requests = self.plan.requests, []
-        if self.form not in (JSON, JSONL):
-            return self.line("\n\n".join(
-                curl_command(request, key, network) if self.plan.curl
-                else planned_text(request, key) for request in requests))
         shown = [{"curl": curl_command(request, key, network)}
                  if self.plan.curl else planned_request(request, key)
                  for request in requests]
+        if self.form not in (JSON, JSONL):
+            return self.line("\n\n".join(map(planned_text, shown)))
         if self.form == JSON:
             return self.json(shown[0] if len(shown) == 1 else shown)
         for item in shown:
@@ -4578,6 +4573,14 @@ def field(spec, help, type=None, **options):
     declared = Flag(spec, help, type, **options)
     declared.sends = declared.sends or declared.dest
     return declared
+
+
+def needed(*flags):
+    """Yield the same arguments, as ones that have to be given."""
+    for declared in flags:
+        same = Flag.__new__(Flag)
+        vars(same).update(vars(declared), required=True)
+        yield same
 
 
 def bounded(convert, what, low, high):
@@ -4858,13 +4861,14 @@ def below(word, *verbs):
     return verbs
 
 
+LIMIT = field("--limit N", "items per page", integer(1))
+ALL = flag("--all", "follow every page")
+
+
 class Cursor:
     """Pages by after=<last id>, while has_more (OpenAI)."""
 
-    flags = (
-        field("--limit N", "items per page", integer(1)),
-        field("--after ID", "start after this item"),
-        flag("--all", "follow every page"))
+    flags = LIMIT, field("--after ID", "start after this item"), ALL
 
     @staticmethod
     def following(page, query):
@@ -4890,9 +4894,7 @@ class Offset:
     """Pages by limit and offset (models, exports)."""
 
     flags = (
-        field("--limit N", "items per page", integer(1)),
-        field("--offset N", "skip this many items", integer(0)),
-        flag("--all", "follow every page"))
+        LIMIT, field("--offset N", "skip this many items", integer(0)), ALL)
 
     @staticmethod
     def following(page, query):
@@ -4971,10 +4973,20 @@ class Group:
         return None if self.scope == ASKED else slug
 
 
+def only(name, summary, run, *flags, columns=(), **options):
+    """A group that is one command, without a word for its verb."""
+    return Group(name, summary, columns=columns, default="", verbs=(
+        Verb("", summary, run, *flags, **options),))
+
+
 ITEM = flag("ID", "the id of the item")
 SLUG = flag("--endpoint SLUG",
             "endpoint slug (XEROTIER_ENDPOINT); with --style openai the"
             " model's name")
+NAME_FLAG = field("--name NAME", "its name")
+DESCRIPTION = field("--description TEXT", "what it is for")
+REGION = field("--region REGION", "where it is")
+OF_STATUS = field("--status STATUS", "of this status")
 
 
 def filled(template, args):
@@ -5098,26 +5110,23 @@ def shows(summary="Show one item.", *flags, name="show", path="{id}",
                 **options)
 
 
+def acts(name, summary, *flags, path=None, run=run_write, **options):
+    path = "{id}/" + name if path is None else path
+    return Verb(name, summary, run, *with_item(path, flags), writes=True,
+                path=path, **options)
+
+
 def creates(summary, *flags, name="create", path="", **options):
-    return Verb(name, summary, run_write, *with_item(path, flags),
-                writes=True, path=path, **options)
+    return acts(name, summary, *flags, path=path, **options)
 
 
 def updates(summary, *flags, name="update", path="{id}", **options):
-    return Verb(name, summary, run_update, *with_item(path, flags),
-                writes=True, path=path, **options)
-
-
-def acts(name, summary, *flags, path=None, **options):
-    path = "{id}/" + name if path is None else path
-    return Verb(name, summary, run_write, *with_item(path, flags),
-                writes=True, path=path, **options)
+    return acts(name, summary, *flags, path=path, run=run_update, **options)
 
 
 def deletes(summary="Delete an item.", *flags, name="delete", path="{id}",
             **options):
-    return Verb(name, summary, run_delete, *with_item(path, flags),
-                writes=True, path=path, **options)
+    return acts(name, summary, *flags, path=path, run=run_delete, **options)
 
 
 # ---------------------------------------------------------------------------
@@ -5218,6 +5227,19 @@ def wait_for(app, group, item_id, is_over, timeout, resume):
     return wait_until(
         app, lambda: with_status(group.call(app, "GET", path_of(item_id))),
         is_over, lambda item: f"{item_id} {item['status']}", timeout, resume)
+
+
+def see_end(app, group, args, busy, good, resume):
+    """Poll an item while its status is one of busy, and show how it ended.
+
+    Raise unless that is in one of good.
+    """
+    found = wait_for(app, group, args.id,
+                     lambda found: found["status"] not in busy,
+                     args.wait_timeout, resume)
+    app.out.record(found, group.fields)
+    if found["status"] not in good:
+        raise XeroctlError(f"{group.thing} {args.id}: {found['status']}")
 
 
 # == bulk: one thing after the other, come what may ==========================
@@ -9546,8 +9568,8 @@ RESPONSE_FIELDS = (
     "Incomplete=incomplete_details.reason", "Answer=output|output_text:said")
 ITEM_CONTENT = ("Content=content|output|arguments|input|action|tool_calls"
                 "|summary:item")
-RESPONSE_STATES = ("queued", "in_progress", "completed", "failed",
-                   "cancelled", "incomplete")
+RESPONSE_STATES = ("queued", "in_progress", "completed", "failed", "cancelled",
+                   "incomplete")
 
 
 def response_body(app, args):
@@ -9599,14 +9621,9 @@ def create_response(app, group, args):
 
 def wait_response(app, group, args):
     """Wait until a background response has ended."""
-    response = wait_for(
-        app, group, args.id,
-        lambda found: found["status"] not in ("queued", "in_progress"),
-        args.wait_timeout, f"xeroctl responses {shell_word(args.id)} --wait"
-                           " resumes the wait")
-    app.out.record(response, group.fields)
-    if response["status"] not in ("completed", "incomplete"):
-        raise XeroctlError(f"response {args.id}: {response['status']}")
+    see_end(app, group, args, ("queued", "in_progress"),
+            ("completed", "incomplete"),
+            f"xeroctl responses {shell_word(args.id)} --wait resumes the wait")
 
 
 CREATED_METADATA = field("--metadata K=V…",
@@ -9627,7 +9644,7 @@ RESPONSES = Group(
         acts("cancel", "Cancel a background response.", SLUG),
         lists(SLUG, name="input-items", summary="List what was sent.",
               path="{id}/input_items",
-              columns=("ID=id", "Type=type", "Role=role", ITEM_CONTENT)),
+              columns=("ID", "Type", "Role", ITEM_CONTENT)),
         Verb("wait", "Wait until a background response has ended.",
              wait_response, ITEM, SLUG, WAIT_TIMEOUT),
     ) + (
@@ -9643,10 +9660,8 @@ RESPONSES = Group(
              field("--max-output-tokens N", "most tokens to generate",
                    integer(1)),
              TEMPERATURE, TOP_P,
-             field("--previous-response-id ID", "follow this response",
-                   completes=""),
-             field("--conversation ID", "add to this conversation",
-                   completes=""),
+             field("--previous-response-id ID", "follow this response"),
+             field("--conversation ID", "add to this conversation"),
              field("--background", "do not wait for the answer"),
              field("--store", "keep the response on the server"),
              field("--no-store", "do not keep it", const=False, dest="store",
@@ -9694,7 +9709,7 @@ COMPLETIONS = Group(
         shows("Show one stored completion.", SLUG),
         lists(SLUG, ORDER, name="messages", path="{id}/messages",
               summary="List the messages of a completion.",
-              columns=("Role=role", ITEM_CONTENT)),
+              columns=("Role", ITEM_CONTENT)),
         updates("Change the metadata of a completion.", SLUG,
                 CREATED_METADATA),
         deletes("Delete a stored completion.", SLUG),
@@ -9704,8 +9719,9 @@ COMPLETIONS = Group(
 # == conversations: items that responses add to ==============================
 
 CONVERSATION_ROLES = "user", "assistant", "system", "developer"
-CONVERSATION_ITEM_COLUMNS = ("ID=id", "Type=type", "Role=role",
-                             "Status=status:state", ITEM_CONTENT)
+CONVERSATION_COLUMNS = ("ID", "Object", "Created=created_at:time",
+                        "Updated=updated_at:time")
+CONVERSATION_ITEM_COLUMNS = "ID", "Type", "Role", "Status:state", ITEM_CONTENT
 
 
 def role_pair(text):
@@ -9744,19 +9760,14 @@ def add_item(app, group, args):
 CONVERSATIONS = Group(
     "conversations", "Keep conversations that responses add to.",
     path="/conversations", scope=ASKED, default="list", sample="conv_1",
-    columns=("ID", "Object", "Created=created_at:time",
-             "Updated=updated_at:time", "Metadata:keys"),
-    fields=("ID", "Object", "Created=created_at:time",
-            "Updated=updated_at:time", "Metadata:pairs"),
-    verbs=(
+    columns=CONVERSATION_COLUMNS + ("Metadata:keys",),
+    fields=CONVERSATION_COLUMNS + ("Metadata:pairs",), verbs=(
         lists(SLUG, summary="List conversations."),
         shows("Show one conversation.", SLUG, name="get"),
         creates("Begin a conversation.", SLUG, CREATED_METADATA,
                 field("--item ROLE:TEXT…",
                       "its first messages, several after one flag", role_pair,
-                      many=bool, sends="items", sample="user:hi"),
-                examples=("xeroctl conversations create --endpoint my-llm"
-                          " --item user:Hello",)),
+                      many=bool, sends="items", sample="user:hi")),
         updates("Change the metadata of a conversation.", SLUG,
                 CREATED_METADATA),
         deletes("Delete a conversation.", SLUG),
@@ -9776,8 +9787,7 @@ CONVERSATIONS = Group(
                  " --content hi",
                  "xeroctl conversations add-item conv_1 --json item.json")),
         acts("delete-item", "Delete an item of a conversation.", SLUG,
-             flag("--item-id ID", "the item", required=True, completes="",
-                  sample="msg_1"),
+             flag("--item-id ID", "the item", required=True, sample="msg_1"),
              path="{id}/items/{item_id}", method="DELETE",
              asks="Delete item {item_id}?", said="deleted {item_id}"),
     ))
@@ -10098,12 +10108,6 @@ def show_head(app, answer):
         say(line)
 
 
-def tell_more(app, value):
-    """Say that a list was cut, and how to see all of it."""
-    if dig(value, "has_more") is True:
-        app.terminal.note("more exist: --all shows everything")
-
-
 def show_events(app, answer):
     """Show an event stream as it comes: as it is, or event by event."""
     seen = ChatAnswer()
@@ -10132,7 +10136,8 @@ def show_body(app, answer):
         app.out.is_table or app.out.form == JSON)
     if answer.media.endswith("json") and is_held:
         value = answer.json()
-        tell_more(app, value)
+        if dig(value, "has_more") is True:
+            app.terminal.note("more exist: --all shows everything")
         show_any(app, value)
     elif answer.media == "text/event-stream":
         show_events(app, answer)
@@ -10166,32 +10171,23 @@ def call_api(app, group, args):
         show_body(app, answer)
 
 
-API = Group(
-    "api", "Make any other call, with its retries and output.",
-    default="",
-    verbs=(
-        Verb("", "Make one authenticated call and show what comes back.",
-             call_api,
-             flag("[METHOD]", "GET, or POST when there is a body"),
-             flag("PATH", "below the project's /v1, or a URL on its origin",
-                  completes=""),
-             flag("--endpoint SLUG",
-                  "call below this endpoint, not below the project"),
-             flag("--field KEY=JSON…",
-                  "a member of the body; of the query with GET", json_pair),
-             flag("--raw-field KEY=TEXT…", "the same, as text", text_pair),
-             flag("--input FILE",
-                  "send this file as the body; - is standard input",
-                  from_stdin=True),
-             flag("--all", "follow every page of a list"),
-             flag("--include", "show status and headers, too"),
-             writes=True,
-             examples=(
-                 "xeroctl api /models",
-                 "xeroctl api /conversations --all -o id",
-                 "xeroctl api POST /conversations --field"
-                 " 'metadata={\"a\":\"b\"}'")),
-    ))
+API = only(
+    "api", "Make any other call, with its retries and output.", call_api,
+    flag("[METHOD]", "GET, or POST when there is a body"),
+    flag("PATH", "below the project's /v1, or a URL on its origin",
+         completes=""),
+    flag("--endpoint SLUG", "call below this endpoint, not below the project"),
+    flag("--field KEY=JSON…", "a member of the body; of the query with GET",
+         json_pair),
+    flag("--raw-field KEY=TEXT…", "the same, as text", text_pair),
+    flag("--input FILE", "send this file as the body; - is standard input",
+         from_stdin=True),
+    ALL, flag("--include", "show status and headers, too"),
+    writes=True, examples=(
+        "xeroctl api /models",
+        "xeroctl api /conversations --all -o id",
+        "xeroctl api POST /conversations --field"
+        " 'metadata={\"a\":\"b\"}'"))
 
 
 # == webhooks: what the platform tells others ================================
@@ -10246,36 +10242,27 @@ def verify_webhook(app, group, args):
 ENDPOINT_ID = field("--endpoint UUID",
                     "only for this endpoint: its id, which xeroctl endpoints"
                     " get SLUG shows", sends="endpoint_id")
-WEBHOOK_COLUMNS = ("ID", "URL", "EVENTS:list", "ACTIVE=active|is_active",
-                   "CREATED=created_at:time")
 WEBHOOK_FLAGS = (
-    field("--events A,B", "what to tell of", listed, sample="batch.completed"),
-    field("--description TEXT", "what it is for"),
-    field("--inactive", "do not deliver", const=False, dest="active"))
+    field("--url URL", "where events go (https)",
+          sample="https://example.com/hook"),
+    field("--events A,B", "what to tell of", listed, sample="batch.completed"))
+WEBHOOK_MORE = (DESCRIPTION, field("--inactive", "do not deliver", const=False,
+                                   dest="active"),
+                field("--active", "deliver"))
 
 WEBHOOKS = Group(
     "webhooks", "Have events delivered, and check deliveries.",
-    path="/webhooks", columns=WEBHOOK_COLUMNS,
-    fields=WEBHOOK_COLUMNS + ("UPDATED=updated_at:time", "DESCRIPTION"),
-    verbs=by_flag(
+    path="/webhooks",
+    columns=("ID", "URL", "EVENTS:list", "ACTIVE=active|is_active",
+             "CREATED=created_at:time"),
+    more=("UPDATED=updated_at:time", "DESCRIPTION"), verbs=by_flag(
         lists(summary="List webhooks."), shows("Show one webhook."),
         creates("Make one; its secret is shown once.",
-                field("--url URL", "where events go (https)", required=True,
-                      sample="https://example.com/hook"),
-                field("--events A,B", "what to tell of", listed, required=True,
-                      sample="batch.completed"),
+                *needed(*WEBHOOK_FLAGS),
                 field("--secret TEXT",
                       "sign with this (default: the router's choice)"),
-                *WEBHOOK_FLAGS[1:],
-                field("--active", "deliver"),
-                once="secret", checks=check_webhook, examples=(
-                    "xeroctl webhooks --create --url https://example.com/hook"
-                    " --events batch.completed,batch.failed",)),
-        updates("Change a webhook.",
-                field("--url URL", "where events go (https)",
-                      sample="https://example.com/hook"),
-                *WEBHOOK_FLAGS,
-                field("--active", "deliver"),
+                *WEBHOOK_MORE, once="secret", checks=check_webhook),
+        updates("Change a webhook.", *WEBHOOK_FLAGS, *WEBHOOK_MORE,
                 method="PUT", checks=check_webhook),
         deletes("Delete a webhook."),
         acts("test", "Have a test event delivered.",
@@ -10296,11 +10283,7 @@ WEBHOOKS = Group(
                   default="-", from_stdin=True),
              examples=("xeroctl webhooks verify --secret-file secret.txt"
                        ' --signature "$SIGNATURE" --timestamp "$TIMESTAMP"'
-                       " --body body.json",
-                       'printf %s "$BODY" | xeroctl webhooks verify'
-                       " --secret-file secret.txt"
-                       ' --signature "$SIGNATURE"'
-                       ' --timestamp "$TIMESTAMP"')),
+                       " --body body.json",)),
     ))
 
 
@@ -10343,10 +10326,7 @@ KEYS = Group(
     path="/management/api-keys", sample="key_1", main="create",
     columns=("ID", "NAME", "PREFIX", "SCOPES:list", "ACTIVE=active|is_active",
              "LAST_USED=last_used_at:time", "EXPIRES=expires_at:time"),
-    fields=("ID", "NAME", "PREFIX", "SCOPES:list", "ACTIVE=active|is_active",
-            "LAST_USED=last_used_at:time", "EXPIRES=expires_at:time",
-            "ENDPOINT=endpoint_id", "IP FILTER", "QUOTA"),
-    verbs=by_flag(
+    more=("ENDPOINT=endpoint_id", "IP FILTER", "QUOTA"), verbs=by_flag(
         lists(summary="List keys."), shows("Show one key."),
         creates("Make a key; its value is shown once.",
                 field("--name NAME", "what it is for", required=True),
@@ -10356,13 +10336,10 @@ KEYS = Group(
                 ENDPOINT_ID,
                 field("--expires TIME", "ISO time, or 30d from now", moment,
                       sends="expires_at", sample="30d"),
-                once="key", checks=fixes(1, "expires"), examples=(
-                    "xeroctl keys --create --name ci --scopes inference"
-                    " --expires 90d",)),
+                once="key", checks=fixes(1, "expires")),
         deletes("Revoke a key.", also=("revoke",)),
-        Verb("rotate", "Give a key a new value, shown once.", rotated, ITEM,
-             path="{id}/rotate", once="key", writes=True,
-             asks="Rotate key {id}?"),
+        acts("rotate", "Give a key a new value, shown once.", run=rotated,
+             once="key", asks="Rotate key {id}?"),
         Verb("ip-filter", "Say from where a key may be used.", filter_key,
              ITEM,
              flag("--allow CIDR…", "only from these ranges", network,
@@ -10395,10 +10372,12 @@ AGENT_FLAGS = (
     field("--max-concurrent N",
           "most requests at a time; 0: the agent decides", integer(0),
           sends="max_concurrent_requests"),
-    field("--description TEXT", "what it is for"))
+    DESCRIPTION)
 WORKSPACE = field("--workspace ID", "only for this workspace",
                   sends="workspace_id")
 JOIN_KEYS = "//management/join-keys"
+JOIN_KEY_COLUMNS = ("ID", "NAME", "REGION", "STATUS:state",
+                    "EXPIRES=expires_at:time")
 
 AGENTS = Group(
     "agents", "Look after the agents that run models.",
@@ -10410,33 +10389,24 @@ AGENTS = Group(
           "EXEC PAUSED", "PAUSED WORKSPACES:list", "CREATED=created_at:time"),
     verbs=by_flag(
         lists(summary="List agents."), shows("Show one agent."),
-        creates("Make an agent.",
-                field("--name NAME", "its name", required=True),
-                field("--region REGION", "where it is", required=True),
-                *AGENT_FLAGS),
-        updates("Change an agent.",
-                field("--name NAME", "its name"),
-                field("--region REGION", "where it is"),
-                *AGENT_FLAGS, method="PATCH"),
+        creates("Make an agent.", *needed(NAME_FLAG, REGION), *AGENT_FLAGS),
+        updates("Change an agent.", NAME_FLAG, REGION, *AGENT_FLAGS,
+                method="PATCH"),
         deletes("Delete an agent."),
         lists(name="events", summary="List what happened to an agent.",
               path="{id}/events",
               columns=("TIME=created_at|time:time", "TYPE", "MESSAGE")),
     ) + below("join-keys", *by_flag(
         lists(summary="List join keys.", path=JOIN_KEYS,
-              columns=("ID", "NAME", "REGION", "STATUS:state",
-                       "EXPIRES=expires_at:time")),
+              columns=JOIN_KEY_COLUMNS),
         creates("Make a join key; its value is shown once.",
-                field("--name NAME", "its name", required=True),
-                field("--region REGION", "where the agent is", required=True),
+                *needed(NAME_FLAG, REGION),
                 field("--router-addr tcp://H:P",
                       "where the agent finds the router", router_address,
                       required=True, sample="tcp://router:7777"),
                 field("--expires-in-hours N", "how long it can be used",
                       integer(1)),
-                path=JOIN_KEYS, once="key", columns=(
-                    "ID", "NAME", "REGION", "STATUS:state",
-                    "EXPIRES=expires_at:time")),
+                path=JOIN_KEYS, once="key", columns=JOIN_KEY_COLUMNS),
         acts("revoke", "Revoke a join key.", path=JOIN_KEYS + "/{id}",
              method="DELETE", asks="Revoke join key {id}?",
              said="revoked {id}", sample="jk_1"),
@@ -10461,18 +10431,16 @@ AGENTS = Group(
 
 # == slos: what is promised ==================================================
 
-COMPARISON = field("--comparison WORD",
-                   "greater_than_or_equal or less_than_or_equal (default: by"
-                   " metric)",
-                   choice("greater_than_or_equal", "less_than_or_equal"))
 SLO_FLAGS = (
-    field("--metric METRIC", "as availability or latency_p99",
+    NAME_FLAG, field("--metric METRIC", "as availability or latency_p99",
           sample="availability"),
-    field("--target F", "what to reach", positive()))
+    field("--target F", "what to reach", positive(), sample="99.9"))
 SLO_MORE = (
-    COMPARISON,
+    field("--comparison WORD",
+          "greater_than_or_equal or less_than_or_equal (default: by metric)",
+          choice("greater_than_or_equal", "less_than_or_equal")),
     field("--window-days N", "over so many days, 1 to 90", integer(1, 90)),
-    field("--description TEXT", "what it is for"))
+    DESCRIPTION)
 
 
 def complete_slo(app, args):
@@ -10507,25 +10475,16 @@ SLOS = Group(
     columns=("ID", "NAME", "METRIC", "TARGET",
              "COMPLIANCE=compliance|compliance_percentage:percent",
              "STATUS:state"),
-    fields=("ID", "NAME", "METRIC", "TARGET", "COMPARISON", "WINDOW DAYS",
-            "COMPLIANCE=compliance|compliance_percentage:percent",
-            "STATUS:state", "ENDPOINT=endpoint_id", "DESCRIPTION"),
+    more=("COMPARISON", "WINDOW DAYS", "ENDPOINT=endpoint_id", "DESCRIPTION"),
     verbs=by_flag(
         lists(flag("--endpoint UUID",
                    "those of an endpoint (its id: xeroctl endpoints get SLUG"
-                   " shows it), and of the whole project", completes=""),
+                   " shows it), and of the whole project"),
               summary="List objectives.", checks=place_slos),
         shows("Show one objective."),
-        creates("Make an objective.",
-                field("--name NAME", "its name", required=True),
-                field("--metric METRIC", "as availability or latency_p99",
-                      required=True, sample="availability"),
-                field("--target F", "what to reach", positive(), required=True,
-                      sample="99.9"),
-                *SLO_MORE, ENDPOINT_ID, checks=complete_slo),
-        updates("Change an objective.",
-                field("--name NAME", "its name"),
-                *SLO_FLAGS, *SLO_MORE, method="PUT"),
+        creates("Make an objective.", *needed(*SLO_FLAGS), *SLO_MORE,
+                ENDPOINT_ID, checks=complete_slo),
+        updates("Change an objective.", *SLO_FLAGS, *SLO_MORE, method="PUT"),
         deletes("Delete an objective."),
         Verb("history", "List how an objective was met.", show_slo_history,
              ITEM, *Cursor.flags, path="{id}/history", paging=Cursor),
@@ -10545,28 +10504,24 @@ ENDPOINTS = Group(
     path="/endpoints", default="list", sample="my-llm", item="SLUG",
     columns=("SLUG", "MODEL=model|model_name", "TIER", "REGION",
              "STATUS:state"),
-    fields=("SLUG", "ID", "MODEL=model|model_name", "TIER", "REGION",
-            "STATUS:state", "Parameters"),
-    verbs=(
+    more=("ID", "Parameters"), verbs=(
         lists(summary="List endpoints."),
         shows("Show one endpoint.", name="get"),
         creates("Make an endpoint.",
-                field("SLUG", "its slug", sample="new-llm", completes=""),
+                field("SLUG", "its slug", sample="new-llm"),
                 field("--model NAME", "the model it serves", required=True,
                       sample="demo-model"),
                 field("--tier TIER", "its tier"),
-                field("--region REGION", "where it is"),
+                REGION,
                 field("--param K=V…", "a parameter; a value of JSON or a text",
                       any_pair, many=is_pair, sends="parameters")),
         updates("Change an endpoint.", PARAM, method="PATCH"),
         deletes("Delete an endpoint."),
     ))
 
-WORKSPACE_FLAGS = (
-    field("--type TYPE", "its type"),
-    field("--description TEXT", "what it is for"), PARAM)
+WORKSPACE_FLAGS = field("--type TYPE", "its type"), DESCRIPTION, PARAM
 AGENT = field("--agent ID", "the agent", required=True, sends="agent_id",
-              completes="", sample="agent_1")
+              sample="agent_1")
 
 WORKSPACES = Group(
     "workspaces", "Manage workspaces, and bind agents to them.",
@@ -10576,18 +10531,14 @@ WORKSPACES = Group(
     more=("DESCRIPTION",),
     verbs=(
         lists(summary="List workspaces."), shows("Show one workspace."),
-        creates("Make a workspace.",
-                field("--name NAME", "its name", required=True),
-                *WORKSPACE_FLAGS),
-        updates("Change a workspace.",
-                field("--name NAME", "its name"),
-                *WORKSPACE_FLAGS, method="PATCH"),
+        creates("Make a workspace.", *needed(NAME_FLAG), *WORKSPACE_FLAGS),
+        updates("Change a workspace.", NAME_FLAG, *WORKSPACE_FLAGS,
+                method="PATCH"),
         deletes("Delete a workspace."),
         acts("bind", "Bind an agent to a workspace.", AGENT,
              path="{id}/agents", said="bound {agent} to {id}"),
         acts("unbind", "Take an agent from a workspace.",
-             flag("--agent ID", "the agent", required=True, completes="",
-                  sample="agent_1"),
+             flag("--agent ID", "the agent", required=True, sample="agent_1"),
              path="{id}/agents/{agent}", method="DELETE",
              asks="Unbind agent {agent} from {id}?",
              said="unbound {agent} from {id}"),
@@ -10601,9 +10552,8 @@ WORKSPACES = Group(
 
 def export_chat(app, group, args):
     """Write out a chat, as the server formats it."""
-    answer = app.api.open(
-        "GET", group.path + place_of(args), accept="*/*",
-        query=[("format", args.format)])
+    answer = app.api.open("GET", group.path + place_of(args), accept="*/*",
+                          query=[("format", args.format)])
     with answer:
         answer.kept = answer.read()
         doubt = in_place_of_file(decoded(answer.kept), answer.media, "")
@@ -10619,9 +10569,7 @@ CHATS = Group(
              "MESSAGES=message_count|messages", "UPDATED=updated_at:time"),
     more=("STATUS:state",),
     verbs=(
-        lists(field("--workspace ID", "only those of a workspace",
-                    sends="workspace_id"),
-              summary="List chats."),
+        lists(WORKSPACE, summary="List chats."),
         shows("Show one chat."),
         creates("Begin a chat.",
                 field("--workspace ID", "the workspace", sends="workspace_id",
@@ -10652,22 +10600,16 @@ CHATS = Group(
     ))
 
 
-SEVERITY = field("--severity WORD", "info, warning or critical",
-                 choice("info", "warning", "critical"))
-
-
-def maintenance_flags(required):
-    """What is said of a maintenance: some of it has to be."""
-    return (
-        field("--title TEXT", "what", required=required, sample="Disks"),
-        field("--description TEXT", "more on it"),
-        field("--starts-at TIME", "ISO time with its zone", moment,
-              required=required, sample="2026-12-01T10:00:00Z"),
-        field("--ends-at TIME", "ISO time with its zone", moment,
-              required=required, sample="2026-12-01T12:00:00Z"),
-        SEVERITY)
-
-
+MAINTENANCE_FLAGS = (
+    field("--title TEXT", "what", sample="Disks"),
+    field("--starts-at TIME", "ISO time with its zone", moment,
+          sample="2026-12-01T10:00:00Z"),
+    field("--ends-at TIME", "ISO time with its zone", moment,
+          sample="2026-12-01T12:00:00Z"))
+MAINTENANCE_MORE = (
+    field("--description TEXT", "more on it"),
+    field("--severity WORD", "info, warning or critical",
+          choice("info", "warning", "critical")))
 MAINTENANCE = Group(
     "maintenance", "Schedule maintenance.", path="/management/maintenance",
     default="list", thing="maintenance", sample="mnt_1", main="schedule",
@@ -10675,12 +10617,12 @@ MAINTENANCE = Group(
              "STARTS=starts_at:time", "ENDS=ends_at:time"),
     more=("DESCRIPTION",),
     verbs=(
-        lists(field("--status STATUS", "of this status"),
-              summary="List maintenance."),
+        lists(OF_STATUS, summary="List maintenance."),
         shows("Show one maintenance."),
-        creates("Schedule maintenance.", *maintenance_flags(True),
-                name="schedule", checks=fixes(1, "starts_at", "ends_at")),
-        updates("Change a maintenance.", *maintenance_flags(False),
+        creates("Schedule maintenance.", *needed(*MAINTENANCE_FLAGS),
+                *MAINTENANCE_MORE, name="schedule",
+                checks=fixes(1, "starts_at", "ends_at")),
+        updates("Change a maintenance.", *MAINTENANCE_FLAGS, *MAINTENANCE_MORE,
                 method="PATCH", checks=fixes(1, "starts_at", "ends_at")),
         acts("cancel", "Cancel a maintenance.", asks="Cancel {id}?"),
         acts("complete", "Say that a maintenance is over."),
@@ -10702,20 +10644,16 @@ PROJECT_GROUP = Group(
     columns=("ID", "Name", "Description", "Tier", "Created=created_at:time"),
     verbs=(
         shows("Show the project.", path=""),
-        updates("Change the project.",
-                field("--name NAME", "its name"),
-                field("--description TEXT", "what it is for"),
-                path="", method="PATCH"),
+        updates("Change the project.", NAME_FLAG, DESCRIPTION, path="",
+                method="PATCH"),
         lists(name="members", summary="List the members, with their ids.",
-              path="members",
-              columns=MEMBER_COLUMNS),
+              path="members", columns=MEMBER_COLUMNS),
         acts("set-role", "Give a member another role.",
              field("--role ROLE", "as owner or member", required=True,
                    sample="member"),
              path="members/{id}", method="PATCH", columns=MEMBER_COLUMNS),
         acts("remove-member", "Remove a member.", path="members/{id}",
-             method="DELETE", asks="Remove member {id}?",
-             said="removed {id}"),
+             method="DELETE", asks="Remove member {id}?", said="removed {id}"),
         creates("Invite somebody.",
                 field("--email ADDRESS", "whom", required=True,
                       sample="a@example.com"),
@@ -10738,40 +10676,31 @@ SETTINGS = Group(
         lists(summary="List settings.", paging=None),
         shows("Show one setting.", name="get"),
         acts("set", "Change a setting.",
-             field("VALUE", "JSON, or a text", json_value, sample="dark",
-                   completes=""),
+             field("VALUE", "JSON, or a text", json_value, sample="dark"),
              path="{id}", method="PUT"),
     ))
 
 
 # == usage, exports, health: how it has been =================================
 
-def span_flags(required=False):
-    """From when to when."""
-    return (
-        field("--from TIME", "ISO time or date, or 7d ago", moment,
-              required=required, sample="7d"),
-        field("--to TIME", "ISO time or date, or 1d ago (default: now)",
-              moment, sample="1d"))
-
-
+FROM = field("--from TIME", "ISO time or date, or 7d ago", moment, sample="7d")
+TO = field("--to TIME", "ISO time or date, or 1d ago (default: now)", moment,
+           sample="1d")
 fix_span = fixes(-1, "from", "to")
-USAGE_FLAGS = span_flags() + (
-    field("--endpoint SLUG", "only of this endpoint"),
+USAGE_FLAGS = (
+    FROM, TO, field("--endpoint SLUG", "only of this endpoint"),
     field("--model NAME", "only of this model"))
 USAGE_NUMBERS = ("requests", "errors", "input_tokens", "output_tokens",
                  "cached_tokens", "total_tokens", "ttft_ms", "latency_ms")
 USAGE_NUMBER_COLUMNS = tuple(
-    name.replace("_", " ").capitalize() + "=" + name
-    for name in USAGE_NUMBERS)
+    name.replace("_", " ").capitalize() + "=" + name for name in USAGE_NUMBERS)
 
 
 def show_daily_usage(app, group, args):
     """List usage day by day, with a line for each column."""
     fix_span(app, args)
     page = merged(pages_of(app, group, args))
-    app.out.rows(page, ("Date",) + USAGE_NUMBER_COLUMNS, "usage",
-                 "date")
+    app.out.rows(page, ("Date",) + USAGE_NUMBER_COLUMNS, "usage", "date")
     rows = page_records(page)
     if app.out.is_table and rows:
         for name in USAGE_NUMBERS:
@@ -10782,16 +10711,12 @@ def show_daily_usage(app, group, args):
 
 USAGE = Group(
     "usage", "See requests, tokens and times of a span of days.",
-    path="/usage", default="summary",
-    thing="usage",
-    verbs=(
+    path="/usage", default="summary", thing="usage", verbs=(
         shows("Show the sums.", *USAGE_FLAGS, name="summary", path="summary",
               checks=fix_span,
-              columns=("From:time", "To:time")
-              + USAGE_NUMBER_COLUMNS),
+              columns=("From:time", "To:time") + USAGE_NUMBER_COLUMNS),
         Verb("daily", "List usage by day.", show_daily_usage, *USAGE_FLAGS,
-             path="daily", examples=(
-                 "xeroctl usage daily --from 7d --endpoint my-llm",)),
+             path="daily"),
         lists(*USAGE_FLAGS, name="endpoints", path="endpoints", paging=None,
               summary="List usage by endpoint.", checks=fix_span,
               id_path="endpoint_slug",
@@ -10821,15 +10746,11 @@ def create_export(app, group, args):
     if args.filter:
         body["filters"] = dict(args.filter)
     export = group.call(app, "POST", path_of(args.kind), body=body)
-    if args.wait:
-        export_id = id_in(export)
-        export = wait_for(
-            app, group, export_id,
-            lambda found: found["status"] not in ("pending", "processing"),
-            args.wait_timeout, f"xeroctl exports get {export_id} shows it")
-    app.out.record(export, group.fields)
-    if args.wait and export["status"] != "completed":
-        raise XeroctlError(f"export {export_id}: {export['status']}")
+    if not args.wait:
+        return app.out.record(export, group.fields)
+    args.id = id_in(export)
+    see_end(app, group, args, ("pending", "processing"), ("completed",),
+            f"xeroctl exports get {shell_word(args.id)} shows it")
 
 
 def download_export(app, group, args):
@@ -10846,12 +10767,11 @@ EXPORTS = Group(
              "FROM=start_date:time", "TO=end_date:time", "ROWS=row_count",
              "SIZE=size_bytes:size", "CREATED=created_at:time"),
     verbs=(
-        lists(field("--status STATUS", "of this status"),
-              summary="List exports.", paging=Offset),
+        lists(OF_STATUS, summary="List exports.", paging=Offset),
         Verb("create", "Have an export made.", create_export,
              flag("KIND", "logs, metrics, usage or executions",
                   choice("logs", "metrics", "usage", "executions")),
-             *span_flags(True),
+             *needed(FROM), TO,
              flag("--format FORMAT", "csv, json or jsonl (default: jsonl)",
                   choice("csv", "json", "jsonl"), default="jsonl"),
              flag("--filter K=V…",
@@ -10972,9 +10892,8 @@ EXEC = Group(
     sample="inv_1", thing="invocation", main="invoke",
     columns=("ID", "Tool=tool|tool_name", "Workspace=workspace_id",
              "Status:state", "Created=created_at:time"),
-    fields=("ID=id", "Tool=tool|tool_name", "Workspace=workspace_id",
-            "Status=status:state", "Risk=risk", "Approval=approval_id",
-            "Exit code=exit_code", "Duration ms=duration_ms",
+    fields=(*INVOCATION_FIELDS[:2], "Workspace=workspace_id", "Status:state",
+            "Risk", "Approval=approval_id", "Exit code", "Duration ms",
             "Created=created_at:time", "Completed=completed_at:time",
             *INVOCATION_FIELDS[-3:]),
     verbs=(
@@ -10982,24 +10901,20 @@ EXEC = Group(
               summary="List the tools.",
               columns=("Name", "Description", "+Risk", "+Domain")),
         Verb("tool-show", "Show all about a tool.", show_all_fields,
-             flag("NAME", "the tool", sample="kubectl_get", completes="",
-                  dest="id"),
+             flag("NAME", "the tool", sample="kubectl_get", dest="id"),
              path="tools/{id}"),
         Verb("invoke", "Start a tool.", invoke_tool,
              flag("--workspace ID", "the workspace", required=True,
-                  sample="ws_1", completes=""),
-             flag("--tool NAME", "the tool", required=True, completes="",
+                  sample="ws_1"),
+             flag("--tool NAME", "the tool", required=True,
                   sample="kubectl_get"),
              flag("--args JSON",
                   "its arguments; @FILE reads them from a file, - standard"
-                  " input", required=True, sample="'{}'", from_stdin=True),
-             flag("--wait", "wait for its end"),
-             WAIT_TIMEOUT, writes=True, examples=(
-                 "xeroctl exec invoke --workspace ws_1 --tool kubectl_get"
-                 " --args '{\"kind\": \"pod\"}' --wait",)),
+                  " input", required=True, sample="'{\"kind\": \"pod\"}'",
+                  from_stdin=True),
+             flag("--wait", "wait for its end"), WAIT_TIMEOUT, writes=True),
         Verb("watch", "Wait for the end of an invocation.", watch_tool, ITEM,
-             flag("--wait-timeout SECONDS", "wait no longer than this",
-                  seconds)),
+             flag(WAIT_TIMEOUT.spec, WAIT_TIMEOUT.help, seconds)),
         acts("cancel", "Cancel an invocation.",
              path="invocations/{id}/cancel", columns=INVOCATION_FIELDS),
         lists(path="executions", summary="List executions."),
@@ -11271,8 +11186,7 @@ APPROVALS = Group(
             "Reason", "Created=created_at:time", "Expires=expires_at:time",
             "Decided=decided_at:time"),
     verbs=(
-        lists(RISK, WORKSPACE,
-              field("--status STATUS", "of this status"),
+        lists(RISK, WORKSPACE, OF_STATUS,
               summary="List requests for approval."),
         shows("Show one request."),
         Verb("approve", "Approve a request.", approve, ITEM,
@@ -11596,20 +11510,15 @@ def show_status(app, group, args):
         return app.api.call("GET", "/models", stand_in={})
     doctor = Doctor(app)
     rows = doctor.rows()
-    app.out.rows({"object": "list", "data": rows}, group.columns, "steps")
+    app.out.rows({"object": "list", "data": rows}, group.columns, "steps",
+                 "step")
     if doctor.failure:
         raise doctor.failure
 
 
-STATUS = Group(
+STATUS = only(
     "status", "Check the connection to the server, step by step.",
-    columns=("Step", "Status:state", "Time (ms)=ms", "Detail"), default="",
-    verbs=(
-        Verb("", "Check config, proxy, DNS, connection, TLS, health and"
-                 " key.", show_status,
-             examples=("xeroctl status",
-                       "xeroctl --context staging status")),
-    ))
+    show_status, columns=("Step", "Status:state", "Time (ms)=ms", "Detail"))
 
 
 GROUPS = (CHAT, BATCHES, MODELS, EMBEDDINGS, RERANK, SCORE, RESPONSES,
@@ -12349,16 +12258,12 @@ def show_help(app, group, args):
     write_help(app.terminal, help_on(app.groups, args.words))
 
 
-HELP = Group(
-    "help", "Show help on a command, a verb or a topic.", default="",
-    verbs=(
-        Verb("", "Show help on a command, a verb or a topic.", show_help,
-             flag("[COMMAND…]",
-                  "a command and a verb, or a topic: " + ", ".join(TOPICS),
-                  completes="command", dest="words"),
-             examples=("xeroctl help chat send",
-                       "xeroctl help exit-codes")),
-    ))
+HELP = only(
+    "help", "Show help on a command, a verb or a topic.", show_help,
+    flag("[COMMAND…]",
+         "a command and a verb, or a topic: " + ", ".join(TOPICS),
+         completes="command", dest="words"),
+    examples=("xeroctl help chat send", "xeroctl help exit-codes"))
 
 
 # == completion: the shells ask the program ==================================
@@ -12380,19 +12285,12 @@ def value_offers(declared, contexts):
     elif kind:
         yield ":" + kind, ""
     else:
-        yield from ((word, "") for word in getattr(
-            declared.type, "words", ()))
+        yield from ((word, "") for word in getattr(declared.type, "words", ()))
 
 
 def flag_offers(table):
     return [(name, declared.help)
             for name, declared in table.items() if name.startswith("--")]
-
-
-def verb_offers(group, level):
-    """The words that may come first behind a group, or one of its words."""
-    return [(word, verb.summary) for word, (verb, *_) in by_word(
-        group.verbs, level).items()]
 
 
 def place_of_cursor(words, table):
@@ -12419,8 +12317,10 @@ def offers_in(group, words, typed, contexts):
     if is_flag:
         return flag_offers(verbs_table([called] if called else verbs))
     _, count = place_of_cursor(rest + [CURSOR], verbs_table(verbs))
-    named = [] if called or count or "--" in rest else verb_offers(
-        group, verbs and verbs[0].word or None)
+    level = verbs[0].word if verbs else None
+    named = [] if called or count or "--" in rest else [
+        (word, verb.summary) for word, (verb, *_) in by_word(
+            group.verbs, level).items()]
     for verb in [called] if called else verbs[:1]:
         places = places_of(verb)
         places += places[-1:] * count * bool(places
@@ -12467,8 +12367,7 @@ def show_offers(words, environ, terminal, groups):
         return  # nothing fits, or a config that is broken
     for word, summary in found:
         if word[:1] == ":" or word.startswith(words[-1] if words else ""):
-            terminal.out.write(one_line(f"{word}") + "\t"
-                               + one_line(summary) + "\n")
+            terminal.out.write(f"{one_line(word)}\t{one_line(summary)}\n")
 
 
 # Bash cuts words at = and :, so that they are put together again, and what
@@ -12567,12 +12466,8 @@ def show_commands(app, group, args):
     app.out.rows(whole_map, ("Command",), id_path="command")
 
 
-COMMANDS = Group(
-    "commands", "Print all commands as JSON, for programs.",
-    default="", verbs=(
-        Verb("", "Print all commands as JSON, for programs.",
-             show_commands),
-    ))
+COMMANDS = only(
+    "commands", "Print all commands as JSON, for programs.", show_commands)
 
 
 def complete_shell(app, group, args):
@@ -12580,15 +12475,12 @@ def complete_shell(app, group, args):
     app.out.text(STUBS[args.shell].lstrip("\n"))
 
 
-COMPLETION = Group(
+COMPLETION = only(
     "shell-completion", "Print the completion script of a shell.",
-    default="",
-    verbs=(
-        Verb("", "Print the completion script of a shell.", complete_shell,
-             flag("SHELL", "bash, zsh or fish", choice("bash", "zsh", "fish")),
-             examples=("source <(xeroctl shell-completion bash)",
-                       "xeroctl shell-completion fish | source")),
-    ))
+    complete_shell,
+    flag("SHELL", "bash, zsh or fish", choice(*STUBS)), examples=(
+        "source <(xeroctl shell-completion bash)",
+        "xeroctl shell-completion fish | source"))
 
 ABOUT = COMMANDS, COMPLETION, HELP
 
@@ -12820,8 +12712,7 @@ def adjust_early(argv, terminal):
     if "--no-color" in argv:
         color = "never"
     terminal.adjust("-q" in argv or "--quiet" in argv,
-                    color if color in COLOR_MODES else "auto",
-                    "--raw" in argv)
+                    color if color in COLOR_MODES else "auto", "--raw" in argv)
 
 
 def fail(error, argv, environ, terminal):
@@ -12946,38 +12837,30 @@ def open_closed_streams():
 STOP_SIGNALS = ("SIGTERM", 143), ("SIGHUP", 129)
 
 
-def on_terminate():
-    """Let signals unwind the program, as Ctrl-C does, with 128 + number.
+def on_signal(name, handler=None):
+    """Let a signal call this, or end the process at once, without a word.
 
     What the caller has it ignore (nohup) stays ignored.
     """
     import signal
-    for name, code in STOP_SIGNALS:
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number and signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, lambda *_, code=code: sys.exit(code))
-
-
-def end_at_signals():
-    """From now on a signal ends the process at once, without a word."""
-    import signal
-    for name in ["SIGINT"] + [name for name, _ in STOP_SIGNALS]:
-        number = getattr(signal, name, None)
-        if number and signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+    number = getattr(signal, name, None)  # Windows has no SIGHUP
+    if number and signal.getsignal(number) != signal.SIG_IGN:
+        signal.signal(number, handler or signal.SIG_DFL)
 
 
 def console():
     """Run as the program: the entry point of script and package alike."""
     open_closed_streams()
-    on_terminate()
+    for name, code in STOP_SIGNALS:  # unwind the program, as Ctrl-C does
+        on_signal(name, lambda *_, code=code: sys.exit(code))
     code = 130
     try:
         code = main()
     except KeyboardInterrupt:
         pass
     finally:
-        end_at_signals()
+        for name in ("SIGINT", *dict(STOP_SIGNALS)):
+            on_signal(name)
         let_go(sys.stdout, 1, code == 130)
         let_go(sys.stderr, 2, code == 130)
     sys.exit(code)
