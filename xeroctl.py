@@ -1506,7 +1506,7 @@ TOML_STATEMENT = (
     r"(?(2)\](?(3)\])%s|=[ \t]*(?:(%s|%s)%s)?)|%s)?" % (
         TOML_KEY, TOML_END, TOML_STRING, TOML_SCALAR, TOML_END, TOML_END))
 TOML_TOKEN = r"%s|#[^\n]*|[][{}\n\"']|[^][{}#\"'\n]+" % TOML_STRING
-TOML_VALUE = "text in quotes (a \\ in it doubled)"
+TOML_VALUE = "a text in quotes (a \\ in it doubled)"
 
 
 class TomlError(ValueError):
@@ -1565,7 +1565,7 @@ class TomlStatement:
                             " [deployment.NAME]")
         key = "".join(self.path[place:place + 1])
         if key in (DEPLOYMENT_KEYS if place else (CURRENT,)):
-            kind, told = (((int, float), "number of seconds")
+            kind, told = (((int, float), "a number of seconds")
                           if key == "timeout" else (str, TOML_VALUE))
             if size != place + 1 or not isinstance(self.value, kind):
                 raise TomlError(f"line {self.line}: {key} has to be {told}")
@@ -1578,7 +1578,7 @@ def toml_rest(text, start, line):
         token = found.group()
         depth += (token in ("[", "{")) - (token in ("]", "}"))
         if token in ("'", '"'):
-            raise TomlError(f"line {line}: no {TOML_VALUE}")
+            raise TomlError(f"line {line}: the value is not {TOML_VALUE}")
         if token == "\n" and depth <= 0:
             return text[start:found.end()]
     if depth > 0:
@@ -1622,11 +1622,6 @@ def toml_text(value):
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def toml_key(name):
-    """Render one name of a key: bare if it can be, else quoted."""
-    return name if re.fullmatch(TOML_BARE_NAME, name) else toml_text(name)
-
-
 def edit_toml(text, table, key, value):
     """Set a key of the root, (), or of a deployment; None removes its line.
 
@@ -1651,7 +1646,9 @@ def edit_toml(text, table, key, value):
         own[-1].text += end * (own[-1].text[-1] != "\n") + pair
     elif table:
         text += end * (text[-1:] not in ("", "\n")) + end * bool(text)
-        return f"{text}[{'.'.join(map(toml_key, table))}]{end}{pair}"
+        names = (name if re.fullmatch(TOML_BARE_NAME, name)
+                 else toml_text(name) for name in table)
+        return f"{text}[{'.'.join(names)}]{end}{pair}"
     else:
         return pair + end * bool(text) + text
     return "".join(one.lead + one.text for one in found)

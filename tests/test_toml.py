@@ -9,7 +9,7 @@ import pytest
 
 from conftest import every_case
 from xeroctl import (TomlError, drop_toml_table, edit_toml, read_toml,
-                     toml_key, toml_text)
+                     toml_text)
 
 try:
     import tomllib
@@ -174,13 +174,17 @@ def test_what_is_long_is_no_trouble():
     "", "prod", "a b", 'q"q', "back\\slash", "line\nend\r\n", "\x00\x1f\x7f",
     "é日😀", "\t", "'", "#", "]", "=", "\u2028\x85", '"""', "a.b", "\\u0041"])
 def test_what_is_rendered_reads_back(text):
-    source = f"current = {toml_text(text)}\n[deployment.{toml_key(text)}]"
-    assert read_toml(source) == {"current": text, "deployment": {text: {}}}
+    source = edit_toml(f"current = {toml_text(text)}",
+                       ("deployment", text), "style", text)
+    assert read_toml(source) == {"current": text,
+                                 "deployment": {text: {"style": text}}}
     assert not tomllib or tomllib.loads(source) == read_toml(source)
 
 
 def test_only_what_must_be_is_quoted():
-    assert (toml_key("a-b_9"), toml_key("a b")) == ("a-b_9", '"a b"')
+    for name, shown in (("a-b_9", "a-b_9"), ("a b", '"a b"')):
+        assert edit_toml("", ("deployment", name), "x", "y") == (
+            f'[deployment.{shown}]\nx = "y"\n')
     assert toml_text("é/\x7f\0") == '"é/\\u007f\\u0000"'
 
 
