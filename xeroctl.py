@@ -1565,8 +1565,8 @@ class TomlStatement:
                             " [deployment.NAME]")
         key = "".join(self.path[place:place + 1])
         if key in (DEPLOYMENT_KEYS if place else (CURRENT,)):
-            kind, told = (((int, float), "a number of seconds")
-                          if key == "timeout" else (str, TOML_VALUE))
+            kind, told = (((int, float), "a number") if key == "timeout"
+                          else (str, TOML_VALUE))
             if size != place + 1 or not isinstance(self.value, kind):
                 raise TomlError(f"line {self.line}: {key} has to be {told}")
 
@@ -1759,10 +1759,9 @@ class ConfigFile:
 
     def __init__(self, environ, terminal):
         self.terminal = terminal
-        self.path = environ.get("XEROTIER_CONFIG")
         folder = home_path(environ, "XDG_CONFIG_HOME", ".config")
-        if not self.path and folder:
-            self.path = os.path.join(folder, "config.toml")
+        self.path = environ.get("XEROTIER_CONFIG") or (
+            folder and os.path.join(folder, "config.toml"))
         self.read, self.mark, self.is_checked = None, b"", False
 
     def text(self):
@@ -1794,13 +1793,12 @@ class ConfigFile:
         except TomlError as problem:
             raise self.broken(problem)
         tables = data.get(DEPLOYMENT, {}).values()
-        is_open = (not self.is_checked and os.name == "posix"
-                   and any("api_key" in table for table in tables)
-                   and os.stat(self.path).st_mode & 0o077)
-        self.is_checked = True
-        if is_open:
+        if (not self.is_checked and os.name == "posix"
+                and any("api_key" in table for table in tables)
+                and os.stat(self.path).st_mode & 0o077):
             self.terminal.warn(f"{self.path} holds a key and can be read"
                                f" by others: chmod 600 {self.path}")
+        self.is_checked = True
         return data
 
     def deployments(self):
@@ -11425,6 +11423,10 @@ the config file:
     base_url = "https://api.xerotier.ai/acme-prod/v1"
     api_key_file = "prod.key"
     endpoint = "my-llm"
+
+    [deployment.local]
+    base_url = "http://127.0.0.1:8080/v1"
+    style = "openai"
 
   A deployment has base_url and one source of its key: api_key (the key
   itself), api_key_env (a variable), api_key_file (seen from the folder of
