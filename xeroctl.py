@@ -1367,8 +1367,6 @@ def shown_url(text):
 def check_url(text, what):
     """Return an http(s) URL without its last slashes, or raise."""
     from urllib.parse import urlsplit
-    if not isinstance(text, str):
-        raise NotConfigured(f"{what} is no text")
     if "@" in text:
         raise NotConfigured(f"{what} carries credentials (an @)", KEY_HELP)
     try:
@@ -1475,11 +1473,11 @@ class Deployment:
 
 # == TOML: what a config file holds, and edits that leave the rest alone =====
 
-# The subset of TOML 1.0 that tells deployments apart: tables, keys of every
-# spelling, strings, numbers, booleans.  In what is not ours any value may
-# stand, and is skipped.  No message quotes a value: it may be an API key that
-# lacks its quotes.  Patterns are compiled where they are used: few runs read
-# a config file.
+# The subset of TOML 1.0 that tells deployments apart: tables, quoted keys,
+# strings, decimal numbers, booleans.  In what is not ours any value may stand,
+# and is skipped.  No message quotes a value: it may be an API key that lacks
+# its quotes.  Patterns are compiled where they are used: few runs read a
+# config file.
 
 CURRENT, DEPLOYMENT = "current", "deployment"
 KEY_SOURCES = ("api_key", "api_key_env", "api_key_file", "api_key_command",
@@ -1487,66 +1485,50 @@ KEY_SOURCES = ("api_key", "api_key_env", "api_key_file", "api_key_command",
 DEPLOYMENT_KEYS = ("base_url",) + KEY_SOURCES + (
     "style", "endpoint", "output", "frontend_url", "timeout", "cacert")
 
-TOML_CONTROLS = r"\0-\x08\x0a-\x1f\x7f"
 TOML_ESCAPE = (
     r'\\(?:[btnfr"\\]|u(?![dD][89A-Fa-f])[0-9A-Fa-f]{4}'
     r"|U(?!0000[dD][89A-Fa-f])00(?:0[0-9A-Fa-f]|10)[0-9A-Fa-f]{4})")
-TOML_ESCAPES = dict(zip('btnfr"\\', '\b\t\n\f\r"\\'))
-TOML_LINE_STRING = (
-    r'"(?!"")(?:[^"\\%s]|%s)*"' % (TOML_CONTROLS, TOML_ESCAPE)
-    + r"|'(?!'')[^'%s]*'" % TOML_CONTROLS)
+TOML_LINE_STRING = (r'"(?!"")(?:[^"\\\n]|%s)*"' % TOML_ESCAPE
+                    + r"|'(?!'')[^'\n]*'")
 # Up to two quotes more may come right before the closing three.
 TOML_STRING = (
-    r'"""(?:[^"\\%s]|%s|(?:\\[ \t]*)?\r?\n|"(?!""))*"{3,5}'
-    % (TOML_CONTROLS, TOML_ESCAPE)
-    + r"|'''(?:[^'%s]|\r?\n|'(?!''))*'{3,5}|" % TOML_CONTROLS
-    + TOML_LINE_STRING)
-TOML_SCALAR = (
-    r"true|false|0x[0-9A-Fa-f](?:_?[0-9A-Fa-f])*|0o[0-7](?:_?[0-7])*"
-    r"|0b[01](?:_?[01])*|[+-]?(?:inf|nan|(?:0|[1-9](?:_?[0-9])*)"
-    r"(?:\.[0-9](?:_?[0-9])*)?(?:[eE][+-]?[0-9](?:_?[0-9])*)?)")
+    r'"""(?:[^"\\]|%s|\\[ \t\r]*\n|"(?!""))*"{3,5}' % TOML_ESCAPE
+    + r"|'''(?:[^']|'(?!''))*'{3,5}|" + TOML_LINE_STRING)
+TOML_SCALAR = (  # as in JSON
+    r"true|false|-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?"
+)
 TOML_BARE_NAME = r"[A-Za-z0-9_-]+"
 TOML_NAME = f"{TOML_BARE_NAME}|{TOML_LINE_STRING}"
 TOML_KEY = r"(?:%s)(?:[ \t]*\.[ \t]*(?:%s))*" % (TOML_NAME, TOML_NAME)
-TOML_END = r"(?:#[^%s]*)?(?:\r?\n|\Z)" % TOML_CONTROLS
-TOML_LEAD = r"(?:[ \t]*(?:#[^%s]*)?\r?\n)*" % TOML_CONTROLS
+TOML_END = r"[ \t\r]*(?:#[^\n]*)?(?:\n|\Z)"
 TOML_STATEMENT = (
-    r"[ \t]*(?:(\[(\[)?[ \t]*)?(%s)[ \t]*(?(1)\](?(2)\])[ \t]*%s"
-    r"|=[ \t]*(?:(%s|%s)[ \t]*%s)?)|%s)" % (
+    r"((?:[ \t\r]*(?:#[^\n]*)?\n)*)[ \t]*(?:(\[(\[)?[ \t]*)?(%s)[ \t]*"
+    r"(?(2)\](?(3)\])%s|=[ \t]*(?:(%s|%s)%s)?)|%s)?" % (
         TOML_KEY, TOML_END, TOML_STRING, TOML_SCALAR, TOML_END, TOML_END))
 TOML_TOKEN = r"%s|#[^\n]*|[][{}\n\"']|[^][{}#\"'\n]+" % TOML_STRING
-TOML_VALUE = r"no text in quotes (a \ in it doubled), number, true or false"
-MOST_DIGITS = 4300  # as Python has it since 3.11
+TOML_VALUE = "a text in quotes (a \\ in it doubled)"
 
 
 class TomlError(ValueError):
-    """A text that is no TOML, or more TOML than we read."""
-
-    def __init__(self, line, what):
-        super().__init__(f"line {line}: {what}")
+    """A line that is no TOML, or more TOML than we read."""
 
 
 def toml_escaped(found):
     """What an escape stands for; a line end that is escaped, for nothing."""
     word = found.group()
-    return (chr(int(word[2:], 16)) if word[1] in "uU"
-            else TOML_ESCAPES.get(word[1], ""))
+    return (chr(int(word[2:], 16)) if word[1] == "U"
+            else "" if "\n" in word else json.loads(f'"{word}"'))
 
 
 def toml_scalar(word):
-    """What a string, a boolean or a number stands for; None beyond all."""
+    """What a string, a boolean or a number stands for."""
     quotes = re.match(r"(\"\"\"|''')(?:\r?\n)?|[\"']|", word)
-    if quotes.end():
-        inside = word[quotes.end():-3 if quotes.group(1) else -1]
-        inside = inside.replace("\r\n", "\n")
-        return inside if word[0] == "'" else re.sub(
-            TOML_ESCAPE + r"|\\[ \t]*\n[ \t\n]*", toml_escaped, inside)
-    if word in ("true", "false"):
-        return word == "true"
-    try:
-        return int(word, 0) if len(word) <= MOST_DIGITS else None
-    except ValueError:
-        return float(word)
+    if not quotes.end():
+        return json.loads(word)
+    inside = word[quotes.end():-3 if quotes.group(1) else -1]
+    inside = inside.replace("\r\n", "\n")
+    return inside if word[0] == "'" else re.sub(
+        TOML_ESCAPE + r"|\\[ \t]*\n[ \t\n]*", toml_escaped, inside)
 
 
 class TomlStatement:
@@ -1558,34 +1540,35 @@ class TomlStatement:
     value is None where we cannot read it.
     """
 
-    def __init__(self, lead, found, header, line):
-        self.lead, self.text, self.line = lead, found.group(), line
-        start, (bracket, self.is_array, key, value) = (
-            found.start(), found.groups())
+    def __init__(self, found, header, line):
+        self.lead, bracket, self.is_array, key, value = found.groups()
+        self.line, start = line + self.lead.count("\n"), found.end(1)
+        self.text = found.string[start:found.end()]
+        if not key and found.end() < len(found.string):
+            raise TomlError(f"line {self.line}: no [table], no key = value")
         names = tuple(name if re.match("[^\"']", name) else toml_scalar(name)
                       for name in re.findall(TOML_NAME, key or ""))
         self.is_key = bool(key and not bracket)
         self.path = header + names if self.is_key else names
         self.header = names if bracket else header
-        self.place = found.start(4) - start, found.end(4) - start
+        self.place = found.start(5) - start, found.end(5) - start
         self.value = toml_scalar(value) if value else None
         if self.is_key and not value:
-            self.text += toml_rest(found.string, found.end(), line)
-
-    def is_inside(self, table):
-        """Is it the header of a table or of one below, or a key in those?"""
-        return self.path[:len(table)] == table
+            self.text += toml_rest(found.string, found.end(), self.line)
 
     def check(self):
         """Raise TomlError for what cannot stand in a key or table of ours."""
-        first, size = self.path[0], len(self.path)
-        if first == DEPLOYMENT and size < 3:
-            if self.is_key or self.is_array:
-                raise TomlError(self.line, "a deployment is a table:"
-                                " [deployment.NAME]")
-        elif first == CURRENT or self.path[2] in DEPLOYMENT_KEYS:
-            if self.value is None or size != (3 if first == DEPLOYMENT else 1):
-                raise TomlError(self.line, TOML_VALUE)
+        size, place = len(self.path), 2 * (self.path[0] == DEPLOYMENT)
+        if place and (len(self.header) < 2 if self.is_key
+                      else self.is_array and size < 3):
+            raise TomlError(f"line {self.line}: a deployment is a table:"
+                            " [deployment.NAME]")
+        key = "".join(self.path[place:place + 1])
+        if key in (DEPLOYMENT_KEYS if place else (CURRENT,)):
+            kind, told = (((int, float), "a number") if key == "timeout"
+                          else (str, TOML_VALUE))
+            if size != place + 1 or not isinstance(self.value, kind):
+                raise TomlError(f"line {self.line}: {key} has to be {told}")
 
 
 def toml_rest(text, start, line):
@@ -1595,57 +1578,42 @@ def toml_rest(text, start, line):
         token = found.group()
         depth += (token in ("[", "{")) - (token in ("]", "}"))
         if token in ("'", '"'):
-            raise TomlError(line, TOML_VALUE)
+            raise TomlError(f"line {line}: the value is not {TOML_VALUE}")
         if token == "\n" and depth <= 0:
             return text[start:found.end()]
     if depth > 0:
-        raise TomlError(line, "a bracket without its closing one")
+        raise TomlError(f"line {line}: a bracket without its closing one")
     return text[start:]
 
 
 def toml_statements(text):
     """Yield the statements of a document: with leads they are all of it."""
-    above, pattern = re.compile(TOML_LEAD), re.compile(TOML_STATEMENT)
-    position, header, line = 0, (), 1
+    pattern, position, header, line = re.compile(TOML_STATEMENT), 0, (), 1
     while position < len(text):
-        lead = above.match(text, position).group()
-        line += lead.count("\n")
-        found = pattern.match(text, position + len(lead))
-        if not found:
-            raise TomlError(line, "no [table], no key = value")
-        one = TomlStatement(lead, found, header, line)
+        one = TomlStatement(pattern.match(text, position), header, line)
         yield one
-        position, header = found.start() + len(one.text), one.header
-        line += one.text.count("\n")
-
-
-def toml_document(statements):
-    return "".join(one.lead + one.text for one in statements)
+        position += len(one.lead + one.text)
+        header, line = one.header, one.line + one.text.count("\n")
 
 
 def read_toml(text):
     """Read what is ours: {"current": …, "deployment": {name: {key: value}}}.
 
-    A key of a deployment that is not one of ours may be None.  No table is
-    defined in two places, by a header or by dotted keys (TOML 1.0, Table).
+    A key of a deployment that is not one of ours may be None.
     """
-    tree, homes, home = {}, {}, 0
+    tree, seen = {}, set()
     for one in toml_statements(text):
         if one.path[:1] not in ((CURRENT,), (DEPLOYMENT,)):
             continue
         one.check()
-        home = home if one.is_key else one.line
-        branch, tables = tree, one.path[:-1] if one.is_key else one.path
-        known, is_twice = len(one.header) - (not one.is_key), False
-        for size, name in enumerate(tables[:2]):
+        if one.path in seen:
+            raise TomlError(f"line {one.line}: defined twice")
+        branch = tree
+        for name in one.path[:2 * (one.path[0] == DEPLOYMENT)]:
             branch = branch.setdefault(name, {})
-            is_twice |= size >= known and home != homes.setdefault(
-                tables[:size + 1], home)
-        if one.is_key and len(one.path) < 4:
-            is_twice |= one.path[-1] in branch
-            branch[one.path[-1]] = one.value
-        if is_twice:
-            raise TomlError(one.line, "defined twice")
+        if len(one.path) < 4 and not one.is_array:
+            seen.add(one.path)
+            branch.update({one.path[-1]: one.value} if one.is_key else {})
     return tree
 
 
@@ -1654,74 +1622,42 @@ def toml_text(value):
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def toml_key(name):
-    """Render one name of a key: bare if it can be, else quoted."""
-    return name if re.fullmatch(TOML_BARE_NAME, name) else toml_text(name)
-
-
-def editable(text, table):
-    """The statements of a document in which a table can be edited."""
-    read_toml(text)
-    found = list(toml_statements(text))
-    for one in found:
-        if one.is_inside(table) and len(one.header) < len(table):
-            raise TomlError(one.line, "dotted keys that define a table are"
-                            " edited by hand")
-    return found
-
-
-def add_toml_key(text, found, table, pair):
-    """Put a new key behind the last one of its table.
-
-    A table that is not there yet goes to the end of the document, the first
-    key of the root to its begin.
-    """
-    end = "\r\n" if re.match(r"[^\n]*\r\n", text) else "\n"
-    own = [one for one in found if one.path and one.header == table]
-    if own:
-        indent = re.match("[ \t]*", own[-1].text).group()
-        own[-1].text += (end * (own[-1].text[-1] != "\n") + indent + pair
-                         + end)
-        return toml_document(found)
-    if not table:
-        return pair + end + (text and end + text)
-    text += end * (text[-1:] not in ("", "\n"))
-    gap = end * bool(text and text.split("\n")[-2].strip())
-    return f"{text}{gap}[{'.'.join(map(toml_key, table))}]{end}{pair}{end}"
-
-
 def edit_toml(text, table, key, value):
     """Set a key of the root, (), or of a deployment; None removes its line.
 
-    Nothing else changes: a comment behind the value, order, blank lines and
-    line ends stay.  Raise TomlError for what read_toml does not read, and
-    where dotted keys define the deployment.
+    Nothing else changes of what read_toml reads: a comment behind the value,
+    order, blank lines and line ends stay.  A new key goes behind the last one
+    of its table, a new table to the end, the first key of the root to the
+    begin.
     """
-    found = editable(text, table)
-    old = [one for one in found if one.is_key and one.path == (*table, key)]
+    found = list(toml_statements(text))
+    end = "\r\n" if "\r\n" in text else "\n"
     shown = toml_text(value) if isinstance(value, str) else repr(value)
-    if not old and value is not None:
-        return add_toml_key(text, found, table, f"{toml_key(key)} = {shown}")
-    for one in old:
-        start, end = one.place
-        one.text = ("" if value is None
-                    else one.text[:start] + shown + one.text[end:])
-    return toml_document(found)
+    pair = f"{key} = {shown}{end}"
+    old = [one for one in found if one.is_key and one.path == (*table, key)]
+    own = [one for one in found if one.path and one.header == table]
+    if old:
+        line, (start, stop) = old[0].text, old[0].place
+        old[0].text = ("" if value is None
+                       else line[:start] + shown + line[stop:])
+    elif value is None:
+        return text
+    elif own:
+        own[-1].text += end * (own[-1].text[-1] != "\n") + pair
+    elif table:
+        text += end * (text[-1:] not in ("", "\n")) + end * bool(text)
+        names = (name if re.fullmatch(TOML_BARE_NAME, name)
+                 else toml_text(name) for name in table)
+        return f"{text}[{'.'.join(names)}]{end}{pair}"
+    else:
+        return pair + end * bool(text) + text
+    return "".join(one.lead + one.text for one in found)
 
 
 def drop_toml_table(text, table):
-    """Remove a table: header, keys, sub-tables, and the comments they own.
-
-    Those are the comments between the keys, and directly above a header,
-    with the blank lines above them.
-    """
-    found = editable(text, table)
-    for one in found:
-        if one.is_inside(table):
-            of_others = re.match(r"(?:[\s\S]*#.*\n(?=\s*\n))?", one.lead)
-            one.lead = "" if one.is_key else of_others.group()
-            one.text = ""
-    return toml_document(found)
+    """Remove a table: header, keys and sub-tables; comments stay."""
+    return "".join(one.lead + one.text * (one.path[:len(table)] != table)
+                   for one in toml_statements(text))
 
 
 # == the config file =========================================================
@@ -1823,10 +1759,9 @@ class ConfigFile:
 
     def __init__(self, environ, terminal):
         self.terminal = terminal
-        self.path = environ.get("XEROTIER_CONFIG")
         folder = home_path(environ, "XDG_CONFIG_HOME", ".config")
-        if not self.path and folder:
-            self.path = os.path.join(folder, "config.toml")
+        self.path = environ.get("XEROTIER_CONFIG") or (
+            folder and os.path.join(folder, "config.toml"))
         self.read, self.mark, self.is_checked = None, b"", False
 
     def text(self):
@@ -1848,38 +1783,30 @@ class ConfigFile:
             raise NotConfigured(f"{self.path}: over 1 MB is no config file")
         return raw
 
-    def check_mode(self, tables):
-        """Warn once of a key that others can read."""
-        is_open = (not self.is_checked and os.name == "posix"
-                   and any("api_key" in table for table in tables.values())
-                   and os.stat(self.path).st_mode & 0o077)
-        self.is_checked = True
-        if is_open:
-            self.terminal.warn(f"{self.path} holds a key and can be read"
-                               f" by others: chmod 600 {self.path}")
-
     def data(self):
-        """The decoded file; raise NotConfigured if it is broken."""
-        data = self.after(read_toml)
-        self.check_mode(data.get(DEPLOYMENT, {}))
-        return data
+        """The decoded file; raise NotConfigured if it is broken.
 
-    def after(self, function, *args):
-        """What a function makes of the text."""
+        Warn once of a key that others can read.
+        """
         try:
-            return function(self.text(), *args)
+            data = read_toml(self.text())
         except TomlError as problem:
             raise self.broken(problem)
+        tables = data.get(DEPLOYMENT, {}).values()
+        if (not self.is_checked and os.name == "posix"
+                and any("api_key" in table for table in tables)
+                and os.stat(self.path).st_mode & 0o077):
+            self.terminal.warn(f"{self.path} holds a key and can be read"
+                               f" by others: chmod 600 {self.path}")
+        self.is_checked = True
+        return data
 
     def deployments(self):
         """{name: {key: value}}, in the order of the file."""
         return self.data().get(DEPLOYMENT, {})
 
     def current(self):
-        name = self.data().get(CURRENT)
-        if name is not None and not isinstance(name, str):
-            raise self.broken(f"{CURRENT} is no text")
-        return name or None
+        return self.data().get(CURRENT) or None
 
     def deployment(self, name):
         """The table of a deployment; raise NotConfigured if it is unknown."""
@@ -1895,20 +1822,49 @@ class ConfigFile:
         return NotConfigured(f"{self.path}: {problem}",
                              f"mend it in {self.path}")
 
-    def set(self, name, key, value):
-        """Set or, with None, remove one key of a deployment."""
-        self.read = self.after(edit_toml, (DEPLOYMENT, name), key, value)
+    def edit(self, table, key, value):
+        self.read = edit_toml(self.text(), table, key, value)
 
-    def set_current(self, name):
-        self.read = self.after(edit_toml, (), CURRENT, name)
+    def use(self, name):
+        self.deployment(name)
+        self.edit((), CURRENT, name)
+
+    def set(self, name, key, value):
+        """Set or, with None, remove a key; one key source replaces another."""
+        table = self.deployment(name)
+        if value is None and key not in table:
+            raise UsageError(f"{name} has no {key}")
+        if value is not None and key in KEY_SOURCES:
+            for old in table.keys() & set(KEY_SOURCES) - {key}:
+                self.edit((DEPLOYMENT, name), old, None)
+        self.edit((DEPLOYMENT, name), key, value)
+
+    def put(self, name, values, may_replace):
+        """Add a deployment, or replace it; the first becomes current."""
+        if name in self.deployments():
+            if not may_replace:
+                raise UsageError(f"there is a deployment {name} already",
+                                 f"config set {name} KEY VALUE changes it,"
+                                 " --force replaces it")
+            self.drop(name)
+        for key, value in values.items():
+            self.edit((DEPLOYMENT, name), key, value)
+        if self.current() is None:
+            self.use(name)
 
     def drop(self, name):
         """Remove a deployment, and that it is current if it is."""
         self.deployment(name)
-        is_current = self.current() == name
-        self.read = self.after(drop_toml_table, (DEPLOYMENT, name))
-        if is_current:
-            self.set_current(None)
+        if self.current() == name:
+            self.edit((), CURRENT, None)
+        self.read = drop_toml_table(self.text(), (DEPLOYMENT, name))
+
+    def place(self):
+        """The path of the file, there or not; raise without a home."""
+        if not self.path:
+            raise NotConfigured("there is no home directory",
+                                "set XEROTIER_CONFIG to a path")
+        return self.path
 
     def update(self, change):
         """Read, change and write the file, and no other process meanwhile.
@@ -1916,10 +1872,8 @@ class ConfigFile:
         What is locked is its folder: the file may not be there, and another
         one takes its place.  Whatever fails, the old one is still there.
         """
-        if not self.path:
-            raise NotConfigured("there is no home directory to write to",
-                                "set XEROTIER_CONFIG to a path")
-        folder, number = os.path.dirname(os.path.realpath(self.path)), None
+        folder = os.path.dirname(os.path.realpath(self.place()))
+        number = None
         try:
             os.makedirs(folder, 0o700, True)
             if os.name == "posix":  # Windows opens no folder
@@ -1947,44 +1901,38 @@ class ConfigFile:
             clock.sleep(LOCK_POLL_S)
 
 
-def key_source(table):
+def key_source(table, error=NotConfigured):
     """The one key source that a deployment has; None if it has none."""
     found = [source for source in KEY_SOURCES if source in table]
     if len(found) > 1:
-        raise NotConfigured("the deployment has two key sources: "
-                            + " and ".join(found), "keep one of them")
+        raise error("the deployment has two key sources: "
+                    + " and ".join(found), "keep one of them")
     return found[0] if found else None
 
 
-def command_output(command, what):
-    """Run a command that prints a secret; return what it prints."""
-    import subprocess
-    try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, timeout=TIMEOUT_S)
-    except (OSError, subprocess.SubprocessError) as problem:
-        raise NotConfigured(f"{what}: cannot run {command[0]}: "
-                            f"{getattr(problem, 'strerror', None) or 'late'}")
-    if done.returncode:
-        raise NotConfigured(f"{what}: {command[0]} ended with exit code"
-                            f" {done.returncode}")
-    return decoded(done.stdout)
-
-
-def key_command(source, value):
-    """The words of a command that prints a key, as a shell splits them.
+def printed_key(source, value):
+    """Run the command that prints a key, without a shell; return its output.
 
     A keychain is macOS's, else libsecret's.
     """
     import shlex
-    if source == "api_key_command":
-        try:
-            return shlex.split(value) or [""]
-        except ValueError as problem:
-            raise NotConfigured(f"{source}: {problem}")
-    if sys.platform == "darwin":
-        return ["security", "find-generic-password", "-s", value, "-w"]
-    return ["secret-tool", "lookup", "service", value]
+    import subprocess
+    command = [source]
+    try:
+        command = (
+            shlex.split(value) or [""] if source == "api_key_command" else
+            ["security", "find-generic-password", "-s", value, "-w"]
+            if sys.platform == "darwin" else
+            ["secret-tool", "lookup", "service", value])
+        done = subprocess.run(command, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, timeout=TIMEOUT_S)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as problem:
+        reason = getattr(problem, "strerror", "late or odd")
+        raise NotConfigured(f"{source}: cannot run {command[0]}: {reason}")
+    if done.returncode:
+        raise NotConfigured(f"{source}: {command[0]} ended with exit code"
+                            f" {done.returncode}")
+    return decoded(done.stdout)
 
 
 def stored_key(table, environ, folder):
@@ -1994,10 +1942,8 @@ def stored_key(table, environ, folder):
     """
     source = key_source(table)
     value = table.get(source)
-    if source is None:
-        return None
-    if not isinstance(value, str) or not value:
-        raise NotConfigured(f"{source} has to be a text")
+    if source in (None, "api_key"):
+        return value
     if source == "api_key_env":
         if not environ.get(value):
             name = value if value.isupper() else "…"
@@ -2007,8 +1953,7 @@ def stored_key(table, environ, folder):
         home = environ.get("HOME", "~")
         path = re.sub("^~(?=/)", lambda _: home, value)
         return decoded(read_file(os.path.join(folder, path), NotConfigured))
-    return value if source == "api_key" else command_output(
-        key_command(source, value), source)
+    return printed_key(source, value)
 
 
 class Settings:
@@ -2062,11 +2007,8 @@ class Settings:
     def get(self, name, default=None):
         """Look a setting up in the order of precedence."""
         value = self.given(name)
-        if value is None:
-            value = self.deployment_table().get(name)
-            if not isinstance(value, (str, type(None))):
-                raise self.config.broken(f"{name} is no text")
-        return default if value is None else value
+        return (self.deployment_table().get(name, default) if value is None
+                else value)
 
     def context(self):
         """The name of the deployment of this run; None if there is none."""
@@ -2136,7 +2078,7 @@ class Settings:
     def key_on_file(self, urls):
         table = self.deployment_table()
         own = [table[name] for name in ("base_url", "frontend_url")
-               if isinstance(table.get(name), str)]
+               if name in table]
         for url in urls if key_source(table) else ():
             if not any(is_same_origin(url, home) for home in own):
                 told = (f"the key of deployment {self.context()} is meant for"
@@ -11249,20 +11191,20 @@ def check_value(key, value):
         raise UsageError(f"{key}: {problem}")
 
 
-def change_config(app, name, text, change):
+def change_config(app, name, text, change, *args):
     """Make a change of the config file, or say that it would be made.
 
     It is tried before the file is locked, and made of what is there then.
     """
     config = app.settings.config
     done = {"id": name, "name": name, "path": config.path}
-    change(config)
+    change(config, name, *args)
     if SURROGATES.search(config.read):
         raise UsageError("a name or a value is no UTF-8 text")
     if app.plan:
         return app.out.done(dict(done, would=text),
                             f"would write {config.path}: {text}", name)
-    config.update(change)
+    config.update(lambda config: change(config, name, *args))
     app.out.done(done, text, name)
 
 
@@ -11273,47 +11215,26 @@ def put_deployment(app, name, values, may_replace):
     if "base_url" not in values:
         raise UsageError("--base-url is missing: https://HOST/PROJECT/v1")
     style = values.get("style", XEROTIER)
-    if key_source(values) is None and style == XEROTIER:
+    if key_source(values, UsageError) is None and style == XEROTIER:
         raise UsageError("a key source is missing", "--api-key @FILE,"
                          " --api-key-env, --api-key-file, --api-key-command"
                          " or --api-key-keychain")
     Deployment(values["base_url"], None, style).endpoint(
         values.get("endpoint"))
-
-    def put(config):
-        if name in config.deployments():
-            if not may_replace:
-                raise UsageError(f"there is a deployment {name} already",
-                                 f"config set {name} KEY VALUE changes it,"
-                                 " --force replaces it")
-            config.drop(name)
-        for key, value in values.items():
-            config.set(name, key, value)
-        if config.current() is None:
-            config.set_current(name)
-    change_config(app, name, f"added {name}", put)
+    change_config(app, name, f"added {name}", ConfigFile.put, values,
+                  may_replace)
 
 
 def add_deployment(app, group, args):
-    """Store a new deployment; the first one becomes current."""
     values = {key: getattr(args, key, None) for key in DEPLOYMENT_KEYS
               if key not in ("output", "timeout")}
-    given = ["--" + key.replace("_", "-") for key in KEY_SOURCES
-             if values[key] is not None]
-    if len(given) > 1:
-        raise UsageError(" and ".join(given) + " cannot be combined: give"
-                         " one key source")
-    if values["api_key"] is not None:
-        values["api_key"] = app.settings.typed_key(values["api_key"])
+    values["api_key"] = app.settings.typed_key(args.api_key)
     put_deployment(app, args.name, values, args.force)
 
 
 def use_deployment(app, group, args):
-    def use(config):
-        config.deployment(args.name)
-        config.set_current(args.name)
     app.settings.tell_beaten(args.name)
-    change_config(app, args.name, f"current is {args.name}", use)
+    change_config(app, args.name, f"current is {args.name}", ConfigFile.use)
 
 
 def deployment_record(app, name, table):
@@ -11331,8 +11252,7 @@ def deployment_record(app, name, table):
 
 def list_deployments(app, group, args):
     found = app.settings.config.deployments()
-    rows = [deployment_record(app, name, table)
-            for name, table in found.items()]
+    rows = [deployment_record(app, *each) for each in found.items()]
     app.out.rows({"object": "list", "data": rows}, group.columns,
                  "deployments")
     if rows:
@@ -11349,41 +11269,24 @@ def show_deployment(app, group, args):
 
 
 def set_value(app, group, args):
-    """Set one key; a new key source takes the place of the old one."""
-    app.settings.config.deployment(args.name)
-    value = args.setting
-    if value == "-":
-        value = app.read_text("-")
-    value = check_value(args.key, value)
-
-    def put(config):
-        for source in config.deployment(args.name).keys() & KEY_SOURCES:
-            if args.key in KEY_SOURCES and source != args.key:
-                config.set(args.name, source, None)
-        config.set(args.name, args.key, value)
-    change_config(app, args.name, f"set {args.key} of {args.name}", put)
+    value = app.read_text("-") if args.setting == "-" else args.setting
+    change_config(app, args.name, f"set {args.key} of {args.name}",
+                  ConfigFile.set, args.key, check_value(args.key, value))
 
 
 def unset_value(app, group, args):
-    def drop(config):
-        if args.key not in config.deployment(args.name):
-            raise UsageError(f"{args.name} has no {args.key}")
-        config.set(args.name, args.key, None)
-    change_config(app, args.name, f"removed {args.key} of {args.name}", drop)
+    change_config(app, args.name, f"removed {args.key} of {args.name}",
+                  ConfigFile.set, args.key, None)
 
 
 def remove_deployment(app, group, args):
     app.settings.config.deployment(args.name)
     app.confirm(f"Remove deployment {args.name}?", args)
-    change_config(app, args.name, f"removed {args.name}",
-                  lambda config: config.drop(args.name))
+    change_config(app, args.name, f"removed {args.name}", ConfigFile.drop)
 
 
 def show_path(app, group, args):
-    path = app.settings.config.path
-    if not path:
-        raise NotConfigured("there is no home directory",
-                            "set XEROTIER_CONFIG to a path")
+    path = app.settings.config.place()
     app.out.done({"id": path, "path": path}, path, path)
 
 
@@ -11399,15 +11302,6 @@ def try_deployment(app, deployment, args):
         app.confirm("Store it all the same?", args)
 
 
-def ask_for(terminal, check, *question):
-    """Ask until the answer will do: what was given before is not lost."""
-    while True:
-        try:
-            return check(terminal.ask(*question))
-        except (NotConfigured, UsageError) as error:
-            say_error(error, terminal)
-
-
 def init_config(app, group, args):
     """Ask for a deployment, try it, and store it."""
     terminal = app.terminal
@@ -11419,11 +11313,11 @@ def init_config(app, group, args):
     is_known = name in app.settings.config.deployments()
     if is_known:
         app.confirm(f"Replace deployment {name}?", args)
-    url = ask_for(terminal, lambda text: check_url(text, "base URL"),
-                  "Base URL, https://HOST/PROJECT/v1")
-    style = ask_for(terminal, lambda text: check_value("style", text),
-                    "Style, xerotier or openai",
-                    XEROTIER if url.count("/") > 3 else OPENAI)
+    url = check_url(terminal.ask("Base URL, https://HOST/PROJECT/v1"),
+                    "base URL")
+    style = check_value("style", terminal.ask(
+        "Style, xerotier or openai",
+        XEROTIER if url.count("/") > 3 else OPENAI))
     key = terminal.ask_secret("API key (not shown): ", "").strip() or None
     try_deployment(app, Deployment(url, key and check_key(key), style), args)
     put_deployment(app, name, {"base_url": url, "api_key": key,

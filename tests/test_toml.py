@@ -9,7 +9,7 @@ import pytest
 
 from conftest import every_case
 from xeroctl import (TomlError, drop_toml_table, edit_toml, read_toml,
-                     toml_key, toml_text)
+                     toml_text)
 
 try:
     import tomllib
@@ -18,16 +18,11 @@ except ImportError:
 
 # What a value stands for; tomllib agrees.
 VALUES = [
-    ("true", True), ("false", False), ("0", 0), ("+17", 17),
-    ("-1_000_0", -10000), ("9223372036854775808", 2 ** 63),
-    ("0xDead_beeF", 0xdeadbeef), ("0o07_7", 63), ("0b1_01", 5),
-    ("0x1e5", 0x1e5), ("0.0", 0.0), ("-0.0", -0.0), ("+1_0.0_1", 10.01),
-    ("1e5", 1e5), ("1E+0_5", 1e5), ("6.6e-07", 6.6e-7), ("inf", math.inf),
-    ("-inf", -math.inf), ("+nan", math.nan), ("1e999", math.inf),
+    ("true", True), ("false", False), ("0", 0), ("17", 17), ("-10", -10),
+    ("0.0", 0.0), ("-0.5", -0.5), ("1e5", 1e5), ("6.6E-07", 6.6e-7),
     ('""', ""), ("''", ""), ('"b"#c', "b"), ('"# none"', "# none"),
     (r'"\b\t\n\f\r\"\\"', "\b\t\n\f\r\"\\"),
-    (r'"\u0041\U0001F600\u0000"', "A😀\0"),
-    (r'"\ud7ff\ue000\U0010FFFF"', "\ud7ff\ue000\U0010ffff"),
+    (r'"\u0041\U0001F600\u0000\uD7ff"', "A😀\0\ud7ff"),
     ('"tab\there é \x80\u2028"', "tab\there é \x80\u2028"),
     (r"'C:\new\u12'", r"C:\new\u12"), ('""""""', ""), ('"""\n"""', ""),
     ('"""\r\nb\r\n"""', "b\n"), ('"""\n\nb"""', "\nb"),
@@ -43,14 +38,14 @@ NO_VALUES = [
     "", "# c", "b", "1 2", '"b" c', '"b', "'b", '"b\nc"', "'b\r\nc'", '"""b',
     "'''b\n''", '"""b""""""', "'''b''''''", '""""', r'"\x41"', r'"\u12"',
     r'"\U0000"', r'"\ud800"', r'"\U0000dFff"', r'"\U00110000"', r'"\q"',
-    r'"\ "', '"b\\\n"', '"""\nb\\ c"""', '"""\\\rb"""', '"\x00"', '"\x7f"',
-    "'\x1f'", '"""\n\x01"""', "'''\n\rb'''", "1 # \x7f", "1\rx", "01", "1__0",
+    r'"\ "', '"b\\\n"', '"""\nb\\ c"""', '"""\\\rb"""', "1\rx", "01", "1__0",
     "1_", "_1", "+0x1", "0X1", "0x", "0b2", "0o8", "0x_1", "1.", ".5",
     "1._5", "1.5_", "1.e5", "1e", "++1", "- 1", "Inf", "١", "True", "truex",
 ]
 
 # What tomllib reads and we do not.
-MORE = ["[]", "[1,\n2]", "[[\n'],'\n]] # c", '{a = "}"}', "1979-05-27",
+MORE = ["+17", "1_000", "0xDead_beeF", "0o7", "0b1", "inf", "-nan", "9" * 30,
+        "[]", "[1,\n2]", "[[\n'],'\n]] # c", '{a = "}"}', "1979-05-27",
         "1979-05-27T07:32:00Z", "07:32:00"]
 
 NAMES = [("a-b_C9", "a-b_C9"), ("1", "1"), ("true", "true"), ('""', ""),
@@ -76,9 +71,11 @@ def is_toml(text):
 @every_case
 @pytest.mark.parametrize("source, value", VALUES)
 def test_a_value_is_what_it_stands_for(source, value):
-    text = f"[deployment.p] \t# c\n\tx\t=\t{source}\t\r\nendpoint={source}"
+    key = "endpoint" if isinstance(value, str) else "timeout"
+    key = "y" if isinstance(value, bool) else key
+    text = f"[deployment.p] \t# c\n\tx\t=\t{source}\t\r\n{key}={source}"
     assert repr(read_toml(text)) == repr(
-        {"deployment": {"p": {"x": value, "endpoint": value}}})
+        {"deployment": {"p": {"x": value, key: value}}})
     if tomllib:
         assert repr(tomllib.loads(text)) == repr(read_toml(text))
 
@@ -97,6 +94,7 @@ def test_what_is_no_value_is_refused_with_its_line(source):
 def test_more_than_we_know_is_refused_in_what_is_ours_alone(source):
     for text in (f"current = {source}\n", f"deployment = {source}\n",
                  f"[deployment]\np = {source}\n",
+                 f"[deployment.p]\ntimeout = {source}\nx = 1\n",
                  f"[deployment.p]\nendpoint = {source}\nx = 1\n"):
         line = text.count("\n", 0, text.index("=")) + 1
         assert refused("\n" + text).startswith(f"line {line + 1}: ")
@@ -110,12 +108,10 @@ def test_more_than_we_know_is_refused_in_what_is_ours_alone(source):
 
 @pytest.mark.parametrize("source, name", NAMES)
 def test_a_name_has_many_spellings(source, name):
-    wanted = {"deployment": {name: {"endpoint": 1, name: 2}}}
-    for text in (f" [ deployment\t. {source} ]\nendpoint = 1\n{source} = 2",
-                 f"'deployment'. {source} .\"endpoint\" = 1\n"
-                 f"deployment\t.{source}.{source} = 2"):
-        assert read_toml(text) == wanted
-        assert not tomllib or tomllib.loads(text) == wanted
+    wanted = {"deployment": {name: {"timeout": 1, name: 2}}}
+    text = f" [ 'deployment'\t. {source} ]\n\"timeout\" = 1\n{source} = 2"
+    assert read_toml(text) == wanted
+    assert not tomllib or tomllib.loads(text) == wanted
 
 
 P = "[deployment.p]\n"
@@ -127,19 +123,20 @@ P = "[deployment.p]\n"
     (".a = 1", 1), ("a..b = 1", 1), ("é = 1", 1), ("a: 1", 1),
     ("[a] b = 1", 1), ("[a", 1), ("[]", 1), ("[a]]", 1), ("[a.]", 1),
     ("[[a]", 1), ("[ [a]]", 1), ("[a\n]", 1), ("]", 1), ('"""a""" = 1', 1),
-    ('"a\nb" = 1', 1), ("# \x00", 1), ("\n# \rb", 2), ("\r", 1),
-    ("a = 1\n\x0c\n", 2), ("\u00a0a = 1", 1), ("\ufeffa = 1", 1),
+    ('"a\nb" = 1', 1), ("a = 1\n\x0c\n", 2), ("\u00a0a = 1", 1),
+    ("\ufeffa = 1", 1),
     ("a = [\n1", 1), ("a = {\nb = 1", 1), ("\na = 'b", 2), ('a = ["b\n]', 1),
-    ("current = 1\n'current' = 2", 2), (P + "x = 1\nx = 2", 3),
-    ("deployment.p.x = 1\ndeployment.p.x = 2", 2), (P + P, 2),
+    ("current = 'a'\n'current' = 'b'", 2), (P + "x = 1\nx = 2", 3),
+    ("deployment.p.x = 1\n", 1), (P + P, 2), ("current = 5", 1),
+    (P + "endpoint = 5", 2), (P + "timeout = '5'", 2),
+    (P + "base_url = true", 2),
     ("[deployment]\n[other]\n['deployment']", 3), ("deployment = 1\n" + P, 1),
     ("deployment.p = 1\n" + P, 1), ("[deployment]\np = 1\n" + P, 2),
-    (P + "[deployment]\np.x = 1", 3), ("deployment.p.x = 1\n" + P, 2),
-    ("deployment.p.x = 1\n[deployment]", 2),
-    ("[deployment]\np.x = 1\n" + P, 3), ("[current]", 1),
+    (P + "[deployment]\np.x = 1", 3), ("[deployment]\np.x = 1\n" + P, 2),
+    ("[current]", 1),
     ("current.x = 1", 1), ("[[deployment]]", 1), ("[[deployment.p]]", 1),
     (P + "base_url.x = 1", 2), ("[deployment.p.base_url]", 1),
-    ("[[deployment.p.base_url]]", 1), ("current = " + "9" * 5000, 1)])
+    ("[[deployment.p.base_url]]", 1)])
 def test_what_cannot_be_is_refused_with_its_line(text, line):
     assert refused(text).startswith(f"line {line}: ")
 
@@ -147,8 +144,7 @@ def test_what_cannot_be_is_refused_with_its_line(text, line):
 @pytest.mark.parametrize("text, names", [
     ("", None), ("\n\n  \t# é\t!\r\n", None), ("[deployment]", ""),
     (P, "p"), ("[deployment.p.more]\n" + P, "p"), (P + "[deployment]", "p"),
-    ("deployment.p.x = 1\nx = 0\ndeployment.q.x = 1\n[deployment.r]", "pqr"),
-    ("[deployment.p.more]\n[deployment]\np.x = 1\nq.x = 1", "pq"),
+    (P + "tags.x = 1\ntags.x = 1\n[deployment.q]", "pq"),
     ("[deployment.p.more.more]\nx = 1\nx = 2\n[[x]]\n[x.y]\n[[x]]", "p")])
 def test_tables_come_in_any_order(text, names):
     found = read_toml(text).get("deployment", None)
@@ -178,13 +174,17 @@ def test_what_is_long_is_no_trouble():
     "", "prod", "a b", 'q"q', "back\\slash", "line\nend\r\n", "\x00\x1f\x7f",
     "é日😀", "\t", "'", "#", "]", "=", "\u2028\x85", '"""', "a.b", "\\u0041"])
 def test_what_is_rendered_reads_back(text):
-    source = f"current = {toml_text(text)}\n[deployment.{toml_key(text)}]"
-    assert read_toml(source) == {"current": text, "deployment": {text: {}}}
+    source = edit_toml(f"current = {toml_text(text)}",
+                       ("deployment", text), "style", text)
+    assert read_toml(source) == {"current": text,
+                                 "deployment": {text: {"style": text}}}
     assert not tomllib or tomllib.loads(source) == read_toml(source)
 
 
 def test_only_what_must_be_is_quoted():
-    assert (toml_key("a-b_9"), toml_key("a b")) == ("a-b_9", '"a b"')
+    for name, shown in (("a-b_9", "a-b_9"), ("a b", '"a b"')):
+        assert edit_toml("", ("deployment", name), "x", "y") == (
+            f'[deployment.{shown}]\nx = "y"\n')
     assert toml_text("é/\x7f\0") == '"é/\\u007f\\u0000"'
 
 
@@ -242,50 +242,32 @@ def test_an_edit_changes_nothing_else(table, key, value, old, new, end):
     ("", (), 'x = "v"\n'), ("", PROD, '[deployment.prod]\nx = "v"\n'),
     ("b = 2", (), 'b = 2\nx = "v"\n'), ("# c", (), 'x = "v"\n\n# c'),
     ("b = 2\n", PROD, 'b = 2\n\n[deployment.prod]\nx = "v"\n'),
-    ("b = 2\n\n", PROD, 'b = 2\n\n[deployment.prod]\nx = "v"\n'),
     ("[t]", (), 'x = "v"\n\n[t]'),
     ("# y\n\n# c\n[t]", (), 'x = "v"\n\n# y\n\n# c\n[t]'),
     ("[deployment.prod]", PROD, '[deployment.prod]\nx = "v"\n'),
     ("\t[deployment.prod] # c\r\n", PROD,
-     '\t[deployment.prod] # c\r\n\tx = "v"\r\n'),
+     '\t[deployment.prod] # c\r\nx = "v"\r\n'),
     ("[deployment.prod]\n# c\n\n\n[u]\n", PROD,
      '[deployment.prod]\nx = "v"\n# c\n\n\n[u]\n'),
     ("[deployment.prod]\n# c\n[u]\n", PROD,
      '[deployment.prod]\nx = "v"\n# c\n[u]\n'),
-    ("deployment.q.x = 2\n", PROD,
-     'deployment.q.x = 2\n\n[deployment.prod]\nx = "v"\n')])
+    ("deployment-q.x = 2\n", PROD,
+     'deployment-q.x = 2\n\n[deployment.prod]\nx = "v"\n')])
 def test_a_new_key_finds_its_place(text, table, result):
     assert edit_toml(text, table, "x", "v") == result
 
 
-@pytest.mark.parametrize("text, line", [
-    ("x = 0\ndeployment.prod.x = 1", 2),
-    ("[deployment]\n'prod' . x = 1\n[a]", 2),
-    ("[deployment.prod.more]\nx = 1\n[deployment]\n\nprod.x = 1", 5)])
-def test_a_deployment_of_dotted_keys_is_not_edited(text, line):
-    for edit in (lambda: edit_toml(text, PROD, "x", "v"),
-                 lambda: edit_toml(text, PROD, "x", None),
-                 lambda: drop_toml_table(text, PROD)):
-        with pytest.raises(TomlError) as caught:
-            edit()
-        assert str(caught.value).startswith(f"line {line}: dotted keys")
-    assert edit_toml(text, ("deployment", "q"), "x", "v").startswith(text)
-
-
 @every_case
 @pytest.mark.parametrize("text, table, result", [
-    (CONFIG, PROD, CONFIG[:CONFIG.index("\n# ours")]
-     + CONFIG[CONFIG.index("# note"):]),
-    (CONFIG, STAGING, CONFIG[:CONFIG.index("\n# the other")]),
+    (CONFIG, PROD, CONFIG.replace(CONFIG[
+        CONFIG.index("[deployment.prod]"):CONFIG.index("# note")], "")),
+    (CONFIG, STAGING, CONFIG[:CONFIG.index("[ deployment")] + "\n"),
     (CONFIG, ("deployment", "nothing"), CONFIG),
     ("[a]\n[b]\n[c]\n", ("b",), "[a]\n[c]\n"), ("[a]", ("a",), ""),
-    ("[a]\r\n\r\n\r\n[b]\r\n\r\n\r\n[c]", ("b",), "[a]\r\n\r\n\r\n[c]"),
-    ("# a\n[a]\n\n[b]\n", ("a",), "\n[b]\n"),
-    ("[a]\n\n# far\n\n# near\n[b]\nx=1\n# in\n\n# y\n", ("b",),
-     "[a]\n\n# far\n# in\n\n# y\n"),
-    ("[b]\nx=1\n# in\ny=1\n\n[c]\n", ("b",), "\n[c]\n"),
-    ("[a]\nx=1\n# b\n[b]\n# c\n[c]\n", ("b",), "[a]\nx=1\n# c\n[c]\n"),
+    ("[a]\r\n[b]\r\n\r\n[c]", ("b",), "[a]\r\n\r\n[c]"),
+    ("# a\n[a]\n# in\nx=1 # x\n# b\n[b]\n", ("a",),
+     "# a\n# in\n# b\n[b]\n"),
     ("[a.b]\n[c]\n[a.d]\n[e]\n", ("a",), "[c]\n[e]\n"),
     ("[[a]]\n[c]\n[[a]]\n", ("a",), "[c]\n")])
-def test_a_dropped_table_takes_what_is_its_own(text, table, result):
+def test_a_dropped_table_leaves_the_comments(text, table, result):
     assert drop_toml_table(text, table) == result
