@@ -929,7 +929,7 @@ class Streams:
     """
 
     def __init__(self, stdin=None, stdout=None, stderr=None):
-        self.stdin = stdin or io.StringIO()
+        self.stdin = stdin or io.BytesIO()
         self.stdout = stdout or io.StringIO()
         self.stderr = stderr or io.StringIO()
 
@@ -1152,6 +1152,12 @@ class Progress:
     def __init__(self, terminal):
         self.terminal, self.told, self.due = terminal, None, 0
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.clear()
+
     def show(self, text):
         if self.terminal.status_line:
             self.terminal.status_line.show(text)
@@ -1166,32 +1172,22 @@ class Progress:
             self.terminal.status_line.clear()
 
 
-class Meter:
-    """How far a transfer of bytes is, with its rate and the time left.
-
-    Shown on the status line alone, at most ten times a second.
-    """
-
-    EVERY_S = 0.1
+class Meter(Progress):
+    """How far a transfer of bytes is, with its rate and the time left."""
 
     def __init__(self, terminal, label, total=None, start=0):
-        self.line, self.clock = terminal.status_line, terminal.clock
+        super().__init__(terminal)
         self.label, self.total, self.start = label, total, start
-        self.begun = self.due = self.clock.monotonic()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.line:
-            self.line.clear()
+        self.begun = self.due = terminal.clock.monotonic()
+        if not terminal.status_line:
+            self.due += NOTE_EVERY_S
 
     def at(self, count):
         """Take note that so many bytes have passed."""
-        now = self.clock.monotonic()
-        if self.line and now >= self.due:
-            self.due = now + self.EVERY_S
-            self.line.show(self.text(count, max(now - self.begun, 0.001)))
+        now = self.terminal.clock.monotonic()
+        if now >= self.due:
+            self.show(self.text(count, max(now - self.begun, 0.001)))
+            self.due = max(self.due, now + 0.1)
 
     def text(self, count, took):
         rate = (count - self.start) / took
@@ -1207,7 +1203,7 @@ class Terminal:
 
     def __init__(self, streams, environ, clock):
         self.stdin, self.clock = streams.stdin, clock
-        self.input = getattr(self.stdin, "buffer", None) or io.BytesIO()
+        self.input = getattr(self.stdin, "buffer", self.stdin)
         self.out = Stdout(streams.stdout, environ)
         self.err = Stderr(streams.stderr, environ)
         self.secrets = Secrets()
@@ -1266,7 +1262,8 @@ class Terminal:
 
     def read_line(self):
         """Read one line of standard input; empty at its end."""
-        return decoded(self.input.readline())
+        line = self.input.readline()
+        return line if isinstance(line, str) else decoded(line)
 
     def confirm(self, question):
         """Ask on the terminal; the end of input is a no."""
@@ -2441,7 +2438,8 @@ TLS_REASONS = (
     ("SIGNED_CERTIFICATE_IN_",
      "the certificate's issuer, a self-signed CA, is not trusted", CA_HELP),
     ("SELF.SIGNED", "the certificate is self-signed", CA_HELP),
-    ("LOCAL_ISSUER", "the certificate's issuer is not known", CA_HELP),
+    ("ISSUER_CERTIFICATE|FIRST_CERTIFICATE",
+     "the certificate's issuer is not known", CA_HELP),
     (":_(HOSTNAME|IP_ADDRESS)_MISMATCH",
      "the certificate is for another host name or address", NAME_HELP),
     ("VERIFY_FAILED:", None, CA_HELP),
@@ -3343,8 +3341,6 @@ class Api:
     beat the defaults.
     """
 
-    REDIRECTS = 301, 302, 303, 307, 308
-
     def __init__(self, deployment, network, options, timeout, terminal, plan,
                  deadline):
         self.deployment, self.network = deployment, network
@@ -3357,12 +3353,10 @@ class Api:
 
     def check_transport(self):
         """Warn once of a key that would travel readable for everyone."""
-        if self.is_checked:
+        scheme, host, port = origin_of(self.deployment.base_url)
+        if self.is_checked or scheme != "http" or not self.deployment.key:
             return
         self.is_checked = True
-        scheme, host, port = origin_of(self.deployment.base_url)
-        if scheme != "http" or not self.deployment.key:
-            return
         proxy = self.network.proxy(scheme, host, port)
         for there in ([proxy.host] if proxy else []) + [host]:
             if not is_loopback(there):
@@ -3526,8 +3520,7 @@ class Api:
             if answer.status < 300:
                 return answer
             with answer:
-                if (answer.status not in self.REDIRECTS
-                        or not answer.headers.get("Location")):
+                if answer.status >= 400 or not answer.headers.get("Location"):
                     text = ""
                     with suppress(XeroctlError):  # the status says enough
                         text = decoded(answer.read())
@@ -3621,11 +3614,10 @@ def is_own_event(data, field, value):
         return False
     if data[:1] == ":":
         return True
-    try:
+    with suppress(ValueError):
         parse_json(data, SERVER_DECODER)
-    except ValueError:
-        return False
-    return True
+        return True
+    return False
 
 
 def sse_events(blocks):
@@ -3856,12 +3848,6 @@ def open_to_write(path):
         file.close()
 
 
-def close_quietly(file):
-    """Close a file; what could not be written has been told before."""
-    with suppress(OSError):
-        file.close()
-
-
 class NewFile:
     """A file that takes its place only once it is whole.
 
@@ -3929,7 +3915,8 @@ class NewFile:
         if not self.file.closed and (not self.count or not self.is_resumed):
             remove_quietly(self.part)
             remove_quietly(self.about)
-        close_quietly(self.file)
+        with suppress(OSError):  # told before, by the write
+            self.file.close()
 
     def restart(self):
         """Begin with an empty file."""
@@ -6930,7 +6917,8 @@ class Run:
             # A journal without a state is of no more use.
             if self.journal.is_ours and not os.path.exists(self.state_path):
                 remove_quietly(self.journal_path)
-            close_quietly(self.journal.file)
+            with suppress(OSError):  # told before, by the write
+                self.journal.file.close()
 
     def purpose(self):
         """What the state of another run must not differ in."""
