@@ -1203,7 +1203,6 @@ class Terminal:
 
     def __init__(self, streams, environ, clock):
         self.stdin, self.clock = streams.stdin, clock
-        self.input = getattr(self.stdin, "buffer", self.stdin)
         self.out = Stdout(streams.stdout, environ)
         self.err = Stderr(streams.stderr, environ)
         self.secrets = Secrets()
@@ -1251,6 +1250,11 @@ class Terminal:
 
     def warn(self, text):
         self.say("warning: " + text, YELLOW)
+
+    @property
+    def input(self):
+        """Standard input, in bytes."""
+        return getattr(self.stdin, "buffer", self.stdin)
 
     def read_stdin(self):
         """Read all of standard input: only where `-` was written."""
