@@ -519,12 +519,10 @@ def as_text(value):
 
 def as_time(value):
     """2026-05-27 14:03 UTC, from any form of time."""
-    seconds = seconds_of(value)
-    if seconds is None:  # which gmtime takes for now
-        return as_text(value)
-    try:
-        return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
-    except (ValueError, OverflowError, OSError):
+    try:  # gmtime would take None for now
+        moment = time.gmtime(float(seconds_of(value)))
+        return time.strftime("%Y-%m-%d %H:%M UTC", moment)
+    except (TypeError, ValueError, OverflowError, OSError):
         return as_text(value)
 
 
@@ -541,44 +539,34 @@ def as_age(value, now):
     return f"in {text}" if is_ahead else f"{text} ago"
 
 
+def as_count(value, units=("", "K", "M", "B", "T")):
+    """Say a large number as models are named: 7.0B, 350.0M."""
+    if not is_number(value):
+        return as_text(value)
+    if value < 1000:
+        return as_text(value) + units[0]
+    for unit in units[1:]:
+        value /= 1000.0
+        if value < 999.95:
+            break
+    return f"{value:.1f}{unit}"
+
+
 def as_size(count):
     """Say a number of bytes in the unit a person would pick."""
-    if not is_number(count):
-        return as_text(count)
-    if count < 1000:
-        return f"{as_text(count)} B"
-    for unit in ("KB", "MB", "GB"):
-        count /= 1000.0
-        if count < 999.95:
-            return f"{count:.1f} {unit}"
-    return f"{count / 1000:.1f} TB"
-
-
-def as_seconds(seconds):
-    """Say a duration: 0.6 s, 12 s."""
-    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return as_count(count, (" B", " KB", " MB", " GB", " TB"))
 
 
 def as_duration(seconds):
-    """Say how long a job takes: 12 s, 5m 40s, 2h 5m."""
+    """Say how long something takes: 0.6 s, 12 s, 5m 40s, 2h 5m."""
     if not is_number(seconds):
         return as_text(seconds)
     if seconds < 100:
-        return as_seconds(seconds)
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = int(seconds // 60)
     if minutes < 60:
         return f"{minutes}m {seconds % 60:.0f}s"
     return f"{minutes // 60}h {minutes % 60}m"
-
-
-def as_count(value):
-    """Say a large number as models are named: 7.0B, 350.0M."""
-    if not is_number(value):
-        return as_text(value)
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if value >= size:
-            return f"{value / size:.1f}{unit}"
-    return as_text(value)
 
 
 def as_keys(value):
@@ -700,11 +688,7 @@ def glyphs(text):
 
 
 def cell_width(glyph):
-    # A large table: only text that is not ASCII pays for it.
-    try:
-        import unicodedata
-    except ImportError:
-        return 1
+    import unicodedata  # a large table: only what is not ASCII pays for it
     if len(glyph) > 1:
         return 2
     category = unicodedata.category(glyph)
@@ -742,10 +726,7 @@ def cut_to(text, width):
 
 def nearest(word, words):
     """Return the words like a mistyped one; dashes and case do not count."""
-    try:
-        import difflib
-    except ImportError:
-        return []
+    import difflib
     plain = {each.strip("-").lower(): each for each in words}
     word = word.strip("-").lower()
     found = (difflib.get_close_matches(word, plain, n=3, cutoff=0.7)
@@ -944,12 +925,11 @@ def path_of(*segments):
 class Streams:
     """The three standard streams of one run; None stands for a closed one.
 
-    Text streams with a .buffer, as sys.stdin and sys.stdout are, or plain
-    text streams without.
+    Text streams with a .buffer, as sys.stdin is; output may have none.
     """
 
     def __init__(self, stdin=None, stdout=None, stderr=None):
-        self.stdin = stdin or io.StringIO()
+        self.stdin = stdin or io.BytesIO()
         self.stdout = stdout or io.StringIO()
         self.stderr = stderr or io.StringIO()
 
@@ -1039,23 +1019,19 @@ class Screen:
         self.put(text.encode("utf-8") if self.binary else text)
 
     def put(self, data):
-        """Hand data to the stream; once that failed, never again."""
+        """Hand data to the stream; without any, let go what it holds.
+
+        Once that failed, it is never tried again.
+        """
         try:
             if not self.is_broken:
-                self.sink.write(data)
+                self.sink.flush() if data is None else self.sink.write(data)
         except (OSError, ValueError) as problem:
-            self.broke(problem)
+            self.is_broken = True
+            self.failed(problem)
 
     def flush(self):
-        try:
-            if not self.is_broken:
-                self.sink.flush()
-        except (OSError, ValueError) as problem:
-            self.broke(problem)
-
-    def broke(self, problem):
-        self.is_broken = True
-        self.failed(problem)
+        self.put(None)
 
     def end_line(self):
         """Begin a new line unless one has just begun."""
@@ -1176,6 +1152,12 @@ class Progress:
     def __init__(self, terminal):
         self.terminal, self.told, self.due = terminal, None, 0
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.clear()
+
     def show(self, text):
         if self.terminal.status_line:
             self.terminal.status_line.show(text)
@@ -1190,32 +1172,22 @@ class Progress:
             self.terminal.status_line.clear()
 
 
-class Meter:
-    """How far a transfer of bytes is, with its rate and the time left.
-
-    Shown on the status line alone, at most ten times a second.
-    """
-
-    EVERY_S = 0.1
+class Meter(Progress):
+    """How far a transfer of bytes is, with its rate and the time left."""
 
     def __init__(self, terminal, label, total=None, start=0):
-        self.line, self.clock = terminal.status_line, terminal.clock
+        super().__init__(terminal)
         self.label, self.total, self.start = label, total, start
-        self.begun = self.due = self.clock.monotonic()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.line:
-            self.line.clear()
+        self.begun = self.due = terminal.clock.monotonic()
+        if not terminal.status_line:
+            self.due += NOTE_EVERY_S
 
     def at(self, count):
         """Take note that so many bytes have passed."""
-        now = self.clock.monotonic()
-        if self.line and now >= self.due:
-            self.due = now + self.EVERY_S
-            self.line.show(self.text(count, max(now - self.begun, 0.001)))
+        now = self.terminal.clock.monotonic()
+        if now >= self.due:
+            self.show(self.text(count, max(now - self.begun, 0.001)))
+            self.due = max(self.due, now + 0.1)
 
     def text(self, count, took):
         rate = (count - self.start) / took
@@ -1279,20 +1251,22 @@ class Terminal:
     def warn(self, text):
         self.say("warning: " + text, YELLOW)
 
+    @property
+    def input(self):
+        """Standard input, in bytes."""
+        return getattr(self.stdin, "buffer", self.stdin)
+
     def read_stdin(self):
         """Read all of standard input: only where `-` was written."""
-        read = getattr(self.stdin, "buffer", self.stdin).read()
-        return read.encode("utf-8") if isinstance(read, str) else read
+        return self.input.read()
 
     def input_blocks(self):
         """Yield standard input block by block."""
-        source = getattr(self.stdin, "buffer", self.stdin)
-        for block in iter(lambda: source.read(BLOCK), source.read(0)):
-            yield block.encode("utf-8") if isinstance(block, str) else block
+        return iter(lambda: self.input.read(BLOCK), b"")
 
     def read_line(self):
         """Read one line of standard input; empty at its end."""
-        line = getattr(self.stdin, "buffer", self.stdin).readline()
+        line = self.input.readline()
         return line if isinstance(line, str) else decoded(line)
 
     def confirm(self, question):
@@ -2129,13 +2103,6 @@ def redacted(value):
         "…" if SECRET_NAME.search(name) else text))
 
 
-def form_quoted(name):
-    """A file name as browsers put it into a form (WHATWG HTML, 4.10.21.8)."""
-    for character in '\r\n"':
-        name = name.replace(character, f"%{ord(character):02X}")
-    return name
-
-
 class Multipart:
     """A multipart/form-data body (RFC 7578), read from disk as it is sent.
 
@@ -2152,9 +2119,12 @@ class Multipart:
         self.head = "".join(
             f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"'
             f"\r\n\r\n{text}\r\n" for name, text in fields)
+        # The name as browsers have it (WHATWG HTML, 4.10.21.8).
+        name = re.sub('[\r\n"]', lambda c: f"%{ord(c.group()):02X}",
+                      excerpt.name)
         self.head += (
             f"--{boundary}\r\nContent-Disposition: form-data; "
-            f'name="{part}"; filename="{form_quoted(excerpt.name)}"\r\n'
+            f'name="{part}"; filename="{name}"\r\n'
             "Content-Type: application/octet-stream\r\n\r\n")
         self.head = whole(self.head).encode("utf-8")
         self.tail = f"\r\n--{boundary}--\r\n".encode("ascii")
@@ -2278,7 +2248,7 @@ class Limits:
             return ConnectionFailed("timeout", "the call took longer than"
                                     " --max-time", sent=True, lasting=True)
         return ConnectionFailed(
-            "timeout", f"nothing came for {as_seconds(self.silence)}",
+            "timeout", f"nothing came for {as_duration(self.silence)}",
             "--timeout SECONDS waits longer", sent=True)
 
 
@@ -2405,23 +2375,20 @@ CA_HELP = "--cacert FILE trusts a private CA; --insecure checks nothing"
 CLOCK_HELP = "is this machine's clock right?"
 NAME_HELP = "does the base URL name the host as its certificate does?"
 
-# What OpenSSL's verify codes mean (x509_vfy.h), and what helps.
-TLS_CAUSES = {
-    9: ("the certificate is not valid yet", CLOCK_HELP),
-    10: ("the certificate has expired", CLOCK_HELP),
-    18: ("the certificate is self-signed", CA_HELP),
-    19: ("the certificate's issuer, a self-signed CA, is not trusted",
-         CA_HELP),
-    20: ("the certificate's issuer is not known", CA_HELP),
-    62: ("the certificate is for another host name", NAME_HELP),
-    64: ("the certificate is for another address", NAME_HELP),
-}
-
-
 # What OpenSSL says (a part of its reason), what it means, and what helps.
 TLS_REASONS = (
     ("WRONG_VERSION_NUMBER", "the server does not speak TLS",
      "is it http:// in --base-url?"),
+    ("NOT_YET_VALID", "the certificate is not valid yet", CLOCK_HELP),
+    ("HAS_EXPIRED", "the certificate has expired", CLOCK_HELP),
+    ("SIGNED_CERTIFICATE_IN_",
+     "the certificate's issuer, a self-signed CA, is not trusted", CA_HELP),
+    ("SELF.SIGNED", "the certificate is self-signed", CA_HELP),
+    ("ISSUER_CERTIFICATE|FIRST_CERTIFICATE",
+     "the certificate's issuer is not known", CA_HELP),
+    (":_(HOSTNAME|IP_ADDRESS)_MISMATCH",
+     "the certificate is for another host name or address", NAME_HELP),
+    ("VERIFY_FAILED:", None, CA_HELP),
     # Python 3.6 does not tell which; of a host name it says it in words.
     ("CERTIFICATE_VERIFY_FAILED|HOSTNAME|SUBJECTALTNAME",
      "the certificate is self-signed, expired, for another host name, or of"
@@ -2459,10 +2426,7 @@ def tls_error(problem, host):
     """Return the ConnectionFailed for a handshake that failed."""
     import ssl
     import socket
-    code = getattr(problem, "verify_code", None)
-    if code is not None:
-        reason, hint = TLS_CAUSES.get(code, (problem.verify_message, CA_HELP))
-    elif isinstance(problem, socket.timeout):
+    if isinstance(problem, socket.timeout):
         reason, hint = "no handshake in time", "--timeout SECONDS waits longer"
     elif is_dropped(problem):
         reason = ("the connection was cut" if isinstance(problem, ssl.SSLError)
@@ -2514,31 +2478,18 @@ def is_loopback(host):
     return bool(re.match(r"(localhost|::1|127(\.\d+){3})\Z", host))
 
 
-def is_closed(problem):
-    """Whether the other side has closed what we were sending to."""
-    return (isinstance(problem, (BrokenPipeError, ConnectionResetError))
-            or type(problem).__name__ == "SSLEOFError")
-
-
 def check_head(response):
-    """Refuse a head that leaves the end of its body in doubt.
-
-    What a proxy and we might read differently is how answers are smuggled
-    (RFC 9112, 6.3 and 11.2); http.client would read on till the end.
-    """
+    """Refuse a head that leaves the end of its body in doubt (RFC 9112, 6.3);
+    http.client would read on till the connection ends."""
     import http.client
     headers = response.headers
     codings = headers.get_all("Transfer-Encoding", ())
-    lengths = {text.strip() for value in headers.get_all("Content-Length", ())
-               for text in value.split(",")}
-    if any("Header" in type(each).__name__ for each in headers.defects):
-        raise http.client.HTTPException("a line of its head is no header")
-    if len(lengths) > 1 or not all(re.match(r"[0-9]{1,18}\Z", text)
-                                   for text in lengths):
-        raise http.client.HTTPException("bad Content-Length")
-    if len(codings) > 1 or codings and not response.chunked:
-        raise http.client.HTTPException(
-            f"Transfer-Encoding {codings[0]} was not asked for")
+    lengths = headers.get_all("Content-Length", ())
+    if (len(codings) != response.chunked or len(set(lengths)) > 1
+            or not all(re.match(r"[0-9]{1,18}\Z", each) for each in lengths)
+            or any("Header" in type(each).__name__
+                   for each in headers.defects)):
+        raise http.client.HTTPException("its head does not tell where it ends")
 
 
 def ask(client, wire, request, relay=None):
@@ -2563,7 +2514,8 @@ def ask(client, wire, request, relay=None):
             client.request(request.method, target, request.data(), headers)
             wire.flush()
         except OSError as problem:
-            if not is_closed(problem):
+            if not isinstance(problem, (BrokenPipeError, ConnectionResetError)
+                              ) and type(problem).__name__ != "SSLEOFError":
                 raise
             lost = problem
         response = client.getresponse()
@@ -2595,47 +2547,38 @@ def plain_blocks(response):
         raise http.client.IncompleteRead(b"", left)
 
 
-class ChunkedFrame:
-    """Takes the frame off a chunked body, fed in blocks split anywhere.
+CHUNK_HEAD = rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n"
+
+
+def unframed(block, left):
+    """Take the frame off a block of chunks; (data, rest, left, is_over).
 
     A chunk is its size in hexadecimal, extensions, CRLF, data, and CRLF.
+    left is what is still to come of one, its CRLF included; the rest is the
+    beginning of what is not complete.
     """
-
-    HEAD = rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n"
-
-    def __init__(self):
-        self.rest, self.left = b"", 0  # of a chunk, its CRLF included
-        self.is_over = False
-
-    def take_off(self, block):
-        """Return the data in a block; keep what is not complete."""
-        block, position, pieces = self.rest + block, 0, []
-        while not self.is_over:
-            if not self.left:
-                head = re.compile(self.HEAD).match(block, position)
-                if not head:
-                    break
-                position, size = head.end(), int(head.group(1), 16)
-                self.left, self.is_over = size + 2, not size
-            end = position + self.left
-            piece = block[position:end - 2]
-            pieces.append(piece)
-            if block[end - 2:end] != b"\r\n":
-                position += len(piece)
-                self.left -= len(piece)
+    import http.client
+    position, pieces, is_over = 0, [], False
+    while not is_over:
+        if not left:
+            head = re.compile(CHUNK_HEAD).match(block, position)
+            if not head:
                 break
-            position, self.left = end, 0
-        self.keep(block[position:])
-        return b"".join(pieces)
-
-    def keep(self, rest):
-        """Keep the beginning of a chunk, or raise if it can be none."""
-        import http.client
-        is_short = len(rest) < 2 if self.left else (
-            b"\n" not in rest and len(rest) < BLOCK)
-        if not (self.is_over or is_short):
-            raise http.client.HTTPException(f"bad chunk {rest[:20]!r}")
-        self.rest = rest
+            position, size = head.end(), int(head.group(1), 16)
+            left, is_over = size + 2, not size
+        end = position + left
+        pieces.append(block[position:end - 2])
+        if block[end - 2:end] != b"\r\n":
+            position += len(pieces[-1])
+            left -= len(pieces[-1])
+            break
+        position, left = end, 0
+    rest = block[position:]
+    is_short = len(rest) < 2 if left else (
+        b"\n" not in rest and len(rest) < BLOCK)
+    if not (is_over or is_short):
+        raise http.client.HTTPException(f"bad chunk {rest[:20]!r}")
+    return b"".join(pieces), rest, left, is_over
 
 
 def chunked_blocks(response):
@@ -2645,24 +2588,25 @@ def chunked_blocks(response):
     tokens more than all the rest.
     """
     import http.client
-    frame = ChunkedFrame()
-    while not frame.is_over:
+    rest, left, is_over = b"", 0, False
+    while not is_over:
         block = response.fp.read1(BLOCK)
         if not block:
             raise http.client.IncompleteRead(b"")
-        data = frame.take_off(block)
+        data, rest, left, is_over = unframed(rest + block, left)
         if data:
             yield data
 
 
-def not_json(answer, text, problem):
-    """Return the AnswerError for a body that should have been JSON."""
-    what = body_summary(text)
-    if not is_html(text):
-        what = f"no JSON ({problem}): {what}"
-    return AnswerError(f"{answer.url} answered with {what}",
-                       "is the base URL that of an API?",
-                       request_id=answer.request_id)
+def json_of(answer, text):
+    """The body of an answer, decoded; no page is one."""
+    try:
+        return parse_json(text, SERVER_DECODER)
+    except ValueError as problem:
+        what = "" if is_html(text) else f"no JSON ({problem}): "
+        raise AnswerError(
+            f"{answer.url} answered with {what}{body_summary(text)}",
+            "is the base URL that of an API?", request_id=answer.request_id)
 
 
 QUOTA_HELP = "the quota is used up: wait for its reset or raise it"
@@ -2951,20 +2895,7 @@ class Answer:
     def json(self):
         """Return the decoded body; an empty one is an empty object."""
         raw = self.read()
-        if not raw.strip():
-            return {}
-        text = decoded(raw)
-        try:
-            return parse_json(text, SERVER_DECODER)
-        except ValueError as problem:
-            raise not_json(self, text, problem)
-
-    def error_text(self):
-        """The body of an answer that is an error, as far as it came."""
-        try:
-            return decoded(self.read())
-        except XeroctlError:
-            return ""  # the status has come, and says enough
+        return json_of(self, decoded(raw)) if raw.strip() else {}
 
 
 class Proxy:
@@ -3061,18 +2992,6 @@ def start_tls(sock, host, context, limits):
         limits.left()  # or is the time up?
         # A mismatch of names is a ValueError in Python 3.6.
         raise tls_error(problem, host)
-
-
-def certificate_error(problem, args, password):
-    """The error for a client certificate that ssl cannot load."""
-    reason = reason_of(problem)
-    if password:
-        reason = "wrong password of the key (XEROTIER_CERT_PASSWORD)"
-    elif "PEM" in str(reason):
-        reason = "no PEM, or not the certificate's key"
-    key = f" with the key {args.cert_key}" if args.cert_key else ""
-    return UsageError(f"cannot use the client certificate {args.cert}{key}:"
-                      f" {reason}")
 
 
 def open_proxy(proxy, limits):
@@ -3208,9 +3127,8 @@ class Network:
         return sock, proxy
 
     def context(self):
-        """The TLS context of this run."""
-        if self.made_context is None:
-            self.made_context = self.make_context()
+        """The TLS context of this run, made once."""
+        self.made_context = self.made_context or self.make_context()
         return self.made_context
 
     def make_context(self):
@@ -3253,7 +3171,14 @@ class Network:
         try:
             context.load_cert_chain(args.cert, args.cert_key, password)
         except (OSError, ValueError) as problem:
-            raise certificate_error(problem, args, password)
+            reason = reason_of(problem)
+            if password:
+                reason = "wrong password of the key (XEROTIER_CERT_PASSWORD)"
+            elif "PEM" in str(reason):
+                reason = "no PEM, or not the certificate's key"
+            key = f" with the key {args.cert_key}" if args.cert_key else ""
+            raise UsageError("cannot use the client certificate"
+                             f" {args.cert}{key}: {reason}")
 
     def password(self):
         """The password of an encrypted key: from the variable, or asked."""
@@ -3362,8 +3287,6 @@ class Api:
     beat the defaults.
     """
 
-    REDIRECTS = 301, 302, 303, 307, 308
-
     def __init__(self, deployment, network, options, timeout, terminal, plan,
                  deadline):
         self.deployment, self.network = deployment, network
@@ -3376,12 +3299,10 @@ class Api:
 
     def check_transport(self):
         """Warn once of a key that would travel readable for everyone."""
-        if self.is_checked:
+        scheme, host, port = origin_of(self.deployment.base_url)
+        if self.is_checked or scheme != "http" or not self.deployment.key:
             return
         self.is_checked = True
-        scheme, host, port = origin_of(self.deployment.base_url)
-        if scheme != "http" or not self.deployment.key:
-            return
         proxy = self.network.proxy(scheme, host, port)
         for there in ([proxy.host] if proxy else []) + [host]:
             if not is_loopback(there):
@@ -3529,13 +3450,13 @@ class Api:
         wait = retry_wait(error, attempt, self.clock.jitter())
         if wait > LONGEST_WAIT_S:
             error.hint = ("the server asks to wait "
-                          f"{as_seconds(wait)}: try again after that")
+                          f"{as_duration(wait)}: try again after that")
             raise error
         if self.deadline and self.clock.monotonic() + wait > self.deadline:
             raise error
         if said:
             self.terminal.note(f"{said}: attempt {attempt + 1} of "
-                               f"{self.retries + 1} in {as_seconds(wait)}")
+                               f"{self.retries + 1} in {as_duration(wait)}")
         self.clock.sleep(wait)
 
     def follow(self, request, attempt):
@@ -3545,9 +3466,10 @@ class Api:
             if answer.status < 300:
                 return answer
             with answer:
-                if (answer.status not in self.REDIRECTS
-                        or not answer.headers.get("Location")):
-                    text = answer.error_text()
+                if answer.status >= 400 or not answer.headers.get("Location"):
+                    text = ""
+                    with suppress(XeroctlError):  # the status says enough
+                        text = decoded(answer.read())
                     error = api_error(answer, text)
                     self.log_body("<", lambda: redacted(error.body or text))
                     raise error
@@ -3638,11 +3560,10 @@ def is_own_event(data, field, value):
         return False
     if data[:1] == ":":
         return True
-    try:
+    with suppress(ValueError):
         parse_json(data, SERVER_DECODER)
-    except ValueError:
-        return False
-    return True
+        return True
+    return False
 
 
 def sse_events(blocks):
@@ -3681,14 +3602,6 @@ def sse_events(blocks):
         yield event, "\n".join(data), line[-1:] in (b"\n", b"\r")
 
 
-def check_told(kind, payload):
-    """Raise the StreamError that an event tells, if it tells one."""
-    if payload.get("error") or kind == "error":
-        told = no_answer(payload, "is an error")
-        raise StreamError("the server broke off the stream: "
-                          + str(told).partition(": ")[2], **told.facts)
-
-
 def api_events(blocks):
     """Yield (kind, payload) for each JSON event, up to the terminal one.
 
@@ -3715,8 +3628,10 @@ def api_events(blocks):
             continue
         kind = event if event and event != "message" else (
             payload.get("type") or payload.get("object"))
-        if "error" in payload or kind == "error":
-            check_told(kind, payload)
+        if kind == "error" or payload.get("error"):
+            told = no_answer(payload, "is an error")
+            raise StreamError("the server broke off the stream: "
+                              + str(told).partition(": ")[2], **told.facts)
         yield kind, payload
         if kind in TERMINAL_EVENTS:
             return
@@ -3724,16 +3639,6 @@ def api_events(blocks):
         "HTTP", "the stream ended before " + (
             "it began" if kind is None else "the answer was complete"),
         "asked without a stream, the server may say why", sent=True)
-
-
-def whole_answer(answer, text):
-    """Yield the one event of an answer that is no stream."""
-    try:
-        payload = parse_json(re.sub(r"\s+data: ?\[DONE\]\s*\Z", "", text),
-                             SERVER_DECODER)
-    except ValueError as problem:
-        raise not_json(answer, text, problem)
-    yield WHOLE, payload
 
 
 def let_go_after(blocks, flush):
@@ -3760,7 +3665,9 @@ def answer_events(answer, flush):
             said == "text/event-stream"
             and start[:1] not in (b"{", b"[", b"<")):
         return api_events(chain([first], blocks))
-    return whole_answer(answer, decoded(held(chain([first], blocks))))
+    text = decoded(held(chain([first], blocks)))
+    return [(WHOLE, json_of(answer, re.sub(
+        r"\s+data: ?\[DONE\]\s*\Z", "", text)))]
 
 
 # == files: read from any place, written whole or not at all =================
@@ -3862,14 +3769,6 @@ def parse_line(raw, decoder=DECODER):
         raise ValueError(f"not JSON: {problem}")
 
 
-def is_at(file, path):
-    """Whether a path still leads to an open file."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
 def open_to_write(path):
     """Open a file for reading and writing, made if missing, and claim it.
 
@@ -3886,17 +3785,12 @@ def open_to_write(path):
             if not try_lock(file):
                 raise UsageError(f"another run is writing {path}",
                                  "wait for its end, or choose another file")
-            if is_at(file, path):
-                return file
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(number), os.stat(path)):
+                    return file
         except BaseException:
             file.close()
             raise
-        file.close()
-
-
-def close_quietly(file):
-    """Close a file; what could not be written has been told before."""
-    with suppress(OSError):
         file.close()
 
 
@@ -3965,13 +3859,10 @@ class NewFile:
 
     def __exit__(self, *_):
         if not self.file.closed and (not self.count or not self.is_resumed):
-            self.discard()
-        close_quietly(self.file)
-
-    def discard(self):
-        """Leave nothing behind."""
-        remove_quietly(self.part)
-        remove_quietly(self.about)
+            remove_quietly(self.part)
+            remove_quietly(self.about)
+        with suppress(OSError):  # told before, by the write
+            self.file.close()
 
     def restart(self):
         """Begin with an empty file."""
@@ -5152,7 +5043,7 @@ def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
                 return item
             if until and app.clock.monotonic() >= until:
                 raise WaitExpired(
-                    f"not over after {as_seconds(timeout)}"
+                    f"not over after {as_duration(timeout)}"
                     + (": " + describe(item) if describe else ""), resume)
             app.clock.sleep(POLL_S if until is None else min(
                 POLL_S, until - app.clock.monotonic()))
@@ -6994,7 +6885,8 @@ class Run:
             # A journal without a state is of no more use.
             if self.journal.is_ours and not os.path.exists(self.state_path):
                 remove_quietly(self.journal_path)
-            close_quietly(self.journal.file)
+            with suppress(OSError):  # told before, by the write
+                self.journal.file.close()
 
     def purpose(self):
         """What the state of another run must not differ in."""
@@ -7450,7 +7342,7 @@ class Pace:
             if wait > LONGEST_WAIT_S or now - self.since > LONGEST_OUTAGE_S:
                 raise error
             self.until = now + wait
-            self.app.terminal.note(f"{error}: all wait {as_seconds(wait)}")
+            self.app.terminal.note(f"{error}: all wait {as_duration(wait)}")
 
     def passed(self):
         with self.lock:
@@ -8272,7 +8164,7 @@ def ask_health(api):
     with api.send(request, api.settled) as answer:
         text = decoded(answer.read()).strip()
     if is_html(text):
-        raise not_json(answer, text, None)
+        json_of(answer, text)  # which says that it is none
     try:
         value = parse_json(text)
     except ValueError:

@@ -484,20 +484,6 @@ def test_what_needs_a_module_says_so_in_a_line(go, hide, python, place,
         assert not TELLS_TRACE.search(shown.stderr), (name, shown)
 
 
-@at_both_ends
-def test_no_table_of_unicode_is_needed(tour, hide, python):
-    tour(TOUR if IS_FULL else ["stream"], [python, STARTED],
-         **hide("unicodedata"))
-
-
-@costly
-def test_a_near_miss_is_told_without_difflib(go, hide):
-    shown = go([sys.executable, STARTED], ["chatt"], **hide("difflib"))
-    assert shown.exit_status == 2
-    assert shown.stderr == ("error: unknown command 'chatt'\n"
-                            "  hint: xeroctl help lists the commands\n")
-
-
 NEEDS = [("csv", ["config", "list", "-o", "csv"], "csv"),
          ("tarfile", ["upload", ".", "model"], "tarfile"),
          ("select", CHAT, "select"), ("hashlib", ["upload", "kept.bin", "m"],

@@ -187,9 +187,9 @@ def test_a_size_is_told_in_the_unit_a_person_would_pick(count, text):
 
 @pytest.mark.parametrize("seconds, text", [
     (0, "0.0 s"), (0.57, "0.6 s"), (9.94, "9.9 s"), (10, "10 s"),
-    (12.4, "12 s"), (300, "300 s")])
-def test_a_duration_is_told_in_seconds(seconds, text):
-    assert xeroctl.as_seconds(seconds) == text
+    (12.4, "12 s"), (300, "5m 0s")])
+def test_a_duration_is_told_as_people_say_it(seconds, text):
+    assert xeroctl.as_duration(seconds) == text
 
 
 @pytest.mark.parametrize("text, cells", [
