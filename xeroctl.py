@@ -7835,12 +7835,6 @@ def history_line(raw):
     return text if isinstance(text, str) else None
 
 
-def is_torn(file):
-    """Whether the last line of a file has no end: a kill came between."""
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) != b"\n"
-
-
 class History:
     """The last messages, one JSON text a line, for their owner only.
 
@@ -7875,14 +7869,11 @@ class History:
     def add(self, text):
         if self.path is None or self.secrets.masked_json(text) != text:
             return
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-        line = whole(compact_json(text)).encode("utf-8") + b"\n"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         try:
             os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
-            with os.fdopen(os.open(self.path, flags, 0o600), "a+b") as file:
-                if file.tell() and is_torn(file):
-                    line = b"\n" + line
-                file.write(line)
+            with os.fdopen(os.open(self.path, flags, 0o600), "ab") as file:
+                file.write(whole(compact_json(text) + "\n").encode("utf-8"))
         except OSError:
             self.path = None
 
@@ -7911,14 +7902,6 @@ class ChatTurns:
                          if m["role"] != "user"]
         self.spent = Counter()
         self.answer = None
-
-    @property
-    def model(self):
-        return self.options.get("model")
-
-    @model.setter
-    def model(self, name):
-        self.options["model"] = name
 
     def ask(self, talk, content):
         """Send one more user message; return whether both turns are kept.
@@ -7960,8 +7943,7 @@ class ChatTurns:
     def count(self, usage):
         for column, name in zip(USAGE_COLUMNS, ("prompt_tokens",
                                                 "completion_tokens")):
-            value = column.value(usage)
-            self.spent[name] += counted(value)
+            self.spent[name] += counted(column.value(usage))
 
     def turns(self):
         """How many messages there are, the system message aside."""
@@ -7986,7 +7968,8 @@ class ChatTurns:
     def saved(self):
         """The conversation as it is saved."""
         return {"version": 1, "endpoint": self.app.endpoint(),
-                "model": self.model, "messages": self.messages,
+                "model": self.options.get("model"),
+                "messages": self.messages,
                 "usage": dict(self.spent)}
 
     def load(self, data):
@@ -7998,8 +7981,7 @@ class ChatTurns:
                              " messages with role and content")
         self.messages = messages
         self.spent = Counter()
-        usage = dig(data, "usage")
-        self.count(usage)
+        self.count(dig(data, "usage"))
 
 
 class ResponseTurns(ChatTurns):
@@ -8129,30 +8111,15 @@ class Session:
 
     def block(self, line):
         """The whole message that a line begins, and whether it is a block."""
-        if line.split()[:1] == ["/multi"]:
-            rest = line.strip()[len("/multi"):].strip()
-            return self.read_until(lambda text: text.strip() == ".",
-                                   [rest] * bool(rest)), True
         if not line.startswith('"""'):
             return line, "\n" in line
-        line = line[3:]
-        if line.rstrip().endswith('"""'):
-            return line.rstrip()[:-3], True
-        return self.read_until(
-            lambda text: text.rstrip().endswith('"""'),
-            [line] * bool(line)), True
-
-    def read_until(self, is_end, lines):
-        """Read lines until one ends the block, or the input ends."""
-        while True:
-            try:
-                line = self.lines.read(LineEditor.MORE)
-            except EOFError:
-                return "\n".join(lines)
-            if is_end(line):
-                rest = line.rstrip()[:-3]
-                return "\n".join(lines + [rest] * bool(rest))
-            lines.append(line)
+        lines = [line[3:]]
+        with suppress(EOFError):
+            while not lines[-1].rstrip().endswith('"""'):
+                lines.append(self.lines.read(LineEditor.MORE))
+            lines[-1] = lines[-1].rstrip()[:-3]
+        end = len(lines) - (not lines[-1])
+        return "\n".join(lines[not lines[0]:end]), True
 
     def show_bar(self):
         """endpoint: E | model: M | tokens: 148/532 | msgs: 6"""
@@ -8160,7 +8127,7 @@ class Session:
             return
         parts = [f"endpoint: {self.app.endpoint()}"]
         if self.turns.is_model_named:
-            parts.append(f"model: {self.turns.model}")
+            parts.append(f"model: {self.turns.options['model']}")
         spent = self.turns.spent
         parts += [f"tokens: {spent['prompt_tokens']}/"
                   f"{spent['completion_tokens']}",
@@ -8272,10 +8239,11 @@ class Session:
         self.terminal.say("the last question and its answer are forgotten")
 
     def set_model(self, name):
-        self.turns.model, self.turns.is_model_named = name, True
+        self.turns.options["model"] = name
+        self.turns.is_model_named = True
         self.terminal.say(f"model: {name}")
 
-    # name: (argument, summary, what runs it); /multi is read by block().
+    # name: (argument, summary, what runs it)
     COMMANDS = {
         "/help": ("", "show commands and keys", show_commands),
         "/clear": ("", "forget the conversation, keep the system message",
@@ -8289,7 +8257,6 @@ class Session:
         "/retry": ("", "ask the last question again", retry),
         "/undo": ("", "take the last question and its answer back", undo),
         "/model": ("<name>", "use another model", set_model),
-        "/multi": ("", "write several lines; a lone . ends them", None),
         "/quit": ("", "end the session (also Ctrl+D)", quit),
     }
 
