@@ -4009,7 +4009,7 @@ class NewFile:
                      and isinstance(version, (str, type(None)))
                      and isinstance(size, (int, type(None)))
                      and re.match(r"[ -~\xa0-\xff]*\Z", version or ""))
-        self.cut(os.fstat(self.file.fileno()).st_size if is_of_use else 0)
+        self.restart(os.fstat(self.file.fileno()).st_size if is_of_use else 0)
         self.begin(*(version, size) if is_of_use else (None, None))
 
     def begin(self, version, size, error=XeroctlError):
@@ -4023,20 +4023,12 @@ class NewFile:
 
     def __exit__(self, *_):
         if not self.file.closed and (not self.count or not self.is_resumed):
-            self.discard()
+            remove_quietly(self.part)
+            remove_quietly(self.about)
         close_quietly(self.file)
 
-    def discard(self):
-        """Leave nothing behind."""
-        remove_quietly(self.part)
-        remove_quietly(self.about)
-
-    def restart(self):
-        """Begin with an empty file."""
-        self.cut(0)
-
-    def cut(self, count):
-        """Keep only the first bytes."""
+    def restart(self, count=0):
+        """Keep only so many bytes, the first."""
         with writing(self.path):
             self.file.seek(count)
             self.file.truncate()
@@ -5351,8 +5343,10 @@ class ChatChoice:
             elif kind:
                 pieces += self.take_parts(key, value)
             elif key == "tool_calls":
-                for call in value if isinstance(value, list) else ():
-                    self.take_call(call)
+                for part in value if isinstance(value, list) else ():
+                    if isinstance(part, dict):
+                        # The members of the call; its index is its own.
+                        grown(self.call_of(part), dict(part, index=None))
             else:
                 self.message[key] = grown(self.message.get(key), value, key)
         return pieces
@@ -5375,14 +5369,6 @@ class ChatChoice:
                 self.texts[key] += text.encode("utf-8", "surrogatepass")
                 self.deltas += key == "content"
         return pieces
-
-    def take_call(self, part):
-        """Join one part of a tool call to the call that it belongs to."""
-        if isinstance(part, dict):
-            call = self.call_of(part)
-            for key, value in part.items():
-                if key != "index":
-                    call[key] = grown(call.get(key), value, key)
 
     def call_of(self, part):
         """The call of a part, by its index, else by its id, or a new one.
@@ -5443,6 +5429,7 @@ class ChatAnswer:
     """
 
     PATH = "/chat/completions"
+    id = None  # a completion is seldom kept
     STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
     check = staticmethod(check_completion)
 
@@ -5467,9 +5454,13 @@ class ChatAnswer:
         choices, shown = chunk.get("choices"), []
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
-                kept = self.choice(choice.get("index"))
+                index = choice.get("index")
+                index = index if isinstance(index, int) else 0
+                if index not in self.choices:
+                    self.choices[index] = ChatChoice(index)
+                kept = self.choices[index]
                 pieces = kept.add(choice)
-                if kept.index == 0:
+                if index == 0:
                     shown += pieces
                 if pieces or kept.tool_calls or len(kept.message) > 1:
                     self.has_begun = True
@@ -5498,20 +5489,9 @@ class ChatAnswer:
             len(self.choices) >= self.wanted and all(
                 kept.finish_reason for kept in self.choices.values()))
 
-    def choice(self, index):
-        """The choice of an index, made at its first delta."""
-        index = index if isinstance(index, int) else 0
-        if index not in self.choices:
-            self.choices[index] = ChatChoice(index)
-        return self.choices[index]
-
     @property
     def is_there(self):
         return bool(self.choices)
-
-    @staticmethod
-    def id():
-        """No id: a completion is seldom kept."""
 
     def first(self):
         return self.choices.get(0) or ChatChoice(0)
@@ -5533,14 +5513,10 @@ class ChatAnswer:
 
     def whole(self):
         """The whole, as received or as an answer without stream would be."""
-        if self.received:
-            return self.received
-        whole_answer = dict(self.head, object="chat.completion")
-        whole_answer["choices"] = [
-            choice.json() for _, choice in sorted(self.choices.items())]
-        if self.usage is not None:
-            whole_answer["usage"] = self.usage
-        return whole_answer
+        choices = [each.json() for _, each in sorted(self.choices.items())]
+        usage = {} if self.usage is None else {"usage": self.usage}
+        return self.received or dict(self.head, object="chat.completion",
+                                     choices=choices, **usage)
 
     def tokens(self):
         """Completion tokens as the server counts them, else the deltas."""
@@ -5608,7 +5584,6 @@ class ResponseAnswer:
             self.has_begun = True
 
     def take_arguments(self, place, payload):
-        """Take in a piece of the arguments of a call, or all of them."""
         self.has_begun = True
         self.arguments[place] = payload.get("arguments") or grown(
             self.arguments.get(place), payload.get("delta"), "arguments")
@@ -5629,7 +5604,6 @@ class ResponseAnswer:
         return [(kind, text)] if text else []
 
     def kept(self, pieces):
-        """Remember the text among the pieces."""
         for kind, text in pieces:
             self.has_begun = True
             self.deltas += kind == TEXT
@@ -5680,8 +5654,8 @@ class ResponseAnswer:
     def is_there(self):
         return bool(self.response or self.said[TEXT])
 
+    @property
     def id(self):
-        """The id under which the answer can be found again."""
         return self.response.get("id")
 
     def text(self, kind=TEXT):
@@ -5706,11 +5680,9 @@ class ResponseAnswer:
 
     def whole(self):
         """The whole, as received or put together."""
-        if self.received:
-            return self.received
         output = self.output()
-        return (dict(self.response, output=output) if output
-                else self.response)
+        return self.received or (dict(self.response, output=output) if output
+                                 else self.response)
 
     def tokens(self):
         return counted(dig(self.usage, "output_tokens")) or self.deltas
@@ -5916,8 +5888,8 @@ def tell_ends(app, answer, show_usage):
         app.terminal.note("hint: " + hint)
     if show_usage:
         app.terminal.say(usage_line(answer.usage))
-        if answer.id():
-            app.terminal.say(f"id: {as_text(answer.id())}")
+        if answer.id:
+            app.terminal.say(f"id: {as_text(answer.id)}")
 
 
 def answer_once(app, args, answer, body, headers, fields):
@@ -6216,8 +6188,8 @@ class Download:
             for block in blocks:
                 target.write(block)
                 meter.at(target.count)
-        if size not in (None, target.count):
-            count = target.count
+        count = target.count
+        if size not in (None, count):
             if count > size:
                 target.restart()
             raise ConnectionFailed(
@@ -6500,14 +6472,6 @@ def id_of(request):
     return custom_id if is_filled(custom_id) else None
 
 
-def line_id(raw):
-    """The custom_id of a line as bytes, or None."""
-    try:
-        return id_of(parse_line(raw))
-    except ValueError:
-        return None
-
-
 def send_file(app, excerpt, slug=None, **fields):
     """Send a file, with a bar; return the file object."""
     with Meter(app.terminal, f"uploading {excerpt.name}",
@@ -6519,8 +6483,8 @@ class BatchInput:
     """What a batch input holds, and what is wrong with it.
 
     url is what each line's url must be; None takes any path below /v1/.
-    Of each line 16 bytes are kept: where it begins, and in 256 arrays the
-    hash of its id; of the file its SHA-256.
+    Of each line 16 bytes are kept: where it begins, and the hash of its id,
+    0 for none; of the file its SHA-256.
     """
 
     MOST_MODELS = 1000
@@ -6531,8 +6495,8 @@ class BatchInput:
         self.source, self.url, self.count = source, url, 0
         self.wrong, self.problems = 0, []
         self.models, self.max_tokens = set(), 0
-        self.hashes = [array.array("q") for _ in range(256)]
-        self.starts, self.digest = array.array("q", [0]), None
+        self.hashes, self.starts = array.array("q"), array.array("q", [0])
+        self.digest = None
 
     def check(self):
         """Read all of it; raise a UsageError that names what is wrong."""
@@ -6545,12 +6509,11 @@ class BatchInput:
         self.digest = digest.hexdigest()
         if not self.count:
             self.complain(1, "the file is empty")
-        repeated = {code for codes in self.hashes
-                    if len(set(codes)) < len(codes)
-                    for code, count in Counter(codes).items() if count > 1}
+        codes = sorted(self.hashes)
+        repeated = {code for code, after in zip(codes, codes[1:])
+                    if code == after}
+        self.find_repeats(repeated - {0})
         self.hashes = None
-        if repeated:
-            self.find_repeats(repeated)
         if self.wrong:
             raise self.error()
         return self
@@ -6560,24 +6523,20 @@ class BatchInput:
         self.count += 1
         try:
             request = parse_line(raw)
+            problems = list(line_problems(request, self.url))
         except ValueError as problem:
-            return self.complain(self.count, str(problem))
-        problems = list(line_problems(request, self.url))
+            request, problems = None, [str(problem)]
         for problem in problems:
             self.complain(self.count, problem)
-        custom_id = id_of(request)
-        if custom_id:
-            code = hash(custom_id)
-            self.hashes[code & 255].append(code)
+        self.hashes.append(hash(id_of(request) or 0))
         if not problems:
             self.add_up(request["body"])
 
     def add_up(self, body):
-        if body["model"] not in self.models and (
-                len(self.models) < self.MOST_MODELS):
+        if len(self.models) < self.MOST_MODELS:
             self.models.add(body["model"])
-        most = body.get("max_tokens") or body.get("max_completion_tokens")
-        self.max_tokens += counted(most)
+        self.max_tokens += counted(body.get("max_tokens")
+                                   or body.get("max_completion_tokens"))
 
     def complain(self, number, text):
         """Note a problem: the first lines' in full, the rest counted."""
@@ -6586,11 +6545,11 @@ class BatchInput:
         self.problems = sorted(self.problems)[:MOST_PROBLEMS]
 
     def find_repeats(self, codes):
-        """Read again, and compare the ids that have one of these hashes."""
+        """Read again the lines whose ids have one of these hashes."""
         first = {}
-        for number, raw in enumerate(self.source.lines(), 1):
-            custom_id = line_id(raw)
-            if hash(custom_id) in codes:
+        for number, code in enumerate(self.hashes, 1):
+            if code in codes:
+                custom_id = self.request(number)["custom_id"]
                 before = first.setdefault(custom_id, number)
                 if before < number:
                     self.complain(number, f"custom_id {json_text(custom_id)}"
@@ -8402,11 +8361,11 @@ class Doctor:
 
 # == chat: answers from a model, and chats from a template ===================
 
-def message_text(app, args):
-    """The user's message: what -m says, or standard input for `-`."""
-    text = app.read_text("-") if args.message == "-" else args.message
-    if not text:
-        raise UsageError("the message is empty")
+def message_text(app, given, what="message"):
+    """What the user says: as given, or standard input for `-`."""
+    text = app.read_text("-") if given == "-" else given
+    if text == "":
+        raise UsageError(f"the {what} is empty")
     return text
 
 
@@ -8439,7 +8398,8 @@ def image_url(app, source):
 
 def message_content(app, args):
     """The content of the user's message: text, and images as parts."""
-    blocks = [message_text(app, args)] if args.message is not None else []
+    text = message_text(app, args.message)
+    blocks = [] if text is None else [text]
     blocks += [fenced(app, path) for path in args.attach or ()]
     text = "\n\n".join(blocks)
     if not args.image:
@@ -8585,7 +8545,7 @@ def new_chat(app, group, args):
     POST /workspaces/{w}/chat-templates/{t}/apply, then
     POST /chats/{chat_id}/messages.
     """
-    text = None if args.message is None else message_text(app, args)
+    text = message_text(app, args.message)
     template = template_id(app, args.workspace, args.template)
     chat = app.api.call(
         "POST", templates_path(args.workspace) + path_of(template, "apply"),
@@ -9400,39 +9360,37 @@ def ranked_row(rank, item, texts):
                 texts[index] if is_known else None)}
 
 
-def show_ranked(app, answer, texts, count, columns):
+def ask_ranked(app, group, body, texts, count, columns, key=None):
     """Show scores, with the texts from the input where none came back."""
+    answer = group.call(app, "POST", body=dict(
+        {"model": app.args.model or app.endpoint()}, **body),
+        stand_in={"data": []}, silence=INFERENCE_TIMEOUT_S)
+    records = page_records(answer)
     if not app.plan:
-        check_count(page_records(answer), count, "scores")
+        check_count(records, count, "scores")
     if app.out.form not in (JSON, JSONL):
-        answer = {"data": [ranked_row(rank, item, texts) for rank, item in
-                           enumerate(page_records(answer), 1)]}
+        records = sorted(records, key=key) if key else records
+        answer = {"data": [ranked_row(rank, item, texts)
+                           for rank, item in enumerate(records, 1)]}
     app.out.rows(answer, columns, "scores", "index")
 
 
 def rerank_documents(app, group, args):
     """Rank documents by a query, the best first."""
     texts = given_texts(app, "documents", line_text)
-    body = dict({"model": args.model or app.endpoint(), "query": args.query,
-                 "documents": texts}, **sent_fields(args))
-    answer = group.call(app, "POST", body=body, stand_in={"results": []},
-                        silence=INFERENCE_TIMEOUT_S)
-    count = min(len(texts), args.top_n or len(texts))
-    show_ranked(app, answer, texts, count,
-                ("Rank", "Index", "Score", "Document"))
+    body = dict({"query": args.query, "documents": texts},
+                **sent_fields(args))
+    ask_ranked(app, group, body, texts,
+               min(len(texts), args.top_n or len(texts)),
+               ("Rank", "Index", "Score", "Document"))
 
 
 def score_texts(app, group, args):
     """Score candidates against a text, in the order they were given."""
     texts = given_texts(app, "candidates", line_text)
-    body = {"model": args.model or app.endpoint(), "text_1": args.text,
-            "text_2": texts}
-    answer = group.call(app, "POST", body=body, stand_in={"data": []},
-                        silence=INFERENCE_TIMEOUT_S)
-    if app.out.form not in (JSON, JSONL):
-        answer = {"data": sorted(page_records(answer), key=place_in_input)}
-    show_ranked(app, answer, texts, len(texts),
-                ("Index", "Score", "Text=document"))
+    ask_ranked(app, group, {"text_1": args.text, "text_2": texts}, texts,
+               len(texts), ("Index", "Score", "Text=document"),
+               place_in_input)
 
 
 MODEL = flag("--model NAME",
@@ -9552,9 +9510,7 @@ def create_response(app, group, args):
     if "input" not in body and args.input is None:
         raise UsageError("--input is missing", "-m TEXT, or -m - to read it"
                          " from standard input; --interactive asks for it")
-    text = app.read_text("-") if args.input == "-" else args.input
-    if text == "":
-        raise UsageError("the input is empty")
+    text = message_text(app, args.input, "input")
     answer_once(app, args, answer, dict({"input": text}, **body),
                 sent_headers(args), RESPONSE_FIELDS)
     response_id, status = (dig(answer.response, key)
@@ -10609,7 +10565,7 @@ CHATS = Group(
                    sends="content", required=True, from_stdin=True),
              field("--role ROLE", "as whom (default: user)", default="user"),
              path="{id}/messages", checks=lambda app, args: setattr(
-                 args, "message", message_text(app, args)),
+                 args, "message", message_text(app, args.message)),
              columns=("ID", "ROLE", "CREATED=created_at:time",
                       "CONTENT:content")),
         Verb("export", "Write out a chat.", export_chat, ITEM,
