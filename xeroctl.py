@@ -5234,6 +5234,12 @@ def tried(app, name, make, ends_at=(), **about):
     return dict({"id": item_id, "ok": error is None, "error": error}, **about)
 
 
+def check_outcomes(outcomes):
+    bad = sum(not each["ok"] for each in outcomes)
+    if bad:
+        raise XeroctlError(f"{bad} of {len(outcomes)} files failed")
+
+
 # == answers: what a model says, as it comes =================================
 
 CHUNK = "chat.completion.chunk"
@@ -5921,7 +5927,9 @@ class OpenEnd:
         return self
 
     def __exit__(self, *_):
-        pass
+        """Nothing is undone."""
+
+    finish = __exit__
 
     def restart(self):
         if self.count:
@@ -5936,9 +5944,6 @@ class OpenEnd:
         with writing("the output"):
             self.write_block(block)
         self.count += len(block)
-
-    def finish(self):
-        pass
 
 
 def download_target(app, path, url):
@@ -6350,7 +6355,6 @@ class ModelUpload:
             not self.is_ours]
 
     def refresh(self):
-        """Ask which parts have arrived."""
         answer = self.group.call(self.app, "POST",
                                  path_of(self.id, "resume"), stand_in={})
         parts = dig(answer, "parts") or []
@@ -6391,7 +6395,6 @@ class ModelUpload:
         self.post_complete("<sha256>")
 
     def post(self, number, span, part_hash, meter=None):
-        """Send one part."""
         fields = self.is_ours * [("part_number", str(number)),
                                  ("sha256", part_hash)]
         form = Multipart(
@@ -6402,7 +6405,6 @@ class ModelUpload:
             silence=INFERENCE_TIMEOUT_S, stand_in={})
 
     def post_complete(self, whole_hash):
-        """Have the model made of its parts."""
         ids = [self.parts[number] for number in sorted(self.parts)]
         body = dict({"part_ids": ids}, **{"sha256": whole_hash}
                     if self.is_ours else {})
@@ -6641,7 +6643,6 @@ def is_unclear(batch):
 
 
 def wait_command(batch_ids, slug):
-    """How to resume the wait for batches."""
     endpoint = f" --endpoint {shell_word(slug)}" if slug else ""
     return " and ".join(f"xeroctl batches {shell_word(batch_id)}{endpoint}"
                         " --wait"
@@ -6690,7 +6691,6 @@ class BatchWait:
         return batches
 
     def describe(self, batches):
-        """The progress line: how far they are, with a bar if they tell."""
         ended = sum(map(has_ended, batches))
         text = (f"{next(iter(self.batches))} {batches[0]['status']}"
                 if len(batches) == 1 and self.total is None
@@ -7293,12 +7293,10 @@ class BatchSender:
         return Excerpt(self.run.source, part["name"] + ".jsonl", spans)
 
     def upload(self, part):
-        """Upload the lines of a part under its name; return the file's id."""
         return id_in(send_file(self.app, self.excerpt(part),
                                self.group.slug(self.app), purpose="batch"))
 
     def create(self, part):
-        """Create the batch of a part, named in its metadata; return its id."""
         return id_in(new_batch(self.app, self.group, self.args, part["file"],
                                xeroctl_run=part["name"]))
 
@@ -7426,7 +7424,6 @@ class Pace:
         self.since = None
 
     def wait(self):
-        """Return when sending is allowed."""
         while True:
             left = self.until - self.app.clock.monotonic()
             if left <= 0:
@@ -7603,7 +7600,6 @@ class DirectSender:
             f" {journal.tokens} tokens, {rate:.1f}/s, {left} left")
 
     def request(self, request):
-        """The HTTP request that a line of the input asks for."""
         body = {name: value for name, value in request["body"].items()
                 if not name.startswith("stream_")}
         if body.get("stream"):
@@ -7711,7 +7707,7 @@ class PlainLines:
         """Nobody will press Up."""
 
     def close(self):
-        """Nothing was changed."""
+        pass
 
 
 class LineEditor(PlainLines):
@@ -7785,15 +7781,6 @@ class LineEditor(PlainLines):
             self.terminal.err.control("\033[?2004l")
 
 
-def history_line(raw):
-    """The message that a line of the history holds, or None."""
-    try:
-        text = parse_json(raw.decode("utf-8"))
-    except ValueError:
-        return None
-    return text if isinstance(text, str) else None
-
-
 class History:
     """The last messages, one JSON text a line, for their owner only.
 
@@ -7808,22 +7795,20 @@ class History:
 
     def lines(self):
         """The last messages on file; a line that was torn is left out."""
-        try:
-            with open(self.path, "rb") as source:
-                found = list(map(history_line, source))
-        except (OSError, TypeError):
-            return []
-        return [line for line in found if line is not None][-self.MOST:]
+        found = []
+        with suppress(OSError, TypeError), open(self.path, "rb") as source:
+            for raw in source:
+                with suppress(ValueError):
+                    found.append(parse_json(raw.decode("utf-8")))
+        return [line for line in found if isinstance(line, str)][-self.MOST:]
 
     def trim(self):
         """Leave the last messages only, if there are more."""
-        try:
+        with suppress(OSError, TypeError):  # as where there is no history
             with open(self.path, "rb") as source:
                 found = source.readlines()
             if len(found) > self.MOST:
                 write_privately(self.path, b"".join(found[-self.MOST:]))
-        except (OSError, TypeError):
-            pass  # there is no history, or none that can be written
 
     def add(self, text):
         if self.path is None or self.secrets.masked_json(text) != text:
@@ -7925,7 +7910,6 @@ class ChatTurns:
         return None
 
     def saved(self):
-        """The conversation as it is saved."""
         return {"version": 1, "endpoint": self.app.endpoint(),
                 "model": self.options.get("model"),
                 "messages": self.messages,
@@ -8426,7 +8410,6 @@ def response_format(app, text):
 
 
 def chat_body(app, args):
-    """Build the body of a chat completion from the flags."""
     if args.agentic:
         app.terminal.note("-> agentic mode")
     messages = []
@@ -9291,7 +9274,6 @@ def joined_embeddings(answers):
 
 
 def vector_row(item):
-    """An embedding as a row: its size, its norm, its first numbers."""
     vector = floats_of(dig(item, "embedding"))
     norm = sum(value * value for value in vector) ** 0.5
     shown = " ".join(f"{value:.4f}" for value in vector[:6])
@@ -9344,9 +9326,8 @@ def create_embeddings(app, group, args):
                           for item in answer["data"]]
     if app.out.form not in (JSON, JSONL):
         answer = dict(answer, data=list(map(vector_row, answer["data"])))
-    app.out.rows(answer, ("Index", "Dimensions", "Norm",
-                          "Values"), "embeddings",
-                 "index")
+    app.out.rows(answer, ("Index", "Dimensions", "Norm", "Values"),
+                 "embeddings", "index")
     if app.out.is_table and dig(answer, "usage"):
         app.terminal.note("usage: " + as_pairs(answer["usage"]))
 
@@ -9859,7 +9840,6 @@ def list_files(app, group, args):
 
 
 def upload_file(app, args, path, relative):
-    """Upload one file; return the file object."""
     source = app.open_source(path)
     if source.size > MOST_FILE_BYTES:
         raise UsageError(f"{source.name} is larger than 500 MB"
@@ -9889,10 +9869,9 @@ def upload_folder(app, group, args):
         outcomes.append({"id": None, "ok": False, "error": trouble.strerror,
                          "relative_path": name})
     app.out.outcomes(outcomes)
-    bad = sum(not each["ok"] for each in outcomes)
-    if bad or not outcomes:
-        raise XeroctlError(f"{bad} of {len(outcomes)} files failed" if bad
-                           else f"no files to upload in {args.upload}")
+    if not outcomes:
+        raise XeroctlError(f"no files to upload in {args.upload}")
+    check_outcomes(outcomes)
 
 
 def upload_path(app, group, args):
@@ -11070,13 +11049,11 @@ def apply_folder(app, group, args):
     templates = TemplateFolder(app, args)
     outcomes = [templates.apply(from_disk(name), os.path.join(folder, name))
                 for name in names]
-    bad = sum(not each["ok"] for each in outcomes)
     if app.plan:
         app.finish()
     else:
         app.out.outcomes(outcomes)
-    if bad:
-        raise XeroctlError(f"{bad} of {len(outcomes)} files failed")
+    check_outcomes(outcomes)
 
 
 TEMPLATE_FILE = flag("--file FILE",
