@@ -6264,19 +6264,14 @@ class TarEntry:
     """One file in a tar: a head, its bytes, and zeros up to 512 (POSIX)."""
 
     def __init__(self, start, path, inside):
-        about = os.stat(path)
+        import tarfile
+        about, head = os.stat(path), tarfile.TarInfo(inside)
         self.start, self.path, self.inside = start, path, inside
         self.size, self.mtime = about.st_size, about.st_mtime_ns
-        self.is_program = bool(about.st_mode & 0o100)
-        self.head_size = len(self.head())
-        self.end = start + self.head_size + -(-self.size // 512) * 512
-
-    def head(self):
-        import tarfile
-        about = tarfile.TarInfo(self.inside)
-        about.size, about.mtime = self.size, self.mtime // 10 ** 9
-        about.mode = 0o755 if self.is_program else 0o644
-        return about.tobuf(tarfile.PAX_FORMAT)
+        head.size, head.mtime = self.size, self.mtime // 10 ** 9
+        head.mode = 0o755 if about.st_mode & 0o100 else 0o644
+        self.head = head.tobuf(tarfile.PAX_FORMAT)
+        self.end = start + len(self.head) + -(-self.size // 512) * 512
 
     def open(self):
         """Open the file, which must be as it was when the upload began."""
@@ -6292,15 +6287,13 @@ class TarEntry:
     def blocks(self, start, end):
         """Yield its bytes from start to end, places in the whole tar."""
         start, end = start - self.start, end - self.start
-        if start < self.head_size:
-            yield self.head()[start:end]
-        first = max(start - self.head_size, 0)
-        last = min(end - self.head_size, self.size)
-        if first < last:
+        yield self.head[start:end]
+        start, end = max(start - len(self.head), 0), end - len(self.head)
+        if start < min(end, self.size):
             with self.open() as source:
                 yield from Source(source, self.inside).blocks(
-                    [(first, last)])
-        yield bytes(max(0, end - max(start, self.head_size + self.size)))
+                    [(start, min(end, self.size))])
+        yield bytes(max(0, end - max(start, self.size)))
 
 
 class TarFolder:
@@ -7540,11 +7533,11 @@ class DirectSender:
 
     def plan(self):
         """Show the first requests in place of all."""
-        for number in range(1, min(self.run.input.count, 3) + 1):
-            request = self.run.input.request(number)
-            self.app.plan.requests.append(self.request(request))
-        if self.run.input.count > 3:
-            self.app.terminal.note(f"and {self.run.input.count - 3} more")
+        found = self.run.input
+        for number in range(1, min(found.count, 3) + 1):
+            self.app.plan.requests.append(self.request(found.request(number)))
+        if found.count > 3:
+            self.app.terminal.note(f"and {found.count - 3} more")
 
     def work(self):
         """What each worker does: answer line after line until none is left.
@@ -7938,9 +7931,8 @@ class ResponseTurns(ChatTurns):
 
     def link(self):
         """The id of a response that can be followed."""
-        response_id = dig(self.answer.response, "id")
-        is_kept = self.options.get("store") is not False
-        return {"response_id": response_id} if response_id and is_kept else {}
+        is_kept = self.answer.id and self.options.get("store") is not False
+        return {"response_id": self.answer.id} if is_kept else {}
 
     def body(self):
         known = [place for place, message in enumerate(self.messages)
@@ -9066,10 +9058,9 @@ def probe_model(app, group, args):
     except ApiError as error:
         if error.status != 501:
             raise
-        text = ("Model probing is not available on this router deployment"
-                " (501).")
-        return (app.out.line if app.out.is_table
-                else app.terminal.say)(text)
+        say = app.out.line if app.out.is_table else app.terminal.say
+        return say("Model probing is not available on this router deployment"
+                   " (501).")
     if app.out.is_table:
         app.out.json(found)
     else:
@@ -9698,9 +9689,9 @@ def new_upload(app, group, args, source):
     """Begin an upload; say its id at once, so that it can be resumed."""
     import mimetypes
     name = args.name if args.path == "-" else os.path.basename(source.name)
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     body = {"purpose": "model", "filename": name, "bytes": source.size,
-            "mime_type": mimetypes.guess_type(name)[0]
-            or "application/octet-stream", "name": args.name}
+            "mime_type": kind, "name": args.name}
     if app.settings.style() == OPENAI:
         body.update(purpose="assistants", filename=body.pop("name"))
     body.update(sent_fields(args))
