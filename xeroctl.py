@@ -6478,8 +6478,8 @@ class BatchInput:
     """What a batch input holds, and what is wrong with it.
 
     url is what each line's url must be; None takes any path below /v1/.
-    Of each line 16 bytes are kept: where it begins, and the hash of its id,
-    0 for none; of the file its SHA-256.
+    Of each line 16 bytes are kept: where it begins, and in 256 arrays the
+    hash of its id; of the file its SHA-256.
     """
 
     MOST_MODELS = 1000
@@ -6490,8 +6490,8 @@ class BatchInput:
         self.source, self.url, self.count = source, url, 0
         self.wrong, self.problems = 0, []
         self.models, self.max_tokens = set(), 0
-        self.hashes, self.starts = array.array("q"), array.array("q", [0])
-        self.digest = None
+        self.hashes = [array.array("q") for _ in range(256)]
+        self.starts, self.digest = array.array("q", [0]), None
 
     def check(self):
         """Read all of it; raise a UsageError that names what is wrong."""
@@ -6504,17 +6504,17 @@ class BatchInput:
         self.digest = digest.hexdigest()
         if not self.count:
             self.complain(1, "the file is empty")
-        codes = sorted(self.hashes)
-        repeated = {code for code, after in zip(codes, codes[1:])
-                    if code == after}
-        self.find_repeats(repeated - {0})
+        repeated = {code for codes in self.hashes
+                    if len(set(codes)) < len(codes)
+                    for code, count in Counter(codes).items() if count > 1}
         self.hashes = None
+        if repeated:
+            self.find_repeats(repeated)
         if self.wrong:
             raise self.error()
         return self
 
     def take(self, raw):
-        """Check one line and count what is in it."""
         self.count += 1
         try:
             request = parse_line(raw)
@@ -6523,7 +6523,9 @@ class BatchInput:
             request, problems = None, [str(problem)]
         for problem in problems:
             self.complain(self.count, problem)
-        self.hashes.append(hash(id_of(request) or 0))
+        custom_id = id_of(request)
+        if custom_id:
+            self.hashes[hash(custom_id) & 255].append(hash(custom_id))
         if not problems:
             self.add_up(request["body"])
 
@@ -6540,12 +6542,13 @@ class BatchInput:
         self.problems = sorted(self.problems)[:MOST_PROBLEMS]
 
     def find_repeats(self, codes):
-        """Read again the lines whose ids have one of these hashes."""
+        """Read again, and compare the ids that have one of these hashes."""
         first = {}
-        for number, code in enumerate(self.hashes, 1):
-            if code in codes:
-                custom_id = self.request(number)["custom_id"]
-                before = first.setdefault(custom_id, number)
+        for number, raw in enumerate(self.source.lines(), 1):
+            with suppress(ValueError):
+                custom_id = id_of(parse_line(raw))
+                before = (first.setdefault(custom_id, number)
+                          if hash(custom_id) in codes else number)
                 if before < number:
                     self.complain(number, f"custom_id {json_text(custom_id)}"
                                   f" repeats line {before}")
@@ -7167,7 +7170,6 @@ class BatchSender:
         self.limit = PART_BYTES if args.split else MOST_INPUT_BYTES
 
     def check(self, found):
-        """Raise for what is over a limit of the Batch API."""
         is_over = (found.source.size > MOST_INPUT_BYTES
                    or found.count > self.args.max_requests)
         if is_over and not self.args.split:
@@ -8488,9 +8490,8 @@ def only_named(name, templates, workspace):
 
 def templates_path(workspace):
     """Where templates live: below the project or a workspace."""
-    if workspace is not None:
-        return path_of("workspaces", workspace, "chat-templates")
-    return "/chat-templates"
+    above = [] if workspace is None else ["workspaces", workspace]
+    return path_of(*above, "chat-templates")
 
 
 def all_templates(app, workspace, stand_in=None, **query):
@@ -8644,7 +8645,6 @@ def show_batch(app, group, args):
 
 
 def check_ended_well(batches):
-    """Raise unless all of them are completed."""
     bad = [batch for batch in batches if batch["status"] != "completed"]
     if bad:
         told = [problem for batch in bad for problem in batch_problems(batch)]
