@@ -3845,7 +3845,7 @@ class NewFile:
                      and isinstance(version, (str, type(None)))
                      and isinstance(size, (int, type(None)))
                      and re.match(r"[ -~\xa0-\xff]*\Z", version or ""))
-        self.cut(os.fstat(self.file.fileno()).st_size if is_of_use else 0)
+        self.restart(os.fstat(self.file.fileno()).st_size if is_of_use else 0)
         self.begin(*(version, size) if is_of_use else (None, None))
 
     def begin(self, version, size, error=XeroctlError):
@@ -3864,12 +3864,8 @@ class NewFile:
         with suppress(OSError):  # told before, by the write
             self.file.close()
 
-    def restart(self):
-        """Begin with an empty file."""
-        self.cut(0)
-
-    def cut(self, count):
-        """Keep only the first bytes."""
+    def restart(self, count=0):
+        """Keep only so many bytes, the first."""
         with writing(self.path):
             self.file.seek(count)
             self.file.truncate()
@@ -5097,6 +5093,12 @@ def tried(app, name, make, ends_at=(), **about):
     return dict({"id": item_id, "ok": error is None, "error": error}, **about)
 
 
+def check_outcomes(outcomes):
+    bad = sum(not each["ok"] for each in outcomes)
+    if bad:
+        raise XeroctlError(f"{bad} of {len(outcomes)} files failed")
+
+
 # == answers: what a model says, as it comes =================================
 
 CHUNK = "chat.completion.chunk"
@@ -5206,8 +5208,10 @@ class ChatChoice:
             elif kind:
                 pieces += self.take_parts(key, value)
             elif key == "tool_calls":
-                for call in value if isinstance(value, list) else ():
-                    self.take_call(call)
+                for part in value if isinstance(value, list) else ():
+                    if isinstance(part, dict):
+                        # The members of the call; its index is its own.
+                        grown(self.call_of(part), dict(part, index=None))
             else:
                 self.message[key] = grown(self.message.get(key), value, key)
         return pieces
@@ -5230,14 +5234,6 @@ class ChatChoice:
                 self.texts[key] += text.encode("utf-8", "surrogatepass")
                 self.deltas += key == "content"
         return pieces
-
-    def take_call(self, part):
-        """Join one part of a tool call to the call that it belongs to."""
-        if isinstance(part, dict):
-            call = self.call_of(part)
-            for key, value in part.items():
-                if key != "index":
-                    call[key] = grown(call.get(key), value, key)
 
     def call_of(self, part):
         """The call of a part, by its index, else by its id, or a new one.
@@ -5298,6 +5294,7 @@ class ChatAnswer:
     """
 
     PATH = "/chat/completions"
+    id = None  # a completion is seldom kept
     STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
     check = staticmethod(check_completion)
 
@@ -5322,9 +5319,13 @@ class ChatAnswer:
         choices, shown = chunk.get("choices"), []
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
-                kept = self.choice(choice.get("index"))
+                index = choice.get("index")
+                index = index if isinstance(index, int) else 0
+                if index not in self.choices:
+                    self.choices[index] = ChatChoice(index)
+                kept = self.choices[index]
                 pieces = kept.add(choice)
-                if kept.index == 0:
+                if index == 0:
                     shown += pieces
                 if pieces or kept.tool_calls or len(kept.message) > 1:
                     self.has_begun = True
@@ -5353,20 +5354,9 @@ class ChatAnswer:
             len(self.choices) >= self.wanted and all(
                 kept.finish_reason for kept in self.choices.values()))
 
-    def choice(self, index):
-        """The choice of an index, made at its first delta."""
-        index = index if isinstance(index, int) else 0
-        if index not in self.choices:
-            self.choices[index] = ChatChoice(index)
-        return self.choices[index]
-
     @property
     def is_there(self):
         return bool(self.choices)
-
-    @staticmethod
-    def id():
-        """No id: a completion is seldom kept."""
 
     def first(self):
         return self.choices.get(0) or ChatChoice(0)
@@ -5388,14 +5378,10 @@ class ChatAnswer:
 
     def whole(self):
         """The whole, as received or as an answer without stream would be."""
-        if self.received:
-            return self.received
-        whole_answer = dict(self.head, object="chat.completion")
-        whole_answer["choices"] = [
-            choice.json() for _, choice in sorted(self.choices.items())]
-        if self.usage is not None:
-            whole_answer["usage"] = self.usage
-        return whole_answer
+        choices = [each.json() for _, each in sorted(self.choices.items())]
+        usage = {} if self.usage is None else {"usage": self.usage}
+        return self.received or dict(self.head, object="chat.completion",
+                                     choices=choices, **usage)
 
     def tokens(self):
         """Completion tokens as the server counts them, else the deltas."""
@@ -5463,7 +5449,6 @@ class ResponseAnswer:
             self.has_begun = True
 
     def take_arguments(self, place, payload):
-        """Take in a piece of the arguments of a call, or all of them."""
         self.has_begun = True
         self.arguments[place] = payload.get("arguments") or grown(
             self.arguments.get(place), payload.get("delta"), "arguments")
@@ -5484,7 +5469,6 @@ class ResponseAnswer:
         return [(kind, text)] if text else []
 
     def kept(self, pieces):
-        """Remember the text among the pieces."""
         for kind, text in pieces:
             self.has_begun = True
             self.deltas += kind == TEXT
@@ -5535,8 +5519,8 @@ class ResponseAnswer:
     def is_there(self):
         return bool(self.response or self.said[TEXT])
 
+    @property
     def id(self):
-        """The id under which the answer can be found again."""
         return self.response.get("id")
 
     def text(self, kind=TEXT):
@@ -5561,11 +5545,9 @@ class ResponseAnswer:
 
     def whole(self):
         """The whole, as received or put together."""
-        if self.received:
-            return self.received
         output = self.output()
-        return (dict(self.response, output=output) if output
-                else self.response)
+        return self.received or (dict(self.response, output=output) if output
+                                 else self.response)
 
     def tokens(self):
         return counted(dig(self.usage, "output_tokens")) or self.deltas
@@ -5771,8 +5753,8 @@ def tell_ends(app, answer, show_usage):
         app.terminal.note("hint: " + hint)
     if show_usage:
         app.terminal.say(usage_line(answer.usage))
-        if answer.id():
-            app.terminal.say(f"id: {as_text(answer.id())}")
+        if answer.id:
+            app.terminal.say(f"id: {as_text(answer.id)}")
 
 
 def answer_once(app, args, answer, body, headers, fields):
@@ -5804,7 +5786,9 @@ class OpenEnd:
         return self
 
     def __exit__(self, *_):
-        pass
+        """Nothing is undone."""
+
+    finish = __exit__
 
     def restart(self):
         if self.count:
@@ -5819,9 +5803,6 @@ class OpenEnd:
         with writing("the output"):
             self.write_block(block)
         self.count += len(block)
-
-    def finish(self):
-        pass
 
 
 def download_target(app, path, url):
@@ -6071,8 +6052,8 @@ class Download:
             for block in blocks:
                 target.write(block)
                 meter.at(target.count)
-        if size not in (None, target.count):
-            count = target.count
+        count = target.count
+        if size not in (None, count):
             if count > size:
                 target.restart()
             raise ConnectionFailed(
@@ -6142,19 +6123,14 @@ class TarEntry:
     """One file in a tar: a head, its bytes, and zeros up to 512 (POSIX)."""
 
     def __init__(self, start, path, inside):
-        about = os.stat(path)
+        import tarfile
+        about, head = os.stat(path), tarfile.TarInfo(inside)
         self.start, self.path, self.inside = start, path, inside
         self.size, self.mtime = about.st_size, about.st_mtime_ns
-        self.is_program = bool(about.st_mode & 0o100)
-        self.head_size = len(self.head())
-        self.end = start + self.head_size + -(-self.size // 512) * 512
-
-    def head(self):
-        import tarfile
-        about = tarfile.TarInfo(self.inside)
-        about.size, about.mtime = self.size, self.mtime // 10 ** 9
-        about.mode = 0o755 if self.is_program else 0o644
-        return about.tobuf(tarfile.PAX_FORMAT)
+        head.size, head.mtime = self.size, self.mtime // 10 ** 9
+        head.mode = 0o755 if about.st_mode & 0o100 else 0o644
+        self.head = head.tobuf(tarfile.PAX_FORMAT)
+        self.end = start + len(self.head) + -(-self.size // 512) * 512
 
     def open(self):
         """Open the file, which must be as it was when the upload began."""
@@ -6170,15 +6146,13 @@ class TarEntry:
     def blocks(self, start, end):
         """Yield its bytes from start to end, places in the whole tar."""
         start, end = start - self.start, end - self.start
-        if start < self.head_size:
-            yield self.head()[start:end]
-        first = max(start - self.head_size, 0)
-        last = min(end - self.head_size, self.size)
-        if first < last:
+        yield self.head[start:end]
+        start, end = max(start - len(self.head), 0), end - len(self.head)
+        if start < min(end, self.size):
             with self.open() as source:
                 yield from Source(source, self.inside).blocks(
-                    [(first, last)])
-        yield bytes(max(0, end - max(start, self.head_size + self.size)))
+                    [(start, min(end, self.size))])
+        yield bytes(max(0, end - max(start, self.size)))
 
 
 class TarFolder:
@@ -6233,7 +6207,6 @@ class ModelUpload:
             not self.is_ours]
 
     def refresh(self):
-        """Ask which parts have arrived."""
         answer = self.group.call(self.app, "POST",
                                  path_of(self.id, "resume"), stand_in={})
         parts = dig(answer, "parts") or []
@@ -6274,7 +6247,6 @@ class ModelUpload:
         self.post_complete("<sha256>")
 
     def post(self, number, span, part_hash, meter=None):
-        """Send one part."""
         fields = self.is_ours * [("part_number", str(number)),
                                  ("sha256", part_hash)]
         form = Multipart(
@@ -6285,7 +6257,6 @@ class ModelUpload:
             silence=INFERENCE_TIMEOUT_S, stand_in={})
 
     def post_complete(self, whole_hash):
-        """Have the model made of its parts."""
         ids = [self.parts[number] for number in sorted(self.parts)]
         body = dict({"part_ids": ids}, **{"sha256": whole_hash}
                     if self.is_ours else {})
@@ -6355,14 +6326,6 @@ def id_of(request):
     return custom_id if is_filled(custom_id) else None
 
 
-def line_id(raw):
-    """The custom_id of a line as bytes, or None."""
-    try:
-        return id_of(parse_line(raw))
-    except ValueError:
-        return None
-
-
 def send_file(app, excerpt, slug=None, **fields):
     """Send a file, with a bar; return the file object."""
     with Meter(app.terminal, f"uploading {excerpt.name}",
@@ -6411,28 +6374,25 @@ class BatchInput:
         return self
 
     def take(self, raw):
-        """Check one line and count what is in it."""
         self.count += 1
         try:
             request = parse_line(raw)
+            problems = list(line_problems(request, self.url))
         except ValueError as problem:
-            return self.complain(self.count, str(problem))
-        problems = list(line_problems(request, self.url))
+            request, problems = None, [str(problem)]
         for problem in problems:
             self.complain(self.count, problem)
         custom_id = id_of(request)
         if custom_id:
-            code = hash(custom_id)
-            self.hashes[code & 255].append(code)
+            self.hashes[hash(custom_id) & 255].append(hash(custom_id))
         if not problems:
             self.add_up(request["body"])
 
     def add_up(self, body):
-        if body["model"] not in self.models and (
-                len(self.models) < self.MOST_MODELS):
+        if len(self.models) < self.MOST_MODELS:
             self.models.add(body["model"])
-        most = body.get("max_tokens") or body.get("max_completion_tokens")
-        self.max_tokens += counted(most)
+        self.max_tokens += counted(body.get("max_tokens")
+                                   or body.get("max_completion_tokens"))
 
     def complain(self, number, text):
         """Note a problem: the first lines' in full, the rest counted."""
@@ -6444,9 +6404,10 @@ class BatchInput:
         """Read again, and compare the ids that have one of these hashes."""
         first = {}
         for number, raw in enumerate(self.source.lines(), 1):
-            custom_id = line_id(raw)
-            if hash(custom_id) in codes:
-                before = first.setdefault(custom_id, number)
+            with suppress(ValueError):
+                custom_id = id_of(parse_line(raw))
+                before = (first.setdefault(custom_id, number)
+                          if hash(custom_id) in codes else number)
                 if before < number:
                     self.complain(number, f"custom_id {json_text(custom_id)}"
                                   f" repeats line {before}")
@@ -6537,7 +6498,6 @@ def is_unclear(batch):
 
 
 def wait_command(batch_ids, slug):
-    """How to resume the wait for batches."""
     endpoint = f" --endpoint {shell_word(slug)}" if slug else ""
     return " and ".join(f"xeroctl batches {shell_word(batch_id)}{endpoint}"
                         " --wait"
@@ -6586,7 +6546,6 @@ class BatchWait:
         return batches
 
     def describe(self, batches):
-        """The progress line: how far they are, with a bar if they tell."""
         ended = sum(map(has_ended, batches))
         text = (f"{next(iter(self.batches))} {batches[0]['status']}"
                 if len(batches) == 1 and self.total is None
@@ -7071,7 +7030,6 @@ class BatchSender:
         self.limit = PART_BYTES if args.split else MOST_INPUT_BYTES
 
     def check(self, found):
-        """Raise for what is over a limit of the Batch API."""
         is_over = (found.source.size > MOST_INPUT_BYTES
                    or found.count > self.args.max_requests)
         if is_over and not self.args.split:
@@ -7190,12 +7148,10 @@ class BatchSender:
         return Excerpt(self.run.source, part["name"] + ".jsonl", spans)
 
     def upload(self, part):
-        """Upload the lines of a part under its name; return the file's id."""
         return id_in(send_file(self.app, self.excerpt(part),
                                self.group.slug(self.app), purpose="batch"))
 
     def create(self, part):
-        """Create the batch of a part, named in its metadata; return its id."""
         return id_in(new_batch(self.app, self.group, self.args, part["file"],
                                xeroctl_run=part["name"]))
 
@@ -7323,7 +7279,6 @@ class Pace:
         self.since = None
 
     def wait(self):
-        """Return when sending is allowed."""
         while True:
             left = self.until - self.app.clock.monotonic()
             if left <= 0:
@@ -7440,11 +7395,11 @@ class DirectSender:
 
     def plan(self):
         """Show the first requests in place of all."""
-        for number in range(1, min(self.run.input.count, 3) + 1):
-            request = self.run.input.request(number)
-            self.app.plan.requests.append(self.request(request))
-        if self.run.input.count > 3:
-            self.app.terminal.note(f"and {self.run.input.count - 3} more")
+        found = self.run.input
+        for number in range(1, min(found.count, 3) + 1):
+            self.app.plan.requests.append(self.request(found.request(number)))
+        if found.count > 3:
+            self.app.terminal.note(f"and {found.count - 3} more")
 
     def work(self):
         """What each worker does: answer line after line until none is left.
@@ -7500,7 +7455,6 @@ class DirectSender:
             f" {journal.tokens} tokens, {rate:.1f}/s, {left} left")
 
     def request(self, request):
-        """The HTTP request that a line of the input asks for."""
         body = {name: value for name, value in request["body"].items()
                 if not name.startswith("stream_")}
         if body.get("stream"):
@@ -7608,7 +7562,7 @@ class PlainLines:
         """Nobody will press Up."""
 
     def close(self):
-        """Nothing was changed."""
+        pass
 
 
 class LineEditor(PlainLines):
@@ -7682,15 +7636,6 @@ class LineEditor(PlainLines):
             self.terminal.err.control("\033[?2004l")
 
 
-def history_line(raw):
-    """The message that a line of the history holds, or None."""
-    try:
-        text = parse_json(raw.decode("utf-8"))
-    except ValueError:
-        return None
-    return text if isinstance(text, str) else None
-
-
 def is_torn(file):
     """Whether the last line of a file has no end: a kill came between."""
     file.seek(-1, os.SEEK_END)
@@ -7711,22 +7656,20 @@ class History:
 
     def lines(self):
         """The last messages on file; a line that was torn is left out."""
-        try:
-            with open(self.path, "rb") as source:
-                found = list(map(history_line, source))
-        except (OSError, TypeError):
-            return []
-        return [line for line in found if line is not None][-self.MOST:]
+        found = []
+        with suppress(OSError, TypeError), open(self.path, "rb") as source:
+            for raw in source:
+                with suppress(ValueError):
+                    found.append(parse_json(raw.decode("utf-8")))
+        return [line for line in found if isinstance(line, str)][-self.MOST:]
 
     def trim(self):
         """Leave the last messages only, if there are more."""
-        try:
+        with suppress(OSError, TypeError):  # as where there is no history
             with open(self.path, "rb") as source:
                 found = source.readlines()
             if len(found) > self.MOST:
                 write_privately(self.path, b"".join(found[-self.MOST:]))
-        except (OSError, TypeError):
-            pass  # there is no history, or none that can be written
 
     def add(self, text):
         if self.path is None or self.secrets.masked_json(text) != text:
@@ -7768,14 +7711,6 @@ class ChatTurns:
         self.spent = Counter()
         self.answer = None
 
-    @property
-    def model(self):
-        return self.options.get("model")
-
-    @model.setter
-    def model(self, name):
-        self.options["model"] = name
-
     def ask(self, talk, content):
         """Send one more user message; return whether both turns are kept.
 
@@ -7816,8 +7751,7 @@ class ChatTurns:
     def count(self, usage):
         for column, name in zip(USAGE_COLUMNS, ("prompt_tokens",
                                                 "completion_tokens")):
-            value = column.value(usage)
-            self.spent[name] += counted(value)
+            self.spent[name] += counted(column.value(usage))
 
     def turns(self):
         """How many messages there are, the system message aside."""
@@ -7840,9 +7774,9 @@ class ChatTurns:
         return None
 
     def saved(self):
-        """The conversation as it is saved."""
         return {"version": 1, "endpoint": self.app.endpoint(),
-                "model": self.model, "messages": self.messages,
+                "model": self.options.get("model"),
+                "messages": self.messages,
                 "usage": dict(self.spent)}
 
     def load(self, data):
@@ -7854,8 +7788,7 @@ class ChatTurns:
                              " messages with role and content")
         self.messages = messages
         self.spent = Counter()
-        usage = dig(data, "usage")
-        self.count(usage)
+        self.count(dig(data, "usage"))
 
 
 class ResponseTurns(ChatTurns):
@@ -7869,9 +7802,8 @@ class ResponseTurns(ChatTurns):
 
     def link(self):
         """The id of a response that can be followed."""
-        response_id = dig(self.answer.response, "id")
-        is_kept = self.options.get("store") is not False
-        return {"response_id": response_id} if response_id and is_kept else {}
+        is_kept = self.answer.id and self.options.get("store") is not False
+        return {"response_id": self.answer.id} if is_kept else {}
 
     def body(self):
         known = [place for place, message in enumerate(self.messages)
@@ -7985,30 +7917,15 @@ class Session:
 
     def block(self, line):
         """The whole message that a line begins, and whether it is a block."""
-        if line.split()[:1] == ["/multi"]:
-            rest = line.strip()[len("/multi"):].strip()
-            return self.read_until(lambda text: text.strip() == ".",
-                                   [rest] * bool(rest)), True
         if not line.startswith('"""'):
             return line, "\n" in line
-        line = line[3:]
-        if line.rstrip().endswith('"""'):
-            return line.rstrip()[:-3], True
-        return self.read_until(
-            lambda text: text.rstrip().endswith('"""'),
-            [line] * bool(line)), True
-
-    def read_until(self, is_end, lines):
-        """Read lines until one ends the block, or the input ends."""
-        while True:
-            try:
-                line = self.lines.read(LineEditor.MORE)
-            except EOFError:
-                return "\n".join(lines)
-            if is_end(line):
-                rest = line.rstrip()[:-3]
-                return "\n".join(lines + [rest] * bool(rest))
-            lines.append(line)
+        lines = [line[3:]]
+        with suppress(EOFError):
+            while not lines[-1].rstrip().endswith('"""'):
+                lines.append(self.lines.read(LineEditor.MORE))
+            lines[-1] = lines[-1].rstrip()[:-3]
+        end = len(lines) - (not lines[-1])
+        return "\n".join(lines[not lines[0]:end]), True
 
     def show_bar(self):
         """endpoint: E | model: M | tokens: 148/532 | msgs: 6"""
@@ -8016,7 +7933,7 @@ class Session:
             return
         parts = [f"endpoint: {self.app.endpoint()}"]
         if self.turns.is_model_named:
-            parts.append(f"model: {self.turns.model}")
+            parts.append(f"model: {self.turns.options['model']}")
         spent = self.turns.spent
         parts += [f"tokens: {spent['prompt_tokens']}/"
                   f"{spent['completion_tokens']}",
@@ -8128,10 +8045,11 @@ class Session:
         self.terminal.say("the last question and its answer are forgotten")
 
     def set_model(self, name):
-        self.turns.model, self.turns.is_model_named = name, True
+        self.turns.options["model"] = name
+        self.turns.is_model_named = True
         self.terminal.say(f"model: {name}")
 
-    # name: (argument, summary, what runs it); /multi is read by block().
+    # name: (argument, summary, what runs it)
     COMMANDS = {
         "/help": ("", "show commands and keys", show_commands),
         "/clear": ("", "forget the conversation, keep the system message",
@@ -8145,7 +8063,6 @@ class Session:
         "/retry": ("", "ask the last question again", retry),
         "/undo": ("", "take the last question and its answer back", undo),
         "/model": ("<name>", "use another model", set_model),
-        "/multi": ("", "write several lines; a lone . ends them", None),
         "/quit": ("", "end the session (also Ctrl+D)", quit),
     }
 
@@ -8291,11 +8208,11 @@ class Doctor:
 
 # == chat: answers from a model, and chats from a template ===================
 
-def message_text(app, args):
-    """The user's message: what -m says, or standard input for `-`."""
-    text = app.read_text("-") if args.message == "-" else args.message
-    if not text:
-        raise UsageError("the message is empty")
+def message_text(app, given, what="message"):
+    """What the user says: as given, or standard input for `-`."""
+    text = app.read_text("-") if given == "-" else given
+    if text == "":
+        raise UsageError(f"the {what} is empty")
     return text
 
 
@@ -8328,7 +8245,8 @@ def image_url(app, source):
 
 def message_content(app, args):
     """The content of the user's message: text, and images as parts."""
-    blocks = [message_text(app, args)] if args.message is not None else []
+    text = message_text(app, args.message)
+    blocks = [] if text is None else [text]
     blocks += [fenced(app, path) for path in args.attach or ()]
     text = "\n\n".join(blocks)
     if not args.image:
@@ -8355,7 +8273,6 @@ def response_format(app, text):
 
 
 def chat_body(app, args):
-    """Build the body of a chat completion from the flags."""
     if args.agentic:
         app.terminal.note("-> agentic mode")
     messages = []
@@ -8442,9 +8359,8 @@ def only_named(name, templates, workspace):
 
 def templates_path(workspace):
     """Where templates live: below the project or a workspace."""
-    if workspace is not None:
-        return path_of("workspaces", workspace, "chat-templates")
-    return "/chat-templates"
+    above = [] if workspace is None else ["workspaces", workspace]
+    return path_of(*above, "chat-templates")
 
 
 def all_templates(app, workspace, stand_in=None, **query):
@@ -8474,7 +8390,7 @@ def new_chat(app, group, args):
     POST /workspaces/{w}/chat-templates/{t}/apply, then
     POST /chats/{chat_id}/messages.
     """
-    text = None if args.message is None else message_text(app, args)
+    text = message_text(app, args.message)
     template = template_id(app, args.workspace, args.template)
     chat = app.api.call(
         "POST", templates_path(args.workspace) + path_of(template, "apply"),
@@ -8598,7 +8514,6 @@ def show_batch(app, group, args):
 
 
 def check_ended_well(batches):
-    """Raise unless all of them are completed."""
     bad = [batch for batch in batches if batch["status"] != "completed"]
     if bad:
         told = [problem for batch in bad for problem in batch_problems(batch)]
@@ -9012,10 +8927,9 @@ def probe_model(app, group, args):
     except ApiError as error:
         if error.status != 501:
             raise
-        text = ("Model probing is not available on this router deployment"
-                " (501).")
-        return (app.out.line if app.out.is_table
-                else app.terminal.say)(text)
+        say = app.out.line if app.out.is_table else app.terminal.say
+        return say("Model probing is not available on this router deployment"
+                   " (501).")
     if app.out.is_table:
         app.out.json(found)
     else:
@@ -9220,7 +9134,6 @@ def joined_embeddings(answers):
 
 
 def vector_row(item):
-    """An embedding as a row: its size, its norm, its first numbers."""
     vector = floats_of(dig(item, "embedding"))
     norm = sum(value * value for value in vector) ** 0.5
     shown = " ".join(f"{value:.4f}" for value in vector[:6])
@@ -9273,9 +9186,8 @@ def create_embeddings(app, group, args):
                           for item in answer["data"]]
     if app.out.form not in (JSON, JSONL):
         answer = dict(answer, data=list(map(vector_row, answer["data"])))
-    app.out.rows(answer, ("Index", "Dimensions", "Norm",
-                          "Values"), "embeddings",
-                 "index")
+    app.out.rows(answer, ("Index", "Dimensions", "Norm", "Values"),
+                 "embeddings", "index")
     if app.out.is_table and dig(answer, "usage"):
         app.terminal.note("usage: " + as_pairs(answer["usage"]))
 
@@ -9289,39 +9201,37 @@ def ranked_row(rank, item, texts):
                 texts[index] if is_known else None)}
 
 
-def show_ranked(app, answer, texts, count, columns):
+def ask_ranked(app, group, body, texts, count, columns, key=None):
     """Show scores, with the texts from the input where none came back."""
+    answer = group.call(app, "POST", body=dict(
+        {"model": app.args.model or app.endpoint()}, **body),
+        stand_in={"data": []}, silence=INFERENCE_TIMEOUT_S)
+    records = page_records(answer)
     if not app.plan:
-        check_count(page_records(answer), count, "scores")
+        check_count(records, count, "scores")
     if app.out.form not in (JSON, JSONL):
-        answer = {"data": [ranked_row(rank, item, texts) for rank, item in
-                           enumerate(page_records(answer), 1)]}
+        records = sorted(records, key=key) if key else records
+        answer = {"data": [ranked_row(rank, item, texts)
+                           for rank, item in enumerate(records, 1)]}
     app.out.rows(answer, columns, "scores", "index")
 
 
 def rerank_documents(app, group, args):
     """Rank documents by a query, the best first."""
     texts = given_texts(app, "documents", line_text)
-    body = dict({"model": args.model or app.endpoint(), "query": args.query,
-                 "documents": texts}, **sent_fields(args))
-    answer = group.call(app, "POST", body=body, stand_in={"results": []},
-                        silence=INFERENCE_TIMEOUT_S)
-    count = min(len(texts), args.top_n or len(texts))
-    show_ranked(app, answer, texts, count,
-                ("Rank", "Index", "Score", "Document"))
+    body = dict({"query": args.query, "documents": texts},
+                **sent_fields(args))
+    ask_ranked(app, group, body, texts,
+               min(len(texts), args.top_n or len(texts)),
+               ("Rank", "Index", "Score", "Document"))
 
 
 def score_texts(app, group, args):
     """Score candidates against a text, in the order they were given."""
     texts = given_texts(app, "candidates", line_text)
-    body = {"model": args.model or app.endpoint(), "text_1": args.text,
-            "text_2": texts}
-    answer = group.call(app, "POST", body=body, stand_in={"data": []},
-                        silence=INFERENCE_TIMEOUT_S)
-    if app.out.form not in (JSON, JSONL):
-        answer = {"data": sorted(page_records(answer), key=place_in_input)}
-    show_ranked(app, answer, texts, len(texts),
-                ("Index", "Score", "Text=document"))
+    ask_ranked(app, group, {"text_1": args.text, "text_2": texts}, texts,
+               len(texts), ("Index", "Score", "Text=document"),
+               place_in_input)
 
 
 MODEL = flag("--model NAME",
@@ -9441,9 +9351,7 @@ def create_response(app, group, args):
     if "input" not in body and args.input is None:
         raise UsageError("--input is missing", "-m TEXT, or -m - to read it"
                          " from standard input; --interactive asks for it")
-    text = app.read_text("-") if args.input == "-" else args.input
-    if text == "":
-        raise UsageError("the input is empty")
+    text = message_text(app, args.input, "input")
     answer_once(app, args, answer, dict({"input": text}, **body),
                 sent_headers(args), RESPONSE_FIELDS)
     response_id, status = (dig(answer.response, key)
@@ -9638,9 +9546,9 @@ def new_upload(app, group, args, source):
     """Begin an upload; say its id at once, so that it can be resumed."""
     import mimetypes
     name = args.name if args.path == "-" else os.path.basename(source.name)
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     body = {"purpose": "model", "filename": name, "bytes": source.size,
-            "mime_type": mimetypes.guess_type(name)[0]
-            or "application/octet-stream", "name": args.name}
+            "mime_type": kind, "name": args.name}
     if app.settings.style() == OPENAI:
         body.update(purpose="assistants", filename=body.pop("name"))
     body.update(sent_fields(args))
@@ -9780,7 +9688,6 @@ def list_files(app, group, args):
 
 
 def upload_file(app, args, path, relative):
-    """Upload one file; return the file object."""
     source = app.open_source(path)
     if source.size > MOST_FILE_BYTES:
         raise UsageError(f"{source.name} is larger than 500 MB"
@@ -9810,10 +9717,9 @@ def upload_folder(app, group, args):
         outcomes.append({"id": None, "ok": False, "error": trouble.strerror,
                          "relative_path": name})
     app.out.outcomes(outcomes)
-    bad = sum(not each["ok"] for each in outcomes)
-    if bad or not outcomes:
-        raise XeroctlError(f"{bad} of {len(outcomes)} files failed" if bad
-                           else f"no files to upload in {args.upload}")
+    if not outcomes:
+        raise XeroctlError(f"no files to upload in {args.upload}")
+    check_outcomes(outcomes)
 
 
 def upload_path(app, group, args):
@@ -10424,7 +10330,7 @@ CHATS = Group(
                    sends="content", required=True, from_stdin=True),
              field("--role ROLE", "as whom (default: user)", default="user"),
              path="{id}/messages", checks=lambda app, args: setattr(
-                 args, "message", message_text(app, args)),
+                 args, "message", message_text(app, args.message)),
              columns=("ID", "ROLE", "CREATED=created_at:time",
                       "CONTENT:content")),
         Verb("export", "Write out a chat.", export_chat, ITEM,
@@ -10896,13 +10802,11 @@ def apply_folder(app, group, args):
     templates = TemplateFolder(app, args)
     outcomes = [templates.apply(from_disk(name), os.path.join(folder, name))
                 for name in names]
-    bad = sum(not each["ok"] for each in outcomes)
     if app.plan:
         app.finish()
     else:
         app.out.outcomes(outcomes)
-    if bad:
-        raise XeroctlError(f"{bad} of {len(outcomes)} files failed")
+    check_outcomes(outcomes)
 
 
 TEMPLATE_FILE = flag("--file FILE",

@@ -214,7 +214,6 @@ def test_lines_are_read_as_they_are_meant(run, router, stdin, messages):
 @pytest.mark.parametrize("lines", [
     ['"""', "one", "", "  two", '"""'],
     ['"""one', "", '  two"""'],
-    ["/multi", "one", "", "  two", "."],
 ])
 def test_a_block_in_a_pipe_is_one_message(pipe, router, lines):
     assert pipe(*lines, "next").exit_status == 0
@@ -226,18 +225,17 @@ def test_a_block_in_a_pipe_is_one_message(pipe, router, lines):
     (['"""one two"""'], "one two"),
     (['"""', "/etc/hosts", "is a file", '"""'], "/etc/hosts\nis a file"),
     (['"""', "// a comment", "int x;", '"""'], "// a comment\nint x;"),
-    (["/multi", "/quit", "."], "/quit"),
-    (["/multi", '"""', "..", "."], '"""\n..'),
+    (['"""', "/quit", '"""'], "/quit"),
+    (['"""', " ", "", "a", '"""'], " \n\na"),
 ])
 def test_what_is_in_a_block_is_no_command(pipe, router, lines, message):
     assert pipe(*lines).exit_status == 0
     assert asked(router) == [[user(message)]]
 
 
-@pytest.mark.parametrize("lines", [['"""', "/etc"], ["/multi", "a"]])
-def test_an_open_block_is_not_lost_without_a_word(pipe, router, lines):
-    shown = pipe(*lines)
-    assert asked(router) == [[user(lines[1])]] or shown.exit_status
+def test_an_open_block_is_not_lost_without_a_word(pipe, router):
+    shown = pipe('"""', "/etc")
+    assert asked(router) == [[user("/etc")]] or shown.exit_status
 
 
 @pytest.mark.parametrize("fault, exit_status", [
@@ -483,7 +481,7 @@ def test_ctrl_c_before_an_answer_takes_the_message_back(sit, router, clock):
 # == slash commands
 
 SLASH_COMMANDS = ["/help", "/clear", "/system", "/save", "/load", "/tokens",
-                  "/quit", "/retry", "/undo", "/model", "/multi"]
+                  "/quit", "/retry", "/undo", "/model"]
 KEYS = ["Up", "Down", "Tab", "Ctrl+A", "Ctrl+E", "Ctrl+U", "Ctrl+K",
         "Ctrl+W", "Ctrl+C", "Ctrl+D"]
 
@@ -515,12 +513,6 @@ def test_a_command_that_cannot_be_run_changes_nothing(sit, router, line):
     shown = sit(line, "one")
     assert shown.stderr.count("error: ") == 1 and shown.exit_status == 0
     assert asked(router) == [[user("one")]]
-
-
-def test_multi_with_more_on_its_line_does_not_end_the_session(sit, router):
-    shown = sit("/multi and more", "one", ".")
-    assert "internal error" not in shown.stderr
-    assert asked(router) and shown.exit_status == 0
 
 
 def test_clear_keeps_the_system_message_and_the_tokens(pipe, router):
@@ -767,9 +759,8 @@ def test_ctrl_c_at_the_bar_is_one_at_the_prompt(sit, router):
     assert asked(router)[1:] == [exchange("one") + [user("two")]]
 
 
-@pytest.mark.parametrize("opening", ["/multi", '"""'])
-def test_ctrl_c_gives_a_block_up(sit, router, opening):
-    assert sit(opening, "lost", press_ctrl_c, "one").exit_status == 0
+def test_ctrl_c_gives_a_block_up(sit, router):
+    assert sit('"""', "lost", press_ctrl_c, "one").exit_status == 0
     assert asked(router) == [[user("one")]]
 
 
@@ -804,7 +795,7 @@ def entries(path):
 
 
 def test_the_history_holds_each_message_once(sit, tmp_path, history):
-    sit("one", "/multi", "a", "", "  b", ".", "/tokens", "é \udcff\u2028",
+    sit("one", '"""', "a", "", "  b", '"""', "/tokens", "é \udcff\u2028",
         XDG_STATE_HOME=str(tmp_path))
     assert entries(history) == ["one", "a\n\n  b", "/tokens",
                                 "é \ufffd\u2028"]
@@ -854,7 +845,7 @@ def test_a_session_needs_no_home(sit, router):
 
 def test_the_key_is_never_in_the_history(sit, router, tmp_path, history):
     sit("one", f"my key is {router.key}!", f"/system {router.key}",
-        "/multi", "a", router.key, ".", XDG_STATE_HOME=str(tmp_path))
+        '"""', "a", router.key, '"""', XDG_STATE_HOME=str(tmp_path))
     assert len(router.requests) == 3
     assert entries(history) == ["one"]
 

@@ -3,7 +3,6 @@
 Thousands of documents, compared with tomllib, are in fuzz/.
 """
 
-import math
 
 import pytest
 
