@@ -214,17 +214,19 @@ class NotFound(XeroctlError):
 class ApiError(XeroctlError):
     """The router answered, and the answer was no.
 
-    body is the decoded JSON of the answer, or None; retry_after is seconds,
-    kind the server's type.
+    body is the decoded JSON of the answer, or None; is_envelope whether it
+    has the API's own shape; retry_after is seconds, kind the server's type.
     """
 
     kind = "api_error"
     CODES = {401: 3, 403: 3, 404: 4, 429: 6, 503: 6, 529: 6}
+    USED_UP = "quota_exceeded", "insufficient_quota"
 
     def __init__(self, status, message, hint=None, body=None, headers=None,
-                 retry_after=None, strategy=None, kind=None, **facts):
+                 is_envelope=False, retry_after=None, strategy=None,
+                 kind=None, **facts):
         super().__init__(f"HTTP {status} {message}".rstrip(), hint, **facts)
-        self.kind = kind or self.kind
+        self.kind, self.is_envelope = kind or self.kind, is_envelope
         self.status, self.body, self.headers = status, body, headers or {}
         self.retry_after, self.strategy = retry_after, strategy
         self.exit_code = self.CODES.get(status, 1)
@@ -237,13 +239,12 @@ class ApiError(XeroctlError):
     @property
     def is_used_up(self):
         """Whether a quota is, which no waiting of ours brings back."""
-        return bool({self.kind, as_text(self.facts.get("code"))} & {
-            "quota_exceeded", "insufficient_quota"})
+        return (self.kind in self.USED_UP
+                or self.facts.get("code") in self.USED_UP)
 
     def envelope(self):
         """The router's own envelope where it sent one with a message."""
-        has_message = is_filled(dig(self.body, "error.message"))
-        return self.body if has_message else super().envelope()
+        return self.body if self.is_envelope else super().envelope()
 
 
 class ConnectionFailed(XeroctlError):
@@ -1505,6 +1506,21 @@ def toml_scalar(word):
         TOML_ESCAPE + r"|\\[ \t]*\n[ \t\n]*", toml_escaped, inside)
 
 
+def toml_rest(text, start, line):
+    """A value that we cannot read, to the end of its last line."""
+    depth = 0
+    for found in re.compile(TOML_TOKEN).finditer(text, start):
+        token = found.group()
+        depth += (token in ("[", "{")) - (token in ("]", "}"))
+        if token in ("'", '"'):
+            raise TomlError(f"line {line}: the value is not {TOML_VALUE}")
+        if token == "\n" and depth <= 0:
+            return text[start:found.end()]
+    if depth > 0:
+        raise TomlError(f"line {line}: a bracket without its closing one")
+    return text[start:]
+
+
 class TomlStatement:
     """A statement of a document: its line number, and its text to its end.
 
@@ -1543,21 +1559,6 @@ class TomlStatement:
                           else (str, TOML_VALUE))
             if size != place + 1 or not isinstance(self.value, kind):
                 raise TomlError(f"line {self.line}: {key} has to be {told}")
-
-
-def toml_rest(text, start, line):
-    """A value that we cannot read, to the end of its last line."""
-    depth = 0
-    for found in re.compile(TOML_TOKEN).finditer(text, start):
-        token = found.group()
-        depth += (token in ("[", "{")) - (token in ("]", "}"))
-        if token in ("'", '"'):
-            raise TomlError(f"line {line}: the value is not {TOML_VALUE}")
-        if token == "\n" and depth <= 0:
-            return text[start:found.end()]
-    if depth > 0:
-        raise TomlError(f"line {line}: a bracket without its closing one")
-    return text[start:]
 
 
 def toml_statements(text):
@@ -2698,8 +2699,9 @@ def api_error(answer, text):
         status, said or named and "without a message: " + named
         or body_summary(text) or answer.response.reason,
         next(filter(None, map(API_HINTS.get, known)), None),
-        body=body, headers=answer.headers, kind=kind,
-        retry_after=retry_after(answer, body), param=param, code=code,
+        body=body, headers=answer.headers, kind=kind, code=code, param=param,
+        is_envelope=is_filled(dig(body, "error.message")),
+        retry_after=retry_after(answer, body),
         strategy=error_fact(body, "retry_strategy"),
         request_id=answer.request_id)
 
