@@ -519,7 +519,8 @@ def test_a_url_of_another_origin_is_not_quoted(run, router):
 
 
 @pytest.mark.parametrize("key", ["xero_demo_8d1f6c0b72e94a35", "sk-live-12",
-                                 "sk-proj-8d1f6c0b72e94a35"])
+                                 "sk-proj-8d1f6c0b72e94a35",
+                                 "xero_8d1f6c0b72e94a35"])
 def test_a_key_where_a_name_belongs_is_not_quoted(run, tmp_path, key):
     for source in ("api_key_env", "api_key_command", "api_key_file"):
         config = tmp_path / "config.toml"
