@@ -122,8 +122,9 @@ def test_every_word_of_every_command_is_offered():
 
 def test_a_completion_imports_little():
     said = subprocess.run(
-        [sys.executable, "-X", "importtime", STARTED, "__complete", "chat",
-         "--st"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={})
+        [sys.executable, "-S", "-X", "importtime", STARTED, "__complete",
+         "chat", "--st"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={})
     assert b"--stream" in said.stdout
     for module in (b"urllib", b"http", b"ssl", b"socket", b"readline"):
         assert b" " + module + b"\n" not in said.stderr, module
