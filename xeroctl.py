@@ -1254,21 +1254,12 @@ class Terminal:
 
     @property
     def input(self):
-        """Standard input, in bytes."""
+        """Standard input, in bytes: read only where `-` was written."""
         return getattr(self.stdin, "buffer", self.stdin)
-
-    def read_stdin(self):
-        """Read all of standard input: only where `-` was written."""
-        return self.input.read()
-
-    def input_blocks(self):
-        """Yield standard input block by block."""
-        return iter(lambda: self.input.read(BLOCK), b"")
 
     def read_line(self):
         """Read one line of standard input; empty at its end."""
-        line = self.input.readline()
-        return line if isinstance(line, str) else decoded(line)
+        return decoded(self.input.readline())
 
     def confirm(self, question):
         """Ask on the terminal; the end of input is a no."""
@@ -2045,7 +2036,7 @@ class Settings:
         if not text:
             return None
         if text == "-":
-            text = decoded(self.terminal.read_stdin())
+            text = decoded(self.terminal.input.read())
         elif text.startswith("@"):
             text = decoded(read_file(text[1:], NotConfigured))
         return check_key(text)
@@ -3725,13 +3716,13 @@ class Source:
                 yield block
 
 
-def spooled(blocks):
+def spooled(source):
     """Keep what comes only once in a temporary file that has no name."""
+    import shutil
     import tempfile
     with writing("a temporary file"):
         file = tempfile.TemporaryFile()
-        for block in blocks:
-            file.write(block)
+        shutil.copyfileobj(source, file, BLOCK)
         file.flush()
     return file
 
@@ -12267,20 +12258,18 @@ class App:
         What can be read only once is kept in a temporary file.
         """
         if path == "-":
-            return Source(spooled(self.terminal.input_blocks()),
-                          "stdin.jsonl", is_stdin=True)
+            return Source(spooled(self.terminal.input), "stdin.jsonl", True)
         try:
             file = open(on_disk(path), "rb", 4 * BLOCK)
         except (OSError, ValueError) as problem:
             raise UsageError(f"cannot read {path}: {reason_of(problem)}")
         if not file.seekable() or not os.fstat(file.fileno()).st_size:
-            file = spooled(iter(lambda: file.read(BLOCK), b""))
+            file = spooled(file)
         return Source(file, path)
 
     def read_bytes(self, path):
         """Read an input file whole; - is standard input."""
-        return (self.terminal.read_stdin() if path == "-"
-                else read_file(path))
+        return self.terminal.input.read() if path == "-" else read_file(path)
 
     def read_text(self, path, may_be_odd=False):
         """Read an input text, without its last line end."""
@@ -12350,12 +12339,16 @@ def run(argv, environ, terminal, groups):
     """Run one command line; raise what goes wrong."""
     if argv[:1] == [COMPLETE]:
         return show_offers(argv[1:], environ, terminal, groups)
-    group, args = parse(argv, groups)
+    try:
+        group, args = parse(argv, groups)
+    except HelpWanted as wanted:
+        return write_help(terminal, help_text(groups, wanted.group,
+                                              wanted.verbs))
     terminal.adjust(args.quiet, args.color or "auto", args.raw)
     if args.version:
         return terminal.out.write(f"xeroctl {__version__}\n")
     if group is None:
-        raise HelpWanted()
+        return write_help(terminal, help_text(groups))
     app = App(args, environ, terminal, groups)
     if args.pick:
         check_pick(args)
@@ -12377,40 +12370,29 @@ def run(argv, environ, terminal, groups):
     tell_unread(args, terminal)
 
 
-def said_last(argv, long, short=None):
-    """The last value of a flag on a command line that may be broken."""
-    value = None
+def early_args(argv):
+    """The global flags of a command line that may be broken, but for that."""
+    args, table = SimpleNamespace(), flag_table(GLOBALS)
+    vars(args).update((f.dest, f.default) for f in GLOBALS)
     for word, following in zip(argv, argv[1:] + [""]):
-        name, equals, rest = word.partition("=")
-        if name in (long, short):
-            value = rest if equals else following
-        elif short and word.startswith(short) and word[1] != "-":
-            value = word[2:]
-    return value
+        if word[:2] in table or word.partition("=")[0] in table:
+            with suppress(UsageError):
+                for declared, value in flags_in(word, table):
+                    store(args, declared,
+                          following if value is None else value)
+    return args
 
 
-def wants_json(error, argv, environ, terminal):
-    """Whether an error is due as JSON; the command line may be broken."""
-    settings = error.settings or Settings(SimpleNamespace(
-        context=said_last(argv, "--context"),
-        output=said_last(argv, "--output", "-o")), environ, terminal)
+def wants_json(error, args, environ, terminal):
+    """Whether an error is due as JSON; args are what could be read."""
+    settings = error.settings or Settings(args, environ, terminal)
     try:
-        return (settings.output() in (JSON, JSONL)
-                or said_last(argv, "--pick") is not None)
+        return settings.output() in (JSON, JSONL) or args.pick is not None
     except XeroctlError:
         return environ.get("XEROTIER_OUTPUT") in (JSON, JSONL)
 
 
-def adjust_early(argv, terminal):
-    """Obey --color and --quiet even where the command line is broken."""
-    color = said_last(argv, "--color")
-    if "--no-color" in argv:
-        color = "never"
-    terminal.adjust("-q" in argv or "--quiet" in argv,
-                    color if color in COLOR_MODES else "auto", "--raw" in argv)
-
-
-def fail(error, argv, environ, terminal):
+def fail(error, args, environ, terminal):
     """Say what went wrong, as JSON where that is due; return the exit code."""
     if environ.get("XEROTIER_DEBUG"):
         import traceback
@@ -12419,27 +12401,13 @@ def fail(error, argv, environ, terminal):
     terminal.out.end_line()
     if error.is_told:
         return error.exit_code
-    if wants_json(error, argv, environ, terminal):
+    if wants_json(error, args, environ, terminal):
         told = terminal.err.secrets.masked_json(error.envelope())
         terminal.err.write_json(pretty_json(told) + "\n")
         terminal.err.flush()
     else:
         say_error(error, terminal)
     return error.exit_code
-
-
-def guarded(argv, environ, terminal, groups):
-    """Run one command line; return its exit code."""
-    code = 0
-    try:
-        run(argv, environ, terminal, groups)
-    except HelpWanted as wanted:
-        write_help(terminal, help_text(groups, wanted.group, wanted.verbs))
-        terminal.out.end_line()
-    except XeroctlError as error:
-        code = fail(error, argv, environ, terminal)
-    terminal.out.flush()
-    return code
 
 
 def internal_error(problem):
@@ -12467,24 +12435,30 @@ def main(argv=None, environ=None, streams=None, clock=None, groups=GROUPS):
     """Run one command line; return its exit code.
 
     argv is without the program's name; what is left out is the process's.
+    What can still fail once an error was told, the last write, is one more.
     """
     argv = process_argv() if argv is None else list(argv)
     environ = os.environ if environ is None else environ
     streams = streams or Streams(sys.stdin, sys.stdout, sys.stderr)
     terminal = Terminal(streams, environ, clock or Clock())
-    groups = groups + ABOUT
-    adjust_early(argv, terminal)
+    args, code = early_args(argv), 0
+    terminal.adjust(args.quiet, args.color or "auto", args.raw)
     try:
-        return guarded(argv, environ, terminal, groups)
+        try:
+            run(argv, environ, terminal, groups + ABOUT)
+        except XeroctlError as error:
+            code = fail(error, args, environ, terminal)
+        terminal.out.flush()
+        return code
     except ReaderGone as gone:
         return gone.exit_code
     except KeyboardInterrupt:
         terminal.end_echo()
         return 130
     except XeroctlError as error:
-        return fail(error, argv, environ, terminal)
+        return fail(error, args, environ, terminal)
     except Exception as problem:
-        return fail(internal_error(problem), argv, environ, terminal)
+        return fail(internal_error(problem), args, environ, terminal)
 
 
 def nowhere():
@@ -12495,24 +12469,20 @@ def nowhere():
         return os.pipe()[1]
 
 
-def flush_at_once(stream, number):
-    """Flush without waiting for a reader that has stopped reading."""
-    if not hasattr(os, "set_blocking"):
-        return stream.flush()  # Windows
-    os.set_blocking(number, False)
-    try:
-        stream.flush()
-    finally:
-        os.set_blocking(number, True)
-
-
 def let_go(stream, number, is_stopped):
-    """Flush; what cannot be written, the interpreter shall not try again."""
+    """Flush, once stopped without waiting for a reader that has, too.
+
+    What cannot be written, the interpreter shall not try again.
+    """
+    is_hasty = is_stopped and hasattr(os, "set_blocking")  # Windows has not
     try:
-        if is_stopped:
-            flush_at_once(stream, number)
-        else:
+        if is_hasty:
+            os.set_blocking(number, False)
+        try:
             stream.flush()
+        finally:
+            if is_hasty:
+                os.set_blocking(number, True)
     except (AttributeError, OSError, ValueError):
         os.dup2(nowhere(), number)
 
