@@ -36,9 +36,10 @@ import os
 import re
 import sys
 import time
+from _thread import RLock
 from collections import Counter, defaultdict
 from contextlib import contextmanager, suppress
-from itertools import chain
+from itertools import chain, cycle
 from types import SimpleNamespace
 
 # An annotation is where a Python that is too old stops, and shows its line.
@@ -977,11 +978,10 @@ class Screen:
         self.stream = stream
         self.binary = getattr(stream, "buffer", None)
         self.sink = self.binary or stream
-        self.is_terminal = is_terminal(stream)
+        self.is_terminal = self.is_guarded = is_terminal(stream)
         self.is_live = self.is_terminal and environ.get("TERM") != "dumb"
         self.color = wants_color(environ, self.is_terminal)
-        self.raw = self.is_broken = False
-        self.column_zero = True
+        self.is_broken, self.column_zero = False, True
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def columns(self):
@@ -995,21 +995,20 @@ class Screen:
         """Write text of any origin, in a style where colour is on."""
         if text:
             self.column_zero = text[-1] == "\n"
-            if self.is_terminal:
-                text = self.shown(text)
-            if style and self.color:
-                text = f"\033[{style}m{text}\033[0m"
-            self.put(text.encode("utf-8", "backslashreplace")
-                     if self.binary else text)
+            self.control(self.dressed(text, style))
+
+    def dressed(self, text, style):
+        """The text as it is written here."""
+        text = self.shown(text)
+        return f"\033[{style}m{text}\033[0m" if style and self.color else text
 
     def shown(self, text, hidden=CONTROLS):
         """The text as it will look here: escapes take cells, too."""
-        is_guarded = self.is_terminal and not self.raw
-        return hidden.sub(as_escape, text) if is_guarded else text
+        return hidden.sub(as_escape, text) if self.is_guarded else text
 
     def write_json(self, text):
         """Write JSON text; on a terminal its controls are JSON escapes."""
-        if self.is_terminal and not self.raw:
+        if self.is_guarded:
             text = UNSEEN.sub(lambda c: re.sub(
                 "....", r"\\u\g<0>", c.group().encode("utf-16-be").hex()),
                 text)
@@ -1017,7 +1016,8 @@ class Screen:
 
     def control(self, text):
         """Write text that is ours, control sequences included."""
-        self.put(text.encode("utf-8") if self.binary else text)
+        self.put(text.encode("utf-8", "backslashreplace") if self.binary
+                 else text)
 
     def put(self, data):
         """Hand data to the stream; without any, let go what it holds.
@@ -1045,7 +1045,7 @@ class Stdout(Screen):
 
     def write_bytes(self, block):
         """Write bytes as they are; on a terminal, as harmless text."""
-        if self.binary is None or self.is_terminal and not self.raw:
+        if self.binary is None or self.is_guarded:
             self.write(self.decoder.decode(block))
         else:
             self.put(block)
@@ -1062,15 +1062,37 @@ class Stderr(Screen):
     """Standard error: remarks; if nobody can read them, so be it.
 
     It never shows a secret, whoever quotes it, nor what looks like a key.
+    On a live terminal it has a foot, a line that is written over and over,
+    and that goes where anything else is written; a lock keeps the spinner's
+    thread and the rest from writing into each other.
     """
 
     def __init__(self, stream, environ):
         super().__init__(stream, environ)
-        self.secrets = Secrets(wary=True)
+        self.secrets, self.lock = Secrets(wary=True), RLock()
+        self.has_foot = False
 
     def write(self, text, style=None, is_masked=False):
-        super().write(text if is_masked else self.secrets.masked(text), style)
-        self.flush()
+        with self.lock:
+            self.clear_foot()
+            super().write(text if is_masked else self.secrets.masked(text),
+                          style)
+            self.flush()
+
+    def write_foot(self, text):
+        """Write the line at the foot over."""
+        text = cut_to(one_line(self.shown(text)), self.columns() - 1)
+        with self.lock:
+            self.control(f"\r{self.dressed(text, DIM)}\033[K")
+            self.flush()
+            self.has_foot = self.column_zero = True
+
+    def clear_foot(self):
+        with self.lock:
+            if self.has_foot:
+                self.control("\r\033[K")
+                self.flush()
+            self.has_foot = False
 
     def shown(self, text, hidden=UNSEEN):
         return super().shown(text, hidden)
@@ -1079,47 +1101,17 @@ class Stderr(Screen):
         """There is nobody left to tell."""
 
 
-class StatusLine:
-    """The line at the foot of a terminal that is written over and over.
-
-    Not live (a pipe, a dumb terminal, --quiet), it shows nothing.  A lock
-    keeps the spinner's thread and the rest from writing into each other.
-    """
-
-    def __init__(self, screen):
-        import threading
-        self.screen, self.shown = screen, False
-        self.lock = threading.RLock()
-
-    def show(self, text):
-        with self.lock:
-            text = one_line(self.screen.shown(text))
-            self.screen.control("\r")
-            self.screen.write(cut_to(text, self.screen.columns() - 1), DIM)
-            self.screen.control("\033[K")
-            self.screen.flush()
-            self.shown = True
-
-    def clear(self):
-        with self.lock:
-            if self.shown:
-                self.screen.control("\r\033[K")
-                self.screen.flush()
-                self.screen.column_zero = True
-                self.shown = False
-
-
 class Spinner:
-    """Turns on the status line until stopped; without a line, nothing."""
+    """Turns at the foot of the terminal until stopped, if it has a foot."""
 
     FRAMES = "|/-\\"
     TURN_S = 0.1
 
-    def __init__(self, line, label):
-        self.line, self.label, self.thread = line, label, None
+    def __init__(self, terminal, label):
+        self.terminal, self.label, self.thread = terminal, label, None
 
     def __enter__(self):
-        if self.line:
+        if self.terminal.has_foot:
             import threading
             self.stopped = threading.Event()
             self.thread = threading.Thread(target=self.turn, daemon=True)
@@ -1127,10 +1119,10 @@ class Spinner:
         return self
 
     def turn(self):
-        frame = 0
-        while not self.stopped.wait(self.TURN_S):
-            self.line.show(f"{self.FRAMES[frame % 4]} {self.label}")
-            frame += 1
+        for frame in cycle(self.FRAMES):
+            if self.stopped.wait(self.TURN_S):
+                break
+            self.terminal.err.write_foot(f"{frame} {self.label}")
 
     def stop(self, *_):
         """Stop and wipe the line; a second call does nothing."""
@@ -1138,7 +1130,7 @@ class Spinner:
             self.stopped.set()
             self.thread.join()
             self.thread = None
-            self.line.clear()
+            self.terminal.err.clear_foot()
 
     __exit__ = stop
 
@@ -1156,21 +1148,18 @@ class Progress:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self.clear()
-
     def show(self, text):
-        if self.terminal.status_line:
-            self.terminal.status_line.show(text)
-            return
+        if self.terminal.has_foot:
+            return self.terminal.err.write_foot(text)
         now = self.terminal.clock.monotonic()
         if text != self.told and now >= self.due:
             self.told, self.due = text, now + NOTE_EVERY_S
             self.terminal.note(text)
 
-    def clear(self):
-        if self.terminal.status_line:
-            self.terminal.status_line.clear()
+    def clear(self, *_):
+        self.terminal.err.clear_foot()
+
+    __exit__ = clear
 
 
 class Meter(Progress):
@@ -1180,7 +1169,7 @@ class Meter(Progress):
         super().__init__(terminal)
         self.label, self.total, self.start = label, total, start
         self.begun = self.due = terminal.clock.monotonic()
-        if not terminal.status_line:
+        if not terminal.has_foot:
             self.due += NOTE_EVERY_S
 
     def at(self, count):
@@ -1207,17 +1196,20 @@ class Terminal:
         self.out = Stdout(streams.stdout, environ)
         self.err = Stderr(streams.stderr, environ)
         self.secrets = Secrets()
-        self.quiet, self.status_line = False, None
+        self.quiet = False
 
     def adjust(self, quiet, color, raw):
         """Take over what the command line says about the streams."""
         self.quiet = quiet
         for screen in (self.out, self.err):
-            screen.raw = raw
+            screen.is_guarded = screen.is_terminal and not raw
             if color != "auto":
                 screen.color = color == "always"
-        self.status_line = (StatusLine(self.err) if self.err.is_live
-                            and not quiet else None)
+
+    @property
+    def has_foot(self):
+        """Whether there is a line for what passes: a spinner, a bar."""
+        return self.err.is_live and not self.quiet
 
     def hide(self, secret):
         """Never show a secret, nor put it into a file, whoever quotes it."""
@@ -1229,13 +1221,12 @@ class Terminal:
 
         On a terminal it does not go on where running text has stopped.
         """
-        if self.status_line:
-            self.status_line.clear()
         if self.err.is_terminal and self.out.is_terminal:
             self.out.end_line()
             self.out.flush()
-        self.err.write(one_line(text), style, is_masked)
-        self.err.write("\n")
+        with self.err.lock:
+            self.err.write(one_line(text), style, is_masked)
+            self.err.write("\n")
 
     def end_echo(self):
         """End the line on which the terminal has echoed ^C or ^D."""
@@ -1266,7 +1257,7 @@ class Terminal:
         if not is_terminal(self.stdin):
             raise UsageError(f"{question} There is no terminal to ask on",
                              "pass --force to go ahead without a question")
-        self.say_prompt(one_line(f"{question} [y/N] "))
+        self.err.write(one_line(f"{question} [y/N] "))
         line = self.read_line()
         if not line.endswith("\n"):
             self.say("")
@@ -1274,7 +1265,7 @@ class Terminal:
 
     def ask(self, question, default=""):
         """Ask for a line of text; an empty answer is the default."""
-        self.say_prompt(f"{question} [{default}]: " if default
+        self.err.write(f"{question} [{default}]: " if default
                         else f"{question}: ")
         line = self.read_line()
         if not line:
@@ -1296,14 +1287,6 @@ class Terminal:
                                 f" {hint}")
         except EOFError:
             raise XeroctlError("no answer: nothing was changed")
-
-    def say_prompt(self, text):
-        if self.status_line:
-            self.status_line.clear()
-        self.err.write(text)
-
-    def spinner(self, label):
-        return Spinner(self.status_line, label)
 
 
 def say_error(error, terminal):
@@ -5557,7 +5540,7 @@ class Talk:
         self.app, self.terminal = app, app.terminal
         self.is_text = app.out.is_table
         self.shows_reasoning = shows_reasoning
-        self.spinner = app.terminal.spinner("waiting for the first token")
+        self.spinner = Spinner(app.terminal, "waiting for the first token")
         self.began_at, self.halves = None, {}
 
     def __enter__(self):
@@ -7614,7 +7597,7 @@ class LineEditor(PlainLines):
         if self.readline:
             self.terminal.err.flush()
             return whole(typed_line(prompt)).rstrip("\n")
-        self.terminal.say_prompt(prompt)
+        self.terminal.err.write(prompt)
         line = super().read()
         while line.count(self.PASTE) > line.count(self.PASTED):
             line += "\n" + super().read()
