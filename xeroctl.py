@@ -88,17 +88,14 @@ PROJECT, ENDPOINT, ASKED, GIVEN = "project", "endpoint", "asked", "given"
 
 # One word per colour, as SGR parameters (ECMA-48, 8.3.117).
 GREEN, YELLOW, RED, DIM, BOLD = "32", "33", "31", "2", "1"
-STATE_STYLES = dict(
-    [(word, GREEN) for word in (
-        "completed", "active", "ready", "validated", "ok", "succeeded",
-        "processed", "approved", "operational", "online")] +
-    [(word, YELLOW) for word in (
-        "queued", "pending", "validating", "in_progress", "finalizing",
-        "cancelling", "uploading", "running", "pending_approval",
-        "processing", "provisioning", "degraded")] +
-    [(word, RED) for word in (
-        "failed", "error", "invalid", "expired", "cancelled", "incomplete",
-        "rejected", "timeout", "offline", "revoked", "exhausted")])
+STATE_STYLES = {word: style for style, words in (
+    (GREEN, "completed active ready validated ok succeeded processed approved"
+            " operational online"),
+    (YELLOW, "queued pending validating in_progress finalizing cancelling"
+             " uploading running pending_approval processing provisioning"
+             " degraded"),
+    (RED, "failed error invalid expired cancelled incomplete rejected timeout"
+          " offline revoked exhausted")) for word in words.split()}
 
 EXIT_CODES = (
     (0, "done"),
@@ -312,7 +309,7 @@ SURROGATES = re.compile("[\ud800-\udfff]")
 # Few calls need this or any later pattern: re compiles it at its first use.
 ISO_TIME = (
     r"(?i)(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?"
-    r"\s*(Z|[+-]\d\d(?::?\d\d)?)?)?\Z")
+    r"\s*(?:Z|([+-]\d\d)(?::?(\d\d))?)?)?\Z")
 
 
 def is_number(value):
@@ -484,14 +481,6 @@ def json_or_text(text):
         return text
 
 
-def zone_seconds(zone):
-    """Seconds east of UTC for "+02:00", "-0530", "+02", "Z" or None."""
-    if not zone or zone in "Zz":
-        return 0
-    minutes = int(zone[1:3]) * 60 + int(zone[3:].lstrip(":") or 0)
-    return minutes * (-60 if zone[0] == "-" else 60)
-
-
 def seconds_of(value):
     """Read epoch seconds or ISO 8601 as epoch seconds; None if neither."""
     if is_number(value):
@@ -500,12 +489,13 @@ def seconds_of(value):
     if not found:
         return None
     import calendar
-    year, month, day, *clock = [int(g or 0) for g in found.groups()[:6]]
+    *clock, hours, minutes = found.groups("0")
+    year, month, day, hour, minute, second = map(int, clock)
     try:
-        seconds = calendar.timegm((year, month, day, *clock))
+        return calendar.timegm((year, month, day, hour - int(hours), minute
+                                - int(hours[0] + minutes), second))
     except ValueError:
         return None
-    return seconds - zone_seconds(found.group(7))
 
 
 def as_text(value):
