@@ -2217,20 +2217,6 @@ class Limits:
             "--timeout SECONDS waits longer", sent=True)
 
 
-class Reader(io.RawIOBase):
-    """What arrives on a socket, under limits."""
-
-    def __init__(self, sock, limits):
-        self.sock, self.limits = sock, limits
-
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        self.sock.settimeout(self.limits.left())
-        return self.sock.recv_into(buffer)
-
-
 class HeadReader(io.BufferedReader):
     """Reads heads that have an end: http.client takes one that was cut for
     a whole one, and any number of hints before it."""
@@ -2250,8 +2236,8 @@ class HeadReader(io.BufferedReader):
         return line
 
 
-class Wire:
-    """A connected socket in the form that http.client takes.
+class Wire(io.RawIOBase):
+    """A connected socket, under limits, in the form that http.client takes.
 
     sent tells whether any byte may have left.  http.client closes its
     socket as soon as it has read a head; the wire stays open until shut().
@@ -2259,25 +2245,23 @@ class Wire:
     """
 
     def __init__(self, sock, limits, keep=None):
-        self.sock, self.limits, self.sent = sock, limits, False
-        self.keep, self.pending = keep, b""
+        self.sock, self.limits, self.keep = sock, limits, keep
+        self.sent = False
 
     def sendall(self, data):
-        """Send data; a small piece waits for what follows it."""
-        self.pending += data
-        if len(self.pending) >= BLOCK:
-            self.flush()
+        self.sock.settimeout(self.limits.left())
+        self.sent = True
+        self.sock.sendall(data)
 
-    def flush(self):
-        """Let everything go that has been waiting."""
-        data, self.pending = self.pending, b""
-        if data:
-            self.sock.settimeout(self.limits.left())
-            self.sent = True
-            self.sock.sendall(data)
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        self.sock.settimeout(self.limits.left())
+        return self.sock.recv_into(buffer)
 
     def makefile(self, *_):
-        return HeadReader(Reader(self.sock, self.limits), BLOCK)
+        return HeadReader(self, BLOCK)
 
     def close(self):
         pass
@@ -2288,6 +2272,16 @@ class Wire:
             self.keep(self.sock)
         else:
             self.sock.close()
+
+
+@contextmanager
+def closed_on_error(thing):
+    """Close a socket or a file if what is done with it fails."""
+    try:
+        yield
+    except BaseException:
+        thing.close()
+        raise
 
 
 def look_up(host, port):
@@ -2308,13 +2302,10 @@ def connect(address, timeout):
     import socket
     family, kind, protocol, _, target = address
     sock = socket.socket(family, kind, protocol)
-    try:
+    with closed_on_error(sock):
         sock.settimeout(timeout)
         sock.connect(target)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except BaseException:
-        sock.close()
-        raise
     return sock
 
 
@@ -2477,7 +2468,6 @@ def ask(client, wire, request, relay=None):
     try:
         try:
             client.request(request.method, target, request.data(), headers)
-            wire.flush()
         except OSError as problem:
             if not isinstance(problem, (BrokenPipeError, ConnectionResetError)
                               ) and type(problem).__name__ != "SSLEOFError":
@@ -2945,7 +2935,7 @@ def bypasses_proxy(host, port, no_proxy):
     return False
 
 
-def start_tls(sock, host, context, limits):
+def start_tls(sock, host, context, limits, proxy=None):
     """Wrap a connected socket in TLS; certificate and name are checked.
 
     An end without TLS's goodbye is an error, since anybody can make one.
@@ -2957,7 +2947,9 @@ def start_tls(sock, host, context, limits):
     except (OSError, ValueError) as problem:
         limits.left()  # or is the time up?
         # A mismatch of names is a ValueError in Python 3.6.
-        raise tls_error(problem, host)
+        error = tls_error(problem, host)
+        error.details += [f"through the proxy {proxy}"] * bool(proxy)
+        raise error
 
 
 def open_proxy(proxy, limits):
@@ -2977,7 +2969,6 @@ def open_tunnel(sock, proxy, host, port, limits):
     wire = Wire(sock, limits)
     try:
         wire.sendall("\r\n".join(lines + ["", ""]).encode("utf-8"))
-        wire.flush()
         response = http.client.HTTPResponse(wire, method="CONNECT")
         response.begin()
     except (OSError, http.client.HTTPException) as problem:
@@ -2997,53 +2988,40 @@ def is_readable(sock):
         return bool(waiting.select(0))
 
 
-def all_taken(place):
-    """Yield what a list holds, from its end; other threads take of it, too."""
-    while place:
-        try:
-            yield place.pop()
-        except IndexError:
-            return
-
-
 class Network:
     """How a socket is opened, as flags, variables and deployment say."""
 
     def __init__(self, settings, terminal):
         self.settings, self.terminal = settings, terminal
-        self.made_context, self.idle = None, None
+        self.made_context, self.idle, self.keeps = None, [], False
 
     def keep_alive(self):
         """From now on, keep connections open for the next request."""
-        self.idle = defaultdict(list)
+        self.keeps = True
 
     def close(self):
         """Close what is kept open, and keep nothing from now on."""
-        kept, self.idle = self.idle or {}, None
-        for place in list(kept.values()):
-            for sock, *_ in all_taken(place):
-                sock.close()
+        self.keeps = False
+        with suppress(IndexError):
+            while True:
+                self.idle.pop()[0].close()
 
-    def keeper(self, origin, proxy):
-        """What takes a socket back for an origin, or None."""
-        kept = self.idle
-        if kept is None:
-            return None
-        place = kept[origin]
-        return lambda sock: (place.append((sock, proxy, time.monotonic()))
-                             if self.idle is kept else sock.close())
+    def keeper(self, *about):
+        """What takes a socket back with what it is good for, or None."""
+        return (lambda sock: self.idle.append((sock, time.monotonic(), about))
+                if self.keeps else sock.close()) if self.keeps else None
 
     def reuse(self, origin):
         """A kept (socket, proxy) that the server has not closed, or None."""
-        kept = self.idle
-        place = () if kept is None else kept[origin]
-        for sock, proxy, since in all_taken(place):
-            idle = time.monotonic() - since
-            if idle < IDLE_S and not is_readable(sock):
-                return sock, proxy
-            sock.close()
-            if idle < HASTY_S:
-                self.close()  # a server that closes without a word
+        with suppress(IndexError):  # other threads take of them, too
+            while True:
+                sock, since, (place, proxy) = self.idle.pop()
+                idle = time.monotonic() - since
+                if place == origin and idle < IDLE_S and not is_readable(sock):
+                    return sock, proxy
+                sock.close()
+                if place == origin and idle < HASTY_S:
+                    self.close()  # a server that closes without a word
         return None
 
     def proxy(self, scheme, host, port):
@@ -3080,16 +3058,11 @@ class Network:
             self.context()  # what is wrong here is told before a call is made
         sock = (open_socket(host, port, limits) if proxy is None
                 else open_proxy(proxy, limits))
-        try:
+        with closed_on_error(sock):
             if scheme == "https":
                 if proxy:
                     open_tunnel(sock, proxy, host, port, limits)
-                sock = start_tls(sock, host, self.context(), limits)
-        except BaseException as error:
-            sock.close()
-            if proxy and getattr(error, "layer", None) == "TLS":
-                error.details.append(f"through the proxy {proxy}")
-            raise
+                sock = start_tls(sock, host, self.context(), limits, proxy)
         return sock, proxy
 
     def context(self):
@@ -3163,7 +3136,7 @@ def exchange(request, network, limits, connect_limits):
     origin = scheme, host, port = origin_of(request.url)
     sock, proxy = network.reuse(origin) or network.open(request.url,
                                                         connect_limits)
-    try:
+    with closed_on_error(sock):
         wire = Wire(sock, limits, network.keeper(origin, proxy))
         client = http.client.HTTPConnection(host, port)
         client.default_port = 443 if scheme == "https" else 80
@@ -3173,9 +3146,6 @@ def exchange(request, network, limits, connect_limits):
         if relay and answer.status == 407:
             raise relay.refused(407, "")
         return answer
-    except BaseException:
-        sock.close()
-        raise
 
 
 def is_passing(error):
@@ -3747,16 +3717,13 @@ def open_to_write(path):
             number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         # By itself Python 3.14 would hold back two blocks of a download.
         file = os.fdopen(number, "r+b", 8192)
-        try:
+        with closed_on_error(file):
             if not try_lock(file):
                 raise UsageError(f"another run is writing {path}",
                                  "wait for its end, or choose another file")
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(number), os.stat(path)):
                     return file
-        except BaseException:
-            file.close()
-            raise
         file.close()
 
 
