@@ -2502,38 +2502,9 @@ def plain_blocks(response):
         raise http.client.IncompleteRead(b"", left)
 
 
-CHUNK_HEAD = rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n"
-
-
-def unframed(block, left):
-    """Take the frame off a block of chunks; (data, rest, left, is_over).
-
-    A chunk is its size in hexadecimal, extensions, CRLF, data, and CRLF.
-    left is what is still to come of one, its CRLF included; the rest is the
-    beginning of what is not complete.
-    """
-    import http.client
-    position, pieces, is_over = 0, [], False
-    while not is_over:
-        if not left:
-            head = re.compile(CHUNK_HEAD).match(block, position)
-            if not head:
-                break
-            position, size = head.end(), int(head.group(1), 16)
-            left, is_over = size + 2, not size
-        end = position + left
-        pieces.append(block[position:end - 2])
-        if block[end - 2:end] != b"\r\n":
-            position += len(pieces[-1])
-            left -= len(pieces[-1])
-            break
-        position, left = end, 0
-    rest = block[position:]
-    is_short = len(rest) < 2 if left else (
-        b"\n" not in rest and len(rest) < BLOCK)
-    if not (is_over or is_short):
-        raise http.client.HTTPException(f"bad chunk {rest[:20]!r}")
-    return b"".join(pieces), rest, left, is_over
+# A chunk is its size in hexadecimal, extensions, CRLF, data, and CRLF: that
+# one is taken for the begin of the next.
+CHUNK_HEAD = rb"\r\n([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n"
 
 
 def chunked_blocks(response):
@@ -2543,14 +2514,28 @@ def chunked_blocks(response):
     tokens more than all the rest.
     """
     import http.client
-    rest, left, is_over = b"", 0, False
+    head, rest, left, is_over = re.compile(CHUNK_HEAD), b"\r\n", 0, False
     while not is_over:
-        block = response.fp.read1(BLOCK)
+        block, pieces, at = response.fp.read1(BLOCK), [], 0
         if not block:
             raise http.client.IncompleteRead(b"")
-        data, rest, left, is_over = unframed(rest + block, left)
-        if data:
-            yield data
+        block = rest + block
+        while not is_over and at < len(block):
+            if not left:
+                found = head.match(block, at)
+                if not found:
+                    break
+                at, left = found.end(), int(found.group(1), 16)
+                is_over = not left
+            pieces.append(block[at:at + left])
+            at += len(pieces[-1])
+            left -= len(pieces[-1])
+        if any(pieces):
+            yield b"".join(pieces)
+        rest = block[at:]
+        if not is_over and (rest[:2] != b"\r\n"[:len(rest)]
+                            or b"\n" in rest[2:] or len(rest) > BLOCK):
+            raise http.client.HTTPException(f"bad chunk {rest[:20]!r}")
 
 
 def json_of(answer, text):
@@ -3469,25 +3454,21 @@ def sse_lines(blocks):
     at once, without waiting for the LF that may follow in the next block.
     Only the last line may lack its end.
     """
-    parts, size, after_cr = [], 0, False
+    rest, after_cr = bytearray(), False
     for block in blocks:
-        if after_cr and block[:1] == b"\n":
-            block = block[1:]
+        rest += block[after_cr and block[:1] == b"\n":]
         after_cr = block[-1:] == b"\r"
-        lines = block.splitlines(True) or [b""]
-        rest = b"" if lines[-1][-1:] in (b"\n", b"\r") else lines.pop()
-        if parts and lines:
-            lines[0] = b"".join(parts) + lines[0]
-            parts, size = [], 0
-        yield from lines
-        if rest:
-            parts.append(rest)
-            size += len(rest)
-        if size > MOST_LINE_BYTES:
+        if rest and (after_cr or b"\n" in block or b"\r" in block):
+            lines = bytes(rest).splitlines(True)
+            rest.clear()
+            if lines[-1][-1:] not in (b"\n", b"\r"):
+                rest += lines.pop()
+            yield from lines
+        if len(rest) > MOST_LINE_BYTES:
             raise AnswerError("a line of the stream is larger than "
                               + as_size(MOST_LINE_BYTES))
-    if parts:
-        yield b"".join(parts)
+    if rest:
+        yield bytes(rest)
 
 
 def is_own_event(data, field, value):
