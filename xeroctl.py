@@ -172,14 +172,11 @@ class XeroctlError(Exception):
 
     def envelope(self):
         """The error as a JSON object, in the shape of the API's own."""
-        about = {"message": str(self), "type": self.kind,
-                 "code": None, "param": None}
-        about.update(self.facts)
-        if self.details:
-            about["details"] = self.details
-        if self.hint:
-            about["hint"] = self.hint
-        return {"error": about}
+        more = {"details": self.details, "hint": self.hint}
+        return {"error": dict(
+            {"message": str(self), "type": self.kind, "code": None,
+             "param": None}, **self.facts,
+            **{name: value for name, value in more.items() if value})}
 
 
 class AnswerError(XeroctlError):
@@ -213,20 +210,18 @@ class ApiError(XeroctlError):
     """The router answered, and the answer was no.
 
     body is the decoded JSON of the answer, or None; is_envelope whether it
-    has the API's own shape; retry_after is seconds, kind the server's type.
+    has the API's own shape; kind is the server's type.
     """
 
     kind = "api_error"
     CODES = {401: 3, 403: 3, 404: 4, 429: 6, 503: 6, 529: 6}
     USED_UP = "quota_exceeded", "insufficient_quota"
 
-    def __init__(self, status, message, hint=None, body=None, headers=None,
-                 is_envelope=False, retry_after=None, strategy=None,
-                 kind=None, **facts):
+    def __init__(self, status, message, hint, body, headers,
+                 is_envelope=False, kind=None, **facts):
         super().__init__(f"HTTP {status} {message}".rstrip(), hint, **facts)
         self.kind, self.is_envelope = kind or self.kind, is_envelope
-        self.status, self.body, self.headers = status, body, headers or {}
-        self.retry_after, self.strategy = retry_after, strategy
+        self.status, self.body, self.headers = status, body, headers
         self.exit_code = self.CODES.get(status, 1)
 
     @property
@@ -277,19 +272,13 @@ INTERRUPTS = KeyboardInterrupt, SystemExit
 class ReaderGone(Exception):
     """The reader of standard output went away; nothing is left to say."""
 
-    exit_code = 141
-
 
 class PlanEnds(Exception):
     """What follows depends on an answer that a plan does not have."""
 
 
 class HelpWanted(Exception):
-    """The command line asks for help, not for work: on these verbs."""
-
-    def __init__(self, group=None, verbs=()):
-        super().__init__()
-        self.group, self.verbs = group, verbs
+    """The command line asks for help, not for work: on a group, on verbs."""
 
 
 # ---------------------------------------------------------------------------
@@ -2371,29 +2360,26 @@ def tls_reason(problem):
 def is_dropped(problem):
     """Whether a handshake was cut or timed out, rather than refused."""
     import ssl
-    import socket
-    return (isinstance(problem, (socket.timeout, ConnectionError,
-                                 ssl.SSLEOFError, ssl.SSLZeroReturnError))
-            or tls_reason(problem) == "UNEXPECTED_EOF_WHILE_READING"
-            or not isinstance(problem, (ssl.SSLError, ValueError)))
+    return (not isinstance(problem, (ssl.SSLError, ValueError))
+            or isinstance(problem, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
+            or tls_reason(problem) == "UNEXPECTED_EOF_WHILE_READING")
 
 
 def tls_error(problem, host):
     """Return the ConnectionFailed for a handshake that failed."""
     import ssl
     import socket
+    reason, hint = reason_of(problem), "--retries N tries again"
     if isinstance(problem, socket.timeout):
         reason, hint = "no handshake in time", "--timeout SECONDS waits longer"
-    elif is_dropped(problem):
-        reason = ("the connection was cut" if isinstance(problem, ssl.SSLError)
-                  else reason_of(problem))
-        hint = "--retries N tries again"
-    else:
-        said, hint = next(
-            (row for pattern, *row in TLS_REASONS
-             if re.search(pattern, tls_reason(problem))),
-            (None, "is it a TLS server, and nothing in between?"))
-        reason = said or tls_reason(problem)
+    elif not is_dropped(problem):
+        said = tls_reason(problem)
+        reason, hint = next(
+            ((told or said, hint) for pattern, told, hint in TLS_REASONS
+             if re.search(pattern, said)),
+            (said, "is it a TLS server, and nothing in between?"))
+    elif isinstance(problem, ssl.SSLError):
+        reason = "the connection was cut"
     return ConnectionFailed("TLS", f"{host}: {reason}", hint,
                             lasting=not is_dropped(problem))
 
@@ -2605,17 +2591,6 @@ def error_fact(body, name):
     return next((value for value in found if value is not None), None)
 
 
-def retry_after(answer, body):
-    """Seconds that an answer asks to wait: the most of headers and body."""
-    said = error_fact(body, "retry_after")
-    seconds, thousandths = (
-        header_seconds(answer.headers.get(name, ""),
-                       answer.wire.limits.clock.now())
-        for name in ("Retry-After", "Retry-After-Ms"))
-    return max(min(said, 1e9) if is_positive(said) else 0,
-               seconds, thousandths / 1000)
-
-
 def api_error(answer, text):
     """Read an error in any of the shapes that servers send.
 
@@ -2638,11 +2613,8 @@ def api_error(answer, text):
         status, said or named and "without a message: " + named
         or body_summary(text) or answer.response.reason,
         next(filter(None, map(API_HINTS.get, known)), None),
-        body=body, headers=answer.headers, kind=kind, code=code, param=param,
-        is_envelope=is_filled(dig(body, "error.message")),
-        retry_after=retry_after(answer, body),
-        strategy=error_fact(body, "retry_strategy"),
-        request_id=answer.request_id)
+        body, answer.headers, is_filled(dig(body, "error.message")), kind,
+        code=code, param=param, request_id=answer.request_id)
 
 
 # == the judge: what an answer is, told once for each kind ===================
@@ -3151,13 +3123,15 @@ def is_worth_repeating(request, error):
                              and request.repeatable)
 
 
-def retry_wait(error, attempt, jitter):
+def retry_wait(error, attempt, clock):
     """Seconds until the next attempt: what the server asks for, or more.
 
     Exponential backoff with up to a quarter of jitter; a retry_strategy in
     the answer sets its numbers.
     """
-    strategy = getattr(error, "strategy", None)
+    body, headers = getattr(error, "body", None), getattr(error, "headers", {})
+    strategy, asked = (error_fact(body, name)
+                       for name in ("retry_strategy", "retry_after"))
     said = [dig(strategy, name) for name in (
         "multiplier", "initial_delay_ms", "max_delay_ms")]
     factor, initial, highest = (
@@ -3165,8 +3139,11 @@ def retry_wait(error, attempt, jitter):
         for value, unit, usual in zip(said, (1, 1000, 1000), (2,) + BACKOFF_S))
     wait = initial * factor ** min(attempt - 1, 30)
     if dig(strategy, "jitter") is not False:
-        wait *= 1 + jitter / 4
-    return max(getattr(error, "retry_after", None) or 0, min(wait, highest))
+        wait *= 1 + clock.jitter() / 4
+    seconds, thousandths = (header_seconds(headers.get(name, ""), clock.now())
+                            for name in ("Retry-After", "Retry-After-Ms"))
+    return max(min(asked, 1e9) if is_positive(asked) else 0, seconds,
+               thousandths / 1000, min(wait, highest))
 
 
 def redirected(request, answer):
@@ -3302,14 +3279,15 @@ class Api:
                          slug=slug, silence=INFERENCE_TIMEOUT_S,
                          body=Multipart(fields, excerpt, tell))
 
-    def settled(self, answer):
+    def settled(self, answer, is_json=False):
         """An answer whose body is read if it is JSON; else it stays open.
 
         Read here, a lost body is asked for again like any lost answer.  One
         that says that it is too large for that stays open, too.
         """
         size = answer.response.length or 0
-        if answer.media.endswith("json") and size <= MOST_ANSWER_BYTES:
+        if is_json or answer.media.endswith("json") and (
+                size <= MOST_ANSWER_BYTES):
             with answer:
                 answer.kept = answer.read()
             self.log_body("<", lambda: redacted(json_or_text(decoded(
@@ -3317,10 +3295,7 @@ class Api:
         return answer
 
     def read_json(self, answer):
-        with answer:
-            value = answer.json()
-        self.log_body("<", lambda: redacted(value))
-        return check_answer(value)
+        return check_answer(self.settled(answer, True).json())
 
     def send(self, request, read):
         """Send until read(answer) succeeds or trying again is no use.
@@ -3368,7 +3343,7 @@ class Api:
         if attempt > self.retries:
             error.add_hint("try again later, or raise --retries")
             raise error
-        wait = retry_wait(error, attempt, self.clock.jitter())
+        wait = retry_wait(error, attempt, self.clock)
         if wait > LONGEST_WAIT_S:
             error.hint = ("the server asks to wait "
                           f"{as_duration(wait)}: try again after that")
@@ -7210,7 +7185,7 @@ class Pace:
                 return  # what was on its way when the first of them struck
             self.since = now if self.since is None else self.since
             self.strikes += 1
-            wait = retry_wait(error, self.strikes, self.app.clock.jitter())
+            wait = retry_wait(error, self.strikes, self.app.clock)
             if wait > LONGEST_WAIT_S or now - self.since > LONGEST_OUTAGE_S:
                 raise error
             self.until = now + wait
@@ -12263,8 +12238,7 @@ def run(argv, environ, terminal, groups):
     try:
         group, args = parse(argv, groups)
     except HelpWanted as wanted:
-        return write_help(terminal, help_text(groups, wanted.group,
-                                              wanted.verbs))
+        return write_help(terminal, help_text(groups, *wanted.args))
     terminal.adjust(args.quiet, args.color or "auto", args.raw)
     if args.version:
         return terminal.out.write(f"xeroctl {__version__}\n")
@@ -12371,8 +12345,8 @@ def main(argv=None, environ=None, streams=None, clock=None, groups=GROUPS):
             code = fail(error, args, environ, terminal)
         terminal.out.flush()
         return code
-    except ReaderGone as gone:
-        return gone.exit_code
+    except ReaderGone:
+        return 141
     except KeyboardInterrupt:
         terminal.end_echo()
         return 130
