@@ -2450,7 +2450,7 @@ def ask(client, wire, request, relay=None):
         headers["Content-Length"] = str(request.body.size)
     if relay:
         target = request.url
-        headers.update(relay.headers())
+        headers.update(relay.headers)
     try:
         try:
             client.request(request.method, target, request.data(), headers)
@@ -2535,15 +2535,14 @@ def json_of(answer, text):
             "is the base URL that of an API?", request_id=answer.request_id)
 
 
-QUOTA_HELP = "the quota is used up: wait for its reset or raise it"
-
 # What to try next, by error code, or else by type, or by status.
 API_HINTS = {
     "endpoint_not_found": "--endpoint takes the slug, not the model's name;"
                           " xeroctl endpoints lists them",
     "model_not_found": "xeroctl models lists what is served",
     "scope_insufficient": "use a key with the scope that the message names",
-    "quota_exceeded": QUOTA_HELP, "insufficient_quota": QUOTA_HELP,
+    **dict.fromkeys(ApiError.USED_UP, "the quota is used up: wait for its"
+                                      " reset or raise it"),
     "endpoint_inactive": "the endpoint is not active yet: try again later",
     400: "-v shows the request, --dry-run its body",
     401: "is the key right? " + KEY_HELP,
@@ -2620,10 +2619,9 @@ def api_error(answer, text):
 # == the judge: what an answer is, told once for each kind ===================
 
 # How a choice or a response ends that broke off, in the words of vendors.
-BROKEN_ENDS = frozenset((
-    "error", "abort", "aborted", "cancelled", "canceled", "failed",
-    "network_error", "insufficient_system_resource",
-    "malformed_function_call"))
+BROKEN_ENDS = frozenset(
+    "error abort aborted cancelled canceled failed network_error"
+    " insufficient_system_resource malformed_function_call".split())
 
 
 def no_answer(value, what):
@@ -2639,11 +2637,9 @@ def is_error(value):
 
     A record with an id that tells its status may tell an error, too.
     """
-    if not isinstance(value, dict):
-        return False
-    is_record = is_filled(value.get("id")) and value.get("status")
-    return value.get("object") == "error" or bool(
-        value.get("error") and not is_record)
+    is_record = is_filled(dig(value, "id")) and dig(value, "status")
+    return dig(value, "object") == "error" or bool(
+        dig(value, "error") and not is_record)
 
 
 def check_answer(value, *_):
@@ -2700,11 +2696,11 @@ def check_completion(reply, *_):
 def response_failure(response, state=None):
     """Why a response has failed, or None; state beats what it says."""
     status, told = state or dig(response, "status"), dig(response, "error")
-    if not told and not (is_filled(status) and status in BROKEN_ENDS):
-        return None
-    said = error_message(response) if told else None
-    return f"the response {'failed' if told else 'is ' + as_text(status)}" + (
-        f": {said or as_text(told)}" if told else "")
+    if told:
+        said = error_message(response) or as_text(told)
+        return f"the response failed: {said}"
+    is_broken = is_filled(status) and status in BROKEN_ENDS
+    return f"the response is {status}" if is_broken else None
 
 
 def check_response(reply, *_):
@@ -2756,14 +2752,13 @@ def check_line(reply, request):
 
 def held(blocks):
     """The bytes of blocks together; too many would fill the memory."""
-    found, size = [], 0
+    found = bytearray()
     for block in blocks:
-        size += len(block)
-        if size > MOST_ANSWER_BYTES:
+        found += block
+        if len(found) > MOST_ANSWER_BYTES:
             raise AnswerError("the answer is larger than "
                               + as_size(MOST_ANSWER_BYTES))
-        found.append(block)
-    return b"".join(found)
+    return bytes(found)
 
 
 class Answer:
@@ -2812,36 +2807,34 @@ class Answer:
 
 
 class Proxy:
-    """An HTTP proxy: its address, our credentials there, who named it.
+    """An HTTP proxy: its address, who named it, what authorises us there.
 
-    Its URL is http://[USER:PASSWORD@]HOST:PORT, or HOST:PORT.
+    Credentials go into headers (RFC 7617).  Its URL is http://[USER:PASSWORD@]HOST:PORT, or HOST:PORT.
     """
 
     def __init__(self, url, source):
         from urllib.parse import unquote, urlsplit
-        self.source, self.host = source, None
-        scheme = url.partition("://")[0].lower() if "://" in url else "http"
+        self.source, self.host, self.headers = source, None, {}
+        url = url if "://" in url else "http://" + url
+        scheme = url.partition("://")[0].lower()
         with suppress(ValueError):  # no URL at all
-            parts = urlsplit(url if "://" in url else "http://" + url)
+            parts = urlsplit(url)
             self.host, self.port = parts.hostname, parts.port or 80
         if scheme != "http" or not self.host:
             raise NotConfigured(
                 f"{source}: no proxy URL" if scheme == "http"
                 else f"{source}: a {scheme}:// proxy is not supported",
                 "http://[USER:PASSWORD@]HOST:PORT")
-        self.password, self.code = unquote(parts.password or ""), None
+        self.secrets = [unquote(parts.password or "")]
         if parts.username:
             import base64
-            user = whole(f"{unquote(parts.username)}:{self.password}")
-            self.code = base64.b64encode(user.encode("utf-8")).decode("ascii")
+            user = whole(f"{unquote(parts.username)}:{self.secrets[0]}")
+            code = base64.b64encode(user.encode("utf-8")).decode("ascii")
+            self.headers["Proxy-Authorization"] = "Basic " + code
+            self.secrets.append(code)
 
     def __str__(self):
         return f"{self.host}:{self.port} (from {self.source})"
-
-    def headers(self):
-        """What authorises us at the proxy (RFC 7617)."""
-        return {"Proxy-Authorization": "Basic " + self.code} if (
-            self.code) else {}
 
     def failed(self, reason, hint=None, lasting=False):
         """The error for whatever goes wrong at the proxy."""
@@ -2879,10 +2872,9 @@ def bypasses_proxy(host, port, no_proxy):
     each but the last with a :PORT if wanted.
     """
     for entry in re.split(r"[\s,]+", no_proxy.strip().lower()):
-        name, _, entry_port = entry.rpartition(":")
-        if not entry_port.isdecimal() or name.count(":") and name[-1] != "]":
-            name, entry_port = entry, ""
-        if entry_port and int(entry_port) != port:
+        found = re.match(r"(\[.*\]|[^:]*):(\d+)\Z", entry, re.A)
+        name, entry_port = found.groups() if found else (entry, port)
+        if int(entry_port) != port:
             continue
         name = name.strip("[]").lstrip(".")
         if name == "*" or name and (
@@ -2922,7 +2914,7 @@ def open_tunnel(sock, proxy, host, port, limits):
     import http.client
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
-    lines += [f"{name}: {value}" for name, value in proxy.headers().items()]
+    lines += [f"{name}: {value}" for name, value in proxy.headers.items()]
     wire = Wire(sock, limits)
     try:
         wire.sendall("\r\n".join(lines + ["", ""]).encode("utf-8"))
@@ -2965,8 +2957,12 @@ class Network:
 
     def keeper(self, *about):
         """What takes a socket back with what it is good for, or None."""
-        return (lambda sock: self.idle.append((sock, time.monotonic(), about))
-                if self.keeps else sock.close()) if self.keeps else None
+        def keep(sock):
+            if self.keeps:
+                self.idle.append((sock, time.monotonic(), about))
+            else:
+                sock.close()
+        return keep if self.keeps else None
 
     def reuse(self, origin):
         """A kept (socket, proxy) that the server has not closed, or None."""
@@ -2993,7 +2989,7 @@ class Network:
         if not found:
             return None
         proxy = Proxy(found, source)
-        for secret in filter(None, (proxy.code, proxy.password)):
+        for secret in filter(None, proxy.secrets):
             self.terminal.hide(secret)
         return proxy
 
@@ -3059,8 +3055,6 @@ class Network:
         """Load --cert and --cert-key, with a password if it takes one."""
         args = self.settings.args
         if not args.cert:
-            if args.cert_key:
-                raise UsageError("--cert-key goes with --cert")
             return
         pem = read_file(args.cert_key or args.cert)
         password = self.password() if b"ENCRYPTED" in pem else ""
@@ -3704,29 +3698,30 @@ class NewFile:
         self.about = self.part + ".json"
         self.known = {"url": url, "version": None, "size": None}
         found = self.recall()
-        for path in (self.part, self.about) if found is None else ():
-            if force:
-                remove_quietly(path)
-            if os.path.lexists(path):
-                raise UsageError(f"{path} exists, and nothing tells that it"
-                                 " is ours", "--force replaces it")
         if found is None:
-            self.begin(None, None, UsageError)
+            self.claim(force)
         self.file = open_to_write(self.part)
         keep_access(self.file.fileno(), self.target, 0o777)
         self.resume(**found or self.known)
 
     def recall(self):
         """What PATH.part.json says, if that is ours; else None."""
-        try:
-            if is_special(self.about):
-                return None
-            with open(self.about, "rb") as source:
-                found = parse_json(decoded(source.read(BLOCK)))
-        except (OSError, ValueError):
-            return None
-        is_ours = isinstance(found, dict) and set(found) == set(self.known)
-        return found if is_ours else None
+        with suppress(UsageError, ValueError):
+            found = not is_special(self.about) and parse_json(decoded(
+                read_file(self.about, size=BLOCK)))
+            if isinstance(found, dict) and set(found) == set(self.known):
+                return found
+        return None
+
+    def claim(self, force):
+        """Take the names beside the target, where nothing stands yet."""
+        for path in (self.part, self.about):
+            if force:
+                remove_quietly(path)
+            if os.path.lexists(path):
+                raise UsageError(f"{path} exists, and nothing tells that it"
+                                 " is ours", "--force replaces it")
+        self.begin(None, None, UsageError)
 
     def resume(self, url, version, size):
         """Go on where an earlier call has stopped, or begin anew."""
@@ -11155,7 +11150,8 @@ GLOBALS = (
          counts=True),
     flag("--cacert FILE", "trust the CAs in this file"),
     flag("--cert FILE", "client certificate"),
-    flag("--cert-key FILE", "its key (XEROTIER_CERT_PASSWORD if encrypted)"),
+    flag("--cert-key FILE", "its key (XEROTIER_CERT_PASSWORD if encrypted)",
+         needs="--cert"),
     flag("--insecure", "do not check the server's certificate"),
     flag("--proxy URL", "proxy to use; '' is none (beats HTTPS_PROXY)"),
     flag("--raw", "let server text reach a terminal unchanged"),
