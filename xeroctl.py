@@ -37,7 +37,7 @@ import re
 import sys
 import time
 from _thread import RLock
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, namedtuple
 from contextlib import contextmanager, suppress
 from itertools import chain, cycle
 from types import SimpleNamespace
@@ -903,16 +903,9 @@ def path_of(*segments):
 # 4. Terminal
 # ---------------------------------------------------------------------------
 
-class Streams:
-    """The three standard streams of one run; None stands for a closed one.
-
-    Text streams with a .buffer, as sys.stdin is; output may have none.
-    """
-
-    def __init__(self, stdin=None, stdout=None, stderr=None):
-        self.stdin = stdin or io.BytesIO()
-        self.stdout = stdout or io.StringIO()
-        self.stderr = stderr or io.StringIO()
+# The three standard streams of one run: text streams with a .buffer, as
+# sys.stdin is; output may have none, and None stands for a closed one.
+Streams = namedtuple("Streams", "stdin stdout stderr")
 
 
 class Clock:
@@ -1171,9 +1164,9 @@ class Terminal:
     """The three streams of one run: where to ask and where to remark."""
 
     def __init__(self, streams, environ, clock):
-        self.stdin, self.clock = streams.stdin, clock
-        self.out = Stdout(streams.stdout, environ)
-        self.err = Stderr(streams.stderr, environ)
+        self.stdin, self.clock = streams.stdin or io.BytesIO(), clock
+        self.out = Stdout(streams.stdout or io.StringIO(), environ)
+        self.err = Stderr(streams.stderr or io.StringIO(), environ)
         self.secrets = Secrets()
         self.quiet = False
 
@@ -2211,11 +2204,13 @@ class Wire:
     """A connected socket under limits: bytes go out, and come in blocks.
 
     sent tells whether any byte may have left; rest is what was received too
-    much.  keep(socket), if any, takes a socket that can be used once more.
+    much.  kept, if any, is a list that takes a socket which can be used once
+    more, since when it can, and what it is good for.
     """
 
-    def __init__(self, sock, limits, keep=None):
-        self.sock, self.limits, self.keep = sock, limits, keep
+    def __init__(self, sock, limits, kept=None, purpose=None):
+        self.sock, self.limits = sock, limits
+        self.kept, self.purpose = kept, purpose
         self.sent, self.rest = False, b""
         self.end = "the server closed the connection without an answer"
 
@@ -2237,8 +2232,8 @@ class Wire:
 
     def shut(self, is_reusable):
         """Close the socket, or keep it for another request."""
-        if self.keep and is_reusable and not self.rest:
-            self.keep(self.sock)
+        if self.kept is not None and is_reusable and not self.rest:
+            self.kept.append((self.sock, time.monotonic(), self.purpose))
         else:
             self.sock.close()
 
@@ -2562,10 +2557,9 @@ def error_message(body, depth=5):
                 for each in found[:MOST_PROBLEMS] if each)))
         if isinstance(found, str) and found.strip():
             loc = body.get("loc")
-            if loc and isinstance(loc, list):
-                found = ".".join(str(step) for step in loc if isinstance(
-                    step, (str, int))) + ": " + found
-            return found
+            place = [step for step in loc if isinstance(step, (str, int))] if (
+                isinstance(loc, list)) else []
+            return ".".join(map(str, place)) + ": " * bool(place) + found
     return None
 
 
@@ -2943,33 +2937,24 @@ class Network:
 
     def __init__(self, settings, terminal):
         self.settings, self.terminal = settings, terminal
-        self.made_context, self.idle, self.keeps = None, [], False
+        self.made_context, self.idle = None, None
 
     def keep_alive(self):
         """From now on, keep connections open for the next request."""
-        self.keeps = True
+        self.idle = []
 
     def close(self):
         """Close what is kept open, and keep nothing from now on."""
-        self.keeps = False
-        with suppress(IndexError):
-            while True:
-                self.idle.pop()[0].close()
-
-    def keeper(self, *about):
-        """What takes a socket back with what it is good for, or None."""
-        def keep(sock):
-            if self.keeps:
-                self.idle.append((sock, time.monotonic(), about))
-            else:
-                sock.close()
-        return keep if self.keeps else None
+        kept, self.idle = self.idle or (), None
+        for sock, *_ in kept:
+            sock.close()
 
     def reuse(self, origin):
         """A kept (socket, proxy) that the server has not closed, or None."""
+        kept = self.idle
         with suppress(IndexError):  # other threads take of them, too
-            while True:
-                sock, since, (place, proxy) = self.idle.pop()
+            while kept:
+                sock, since, (place, proxy) = kept.pop()
                 idle = time.monotonic() - since
                 if place == origin and idle < IDLE_S and not is_readable(sock):
                     return sock, proxy
@@ -3093,7 +3078,7 @@ def ask(wire, request, relay):
     lost = None
     try:
         try:
-            for block in sent_blocks(request, not wire.keep, relay):
+            for block in sent_blocks(request, wire.kept is None, relay):
                 wire.send(block)
         except OSError as problem:
             if not isinstance(problem, (BrokenPipeError, ConnectionResetError)
@@ -3113,7 +3098,7 @@ def exchange(request, network, limits, connect_limits):
                                                         connect_limits)
     relay = proxy if origin[0] == "http" else None
     with closed_on_error(sock):
-        answer = ask(Wire(sock, limits, network.keeper(origin, proxy)),
+        answer = ask(Wire(sock, limits, network.idle, (origin, proxy)),
                      request, relay)
         if relay and answer.status == 407:
             raise relay.refused(407, "")
@@ -3147,11 +3132,12 @@ def retry_wait(error, attempt, clock):
     body, headers = getattr(error, "body", None), getattr(error, "headers", {})
     strategy, asked = (error_fact(body, name)
                        for name in ("retry_strategy", "retry_after"))
-    said = [dig(strategy, name) for name in (
-        "multiplier", "initial_delay_ms", "max_delay_ms")]
     factor, initial, highest = (
-        min(value, 1e9) / unit if is_positive(value) else usual
-        for value, unit, usual in zip(said, (1, 1000, 1000), (2,) + BACKOFF_S))
+        min(dig(strategy, name), 1e9) / unit
+        if is_positive(dig(strategy, name)) else usual
+        for name, unit, usual in (("multiplier", 1, 2),
+                                  ("initial_delay_ms", 1000, BACKOFF_S[0]),
+                                  ("max_delay_ms", 1000, BACKOFF_S[1])))
     wait = initial * factor ** min(attempt - 1, 30)
     if dig(strategy, "jitter") is not False:
         wait *= 1 + clock.jitter() / 4
