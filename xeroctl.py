@@ -38,7 +38,7 @@ import sys
 import time
 from _thread import RLock
 from collections import Counter, defaultdict, namedtuple
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain, cycle
 from types import SimpleNamespace
 
@@ -946,6 +946,8 @@ class Screen:
     UTF-8 cannot carry is escaped, in the way that JSON reads back.
     """
 
+    hidden = CONTROLS
+
     def __init__(self, stream, environ):
         self.stream = stream
         self.binary = getattr(stream, "buffer", None)
@@ -974,9 +976,10 @@ class Screen:
         text = self.shown(text)
         return f"\033[{style}m{text}\033[0m" if style and self.color else text
 
-    def shown(self, text, hidden=CONTROLS):
+    def shown(self, text, hidden=None):
         """The text as it will look here: escapes take cells, too."""
-        return hidden.sub(as_escape, text) if self.is_guarded else text
+        return (hidden or self.hidden).sub(
+            as_escape, text) if self.is_guarded else text
 
     def write_json(self, text):
         """Write JSON text; on a terminal its controls are JSON escapes."""
@@ -1039,6 +1042,8 @@ class Stderr(Screen):
     thread and the rest from writing into each other.
     """
 
+    hidden = UNSEEN
+
     def __init__(self, stream, environ):
         super().__init__(stream, environ)
         self.secrets, self.lock = Secrets(wary=True), RLock()
@@ -1065,9 +1070,6 @@ class Stderr(Screen):
                 self.control("\r\033[K")
                 self.flush()
             self.has_foot = False
-
-    def shown(self, text, hidden=UNSEEN):
-        return super().shown(text, hidden)
 
     def failed(self, problem):
         """There is nobody left to tell."""
@@ -1107,7 +1109,7 @@ class Spinner:
     __exit__ = stop
 
 
-class Progress:
+class Progress(AbstractContextManager):
     """How far a long job is: one line in place on a terminal.
 
     In a pipe it is a line on its own when the text changes, at most one
@@ -1116,9 +1118,6 @@ class Progress:
 
     def __init__(self, terminal):
         self.terminal, self.told, self.due = terminal, None, 0
-
-    def __enter__(self):
-        return self
 
     def show(self, text):
         if self.terminal.has_foot:
@@ -2275,20 +2274,18 @@ def connect(address, timeout):
 
 def open_socket(host, port, limits):
     """Connect to the first address of a host that answers."""
-    addresses = look_up(host, port)
-    for number, address in enumerate(addresses, 1):
-        is_last = number == len(addresses)
-        try:
-            return connect(address, limits.left() if is_last
-                           else min(limits.left(), ADDRESS_TIMEOUT_S))
-        except OSError as problem:
-            limits.left()  # or is the time up?
-            reason = problem.strerror or "no answer in time"
-            if is_last:
-                raise ConnectionFailed(
-                    "connect", f"{host}:{port}: {reason}",
-                    "is the server up, and --base-url (XEROTIER_BASE_URL)"
-                    " right?")
+    *others, last = look_up(host, port)
+    for address in others:
+        with suppress(OSError):
+            return connect(address, min(limits.left(), ADDRESS_TIMEOUT_S))
+    try:
+        return connect(last, limits.left())
+    except OSError as problem:
+        limits.left()  # or is the time up?
+        reason = problem.strerror or "no answer in time"
+        raise ConnectionFailed(
+            "connect", f"{host}:{port}: {reason}",
+            "is the server up, and --base-url (XEROTIER_BASE_URL) right?")
 
 
 CA_HELP = "--cacert FILE trusts a private CA; --insecure checks nothing"
@@ -2756,7 +2753,7 @@ def body_frame(headers, has_none):
     return is_chunked, int(lengths[0]) if lengths and not is_chunked else None
 
 
-class Answer:
+class Answer(AbstractContextManager):
     """The open answer to one request; close it, or use it in a with."""
 
     def __init__(self, wire, request, version, status, reason, headers):
@@ -2772,9 +2769,6 @@ class Answer:
         self.kept, self.is_whole = None, False
         self.is_last = version != "1.1" or "close" in headers.get(
             "Connection", "").lower()
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *_):
         self.wire.shut(self.is_whole and not self.is_last)
@@ -3304,9 +3298,8 @@ class Api:
         None stands for what a DELETE finds gone when it is repeated: its
         first attempt did it, and the answer was lost.
         """
-        attempt = 1
         self.check_transport()
-        while True:
+        for attempt in range(1, self.retries + 2):  # the last one raises
             try:
                 return read(self.follow(request, attempt))
             except (ApiError, ConnectionFailed) as error:
@@ -3314,7 +3307,6 @@ class Api:
                         and getattr(error, "status", None) == 404):
                     return None
                 self.wait_for_retry(request, error, attempt)
-            attempt += 1
 
     def once(self, act):
         """Do something whose requests are asked again by the caller."""
@@ -3477,15 +3469,12 @@ def sse_events(blocks):
     event, data, line = "", [], b""
     for line in chain([first], lines):
         bare = line.rstrip(b"\r\n")
-        if not bare:
-            if data:
-                yield event, "\n".join(data), True
-            event, data = "", []
-            continue
         field, _, value = bare.partition(b":")
-        if data and field in (b"data", b"event") and (
-                is_own_event("\n".join(data), field, value)):
+        is_over = not bare or data and field in (b"data", b"event") and (
+            is_own_event("\n".join(data), field, value))
+        if is_over and data:
             yield event, "\n".join(data), True
+        if is_over:
             event, data = "", []
         if field == b"data":
             data.append(value[value[:1] == b" ":].decode("utf-8", "replace"))
@@ -3684,7 +3673,7 @@ def open_to_write(path):
         file.close()
 
 
-class NewFile:
+class NewFile(AbstractContextManager):
     """A file that takes its place only once it is whole.
 
     It grows in PATH.part, beside what a link leads to.  PATH.part.json
@@ -3744,9 +3733,6 @@ class NewFile:
         self.known.update(version=version, size=size)
         with writing(self.path, error):
             write_privately(self.about, pretty_json(self.known).encode())
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *_):
         if not self.file.closed and (not self.count or not self.is_resumed):

@@ -268,7 +268,7 @@ def read_map(*groups):
     """The map as main() shows it, for the cases below."""
     stdout = io.StringIO()
     xeroctl.main(["commands", "-o", "json"], {},
-                 xeroctl.Streams(stdout=stdout), *groups)
+                 xeroctl.Streams(None, stdout, None), *groups)
     return json.loads(stdout.getvalue())
 
 
