@@ -2987,15 +2987,14 @@ class Network:
         """
         scheme, host, port = origin_of(url)
         proxy = self.proxy(scheme, host, port)
-        if scheme == "https":
-            self.context()  # what is wrong here is told before a call is made
+        context = self.context() if scheme == "https" else None
         sock = (open_socket(host, port, limits) if proxy is None
                 else open_proxy(proxy, limits))
         with closed_on_error(sock):
-            if scheme == "https":
-                if proxy:
-                    open_tunnel(sock, proxy, host, port, limits)
-                sock = start_tls(sock, host, self.context(), limits, proxy)
+            if context and proxy:
+                open_tunnel(sock, proxy, host, port, limits)
+            if context:
+                sock = start_tls(sock, host, context, limits, proxy)
         return sock, proxy
 
     def context(self):
