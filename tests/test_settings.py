@@ -307,7 +307,7 @@ def test_a_key_may_have_a_line_end_behind_it(run):
     ("xero_a b", "' '"), ("xero_a\nb", r"'\n'"), ("xero_a\u2026", "'\u2026'")])
 def test_what_no_key_holds_is_named(run, key, said):
     check_refused(run("models", XEROTIER_API_KEY=key), 3,
-                  f"XEROTIER_API_KEY holds {said}")
+                  f"XEROTIER_API_KEY: the API key holds {said}")
     shown = run("models", "--api-key", key)
     check_refused(shown, 3, f"the API key holds {said}")
     assert "xero_a" not in shown.stderr
