@@ -1580,9 +1580,9 @@ def toml_statements(text):
     """Yield the statements of a document, without the comments above them.
 
     start and end are the span of one, path its names from the root, header
-    those of the table that it stands in, or begins.  value is {} for a
-    table, None for what we cannot read; place is the span of a value.  What
-    is no statement has no path, and is the last.
+    those of the table that it stands in, or begins.  value is {} for a table
+    and None where we cannot read it; place is its span.  What is no
+    statement has no path, and is the last.
     """
     pattern, header = re.compile(TOML_STATEMENT), ()
     end = int(text.startswith("\ufeff"))
@@ -1624,27 +1624,27 @@ def toml_problem(one):
 
 
 def read_toml(text, name):
-    """Read what is ours: {"current": …, "deployment": {name: {key: value}}}.
+    """Read what is ours: {(): {"current": …}, ("deployment", NAME): {…}}.
 
     name is the file's.  A key that is not one of ours may be None.
     """
-    tree, seen = {CURRENT: None, DEPLOYMENT: {}}, set()
+    tables, seen = {(): {}}, set()
     for one in toml_statements(text):
         problem = toml_problem(one) or one.path in seen and "defined twice"
         if problem:
             line = text.count("\n", 0, one.start) + 1
             raise NotConfigured(f"{name}: line {line}: {problem}",
                                 f"mend it in {name}")
-        top, table, key, more = (one.path + (None,) * 3)[:4]
-        if top in tree and one.value is not None:
+        if one.path[0] not in (CURRENT, DEPLOYMENT):
+            continue
+        if one.value is not None:
             seen.add(one.path)
-        if top == CURRENT:
-            tree[top] = one.value
-        elif top == DEPLOYMENT and table is not None:
-            found = tree[top].setdefault(table, {})
-            if key is not None:
-                found[key] = one.value if more is None else None
-    return tree
+        size = 2 * (one.path[0] == DEPLOYMENT)
+        if len(one.path) >= size:
+            table = tables.setdefault(one.path[:size], {})
+            for key in one.path[size:size + 1]:
+                table[key] = None if one.path[size + 1:] else one.value
+    return tables
 
 
 def toml_text(value):
@@ -1682,26 +1682,20 @@ def toml_with(text, path, value):
     return text[:at] + ended + new + text[at:]
 
 
-def toml_items(tree):
-    """What is in a tree of read_toml, by its path; a deployment is {}."""
-    found = {(CURRENT,): tree[CURRENT]}
-    for name, table in tree[DEPLOYMENT].items():
-        found[DEPLOYMENT, name] = {}
-        for key, value in table.items():
-            found[DEPLOYMENT, name, key] = value
-    return found
-
-
-def edit_toml(text, tree, name):
-    """Change the text of a file so that it is read as a tree, no more of it.
+def edit_toml(text, tables, name):
+    """Change the text of a file so that it is read as tables, no more of it.
 
     Comments, order, blank lines and line ends stay.
     """
-    old, new = toml_items(read_toml(text, name)), toml_items(tree)
-    for path in {**old, **new}:
-        if path not in new or old.get(path, {}) != new[path]:
-            text = toml_with(text, path, new.get(path))
-    if len(text) > MOST_CONFIG_BYTES or read_toml(text, name) != tree:
+    old = read_toml(text, name)
+    for path in {**old, **tables}:
+        was, wanted = old.get(path, {}), tables.get(path, {})
+        if path not in tables:
+            text = toml_with(text, path, None)
+        for key in {**was, **wanted}:
+            if key not in wanted or was.get(key) != wanted[key]:
+                text = toml_with(text, path + (key,), wanted.get(key))
+    if len(text) > MOST_CONFIG_BYTES or read_toml(text, name) != tables:
         raise NotConfigured(f"{name} cannot be changed so",
                             "it would not be read as it is meant")
     return text
@@ -1727,6 +1721,15 @@ def remove_quietly(path):
     """Remove a file that is of no more use, if it can be."""
     with suppress(OSError):
         os.unlink(path)
+
+
+@contextmanager
+def writing(path, error=XeroctlError, hint=None):
+    """Turn what a file system refuses into an error that names the file."""
+    try:
+        yield
+    except OSError as problem:
+        raise error(f"cannot write {path}: {reason_of(problem)}", hint)
 
 
 def is_special(path):
@@ -1797,15 +1800,20 @@ def try_lock(file):
 
 
 @contextmanager
-def locked(folder, clock):
-    """Make and lock a folder; BlockingIOError if another process keeps it."""
+def locked(path, clock):
+    """Have nobody else change a file meanwhile, there or not.
+
+    What is locked is its folder: another file takes the place of the old.
+    """
+    folder = os.path.dirname(os.path.realpath(path))
     os.makedirs(folder, 0o700, True)
     number = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
     until = clock.monotonic() + LOCK_S
     try:
         while number is not None and not try_lock(number):
             if clock.monotonic() >= until:
-                raise BlockingIOError
+                raise NotConfigured(f"another process is changing {path}",
+                                    "try again when it has ended")
             clock.sleep(LOCK_POLL_S)
         yield
     finally:
@@ -1814,10 +1822,13 @@ def locked(folder, clock):
 
 
 class ConfigFile:
-    """The deployments on file, and which of them is current."""
+    """The deployments on file, and which of them is current.
+
+    tables are those of read_toml.
+    """
 
     def __init__(self, environ, terminal):
-        self.terminal, self.text, self.tree = terminal, "", None
+        self.terminal, self.text, self.tables = terminal, "", None
         folder = home_path(environ, "XDG_CONFIG_HOME", ".config")
         self.path = environ.get("XEROTIER_CONFIG") or (
             folder and os.path.join(folder, "config.toml"))
@@ -1840,24 +1851,24 @@ class ConfigFile:
             self.text = raw.decode("utf-8")
         except UnicodeDecodeError:
             raise NotConfigured(f"{self.path} is not UTF-8")
-        self.tree = read_toml(self.text, self.path)
+        self.tables = read_toml(self.text, self.path)
 
     def deployments(self):
         """{name: {key: value}}, in the order of the file.
 
         Warn once of a key that others can read.
         """
-        if self.tree is None:
+        if self.tables is None:
             self.load()
             if (os.name == "posix" and any(
-                    "api_key" in each for each in self.deployments().values())
+                    "api_key" in table for table in self.tables.values())
                     and os.stat(self.path).st_mode & 0o077):
                 self.terminal.warn(f"{self.path} holds a key and can be read"
                                    f" by others: chmod 600 {self.path}")
-        return self.tree[DEPLOYMENT]
+        return {path[1]: table for path, table in self.tables.items() if path}
 
     def current(self):
-        return self.deployments() and self.tree[CURRENT] or None
+        return self.deployments() and self.tables[()].get(CURRENT) or None
 
     def deployment(self, name):
         """The table of a deployment; raise NotConfigured if it is unknown."""
@@ -1871,30 +1882,20 @@ class ConfigFile:
 
     @contextmanager
     def changing(self, is_plan):
-        """Read the file, have its tree changed, and write it but for a plan.
+        """Have the tables changed and written; a plan only tries it.
 
-        No other process does so meanwhile.  What is locked is the folder:
-        another file takes the place of the old one, which stays whatever
-        fails.
+        Whatever fails, the old file is still there.
         """
-        folder = os.path.dirname(os.path.realpath(self.place()))
-        try:
-            with (suppress() if is_plan
-                  else locked(folder, self.terminal.clock)):
-                self.load()
-                yield
-                text = edit_toml(self.text, self.tree, self.path)
-                if SURROGATES.search(text):
-                    raise UsageError("a name or a value is no UTF-8 text")
-                if not is_plan:
-                    write_privately(self.path, text.encode("utf-8"))
-        except BlockingIOError:
-            raise NotConfigured(f"another process is changing {self.path}",
-                                "try again when it has ended")
-        except OSError as problem:
-            raise NotConfigured(
-                f"cannot write {self.path}: {problem.strerror}",
-                "XEROTIER_CONFIG names another path")
+        lock = locked(self.place(), self.terminal.clock)
+        with writing(self.path, NotConfigured, "XEROTIER_CONFIG names another"
+                     " path"), suppress() if is_plan else lock:
+            self.load()
+            yield self.tables
+            text = edit_toml(self.text, self.tables, self.path)
+            if SURROGATES.search(text):
+                raise UsageError("a name or a value is no UTF-8 text")
+            if not is_plan:
+                write_privately(self.path, text.encode("utf-8"))
 
 
 def key_source(table, error=NotConfigured):
@@ -1906,47 +1907,44 @@ def key_source(table, error=NotConfigured):
     return found[0] if found else None
 
 
-def printed_key(source, value):
-    """What the command that prints a key says; it is run without a shell.
-
-    A keychain is macOS's, else libsecret's.
-    """
+def printed_key(source, text):
+    """What a command prints, which is run without a shell."""
     import shlex
     import subprocess
-    command = [source]
+    words = [source]
     try:
-        command = (
-            shlex.split(value) or [""] if source == "api_key_command" else
-            ["security", "find-generic-password", "-s", value, "-w"]
-            if sys.platform == "darwin" else
-            ["secret-tool", "lookup", "service", value])
-        return subprocess.run(command, stdin=subprocess.DEVNULL, check=True,
-                              stdout=subprocess.PIPE, timeout=TIMEOUT_S).stdout
-    except subprocess.CalledProcessError as problem:
-        raise NotConfigured(f"{source}: {command[0]} ended with exit code"
-                            f" {problem.returncode}")
+        words = shlex.split(text) or [""]
+        done = subprocess.run(words, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, timeout=TIMEOUT_S)
     except (OSError, ValueError, subprocess.TimeoutExpired) as problem:
         reason = getattr(problem, "strerror", "late or odd")
-        raise NotConfigured(f"{source}: cannot run {command[0]}: {reason}")
+        raise NotConfigured(f"{source}: cannot run {words[0]}: {reason}")
+    if done.returncode:
+        raise NotConfigured(f"{source}: {words[0]} ended with exit code"
+                            f" {done.returncode}")
+    return decoded(done.stdout)
 
 
 def key_from(source, value, environ, folder):
     """The text of a key, from where its source says.
 
-    api_key_file is relative to the config file's folder.
+    A file is relative to the config's folder; a keychain is macOS's, else
+    libsecret's.
     """
-    if source == "api_key":
-        return value
     if source == "api_key_env":
         if not environ.get(value):
             name = value if value.isupper() else "…"
             raise NotConfigured(f"api_key_env: {name} is not set")
         return environ[value]
     if source == "api_key_file":
-        home = environ.get("HOME", "~") if value.startswith("~/") else ""
-        value = os.path.join(folder, home + value[bool(home):])
-        return decoded(read_file(value, NotConfigured))
-    return decoded(printed_key(source, value))
+        if value.startswith("~/"):
+            value = environ.get("HOME", "~") + value[1:]
+        return decoded(read_file(os.path.join(folder, value), NotConfigured))
+    if source == "api_key_keychain":
+        value = (f"security find-generic-password -s {shell_word(value)} -w"
+                 if sys.platform == "darwin" else
+                 f"secret-tool lookup service {shell_word(value)}")
+    return value if source == "api_key" else printed_key(source, value)
 
 
 def checked(key, value, where, error=None):
@@ -1973,18 +1971,17 @@ class Settings:
         self.config = ConfigFile(environ, terminal)
 
     def variable(self, name):
-        """What the environment says, where it counts; else None."""
-        variable = "XEROTIER_" + name.upper()
-        value = name in self.VARIABLES and self.environ.get(variable)
+        """What the environment says, where it counts; else None.
+
+        A file of variables may have left its quotes and line ends.
+        """
+        value = name in self.VARIABLES and self.environ.get(
+            "XEROTIER_" + name.upper())
         if not value or self.args.context is not None and (
                 name not in ("endpoint", "output") or name in self.table()):
             return None
-        odd = re.search(r"^\s|\s\Z|^(['\"])(?=.*\1\Z)", value)
-        if odd and name != "api_key":  # which is stripped
-            raise NotConfigured(
-                f"{variable} begins or ends with {odd.group()!r}",
-                "a file of variables has its own quotes and line ends")
-        return value
+        bare = re.match(r"(?s)\s*(['\"]?)(.*?)\1\s*\Z", value)
+        return bare.group(2) or None
 
     def tell_beaten(self, name):
         """Say which variables beat what a deployment has, if any do."""
@@ -2043,37 +2040,36 @@ class Settings:
         return checked("api_key", text, "--api-key")
 
     def key(self, urls):
-        """The API key for some URLs; None if there is none."""
+        """The API key for some URLs; None if there is none.
+
+        A key on file goes to its own deployment's origins only.
+        """
         if self.args.api_key is not None:
             return self.typed_key(self.args.api_key)
-        text = self.variable("api_key")
-        if text is not None:
-            return checked("api_key", text, "XEROTIER_API_KEY")
-        table = self.table()
-        source = key_source(table)
-        if source is None or self.is_kept_from(urls, table):
-            return None
-        return checked("api_key", key_from(
-            source, table[source], self.environ,
-            os.path.dirname(self.config.path)), source)
+        text, where = self.variable("api_key"), "XEROTIER_API_KEY"
+        if text is None:
+            table = self.table()
+            where = key_source(table)
+            if where is None or self.is_foreign(urls, table):
+                return None
+            text = key_from(where, table[where], self.environ,
+                            os.path.dirname(self.config.path))
+        return checked("api_key", text, where)
 
-    def is_kept_from(self, urls, table):
-        """Whether a key on file stays here: it is for its own origins only.
-
-        With style xerotier there is no call without one.
-        """
+    def is_foreign(self, urls, table):
+        """Whether a URL is not its deployment's; style xerotier has none."""
         own = [table[name] for name in ("base_url", "frontend_url")
                if name in table]
-        for url in urls:
-            if not any(is_same_origin(url, home) for home in own):
-                told = (f"the key of deployment {self.context()} is meant for"
-                        f" {' and '.join(map(shown_url, own)) or 'no URL'},"
-                        f" not for {url}")
-                if self.style() == XEROTIER:
-                    raise NotConfigured(told, KEY_HELP)
-                self.terminal.note(told + ": none is sent")
-                return True
-        return False
+        found = [url for url in urls if not any(
+            is_same_origin(url, home) for home in own)]
+        if found:
+            told = (f"the key of deployment {self.context()} is meant for"
+                    f" {' and '.join(map(shown_url, own)) or 'no URL'},"
+                    f" not for {found[0]}")
+            if self.style() == XEROTIER:
+                raise NotConfigured(told, KEY_HELP)
+            self.terminal.note(told + ": none is sent")
+        return bool(found)
 
     def deployment(self, needs_key=True):
         """The deployment of this run; raise NotConfigured without one."""
@@ -3680,15 +3676,6 @@ def answer_events(answer, flush):
 
 
 # == files: read from any place, written whole or not at all =================
-
-@contextmanager
-def writing(path, error=XeroctlError):
-    """Turn what a file system refuses into an error that names the file."""
-    try:
-        yield
-    except OSError as problem:
-        raise error(f"cannot write {path}: {reason_of(problem)}")
-
 
 class Source:
     """An input file that is read in pieces, from any place, repeatedly.
@@ -10926,15 +10913,17 @@ LEARNINGS = Group(
 
 @contextmanager
 def changed_config(app, name, text, is_new=False):
-    """Have the table of a deployment changed, and say so; a plan says would.
+    """Have the config's tables changed, and say so; a plan says would.
 
-    Whether it is there is told before the file is locked.
+    That a deployment is not there is told before the file is locked.
     """
     config = app.settings.config
     if not is_new:
         config.deployment(name)
-    with config.changing(app.plan):
-        yield None if is_new else config.deployment(name)
+    with config.changing(app.plan) as tables:
+        if not is_new:
+            config.deployment(name)
+        yield tables
     done = {"id": name, "name": name, "path": config.path}
     if app.plan:
         done["would"] = text
@@ -10958,14 +10947,13 @@ def put_deployment(app, name, values, may_replace):
                          " or --api-key-keychain")
     Deployment(values["base_url"], None, style).endpoint(
         values.get("endpoint"))
-    with changed_config(app, name, f"added {name}", is_new=True):
-        tree = app.settings.config.tree
-        if name in tree[DEPLOYMENT] and not may_replace:
+    with changed_config(app, name, f"added {name}", is_new=True) as tables:
+        if (DEPLOYMENT, name) in tables and not may_replace:
             raise UsageError(f"there is a deployment {name} already",
                              f"config set {name} KEY VALUE changes it,"
                              " --force replaces it")
-        tree[DEPLOYMENT][name] = values
-        tree[CURRENT] = tree[CURRENT] or name
+        tables[DEPLOYMENT, name] = values
+        tables[()].setdefault(CURRENT, name)
 
 
 def add_deployment(app, group, args):
@@ -10977,8 +10965,8 @@ def add_deployment(app, group, args):
 
 def use_deployment(app, group, args):
     app.settings.tell_beaten(args.name)
-    with changed_config(app, args.name, f"current is {args.name}"):
-        app.settings.config.tree[CURRENT] = args.name
+    with changed_config(app, args.name, f"current is {args.name}") as tables:
+        tables[()][CURRENT] = args.name
 
 
 def deployment_record(app, name, table):
@@ -11015,9 +11003,9 @@ def show_deployment(app, group, args):
 def set_value(app, group, args):
     """Set a key of a deployment; one key source replaces another."""
     value = app.read_text("-") if args.setting == "-" else args.setting
-    value = checked(args.key, value, args.key)
-    text = f"set {args.key} of {args.name}"
-    with changed_config(app, args.name, text) as table:
+    value, text = checked(args.key, value, args.key), f"set {args.key} of "
+    with changed_config(app, args.name, text + args.name) as tables:
+        table = tables[DEPLOYMENT, args.name]
         for source in KEY_SOURCES if args.key in KEY_SOURCES else ():
             table.pop(source, None)
         table[args.key] = value
@@ -11025,21 +11013,20 @@ def set_value(app, group, args):
 
 def unset_value(app, group, args):
     text = f"removed {args.key} of {args.name}"
-    with changed_config(app, args.name, text) as table:
-        if args.key not in table:
+    with changed_config(app, args.name, text) as tables:
+        if args.key not in tables[DEPLOYMENT, args.name]:
             raise UsageError(f"{args.name} has no {args.key}")
-        del table[args.key]
+        del tables[DEPLOYMENT, args.name][args.key]
 
 
 def remove_deployment(app, group, args):
     """Remove a deployment, and that it is current if it is."""
     app.settings.config.deployment(args.name)
     app.confirm(f"Remove deployment {args.name}?", args)
-    with changed_config(app, args.name, f"removed {args.name}"):
-        tree = app.settings.config.tree
-        del tree[DEPLOYMENT][args.name]
-        if tree[CURRENT] == args.name:
-            tree[CURRENT] = None
+    with changed_config(app, args.name, f"removed {args.name}") as tables:
+        del tables[DEPLOYMENT, args.name]
+        if tables[()].get(CURRENT) == args.name:
+            del tables[()][CURRENT]
 
 
 def show_path(app, group, args):
