@@ -1667,11 +1667,12 @@ def toml_with(text, path, value):
     if old:
         start, stop = old[0].place
         return text[:start] + toml_text(value) + text[stop:]
+    begin = int(text.startswith("\ufeff"))
     end = "\r\n" if "\r\n" in text else "\n"
-    new, gap = f"{path[-1]} = {toml_text(value)}{end}", end * bool(text)
+    new, gap = f"{path[-1]} = {toml_text(value)}{end}", end * (
+        len(text) > begin)
     own = [one.end for one in found if one.header == path[:-1]]
-    at = (own[-1] if own else len(text) if path[1:]
-          else int(text.startswith("\ufeff")))
+    at = own[-1] if own else len(text) if path[1:] else begin
     if not own and path[1:]:
         names = (name if re.fullmatch(TOML_BARE_NAME, name)
                  else toml_text(name) for name in path[:-1])
