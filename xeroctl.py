@@ -1823,10 +1823,7 @@ def locked(path, clock):
 
 
 class ConfigFile:
-    """The deployments on file, and which of them is current.
-
-    tables are those of read_toml.
-    """
+    """The tables of read_toml on file: what is there, and how it changes."""
 
     def __init__(self, environ, terminal):
         self.terminal, self.text, self.tables = terminal, "", None
@@ -1963,10 +1960,6 @@ class Settings:
     and output count, where it has none.  The config file is read when needed.
     """
 
-    VARIABLES = ["context"] + [
-        key for key, (_, is_variable, _) in DEPLOYMENT_KEYS.items()
-        if is_variable]
-
     def __init__(self, args, environ, terminal):
         self.args, self.environ, self.terminal = args, environ, terminal
         self.config = ConfigFile(environ, terminal)
@@ -1976,8 +1969,8 @@ class Settings:
 
         A file of variables may have left its quotes and line ends.
         """
-        value = name in self.VARIABLES and self.environ.get(
-            "XEROTIER_" + name.upper())
+        is_one = name == "context" or DEPLOYMENT_KEYS[name][1]
+        value = is_one and self.environ.get("XEROTIER_" + name.upper())
         if not value or self.args.context is not None and (
                 name not in ("endpoint", "output") or name in self.table()):
             return None
@@ -1990,7 +1983,8 @@ class Settings:
         has = dict({"context": name, "style": XEROTIER}, **table or {})
         if key_source(has):
             has.setdefault("api_key")
-        found = ["XEROTIER_" + each.upper() for each in self.VARIABLES
+        found = ["XEROTIER_" + each.upper()
+                 for each in ("context", *DEPLOYMENT_KEYS)
                  if table and each in has
                  and self.variable(each) not in (None, has[each])]
         if found:
@@ -2025,10 +2019,9 @@ class Settings:
 
     def form(self):
         """The output as far as it can be told: a config may be broken."""
-        try:
+        with suppress(NotConfigured):
             return self.get("output")
-        except NotConfigured:
-            return TABLE
+        return TABLE
 
     def typed_key(self, text):
         """The key that --api-key means: itself, @FILE, - for stdin, none."""
@@ -11004,8 +10997,9 @@ def show_deployment(app, group, args):
 def set_value(app, group, args):
     """Set a key of a deployment; one key source replaces another."""
     value = app.read_text("-") if args.setting == "-" else args.setting
-    value, text = checked(args.key, value, args.key), f"set {args.key} of "
-    with changed_config(app, args.name, text + args.name) as tables:
+    value = checked(args.key, value, args.key)
+    text = f"set {args.key} of {args.name}"
+    with changed_config(app, args.name, text) as tables:
         table = tables[DEPLOYMENT, args.name]
         for source in KEY_SOURCES if args.key in KEY_SOURCES else ():
             table.pop(source, None)
@@ -11088,12 +11082,11 @@ the config file:
     style = "openai"
 
   A deployment has base_url and one source of its key: api_key (the key
-  itself), api_key_env (a variable), api_key_file (seen from the folder of
-  the config), api_key_command (what it prints) or api_key_keychain (macOS
+  itself), api_key_env (a variable), api_key_file (seen from the config's
+  folder), api_key_command (what it prints) or api_key_keychain (macOS
   keychain, secret-tool); with style = "openai" it may have none.  endpoint,
-  output, timeout, cacert and frontend_url hold as the flags do.  A flag
-  beats a variable, a variable beats the deployment; but --context NAME goes
-  by the deployment, whatever the variables say of its URLs, key and style.
+  output, timeout, cacert and frontend_url hold as the flags do.  Flags beat
+  variables, and those the deployment, but for one that --context names.
 """
 
 CONFIG = Group(
