@@ -592,6 +592,15 @@ def test_a_value_that_cannot_be_is_refused(cli, keep, router, key, value):
     assert "s3same" not in shown.stderr
 
 
+@pytest.mark.parametrize("key, value", [
+    ("base_url", '"host/v1"'), ("style", '"x"'), ("output", '"xml"'),
+    ("frontend_url", '"host"'), ("timeout", "0")])
+def test_a_value_that_cannot_be_is_told_with_file_and_key(
+        cli, keep, config, router, key, value):
+    keep(**dict({"endpoint": '"demo"'}, **{key: value}))
+    check_refused(cli(*CHAT), router, f"error: {config}: {key}: ")
+
+
 def test_a_ca_bundle_that_is_no_text_is_refused(cli, keep, router):
     pytest.importorskip("ssl")
     url = router.base_url.replace("http:", "https:")

@@ -459,7 +459,7 @@ def deployment_blocks(chance, name, end):
 
 
 def config_blocks(chance):
-    """(blocks, line end, byte order mark) of a config that is read."""
+    """(blocks, byte order mark) of a config that is read."""
     end = chance.choice(["\n", "\n", "\r\n"])
     names = chance.sample(CONFIG_NAMES, chance.choice([0, 1, 2, 3]))
     blocks = list(notes(chance, end))
@@ -480,13 +480,7 @@ def config_blocks(chance):
     blocks += notes(chance, end)
     if blocks and chance.random() < 0.3:
         blocks[-1][4] = blocks[-1][4][:-len(end)]
-    return blocks, end_of(blocks), chance.choice([""] * 9 + ["\ufeff"])
-
-
-def end_of(blocks):
-    """The line end of what is added to a file of such blocks."""
-    text = "".join("".join(block[2:5]) for block in blocks)
-    return "\r\n" if "\r\n" in text else "\n"
+    return blocks, chance.choice([""] * 9 + ["\ufeff"])
 
 
 def config_changes(chance):

@@ -792,12 +792,12 @@ def check_edit(data, path, value):
 class Model:
     """A config file as a list of blocks, and what is to be read of it.
 
-    A block is [path, header, before, source, behind]: a statement, whose
-    value is source, or, with no path, comments and blank lines.
+    A block is [path, header, before, source, behind, value]: a statement,
+    whose value is source, or, with no path, comments and blank lines.
     """
 
-    def __init__(self, blocks, end, mark):
-        self.blocks, self.end, self.mark = blocks, end, mark
+    def __init__(self, blocks, mark):
+        self.blocks, self.mark = blocks, mark
         self.tables = {(): {}}
         for path, header, _, _, _, value in blocks:
             self.note(path, value)
@@ -814,6 +814,10 @@ class Model:
     def text(self):
         return self.mark + "".join("".join(block[2:5])
                                    for block in self.blocks)
+
+    @property
+    def end(self):
+        return "\r\n" if "\r\n" in self.text() else "\n"
 
     def cut(self, path):
         self.blocks = [block for block in self.blocks
