@@ -11,7 +11,7 @@ It is read from top to bottom: a name uses only names that stand above it.
 
    1. Constants      names, limits and tables that never change
    2. Errors         every way to fail, each with its exit code
-   3. Text           values to strings; pure functions
+   3. Text           values to strings and back; pure functions
    4. Terminal       the three standard streams, and what they can show
    5. Config         where a call goes, with which key
    6. Transport      one HTTP exchange; every failure is an error of 2
