@@ -4593,8 +4593,7 @@ def sent_fields(args):
     sends "*" is the whole one.
     """
     tree = {}
-    by = (args.verb.by,) * args.verb.by_flag
-    for declared in args.verb.flags + by:
+    for declared in args.verb.own:
         value = getattr(args, declared.dest, None)
         if declared.sends == "*":
             tree.update(value or ())
@@ -4651,6 +4650,20 @@ class Verb:
     @property
     def by_flag(self):
         return isinstance(self.by, Flag)
+
+    @property
+    def own(self):
+        """All arguments that it takes, the flag that calls it first."""
+        return (self.by,) * self.by_flag + self.flags
+
+    @property
+    def places(self):
+        """The arguments that are plain words, in their order."""
+        return [declared for declared in self.flags if declared.is_word]
+
+    def has(self, name):
+        """Whether a flag of this name goes with it."""
+        return any(declared.long_name == name for declared in self.flags)
 
     @property
     def called(self):
@@ -11280,10 +11293,18 @@ FOREIGN = {"login": "xeroctl config init asks for a key and stores it",
            "logout": "xeroctl config unset NAME api_key takes a key away"}
 
 
-def flag_table(*flag_lists):
-    """Names to flags; the later list wins."""
-    return {name: declared for flags in flag_lists for declared in flags
-            if not declared.is_word for name in declared.names}
+# What stands for the word that completion is about: no argument can hold it.
+CURSOR = "\0"
+STANDARD_WORDS = "list", "show", "get", "create", "update", "delete"
+# The command line that names no group: global flags only.
+TOP = Group("", "", verbs=(Verb("", "", None),))
+
+
+def flag_table(verbs=()):
+    """{name: flag} of the globals, and of all that the verbs take."""
+    taken = chain(GLOBALS, *(verb.own for verb in verbs))
+    return {name: declared for declared in taken if not declared.is_word
+            for name in declared.names}
 
 
 def is_flag_like(word):
@@ -11338,7 +11359,7 @@ def next_value(declared, rest, table):
     return rest[0]
 
 
-def is_one_more(declared, rest, table):
+def is_one_more(declared, rest):
     """Whether the next word is one more value of a flag that takes many."""
     return bool(declared.many and rest and not is_flag_like(rest[0])
                 and declared.many(rest[0]))
@@ -11365,50 +11386,68 @@ def tokens(words, table):
                 value = next_value(declared, words[position:], table)
                 position += 1
             yield index, declared, value
-            while is_one_more(declared, words[position:], table):
+            while is_one_more(declared, words[position:]):
                 yield position, declared, words[position]
                 position += 1
 
 
-STANDARD_WORDS = "list", "show", "get", "create", "update", "delete"
-
-
-def by_word(verbs, level=None):
-    """{word: verbs} for the words that may come first at a level.
-
-    The levels are that of the group, and those behind each word that holds
-    verbs of its own.
-    """
-    named = {}
-    for verb in verbs:
-        if verb.word == level:
-            named.update((word, [verb]) for word in verb.words)
-        elif level is None:
-            named.setdefault(verb.word, []).append(verb)
-    return named
+def first_word(words, table):
+    """(the first word that is no flag, the words before it, those behind)."""
+    for index, declared, word in tokens(words, table):
+        if declared is None and word != CURSOR:
+            return word, words[:index], words[index + 1:]
+    return None, words, []
 
 
 def find_group(words, groups):
-    """Return (group, the words without its name); None if none is named."""
-    for index, declared, word in tokens(words, flag_table(GLOBALS)):
-        if declared is None:
-            names = {group.name: group for group in groups}
-            if word == "version":
-                return None, [VERSION.long_name]
-            if word not in names:
-                raise UsageError(f"unknown command {word!r}",
-                                 FOREIGN.get(word) or did_you_mean(word, names)
-                                 or "xeroctl help lists the commands")
-            return names[word], words[:index] + words[index + 1:]
-    return None, words
+    """Return (group, the words without its name); TOP if none is named."""
+    word, before, behind = first_word(words, flag_table())
+    names = {group.name: group for group in groups}
+    if word is None:
+        return TOP, words
+    if word == "version":
+        return TOP, [VERSION.long_name]
+    if word not in names:
+        raise UsageError(f"unknown command {word!r}", FOREIGN.get(word)
+                         or did_you_mean(word, names)
+                         or "xeroctl help lists the commands")
+    return names[word], before + behind
 
 
-def check_no_verb(name, unnamed, named, word):
-    """Raise unless the first word can be something else than a verb."""
+def name_at(group, level):
+    """The name of a group, and of the word that a verb stands behind."""
+    return f"{group.name} {level}" if level else group.name
+
+
+def by_word(group, level=None):
+    """{word: verb} for the words that may come first at a level.
+
+    The levels are that of the group, and those behind each word that holds
+    verbs of its own: that word is for the first of them.
+    """
+    named = {}
+    for verb in group.verbs:
+        if verb.word == level:
+            named.update(dict.fromkeys(verb.words, verb))
+        elif level is None:
+            named.setdefault(verb.word, verb)
+    return named
+
+
+def check_no_verb(group, level, unnamed, word):
+    """Raise unless the first word can be something else than a verb.
+
+    No id is a verb that there is, but not here, nor one that many groups
+    have.
+    """
+    named, name = by_word(group, level), name_at(group, level)
     flags = [f for verb in unnamed for f in verb.flags]
+    is_verb = any(verb.by == BARE for verb in unnamed) and (
+        word in STANDARD_WORDS or any(word in verb.words
+                                      for verb in group.verbs))
     if word == "ls" and "list" in named:
         hint = f"xeroctl {name} list"
-    elif any(f.is_word for f in flags):
+    elif not is_verb and any(verb.places for verb in unnamed):
         return
     else:
         hint = did_you_mean(word, named) or next(
@@ -11418,49 +11457,31 @@ def check_no_verb(name, unnamed, named, word):
     raise UsageError(f"{name} has no verb {word!r}", hint)
 
 
-def verbs_table(verbs):
-    """The flags of all verbs that a call can be, actions and globals too."""
-    return flag_table(GLOBALS, *(verb.flags for verb in verbs),
-                      [v.by for v in verbs if v.by_flag])
-
-
-def name_at(group, level):
-    """The name of a group, and of the word that a verb stands behind."""
-    return f"{group.name} {level}" if level else group.name
-
-
-def is_verb_elsewhere(group, unnamed, word):
-    """Whether a word is a verb, but none here, and so no id either."""
-    return any(verb.by == BARE for verb in unnamed) and (
-        word in STANDARD_WORDS or any(word in verb.words
-                                      for verb in group.verbs))
-
-
 def find_verb(group, words, level=None):
     """Return (verbs, called, words): what a call can be.
 
     called is the verb that a word calls.  Without one the verbs are the
     default, or all that are called by flag.  Only the first word is read so,
-    and the one behind a word that holds verbs; -- makes it an id.
+    and the one behind a word that holds verbs; -- makes it an id.  Where a
+    verb is missing, or help stands for it, the words ask for help.
     """
-    index, word = next(
-        ((index, word) for index, declared, word in tokens(
-            words, verbs_table(group.verbs)) if declared is None), (0, None))
-    unnamed = [verb for verb in group.verbs if verb.word == level and (
-        verb.by is not None or verb.name == group.default)]
-    if word is not None and "--" not in words[:index]:
-        named, rest = by_word(group.verbs, level), words[:index] + words[
-            index + 1:]
-        for verb in named.get(word, ())[:1]:
-            if verb.word != level:
-                return find_verb(group, rest, word)
+    word, before, behind = first_word(words, flag_table(group.verbs))
+    rest = before + behind
+    here = [verb for verb in group.verbs if verb.word == level]
+    unnamed = [verb for verb in here
+               if verb.by is not None or verb.name == group.default]
+    if word is not None and "--" not in before:
+        verb = by_word(group, level).get(word)
+        if verb and verb.word != level:
+            return find_verb(group, rest, word)
+        if verb:
             return unnamed if verb in unnamed else [verb], verb, rest
-        if word == "help":
-            raise HelpWanted(group, unnamed if level else group.verbs)
-        check_no_verb(name_at(group, level), () if is_verb_elsewhere(
-            group, unnamed, word) else unnamed, named, word)
+        if word != "help":
+            check_no_verb(group, level, unnamed, word)
+        else:
+            unnamed, words = [], rest
     if not unnamed:
-        raise HelpWanted(group, group.verbs)
+        return here, None, [HELP_FLAG.long_name] + words
     return unnamed, None, words
 
 
@@ -11476,37 +11497,32 @@ def check_one_action(actions):
                      + " cannot be combined: give one action")
 
 
-def choose_verb(verbs, called, given, words):
+def choose_verb(verbs, called, names, words):
     """Choose among the verbs that are called by word, flag, or nothing.
 
     An action that another given action has as a flag of its own modifies it
     (--wait with --input).
     """
-    names = [declared.long_name for declared in given]
     actions = [verb for verb in verbs if verb is called
                or verb.by_flag and verb.called in names]
     actions = [verb for verb in actions if verb is called or not any(
-        verb.called in flag_table(other.flags) for other in actions)]
+        other.has(verb.called) for other in actions)]
     check_one_action(actions)
     if actions:
         return actions[0]
-    wanted = "show" if words else "list"
-    bare = sorted((verb for verb in verbs if verb.by == BARE),
-                  key=lambda verb: verb.name != wanted)
-    fitting = [verb for verb in bare if all(
-        name in flag_table(GLOBALS, verb.flags) for name in names)
-        and (not words or any(f.is_word for f in verb.flags))]
-    return (fitting + bare + list(verbs))[0]
+    bare = [verb for verb in verbs if verb.by == BARE]
+    return min(bare or verbs, key=lambda verb: (
+        not flag_table([verb]).keys() >= set(names)
+        or bool(words) and not verb.places,
+        verb.name != ("show" if words else "list")))
 
 
 def check_goes_with(verb, verbs, given):
     """Raise for a flag that belongs to another verb, naming both."""
-    own = flag_table(GLOBALS, verb.flags, [verb.by] if verb.by_flag else ())
-    for declared in given:
-        if declared.long_name not in own:
-            homes = [v.called for v in verbs
-                     if declared.long_name in flag_table(v.flags)]
-            name = declared.long_name
+    own = flag_table([verb])
+    for name in given:
+        if name not in own:
+            homes = [v.called for v in verbs if v.has(name)]
             if verb.by_flag:
                 name += f" cannot be combined with {verb.called}: it"
             raise UsageError(f"{name} goes with "
@@ -11534,25 +11550,6 @@ def store(args, declared, value):
             if declared.is_several else value)
 
 
-def unexpected(args, group, first, word):
-    """The error for a word that no argument takes; first may be a verb."""
-    if args.verb.by_flag and not args.by_word:
-        return UsageError(f"{args.verb.called} cannot be combined with"
-                          f" a positional {group.thing} ID ({word!r})")
-    return UsageError(f"unexpected argument {word!r}", None if args.by_word
-                      else did_you_mean(first, by_word(group.verbs)))
-
-
-def places_of(verb, given=(), is_called=True):
-    """The arguments that plain words are for, in order.
-
-    The last is the value of the verb's own flag, where a word stands for it.
-    """
-    is_last = is_called and verb.by_flag and verb.by.takes_value and not any(
-        declared is verb.by for declared, _ in given)
-    return [f for f in verb.flags if f.is_word] + [verb.by] * is_last
-
-
 def bind_words(args, group, places, words):
     """Pair the plain words with the arguments that take them, in order."""
     left, pairs = list(words), []
@@ -11562,15 +11559,20 @@ def bind_words(args, group, places, words):
                  declared.required or len(left) > after)
         taken, left = left[:max(count, 0)], left[max(count, 0):]
         pairs += [(declared, word) for word in taken]
+    if left and args.verb.by_flag and not args.by_word:
+        raise UsageError(f"{args.verb.called} cannot be combined with"
+                         f" a positional {group.thing} ID ({left[0]!r})")
     if left:
-        raise unexpected(args, group, words[0], left[0])
+        raise UsageError(f"unexpected argument {left[0]!r}", None
+                         if args.by_word else did_you_mean(
+                             words[0], by_word(group)))
     return pairs
 
 
-def check_given(args, flags, places):
+def check_given(args, places):
     """Raise unless everything required has been given."""
     by = args.verb.called + " " if args.verb.by_flag else ""
-    for declared in places + [f for f in flags if f not in places]:
+    for declared in places + [f for f in args.verb.own if f not in places]:
         is_needed = declared.required or declared in places[-1:] and (
             not declared.is_word)
         if is_needed and getattr(args, declared.dest) is None:
@@ -11580,17 +11582,14 @@ def check_given(args, flags, places):
                              else f"{name} is missing")
 
 
-def check_needs(given):
-    """Raise for a modifier without the flag that it modifies."""
+def check_together(given):
+    """Raise for a modifier without the flag that it modifies, and if two
+    inputs are to be read from standard input."""
     names = {name for declared, _ in given for name in declared.names}
     for declared, _ in given:
         if declared.needs and declared.needs not in names:
             raise UsageError(f"{declared.long_name} goes with"
                              f" {declared.needs}")
-
-
-def check_stdin(given):
-    """Raise if two inputs are to be read from standard input."""
     readers = [declared.long_name for declared, value in given
                if declared.from_stdin and value == "-"]
     if len(readers) > 1:
@@ -11598,12 +11597,21 @@ def check_stdin(given):
                          " input")
 
 
-def read_args(group, verb, given, words, is_called=False):
+def places_of(verb, given=(), is_called=True):
+    """The arguments that plain words are for, in order.
+
+    The last is the value of the verb's own flag, where a word stands for it.
+    """
+    is_last = is_called and verb.by_flag and verb.by.takes_value and not any(
+        declared is verb.by for declared, _ in given)
+    return verb.places + [verb.by] * is_last
+
+
+def read_args(group, verb, given, words=(), is_called=False):
     """Make the arguments of a verb out of what tokens() took apart."""
-    own = verb.flags + ((verb.by,) if verb.by_flag else ())
     places = places_of(verb, given, is_called)
     args = SimpleNamespace(verb=verb, by_word=is_called)
-    for declared in GLOBALS + own:
+    for declared in GLOBALS + verb.own:
         setattr(args, declared.dest, declared.default)
     try:
         if is_called and verb.by_flag and not verb.by.takes_value:
@@ -11611,9 +11619,8 @@ def read_args(group, verb, given, words, is_called=False):
         given = given + bind_words(args, group, places, words)
         for declared, value in given:
             store(args, declared, value)
-        check_given(args, own, places)
-        check_needs(given)
-        check_stdin(given)
+        check_given(args, places)
+        check_together(given)
     except UsageError as error:
         names = "help", group.name, verb.word, is_called and verb.name
         error.hint = error.hint or "xeroctl " + " ".join(filter(None, names))
@@ -11621,14 +11628,14 @@ def read_args(group, verb, given, words, is_called=False):
     return args
 
 
-def without(words, *names):
-    """Return (whether a flag is among the words, the words without it)."""
+def without_help(words):
+    """The words but -h and --help, as far as flags go."""
     end = words.index("--") if "--" in words else len(words)
-    kept = [word for word in words[:end] if word not in names]
-    return len(kept) < end, kept + words[end:]
+    return [word for word in words[:end]
+            if word not in HELP_FLAG.names] + words[end:]
 
 
-def verbs_for_help(group, verbs, called, words):
+def verbs_for_help(group, verbs, called=None, words=()):
     """What help is about: a verb, those below a word, or the whole group."""
     given = {word.partition("=")[0] for word in words}
     found = [called] if called else [
@@ -11637,87 +11644,70 @@ def verbs_for_help(group, verbs, called, words):
         verbs if verbs[0].word else group.verbs)
 
 
-def parse_verb(group, verbs, called, words):
-    """Parse the words of a verb; verbs are those that it can be."""
-    table = verbs_table(verbs)
-    taken = list(tokens(words, table))
-    given = [(declared, value) for _, declared, value in taken if declared]
-    plain = [word for _, declared, word in taken if not declared]
-    flags = [declared for declared, _ in given]
-    if HELP_FLAG in flags:  # in a cluster, as -qh
-        raise HelpWanted(group, verbs_for_help(group, verbs, called, words))
-    verb = choose_verb(verbs, called, flags, plain)
-    check_goes_with(verb, verbs, flags)
-    return read_args(group, verb, given, plain, verb is called)
-
-
-# The command line that names no group: global flags only.
-TOP = Group("", "", verbs=(Verb("", "", None),))
-
-
-def takes_version(words, groups):
-    """Whether --version is a flag of the group that is called."""
-    try:
-        group, _ = find_group(words, groups)
-    except UsageError:
-        return False
-    return group is not None and any(
-        "--version" in flag_table(verb.flags) for verb in group.verbs)
-
-
 def parse(argv, groups):
     """Return (group, args) of a command line; args.verb is what to run.
 
-    Raise HelpWanted where help is asked for, and where there is no group.
+    Raise HelpWanted where help is asked for, also by a line that is broken,
+    and where there is no verb.
     """
-    wants_help, words = without(argv, "-h", "--help")
-    wants_version, rest = without(words, "--version")
-    if wants_version and not takes_version(rest, groups):
-        words = rest if wants_help else [VERSION.long_name]
-    group = None
+    words, group, verbs = without_help(argv), TOP, TOP.verbs
+    wants_help, called, taken = len(words) < len(argv), None, ()
     try:
         group, words = find_group(words, groups)
-        if group is None:
-            return None, read_args(TOP, TOP.verbs[0], [
-                (f, value) for _, f, value in tokens(
-                    words, flag_table(GLOBALS))], [])
+        verbs = group.verbs
         verbs, called, words = find_verb(group, words)
+        taken = list(tokens(words, flag_table(verbs)))
     except UsageError:
         if not wants_help:
             raise
-        verbs, called = group and group.verbs, None
-    if wants_help:
-        raise HelpWanted(group, group and verbs_for_help(group, verbs, called,
-                                                         words))
-    return group, parse_verb(group, verbs, called, words)
+    given = [(declared, value) for _, declared, value in taken if declared]
+    plain = [word for _, declared, word in taken if not declared]
+    flags = [declared for declared, _ in given]
+    names = [declared.long_name for declared in flags]
+    if VERSION in flags and not wants_help:
+        return TOP, read_args(TOP, TOP.verbs[0], [(VERSION, None)])
+    if wants_help or HELP_FLAG in flags:
+        raise HelpWanted(group, verbs_for_help(group, verbs, called, words))
+    verb = choose_verb(verbs, called, names, plain)
+    check_goes_with(verb, verbs, names)
+    return group, read_args(group, verb, given, plain, verb is called)
 
 
 # == help: all of it from the declarations ===================================
 
 
-def word_usage(group, declared):
-    return group.item if declared is ITEM else declared.spec
+def usage_of(group, declared):
+    if declared is ITEM:
+        return group.item
+    return (declared.spec if declared.is_word
+            else f"{declared.long_name} {declared.metavar}".rstrip())
 
 
-def flag_usage(declared):
-    return f"{declared.long_name} {declared.metavar}".rstrip()
+def command_of(group, verb):
+    """The name of a verb, from that of its group on."""
+    return f"{name_at(group, verb.word)} {verb.name}".rstrip()
+
+
+def call_begin(group, verb):
+    """The words of a call before its arguments."""
+    return (command_of(group, verb) if verb.by is None
+            else name_at(group, verb.word))
 
 
 def call_form(group, verb, width):
     """A call as it is typed, and what it requires, as far as that fits."""
-    words = [name_at(group, verb.word)]
-    words += [verb.name] * (verb.by is None and bool(verb.name))
+    words = [call_begin(group, verb)]
     if verb.usage:
         return " ".join(words + [verb.usage])
-    words += [word_usage(group, f) for f in verb.flags if f.is_word]
-    words += [flag_usage(verb.by)] if verb.by_flag else []
-    needed = [flag_usage(f) for f in verb.flags
-              if not f.is_word and f.required]
-    whole = " ".join(words + needed)
-    while needed and len(whole) > width:
+    words += [usage_of(group, f)
+              for f in verb.places + [verb.by] * verb.by_flag]
+    needed = [usage_of(group, f) for f in verb.flags
+              if f.required and not f.is_word]
+    form = " ".join(words + needed)
+    while needed and len(form) > width:
         needed.pop()
-        whole = " ".join(words + needed + ["…"])
-    return whole
+        form = " ".join(words + needed + ["…"])
+    return form
 
 
 def verb_usage(group, verb):
@@ -11745,17 +11735,15 @@ def sample_of(group, verb, declared):
 
 def sample_call(group, verb):
     """A command line that calls a verb with what it needs."""
-    words = ["xeroctl", name_at(group, verb.word)]
-    words += [verb.name] * (verb.by is None and bool(verb.name))
-    words += [sample_of(group, verb, f) for f in verb.flags
-              if f.is_word and f.required]
-    flags = [f for f in verb.flags if not f.is_word]
-    shown = [f for f in flags if f.required or f is SLUG]
+    flags = [f for f in verb.own if not f.is_word]
+    shown = [f for f in verb.places if f.required] + [
+        f for f in flags if f.required or f in (verb.by, SLUG)]
     if verb.run is run_update:  # it takes at least one
         shown += [f for f in flags if f.sends and f not in shown][:1]
-    for declared in [verb.by] * verb.by_flag + shown:
-        words.append(declared.long_name)
-        if declared.takes_value:
+    words = ["xeroctl", call_begin(group, verb)]
+    for declared in shown:
+        words += [declared.long_name] * (not declared.is_word)
+        if declared.is_word or declared.takes_value:
             words.append(sample_of(group, verb, declared))
     return " ".join(words)
 
@@ -11765,19 +11753,15 @@ def examples_of(group, verb):
     return list(verb.examples) or [sample_call(group, verb)]
 
 
-def table_lines(rows):
-    """Two aligned columns, the second one wrapped."""
+def section(head, rows):
+    """A table below its head, if it has any rows: two aligned columns, the
+    second one wrapped."""
     import textwrap
-    wide = max(len(str(name)) for name, _ in rows) + 4
-    return [textwrap.fill(
+    wide = max([len(str(name)) for name, _ in rows] + [0]) + 4
+    return ["", head] * bool(rows) + [textwrap.fill(
         text, HELP_WIDTH, initial_indent=f"  {name!s:{wide - 2}}",
         subsequent_indent=" " * wide, break_on_hyphens=False)
         for name, text in rows]
-
-
-def section(head, rows):
-    """The lines of a table below its head, if it has any."""
-    return ["", head] + table_lines(rows) if rows else []
 
 
 def flag_rows(flags):
@@ -11798,14 +11782,13 @@ def example_lines(examples):
 
 def verb_help(group, verb):
     """The help text of one verb; what its usage says, no flag repeats."""
-    by = (verb.by,) * (verb.by_flag and verb.by.takes_value)
     return "\n".join(
         ["usage: " + verb_usage(group, verb), "", verb.summary]
-        + section("arguments:", [
-            (word_usage(group, f), f.help) for f in verb.flags
-            if f.is_word and f is not ITEM])
+        + section("arguments:", [(usage_of(group, f), f.help)
+                                 for f in verb.places if f is not ITEM])
         + section("flags:", flag_rows(
-            [f for f in by + verb.flags if not f.is_word]))
+            f for f in verb.own if not f.is_word
+            and (f.takes_value or f is not verb.by)))
         + example_lines(examples_of(group, verb))
         + ["", "global flags: xeroctl help flags"])
 
@@ -11886,11 +11869,6 @@ def top_help(groups):
 MOST_FOUND = 20
 
 
-def command_of(group, verb):
-    """The name of a verb, from that of its group on."""
-    return f"{name_at(group, verb.word)} {verb.name}".rstrip()
-
-
 def mentions(groups, word):
     """A line for each verb, then each flag, that has a word in its line."""
     import textwrap
@@ -11898,8 +11876,8 @@ def mentions(groups, word):
     for group in groups:
         for verb in group.verbs:
             rows.append((command_of(group, verb), verb.summary))
-            for declared in verb.flags + (verb.by,):
-                if isinstance(declared, Flag) and declared.takes_value:
+            for declared in verb.own:
+                if declared.takes_value:
                     flags.setdefault(declared, rows[-1][0])
     rows += [(f"{name} {declared.long_name}".strip(),
               declared.help) for declared, name in flags.items()]
@@ -11912,32 +11890,29 @@ def mentions(groups, word):
             ] + [f"and {count} more"] * (count > 0)
 
 
-def help_text(groups, group=None, verbs=()):
+def help_text(groups, group=TOP, verbs=()):
     """The help on verbs, on a group, or on everything."""
-    if group is None:
+    if group is TOP:
         return top_help(groups)
-    return group_help(group, verbs or group.verbs)
+    return group_help(group, verbs)
 
 
 def help_on(groups, words):
     """The help text for the words behind `help`."""
-    name, *more = words or [""]
-    if not name:
-        return top_help(groups)
+    name = words[0] if words else ""
     if name in TOPICS:
         return "\n".join(section(*TOPICS[name])[1:])
-    if name not in [group.name for group in groups]:
+    if name not in ["", *(group.name for group in groups)]:
         found = mentions(groups, " ".join(words).lower())
         if found:
             return "\n".join(found)
-    group, _ = find_group([name], groups)
-    if not more or group is None:
-        return help_text(groups, group)
-    verbs, called, rest = find_verb(group, more)
-    if rest:
-        raise UsageError(f"{group.name} has no verb {rest[0]!r}",
-                         did_you_mean(rest[0], by_word(group.verbs)))
-    return help_text(groups, group, [called] if called else verbs)
+    group, words = find_group(words, groups)
+    verbs, called, words = find_verb(group, words)
+    word, _, _ = first_word(words, flag_table(verbs))
+    if word is not None:
+        raise UsageError(f"{group.name} has no verb {word!r}",
+                         did_you_mean(word, by_word(group)))
+    return help_text(groups, group, verbs_for_help(group, verbs, called))
 
 
 def write_help(terminal, text):
@@ -11950,7 +11925,7 @@ def write_help(terminal, text):
 
 def show_help(app, group, args):
     """Print the help of a command, a verb or a topic: config or no config."""
-    write_help(app.terminal, help_on(app.groups, args.words))
+    write_help(app.terminal, help_on(app.groups, args.words or []))
 
 
 HELP = only(
@@ -11963,7 +11938,7 @@ HELP = only(
 
 # == completion: the shells ask the program ==================================
 
-COMPLETE, CURSOR = "__complete", "\0"  # which no argument can hold
+COMPLETE = "__complete"
 FILE_OFFERS = {"FILE": "file", "PATH": "file", "DIR": "folder"}
 
 
@@ -11998,31 +11973,24 @@ def place_of_cursor(words, table):
     return None, count
 
 
-def offers_in(group, words, typed, contexts):
+def offers_in(group, words, typed, groups, contexts):
     """What may stand at CURSOR in the words behind the name of a group."""
-    declared, count = place_of_cursor(words, verbs_table(group.verbs))
+    verbs, called, words = find_verb(group, words)
+    meant = [called] if called else verbs
+    declared, count = place_of_cursor(words, flag_table(verbs))
     if declared:
         return value_offers(declared, contexts)
-    is_flag = typed.startswith("-") and "--" not in words
-    verbs, called, rest = (), None, words[:-1]
-    try:
-        verbs, called, rest = find_verb(group, rest)
-    except (UsageError, HelpWanted):
-        pass  # it needs a verb
-    if is_flag:
-        return flag_offers(verbs_table([called] if called else verbs))
-    _, count = place_of_cursor(rest + [CURSOR], verbs_table(verbs))
-    level = verbs[0].word if verbs else None
-    named = [] if called or count or "--" in rest else [
-        (word, verb.summary) for word, (verb, *_) in by_word(
-            group.verbs, level).items()]
-    for verb in [called] if called else verbs[:1]:
-        places = places_of(verb)
-        places += places[-1:] * count * bool(places
-                                             and places[-1].is_several)
-        for declared in places[count:count + 1]:
-            named += value_offers(declared, contexts)
-    return named
+    if typed.startswith("-") and "--" not in words:
+        return flag_offers(flag_table(meant))
+    named = ({each.name: each for each in groups} if group is TOP
+             else by_word(group, verbs[0].word))
+    found = [] if called or count or "--" in words else [
+        (name, each.summary) for name, each in named.items()]
+    places = places_of(meant[0]) if len(meant) == 1 else []
+    places += places[-1:] * count * bool(places and places[-1].is_several)
+    for declared in places[count:count + 1]:
+        found += value_offers(declared, contexts)
+    return found
 
 
 def offers(words, groups, contexts):
@@ -12030,25 +11998,13 @@ def offers(words, groups, contexts):
     *before, typed = words or [""]
     name, equals, _ = typed.partition("=")
     is_value = typed.startswith("--") and bool(equals)
-    before = (before + [name] if is_value else before) + [CURSOR]
+    group, before = find_group(before + [name] * is_value + [CURSOR], groups)
+    found = list(offers_in(group, before, typed, groups, contexts))
+    if found == [(":command", "")]:  # what help is about
+        return offers(before[:-1] + [typed], groups, contexts)
     prefix = name + "=" if is_value else ""
-    for index, declared, word in tokens(before, flag_table(GLOBALS)):
-        if word == CURSOR and declared:
-            found = value_offers(declared, contexts)
-        elif word == CURSOR and typed.startswith("-"):
-            found = flag_offers(flag_table(GLOBALS))
-        elif word == CURSOR:
-            found = [(group.name, group.summary) for group in groups]
-        elif declared is None:
-            group, = [group for group in groups if group.name == word]
-            rest = before[:index] + before[index + 1:]
-            found = list(offers_in(group, rest, typed, contexts))
-            if found == [(":command", "")]:  # what help is about
-                return offers(rest[:-1] + [typed], groups, contexts)
-        else:
-            continue
-        return [(word if word[:1] == ":" else prefix + word, summary)
-                for word, summary in found]
+    return [(word if word[:1] == ":" else prefix + word, summary)
+            for word, summary in found]
 
 
 def show_offers(words, environ, terminal, groups):
@@ -12057,8 +12013,8 @@ def show_offers(words, environ, terminal, groups):
         return ConfigFile(environ, terminal).deployments()
     terminal.adjust(True, "never", False)
     try:
-        found = offers(words, groups, contexts) or ()
-    except (XeroctlError, HelpWanted, ValueError):
+        found = offers(words, groups, contexts)
+    except XeroctlError:
         return  # nothing fits, or a config that is broken
     for word, summary in found:
         if word[:1] == ":" or word.startswith(words[-1] if words else ""):
@@ -12142,9 +12098,8 @@ def verb_map(group, verb):
             "default": verb.name == group.default,
             "usage": verb_usage(group, verb), "summary": verb.summary,
             "writes": verb.writes,
-            "arguments": [flag_map(f) for f in verb.flags if f.is_word],
-            "flags": [flag_map(f) for f in (verb.by,) * verb.by_flag
-                      + verb.flags if not f.is_word],
+            "arguments": list(map(flag_map, verb.places)),
+            "flags": [flag_map(f) for f in verb.own if not f.is_word],
             "examples": examples_of(group, verb)}
 
 
@@ -12329,8 +12284,8 @@ def check_pick(args):
 
 def tell_unread(args, terminal):
     """Say that a pipe with bytes in it was not read by who had its input."""
-    flags = args.verb.flags + (args.verb.by,) * args.verb.by_flag
-    readers, stdin = [f for f in flags if f.from_stdin], terminal.stdin
+    readers = [f for f in args.verb.own if f.from_stdin]
+    stdin = terminal.stdin
     try:
         import fcntl
         import termios
@@ -12354,8 +12309,6 @@ def run(argv, environ, terminal, groups):
     terminal.adjust(args.quiet, args.color or "auto", args.raw)
     if args.version:
         return terminal.out.write(f"xeroctl {__version__}\n")
-    if group is None:
-        raise HelpWanted()
     app = App(args, environ, terminal, groups)
     if args.pick:
         check_pick(args)
