@@ -289,7 +289,7 @@ class PlanEnds(Exception):
 class HelpWanted(Exception):
     """The command line asks for help, not for work: on these verbs."""
 
-    def __init__(self, group=None, verbs=()):
+    def __init__(self, group, verbs):
         super().__init__()
         self.group, self.verbs = group, verbs
 
@@ -11487,14 +11487,13 @@ def find_verb(group, words, level=None):
 
 def check_one_action(actions):
     """Raise if two actions are asked for, in the group's words if it has."""
-    if len(actions) < 2:
-        return
-    for verb in actions:
-        if verb.excludes:
-            raise UsageError(f"{verb.called} cannot be combined with "
-                             + " / ".join(verb.excludes))
-    raise UsageError(" and ".join(verb.called for verb in actions)
-                     + " cannot be combined: give one action")
+    if len(actions) > 1:
+        told = [f"{verb.called} cannot be combined with "
+                + " / ".join(verb.excludes)
+                for verb in actions if verb.excludes]
+        raise UsageError(told[0] if told else " and ".join(
+            verb.called for verb in actions)
+            + " cannot be combined: give one action")
 
 
 def choose_verb(verbs, called, names, words):
@@ -11571,15 +11570,15 @@ def bind_words(args, group, places, words):
 
 def check_given(args, places):
     """Raise unless everything required has been given."""
-    by = args.verb.called + " " if args.verb.by_flag else ""
     for declared in places + [f for f in args.verb.own if f not in places]:
-        is_needed = declared.required or declared in places[-1:] and (
+        is_needed = declared.required or declared in places and (
             not declared.is_word)
         if is_needed and getattr(args, declared.dest) is None:
             name = (declared.metavar if declared in places
                     else declared.long_name)
-            raise UsageError(f"{by}needs {name}" if by and not args.by_word
-                             else f"{name} is missing")
+            raise UsageError(
+                f"{args.verb.called} needs {name}" if args.verb.by_flag
+                and not args.by_word else f"{name} is missing")
 
 
 def check_together(given):
@@ -11674,7 +11673,6 @@ def parse(argv, groups):
 
 
 # == help: all of it from the declarations ===================================
-
 
 def usage_of(group, declared):
     if declared is ITEM:
@@ -11802,8 +11800,6 @@ def group_examples(group, verbs):
 
 def group_help(group, verbs):
     """The help text of a group, or of the verbs below one of its words."""
-    if len(verbs) == 1:
-        return verb_help(group, verbs[0])
     import textwrap
     level, is_whole = verbs[0].word, len(verbs) == len(group.verbs)
     verbs = sorted(verbs, key=lambda verb: verb.name != group.main)
@@ -11866,9 +11862,6 @@ def top_help(groups):
             ("xeroctl help TOPIC", ", ".join(TOPICS)))))
 
 
-MOST_FOUND = 20
-
-
 def mentions(groups, word):
     """A line for each verb, then each flag, that has a word in its line."""
     import textwrap
@@ -11879,21 +11872,20 @@ def mentions(groups, word):
             for declared in verb.own:
                 if declared.takes_value:
                     flags.setdefault(declared, rows[-1][0])
-    rows += [(f"{name} {declared.long_name}".strip(),
-              declared.help) for declared, name in flags.items()]
-    found = [f"{name}: {text}" for name, text in sorted(
-        rows, key=lambda row: word not in row[0])
-        if word in f"{name}: {text}".lower()]
-    count = len(found) - MOST_FOUND
+    rows += [(f"{name} {declared.long_name}".strip(), declared.help)
+             for declared, name in flags.items()]
+    rows.sort(key=lambda row: word not in row[0])
+    found = [line for line in map(": ".join, rows) if word in line.lower()]
     return [textwrap.fill(line, HELP_WIDTH, subsequent_indent="    ")
-            for line in found[:MOST_FOUND]
-            ] + [f"and {count} more"] * (count > 0)
+            for line in first_of(found)]
 
 
-def help_text(groups, group=TOP, verbs=()):
+def help_text(groups, group, verbs):
     """The help on verbs, on a group, or on everything."""
     if group is TOP:
         return top_help(groups)
+    if len(verbs) == 1:
+        return verb_help(group, verbs[0])
     return group_help(group, verbs)
 
 
