@@ -11627,11 +11627,11 @@ def read_args(group, verb, given, words=(), is_called=False):
     return args
 
 
-def without_help(words):
-    """The words but -h and --help, as far as flags go."""
+def help_first(words):
+    """The words with one --help before all, if it is among the flags."""
     end = words.index("--") if "--" in words else len(words)
-    return [word for word in words[:end]
-            if word not in HELP_FLAG.names] + words[end:]
+    kept = [word for word in words[:end] if word not in HELP_FLAG.names]
+    return [HELP_FLAG.long_name] * (len(kept) < end) + kept + words[end:]
 
 
 def verbs_for_help(group, verbs, called=None, words=()):
@@ -11649,23 +11649,23 @@ def parse(argv, groups):
     Raise HelpWanted where help is asked for, also by a line that is broken,
     and where there is no verb.
     """
-    words, group, verbs = without_help(argv), TOP, TOP.verbs
-    wants_help, called, taken = len(words) < len(argv), None, ()
+    words, group, verbs, called = help_first(argv), TOP, TOP.verbs, None
     try:
         group, words = find_group(words, groups)
         verbs = group.verbs
         verbs, called, words = find_verb(group, words)
         taken = list(tokens(words, flag_table(verbs)))
     except UsageError:
-        if not wants_help:
+        if words[:1] != [HELP_FLAG.long_name]:
             raise
+        taken = [(0, HELP_FLAG, None)]
     given = [(declared, value) for _, declared, value in taken if declared]
     plain = [word for _, declared, word in taken if not declared]
     flags = [declared for declared, _ in given]
     names = [declared.long_name for declared in flags]
-    if VERSION in flags and not wants_help:
+    if VERSION in flags:
         return TOP, read_args(TOP, TOP.verbs[0], [(VERSION, None)])
-    if wants_help or HELP_FLAG in flags:
+    if HELP_FLAG in flags:
         raise HelpWanted(group, verbs_for_help(group, verbs, called, words))
     verb = choose_verb(verbs, called, names, plain)
     check_goes_with(verb, verbs, names)
