@@ -4394,9 +4394,7 @@ class Flag:
         self.is_ours = is_ours
 
 
-def flag(spec, help, type=None, **options):
-    """Declare an argument that stays here."""
-    return Flag(spec, help, type, **options)
+flag = Flag  # an argument that stays here, where a field is sent
 
 
 def field(spec, help, type=None, **options):
@@ -4414,26 +4412,33 @@ def needed(*flags):
         yield same
 
 
-def bounded(convert, what, low, high):
-    where = (f"from {low} to {high}" if high is not None
-             else f"of at least {low}" if low is not None else "")
+def bounded(convert, what, low, high, is_open=False):
+    """A converter to a number within bounds; nan is in none.
+
+    Where the range is open, low is not in it.
+    """
+    where = (f" above {low}, up to {high}" if is_open
+             else f" from {low} to {high}" if high is not None
+             else f" of at least {low}" if low is not None else "")
 
     def converted(text):
         try:
             value = convert(text)
-            valid = (value - value == 0 and (low is None or low <= value)
-                     and (high is None or value <= high))
+            valid = (abs(value) < float("inf")
+                     and (low is None or low <= value)
+                     and (high is None or value <= high)
+                     and not (is_open and value == low))
         except ValueError:
             valid = False
         if not valid:
-            raise UsageError(f"{text!r} is not {what} {where}".rstrip())
+            raise UsageError(f"{text!r} is not {what}{where}")
         return value
     converted.kind = "integer" if convert is int else "number"
     return converted
 
 
 def number(low=None, high=None):
-    """A converter to a float within bounds; nan is in none."""
+    """A converter to a float within bounds."""
     return bounded(float, "a number", low, high)
 
 
@@ -4442,20 +4447,7 @@ def integer(low=None, high=None):
     return bounded(int, "a whole number", low, high)
 
 
-def positive(high=None):
-    """A converter to a number above 0."""
-    convert = number(0, high)
-
-    def converted(text):
-        value = convert(text)
-        if not value:
-            raise UsageError(f"{text!r} is not above 0")
-        return value
-    converted.kind = "number"
-    return converted
-
-
-seconds = positive(LONGEST_S)
+seconds = positive = bounded(float, "a number", 0, LONGEST_S, is_open=True)
 
 
 def choice(*words):
@@ -4712,6 +4704,7 @@ ALL = flag("--all", "follow every page")
 class Cursor:
     """Pages by after=<last id>, while has_more (OpenAI)."""
 
+    name = "after"
     flags = LIMIT, field("--after ID", "start after this item"), ALL
 
     @staticmethod
@@ -4724,10 +4717,6 @@ class Cursor:
             return None
         return dict(query, after=last)
 
-    @staticmethod
-    def hint(query):
-        return f"--after {shell_word(query['after'])}"
-
 
 def total_of(page):
     said = dig(page, "total")
@@ -4737,6 +4726,7 @@ def total_of(page):
 class Offset:
     """Pages by limit and offset (models, exports)."""
 
+    name = "offset"
     flags = (
         LIMIT, field("--offset N", "skip this many items", integer(0)), ALL)
 
@@ -4750,33 +4740,30 @@ class Offset:
             return None
         return dict(query, offset=seen)
 
-    @staticmethod
-    def hint(query):
-        return f"--offset {query['offset']}"
 
-
-def each_page(fetch, paging, query, before=None):
-    """Yield page after page of fetch(query); stop where none is new.
+def each_page(app, fetch, paging, query, before=None):
+    """Yield page after page of fetch(query); say so where none is new.
 
     before is the records of the page before the first one.
     """
-    while query is not None:
+    asked = None
+    while query not in (None, asked):
         page = fetch(query)
-        records = page_records(page)
-        if records == before:
-            return  # the server does not know the cursor
+        if page_records(page) == before:
+            break  # the server does not know the cursor
         yield page
-        asked, before = query, records
-        query = paging.following(page, query)
-        if query == asked:
-            return  # the cursor does not move
+        before, asked = page_records(page), query
+        query = paging.following(page, asked)
+    if query is not None:
+        app.terminal.warn("the server's cursor does not move: the list may"
+                          " be cut")
 
 
 def record_lists(app, path, query, **parts):
     """Yield the records of a list page by page, as far as it goes."""
     def fetch(query):
         return app.api.call("GET", path, query=query.items(), **parts)
-    return map(page_records, each_page(fetch, Cursor, query))
+    return map(page_records, each_page(app, fetch, Cursor, query))
 
 
 class Group:
@@ -4790,13 +4777,13 @@ class Group:
     """
 
     def __init__(self, name, summary, path="", columns=(), fields=(),
-                 verbs=(), scope=PROJECT, default=None, paging=Cursor,
-                 thing=None, sample=None, notes="", main=None, item="ID",
+                 verbs=(), scope=PROJECT, default=None, thing=None,
+                 sample=None, notes="", main=None, item="ID",
                  more=()):
         self.name, self.summary, self.path = name, summary, path
         self.columns, self.fields = columns, fields or columns + more
         self.verbs, self.scope, self.default = verbs, scope, default
-        self.paging, self.thing = paging, thing or name.rstrip("s")
+        self.thing = thing or name.rstrip("s")
         self.sample, self.notes = sample or self.thing + "_1", notes
         self.main, self.item = main or default, item
 
@@ -4833,9 +4820,9 @@ REGION = field("--region REGION", "where it is")
 OF_STATUS = field("--status STATUS", "of this status")
 
 
-def filled(template, args):
+def filled(template, args, form=as_list):
     """A text with {name} replaced by what an argument holds."""
-    return re.sub(r"{(\w+)}", lambda name: as_list(
+    return re.sub(r"{(\w+)}", lambda name: form(
         getattr(args, name.group(1))), template)
 
 
@@ -4844,8 +4831,7 @@ def place_of(args):
 
     It is below args.place, if the checks of the verb have set one.
     """
-    found = re.sub(r"{(\w+)}", lambda name: quoted(
-        getattr(args, name.group(1))), args.verb.path)
+    found = filled(args.verb.path, args, quoted)
     return getattr(args, "place", "") + (
         "/" + found if found[:1] not in ("", "/") else found)
 
@@ -4855,24 +4841,19 @@ def pages_of(app, group, args):
 
     Say on stderr how to go on if more exist.
     """
-    paging, asked = args.verb.paging, []
+    paging, query = args.verb.paging, sent_fields(args)
 
     def fetch(query):
-        asked.append(query)
         return group.call(app, "GET", place_of(args), query=query.items())
-    if paging is None:
-        yield fetch(sent_fields(args))
+    if paging and args.all:
+        yield from each_page(app, fetch, paging, query)
         return
-    for page in each_page(fetch, paging, sent_fields(args)):
-        yield page
-        following = paging.following(page, asked[-1])
-        if not args.all:
-            break
-    if following and args.all:
-        app.terminal.warn("the server's cursor does not move: the list may"
-                          " be cut")
-    elif following:
-        app.terminal.note(f"more exist: {paging.hint(following)} continues,"
+    page = fetch(query)
+    yield page
+    following = paging and paging.following(page, query)
+    if following:
+        place = shell_word(following[paging.name])
+        app.terminal.note(f"more exist: --{paging.name} {place} continues,"
                           " --all shows everything")
 
 
@@ -4921,7 +4902,6 @@ def run_write(app, group, args):
 
 
 def run_update(app, group, args):
-    args.verb.checks(app, args)
     if not sent_fields(args):
         raise UsageError("nothing to update: give at least one of "
                          + ", ".join(f.long_name for f in args.verb.flags
@@ -8968,7 +8948,7 @@ def version_flag(name, summary, **options):
 MODELS = Group(
     "models", "List, describe, version, share and delete models.",
     path="/models", columns=MODEL_COLUMNS, fields=MODEL_FIELDS,
-    paging=Offset, scope=GIVEN, verbs=by_flag(
+    scope=GIVEN, verbs=by_flag(
         lists(field("--extended", "ask for the extended fields (for -o json)",
                     is_ours=True),
               flag("--endpoint SLUG", "list what this endpoint serves"),
@@ -9849,9 +9829,8 @@ def show_pages(app, method, path, query, body, parts):
         return app.api.call("GET", path, query=query.items(), **parts)
     first = fetch(dict(query))
     paging = Offset if total_of(first) else Cursor
-    following = paging.following(first, dict(query))
-    more = [] if following is None else each_page(
-        fetch, paging, following, page_records(first))
+    more = each_page(app, fetch, paging, paging.following(first, dict(query)),
+                     page_records(first))
     if app.out.form not in (JSONL, CSV, ID):
         return show_any(app, merged([first, *more]))
     app.out.pages(chain([first], more), columns_of(page_records(first)))
@@ -10192,7 +10171,7 @@ AGENTS = Group(
 SLO_FLAGS = (
     NAME_FLAG, field("--metric METRIC", "as availability or latency_p99",
           sample="availability"),
-    field("--target F", "what to reach", positive(), sample="99.9"))
+    field("--target F", "what to reach", positive, sample="99.9"))
 SLO_MORE = (
     field("--comparison WORD",
           "greater_than_or_equal or less_than_or_equal (default: by metric)",
@@ -10519,7 +10498,7 @@ def download_export(app, group, args):
 
 EXPORTS = Group(
     "exports", "Export logs, metrics, usage and executions.",
-    path="/exports", paging=Offset, default="list", sample="exp_1",
+    path="/exports", default="list", sample="exp_1",
     main="create",
     columns=("ID", "KIND=kind|type", "STATUS:state", "FORMAT",
              "FROM=start_date:time", "TO=end_date:time", "ROWS=row_count",
