@@ -3911,25 +3911,24 @@ RECORD_FORMATS = {  # which look at the whole record
     "item": lambda value, record: "-" if value is None else as_said(record),
     "percent": lambda value, record: as_percent(value, dig(record, "target")),
     "progress": as_progress}
-LONG_FORMATS = "content", "said", "lines", "item"
+TEXT_FORMATS = "", "list", "pairs", "content", "said", "lines", "item"
 
 
 class Column:
-    """A head and where its value is, from "Head=path|other.path:format".
+    """A head, the places of its value, and its format.
 
-    The first path that leads to a value wins; without one it is the head.
-    A head that begins with + stands in the wide forms only.
+    A place is a dotted path, or the name of a member as it is; the first
+    one that leads to a value wins.  A wide one is in the wide forms only.
     """
 
-    def __init__(self, spec):
-        place, _, self.format = spec.partition(":")
-        head, _, paths = place.partition("=")
-        self.is_wide, self.head = head[0] == "+", head.lstrip("+")
-        self.paths = (paths or self.head.lower().replace(" ", "_")).split("|")
+    def __init__(self, head, paths, format="", is_wide=False):
+        self.head, self.paths = head, paths
+        self.format, self.is_wide = format, is_wide
 
     def value(self, record):
         """The raw value in a record; None if it has none."""
-        found = (dig(record, path) for path in self.paths)
+        members = record if isinstance(record, dict) else {}
+        found = (members.get(path, dig(record, path)) for path in self.paths)
         return next((value for value in found if value is not None), None)
 
     def text(self, record, now, is_short=False):
@@ -3950,22 +3949,24 @@ class Column:
                 if self.format == "state" else None)
 
 
-class KeyColumn(Column):
-    """The column of a key that may be spelled in any way."""
-
-    def __init__(self, key):
-        self.head, self.key = key, key
-        self.is_wide, self.paths = False, [key]
-        is_time = re.search(r"(_at|At|\Acreated|\Atimestamp)\Z", key)
-        self.format = "time" if is_time else {
-            "status": "state", "compliance": "percent"}.get(key, "")
-
-    def value(self, record):
-        return record.get(self.key) if isinstance(record, dict) else None
-
-
 def as_column(spec):
-    return spec if isinstance(spec, Column) else Column(spec)
+    """The column of "Head=path|other.path:format"; one that is made stays.
+
+    Without a path the head is it; one that begins with + is wide.
+    """
+    if isinstance(spec, Column):
+        return spec
+    place, _, form = spec.partition(":")
+    head, _, paths = place.lstrip("+").partition("=")
+    return Column(head, (paths or head.lower().replace(" ", "_")).split("|"),
+                  form, place[:1] == "+")
+
+
+def key_column(key):
+    """The column of a key that may be spelled in any way."""
+    is_time = re.search(r"(_at|At|\Acreated|\Atimestamp)\Z", key)
+    return Column(key, [key], "time" if is_time else {
+        "status": "state", "compliance": "percent"}.get(key, ""))
 
 
 # Where servers put the records of a list.
@@ -3980,21 +3981,18 @@ def page_records(page):
     """
     if isinstance(page, list):
         return page
-    known = {key: page[key] for key in RECORD_KEYS
-             if isinstance(page, dict) and key in page}
-    found = [value for value in known.values() if isinstance(value, list)]
-    if not found and None in known.values():
-        key = next(key for key in known if known[key] is None)
-        page[key] = []
-        found = [page[key]]
-    if not found and isinstance(known.get("data"), dict):
-        return page_records(known["data"])
-    if not found and isinstance(page, dict):
-        found = [value for key, value in page.items()
-                 if key != "errors" and isinstance(value, list)
-                 and all(isinstance(item, dict) for item in value)]
-        found *= len(found) == 1
-    if not found:
+    members = page if isinstance(page, dict) else {}
+    for kind in (list, type(None)):
+        for key in RECORD_KEYS:
+            if key in members and isinstance(members[key], kind):
+                members[key] = members[key] or []
+                return members[key]
+    if isinstance(members.get("data"), dict):
+        return page_records(members["data"])
+    found = [value for key, value in members.items()
+             if key != "errors" and isinstance(value, list)
+             and all(isinstance(item, dict) for item in value)]
+    if len(found) != 1:
         raise no_answer(page, "holds no list")
     return found[0]
 
@@ -4016,29 +4014,28 @@ def columns_of(records):
     keys = {}
     for record in records:
         keys.update(dict.fromkeys(record if isinstance(record, dict) else ()))
-    return list(map(KeyColumn, keys))
+    return list(map(key_column, keys))
 
 
 def check_record(item, columns):
     """Raise unless it is an object that has its id, if it has to have one,
     or something of what is shown of it."""
-    values = [column.value(item) for column in columns
-              if column.head == "ID"] or [
-        column.value(item) for column in columns]
-    if not isinstance(item, dict) or all(value is None for value in values):
-        raise no_answer(item, "has no id" if len(values) == 1
+    ids = [column for column in columns if column.head == "ID"]
+    if not isinstance(item, dict) or all(
+            column.value(item) is None for column in ids or columns):
+        raise no_answer(item, "has no id" if len(ids or columns) == 1
                         else "holds nothing that can be shown")
 
 
 def id_of_record(item, id_path):
     """The id of a record for a line of its own; raise if it has none."""
-    value = Column("ID=" + id_path).value(item)
+    value = as_column("ID=" + id_path).value(item)
     if value in (None, ""):
         raise no_answer(item, "has no " + id_path.partition("|")[0])
     return one_line(as_text(value))
 
 
-def csv_text(rows, line_end="\r\n"):
+def csv_text(rows, line_end):
     """Render rows of raw JSON values after RFC 4180."""
     import csv
     target = io.StringIO()
@@ -4118,8 +4115,8 @@ class Strip:
         self.column, self.cells = column, cells
         self.full = self.width = max(map(display_width, cells))
         is_id = is_key or re.search(r"(\b|_)(id|slug)\Z", column.paths[-1])
-        is_text = column.format in ("", "list", "pairs") + LONG_FORMATS
-        self.least = 12 if is_text and not is_id else self.full
+        is_text = column.format in TEXT_FORMATS and not is_id
+        self.least = 12 if is_text else self.full
         self.rank = 2 if is_key else int(
             "state" == column.format or "status" == column.head.lower())
 
@@ -4222,21 +4219,18 @@ class Out:
     def lines(self, records, specs, id_path, has_head):
         """Records in a form that has a line for each."""
         if self.form == CSV:
-            return self.csv(records, specs, has_head)
-        if self.form == ID:
-            for text in [id_of_record(each, id_path) for each in records]:
-                self.line(text)
+            columns = list(map(as_column, specs))
+            rows = [[c.head for c in columns]] * has_head
+            rows += [[column.value(r) for column in columns]
+                     for r in self.masked(records)]
+            line_end = "\n" if self.screen.is_terminal else "\r\n"
+            self.write(csv_text(rows, line_end))
+        elif self.form == ID:
+            self.write("".join(id_of_record(each, id_path) + "\n"
+                               for each in records))
         else:
             for record in records:
                 self.json_line(record)
-
-    def csv(self, records, specs, has_head=True):
-        columns = list(map(as_column, specs))
-        rows = [[c.head for c in columns]] * has_head
-        rows += [[column.value(r) for column in columns]
-                 for r in self.masked(records)]
-        line_end = "\n" if self.screen.is_terminal else "\r\n"
-        self.write(csv_text(rows, line_end))
 
     def table(self, records, specs):
         """Columns aligned by display width, two spaces apart."""
@@ -5724,7 +5718,7 @@ def show_rest(app, answer):
         app.terminal.out.end_line()
 
 
-USAGE_COLUMNS = tuple(map(Column, (
+USAGE_COLUMNS = tuple(map(as_column, (
     "prompt=prompt_tokens|input_tokens",
     "completion=completion_tokens|output_tokens", "total=total_tokens",
     "cached=prompt_tokens_details.cached_tokens"
@@ -8394,7 +8388,7 @@ def new_chat(app, group, args):
         "POST", templates_path(args.workspace) + path_of(template, "apply"),
         body={}, stand_in={"chat_id": StandIn("<chat id>")})
     if text is not None:
-        post_message(app, Column(NEW_CHAT_FIELDS[0]).value(chat), text)
+        post_message(app, as_column(NEW_CHAT_FIELDS[0]).value(chat), text)
     if app.out.is_table:
         app.out.line("chat created from template")
         app.out.labels(chat, NEW_CHAT_FIELDS, is_aligned=False)
@@ -8908,7 +8902,7 @@ def show_overview(app, group, args):
         value, list) and all(isinstance(each, dict) for each in value)), None)
     told = [key.replace("_", " ") + ": " + (
         as_pairs(value) if isinstance(value, dict) else
-        KeyColumn(key).text(whole, app.clock.now()))
+        key_column(key).text(whole, app.clock.now()))
         for key, value in whole.items() if value is not parts
         and not re.search("^object$|_percentage$", key)]
     app.out.line(one_line("; ".join(told)))
@@ -9194,7 +9188,7 @@ def ranked_row(rank, item, texts):
     index = dig(item, "index")
     is_known = isinstance(index, int) and 0 <= index < len(texts)
     return {"rank": rank, "index": index,
-            "score": Column("Score=relevance_score|score").value(item),
+            "score": as_column("Score=relevance_score|score").value(item),
             "document": content_text(dig(item, "document")) or (
                 texts[index] if is_known else None)}
 
