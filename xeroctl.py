@@ -11273,9 +11273,13 @@ STANDARD_WORDS = "list", "show", "get", "create", "update", "delete"
 TOP = Group("", "", verbs=(Verb("", "", None),))
 
 
-def flag_table(verbs=()):
-    """{name: flag} of the globals, and of all that the verbs take."""
-    taken = chain(GLOBALS, *(verb.own for verb in verbs))
+def flag_table(verbs=(), others=()):
+    """{name: flag} of the globals, and of all that the verbs take.
+
+    What others take is known by a name that is free.
+    """
+    taken = chain(*(verb.own for verb in others), GLOBALS,
+                  *(verb.own for verb in verbs))
     return {name: declared for declared in taken if not declared.is_word
             for name in declared.names}
 
@@ -11407,6 +11411,13 @@ def by_word(group, level=None):
     return named
 
 
+def unnamed_in(group, verbs):
+    """Those of the verbs that no word has to call: the default, or all that
+    are called by flag."""
+    return [verb for verb in verbs
+            if verb.by is not None or verb.name == group.default]
+
+
 def check_no_verb(group, level, unnamed, word):
     """Raise unless the first word can be something else than a verb.
 
@@ -11414,7 +11425,6 @@ def check_no_verb(group, level, unnamed, word):
     have.
     """
     named, name = by_word(group, level), name_at(group, level)
-    flags = [f for verb in unnamed for f in verb.flags]
     is_verb = any(verb.by == BARE for verb in unnamed) and (
         word in STANDARD_WORDS or any(word in verb.words
                                       for verb in group.verbs))
@@ -11424,64 +11434,46 @@ def check_no_verb(group, level, unnamed, word):
         return
     else:
         hint = did_you_mean(word, named) or next(
-            (f"a text goes with it: {f.names[0]} TEXT" for f in flags
-             if f.long_name in ("--message", "--input")),
+            (f"a text goes with it: {f.names[0]} TEXT" for verb in unnamed
+             for f in verb.flags if f.long_name in ("--message", "--input")),
             "it has " + ", ".join(named))
     raise UsageError(f"{name} has no verb {word!r}", hint)
 
 
 def find_verb(group, words, level=None):
-    """Return (verbs, called, words): what a call can be.
+    """Return (verbs, called, words): those of a level, and the called one.
 
-    called is the verb that a word calls.  Without one the verbs are the
-    default, or all that are called by flag.  Only the first word is read so,
-    and the one behind a word that holds verbs; -- makes it an id.  Where a
-    verb is missing, or help stands for it, the words ask for help.
+    Only the first word is read as a verb, and the one behind a word that
+    holds verbs; -- makes it an id.  Where a verb is missing, or help stands
+    for it, the words ask for help.
     """
     word, before, behind = first_word(words, flag_table(group.verbs))
-    rest = before + behind
-    here = [verb for verb in group.verbs if verb.word == level]
-    unnamed = [verb for verb in here
-               if verb.by is not None or verb.name == group.default]
+    rest, verbs = before + behind, [
+        verb for verb in group.verbs if verb.word == level]
+    unnamed = unnamed_in(group, verbs)
     if word is not None and "--" not in before:
         verb = by_word(group, level).get(word)
         if verb and verb.word != level:
             return find_verb(group, rest, word)
         if verb:
-            return unnamed if verb in unnamed else [verb], verb, rest
-        if word != "help":
-            check_no_verb(group, level, unnamed, word)
-        else:
-            unnamed, words = [], rest
-    if not unnamed:
-        return here, None, [HELP_FLAG.long_name] + words
-    return unnamed, None, words
+            return verbs, verb, rest
+        if word == "help":
+            return verbs, None, [HELP_FLAG.long_name] + rest
+        check_no_verb(group, level, unnamed, word)
+    return verbs, None, [HELP_FLAG.long_name] * (not unnamed) + words
 
 
-def check_one_action(actions):
-    """Raise if two actions are asked for, in the group's words if it has."""
-    if len(actions) > 1:
-        told = [f"{verb.called} cannot be combined with "
-                + " / ".join(verb.excludes)
-                for verb in actions if verb.excludes]
-        raise UsageError(told[0] if told else " and ".join(
-            verb.called for verb in actions)
-            + " cannot be combined: give one action")
-
-
-def choose_verb(verbs, called, names, words):
-    """Choose among the verbs that are called by word, flag, or nothing.
+def choose_verb(verbs, names, words):
+    """Choose among verbs by the flags that are given, and by the words.
 
     An action that another given action has as a flag of its own modifies it
     (--wait with --input).
     """
-    actions = [verb for verb in verbs if verb is called
-               or verb.by_flag and verb.called in names]
-    actions = [verb for verb in actions if verb is called or not any(
-        other.has(verb.called) for other in actions)]
-    check_one_action(actions)
-    if actions:
-        return actions[0]
+    actions = [verb for verb in verbs
+               if verb.by_flag and verb.called in names]
+    for verb in actions:
+        if not any(other.has(verb.called) for other in actions):
+            return verb
     bare = [verb for verb in verbs if verb.by == BARE]
     return min(bare or verbs, key=lambda verb: (
         not flag_table([verb]).keys() >= set(names)
@@ -11489,16 +11481,23 @@ def choose_verb(verbs, called, names, words):
         verb.name != ("show" if words else "list")))
 
 
-def check_goes_with(verb, verbs, given):
+def check_goes_with(verb, verbs, names):
     """Raise for a flag that belongs to another verb, naming both."""
     own = flag_table([verb])
-    for name in given:
-        if name not in own:
-            homes = [v.called for v in verbs if v.has(name)]
-            if verb.by_flag:
-                name += f" cannot be combined with {verb.called}: it"
-            raise UsageError(f"{name} goes with "
-                             + " or ".join(homes or ["another verb"]))
+    for name in (name for name in names if name not in own):
+        actions = [each for each in verbs if each is verb
+                   or each.by_flag and each.called == name]
+        for each in actions:
+            if each.excludes and len(actions) > 1:
+                raise UsageError(f"{each.called} cannot be combined with "
+                                 + " / ".join(each.excludes))
+        if len(actions) > 1:
+            raise UsageError(" and ".join(each.called for each in actions)
+                             + " cannot be combined: give one action")
+        homes = [each.called for each in verbs if each.has(name)]
+        if verb.by_flag:
+            name += f" cannot be combined with {verb.called}: it"
+        raise UsageError(f"{name} goes with " + " or ".join(homes))
 
 
 def converted_value(declared, value):
@@ -11627,7 +11626,8 @@ def parse(argv, groups):
         group, words = find_group(words, groups)
         verbs = group.verbs
         verbs, called, words = find_verb(group, words)
-        taken = list(tokens(words, flag_table(verbs)))
+        meant = [called] if called else unnamed_in(group, verbs)
+        taken = list(tokens(words, flag_table(meant, verbs)))
     except UsageError:
         if words[:1] != [HELP_FLAG.long_name]:
             raise
@@ -11640,7 +11640,7 @@ def parse(argv, groups):
         return TOP, read_args(TOP, TOP.verbs[0], [(VERSION, None)])
     if HELP_FLAG in flags:
         raise HelpWanted(group, verbs_for_help(group, verbs, called, words))
-    verb = choose_verb(verbs, called, names, plain)
+    verb = choose_verb(meant, names, plain)
     check_goes_with(verb, verbs, names)
     return group, read_args(group, verb, given, plain, verb is called)
 
@@ -11941,8 +11941,8 @@ def place_of_cursor(words, table):
 def offers_in(group, words, typed, groups, contexts):
     """What may stand at CURSOR in the words behind the name of a group."""
     verbs, called, words = find_verb(group, words)
-    meant = [called] if called else verbs
-    declared, count = place_of_cursor(words, flag_table(verbs))
+    meant = [called] if called else unnamed_in(group, verbs)
+    declared, count = place_of_cursor(words, flag_table(meant, verbs))
     if declared:
         return value_offers(declared, contexts)
     if typed.startswith("-") and "--" not in words:

@@ -271,6 +271,10 @@ def test_an_action_that_another_one_has_as_a_flag_modifies_it(cli, router,
     ("jobs wait --input a.jsonl", ("--wait", "--input")),
     ("jobs submit a.jsonl --delete", ("--input", "--delete")),
     ("jobs share j1 --title x", ("--title", "--rename")),
+    ("jobs check a --rename", ("check", "--rename")),
+    ("notes show n1 --title x", ("--title goes with update",)),
+    ("notes list --trace x", ("goes with create or update or move",)),
+    ("notes show -m --title", ("--message needs a value",)),
     ("jobs j1 --rename", ("--title",))])
 def test_what_does_not_go_together_is_named(cli, router, line, words):
     check_refused(cli(*line.split()), router, *words)
