@@ -4379,7 +4379,7 @@ class Flag:
         self.dest = dest or self.long_name.lstrip("-").replace(
             "-", "_").lower()
         self.names = tuple(names) or (self.dest,)
-        self.takes_value = bool(names and spec)
+        self.takes_value = bool(spec)
         self.help, self.type, self.default = help, type, default
         self.const, self.counts = const, counts
         self.sends, self.header, self.many = sends, header, many
@@ -4528,7 +4528,7 @@ def fixed_moment(app, text, sign):
                     * SPAN_UNITS[found.group(2)])
 
 
-def check_order(start, end, names="start and end"):
+def check_order(start, end, names):
     """Raise unless one ISO time is before another."""
     if start and end and seconds_of(start) >= seconds_of(end):
         raise UsageError(f"{names} are the wrong way round: {start} is not"
@@ -11500,23 +11500,18 @@ def check_goes_with(verb, verbs, names):
         raise UsageError(f"{name} goes with " + " or ".join(homes))
 
 
-def converted_value(declared, value):
-    """Convert the text of an argument; name it if it cannot be."""
-    try:
-        return declared.type(value) if declared.type else value
-    except UsageError as problem:
-        name = (declared.metavar if declared.is_word
-                else "/".join(declared.names))
-        raise UsageError(f"{name}: {problem}")
-
-
 def store(args, declared, value):
     """Store one given argument: the last one wins, or all count."""
     before = getattr(args, declared.dest)
-    if not declared.takes_value and not declared.is_word:
+    if not declared.takes_value:
         value = before + 1 if declared.counts else declared.const
-    else:
-        value = converted_value(declared, value)
+    elif declared.type:
+        try:
+            value = declared.type(value)
+        except UsageError as problem:
+            name = (declared.metavar if declared.is_word
+                    else "/".join(declared.names))
+            raise UsageError(f"{name}: {problem}")
     setattr(args, declared.dest, (before or []) + [value]
             if declared.is_several else value)
 
@@ -11714,7 +11709,7 @@ def sample_call(group, verb):
     words = ["xeroctl", call_begin(group, verb)]
     for declared in shown:
         words += [declared.long_name] * (not declared.is_word)
-        if declared.is_word or declared.takes_value:
+        if declared.takes_value:
             words.append(sample_of(group, verb, declared))
     return " ".join(words)
 
@@ -11843,7 +11838,7 @@ def mentions(groups, word):
         for verb in group.verbs:
             rows.append((command_of(group, verb), verb.summary))
             for declared in verb.own:
-                if declared.takes_value:
+                if declared.takes_value and not declared.is_word:
                     flags.setdefault(declared, rows[-1][0])
     rows += [(f"{name} {declared.long_name}".strip(), declared.help)
              for declared, name in flags.items()]
@@ -11908,45 +11903,29 @@ FILE_OFFERS = {"FILE": "file", "PATH": "file", "DIR": "folder"}
 
 
 def value_offers(declared, contexts):
-    """Yield (word, summary) of what a value can be; :file has the shell do it.
+    """(word, summary) of what a value can be; :file has the shell do it.
 
     contexts() is asked only where the name of a deployment is wanted.
     """
     kind = declared.completes
     if kind is None:
-        kind = FILE_OFFERS.get(declared.metavar, "")
-    if kind == "context":
-        yield from ((name, "") for name in contexts())
-    elif kind:
-        yield ":" + kind, ""
-    else:
-        yield from ((word, "") for word in getattr(declared.type, "words", ()))
-
-
-def flag_offers(table):
-    return [(name, declared.help)
-            for name, declared in table.items() if name.startswith("--")]
-
-
-def place_of_cursor(words, table):
-    """What the parser takes CURSOR for: a flag's value, or the n-th word."""
-    count = 0
-    for _, declared, word in tokens(words, table):
-        if word == CURSOR:
-            return declared, count
-        count += not declared
-    return None, count
+        kind = FILE_OFFERS.get(declared.metavar)
+    words = (contexts() if kind == "context" else [":" + kind] if kind
+             else getattr(declared.type, "words", ()))
+    return [(word, "") for word in words]
 
 
 def offers_in(group, words, typed, groups, contexts):
     """What may stand at CURSOR in the words behind the name of a group."""
     verbs, called, words = find_verb(group, words)
     meant = [called] if called else unnamed_in(group, verbs)
-    declared, count = place_of_cursor(words, flag_table(meant, verbs))
+    *before, (_, declared, _) = tokens(words, flag_table(meant, verbs))
     if declared:
         return value_offers(declared, contexts)
     if typed.startswith("-") and "--" not in words:
-        return flag_offers(flag_table(meant))
+        return [(name, each.help) for name, each in flag_table(meant).items()
+                if name.startswith("--")]
+    count = sum(declared is None for _, declared, _ in before)
     named = ({each.name: each for each in groups} if group is TOP
              else by_word(group, verbs[0].word))
     found = [] if called or count or "--" in words else [
@@ -11964,7 +11943,7 @@ def offers(words, groups, contexts):
     name, equals, _ = typed.partition("=")
     is_value = typed.startswith("--") and bool(equals)
     group, before = find_group(before + [name] * is_value + [CURSOR], groups)
-    found = list(offers_in(group, before, typed, groups, contexts))
+    found = offers_in(group, before, typed, groups, contexts)
     if found == [(":command", "")]:  # what help is about
         return offers(before[:-1] + [typed], groups, contexts)
     prefix = name + "=" if is_value else ""
@@ -12042,11 +12021,11 @@ complete -c xeroctl -c xeroctl.py -f -a '(__xeroctl)'
 
 def flag_map(declared):
     """A flag as data: names, type, choices, default, and so on."""
-    is_switch = not declared.takes_value and not declared.is_word
     return {"names": list(declared.names),
             "metavar": declared.metavar or None,
-            "type": "count" if declared.counts else "boolean" if is_switch
-            else getattr(declared.type, "kind", "string"),
+            "type": "count" if declared.counts
+            else getattr(declared.type, "kind", "string")
+            if declared.takes_value else "boolean",
             "choices": list(getattr(declared.type, "words", ())) or None,
             "default": declared.default, "required": declared.required,
             "repeatable": bool(declared.many) or declared.is_several,
