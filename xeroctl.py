@@ -4244,8 +4244,7 @@ class Out:
             drop_to_fit(strips, room)
         for number, cells in enumerate(zip(*(s.cells for s in strips))):
             for strip, text in zip(strips, cells):
-                shown = (text if strip.width == strip.full
-                         else cut_to(text, strip.width))
+                shown = cut_to(text, strip.width)
                 self.write(shown, strip.column.style(text) if number
                            else BOLD)
                 self.write("\n" if strip is strips[-1] else " " * (
@@ -4492,9 +4491,6 @@ def any_pair(text):
     return name, json_or_text(value)
 
 
-PAIRS = text_pair, any_pair
-
-
 def listed(text):
     """Convert A,B,C to a list."""
     words = [word.strip() for word in text.split(",")]
@@ -4503,12 +4499,13 @@ def listed(text):
     return words
 
 
+SPAN = r"(\d{1,6})([mhdw])\Z"
 SPAN_UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def moment(text):
     """Convert a date, a time with its zone (ISO 8601), or 30d, 12h, 45m."""
-    if re.match(r"\d{1,6}[mhdw]\Z", text):
+    if re.match(SPAN, text):
         return text
     if seconds_of(text) is None:
         raise UsageError(f"{text!r} is no time: 2026-05-27,"
@@ -4517,15 +4514,6 @@ def moment(text):
     if len(text) > 10 and not zone:
         raise UsageError(f"{text!r} has no zone: end it with Z or +02:00")
     return text
-
-
-def fixed_moment(app, text, sign):
-    """A moment as ISO 8601; 7d is so long ago (-1) or ahead (+1)."""
-    found = re.match(r"(\d+)([mhdw])\Z", text or "")
-    if not found:
-        return text
-    return iso_text(app.clock.now() + sign * int(found.group(1))
-                    * SPAN_UNITS[found.group(2)])
 
 
 def check_order(start, end, names):
@@ -4544,13 +4532,18 @@ def path_steps(text):
 
 
 def fixes(sign, *names):
-    """A check that makes times of moments; start and end are in order."""
+    """A check that makes ISO times of moments; start and end are in order.
+
+    7d is so long ago (-1) or ahead (+1).
+    """
     def fix(app, args):
-        times = [fixed_moment(app, getattr(args, name), sign)
-                 for name in names]
-        vars(args).update(zip(names, times))
+        for name in names:
+            span = re.match(SPAN, getattr(args, name) or "")
+            if span:
+                ahead = sign * int(span.group(1)) * SPAN_UNITS[span.group(2)]
+                setattr(args, name, iso_text(app.clock.now() + ahead))
         if len(names) > 1:
-            check_order(*times, " and ".join(
+            check_order(*(getattr(args, name) for name in names), " and ".join(
                 "--" + name.replace("_", "-") for name in names))
     return fix
 
@@ -4580,11 +4573,11 @@ def sent_fields(args):
     """
     tree = {}
     for declared in args.verb.own:
-        value = getattr(args, declared.dest, None)
+        value = getattr(args, declared.dest)
         if declared.sends == "*":
             tree.update(value or ())
         elif declared.sends and value is not None:
-            is_map = declared.type in PAIRS
+            is_map = isinstance(value, list) and isinstance(value[0], tuple)
             plant(tree, declared.sends, dict(value) if is_map else
                   None if value is Null else value)
     return tree
@@ -4592,7 +4585,7 @@ def sent_fields(args):
 
 def sent_headers(args):
     """The headers that the given flags of the verb set."""
-    found = ((declared.header, getattr(args, declared.dest, None))
+    found = ((declared.header, getattr(args, declared.dest))
              for declared in args.verb.flags if declared.header)
     return {name: str(value) for name, value in found if value is not None}
 
@@ -4610,11 +4603,11 @@ class Verb:
     The standard verbs call method on path, below the group's own unless it
     begins with //, where {name} stands for an argument.  columns beat the
     group's; said tells what a write has done that returns little, and asks
-    is the question before it.  once names the member of an answer that is
-    shown this one time; checks(app, args) checks and completes arguments;
-    paging is how a list goes on, None for a list that is whole; id_path is
-    where -o id finds the ids; sample is the id in its examples, if it is not
-    that of the group.
+    is the question before it, where {thing} is the group's.  once names the
+    member of an answer that is shown this one time; checks(app, args) checks
+    and completes arguments; paging is how a list goes on, None for a list
+    that is whole; id_path is where -o id finds the ids; sample is the id in
+    its examples, if it is not that of the group.
     """
 
     word = None
@@ -4886,9 +4879,10 @@ def show_done(app, group, args, answer):
 
 
 def run_write(app, group, args):
-    args.verb.checks(app, args)
     if args.verb.asks:
-        app.confirm(filled(args.verb.asks, args), args)
+        question = args.verb.asks.replace("{thing}", group.thing)
+        app.confirm(filled(question, args), args)
+    args.verb.checks(app, args)
     body = sent_fields(args) or (None if hasattr(args, "id") else {})
     answer = group.call(app, args.verb.method, place_of(args), body=body,
                         headers=sent_headers(args))
@@ -4903,16 +4897,10 @@ def run_update(app, group, args):
     run_write(app, group, args)
 
 
-def run_delete(app, group, args, title=None):
-    app.confirm(f"Delete {group.thing} {title or args.id}?", args)
-    args.verb.checks(app, args)
-    answer = group.call(app, "DELETE", place_of(args))
-    app.out.done(answer, f"deleted {args.id}", args.id)
-
-
 def with_item(path, flags):
     """The flags of a verb, and the id before them if its path has one."""
-    return (ITEM,) * ("{id}" in path) + flags
+    is_given = any(declared.dest == "id" for declared in flags)
+    return (ITEM,) * ("{id}" in path and not is_given) + flags
 
 
 def lists(*flags, summary="List items.", name="list", path="", paging=Cursor,
@@ -4943,8 +4931,9 @@ def updates(summary, *flags, name="update", path="{id}", **options):
 
 
 def deletes(summary="Delete an item.", *flags, name="delete", path="{id}",
-            **options):
-    return acts(name, summary, *flags, path=path, run=run_delete, **options)
+            asks="Delete {thing} {id}?", **options):
+    return acts(name, summary, *flags, path=path, method="DELETE", asks=asks,
+                said="deleted {id}", **options)
 
 
 # ---------------------------------------------------------------------------
@@ -8848,7 +8837,9 @@ def delete_models(app, group, args):
     """Delete one model, or go on through several."""
     if len(args.id) == 1:
         args.id, = args.id
-        return run_delete(app, group, args, model_title(app, group, args))
+        title = model_title(app, group, args)
+        app.confirm(f"Delete {group.thing} {title}?", args)
+        return run_write(app, group, args)
     app.confirm(f"Delete {len(args.id)} models?", args)
     outcomes = [delete_model(app, group, model_id) for model_id in args.id]
     if app.plan:
@@ -8982,10 +8973,8 @@ MODELS = Group(
             examples=("xeroctl models model_1 --context-length 8192",
                       "xeroctl models model_1 --pre-quantized"
                       " --pre-quantization-bits 4")),
-        Verb("delete", "Delete one model, or several.",
-             delete_models,
-             flag("ID…", "the models"),
-             path="{id}", writes=True),
+        deletes("Delete one model, or several.", flag("ID…", "the models"),
+                run=delete_models, asks=None),
         acts("share", "Share a model to the catalog.", said="shared {id}"),
         acts("unshare", "Take a model out of the catalog.",
              said="unshared {id}"),
@@ -11805,15 +11794,14 @@ FAMILIES = (
 
 
 def family_lines(groups):
-    """The groups, family by family."""
-    known = " ".join(names for _, names in FAMILIES).split()
-    more = " ".join(g.name for g in groups if g.name not in known)
-    by_name = {group.name: group for group in groups}
-    for family, names in FAMILIES + (("more", more),):
-        found = [by_name[n] for n in names.split() if n in by_name]
-        for group in found:
-            yield f"{family:11}{group.name:18}{group.summary}"
-            family = ""
+    """The groups, family by family, and those of none."""
+    left = {group.name: group for group in groups}
+    for family, names in FAMILIES + (("more", None),):
+        for name in names.split() if names else list(left):
+            group = left.pop(name, None)
+            if group:
+                yield f"{family:11}{name:18}{group.summary}"
+                family = ""
 
 
 def top_help(groups):
