@@ -11325,12 +11325,6 @@ def next_value(declared, rest, table):
     return rest[0]
 
 
-def is_one_more(declared, rest):
-    """Whether the next word is one more value of a flag that takes many."""
-    return bool(declared.many and rest and not is_flag_like(rest[0])
-                and declared.many(rest[0]))
-
-
 def tokens(words, table):
     """Yield (index, flag, value) for flags, (index, None, word) for words.
 
@@ -11352,7 +11346,9 @@ def tokens(words, table):
                 value = next_value(declared, words[position:], table)
                 position += 1
             yield index, declared, value
-            while is_one_more(declared, words[position:]):
+            while (declared.many and position < len(words)
+                   and not is_flag_like(words[position])
+                   and declared.many(words[position])):
                 yield position, declared, words[position]
                 position += 1
 
@@ -11672,20 +11668,16 @@ def verb_usage(group, verb):
 
 SAMPLES = {"SLUG": "my-llm", "FILE": "in.jsonl", "OUT": "out.jsonl",
            "K=V": "team=ml", "KEY=JSON": "'size=1'", "TEXT": '"Hello"',
-           "NAME": "my-name", "REGION": "eu-central"}
+           "NAME": "my-name", "REGION": "eu-central", "N": "10"}
 
 
 def sample_of(group, verb, declared):
     """A value to show an argument with: its first choice, or a common one."""
-    words = getattr(declared.type, "words", None)
-    if words:
-        return words[0]
-    if declared.is_word and declared.dest == "id":
-        return declared.sample or verb.sample or group.sample
-    if declared.sample is None and getattr(declared.type, "kind", None):
-        return "10"
-    return (declared.sample or SAMPLES.get(declared.metavar)
-            or declared.metavar.lower())
+    is_id = declared.is_word and declared.dest == "id"
+    words = getattr(declared.type, "words", ())
+    return (words[0] if words else declared.sample
+            or is_id and (verb.sample or group.sample)
+            or SAMPLES.get(declared.metavar, declared.metavar.lower()))
 
 
 def sample_call(group, verb):
