@@ -4285,12 +4285,12 @@ class Out:
 
     def passing(self, item, *names):
         """One of the things that come now and then, shown at once."""
-        if self.form in (JSON, JSONL):
-            self.json_line(item)
-        else:
-            cells = [as_text(dig(self.masked(item), name)) for name in names]
+        if self.is_table:
+            item = self.masked(item)
             self.line(one_line("  ".join(
-                cells if self.is_table else cells[:1])))
+                as_text(dig(item, name)) for name in names)))
+        else:
+            self.lines([item], (), "id", False)
         self.screen.flush()
 
     def done(self, answer, text, item_id):
@@ -4499,13 +4499,17 @@ def listed(text):
     return words
 
 
-SPAN = r"(\d{1,6})([mhdw])\Z"
-SPAN_UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+def span_of(text):
+    """The seconds of 45m, 12h, 30d or 2w; None of anything else."""
+    found = re.match(r"(\d{1,9})([mhdw])\Z", text or "")
+    units = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+    return found and int(found.group(1)) * units[found.group(2)]
 
 
 def moment(text):
     """Convert a date, a time with its zone (ISO 8601), or 30d, 12h, 45m."""
-    if re.match(SPAN, text):
+    span = span_of(text)
+    if span is not None and span <= LONGEST_S:
         return text
     if seconds_of(text) is None:
         raise UsageError(f"{text!r} is no time: 2026-05-27,"
@@ -4538,10 +4542,9 @@ def fixes(sign, *names):
     """
     def fix(app, args):
         for name in names:
-            span = re.match(SPAN, getattr(args, name) or "")
-            if span:
-                ahead = sign * int(span.group(1)) * SPAN_UNITS[span.group(2)]
-                setattr(args, name, iso_text(app.clock.now() + ahead))
+            span = span_of(getattr(args, name))
+            if span is not None:
+                setattr(args, name, iso_text(app.clock.now() + sign * span))
         if len(names) > 1:
             check_order(*(getattr(args, name) for name in names), " and ".join(
                 "--" + name.replace("_", "-") for name in names))
@@ -11258,8 +11261,14 @@ FOREIGN = {"login": "xeroctl config init asks for a key and stores it",
 # What stands for the word that completion is about: no argument can hold it.
 CURSOR = "\0"
 STANDARD_WORDS = "list", "show", "get", "create", "update", "delete"
+
+
+def want_help(app, group, args):
+    raise HelpWanted(group, group.verbs)
+
+
 # The command line that names no group: global flags only.
-TOP = Group("", "", verbs=(Verb("", "", None),))
+TOP = only("", "", want_help)
 
 
 def flag_table(verbs=(), others=()):

@@ -590,6 +590,12 @@ def test_a_range_is_told(cli, name, value, said):
     assert said in cli("notes", "list", name, value).stderr
 
 
+@pytest.mark.parametrize("line", ["-o zzz", "--retries x -q",
+                                  "--color zzz"])
+def test_globals_are_checked_where_there_is_no_command(cli, router, line):
+    check_refused(cli(*line.split()), router, line.split()[1])
+
+
 def test_half_a_second_is_some_time(cli):
     assert cli("notes", "list", "--timeout", "0.5").exit_status == 0
 
