@@ -3897,14 +3897,11 @@ class NewFile:
 # 8. Output
 # ---------------------------------------------------------------------------
 
-def as_state(value):
-    """A status word; some servers wrap it in an object (llama.cpp)."""
-    return as_text(dig(value, "value") or value)
-
-
-CELL_FORMATS = {"": as_text, "state": as_state, "time": as_time,
-                "size": as_size, "seconds": as_duration, "list": as_list,
-                "pairs": as_pairs, "count": as_count, "keys": as_keys,
+CELL_FORMATS = {"": as_text, "time": as_time, "size": as_size,
+                "seconds": as_duration, "list": as_list, "pairs": as_pairs,
+                "count": as_count, "keys": as_keys,
+                # Some servers wrap it in an object (llama.cpp).
+                "state": lambda value: as_text(dig(value, "value") or value),
                 "content": lambda value: content_text(value) or "-",
                 "said": as_said, "lines": as_said}
 RECORD_FORMATS = {  # which look at the whole record
@@ -4182,8 +4179,9 @@ class Out:
         found = list(picked(value, self.pick)) if self.pick else ()
         for each in found:
             self.text(text_or_json(each) + "\n")
-        if not self.pick or self.writes and not found:
-            self.write_json(layout(value))
+        is_whole = not self.pick or self.writes and not found
+        if is_whole and not self.plan.requests:
+            self.screen.write_json(layout(value) + "\n")
         if self.pick and not found and not self.plan.requests:
             raise XeroctlError(f"{'.'.join(self.pick)} leads to nothing")
         self.has_picked = True
@@ -4191,11 +4189,6 @@ class Out:
     def json_line(self, value):
         """One JSON value of several, on a line of its own."""
         self.json(value, compact_json)
-
-    def write_json(self, text):
-        if not self.plan.requests:
-            self.screen.write_json(text)
-            self.screen.write("\n")
 
     def rows(self, page, specs, things="items", id_path="id"):
         """A list: page is the API's own object, or a bare list."""
