@@ -4653,14 +4653,13 @@ class Verb:
 
 
 BARE = "bare"
-BARE_VERBS = "list", "show"
 
 
 def by_flag(*verbs):
     """The same rows, called by flag: --NAME, but list and show by nothing."""
     for verb in verbs:
         verb.by = verb.by or (
-            BARE if verb.name in BARE_VERBS else
+            BARE if verb.name in ("list", "show") else
             flag("--" + verb.name, verb.summary))
     return verbs
 
@@ -11254,14 +11253,8 @@ FOREIGN = {"login": "xeroctl config init asks for a key and stores it",
 # What stands for the word that completion is about: no argument can hold it.
 CURSOR = "\0"
 STANDARD_WORDS = "list", "show", "get", "create", "update", "delete"
-
-
-def want_help(app, group, args):
-    raise HelpWanted(group, group.verbs)
-
-
 # The command line that names no group: global flags only.
-TOP = only("", "", want_help)
+TOP = only("", "", None)
 
 
 def flag_table(verbs=(), others=()):
@@ -11408,8 +11401,7 @@ def unnamed_in(group, verbs):
 def check_no_verb(group, level, unnamed, word):
     """Raise unless the first word can be something else than a verb.
 
-    No id is a verb that there is, but not here, nor one that many groups
-    have.
+    A verb of another level is no id here, nor is one of many groups.
     """
     named, name = by_word(group, level), name_at(group, level)
     is_verb = any(verb.by == BARE for verb in unnamed) and (
@@ -11474,13 +11466,13 @@ def check_goes_with(verb, verbs, names):
     for name in (name for name in names if name not in own):
         actions = [each for each in verbs if each is verb
                    or each.by_flag and each.called == name]
-        for each in actions:
-            if each.excludes and len(actions) > 1:
-                raise UsageError(f"{each.called} cannot be combined with "
-                                 + " / ".join(each.excludes))
         if len(actions) > 1:
-            raise UsageError(" and ".join(each.called for each in actions)
-                             + " cannot be combined: give one action")
+            told = [f"{each.called} cannot be combined with "
+                    + " / ".join(each.excludes)
+                    for each in actions if each.excludes]
+            raise UsageError(told[0] if told else " and ".join(
+                each.called for each in actions)
+                + " cannot be combined: give one action")
         homes = [each.called for each in verbs if each.has(name)]
         if verb.by_flag:
             name += f" cannot be combined with {verb.called}: it"
@@ -11550,24 +11542,24 @@ def check_together(given):
                          " input")
 
 
-def places_of(verb, given=(), is_called=True):
+def places_of(verb, given=()):
     """The arguments that plain words are for, in order.
 
-    The last is the value of the verb's own flag, where a word stands for it.
+    The last is the value of the flag that calls the verb, if a word did.
     """
-    is_last = is_called and verb.by_flag and verb.by.takes_value and not any(
-        declared is verb.by for declared, _ in given)
+    is_last = verb.by_flag and verb.by.takes_value and not any(
+        declared.long_name == verb.called for declared, _ in given)
     return verb.places + [verb.by] * is_last
 
 
 def read_args(group, verb, given, words=(), is_called=False):
     """Make the arguments of a verb out of what tokens() took apart."""
-    places = places_of(verb, given, is_called)
+    places = places_of(verb, given)
     args = SimpleNamespace(verb=verb, by_word=is_called)
     for declared in GLOBALS + verb.own:
         setattr(args, declared.dest, declared.default)
     try:
-        if is_called and verb.by_flag and not verb.by.takes_value:
+        if verb.by_flag and not verb.by.takes_value:
             given = given + [(verb.by, None)]
         given = given + bind_words(args, group, places, words)
         for declared, value in given:
@@ -12235,6 +12227,8 @@ def run(argv, environ, terminal, groups):
     terminal.adjust(args.quiet, args.color or "auto", args.raw)
     if args.version:
         return terminal.out.write(f"xeroctl {__version__}\n")
+    if group is TOP:
+        raise HelpWanted(group, group.verbs)
     app = App(args, environ, terminal, groups)
     if args.pick:
         check_pick(args)
