@@ -11901,8 +11901,8 @@ def offers_in(group, words, typed, groups, contexts):
                 if name.startswith("--")]
     count = sum(declared is None for _, declared, _ in before)
     named = ({each.name: each for each in groups} if group is TOP
-             else by_word(group, verbs[0].word))
-    found = [] if called or count or "--" in words else [
+             else {} if "--" in words else by_word(group, verbs[0].word))
+    found = [] if called or count else [
         (name, each.summary) for name, each in named.items()]
     places = places_of(meant[0]) if len(meant) == 1 else []
     places += places[-1:] * count * bool(places and places[-1].is_several)
