@@ -4008,10 +4008,9 @@ def merged(pages):
 
 def columns_of(records):
     """One column for each key that any of the records has."""
-    keys = {}
-    for record in records:
-        keys.update(dict.fromkeys(record if isinstance(record, dict) else ()))
-    return list(map(key_column, keys))
+    keys = chain.from_iterable(
+        record for record in records if isinstance(record, dict))
+    return list(map(key_column, dict.fromkeys(keys)))
 
 
 def check_record(item, columns):
@@ -4053,16 +4052,16 @@ def planned_headers(request):
 
 def curl_network(url, network):
     """What curl calls the flags on certificates and a proxy; no password."""
-    args, found = network.settings.args, None
-    if args.proxy is None:
-        found = network.proxy(*origin_of(url))
+    args = network.settings.args
     proxy = args.proxy and re.sub(r"^([a-z]+:[/\\]+)?([^:@]*).*@", r"\1\2@",
                                   args.proxy, flags=re.I)
-    flags = (("--cacert", args.cacert), ("--cert", args.cert),
-             ("--key", args.cert_key), ("--proxy", proxy))
-    return [f"{name} {shell_word(value)}" for name, value in flags
-            if value is not None] + ["--insecure"] * bool(args.insecure) + (
-                [f'--proxy "${found.source}"'] if found else [])
+    words = [f"{name} {shell_word(value)}" for name, value in (
+        ("--cacert", args.cacert), ("--cert", args.cert),
+        ("--key", args.cert_key), ("--proxy", proxy)) if value is not None]
+    if args.insecure:
+        words.append("--insecure")
+    found = args.proxy is None and network.proxy(*origin_of(url))
+    return words + ([f'--proxy "${found.source}"'] if found else [])
 
 
 def curl_command(request, key, network):
@@ -4667,9 +4666,8 @@ def by_flag(*verbs):
 def has_more(page, records, query):
     """Whether a page has a next one; a full page may, if none says so."""
     said, limit = dig(page, "has_more"), query.get("limit")
-    if said is None:
-        return bool(records) and str(len(records)) == str(limit)
-    return bool(said)
+    return bool(records and str(len(records)) == str(limit)
+                if said is None else said)
 
 
 def below(word, *verbs):
@@ -4693,11 +4691,10 @@ class Cursor:
     def following(page, query):
         """The query for the page after this one, or None."""
         records = page_records(page)
-        last = (dig(page, "last_id") or dig(records[-1], "id")
-                if records else None)
-        if not has_more(page, records, query) or not isinstance(last, str):
+        if not records or not has_more(page, records, query):
             return None
-        return dict(query, after=last)
+        last = dig(page, "last_id") or dig(records[-1], "id")
+        return dict(query, after=last) if isinstance(last, str) else None
 
 
 def total_of(page):
@@ -11555,9 +11552,8 @@ def places_of(verb, given=()):
 def read_args(group, verb, given, words=(), is_called=False):
     """Make the arguments of a verb out of what tokens() took apart."""
     places = places_of(verb, given)
-    args = SimpleNamespace(verb=verb, by_word=is_called)
-    for declared in GLOBALS + verb.own:
-        setattr(args, declared.dest, declared.default)
+    args = SimpleNamespace(verb=verb, by_word=is_called, **{
+        declared.dest: declared.default for declared in GLOBALS + verb.own})
     try:
         if verb.by_flag and not verb.by.takes_value:
             given = given + [(verb.by, None)]
