@@ -2194,13 +2194,11 @@ class Wire:
     """A connected socket under limits: bytes go out, and come in blocks.
 
     sent tells whether any byte may have left; rest is what was received too
-    much.  kept, if any, is a list that takes a socket which can be used once
-    more, since when it can, and what it is good for.
+    much.  keep(socket), if any, takes a socket that can be used once more.
     """
 
-    def __init__(self, sock, limits, kept=None, purpose=None):
-        self.sock, self.limits = sock, limits
-        self.kept, self.purpose = kept, purpose
+    def __init__(self, sock, limits, keep=None):
+        self.sock, self.limits, self.keep = sock, limits, keep
         self.sent, self.rest = False, b""
         self.end = "the server closed the connection without an answer"
 
@@ -2222,8 +2220,8 @@ class Wire:
 
     def shut(self, is_reusable):
         """Close the socket, or keep it for another request."""
-        if self.kept is not None and is_reusable and not self.rest:
-            self.kept.append((self.sock, time.monotonic(), self.purpose))
+        if self.keep and is_reusable and not self.rest:
+            self.keep(self.sock)
         else:
             self.sock.close()
 
@@ -2545,9 +2543,10 @@ def error_message(body, depth=5):
                 for each in found[:MOST_PROBLEMS] if each)))
         if isinstance(found, str) and found.strip():
             loc = body.get("loc")
-            place = [step for step in loc if isinstance(step, (str, int))] if (
-                isinstance(loc, list)) else []
-            return ".".join(map(str, place)) + ": " * bool(place) + found
+            if loc and isinstance(loc, list):
+                found = ".".join(str(step) for step in loc if isinstance(
+                    step, (str, int))) + ": " + found
+            return found
     return None
 
 
@@ -2922,24 +2921,33 @@ class Network:
 
     def __init__(self, settings, terminal):
         self.settings, self.terminal = settings, terminal
-        self.made_context, self.idle = None, None
+        self.made_context, self.idle, self.keeps = None, [], False
 
     def keep_alive(self):
         """From now on, keep connections open for the next request."""
-        self.idle = []
+        self.keeps = True
 
     def close(self):
         """Close what is kept open, and keep nothing from now on."""
-        kept, self.idle = self.idle or (), None
-        for sock, *_ in kept:
-            sock.close()
+        self.keeps = False
+        with suppress(IndexError):
+            while True:
+                self.idle.pop()[0].close()
+
+    def keeper(self, *about):
+        """What takes a socket back with what it is good for, or None."""
+        def keep(sock):
+            if self.keeps:
+                self.idle.append((sock, time.monotonic(), about))
+            else:
+                sock.close()
+        return keep if self.keeps else None
 
     def reuse(self, origin):
         """A kept (socket, proxy) that the server has not closed, or None."""
-        kept = self.idle
         with suppress(IndexError):  # other threads take of them, too
-            while kept:
-                sock, since, (place, proxy) = kept.pop()
+            while True:
+                sock, since, (place, proxy) = self.idle.pop()
                 idle = time.monotonic() - since
                 if place == origin and idle < IDLE_S and not is_readable(sock):
                     return sock, proxy
@@ -3062,7 +3070,7 @@ def ask(wire, request, relay):
     lost = None
     try:
         try:
-            for block in sent_blocks(request, wire.kept is None, relay):
+            for block in sent_blocks(request, not wire.keep, relay):
                 wire.send(block)
         except OSError as problem:
             if not isinstance(problem, (BrokenPipeError, ConnectionResetError)
@@ -3082,7 +3090,7 @@ def exchange(request, network, limits, connect_limits):
                                                         connect_limits)
     relay = proxy if origin[0] == "http" else None
     with closed_on_error(sock):
-        answer = ask(Wire(sock, limits, network.idle, (origin, proxy)),
+        answer = ask(Wire(sock, limits, network.keeper(origin, proxy)),
                      request, relay)
         if relay and answer.status == 407:
             raise relay.refused(407, "")
@@ -3116,12 +3124,11 @@ def retry_wait(error, attempt, clock):
     body, headers = getattr(error, "body", None), getattr(error, "headers", {})
     strategy, asked = (error_fact(body, name)
                        for name in ("retry_strategy", "retry_after"))
+    said = [dig(strategy, name) for name in (
+        "multiplier", "initial_delay_ms", "max_delay_ms")]
     factor, initial, highest = (
-        min(dig(strategy, name), 1e9) / unit
-        if is_positive(dig(strategy, name)) else usual
-        for name, unit, usual in (("multiplier", 1, 2),
-                                  ("initial_delay_ms", 1000, BACKOFF_S[0]),
-                                  ("max_delay_ms", 1000, BACKOFF_S[1])))
+        min(value, 1e9) / unit if is_positive(value) else usual
+        for value, unit, usual in zip(said, (1, 1000, 1000), (2,) + BACKOFF_S))
     wait = initial * factor ** min(attempt - 1, 30)
     if dig(strategy, "jitter") is not False:
         wait *= 1 + clock.jitter() / 4
