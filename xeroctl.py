@@ -66,7 +66,7 @@ BLOCK = 65536
 STALE_S = 60  # then nobody is at work on a temporary file any more
 LOCK_S, LOCK_POLL_S = 10, 0.05
 MOST_CONFIG_BYTES = 10 ** 6
-MOST_HEAD_BYTES = 65536
+MOST_HEAD_BYTES = 1024 * 1024
 MOST_ANSWER_BYTES = 64 * 10 ** 6
 MOST_LINE_BYTES = 16 * 10 ** 6
 MOST_FILE_BYTES = 500 * 1024 * 1024
@@ -2023,11 +2023,9 @@ class Settings:
 # 6. Transport
 # ---------------------------------------------------------------------------
 
-# Not by urllib.request, which adds policies on redirects, proxies and reuse
-# that send a key elsewhere (cpython#77842) or hide which layer failed.  Nor
-# by http.client, which takes a head or a body that was cut for a whole one,
-# and any number of hints before it, hands out a stream chunk by chunk, and
-# costs each call 12 ms to import, a tenth of it.
+# http.client, not urllib.request: the latter adds policies on redirects,
+# proxies and reuse that send a key elsewhere (cpython#77842) or hide which
+# layer failed, and costs 7 ms more to import.
 
 # A name with such a word in it; but tokens are counted, and a key has an id.
 SECRET_NAME = re.compile(
@@ -2115,11 +2113,12 @@ class Request:
         return self.method in ("GET", "HEAD", "PUT", "DELETE")
 
     def data(self):
-        """The body as it is sent: bytes, or a Multipart."""
-        if isinstance(self.body, (bytes, Multipart)):
+        """The body as it is sent: bytes, or blocks of a known size."""
+        if self.body is None or isinstance(self.body, bytes):
             return self.body
-        return b"" if self.body is None else whole(
-            compact_json(self.body)).encode("utf-8")
+        if isinstance(self.body, Multipart):
+            return self.body.blocks()
+        return whole(compact_json(self.body)).encode("utf-8")
 
     def shown_body(self):
         """The body as a plan or a log shows it: a text, or JSON."""
@@ -2190,37 +2189,58 @@ class Limits:
             "--timeout SECONDS waits longer", sent=True)
 
 
-class Wire:
-    """A connected socket under limits: bytes go out, and come in blocks.
+class HeadReader(io.BufferedReader):
+    """Reads heads that have an end: http.client takes one that was cut for
+    a whole one, and any number of hints before it."""
 
-    sent tells whether any byte may have left; rest is what was received too
-    much.  keep(socket), if any, takes a socket that can be used once more.
+    has_begun, size = False, 0
+
+    def readline(self, limit=-1):
+        import http.client
+        line = super().readline(limit)
+        self.size += len(line)
+        if self.size > MOST_HEAD_BYTES:
+            raise http.client.HTTPException("its head does not end")
+        if line[-1:] != b"\n" and len(line) != limit and (
+                line.startswith(b"HTTP/") or self.has_begun):
+            raise ConnectionResetError(0, "the answer broke off")
+        self.has_begun = True
+        return line
+
+
+class Wire(io.RawIOBase):
+    """A connected socket, under limits, in the form that http.client takes.
+
+    sent tells whether any byte may have left.  http.client closes its
+    socket as soon as it has read a head; the wire stays open until shut().
+    keep(socket), if any, takes a socket that can be used once more.
     """
 
     def __init__(self, sock, limits, keep=None):
         self.sock, self.limits, self.keep = sock, limits, keep
-        self.sent, self.rest = False, b""
-        self.end = "the server closed the connection without an answer"
+        self.sent = False
 
-    def send(self, data):
+    def sendall(self, data):
         self.sock.settimeout(self.limits.left())
         self.sent = True
         self.sock.sendall(data)
 
-    def receive(self, may_end=False):
-        """Return what comes next; nothing at the end, if that may come."""
-        block, self.rest = self.rest, b""
-        if not block:
-            self.sock.settimeout(self.limits.left())
-            block = self.sock.recv(BLOCK)
-        if not block and not may_end:
-            raise ConnectionResetError(0, self.end)
-        self.end = "the answer broke off"
-        return block
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        self.sock.settimeout(self.limits.left())
+        return self.sock.recv_into(buffer)
+
+    def makefile(self, *_):
+        return HeadReader(self, BLOCK)
+
+    def close(self):
+        pass
 
     def shut(self, is_reusable):
         """Close the socket, or keep it for another request."""
-        if self.keep and is_reusable and not self.rest:
+        if self.keep and is_reusable:
             self.keep(self.sock)
         else:
             self.sock.close()
@@ -2345,17 +2365,18 @@ def tls_error(problem, host):
                             lasting=not is_dropped(problem))
 
 
-class NoHttp(Exception):
-    """What came is no HTTP answer, or does not tell where it ends."""
-
-
 def network_error(problem, where, limits, sent):
-    """Return the ConnectionFailed for whatever ended an exchange."""
+    """Return the ConnectionFailed for whatever http.client raised."""
+    import http.client
     import socket
     error = hint = None
     if isinstance(problem, socket.timeout):
         error = limits.expired()
-    elif isinstance(problem, NoHttp):
+    elif isinstance(problem, http.client.RemoteDisconnected):
+        reason = "the server closed the connection without an answer"
+    elif isinstance(problem, http.client.IncompleteRead):
+        reason = "the answer broke off"
+    elif isinstance(problem, http.client.HTTPException):
         reason = f"not an HTTP answer: {visible(str(problem))[:100]}"
         hint = "is it https:// in --base-url?"
     elif type(problem).__module__ != "ssl":
@@ -2380,86 +2401,72 @@ def is_loopback(host):
     return bool(re.match(r"(localhost|::1|127(\.\d+){3})\Z", host))
 
 
-class Headers(list):
-    """The (name, value) pairs of a head; a name counts in any case."""
-
-    def every(self, name):
-        return [value for each, value in self if each.lower() == name.lower()]
-
-    def get(self, name, default=None):
-        return (self.every(name) or [default])[0]
-
-
-def head_bytes(line, headers):
-    """A head as it is sent (RFC 9112, 2.1); nothing in it ends a line."""
-    lines = [line] + [f"{name}: {value}" for name, value in headers.items()]
-    if re.search(r"[^\t\x20-\x7e\xa0-\xff]", "".join(lines)):
-        raise UsageError("a header holds what it cannot carry")
-    return "\r\n".join(lines + ["", ""]).encode("latin-1")
+def check_head(response):
+    """Refuse a head that leaves the end of its body in doubt (RFC 9112, 6.3);
+    http.client would read on till the connection ends."""
+    import http.client
+    headers = response.headers
+    codings = headers.get_all("Transfer-Encoding", ())
+    lengths = headers.get_all("Content-Length", ())
+    if (len(codings) != response.chunked or len(set(lengths)) > 1
+            or not all(re.match(r"[0-9]{1,18}\Z", each) for each in lengths)
+            or any("Header" in type(each).__name__
+                   for each in headers.defects)):
+        raise http.client.HTTPException("its head does not tell where it ends")
 
 
-def sent_blocks(request, is_last, relay):
-    """Yield a request as it is sent: its head comes with what follows.
+def ask(client, wire, request, relay=None):
+    """Send a request over a connected client; return the answer's head.
 
     A relay is the proxy that plain http is sent through, with a whole URL.
+    A server may answer (413) and close while the body is still on its way:
+    when sending fails, what it said is read all the same.
     """
-    data, is_long = request.data(), isinstance(request.body, Multipart)
-    host, path = re.match("https?://([^/?]*)(.*)", request.url).groups()
-    headers = {"Host": host, "Accept-Encoding": "identity"}
-    if data or request.writes:
-        headers["Content-Length"] = data.size if is_long else len(data)
-    if is_last:
+    import http.client
+    target = re.sub(r"^(?!/)", "/", url_path(request.url))
+    headers, lost = dict(request.headers), None
+    if not wire.keep:
         headers["Connection"] = "close"
-    names = {name.lower() for name in request.headers}
-    headers = {k: v for k, v in headers.items() if k.lower() not in names}
-    headers.update(request.headers, **(relay.headers if relay else {}))
-    target = request.url if relay else re.sub("^(?!/)", "/", path)
-    blocks = data.blocks() if is_long else iter([data])
-    yield head_bytes(f"{request.method} {target} HTTP/1.1", headers) + next(
-        blocks)
-    yield from blocks
+    if isinstance(request.body, Multipart):
+        headers["Content-Length"] = str(request.body.size)
+    if relay:
+        target = request.url
+        headers.update(relay.headers)
+    try:
+        try:
+            client.request(request.method, target, request.data(), headers)
+        except OSError as problem:
+            if not isinstance(problem, (BrokenPipeError, ConnectionResetError)
+                              ) and type(problem).__name__ != "SSLEOFError":
+                raise
+            lost = problem
+        response = client.getresponse()
+        while 100 <= response.status < 200:  # only hints (RFC 8297)
+            response.headers = None
+            response.begin()
+        check_head(response)
+        return response
+    except (OSError, http.client.HTTPException) as problem:
+        raise network_error(lost or problem, client.host, wire.limits,
+                            wire.sent)
 
 
-STATUS_LINE = rb"HTTP/(1\.[0-9])[ \t]+([1-9][0-9]{2})\b[ \t]*([^\r\n]*)\r?\n"
+def plain_blocks(response):
+    """Yield a body of known length, or one that ends with the connection.
 
-
-def read_head(wire):
-    """Return (version, status, reason, Headers) of an answer (RFC 9112).
-
-    What comes before it are hints (RFC 8297); what comes behind, the wire
-    keeps.  A header may go on in the next line.
+    http.client ends a read(n) in silence when less has come than
+    Content-Length says, so the bytes are counted here.
     """
-    raw, end, size = b"", None, 0
-    while not end:
-        if size > MOST_HEAD_BYTES:
-            raise NoHttp("its head does not end")
-        block = wire.receive()
-        raw, size = raw + block, size + len(block)
-        first, end = re.match(STATUS_LINE, raw), re.search(b"\n\r?\n", raw)
-        if raw[:5] != b"HTTP/"[:len(raw)] or b"\n" in raw and not first:
-            raise NoHttp(raw.decode("latin-1"))
-        wire.rest = raw[end.end():] if end else b""
-        if end and first.group(2) < b"200":
-            raw, end = b"", None
-    text = raw[first.end():end.start() + 1].decode("latin-1")
-    text = re.sub(r"\r?\n[ \t]+", " ", text)
-    pairs = re.findall(r"(?m)^([!-9;-~]+):[ \t]*(.*?)[ \t\r]*\n", text)
-    if len(pairs) != text.count("\n"):
-        raise NoHttp("its head holds what is no header")
-    return [each.decode("latin-1") for each in first.groups()] + [
-        Headers(pairs)]
-
-
-def plain_blocks(wire, left):
-    """Yield a body of so many bytes; None: one that ends with all."""
+    import http.client
+    left = response.length
     while left != 0:
-        block = wire.receive(may_end=left is None)
+        block = response.read1(BLOCK if left is None else min(left, BLOCK))
         if not block:
             break
-        if left is not None:
-            block, wire.rest = block[:left], block[left:]
-            left -= len(block)
+        left = None if left is None else left - len(block)
         yield block
+    if left:
+        raise http.client.IncompleteRead(b"", left)
 
 
 # A chunk is its size in hexadecimal, extensions, CRLF, data, and CRLF: that
@@ -2467,11 +2474,19 @@ def plain_blocks(wire, left):
 CHUNK_HEAD = rb"\r\n([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n"
 
 
-def chunked_blocks(wire):
-    """Yield the data of a chunked body (RFC 9112, 7.1) as it arrives."""
+def chunked_blocks(response):
+    """Yield the data of a chunked body (RFC 9112, 7.1) as it arrives.
+
+    http.client would hand it out chunk by chunk, which costs a stream of
+    tokens more than all the rest.
+    """
+    import http.client
     head, rest, left, is_over = re.compile(CHUNK_HEAD), b"\r\n", 0, False
     while not is_over:
-        block, pieces, at = rest + wire.receive(), [], 0
+        block, pieces, at = response.fp.read1(BLOCK), [], 0
+        if not block:
+            raise http.client.IncompleteRead(b"")
+        block = rest + block
         while not is_over and at < len(block):
             if not left:
                 found = head.match(block, at)
@@ -2487,7 +2502,7 @@ def chunked_blocks(wire):
         rest = block[at:]
         if not is_over and (rest[:2] != b"\r\n"[:len(rest)]
                             or b"\n" in rest[2:] or len(rest) > BLOCK):
-            raise NoHttp(f"bad chunk {rest[:20]!r}")
+            raise http.client.HTTPException(f"bad chunk {rest[:20]!r}")
 
 
 def json_of(answer, text):
@@ -2576,7 +2591,7 @@ def api_error(answer, text):
              if said or code != "scope_insufficient" else [status])
     return ApiError(
         status, said or named and "without a message: " + named
-        or body_summary(text) or answer.reason,
+        or body_summary(text) or answer.response.reason,
         next(filter(None, map(API_HINTS.get, known)), None),
         body, answer.headers, is_filled(dig(body, "error.message")), kind,
         code=code, param=param, request_id=answer.request_id)
@@ -2727,55 +2742,36 @@ def held(blocks):
     return bytes(found)
 
 
-def body_frame(headers, has_none):
-    """(whether a body is in chunks, its length or None) of a head.
-
-    One that leaves the end in doubt is refused (RFC 9112, 6.3).
-    """
-    codings = headers.every("Transfer-Encoding")
-    lengths = headers.every("Content-Length")
-    is_chunked = [each.lower() for each in codings] == ["chunked"]
-    if (len(codings) != is_chunked or len(set(lengths)) > 1
-            or not all(re.match(r"[0-9]{1,18}\Z", each) for each in lengths)):
-        raise NoHttp("its head does not tell where it ends")
-    if has_none:
-        return False, 0
-    return is_chunked, int(lengths[0]) if lengths and not is_chunked else None
-
-
 class Answer(AbstractContextManager):
     """The open answer to one request; close it, or use it in a with."""
 
-    def __init__(self, wire, request, version, status, reason, headers):
-        self.wire, self.url = wire, request.url
-        self.status, self.reason = int(status), reason
-        self.headers = headers
+    def __init__(self, response, wire, url):
+        self.response, self.wire, self.url = response, wire, url
+        self.status, self.headers = response.status, response.headers
         self.request_id = self.headers.get("X-Request-ID")
-        media = self.headers.get("Content-Type", "text/plain")
-        self.media = media.partition(";")[0].strip().lower()
+        self.media = self.headers.get_content_type()
         self.coding = self.headers.get("Content-Encoding", "identity")
-        self.is_chunked, self.length = body_frame(
-            headers, request.method == "HEAD" or status in ("204", "304"))
         self.kept, self.is_whole = None, False
-        self.is_last = version != "1.1" or "close" in headers.get(
-            "Connection", "").lower()
 
     def __exit__(self, *_):
-        self.wire.shut(self.is_whole and not self.is_last)
+        self.wire.shut(self.is_whole and not self.response.will_close)
+        self.response.close()  # what interrupts a finalizer is lost
 
     def blocks(self, coding="identity"):
         """Yield the body as it arrives; raise if it is cut short."""
+        import http.client
         if self.kept is not None:
             yield self.kept
             return
         if self.coding != coding:
             raise AnswerError(f"{self.url} comes encoded as {self.coding},"
                               " which was not asked for")
+        is_chunked = self.response.chunked and self.response.length != 0
         try:
-            yield from (chunked_blocks(self.wire) if self.is_chunked
-                        else plain_blocks(self.wire, self.length))
-            self.is_whole = not self.is_chunked
-        except (OSError, NoHttp) as problem:
+            yield from (chunked_blocks if is_chunked
+                        else plain_blocks)(self.response)
+            self.is_whole = not is_chunked
+        except (OSError, http.client.HTTPException) as problem:
             raise network_error(problem, self.url, self.wire.limits, True)
 
     def read(self):
@@ -2893,17 +2889,20 @@ def open_proxy(proxy, limits):
 
 def open_tunnel(sock, proxy, host, port, limits):
     """Ask a proxy for a tunnel (RFC 9110, 9.3.6)."""
+    import http.client
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    lines += [f"{name}: {value}" for name, value in proxy.headers.items()]
     wire = Wire(sock, limits)
     try:
-        wire.send(head_bytes(f"CONNECT {target} HTTP/1.1",
-                             dict(proxy.headers, Host=target)))
-        _, status, reason, _ = read_head(wire)
-    except (OSError, NoHttp) as problem:
+        wire.sendall("\r\n".join(lines + ["", ""]).encode("utf-8"))
+        response = http.client.HTTPResponse(wire, method="CONNECT")
+        response.begin()
+    except (OSError, http.client.HTTPException) as problem:
         error = network_error(problem, host, limits, False)
         raise proxy.failed(f"no tunnel to {target}: {error}")
-    if status[0] != "2":
-        raise proxy.refused(int(status), reason)
+    if not 200 <= response.status < 300:
+        raise proxy.refused(response.status, response.reason)
 
 
 def is_readable(sock):
@@ -3033,8 +3032,6 @@ class Network:
         """Load --cert and --cert-key, with a password if it takes one."""
         args = self.settings.args
         if not args.cert:
-            if args.cert_key:
-                raise UsageError("--cert-key goes with --cert")
             return
         pem = read_file(args.cert_key or args.cert)
         password = self.password() if b"ENCRYPTED" in pem else ""
@@ -3061,37 +3058,19 @@ class Network:
         return text
 
 
-def ask(wire, request, relay):
-    """Send a request; return its open Answer.
-
-    A server may answer (413) and close while the body is still on its way:
-    when sending fails, what it said is read all the same.
-    """
-    lost = None
-    try:
-        try:
-            for block in sent_blocks(request, not wire.keep, relay):
-                wire.send(block)
-        except OSError as problem:
-            if not isinstance(problem, (BrokenPipeError, ConnectionResetError)
-                              ) and type(problem).__name__ != "SSLEOFError":
-                raise
-            lost = problem
-        return Answer(wire, request, *read_head(wire))
-    except (OSError, NoHttp) as problem:
-        raise network_error(lost or problem, origin_of(request.url)[1],
-                            wire.limits, wire.sent)
-
-
 def exchange(request, network, limits, connect_limits):
     """Send one request; return its open Answer, whatever the status."""
-    origin = origin_of(request.url)
+    import http.client
+    origin = scheme, host, port = origin_of(request.url)
     sock, proxy = network.reuse(origin) or network.open(request.url,
                                                         connect_limits)
-    relay = proxy if origin[0] == "http" else None
     with closed_on_error(sock):
-        answer = ask(Wire(sock, limits, network.keeper(origin, proxy)),
-                     request, relay)
+        wire = Wire(sock, limits, network.keeper(origin, proxy))
+        client = http.client.HTTPConnection(host, port)
+        client.default_port = 443 if scheme == "https" else 80
+        client.sock = wire
+        relay = proxy if scheme == "http" else None
+        answer = Answer(ask(client, wire, request, relay), wire, request.url)
         if relay and answer.status == 407:
             raise relay.refused(407, "")
         return answer
@@ -3145,7 +3124,7 @@ def redirected(request, answer):
     the scheme, host and port that it was meant for.
     """
     from urllib.parse import quote, urljoin
-    target = quote(answer.headers.get("Location").encode("latin-1", "replace"),
+    target = quote(answer.headers["Location"].encode("latin-1", "replace"),
                    safe=URL_CHARACTERS)
     with suppress(ValueError):  # no URL, and so not of this origin
         target = urljoin(request.url, target).partition("#")[0]
@@ -3277,7 +3256,7 @@ class Api:
         Read here, a lost body is asked for again like any lost answer.  One
         that says that it is too large for that stays open, too.
         """
-        size = answer.length or 0
+        size = answer.response.length or 0
         if is_json or answer.media.endswith("json") and (
                 size <= MOST_ANSWER_BYTES):
             with answer:
@@ -3382,7 +3361,7 @@ class Api:
                 self.terminal.say(
                     f"{request.method} {request.url} {result} {took:.0f} ms"
                     f" {request_id} attempt {attempt}", DIM)
-        self.log_headers("<", answer.headers)
+        self.log_headers("<", answer.headers.items())
         return answer
 
     def log_headers(self, mark, pairs):
@@ -5769,14 +5748,14 @@ class Download:
             if not self.continues(answer, start, size) or is_zipped:
                 return False
         else:
-            size = None if is_zipped else answer.length
+            size = None if is_zipped else answer.response.length
             blocks = self.judged(answer, blocks, size)
             blocks = chain([next(blocks)], blocks)
             self.target.restart()
         self.target.begin(version_of(answer), size)
         self.target.is_resumed &= not (is_zipped or self.doubt)
         self.copy(answer, blocks, size)
-        count, has_end = self.target.count, answer.is_chunked or size
+        count, has_end = self.target.count, answer.response.chunked or size
         if not self.has_come(count):
             self.target.is_resumed &= not has_end and count < self.size
             raise self.refused(answer, count)
@@ -9624,8 +9603,8 @@ def show_pages(app, method, path, query, body, parts):
 
 def show_head(app, answer):
     """Print status and headers: on stdout only where JSON is not due."""
-    lines = [f"HTTP {answer.status} {answer.reason}".rstrip()]
-    lines += [f"{name}: {value}" for name, value in answer.headers]
+    lines = [f"HTTP {answer.status} {answer.response.reason}".rstrip()]
+    lines += [f"{name}: {value}" for name, value in answer.headers.items()]
     say = app.out.line if app.out.is_table else app.terminal.say
     for line in lines + [""]:
         say(line)
@@ -11054,7 +11033,8 @@ GLOBALS = (
          counts=True),
     flag("--cacert FILE", "trust the CAs in this file"),
     flag("--cert FILE", "client certificate"),
-    flag("--cert-key FILE", "its key (XEROTIER_CERT_PASSWORD if encrypted)"),
+    flag("--cert-key FILE", "its key (XEROTIER_CERT_PASSWORD if encrypted)",
+         needs="--cert"),
     flag("--insecure", "do not check the server's certificate"),
     flag("--proxy URL", "proxy to use; '' is none (beats HTTPS_PROXY)"),
     flag("--raw", "let server text reach a terminal unchanged"),

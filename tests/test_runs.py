@@ -1132,7 +1132,7 @@ def test_a_control_character_in_an_id_is_shown_in_a_report(run, router, job):
 
 # == a run that is killed ====================================================
 
-EVENTS = ("socket.connect", "os.rename", "os.remove", "open")
+EVENTS = ("http.client.send", "os.rename", "os.remove", "open")
 
 
 def die_at(moment, folder):

@@ -6,6 +6,7 @@ soon the server sees it go, and the terminal that it leaves behind.
 """
 
 import errno
+import http.client
 import json
 import os
 import random
@@ -484,6 +485,17 @@ def test_a_signal_ends_a_run_at_any_moment(start, router, tmp_path, kind,
     assert moment.said in shown.stderr
     assert moment.said or shown.stderr == ""
     moment.check()
+
+
+def test_no_interrupt_is_lost_when_an_answer_is_let_go(run, monkeypatch):
+    """A finalizer closes what is still open, and drops what is raised."""
+    flush = http.client.HTTPResponse.flush
+
+    def interrupted(response):
+        flush(response)
+        raise KeyboardInterrupt()
+    monkeypatch.setattr(http.client.HTTPResponse, "flush", interrupted)
+    assert run("models").exit_status == 130
 
 
 @costly

@@ -23,7 +23,7 @@ from router import Router  # noqa: E402
 
 COMPILE = f"compile(open({SCRIPT!r}, 'rb').read(), 'x', 'exec')"
 LOCAL = COMPILE + "; import json, re"
-NETWORK = LOCAL + ", socket, urllib.parse"
+NETWORK = LOCAL + ", http.client"
 LOCAL_AIM, CHAT_AIM = 1.2, 1.25
 BARE_AIMS = {"--version": 12, "kept --version": 3, "kept chat": 5}
 CHAT = "chat", "-m", "Hello"
