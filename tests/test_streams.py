@@ -747,62 +747,6 @@ def joined(reader, *response):
     return b"".join(reader(Pieces(*response)))
 
 
-# -- the reader of a head ---------------------------------------------------
-
-HEADS = {
-    b"HTTP/1.1 200 OK\r\nA: b\r\na:  c \r\nB:\r\n\r\nbody":
-        ["1.1", "200", "OK", [("A", "b"), ("a", "c"), ("B", "")]],
-    b"HTTP/1.1 200 OK\r\nA: b\r\n\t c\r\n\r\nbody":
-        ["1.1", "200", "OK", [("A", "b c")]],
-    b"HTTP/1.0 404\n\nbody": ["1.0", "404", "", []],
-    b"HTTP/1.1 500 No \xe9\r\n\r\nbody": ["1.1", "500", "No \xe9", []],
-    b"HTTP/1.1 103 Hints\r\nL: 1\r\n\r\nHTTP/1.1 100 \r\n\r\n"
-    b"HTTP/1.1 201 Made\r\nA: b\r\n\r\nbody":
-        ["1.1", "201", "Made", [("A", "b")]],
-}
-
-
-@pytest.mark.parametrize("raw", HEADS, ids=range(len(HEADS)))
-def test_a_head_does_not_depend_on_splits(raw):
-    for pieces in splits(raw):
-        source = wire(pieces)
-        assert xeroctl.read_head(source) == HEADS[raw]
-        left = source.rest + b"".join(source.sock.pieces)
-        assert left == b"body", pieces
-
-
-def test_a_head_cut_anywhere_is_an_error():
-    raw = b"HTTP/1.1 100 \r\n\r\nHTTP/1.1 200 OK\r\nA: b\r\n\r\n"
-    for size in range(len(raw)):
-        with pytest.raises(ConnectionResetError) as caught:
-            xeroctl.read_head(wire([raw[:size]]))
-        assert caught.value.strerror == (
-            "the answer broke off" if size else
-            "the server closed the connection without an answer")
-
-
-@pytest.mark.parametrize("raw", [
-    b"\r\n", b"SSH-2.0-x\r\n", b"HTTP/2 200\r\n", b"HTTP/1.1 20\r\n",
-    b"HTTP/1.1 2000 OK\r\n", b"\x15\x03\x01", b"<html>",
-    b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\n A: b\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 20000,
-    b"HTTP/1.1 100 \r\n\r\n" * 10000], ids=range(12))
-def test_what_is_no_head_is_told_before_more_comes(raw):
-    for pieces in [[raw]] if len(raw) > 99 else splits(raw):
-        with pytest.raises(xeroctl.NoHttp):
-            xeroctl.read_head(wire(pieces))
-
-
-@pytest.mark.parametrize("value", ["a\r\nB: c", "a\nb", "a\0", "\u20ac"])
-def test_nothing_in_a_head_ends_a_line(value):
-    with pytest.raises(xeroctl.UsageError):
-        xeroctl.head_bytes("GET / HTTP/1.1", {"A": value})
-
-
-# -- the readers of a body, too ---------------------------------------------
-
 HELLO = b"Hello, \r\n world"
 CHUNKED = {
     "one chunk": b"f\r\n" + HELLO + b"\r\n0\r\n\r\n",
