@@ -8345,17 +8345,23 @@ def post_message(app, chat_id, text):
             " --raw-field role=user --raw-field content=TEXT", **error.facts)
 
 
-def only_named(name, templates, workspace):
-    """Return the id of the one template of a name, or raise."""
+def only_named(name, templates, workspace, more=lambda: ()):
+    """Return the id of the one template of a name, or raise.
+
+    more() gives those that are looked at where none has it.
+    """
     found = [t for t in templates if dig(t, "name") == name]
+    if not found:
+        templates = templates + list(more())
+        found = [t for t in templates if dig(t, "name") == name]
     if len(found) > 1:
         ids = ", ".join(as_text(dig(t, "id")) for t in found)
         raise UsageError(f"{len(found)} templates are named {name}",
                          f"give the id: {ids}")
     if not found:
-        names = [t["name"] for t in templates
-                 if isinstance(dig(t, "name"), str)]
-        near = nearest(name, names) or names
+        names = dict.fromkeys(t["name"] for t in templates
+                              if isinstance(dig(t, "name"), str))
+        near = nearest(name, names) or list(names)
         where = f"workspace {workspace}" if workspace else "the project"
         raise NotFound(f"{where} has no template {name}",
                        near and "there is " + ", ".join(near[:5]))
@@ -8373,15 +8379,26 @@ def all_templates(app, workspace, stand_in=None, **query):
                                     stand_in=stand_in)))
 
 
+def shared_templates(templates):
+    """Those of a project's list that are not one workspace's own."""
+    return [t for t in templates if dig(t, "workspace_id") is None]
+
+
 def template_id(app, workspace, name):
-    """Return the id of a template given by id (ctpl_…) or by name."""
+    """Return the id of a template given by id (ctpl_…) or by name.
+
+    Those of the project and of the platform are visible in a workspace, too;
+    the project's list has those of other workspaces as well.
+    """
     if name.startswith("ctpl_"):
         return name
     unknown = StandIn(f"<id of {name}>")
     if app.plan.dry_run:
         return unknown  # the product's page: "without hitting the router"
-    return only_named(name, all_templates(app, workspace, {
-        "data": [{"id": unknown, "name": name}]}), workspace)
+    return only_named(
+        name, all_templates(app, workspace, {
+            "data": [{"id": unknown, "name": name}]}), workspace,
+        lambda: shared_templates(all_templates(app, None)))
 
 
 NEW_CHAT_FIELDS = ("chat_id=chat_id|chatId", "url=url",
@@ -10748,10 +10765,9 @@ class TemplateFolder:
     def __init__(self, app, args):
         self.app, self.args, self.files = app, args, {}
         self.known = defaultdict(list)
-        for each in all_templates(app, args.workspace, limit=100):
-            # The list of a project has those of its workspaces, too.
-            if args.workspace or dig(each, "workspace_id") is None:
-                self.known[as_text(dig(each, "name"))].append(each)
+        known = all_templates(app, args.workspace, limit=100)
+        for each in known if args.workspace else shared_templates(known):
+            self.known[as_text(dig(each, "name"))].append(each)
 
     def apply(self, name, path):
         """Create or update one; return what came of it, told as a line."""
