@@ -2160,8 +2160,11 @@ class Multipart:
 class Request:
     """One HTTP request: what the wire gets, and what a plan shows.
 
-    body is bytes, a Multipart, any other JSON value, or None for no body.
+    body is bytes, a Multipart, any other JSON value, or None for no body;
+    about is what a plan says before it, if that is not plain to see.
     """
+
+    about = None
 
     def __init__(self, method, url, headers, body=None, silence=TIMEOUT_S):
         self.method, self.url, self.headers = method, url, headers
@@ -4094,10 +4097,11 @@ def curl_command(request, key, network):
 
 def planned_request(request, key):
     """A request as the object that -o json shows of a dry run."""
-    return {"method": request.method, "url": request.url,
-            "headers": {name: shown_header(name, value, key)
-                        for name, value in planned_headers(request)},
-            "body": request.shown_body()}
+    shown = {"method": request.method, "url": request.url,
+             "headers": {name: shown_header(name, value, key)
+                         for name, value in planned_headers(request)},
+             "body": request.shown_body()}
+    return dict(shown, about=request.about) if request.about else shown
 
 
 def planned_text(shown):
@@ -4105,6 +4109,8 @@ def planned_text(shown):
     if "curl" in shown:
         return shown["curl"]
     lines, body = [f"{shown['method']} {shown['url']}"], shown["body"]
+    if "about" in shown:
+        lines.insert(0, one_line(f"# {shown['about']}"))
     lines += [f"{name}: {value}" for name, value in shown["headers"].items()]
     if body is not None:
         lines += ["", body if isinstance(body, str) else pretty_json(body)]
@@ -4470,6 +4476,13 @@ def choice(*words):
         return known[text]
     chosen.kind, chosen.words = "choice", tuple(known)
     return chosen
+
+
+def some_text(text):
+    """Take a text that is not empty."""
+    if not text:
+        raise UsageError("the text is empty")
+    return text
 
 
 def text_pair(text):
@@ -6318,8 +6331,12 @@ def line_problems(request, url):
                       if url and is_filled(request.get("url")) else "")
     if not isinstance(body, dict):
         yield wrong_field(request, "body", "an object")
-    elif not is_filled(body.get("model")):
+        return
+    if not is_filled(body.get("model")):
         yield "body." + wrong_field(body, "model", "a text")
+    if request.get("url") == CHAT_URL and not isinstance(
+            body.get("messages"), list):
+        yield "body." + wrong_field(body, "messages", "a list of messages")
 
 
 def id_of(request):
@@ -8621,6 +8638,8 @@ def submit_prefix(app, group, args):
         tried(app, path, lambda: id_in(new_batch(app, group, args, file_id)),
               relative_path=path, file_id=file_id) for path, file_id in files]
     if app.plan:
+        for request, (path, _) in zip(app.plan.requests, files):
+            request.about = path
         return
     made = [about["id"] for about in outcomes if about["ok"]]
     batches = []
@@ -8633,6 +8652,14 @@ def submit_prefix(app, group, args):
     check_ended_well(batches)
 
 
+def say_instead(app, text, is_data_due=False):
+    """Say in words what there is no record of: on stdout, if a person reads
+    that and no data is due there."""
+    say = (app.out.line if app.out.is_table and not is_data_due
+           else app.terminal.say)
+    say(text)
+
+
 def download(app, slug, file_id, path, may_replace=True, **options):
     """Download to a path, and say so; standard output is full of it."""
     count = Download(app, file_id, slug, **options).to(path, may_replace)
@@ -8642,14 +8669,20 @@ def download(app, slug, file_id, path, may_replace=True, **options):
     app.out.done({"id": file_id, "path": path, "bytes": count}, text, file_id)
 
 
+# By verb: the name of its file id, the end of a file's, and the other flag.
+RESULT_FILES = {"download": ("output", "output", "--errors"),
+                "errors": ("error", "errors", "--download")}
+
+
 def fetch_result(app, group, args):
     """Download one of the two result files of a batch."""
-    name, end, other = (("error", "errors", "--download")
-                        if args.verb.name == "errors"
-                        else ("output", "output", "--errors"))
+    name, end, other = RESULT_FILES[args.verb.name]
     batch = group.call(app, "GET", path_of(args.id), stand_in={
         name + "_file_id": StandIn(f"<{name} file id>")})
     file_id = dig(batch, name + "_file_id")
+    if not file_id and name == "error" and dig(batch, "status") == (
+            "completed") and not dig(batch, "request_counts.failed"):
+        return say_instead(app, "no request failed", args.output_file == "-")
     if not file_id:
         raise XeroctlError(
             f"{name.capitalize()} file not yet available (status: "
@@ -8752,7 +8785,7 @@ BATCHES = Group(
              BATCH_ENDPOINT,
              by=flag("--input-prefix PATH",
                      "make a batch of each uploaded file whose relative path"
-                     " begins so", completes="", sample="exp/2/"),
+                     " begins so", some_text, completes="", sample="exp/2/"),
              excludes=("--input", "--cancel", "--download", "--errors"),
              writes=True, examples=(
                  "xeroctl batches --endpoint my-llm --input-prefix exp/1/",)),
@@ -8949,9 +8982,8 @@ def probe_model(app, group, args):
     except ApiError as error:
         if error.status != 501:
             raise
-        say = app.out.line if app.out.is_table else app.terminal.say
-        return say("Model probing is not available on this router deployment"
-                   " (501).")
+        return say_instead(app, "Model probing is not available on this"
+                           " router deployment (501).")
     if app.out.is_table:
         app.out.json(found)
     else:

@@ -881,7 +881,10 @@ def wrong_lines(data):
         wrong += [number] * (
             (not is_text(custom_id)) + (value.get("method") != "POST")
             + (value.get("url") != "/v1/chat/completions")
-            + (not isinstance(body, dict) or not is_text(body.get("model"))))
+            + (not isinstance(body, dict) or not is_text(body.get("model")))
+            + (isinstance(body, dict)
+               and value.get("url") == "/v1/chat/completions"
+               and not isinstance(body.get("messages"), list)))
         if is_text(custom_id):
             wrong += [number] * (custom_id in ids)
             ids.add(custom_id)
