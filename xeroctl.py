@@ -3905,9 +3905,18 @@ def as_state(value):
     return as_text(dig(value, "value") or value)
 
 
+MOST_BRIEF = 120  # the product's page, of a model's description
+
+
+def as_brief(value):
+    text = as_text(value)
+    return text if len(text) <= MOST_BRIEF else text[:MOST_BRIEF - 1] + "…"
+
+
 CELL_FORMATS = {"": as_text, "state": as_state, "time": as_time,
                 "size": as_size, "seconds": as_duration, "list": as_list,
                 "pairs": as_pairs, "count": as_count, "keys": as_keys,
+                "brief": as_brief,
                 "content": lambda value: content_text(value) or "-",
                 "said": as_said, "lines": as_said}
 RECORD_FORMATS = {  # which look at the whole record
@@ -4639,10 +4648,10 @@ class Verb:
     begins with //, where {name} stands for an argument.  columns beat the
     group's; said tells what a write has done that returns little, and asks
     is the question before it.  once names the member of an answer that is
-    shown this one time; checks(app, args) checks and completes arguments;
-    paging is how a list goes on, None for a list that is whole; id_path is
-    where -o id finds the ids; sample is the id in its examples, if it is not
-    that of the group.
+    shown this one time; checks, one or several, check and complete arguments
+    by check(app, args); paging is how a list goes on, None for a list that is
+    whole; id_path is where -o id finds the ids, and sample the id in its
+    examples, if it is not that of the group.
     """
 
     word = None
@@ -4650,7 +4659,7 @@ class Verb:
     def __init__(self, name, summary, run, *flags, by=None, writes=False,
                  excludes=(), usage=None, examples=(), path="",
                  method="POST", columns=None, said=None, asks=None,
-                 once=None, checks=None, paging=None, id_path="id",
+                 once=None, checks=(), paging=None, id_path=None,
                  sample=None, also=()):
         self.name, self.summary, self.run = name, summary, run
         self.flags, self.by, self.writes = flags, by, writes
@@ -4658,7 +4667,7 @@ class Verb:
         self.path, self.method, self.columns = path, method, columns
         self.said, self.asks = said, asks
         self.once, self.paging = once, paging
-        self.checks = checks or (lambda app, args: None)
+        self.checks = checks if isinstance(checks, tuple) else (checks,)
         self.id_path, self.sample, self.also = id_path, sample, also
 
     @property
@@ -4785,20 +4794,21 @@ class Group:
     scope says once for the whole group whether its paths have the endpoint
     slug in them.  default names the verb that may be left out, main the one
     that the help begins with; item is what an id is called there, sample the
-    one that examples show, and notes what is said of the files it is about.
-    One thing is shown with fields, or with the columns and more.
+    one that examples show, id_path where -o id finds it, and notes what is
+    said of the files it is about.  One thing is shown with fields, or with
+    the columns and more.
     """
 
     def __init__(self, name, summary, path="", columns=(), fields=(),
                  verbs=(), scope=PROJECT, default=None, paging=Cursor,
                  thing=None, sample=None, notes="", main=None, item="ID",
-                 more=()):
+                 id_path="id", more=()):
         self.name, self.summary, self.path = name, summary, path
         self.columns, self.fields = columns, fields or columns + more
         self.verbs, self.scope, self.default = verbs, scope, default
         self.paging, self.thing = paging, thing or name.rstrip("s")
         self.sample, self.notes = sample or self.thing + "_1", notes
-        self.main, self.item = main or default, item
+        self.main, self.item, self.id_path = main or default, item, id_path
 
     def call(self, app, method, path="", **parts):
         """Call the API below the group's path, in the group's scope.
@@ -4876,24 +4886,37 @@ def pages_of(app, group, args):
                           " --all shows everything")
 
 
+def check_args(app, args):
+    """Check the arguments of a verb, and complete them."""
+    for check in args.verb.checks:
+        check(app, args)
+
+
 def run_list(app, group, args):
-    args.verb.checks(app, args)
+    check_args(app, args)
     things = args.verb.path.rpartition("/")[2] or group.name
     app.out.pages(pages_of(app, group, args),
                   args.verb.columns or group.columns,
-                  re.sub("[-_]", " ", things), args.verb.id_path)
+                  re.sub("[-_]", " ", things),
+                  args.verb.id_path or group.id_path)
+
+
+def show_item(app, group, args, item):
+    """Show one thing, with the columns that a check has chosen, if any."""
+    columns = getattr(args, "columns", None) or args.verb.columns
+    app.out.record(item, columns or group.fields,
+                   args.verb.id_path or group.id_path)
 
 
 def run_show(app, group, args):
-    args.verb.checks(app, args)
-    item = group.call(app, "GET", place_of(args),
-                      query=sent_fields(args).items())
-    app.out.record(item, args.verb.columns or group.fields)
+    check_args(app, args)
+    show_item(app, group, args, group.call(
+        app, "GET", place_of(args), query=sent_fields(args).items()))
 
 
 def show_done(app, group, args, answer):
     """Show what a write has returned, or say in words what it did."""
-    verb, columns = args.verb, args.verb.columns or group.fields
+    verb = args.verb
     item_id = getattr(args, "id", None)
     if verb.said or item_id is not None and not answer:
         said = verb.said or verb.name + " of {id} is done"
@@ -4902,16 +4925,16 @@ def show_done(app, group, args, answer):
             answer.get("id") is None):
         answer = dict(answer, id=item_id)
     if not verb.once or app.plan:
-        return app.out.record(answer, columns)
+        return show_item(app, group, args, answer)
     value = id_in(answer, verb.once)
     app.terminal.err.secrets.add(as_text(value))
-    app.out.record(answer, tuple(columns) + (f"{verb.once}={verb.once}",),
-                   verb.once)
+    app.out.record(answer, (verb.columns or group.fields)
+                   + (f"{verb.once}={verb.once}",), verb.once)
     app.terminal.warn(f"keep the {verb.once}: it is not shown again")
 
 
 def run_write(app, group, args):
-    args.verb.checks(app, args)
+    check_args(app, args)
     if args.verb.asks:
         app.confirm(filled(args.verb.asks, args), args)
     body = sent_fields(args) or (None if hasattr(args, "id") else {})
@@ -4921,7 +4944,7 @@ def run_write(app, group, args):
 
 
 def run_update(app, group, args):
-    args.verb.checks(app, args)
+    check_args(app, args)
     if not sent_fields(args):
         raise UsageError("nothing to update: give at least one of "
                          + ", ".join(f.long_name for f in args.verb.flags
@@ -4931,7 +4954,7 @@ def run_update(app, group, args):
 
 def run_delete(app, group, args, title=None):
     app.confirm(f"Delete {group.thing} {title or args.id}?", args)
-    args.verb.checks(app, args)
+    check_args(app, args)
     answer = group.call(app, "DELETE", place_of(args))
     app.out.done(answer, f"deleted {args.id}", args.id)
 
@@ -8854,7 +8877,7 @@ MODEL_FIELDS = (
     "ID", "Name", "Created=created|created_at|createdAt:time",
     "Owner=owned_by|owner|ownedBy", "Format",
     "Size=size_bytes|sizeBytes|size|bytes:size", "Status:state", "Version",
-    "Is Latest=is_latest|isLatest", "Description", "Architecture",
+    "Is Latest=is_latest|isLatest", "Description:brief", "Architecture",
     "Quantization", "Context Length=context_length|contextLength",
     "Parameters=parameter_count|parameterCount:count",
     "Workload Type=workload_type|workloadType",
@@ -8879,14 +8902,10 @@ def ask_extended(app, args):
         args.extended = True
 
 
-def show_model(app, group, args):
-    model = group.call(app, "GET", path_of(args.id),
-                       query=sent_fields(args).items())
-    text = dig(model, "description")
-    if app.out.is_table and not args.full and isinstance(text, str):
-        model = dict(model, description=text if len(text) <= 120
-                     else text[:119] + "…")
-    app.out.record(model, group.fields)
+def choose_fields(app, args):
+    """Have the description shown whole where that is asked for."""
+    if args.full:
+        args.columns = [name.partition(":brief")[0] for name in MODEL_FIELDS]
 
 
 def delete_model(app, group, model_id):
@@ -9001,19 +9020,19 @@ def version_flag(name, summary, **options):
                 completes="", **options)
 
 
+EXTENDED = field("--extended", "ask for the extended fields (for -o json)",
+                 is_ours=True)
+FULL = flag("--full", "do not cut the description")
+
 MODELS = Group(
     "models", "List, describe, version, share and delete models.",
     path="/models", columns=MODEL_COLUMNS, fields=MODEL_FIELDS,
     paging=Offset, scope=GIVEN, verbs=by_flag(
-        lists(field("--extended", "ask for the extended fields (for -o json)",
-                    is_ours=True),
-              flag("--endpoint SLUG", "list what this endpoint serves"),
+        lists(EXTENDED, flag("--endpoint SLUG", "list what this endpoint serves"),
               summary="List the models of the project.", paging=Offset,
               checks=ask_extended, examples=("xeroctl models -o wide",)),
-        Verb("show", "Show one model in full.", show_model, ITEM,
-             flag("--full", "do not cut the description"),
-             field("--extended", "ask for the extended fields (for -o json)",
-                   is_ours=True)),
+        shows("Show one model in full.", FULL, EXTENDED,
+              checks=choose_fields),
         updates(
             "Change what is said about a model.",
             field("--description TEXT", "what it is for"),
@@ -9040,7 +9059,7 @@ MODELS = Group(
                   "gptq, awq or compressed-tensors",
                   choice("gptq", "awq", "compressed-tensors")),
             field("--pre-quantization-bits N", "4 or 8", choice(4, 8)),
-            method="PATCH", by=BARE, usage="ID --description TEXT",
+            FULL, method="PATCH", by=BARE, checks=choose_fields, usage="ID --description TEXT",
             examples=("xeroctl models model_1 --context-length 8192",
                       "xeroctl models model_1 --pre-quantized"
                       " --pre-quantization-bits 4")),
@@ -10033,9 +10052,17 @@ def verify_webhook(app, group, args):
     app.out.done({"ok": True}, "the signature is good", None)
 
 
-ENDPOINT_ID = field("--endpoint UUID",
-                    "only for this endpoint: its id, which xeroctl endpoints"
-                    " get SLUG shows", sends="endpoint_id")
+def find_endpoint(app, args):
+    """Have --endpoint, which may be a slug, be the id of the endpoint."""
+    slug = args.endpoint
+    if slug and not re.match(r"[\da-fA-F]{8}(-[\da-fA-F]{4}){3}-", slug):
+        args.endpoint = id_in(app.api.call(
+            "GET", path_of("endpoints", slug),
+            stand_in={"id": StandIn(f"<id of {slug}>")}))
+
+
+ENDPOINT_ID = field("--endpoint SLUG|UUID", "only for this endpoint",
+                    sends="endpoint_id")
 WEBHOOK_FLAGS = (
     field("--url URL", "where events go (https)",
           sample="https://example.com/hook"),
@@ -10073,8 +10100,8 @@ WEBHOOKS = Group(
              flag("--signature HEX", "X-Webhook-Signature", required=True,
                   sample="HEX"),
              flag("--timestamp TIME", "X-Webhook-Timestamp", required=True),
-             flag("--body FILE", "the body (default: standard input)",
-                  default="-", from_stdin=True),
+             flag("--body FILE", "the body; - is standard input",
+                  required=True, from_stdin=True),
              examples=("xeroctl webhooks verify --secret-file secret.txt"
                        ' --signature "$SIGNATURE" --timestamp "$TIMESTAMP"'
                        " --body body.json",)),
@@ -10100,13 +10127,23 @@ def network(text):
         raise UsageError(f"{text!r} is no CIDR range")
 
 
-def filter_key(app, group, args):
-    """Replace the IP filter of a key."""
-    if args.allow is None and args.block is None:
-        raise UsageError("--allow or --block says what the filter is")
-    body = {"allow": args.allow or [], "block": args.block or []}
-    answer = group.call(app, "PUT", path_of(args.id, "ip-filter"), body=body)
-    show_done(app, group, args, answer)
+def complete_filter(app, args):
+    """The whole filter is sent, with empty lists for one that is lifted."""
+    if bool(args.allow or args.block) == bool(args.clear):
+        raise UsageError("--allow and --block, or --clear alone, say what the"
+                         " filter is")
+    args.allow, args.block = args.allow or [], args.block or []
+
+
+def complete_quota(app, args):
+    """The whole quota is sent, of nulls for one that is lifted."""
+    given = args.quota_requests, args.quota_window
+    if args.clear and given != (None, None) or (
+            not args.clear and None in given):
+        raise UsageError("--quota-requests and --quota-window, or --clear"
+                         " alone, say what the quota is")
+    if args.clear:
+        args.quota_requests = args.quota_window = Null
 
 
 def rotated(app, group, args):
@@ -10124,31 +10161,36 @@ KEYS = Group(
         lists(summary="List keys."), shows("Show one key."),
         creates("Make a key; its value is shown once.",
                 field("--name NAME", "what it is for", required=True),
-                field("--scopes A,B",
+                field("--scopes, --scope A,B",
                       "inference, management, execution, research", scopes,
                       required=True, sample="inference"),
                 ENDPOINT_ID,
                 field("--expires TIME", "ISO time, or 30d from now", moment,
                       sends="expires_at", sample="30d"),
-                once="key", checks=fixes(1, "expires")),
+                once="key", checks=(fixes(1, "expires"), find_endpoint)),
         deletes("Revoke a key.", also=("revoke",)),
         acts("rotate", "Give a key a new value, shown once.", run=rotated,
              once="key", asks="Rotate key {id}?"),
-        Verb("ip-filter", "Say from where a key may be used.", filter_key,
-             ITEM,
-             flag("--allow CIDR…", "only from these ranges", network,
-                  many=bool, sample="10.0.0.0/8"),
-             flag("--block CIDR…", "not from these ranges", network, many=bool,
-                  sample="192.0.2.7"),
-             writes=True,
-             examples=("xeroctl keys key_1 --ip-filter --allow 10.0.0.0/8",
-                       "xeroctl keys key_1 --ip-filter --block 192.0.2.7")),
+        acts("ip-filter", "Say from where a key may be used.",
+             field("--allow CIDR…", "only from these ranges", network,
+                   many=bool),
+             field("--block CIDR…", "not from these ranges", network,
+                   many=bool),
+             flag("--clear", "from everywhere"), method="PUT",
+             asks="Replace the IP filter of key {id}?",
+             checks=complete_filter, examples=(
+                 "xeroctl keys key_1 --ip-filter --allow 10.0.0.0/8",
+                 "xeroctl keys key_1 --ip-filter --clear")),
         acts("quota", "Limit how often a key may be used.",
              field("--quota-requests N", "so many requests", integer(1),
-                   required=True, sends="requests", sample="1000"),
+                   sends="requests"),
              field("--quota-window SECONDS", "in so many seconds", integer(1),
-                   required=True, sends="window_seconds", sample="3600"),
-             method="PUT"),
+                   sends="window_seconds"),
+             flag("--clear", "without limit"), method="PUT",
+             checks=complete_quota, examples=(
+                 "xeroctl keys key_1 --quota --quota-requests 1000"
+                 " --quota-window 3600",
+                 "xeroctl keys key_1 --quota --clear")),
     ))
 
 
@@ -10183,7 +10225,7 @@ AGENTS = Group(
           "EXEC PAUSED", "PAUSED WORKSPACES:list", "CREATED=created_at:time"),
     verbs=by_flag(
         lists(summary="List agents."), shows("Show one agent."),
-        creates("Make an agent.", *needed(NAME_FLAG, REGION), *AGENT_FLAGS),
+        creates("Make an agent.", *needed(NAME_FLAG), REGION, *AGENT_FLAGS),
         updates("Change an agent.", NAME_FLAG, REGION, *AGENT_FLAGS,
                 method="PATCH"),
         deletes("Delete an agent."),
@@ -10247,6 +10289,7 @@ def complete_slo(app, args):
 
 def place_slos(app, args):
     """List all objectives, or those of an endpoint."""
+    find_endpoint(app, args)
     if args.endpoint:
         args.place = "/" + path_of("endpoints", args.endpoint, "slos")
 
@@ -10271,13 +10314,12 @@ SLOS = Group(
              "STATUS:state"),
     more=("COMPARISON", "WINDOW DAYS", "ENDPOINT=endpoint_id", "DESCRIPTION"),
     verbs=by_flag(
-        lists(flag("--endpoint UUID",
-                   "those of an endpoint (its id: xeroctl endpoints get SLUG"
-                   " shows it), and of the whole project"),
+        lists(flag("--endpoint SLUG|UUID",
+                   "those of an endpoint, and of the whole project"),
               summary="List objectives.", checks=place_slos),
         shows("Show one objective."),
         creates("Make an objective.", *needed(*SLO_FLAGS), *SLO_MORE,
-                ENDPOINT_ID, checks=complete_slo),
+                ENDPOINT_ID, checks=(complete_slo, find_endpoint)),
         updates("Change an objective.", *SLO_FLAGS, *SLO_MORE, method="PUT"),
         deletes("Delete an objective."),
         Verb("history", "List how an objective was met.", show_slo_history,
@@ -10296,9 +10338,10 @@ PARAM = field("--param K=V…", "any field; a value of JSON or a text", any_pair
 ENDPOINTS = Group(
     "endpoints", "Manage the endpoints that serve models.",
     path="/endpoints", default="list", sample="my-llm", item="SLUG",
+    id_path="slug",
     columns=("SLUG", "MODEL=model|model_name", "TIER", "REGION",
-             "STATUS:state"),
-    more=("ID", "Parameters"), verbs=(
+             "STATUS:state", "+ID"),
+    more=("Parameters",), verbs=(
         lists(summary="List endpoints."),
         shows("Show one endpoint.", name="get"),
         creates("Make an endpoint.",
@@ -10424,6 +10467,7 @@ MAINTENANCE = Group(
                 field("--before TIME", "ISO time or date", moment,
                       required=True, sample="2026-01-01"),
                 name="purge", path="purge", checks=fixes(-1, "before"),
+                asks="Forget all maintenance that was over before {before}?",
                 columns=("Purged", "Before:time")),
     ))
 
