@@ -4860,6 +4860,9 @@ def place_of(args):
         "/" + found if found[:1] not in ("", "/") else found)
 
 
+MORE_EXIST = "more exist: {} continues, --all shows everything"
+
+
 def pages_of(app, group, args):
     """Yield one page of the list that a verb is about, or all of them.
 
@@ -4882,8 +4885,7 @@ def pages_of(app, group, args):
         app.terminal.warn("the server's cursor does not move: the list may"
                           " be cut")
     elif following:
-        app.terminal.note(f"more exist: {paging.hint(following)} continues,"
-                          " --all shows everything")
+        app.terminal.note(MORE_EXIST.format(paging.hint(following)))
 
 
 def check_args(app, args):
@@ -5027,6 +5029,18 @@ def with_status(item):
         item = dict(item, status=item["status"]["value"])
     id_in(item, "status")
     return item
+
+
+def call_again(app, command):
+    """A command line for a hint, with the deployment and endpoint of this.
+
+    Those of the environment and of the config hold without a word.
+    """
+    given = [(name, getattr(app.args, name, None))
+             for name in ("endpoint", "context")]
+    flags = "".join(f" --{name} {shell_word(value)}"
+                    for name, value in given if value)
+    return re.sub("(?= --|$)", lambda _: flags, command, count=1)
 
 
 def poll_patiently(app, poll, until, resume):
@@ -6542,10 +6556,9 @@ def is_unclear(batch):
         or len(missing) == 2 and batch["status"] == "completed")
 
 
-def wait_command(batch_ids, slug):
-    endpoint = f" --endpoint {shell_word(slug)}" if slug else ""
-    return " and ".join(f"xeroctl batches {shell_word(batch_id)}{endpoint}"
-                        " --wait"
+def wait_command(app, batch_ids):
+    return " and ".join(call_again(
+        app, f"xeroctl batches {shell_word(batch_id)} --wait")
                         for batch_id in batch_ids) + " resumes the wait"
 
 
@@ -6564,8 +6577,7 @@ class BatchWait:
 
     def run(self, timeout, resume=None):
         """Return the batches as they have ended."""
-        resume = resume or wait_command(self.batches,
-                                        self.group.slug(self.app))
+        resume = resume or wait_command(self.app, self.batches)
         return wait_until(self.app, self.poll,
                           lambda batches: all(map(has_ended, batches)),
                           self.describe, timeout, resume)
@@ -8380,9 +8392,10 @@ def post_message(app, chat_id, text):
     except XeroctlError as error:
         raise XeroctlError(
             f"the chat {as_text(chat_id)} was created, but its message was"
-            f" not posted: {error}", "the chat is kept; to post the message:"
-            f" xeroctl api {shell_word(f'/chats/{chat_id}/messages')}"
-            " --raw-field role=user --raw-field content=TEXT", **error.facts)
+            f" not posted: {error}", "the chat is kept; to post the message: "
+            + call_again(
+                app, f"xeroctl chats send {shell_word(as_text(chat_id))}"
+                " --message TEXT"), **error.facts)
 
 
 def only_named(name, templates, workspace, more=lambda: ()):
@@ -8711,7 +8724,7 @@ def fetch_result(app, group, args):
             f"{name.capitalize()} file not yet available (status: "
             f"{as_text(dig(batch, 'status'))})",
             f"{other} has the other requests" if has_ended(batch)
-            else wait_command([args.id], args.endpoint))
+            else wait_command(app, [args.id]))
     file_id = id_in(batch, name + "_file_id")
     path = args.output_file or f"{safe_name(args.id)}-{end}.jsonl"
     download(app, group.slug(app), file_id, path, patience=PATIENCE)
@@ -8962,7 +8975,8 @@ def revalidate_model(app, group, args):
         return app.out.done(answer, f"revalidation of {args.id} queued",
                             args.id)
     model = wait_for(app, group, args.id, is_over, args.wait_timeout,
-                     f"xeroctl models {args.id} shows its status")
+                     call_again(app, f"xeroctl models {shell_word(args.id)}")
+                     + " shows its status")
     app.out.record(model, ("ID", "Name", "Status:state"))
     if model["status"] in BAD_MODEL_STATES:
         raise XeroctlError(f"model {args.id}: {model['status']}")
@@ -9206,13 +9220,15 @@ def joined_embeddings(answers):
     return dict(joined, usage=usages[0]) if usages else joined
 
 
-def vector_row(item):
+def vector_row(item, is_whole):
+    """A row on a vector; that of a person has the first of its numbers."""
     vector = floats_of(dig(item, "embedding"))
     norm = sum(value * value for value in vector) ** 0.5
+    row = {"index": dig(item, "index"), "dimensions": len(vector),
+           "norm": norm, "values": vector}
     shown = " ".join(f"{value:.4f}" for value in vector[:6])
-    return {"index": dig(item, "index"), "dimensions": len(vector),
-            "norm": f"{norm:.4f}", "values": shown + " …" * (
-                len(vector) > 6)}
+    return row if is_whole else dict(
+        row, norm=f"{norm:.4f}", values=shown + " …" * (len(vector) > 6))
 
 
 def npy_head(count, dimensions):
@@ -9258,7 +9274,8 @@ def create_embeddings(app, group, args):
         answer["data"] = [dict(item, embedding=floats_of(item["embedding"]))
                           for item in answer["data"]]
     if app.out.form not in (JSON, JSONL):
-        answer = dict(answer, data=list(map(vector_row, answer["data"])))
+        answer = dict(answer, data=[
+            vector_row(item, app.out.form == CSV) for item in answer["data"]])
     app.out.rows(answer, ("Index", "Dimensions", "Norm", "Values"),
                  "embeddings", "index")
     if app.out.is_table and dig(answer, "usage"):
@@ -9430,15 +9447,17 @@ def create_response(app, group, args):
     response_id, status = (dig(answer.response, key)
                            for key in ("id", "status"))
     if status in ("queued", "in_progress") and not answer.has_begun:
-        app.terminal.say(f"{response_id} is {status}: xeroctl responses"
-                         f" {shell_word(response_id)} --wait waits for it")
+        again = call_again(
+            app, f"xeroctl responses {shell_word(response_id)} --wait")
+        app.terminal.say(f"{response_id} is {status}: {again} waits for it")
 
 
 def wait_response(app, group, args):
     """Wait until a background response has ended."""
     see_end(app, group, args, ("queued", "in_progress"),
             ("completed", "incomplete"),
-            f"xeroctl responses {shell_word(args.id)} --wait resumes the wait")
+            call_again(app, f"xeroctl responses {shell_word(args.id)} --wait")
+            + " resumes the wait")
 
 
 CREATED_METADATA = field("--metadata K=V…",
@@ -9670,8 +9689,8 @@ def upload_model(app, group, args):
     except (XeroctlError,) + INTERRUPTS:
         words = [args.path, args.name, "--resume", engine.id] + [
             links.long_name for links in LINKS if getattr(args, links.dest)]
-        app.terminal.note(f"xeroctl upload {' '.join(map(shell_word, words))}"
-                          " goes on there")
+        again = f"xeroctl upload {' '.join(map(shell_word, words))}"
+        app.terminal.note(call_again(app, again) + " goes on there")
         raise
     if dig(done, "status") in ("failed", "cancelled", "expired"):
         raise ended_badly(done)
@@ -9746,15 +9765,37 @@ def tree_lines(tree):
                        sorted(tree[branch] or (), reverse=True)))
 
 
+def files_page(app, group, args):
+    """One page of the files below a prefix, as many as --limit wants.
+
+    All of them without it, and with --all, where it is the size of a page.
+    """
+    def is_wanted(file):
+        return (relative_path(file) or "").startswith(args.prefix or "")
+    most = None if args.all else args.limit
+    args.all, args.limit = True, args.limit if args.all else 100
+    pages, count = [], 0
+    for page in pages_of(app, group, args):
+        pages.append(page)
+        count += sum(map(is_wanted, page_records(page)))
+        if most and count > most:
+            break
+    page = merged(pages)
+    page_records(page)[:] = list(filter(is_wanted, page_records(page)))[:most]
+    if most and count > most:
+        after = id_in(page_records(page)[-1])
+        if isinstance(page, dict):
+            page.update(has_more=True, last_id=after)
+        app.terminal.note(MORE_EXIST.format(Cursor.hint({"after": after})))
+    return page
+
+
 def list_files(app, group, args):
-    """List files; below a prefix, or as a tree, all pages are followed."""
+    """List files; below a prefix, or as a tree, the pages are followed."""
     if not args.tree and args.prefix is None:
         return run_list(app, group, args)
-    args.all, args.limit = True, args.limit or 100
-    page = merged(pages_of(app, group, args))
-    files = [file for file in page_records(page)
-             if (relative_path(file) or "").startswith(args.prefix or "")]
-    page_records(page)[:] = files
+    page = files_page(app, group, args)
+    files = page_records(page)
     if args.tree and app.out.is_table and files:
         return list(map(app.out.line, tree_lines(tree_of(files))))
     app.out.rows(page, group.columns, group.name)
@@ -10588,7 +10629,8 @@ def create_export(app, group, args):
         return app.out.record(export, group.fields)
     args.id = id_in(export)
     see_end(app, group, args, ("pending", "processing"), ("completed",),
-            f"xeroctl exports get {shell_word(args.id)} shows it")
+            call_again(app, f"xeroctl exports get {shell_word(args.id)}")
+            + " shows it")
 
 
 def download_export(app, group, args):
@@ -10671,13 +10713,19 @@ def tool_arguments(app, text):
     return value
 
 
+def watch_again(app, item_id):
+    return call_again(
+        app, f"xeroctl exec watch {shell_word(item_id)}") + " watches it"
+
+
 def tell_approval(app, invocation):
     """Say what an invocation waits for, and who can end that."""
     approval = dig(invocation, "approval_id")
     if dig(invocation, "status") == "pending_approval":
+        again = call_again(
+            app, f"xeroctl approvals approve {shell_word(as_text(approval))}")
         app.terminal.say(
-            f"it waits for approval {as_text(approval)}: xeroctl approvals"
-            f" approve {shell_word(as_text(approval))}, or reject")
+            f"it waits for approval {as_text(approval)}: {again}, or reject")
 
 
 def watch_tool(app, group, args):
@@ -10696,7 +10744,7 @@ def watch_tool(app, group, args):
     found = wait_until(
         app, poll, lambda found: found["status"] in INVOCATION_ENDS, None,
         args.wait_timeout,
-        f"xeroctl exec watch {shell_word(args.id)} watches it")
+        watch_again(app, args.id))
     app.out.record(found, INVOCATION_FIELDS)
     if found["status"] != "completed":
         raise XeroctlError(f"invocation {args.id}: {found['status']}")
@@ -10713,8 +10761,7 @@ def invoke_tool(app, group, args):
     app.out.record(found, INVOCATION_FIELDS)
     if dig(found, "status") == "pending_approval":
         tell_approval(app, found)
-        app.terminal.say(f"xeroctl exec watch {shell_word(id_in(found))}"
-                         " watches it")
+        app.terminal.say(watch_again(app, id_in(found)))
 
 
 def show_raw_execution(app, group, args):
@@ -11628,11 +11675,16 @@ def store(args, declared, value):
 
 def unexpected(args, group, first, word):
     """The error for a word that no argument takes; first may be a verb."""
-    if args.verb.by_flag and not args.by_word:
-        return UsageError(f"{args.verb.called} cannot be combined with"
+    called = args.verb.called
+    if ITEM in args.verb.flags:
+        told = f"{called} takes one {group.thing} ID: {word!r} is one more"
+    elif args.verb.by_flag and not args.by_word:
+        return UsageError(f"{called} cannot be combined with"
                           f" a positional {group.thing} ID ({word!r})")
-    return UsageError(f"unexpected argument {word!r}", None if args.by_word
-                      else did_you_mean(first, by_word(group.verbs)))
+    else:
+        told = f"unexpected argument {word!r}"
+    return UsageError(told, None if args.by_word else did_you_mean(
+        first, by_word(group.verbs)))
 
 
 def places_of(verb, given=(), is_called=True):
