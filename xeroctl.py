@@ -3900,6 +3900,11 @@ class NewFile:
 # 8. Output
 # ---------------------------------------------------------------------------
 
+def camel(path):
+    """A snake_case name as some servers spell it."""
+    return re.sub("_([a-z])", lambda found: found.group(1).upper(), path)
+
+
 def as_state(value):
     """A status word; some servers wrap it in an object (llama.cpp)."""
     return as_text(dig(value, "value") or value)
@@ -3929,7 +3934,8 @@ LONG_FORMATS = "content", "said", "lines", "item"
 class Column:
     """A head and where its value is, from "Head=path|other.path:format".
 
-    The first path that leads to a value wins; without one it is the head.
+    The first path that leads to a value wins, then its camelCase; without
+    one it is the head.
     A head that begins with + stands in the wide forms only.
     """
 
@@ -3938,6 +3944,7 @@ class Column:
         head, _, paths = place.partition("=")
         self.is_wide, self.head = head[0] == "+", head.lstrip("+")
         self.paths = (paths or self.head.lower().replace(" ", "_")).split("|")
+        self.paths += [camel(path) for path in self.paths if "_" in path]
 
     def value(self, record):
         """The raw value in a record; None if it has none."""
@@ -4132,7 +4139,8 @@ class Strip:
     def __init__(self, column, cells, is_key):
         self.column, self.cells = column, cells
         self.full = self.width = max(map(display_width, cells))
-        is_id = is_key or re.search(r"(\b|_)(id|slug)\Z", column.paths[-1])
+        is_id = is_key or re.search(r"((\b|_)(id|slug)|Id)\Z",
+                                    column.paths[-1])
         is_text = column.format in ("", "list", "pairs") + LONG_FORMATS
         self.least = 12 if is_text and not is_id else self.full
         self.rank = 2 if is_key else int(
@@ -4574,7 +4582,7 @@ def check_order(start, end, names="start and end"):
 def path_steps(text):
     """Convert a dotted path to its steps."""
     if re.search(r"\A\Z|\A\.|\.\.|\.\Z|\[", text):
-        raise UsageError(f"--pick: {text!r} is no path, as"
+        raise UsageError(f"{text!r} is no path, as"
                          " choices.0.message.content and data.*.id are")
     return text.split(".")
 
@@ -4827,9 +4835,10 @@ class Group:
         return None if self.scope == ASKED else slug
 
 
-def only(name, summary, run, *flags, columns=(), **options):
+def only(name, summary, run, *flags, path="", columns=(), scope=PROJECT,
+         **options):
     """A group that is one command, without a word for its verb."""
-    return Group(name, summary, columns=columns, default="", verbs=(
+    return Group(name, summary, path, columns, scope=scope, default="", verbs=(
         Verb("", summary, run, *flags, **options),))
 
 
@@ -5145,10 +5154,13 @@ def tried(app, name, make, ends_at=(), **about):
     return dict({"id": item_id, "ok": error is None, "error": error}, **about)
 
 
-def check_outcomes(outcomes):
-    bad = sum(not each["ok"] for each in outcomes)
-    if bad:
-        raise XeroctlError(f"{bad} of {len(outcomes)} files failed")
+def show_outcomes(app, outcomes, done):
+    """Show what came of many things; raise unless all of them are done."""
+    if not app.plan:
+        app.out.outcomes(outcomes)
+    good = sum(each["ok"] for each in outcomes)
+    if good < len(outcomes):
+        raise XeroctlError(f"{good} of {len(outcomes)} {done}")
 
 
 # == answers: what a model says, as it comes =================================
@@ -8454,9 +8466,7 @@ def template_id(app, workspace, name):
         lambda: shared_templates(all_templates(app, None)))
 
 
-NEW_CHAT_FIELDS = ("chat_id=chat_id|chatId", "url=url",
-                   "template_id=template_id|templateId",
-                   "template_version=template_version|templateVersion")
+NEW_CHAT_FIELDS = "chat_id", "url", "template_id", "template_version"
 
 
 def new_chat(app, group, args):
@@ -8495,6 +8505,8 @@ ROUTING = (
          integer(1), header="X-SLO-TTFT-Ms"),
     flag("--slo-tpot-ms N", "wanted time per output token, a routing hint",
          integer(1), header="X-SLO-TPOT-Ms"))
+THE_WORKSPACE = flag("--workspace ID", "the workspace", required=True,
+                     completes="", sample="ws_1")
 MESSAGE = flag("-m, --message TEXT",
                "the user's message; - reads standard input", from_stdin=True)
 
@@ -8549,32 +8561,29 @@ CHAT = Group(
                  "git diff | xeroctl chat --endpoint my-llm -m -")),
         Verb("new", "Start a chat in a workspace from a template.",
              new_chat,
-             flag("--workspace ID", "the workspace", required=True),
+             THE_WORKSPACE,
              flag("--template ID|NAME", "template: its ctpl_ id or its name",
-                  required=True),
-             MESSAGE, writes=True, examples=(
-                 "xeroctl chat new --workspace ws_1 --template triage",)),
+                  required=True, sample="triage"),
+             MESSAGE, writes=True),
     ))
 
 
 # == batches: JSON Lines in, JSON Lines out ==================================
 
+BATCH_COUNTS = ("Completed=request_counts.completed",
+                "Failed=request_counts.failed")
 BATCH_COLUMNS = (
     "ID", "Status:state", "Total requests=request_counts.total",
-    "Completed=request_counts.completed", "Failed=request_counts.failed",
-    "Created=created_at:time", "+Endpoint", "+Input File ID",
+    *BATCH_COUNTS, "Created=created_at:time", "+Endpoint", "+Input File ID",
     "+Output File ID", "+Error File ID")
 BATCH_FIELDS = (
     "ID", "Status:state", "Endpoint", "Input File ID", "Output File ID",
     "Error File ID", "Completion Window", "Total=request_counts.total",
-    "Completed=request_counts.completed", "Failed=request_counts.failed",
-    "Created=created_at:time", "Started At=in_progress_at:time",
+    *BATCH_COUNTS, "Created=created_at:time", "Started At=in_progress_at:time",
     "Expires=expires_at:time", "Completed At:time", "Cancelled At:time",
     "Metadata:pairs")
-ENDED_FIELDS = (
-    "ID", "Status:state", "Total=request_counts.total",
-    "Completed=request_counts.completed", "Failed=request_counts.failed",
-    "Output File ID", "Error File ID")
+ENDED_FIELDS = ("ID", "Status:state", "Total=request_counts.total",
+                *BATCH_COUNTS, "Output File ID", "Error File ID")
 RUN_FIELDS = (
     "Requests", "Done", "Failed", "Tokens", "Time=seconds:seconds",
     "Output=output_file", "Errors=errors_file")
@@ -8682,9 +8691,7 @@ def submit_prefix(app, group, args):
     if args.wait and made:
         batches = BatchWait(app, group, made).run(args.wait_timeout)
         tell_ended(app, outcomes, batches)
-    app.out.outcomes(outcomes)
-    if len(made) < len(outcomes):
-        raise XeroctlError(f"{len(made)} of {len(outcomes)} submitted")
+    show_outcomes(app, outcomes, "submitted")
     check_ended_well(batches)
 
 
@@ -8823,13 +8830,11 @@ BATCHES = Group(
                      "make a batch of each uploaded file whose relative path"
                      " begins so", some_text, completes="", sample="exp/2/"),
              excludes=("--input", "--cancel", "--download", "--errors"),
-             writes=True, examples=(
-                 "xeroctl batches --endpoint my-llm --input-prefix exp/1/",)),
+             writes=True),
         acts("cancel", "Cancel a batch; what is done is kept.", SLUG,
              asks="Cancel batch {id}?", columns=ENDED_FIELDS),
         Verb("download", "Download the results of a batch.",
-             fetch_result, ITEM, SLUG, OUTPUT_FILE, examples=(
-                 "xeroctl batches batch_1 --endpoint my-llm --download",)),
+             fetch_result, ITEM, SLUG, OUTPUT_FILE),
         Verb("errors", "Download the failed requests of a batch.",
              fetch_result, ITEM, SLUG, OUTPUT_FILE),
         Verb("wait", "Wait until a batch has ended.",
@@ -8881,20 +8886,16 @@ BATCHES = Group(
 MODEL_STATES = "active", "ready", "validated", "error", "failed", "invalid"
 BAD_MODEL_STATES = "error", "failed", "invalid"
 MODEL_COLUMNS = (
-    "ID", "Name", "Format", "Size=size_bytes|sizeBytes|size|bytes:size",
-    "Status:state", "Version", "Shared=shared|is_shared|isShared",
-    "+Architecture", "+Quantization", "+Context=context_length|contextLength",
-    "+Parameters=parameter_count|parameterCount:count",
-    "+Created=created|created_at|createdAt:time")
+    "ID", "Name", "Format", "Size=size_bytes|size|bytes:size", "Status:state",
+    "Version", "Shared=shared|is_shared", "+Architecture", "+Quantization",
+    "+Context=context_length", "+Parameters=parameter_count:count",
+    "+Created=created|created_at:time")
 MODEL_FIELDS = (
-    "ID", "Name", "Created=created|created_at|createdAt:time",
-    "Owner=owned_by|owner|ownedBy", "Format",
-    "Size=size_bytes|sizeBytes|size|bytes:size", "Status:state", "Version",
-    "Is Latest=is_latest|isLatest", "Description:brief", "Architecture",
-    "Quantization", "Context Length=context_length|contextLength",
-    "Parameters=parameter_count|parameterCount:count",
-    "Workload Type=workload_type|workloadType",
-    "Shared=shared|is_shared|isShared")
+    "ID", "Name", "Created=created|created_at:time", "Owner=owned_by|owner",
+    "Format", "Size=size_bytes|size|bytes:size", "Status:state", "Version",
+    "Is Latest", "Description:brief", "Architecture", "Quantization",
+    "Context Length", "Parameters=parameter_count:count", "Workload Type",
+    "Shared=shared|is_shared")
 SEMVER = (
     r"(?a)(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}"
     r"(-(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)"
@@ -9024,9 +9025,8 @@ def probe_model(app, group, args):
 
 
 VERSION_COLUMNS = (
-    "Version", "ID", "Latest=is_latest|isLatest", "Status:state",
-    "Notes=version_notes|versionNotes|notes",
-    "Created=created|created_at|createdAt:time")
+    "Version", "ID", "Latest=is_latest", "Status:state",
+    "Notes=version_notes|notes", "Created=created|created_at:time")
 
 
 def version_flag(name, summary, **options):
@@ -9121,9 +9121,8 @@ MODELS = Group(
         lists(name="recommend-for-workspace", paging=None,
               summary="List what suits a workspace best.",
               path="//workspaces/{id}/recommended-models", sample="ws_1",
-              id_path="model_id|modelId|id",
-              columns=("Model ID=model_id|modelId|id", "Name", "Score",
-                       "Reason")),
+              id_path="model_id|id",
+              columns=("Model ID=model_id|id", "Name", "Score", "Reason")),
     ))
 
 
@@ -9351,44 +9350,34 @@ EMBEDDINGS = Group(
                  " out.npy")),
     ))
 
-RERANK = Group(
-    "rerank", "Rank documents by how well they answer a query.",
-    path="/rerank", scope=ENDPOINT, default="", verbs=(
-        Verb("", "Rank documents by how well they answer a query.",
-             rerank_documents, SLUG,
-             flag("--query TEXT", "what is asked", required=True),
-             flag("--documents TEXT…", "the documents, several after one flag",
-                  many=bool, from_stdin=True),
-             flag("--documents-file FILE",
-                  'one per line: plain, JSON, or {"text": …}',
-                  from_stdin=True),
-             field("--top-n N", "only the best so many", integer(1)),
-             field("--return-documents",
-                   "have the server send the documents back"),
-             MODEL, writes=True, examples=(
-                 "xeroctl rerank --endpoint my-rank --query kernel"
-                 " --documents linux bread",
-                 "xeroctl rerank --endpoint my-rank --query kernel"
-                 " --documents-file in.txt")),
-    ))
+ONE_PER_LINE = 'one per line: plain, JSON, or {"text": …}'
 
-SCORE = Group(
-    "score", "Score how alike texts are.", path="/score", scope=ENDPOINT,
-    default="", verbs=(
-        Verb("", "Score how alike texts are.", score_texts, SLUG,
-             flag("--text TEXT", "what to compare with", required=True),
-             flag("--candidates TEXT…",
-                  "the texts to score, several after one flag", many=bool,
-                  from_stdin=True),
-             flag("--candidates-file FILE",
-                  'one per line: plain, JSON, or {"text": …}',
-                  from_stdin=True),
-             MODEL, writes=True, examples=(
-                 "xeroctl score --endpoint my-rank --text kernel"
-                 " --candidates linux bread",
-                 "xeroctl score --endpoint my-rank --text kernel"
-                 " --candidates-file in.txt")),
-    ))
+RERANK = only(
+    "rerank", "Rank documents by how well they answer a query.",
+    rerank_documents, SLUG,
+    flag("--query TEXT", "what is asked", required=True),
+    flag("--documents TEXT…", "the documents, several after one flag",
+         many=bool, from_stdin=True),
+    flag("--documents-file FILE", ONE_PER_LINE, from_stdin=True),
+    field("--top-n N", "only the best so many", integer(1)),
+    field("--return-documents", "have the server send the documents back"),
+    MODEL, path="/rerank", scope=ENDPOINT, writes=True, examples=(
+        "xeroctl rerank --endpoint my-rank --query kernel --documents linux"
+        " bread",
+        "xeroctl rerank --endpoint my-rank --query kernel --documents-file"
+        " in.txt"))
+
+SCORE = only(
+    "score", "Score how alike texts are.", score_texts, SLUG,
+    flag("--text TEXT", "what to compare with", required=True),
+    flag("--candidates TEXT…", "the texts to score, several after one flag",
+         many=bool, from_stdin=True),
+    flag("--candidates-file FILE", ONE_PER_LINE, from_stdin=True),
+    MODEL, path="/score", scope=ENDPOINT, writes=True, examples=(
+        "xeroctl score --endpoint my-rank --text kernel --candidates linux"
+        " bread",
+        "xeroctl score --endpoint my-rank --text kernel --candidates-file"
+        " in.txt"))
 
 
 # == responses: answers that the server keeps ================================
@@ -9718,22 +9707,18 @@ UPLOADS = Group(
         deletes("Delete an upload."),
     ))
 
-UPLOAD = Group(
-    "upload", "Upload a model: a file, or a folder as a tar.",
-    path="/uploads", default="", fields=UPLOAD_FIELDS + (
-        "Model ID=model_id|modelId|model.id|model|file.id",), verbs=(
-        Verb("", "Upload a model: a file, or a folder as a tar.",
-             upload_model,
-             flag("PATH", "the file or folder", sample="model.gguf"),
-             flag("NAME", "what the model will be called", completes="",
-                  sample="my-model"),
-             field("--format WORD", "as gguf or safetensors", is_ours=True),
-             field("--description TEXT", "what it is for", is_ours=True),
-             flag("--resume ID", "go on with this upload", completes=""),
-             *LINKS,
-             writes=True, examples=(
-                 "xeroctl upload model.gguf my-model --format gguf",)),
-    ))
+UPLOAD = only(
+    "upload", "Upload a model: a file, or a folder as a tar.", upload_model,
+    flag("PATH", "the file or folder", sample="model.gguf"),
+    flag("NAME", "what the model will be called", completes="",
+         sample="my-model"),
+    field("--format WORD", "as gguf or safetensors", is_ours=True),
+    field("--description TEXT", "what it is for", is_ours=True),
+    flag("--resume ID", "go on with this upload", completes=""), *LINKS,
+    path="/uploads", columns=UPLOAD_FIELDS + (
+        "Model ID=model_id|model.id|model|file.id",),
+    writes=True, examples=(
+        "xeroctl upload model.gguf my-model --format gguf",))
 
 
 # == files: what has been uploaded ===========================================
@@ -9765,37 +9750,24 @@ def tree_lines(tree):
                        sorted(tree[branch] or (), reverse=True)))
 
 
-def files_page(app, group, args):
-    """One page of the files below a prefix, as many as --limit wants.
+def list_files(app, group, args):
+    """List files; below a prefix, or as a tree, all pages are followed.
 
-    All of them without it, and with --all, where it is the size of a page.
+    Of what is found there --limit is the most, but with --all the page size.
     """
-    def is_wanted(file):
-        return (relative_path(file) or "").startswith(args.prefix or "")
+    if not args.tree and args.prefix is None:
+        return run_list(app, group, args)
     most = None if args.all else args.limit
-    args.all, args.limit = True, args.limit if args.all else 100
-    pages, count = [], 0
-    for page in pages_of(app, group, args):
-        pages.append(page)
-        count += sum(map(is_wanted, page_records(page)))
-        if most and count > most:
-            break
-    page = merged(pages)
-    page_records(page)[:] = list(filter(is_wanted, page_records(page)))[:most]
-    if most and count > most:
-        after = id_in(page_records(page)[-1])
+    args.limit, args.all = args.all and args.limit or 100, True
+    page = merged(pages_of(app, group, args))
+    found = [file for file in page_records(page)
+             if (relative_path(file) or "").startswith(args.prefix or "")]
+    page_records(page)[:] = files = found[:most]
+    if found[len(files):]:
+        after = id_in(files[-1])
         if isinstance(page, dict):
             page.update(has_more=True, last_id=after)
         app.terminal.note(MORE_EXIST.format(Cursor.hint({"after": after})))
-    return page
-
-
-def list_files(app, group, args):
-    """List files; below a prefix, or as a tree, the pages are followed."""
-    if not args.tree and args.prefix is None:
-        return run_list(app, group, args)
-    page = files_page(app, group, args)
-    files = page_records(page)
     if args.tree and app.out.is_table and files:
         return list(map(app.out.line, tree_lines(tree_of(files))))
     app.out.rows(page, group.columns, group.name)
@@ -9830,10 +9802,9 @@ def upload_folder(app, group, args):
         app.out.outcome(name, None, trouble.strerror)
         outcomes.append({"id": None, "ok": False, "error": trouble.strerror,
                          "relative_path": name})
-    app.out.outcomes(outcomes)
+    show_outcomes(app, outcomes, "files uploaded")
     if not outcomes:
         raise XeroctlError(f"no files to upload in {args.upload}")
-    check_outcomes(outcomes)
 
 
 def upload_path(app, group, args):
@@ -10789,9 +10760,7 @@ EXEC = Group(
              flag("NAME", "the tool", sample="kubectl_get", dest="id"),
              path="tools/{id}"),
         Verb("invoke", "Start a tool.", invoke_tool,
-             flag("--workspace ID", "the workspace", required=True,
-                  sample="ws_1"),
-             flag("--tool NAME", "the tool", required=True,
+             THE_WORKSPACE, flag("--tool NAME", "the tool", required=True,
                   sample="kubectl_get"),
              flag("--args JSON",
                   "its arguments; @FILE reads them from a file, - standard"
@@ -10948,9 +10917,7 @@ def apply_folder(app, group, args):
                 for name in names]
     if app.plan:
         app.finish()
-    else:
-        app.out.outcomes(outcomes)
-    check_outcomes(outcomes)
+    show_outcomes(app, outcomes, "files applied")
 
 
 TEMPLATE_FILE = flag("--file FILE",
@@ -10992,10 +10959,7 @@ TEMPLATES = Group(
               columns=("Version", "Created=created_at:time",
                        "Notes"), checks=place_template),
         Verb("apply", "Begin a chat from a template.", apply_template,
-             TEMPLATE,
-             flag("--workspace ID", "the workspace", required=True,
-                  sample="ws_1", completes=""),
-             writes=True),
+             TEMPLATE, THE_WORKSPACE, writes=True),
         Verb("apply-from-dir", "Create or update templates from files.",
              apply_folder,
              flag("DIR", "the folder with *.json files", sample="templates",
