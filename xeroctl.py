@@ -4654,7 +4654,7 @@ class Verb:
 
     The standard verbs call method on path, below the group's own unless it
     begins with //, where {name} stands for an argument.  columns beat the
-    group's; said tells what a write has done that returns little, and asks
+    group's (ALL_FIELDS makes them of the answer); said tells what a write has done that returns little, and asks
     is the question before it.  once names the member of an answer that is
     shown this one time; checks, one or several, check and complete arguments
     by check(app, args); paging is how a list goes on, None for a list that is
@@ -4694,6 +4694,7 @@ class Verb:
         return (self.name,) * bool(self.name) + same + self.also
 
 
+ALL_FIELDS = "*",
 BARE = "bare"
 BARE_VERBS = "list", "show"
 
@@ -4913,10 +4914,16 @@ def run_list(app, group, args):
 
 
 def show_item(app, group, args, item):
-    """Show one thing, with the columns that a check has chosen, if any."""
-    columns = getattr(args, "columns", None) or args.verb.columns
-    app.out.record(item, columns or group.fields,
-                   args.verb.id_path or group.id_path)
+    """Show one thing, with the columns that a check has chosen, if any.
+
+    Some writes are answered with a list.
+    """
+    columns = (getattr(args, "columns", None) or args.verb.columns
+               or group.fields)
+    if args.verb.writes and isinstance(dig(item, "data"), list):
+        return app.out.rows(item, columns)
+    app.out.record(item, columns_of([item]) if columns == ALL_FIELDS
+                   else columns, args.verb.id_path or group.id_path)
 
 
 def run_show(app, group, args):
@@ -8410,15 +8417,9 @@ def post_message(app, chat_id, text):
                 " --message TEXT"), **error.facts)
 
 
-def only_named(name, templates, workspace, more=lambda: ()):
-    """Return the id of the one template of a name, or raise.
-
-    more() gives those that are looked at where none has it.
-    """
+def only_named(name, templates, workspace):
+    """Return the id of the one template of a name, or raise."""
     found = [t for t in templates if dig(t, "name") == name]
-    if not found:
-        templates = templates + list(more())
-        found = [t for t in templates if dig(t, "name") == name]
     if len(found) > 1:
         ids = ", ".join(as_text(dig(t, "id")) for t in found)
         raise UsageError(f"{len(found)} templates are named {name}",
@@ -8460,10 +8461,11 @@ def template_id(app, workspace, name):
     unknown = StandIn(f"<id of {name}>")
     if app.plan.dry_run:
         return unknown  # the product's page: "without hitting the router"
-    return only_named(
-        name, all_templates(app, workspace, {
-            "data": [{"id": unknown, "name": name}]}), workspace,
-        lambda: shared_templates(all_templates(app, None)))
+    templates = all_templates(app, workspace, {
+        "data": [{"id": unknown, "name": name}]})
+    if all(dig(t, "name") != name for t in templates):
+        templates += shared_templates(all_templates(app, None))
+    return only_named(name, templates, workspace)
 
 
 NEW_CHAT_FIELDS = "chat_id", "url", "template_id", "template_version"
@@ -8922,13 +8924,6 @@ def choose_fields(app, args):
         args.columns = [name.partition(":brief")[0] for name in MODEL_FIELDS]
 
 
-def delete_model(app, group, model_id):
-    def delete():
-        group.call(app, "DELETE", path_of(model_id), stand_in={})
-        return model_id
-    return tried(app, model_id, delete, id=model_id)
-
-
 def model_title(app, group, args):
     """NAME (ID), for a question; the id where the name is not to be had."""
     is_asked = is_terminal(app.terminal.stdin) and not app.plan
@@ -8946,7 +8941,12 @@ def delete_models(app, group, args):
         args.id, = args.id
         return run_delete(app, group, args, model_title(app, group, args))
     app.confirm(f"Delete {len(args.id)} models?", args)
-    outcomes = [delete_model(app, group, model_id) for model_id in args.id]
+
+    def delete(model_id):
+        group.call(app, "DELETE", path_of(model_id), stand_in={})
+        return model_id
+    outcomes = [tried(app, model_id, lambda: delete(model_id), id=model_id)
+                for model_id in args.id]
     if app.plan:
         return
     app.out.outcomes(outcomes)
@@ -8981,12 +8981,6 @@ def revalidate_model(app, group, args):
     app.out.record(model, ("ID", "Name", "Status:state"))
     if model["status"] in BAD_MODEL_STATES:
         raise XeroctlError(f"model {args.id}: {model['status']}")
-
-
-def show_all_fields(app, group, args):
-    """Show one thing with every field that was received."""
-    item = group.call(app, "GET", place_of(args))
-    app.out.record(item, columns_of([item]))
 
 
 def show_overview(app, group, args):
@@ -9092,8 +9086,8 @@ MODELS = Group(
                   default=600, needs="--wait"),
              writes=True, examples=(
                  "xeroctl models model_1 --revalidate --wait",)),
-        Verb("catalog-info", "Show a model as the catalog has it.",
-             show_all_fields, ITEM, path="{id}/catalog"),
+        shows("Show a model as the catalog has it.", name="catalog-info",
+              path="{id}/catalog", columns=ALL_FIELDS),
     ) + below("versions", *by_flag(
         lists(summary="List the versions of a model.", path="{id}/versions",
               columns=VERSION_COLUMNS),
@@ -9219,14 +9213,16 @@ def joined_embeddings(answers):
     return dict(joined, usage=usages[0]) if usages else joined
 
 
-def vector_row(item, is_whole):
+def vector_row(item, form):
     """A row on a vector; that of a person has the first of its numbers."""
     vector = floats_of(dig(item, "embedding"))
+    if form == JSONL:
+        return dict(item, embedding=vector)
     norm = sum(value * value for value in vector) ** 0.5
     row = {"index": dig(item, "index"), "dimensions": len(vector),
            "norm": norm, "values": vector}
     shown = " ".join(f"{value:.4f}" for value in vector[:6])
-    return row if is_whole else dict(
+    return row if form == CSV else dict(
         row, norm=f"{norm:.4f}", values=shown + " …" * (len(vector) > 6))
 
 
@@ -9269,12 +9265,9 @@ def create_embeddings(app, group, args):
         return app.out.done({"path": path, "count": len(texts)},
                             f"vectors: {len(texts)} -> {path}", path)
     answer = joined_embeddings(list(answers))
-    if app.out.form == JSONL:
-        answer["data"] = [dict(item, embedding=floats_of(item["embedding"]))
+    if app.out.form != JSON:
+        answer["data"] = [vector_row(item, app.out.form)
                           for item in answer["data"]]
-    if app.out.form not in (JSON, JSONL):
-        answer = dict(answer, data=[
-            vector_row(item, app.out.form == CSV) for item in answer["data"]])
     app.out.rows(answer, ("Index", "Dimensions", "Norm", "Values"),
                  "embeddings", "index")
     if app.out.is_table and dig(answer, "usage"):
@@ -9556,28 +9549,22 @@ def role_pair(text):
     return {"type": "message", "role": role, "content": content}
 
 
-def conversation_item(app, args):
-    """The item that the flags of add-item describe."""
-    if args.json is None:
-        if args.role is None or args.content is None:
-            raise UsageError("--role and --content, or --json, say what to"
-                             " add")
+def complete_item(app, args):
+    """Have args.json be the item: bare, or as OpenAI has it, in a list."""
+    path = args.json
+    if path is not None:
+        if args.role or args.content:
+            raise UsageError("--json and --role, --content cannot be combined")
+        args.json = app.read_json(path)
+        if not isinstance(args.json, dict):
+            raise UsageError(f"{path} is no JSON object")
+    elif args.role is None or args.content is None:
+        raise UsageError("--role and --content, or --json, say what to add")
+    else:
         text = app.read_text("-") if args.content == "-" else args.content
-        return {"type": "message", "role": args.role, "content": text}
-    if args.role or args.content:
-        raise UsageError("--json and --role, --content cannot be combined")
-    return app.read_json(args.json)
-
-
-def add_item(app, group, args):
-    """Add one item: bare, or as OpenAI has it, in a list."""
-    item = conversation_item(app, args)
+        args.json = {"type": "message", "role": args.role, "content": text}
     if app.settings.style() == OPENAI:
-        item = {"items": [item]}
-    answer = group.call(app, "POST", path_of(args.id, "items"), body=item)
-    if isinstance(dig(answer, "data"), list):
-        return app.out.rows(answer, CONVERSATION_ITEM_COLUMNS, "items")
-    app.out.record(answer, CONVERSATION_ITEM_COLUMNS)
+        args.json = {"items": [args.json]}
 
 
 CONVERSATIONS = Group(
@@ -9597,18 +9584,17 @@ CONVERSATIONS = Group(
         lists(SLUG, ORDER, name="list-items", path="{id}/items",
               summary="List the items of a conversation.",
               columns=CONVERSATION_ITEM_COLUMNS),
-        Verb("add-item", "Add an item to a conversation.", add_item, ITEM,
-             SLUG,
+        acts("add-item", "Add an item to a conversation.", SLUG,
              flag("--role ROLE", "user, assistant, system or developer",
                   choice(*CONVERSATION_ROLES)),
              flag("--content TEXT", "what is said; - is standard input",
                   from_stdin=True),
              flag("--json FILE", "any item as JSON; - is standard input",
-                  from_stdin=True),
-             writes=True, examples=(
-                 "xeroctl conversations add-item conv_1 --role user"
-                 " --content hi",
-                 "xeroctl conversations add-item conv_1 --json item.json")),
+                  from_stdin=True, sends="*"),
+             path="{id}/items", checks=complete_item,
+             columns=CONVERSATION_ITEM_COLUMNS, examples=(
+                 "xeroctl conversations add-item conv_1 --endpoint my-llm"
+                 " --role user --content hi",)),
         acts("delete-item", "Delete an item of a conversation.", SLUG,
              flag("--item-id ID", "the item", required=True, sample="msg_1"),
              path="{id}/items/{item_id}", method="DELETE",
@@ -10139,23 +10125,16 @@ def network(text):
         raise UsageError(f"{text!r} is no CIDR range")
 
 
-def complete_filter(app, args):
-    """The whole filter is sent, with empty lists for one that is lifted."""
-    if bool(args.allow or args.block) == bool(args.clear):
-        raise UsageError("--allow and --block, or --clear alone, say what the"
-                         " filter is")
-    args.allow, args.block = args.allow or [], args.block or []
-
-
-def complete_quota(app, args):
-    """The whole quota is sent, of nulls for one that is lifted."""
-    given = args.quota_requests, args.quota_window
-    if args.clear and given != (None, None) or (
-            not args.clear and None in given):
-        raise UsageError("--quota-requests and --quota-window, or --clear"
-                         " alone, say what the quota is")
-    if args.clear:
-        args.quota_requests = args.quota_window = Null
+def or_cleared(empty, *names):
+    """A check of what is sent whole, that is empty where it is not given."""
+    def check(app, args):
+        given = {name: getattr(args, name) for name in names}
+        if any(given.values()) == bool(args.clear):
+            raise UsageError(" and ".join("--" + name.replace("_", "-")
+                                          for name in names)
+                             + ", or --clear alone, say what it is to be")
+        vars(args).update((name, given[name] or empty) for name in names)
+    return check
 
 
 def rotated(app, group, args):
@@ -10179,7 +10158,9 @@ KEYS = Group(
                 ENDPOINT_ID,
                 field("--expires TIME", "ISO time, or 30d from now", moment,
                       sends="expires_at", sample="30d"),
-                once="key", checks=(fixes(1, "expires"), find_endpoint)),
+                once="key", checks=(fixes(1, "expires"), find_endpoint),
+                examples=("xeroctl keys --create --name ci --scopes inference"
+                          " --expires 30d",)),
         deletes("Revoke a key.", also=("revoke",)),
         acts("rotate", "Give a key a new value, shown once.", run=rotated,
              once="key", asks="Rotate key {id}?"),
@@ -10190,16 +10171,18 @@ KEYS = Group(
                    many=bool),
              flag("--clear", "from everywhere"), method="PUT",
              asks="Replace the IP filter of key {id}?",
-             checks=complete_filter, examples=(
+             checks=or_cleared([], "allow", "block"),
+             usage="ID --ip-filter --allow CIDR", examples=(
                  "xeroctl keys key_1 --ip-filter --allow 10.0.0.0/8",
                  "xeroctl keys key_1 --ip-filter --clear")),
         acts("quota", "Limit how often a key may be used.",
              field("--quota-requests N", "so many requests", integer(1),
-                   sends="requests"),
+                   sends="requests", needs="--quota-window"),
              field("--quota-window SECONDS", "in so many seconds", integer(1),
-                   sends="window_seconds"),
+                   sends="window_seconds", needs="--quota-requests"),
              flag("--clear", "without limit"), method="PUT",
-             checks=complete_quota, examples=(
+             checks=or_cleared(Null, "quota_requests", "quota_window"),
+             usage="ID --quota --quota-requests N …", examples=(
                  "xeroctl keys key_1 --quota --quota-requests 1000"
                  " --quota-window 3600",
                  "xeroctl keys key_1 --quota --clear")),
@@ -10306,16 +10289,23 @@ def place_slos(app, args):
         args.place = "/" + path_of("endpoints", args.endpoint, "slos")
 
 
-def show_slo_history(app, group, args):
-    """List how an objective was met, with a line of it."""
+def list_series(app, group, args):
+    """List what was measured, by time, and draw a line of each thing.
+
+    Its first column is the time; what is in per cent stands for all.
+    """
+    check_args(app, args)
     page = merged(pages_of(app, group, args))
-    app.out.rows(page, ("TIME=created_at|measured_at|time:time",
-                        "COMPLIANCE=compliance|compliance_percentage:percent",
-                        "VALUE"), "measurements")
-    rows = page_records(page)
-    if app.out.is_table and rows:
-        times = sorted(rows, key=lambda row: str(dig(row, "created_at")))
-        app.out.bars("compliance", [dig(row, "compliance") for row in times])
+    time, *columns = map(Column, args.verb.columns)
+    app.out.rows(page, [time] + columns, "measurements",
+                 args.verb.id_path or group.id_path)
+    rows = sorted(page_records(page), key=lambda row: str(time.value(row)))
+    columns = [c for c in columns if c.format == "percent"] or columns
+    width = max(len(column.paths[0]) for column in columns)
+    for column in columns if app.out.is_table else ():
+        values = [column.value(row) for row in rows]
+        if any(value is not None for value in values):
+            app.out.bars(padded(column.paths[0], width), values)
 
 
 SLOS = Group(
@@ -10334,8 +10324,11 @@ SLOS = Group(
                 ENDPOINT_ID, checks=(complete_slo, find_endpoint)),
         updates("Change an objective.", *SLO_FLAGS, *SLO_MORE, method="PUT"),
         deletes("Delete an objective."),
-        Verb("history", "List how an objective was met.", show_slo_history,
-             ITEM, *Cursor.flags, path="{id}/history", paging=Cursor),
+        Verb("history", "List how an objective was met.", list_series, ITEM,
+             *Cursor.flags, path="{id}/history", paging=Cursor, columns=(
+                 "TIME=created_at|measured_at|time:time",
+                 "COMPLIANCE=compliance|compliance_percentage:percent",
+                 "VALUE")),
         acts("calculate", "Measure an objective now."),
         Verb("summary", "Show how all objectives are met.", show_overview,
              path="summary"),
@@ -10540,23 +10533,9 @@ fix_span = fixes(-1, "from", "to")
 USAGE_FLAGS = (
     FROM, TO, field("--endpoint SLUG", "only of this endpoint"),
     field("--model NAME", "only of this model"))
-USAGE_NUMBERS = ("requests", "errors", "input_tokens", "output_tokens",
-                 "cached_tokens", "total_tokens", "ttft_ms", "latency_ms")
-USAGE_NUMBER_COLUMNS = tuple(
-    name.replace("_", " ").capitalize() + "=" + name for name in USAGE_NUMBERS)
-
-
-def show_daily_usage(app, group, args):
-    """List usage day by day, with a line for each column."""
-    fix_span(app, args)
-    page = merged(pages_of(app, group, args))
-    app.out.rows(page, ("Date",) + USAGE_NUMBER_COLUMNS, "usage", "date")
-    rows = page_records(page)
-    if app.out.is_table and rows:
-        for name in USAGE_NUMBERS:
-            values = [dig(row, name) for row in rows]
-            if any(value is not None for value in values):
-                app.out.bars(f"{name:14}", values)
+USAGE_NUMBER_COLUMNS = (
+    "Requests", "Errors", "Input tokens", "Output tokens", "Cached tokens",
+    "Total tokens", "TTFT ms", "Latency ms")
 
 
 USAGE = Group(
@@ -10565,8 +10544,9 @@ USAGE = Group(
         shows("Show the sums.", *USAGE_FLAGS, name="summary", path="summary",
               checks=fix_span,
               columns=("From:time", "To:time") + USAGE_NUMBER_COLUMNS),
-        Verb("daily", "List usage by day.", show_daily_usage, *USAGE_FLAGS,
-             path="daily"),
+        Verb("daily", "List usage by day.", list_series, *USAGE_FLAGS,
+             path="daily", checks=fix_span, id_path="date",
+             columns=("Date",) + USAGE_NUMBER_COLUMNS),
         lists(*USAGE_FLAGS, name="endpoints", path="endpoints", paging=None,
               summary="List usage by endpoint.", checks=fix_span,
               id_path="endpoint_slug",
@@ -10756,9 +10736,9 @@ EXEC = Group(
         lists(name="tools", path="tools", paging=None, id_path="name",
               summary="List the tools.",
               columns=("Name", "Description", "+Risk", "+Domain")),
-        Verb("tool-show", "Show all about a tool.", show_all_fields,
+        Verb("tool-show", "Show all about a tool.", run_show,
              flag("NAME", "the tool", sample="kubectl_get", dest="id"),
-             path="tools/{id}"),
+             path="tools/{id}", columns=ALL_FIELDS),
         Verb("invoke", "Start a tool.", invoke_tool,
              THE_WORKSPACE, flag("--tool NAME", "the tool", required=True,
                   sample="kubectl_get"),

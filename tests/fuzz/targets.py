@@ -275,7 +275,7 @@ ROWS_BY_HAND = [
                         "status": "ready", "parameterCount": 7e9}), OTHER),
 ]
 KINDS = {"run_list": LIST, "list_completions": LIST, "list_files": LIST,
-         "run_show": SHOW, "show_all_fields": OTHER, "run_write": OTHER,
+         "run_show": SHOW, "run_write": OTHER,
          "run_update": OTHER, "show_overview": OTHER, "run_delete": OTHER,
          "rotated": OTHER, "apply_template": OTHER, "create_export": OTHER,
          "approve": OTHER}

@@ -519,7 +519,7 @@ def test_days_end_in_a_line_for_each_column(run, golden):
     shown = run(*argv)
     golden("usage-daily", argv, shown)
     assert len(BARS.findall(shown)) == 4 * 8
-    assert all(len(line) == 15 + 4 for line in shown.splitlines()[-8:])
+    assert all(len(line) == 14 + 4 for line in shown.splitlines()[-8:])
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "jsonl", "id"])
