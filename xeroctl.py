@@ -4850,7 +4850,14 @@ SLUG = flag("--endpoint SLUG",
 NAME_FLAG = field("--name NAME", "its name")
 DESCRIPTION = field("--description TEXT", "what it is for")
 REGION = field("--region REGION", "where it is")
-OF_STATUS = field("--status STATUS", "of this status")
+
+
+def of_status(*words):
+    return field("--status STATUS", "only those of this status",
+                 choice(*words) if words else None)
+
+
+OF_STATUS = of_status()
 
 
 def filled(template, args):
@@ -9384,8 +9391,6 @@ RESPONSE_FIELDS = (
     "Incomplete=incomplete_details.reason", "Answer=output|output_text:said")
 ITEM_CONTENT = ("Content=content|output|arguments|input|action|tool_calls"
                 "|summary:item")
-RESPONSE_STATES = ("queued", "in_progress", "completed", "failed", "cancelled",
-                   "incomplete")
 
 
 def response_body(app, args):
@@ -9451,8 +9456,8 @@ RESPONSES = Group(
     columns=("ID", "Model", "Status:state", "Input tokens=usage.input_tokens",
              "Output tokens=usage.output_tokens", "Created=created_at:age"),
     fields=RESPONSE_FIELDS, verbs=by_flag(
-        lists(SLUG, field("--status STATUS", "only those of this status",
-                          choice(*RESPONSE_STATES)),
+        lists(SLUG, of_status("queued", "in_progress", "completed", "failed",
+                              "cancelled", "incomplete"),
               summary="List responses."),
         shows("Show one response.", SLUG, columns=RESPONSE_FIELDS[:-1] + (
             "Answer=output|output_text:lines",)),
@@ -9683,10 +9688,8 @@ UPLOADS = Group(
     columns=("ID", "Filename", "Size=bytes:size", "Status:state",
              "Progress:progress", "Created=created_at:time"),
     fields=UPLOAD_FIELDS, verbs=by_flag(
-        lists(field("--status STATUS", "only those of this status",
-                    choice("pending", "uploading", "completed", "failed",
-                           "cancelled", "expired")),
-            summary="List uploads."),
+        lists(of_status("pending", "uploading", "completed", "failed",
+                        "cancelled", "expired"), summary="List uploads."),
         shows("Show one upload."),
         acts("cancel", "Cancel an upload; its parts are dropped.",
              asks="Cancel upload {id}?"),
@@ -10770,8 +10773,7 @@ TEMPLATE_WORKSPACE = flag("--workspace ID", "the templates of this workspace",
                           completes="")
 TEMPLATE = flag("ID|NAME", "the template: its id or its name", sample="triage",
                 dest="id")
-
-
+ONE_TEMPLATE = TEMPLATE, TEMPLATE_WORKSPACE
 TEMPLATE_WORDS = {"scope": ("platform", "project", "workspace"),
                   "approval_policy": ("standard", "elevated", "restricted")}
 
@@ -10925,16 +10927,16 @@ TEMPLATES = Group(
               path="", checks=place_template),
         creates("Make a template.", TEMPLATE_FILE, TEMPLATE_WORKSPACE,
                 checks=place_templates),
-        creates("Make a new version of a template.", TEMPLATE, TEMPLATE_FILE,
-                TEMPLATE_WORKSPACE, name="update", method="PUT",
+        creates("Make a new version of a template.", *ONE_TEMPLATE,
+                TEMPLATE_FILE, name="update", method="PUT",
                 checks=place_template),
-        deletes("Delete a template.", TEMPLATE, TEMPLATE_WORKSPACE, path="",
+        deletes("Delete a template.", *ONE_TEMPLATE, path="",
                 checks=place_template),
-        acts("promote", "Offer a template to more.", TEMPLATE,
+        acts("promote", "Offer a template to more.", *ONE_TEMPLATE,
              field("--scope SCOPE", "platform or project",
                    choice("platform", "project"), required=True),
-             TEMPLATE_WORKSPACE, path="promote", checks=place_template),
-        lists(TEMPLATE, TEMPLATE_WORKSPACE, name="versions",
+             path="promote", checks=place_template),
+        lists(*ONE_TEMPLATE, name="versions",
               summary="List the versions of a template.", path="versions",
               columns=("Version", "Created=created_at:time",
                        "Notes"), checks=place_template),
