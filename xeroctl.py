@@ -4584,12 +4584,12 @@ class Verb:
 
     The standard verbs call method on path, below the group's own unless it
     begins with //, where {name} stands for an argument.  columns beat the
-    group's (ALL_FIELDS makes them of the answer); said tells what a write has done that returns little, and asks
-    is the question before it.  once names the member of an answer that is
-    shown this one time; checks, one or several, check and complete arguments
-    by check(app, args); paging is how a list goes on, None for a list that is
-    whole; id_path is where -o id finds the ids, and sample the id in its
-    examples, if it is not that of the group.
+    group's (ALL_FIELDS makes them of the answer); said tells what a write has
+    done that returns little, and asks is the question before it.  once names
+    the member of an answer that is shown this one time; checks, one or
+    several, check and complete arguments by check(app, args); paging is how a
+    list goes on, None for a list that is whole; id_path is where -o id finds
+    the ids, and sample the id in its examples, if it is not the group's.
     """
 
     word = None
@@ -8973,7 +8973,8 @@ MODELS = Group(
     "models", "List, describe, version, share and delete models.",
     path="/models", columns=MODEL_COLUMNS, fields=MODEL_FIELDS,
     paging=Offset, scope=GIVEN, verbs=by_flag(
-        lists(EXTENDED, flag("--endpoint SLUG", "list what this endpoint serves"),
+        lists(EXTENDED,
+              flag("--endpoint SLUG", "list what this endpoint serves"),
               summary="List the models of the project.", paging=Offset,
               checks=ask_extended, examples=("xeroctl models -o wide",)),
         shows("Show one model in full.", FULL, EXTENDED,
@@ -9004,7 +9005,8 @@ MODELS = Group(
                   "gptq, awq or compressed-tensors",
                   choice("gptq", "awq", "compressed-tensors")),
             field("--pre-quantization-bits N", "4 or 8", choice(4, 8)),
-            FULL, method="PATCH", by=BARE, checks=choose_fields, usage="ID --description TEXT",
+            FULL, method="PATCH", by=BARE, checks=choose_fields,
+            usage="ID --description TEXT",
             examples=("xeroctl models model_1 --context-length 8192",
                       "xeroctl models model_1 --pre-quantized"
                       " --pre-quantization-bits 4")),
