@@ -1685,11 +1685,12 @@ def keep_access(number, path, widest):
         os.fchown(number, old.st_uid, -1)
 
 
-def write_privately(path, data, keeps_access=False):
+def write_privately(path, data, prepare=int):
     """Replace a file whole: old or new, never torn, for its owner only.
 
     Written beside it with mode 0600, synced and renamed; a link is kept and
-    what it points to is replaced.
+    what it points to is replaced.  prepare(number) sees the new file while
+    nobody else can.
     """
     path = os.path.realpath(path)
     if is_special(path):
@@ -1699,8 +1700,7 @@ def write_privately(path, data, keeps_access=False):
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         with os.fdopen(os.open(beside, flags, 0o600), "wb") as target:
-            if keeps_access:
-                keep_access(target.fileno(), path, 0o640)
+            prepare(target.fileno())
             target.write(data)
             target.flush()
             os.fsync(target.fileno())
@@ -1857,7 +1857,8 @@ class ConfigFile:
             self.read = None
             change(self)
             raw = self.checked(self.mark + self.read.encode("utf-8"))
-            write_privately(self.path, raw, keeps_access=True)
+            write_privately(self.path, raw, lambda number: keep_access(
+                number, self.path, 0o640))
         except OSError as problem:
             raise NotConfigured(
                 f"cannot write {self.path}: {problem.strerror}",
@@ -5562,10 +5563,10 @@ class Talk:
     spinner turns until the first piece, the footer counts from it.
     """
 
-    def __init__(self, app, shows_reasoning=False):
+    def __init__(self, app, args):
         self.app, self.terminal = app, app.terminal
-        self.is_text = app.out.is_table
-        self.shows_reasoning = shows_reasoning
+        self.is_text = app.out.is_table and not args.extract
+        self.shows_reasoning = args.show_reasoning
         self.spinner = app.terminal.spinner("waiting for the first token")
         self.began_at, self.halves = None, {}
 
@@ -5667,8 +5668,8 @@ def raise_if_broken(answer, error):
         return
     if not answer.has_begun:
         raise error
-    raise StreamBroken(str(error), "what arrived is kept; the answer is not"
-                       " complete", **error.facts)
+    raise StreamBroken(str(error), "what arrived is not the whole answer",
+                       **error.facts)
 
 
 def with_params(body, pairs):
@@ -5748,28 +5749,50 @@ def usage_line(usage):
                                  for column in USAGE_COLUMNS)
 
 
-def tell_ends(app, answer, show_usage):
+def tell_ends(app, args, turns):
     """Say why an answer stopped early, and what it cost."""
-    hint = answer.hint()
+    answer, hint = turns.answer, turns.answer.hint()
     if hint:
         app.terminal.note("hint: " + hint)
-    if show_usage:
+    if args.show_usage:
         app.terminal.say(usage_line(answer.usage))
         if answer.id:
             app.terminal.say(f"id: {as_text(answer.id)}")
+    if not turns.is_kept and (args.interactive or args.session):
+        app.terminal.note("the answer has no text: the question is taken"
+                          " back")
 
 
-def answer_once(app, args, answer, body, headers, fields):
-    """Ask, show the answer in the form that is due, and how it ended."""
-    with Talk(app, args.show_reasoning) as talk:
-        ask_answer(app, talk, answer, body, headers, args.stream)
-        if app.out.is_table:
-            show_rest(app, answer)
-    if app.out.form not in (TABLE, WIDE, JSONL):
-        app.out.show(answer.whole(), fields)
+def first_block(text):
+    """The first fenced block of a text, without its fences (CommonMark).
+
+    One without an end is none: it was cut, and is not to be run.
+    """
+    found = re.search(r"(?ms)^([ \t]*)(`{3,}(?=[^`\n]*$)|~{3,})[^\n]*\n(.*?)"
+                      r"^[ \t]*\2[`~]*[ \t\r]*$", text)
+    if not found:
+        raise XeroctlError("the answer has no fenced block: "
+                           + (body_summary(text) or "it has no text"))
+    return re.sub("(?m)^" + found.group(1), "", found.group(3))
+
+
+def answer_once(app, args, turns, content, fields):
+    """Take one turn: show the answer in the form that is due."""
+    try:
+        with Talk(app, args) as talk:
+            turns.ask(talk, content, args.stream)
+            if talk.is_text:
+                show_rest(app, turns.answer)
+        if args.extract:
+            app.out.text(first_block(turns.answer.text()))
+        elif app.out.form not in (TABLE, WIDE, JSONL):
+            app.out.show(turns.answer.whole(), fields)
+    finally:
+        if turns.is_kept:
+            turns.write()
     if args.stream:
-        talk.footer(answer.tokens())
-    tell_ends(app, answer, args.show_usage)
+        talk.footer(turns.answer.tokens())
+    tell_ends(app, args, turns)
 
 
 # == downloads: whole or not at all, and taken up again ======================
@@ -7518,14 +7541,69 @@ class DirectSender:
         return found, None if is_of_line else error
 
 
-# == sessions: many turns in one terminal ====================================
+# == sessions: many turns, in one terminal or in one file =====================
+
+def fenced(app, path):
+    """A file's text in a fence that it cannot close, below its name."""
+    text = app.read_text(path, may_be_odd=True)
+    ticks = max([2] + list(map(len, re.findall("`+", text)))) + 1
+    name = "stdin" if path == "-" else os.path.basename(path)
+    return f"{whole(name)}\n{'`' * ticks}\n{text}\n{'`' * ticks}"
+
+
+def image_url(app, source):
+    """The URL of an image; a file becomes a data: URL (RFC 2397)."""
+    if re.match("(https?|data):", source, re.I):
+        return source
+    import base64
+    data = app.read_bytes(source)
+    found = re.match(  # names lie, and some say nothing
+        rb"(?s)(?P<png>\x89PNG)|(?P<jpeg>\xff\xd8\xff)|(?P<gif>GIF8[79]a)|"
+        rb"(?P<webp>RIFF....WEBP)|(?P<bmp>BM....\0{4})|(?P<tiff>II\*\0|"
+        rb"MM\0\*)|....ftyp(?:(?P<avif>avi[fs])|(?P<heic>hei|hev|m[is]f1))",
+        data)
+    if not found:
+        raise UsageError(
+            f"{whole(source)} is " + ("no image" if data else "empty"),
+            "PNG, JPEG, GIF, WEBP, BMP, TIFF, AVIF and HEIC are known")
+    data = base64.b64encode(data).decode("ascii")
+    return f"data:image/{found.lastgroup};base64,{data}"
+
+
+def attached(app, args):
+    """The texts and the images that go along with a message."""
+    return ([fenced(app, path) for path in args.attach or ()],
+            [image_url(app, source) for source in args.image or ()])
+
+
+def content_of(text, blocks, images):
+    """The content of a user's message: a text, or parts with images."""
+    text = "\n\n".join([text] * bool(text) + blocks)
+    if not images:
+        return text
+    return [{"type": "text", "text": text}] * bool(text) + [
+        {"type": "image_url", "image_url": {"url": url}} for url in images]
+
+
+def files_at(path):
+    """The paths that begin so; a folder ends in a slash."""
+    import glob
+    found = glob.glob(glob.escape(os.path.expanduser(path)) + "*")
+    return sorted(each + "/" * os.path.isdir(each) for each in found)
+
 
 def completer(words):
-    """A readline completer for the words that may begin a line."""
+    """A readline completer: a word that may begin a line, or a file behind
+    one that ends in a space and takes a file."""
     def complete(text, state):
         import readline
-        begins = readline.get_begidx() == 0
-        found = [word for word in words if begins and word.startswith(text)]
+        line = readline.get_line_buffer()[:readline.get_endidx()]
+        name, space, rest = line.partition(" ")
+        found = [word for word in words if word.startswith(line)]
+        if space:
+            begun = len(rest) - len(text)
+            found = [path[begun:] for path in files_at(rest)
+                     if words.get(name + " ")]
         return found[state] if state < len(found) else None
     return complete
 
@@ -7565,6 +7643,10 @@ class PlainLines:
 
     def remember(self, text):
         """Nobody will press Up."""
+
+    def was_empty(self):
+        """Whether nothing stood on the line that Ctrl-C has cleared."""
+        return True
 
     def close(self):
         pass
@@ -7635,6 +7717,9 @@ class LineEditor(PlainLines):
             recall(self.readline, text)
         self.history.add(text)
 
+    def was_empty(self):
+        return not (self.readline and self.readline.get_line_buffer())
+
     def close(self):
         self.history.trim()
         if not self.readline and self.terminal.err.is_live:
@@ -7698,56 +7783,142 @@ def is_message(value):
             and isinstance(dig(value, "content"), (str, list)))
 
 
+def as_conversation(raw, path):
+    """The conversation that a file holds: as it was saved, or a bare list."""
+    try:
+        data = parse_json(decoded(raw))
+    except ValueError as problem:
+        raise UsageError(f"{whole(path)} is not JSON: {problem}")
+    data = {"messages": data} if isinstance(data, list) else data
+    messages = dig(data, "messages")
+    if not isinstance(messages, list) or not all(map(is_message, messages)):
+        raise UsageError(f"{whole(path)} is no conversation: it has no list"
+                         " of messages with role and content")
+    return data
+
+
+class ConversationFile:
+    """The file that a conversation lives in, for one process at a time.
+
+    Read when it is opened, and written whole when it has changed.  What is
+    not there, or empty, is a conversation that begins.  A plan neither locks
+    nor writes; without a path there is no file.
+    """
+
+    def __init__(self, path):
+        self.path, self.lock, self.raw = path, None, b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.lock is not None:
+            if not self.raw:
+                remove_quietly(self.place)
+            os.close(self.lock)
+
+    def open(self, is_plan):
+        """Return the conversation; raise if another process is at it."""
+        if self.path is None:
+            return {"messages": []}
+        self.place = os.path.realpath(on_disk(self.path))
+        with writing(self.path, UsageError):
+            if self.path == "-" or is_special(self.place):
+                raise OSError(None, "it is no regular file")
+            while not is_plan and not self.is_ours():
+                self.take()
+        if os.path.exists(self.place):
+            self.raw = read_file(self.path)
+        return (as_conversation(self.raw, self.path) if self.raw
+                else {"messages": []})
+
+    def take(self):
+        self.lock = os.open(self.place, os.O_RDWR | os.O_CREAT, 0o600)
+        if not try_lock(self.lock):
+            os.close(self.lock)
+            self.lock = None
+            raise UsageError(f"another process is at {whole(self.path)}",
+                             "a conversation goes on in one place at a time")
+
+    def is_ours(self):
+        """Whether what is locked is what has that name, and not its past."""
+        with suppress(OSError, TypeError):
+            return os.path.samestat(os.fstat(self.lock), os.stat(self.place))
+        return False
+
+    def write(self, data):
+        """Have the disk hold the conversation, old or new, never torn."""
+        raw = whole(pretty_json(data) + "\n").encode("utf-8")
+        if self.lock is None or raw == self.raw:
+            return
+        held = []
+
+        def hold(number):
+            held.append(os.dup(number))
+            try_lock(number)
+        with writing(self.path, UsageError):
+            write_privately(self.place, raw, hold)
+        os.close(self.lock)
+        self.lock, self.raw = held[0], raw
+
+
 class ChatTurns:
     """A conversation kept here and sent whole with each request.
 
     messages are those of the API; one that was cut short has "cut": true,
-    which is saved but not sent.
+    which is saved but not sent.  options are the rest of a request's body.
     """
 
     ANSWER = ChatAnswer
+    FIXED = ("messages",)  # what a session decides on itself
 
-    def __init__(self, app, body, headers, is_model_named=False):
-        self.app, self.headers = app, headers
-        self.is_model_named = is_model_named
-        self.options = {k: v for k, v in body.items() if k != "messages"}
-        self.messages = [m for m in body.get("messages", ())
-                         if m["role"] != "user"]
-        self.spent = Counter()
-        self.answer = None
+    def __init__(self, app, args, file, data, options):
+        self.app, self.args, self.file = app, args, file
+        self.options, self.headers = options, sent_headers(args)
+        self.is_model_named = bool(args.model)
+        self.messages, self.spent = data["messages"], Counter()
+        self.count(data.get("usage"))
+        self.answer, self.is_kept = None, False
 
-    def ask(self, talk, content):
-        """Send one more user message; return whether both turns are kept.
+    def ask(self, talk, content, is_stream=True):
+        """Send one more user message, and keep both turns.
 
-        What had arrived when it was interrupted is kept as a cut turn.
+        What had come when somebody, or the loss of the terminal, stopped it
+        is kept as a cut turn; what the server broke off is not.
         """
         self.messages.append({"role": "user", "content": content})
-        self.answer = self.ANSWER()
+        self.answer, self.is_kept = self.ANSWER(), False
         try:
-            ask_answer(self.app, talk, self.answer, self.body(),
-                       self.headers)
-        except BaseException:
-            self.keep(True)
+            self.send(talk, is_stream)
+        except BaseException as error:
+            is_lost = isinstance(error, XeroctlError) and not (
+                self.app.terminal.out.is_broken)
+            self.keep(not self.answer.is_finished, is_lost)
             raise
-        return self.keep(False)
+        self.keep(False)
+
+    def send(self, talk, is_stream):
+        ask_answer(self.app, talk, self.answer, with_params(
+            self.body(), self.args.param), self.headers, is_stream)
 
     def body(self):
-        sent = [{key: m[key] for key in m if key != "cut"}
-                for m in self.messages]
-        return dict(self.options, messages=sent)
+        return dict(self.options, messages=[
+            {key: m[key] for key in m if key not in ("cut", "response_id")}
+            for m in self.messages])
 
-    def keep(self, is_cut):
+    def keep(self, is_cut, is_lost=False):
         """Keep the answer as a turn; without one, take the question back."""
-        text = (self.answer.text() or self.answer.text(REFUSAL)
-                or "\n".join(self.answer.rest()))
+        text = not is_lost and (
+            self.answer.text() or self.answer.text(REFUSAL)
+            or "\n".join(self.answer.rest()))
         if not text:
             self.messages.pop()
-            return False
+            return
         turn = {"role": "assistant", "content": text}
         self.messages.append(dict(turn, cut=True) if is_cut else
                              dict(turn, **self.link()))
         self.count(self.answer.usage)
-        return True
+        self.is_kept = True
 
     def link(self):
         """What a turn holds beside its text, so that the next follows it."""
@@ -7765,6 +7936,12 @@ class ChatTurns:
     def set_system(self, text):
         rest = [m for m in self.messages if m["role"] != "system"]
         self.messages = [{"role": "system", "content": text}] + rest
+
+    def set_endpoint(self, slug):
+        """Ask another endpoint; the model that was named stays."""
+        self.args.endpoint = slug
+        if not self.is_model_named or self.app.slug() is None:
+            self.options["model"] = slug
 
     def clear(self):
         self.messages = [m for m in self.messages if m["role"] == "system"]
@@ -7784,42 +7961,69 @@ class ChatTurns:
                 "messages": self.messages,
                 "usage": dict(self.spent)}
 
-    def load(self, data):
-        """Take over a saved conversation, or a bare list of messages."""
-        messages = data if isinstance(data, list) else dig(data, "messages")
-        if not isinstance(messages, list) or not all(
-                map(is_message, messages)):
-            raise UsageError("this is no conversation: it has no list of"
-                             " messages with role and content")
-        self.messages = messages
-        self.spent = Counter()
-        self.count(dig(data, "usage"))
+    def write(self):
+        """Have the file hold the conversation, once there is one."""
+        if self.turns() or self.file.raw:
+            self.file.write(self.saved())
 
 
 class ResponseTurns(ChatTurns):
     """A conversation that the server keeps, each response on the last one.
 
     What it does not know (a loaded conversation, an answer that was cut, no
-    store) is sent along with the next message.
+    store) is sent along with the next message; the whole, where it does not
+    know the last response.  A turn that it forgot has "response_id": null.
     """
 
     ANSWER = ResponseAnswer
+    FIXED = "input", "background"
+    PARTS = {"text": lambda part: {"type": "input_text",
+                                   "text": part["text"]},
+             "image_url": lambda part: {"type": "input_image", "image_url":
+                                        dig(part, "image_url.url")}}
+
+    def send(self, talk, is_stream):
+        try:
+            super().send(talk, is_stream)
+        except ApiError as error:
+            linked = [m for m in self.messages if m.get("response_id")]
+            if not linked or error.status not in (400, 404, 422, 501) or not (
+                    re.search("previous.response", str(error), re.I)
+                    or linked[-1]["response_id"] in str(error)):
+                raise
+            for message in linked:
+                message["response_id"] = None
+            self.app.terminal.note("the server does not keep this"
+                                   " conversation: it is sent whole")
+            super().send(talk, is_stream)
 
     def link(self):
         """The id of a response that can be followed."""
-        is_kept = self.answer.id and self.options.get("store") is not False
+        is_kept = (self.answer.id and self.options.get("store") is not False
+                   and dig(self.answer.response, "store") is not False
+                   and all(m.get("response_id", "") is not None
+                           for m in self.messages))
         return {"response_id": self.answer.id} if is_kept else {}
+
+    def item(self, message):
+        """A message as the Responses API has it."""
+        content = message["content"]
+        if isinstance(content, list):
+            content = [self.PARTS.get(dig(part, "type"), dict)(part)
+                       for part in content]
+        return {"role": message["role"], "content": content}
 
     def body(self):
         known = [place for place, message in enumerate(self.messages)
                  if message.get("response_id")]
         in_conversation = "conversation" in self.options
         first = known[-1] + 1 if known else 0
-        items = [{"role": m["role"], "content": m["content"]}
-                 for m in self.messages[first:] if m["role"] != "system"]
+        items = [self.item(m) for m in self.messages[first:]
+                 if m["role"] != "system"]
         items = items[-1:] if in_conversation else items
-        body = dict(self.options, input=items if len(items) > 1
-                    else items[0]["content"])
+        is_text = len(items) == 1 and isinstance(items[0]["content"], str)
+        body = dict(self.options,
+                    input=items[0]["content"] if is_text else items)
         if known and not in_conversation:
             body["previous_response_id"] = (
                 self.messages[known[-1]]["response_id"])
@@ -7827,13 +8031,57 @@ class ResponseTurns(ChatTurns):
                   if m["role"] == "system"]
         return dict(body, instructions=system[-1]) if system else body
 
+    def clear(self):
+        super().clear()
+        self.options.pop("previous_response_id", None)
+
 
 def show_text(app, args):
-    """Have a session show text, whatever form is set, unless by a flag."""
-    if args.output not in (None, TABLE, WIDE):
-        raise UsageError(f"--interactive and -o {args.output} cannot be"
-                         " combined: a session shows text")
+    """Have text shown, whatever form is set, unless by a flag."""
+    named = "--extract" if args.extract else "--interactive"
+    other = (args.output not in (None, TABLE, WIDE) and f"-o {args.output}"
+             or args.extract and args.interactive and "--interactive")
+    if other:
+        raise UsageError(f"{named} and {other} cannot be combined: it shows"
+                         " text")
     app.out.form, app.out.is_table = TABLE, True
+
+
+def edited(environ, text):
+    """What becomes of a text in the editor that the environment names."""
+    import shlex
+    import subprocess
+    import tempfile
+    command = environ.get("VISUAL") or environ.get("EDITOR") or "vi"
+    with tempfile.NamedTemporaryFile(suffix=".md") as file:  # mode 0600
+        file.write(whole(text).encode("utf-8"))
+        file.flush()
+        try:
+            editor = subprocess.Popen(shlex.split(command) + [file.name],
+                                      env=environ)
+        except (OSError, ValueError, IndexError) as problem:
+            raise UsageError(f"cannot run {command}: {reason_of(problem)}",
+                             "VISUAL or EDITOR names an editor")
+        while editor.poll() is None:
+            with suppress(KeyboardInterrupt):  # it is the editor's
+                editor.wait()
+        if editor.returncode:
+            raise UsageError(f"{command} ended with exit code"
+                             f" {editor.returncode}: nothing is sent")
+        return decoded(read_file(file.name)).rstrip("\r\n")
+
+
+def adopt(app, args, data):
+    """Take endpoint and model from a conversation, unless a flag has one.
+
+    With style openai the endpoint is the model.
+    """
+    endpoint, model = (value if isinstance(value, str) else None
+                       for value in map(data.get, ("endpoint", "model")))
+    if not args.model and model != endpoint and not (
+            args.endpoint and app.settings.style() == OPENAI):
+        args.model = model
+    args.endpoint = args.endpoint or endpoint
 
 
 class Session:
@@ -7844,7 +8092,7 @@ class Session:
     """
 
     KEYS = (("Up / Down", "recall earlier messages"),
-            ("Tab", "complete slash commands"),
+            ("Tab", "complete slash commands and file names"),
             ("Ctrl+A / Ctrl+E", "start or end of the line"),
             ("Ctrl+U / Ctrl+K", "clear before or after the cursor"),
             ("Ctrl+W", "delete the previous word"),
@@ -7857,6 +8105,7 @@ class Session:
         self.args = args
         self.is_live = is_terminal(self.terminal.stdin)
         self.is_over = False
+        self.unsaid, self.files = None, attached(app, args)
         self.lines = (self.editor(not args.no_history) if self.is_live
                       else PlainLines(self.terminal))
 
@@ -7866,23 +8115,40 @@ class Session:
         path = (os.path.join(folder, "history") if has_history and folder
                 else None)
         history = History(path, self.app.terminal.secrets)
-        words = sorted(name + " " * bool(usage) for name, (usage, _, _)
-                       in self.COMMANDS.items())
+        words = {name + " " * bool(usage): "file" in usage
+                 for name, (usage, _, _) in sorted(self.COMMANDS.items())}
         return LineEditor(self.terminal, history, words)
 
     def run(self, first=None):
         """Read and answer until the end of input, /quit or two Ctrl-C."""
         failed = None
         try:
-            if first is not None:
-                failed = self.answer(first)
+            if first is not None or any(self.files):
+                failed = self.tried(self.say, first or "")
             while not self.is_over:
-                failed = self.turn() or failed
+                failed = self.tried(self.turn) or failed
         finally:
             self.lines.close()
+            self.turns.write()
         self.terminal.note(self.totals())
         if failed and not self.is_live:
             raise failed
+
+    def tried(self, act, *given):
+        """Do something that may fail; return the error, once it is told.
+
+        The session goes on, unless nobody can read what it says.
+        """
+        try:
+            act(*given)
+            self.turns.write()
+        except XeroctlError as error:
+            if self.terminal.out.is_broken:
+                raise
+            say_error(error, self.terminal)
+            error.is_told = True
+            return error
+        return None
 
     def turn(self):
         """One message or command, and what it asks for."""
@@ -7890,12 +8156,12 @@ class Session:
         if text is None:
             self.is_over = True
         elif is_block or not text.startswith("/"):
-            return self.answer(text) if text.strip() else None
+            if text.strip():
+                self.say(text)
         elif text.startswith("//"):
-            return self.answer(text[1:])
+            self.say(text[1:])
         else:
-            return self.command(text)
-        return None
+            self.command(text)
 
     def read_message(self):
         """Read (message, is it a block); (None, False) at the end of input.
@@ -7916,7 +8182,7 @@ class Session:
             except KeyboardInterrupt:
                 if interrupted or not self.is_live:
                     raise
-                interrupted = True
+                interrupted = self.lines.was_empty()
                 self.terminal.end_echo()
                 self.terminal.note("(Ctrl-C again leaves, Ctrl-D ends)")
 
@@ -7951,58 +8217,58 @@ class Session:
                 f" {spent['completion_tokens']} output tokens,"
                 f" {self.turns.turns()} messages")
 
-    def answer(self, content):
-        """Ask, and show the answer; return the error if it failed.
+    def say(self, text):
+        """Send a message and the files that wait for it.
 
-        The session goes on after a failure, and the message is one Up away.
+        If that fails they wait on, and /retry and Up have the message.
         """
-        if isinstance(content, str):
-            self.lines.remember(content)
+        if text:
+            self.lines.remember(text)
+        self.unsaid = text
+        self.answer(content_of(text, *self.files))
+        if self.turns.is_kept:
+            self.unsaid, self.files = None, ([], [])
+
+    def answer(self, content):
+        """Ask, and show the answer; Ctrl-C stops it, and it alone."""
         try:
-            with Talk(self.app, self.args.show_reasoning) as talk:
-                is_kept = self.turns.ask(talk, content)
+            with Talk(self.app, self.args) as talk:
+                self.turns.ask(talk, content)
                 show_rest(self.app, self.turns.answer)
             self.terminal.out.flush()
-            tell_ends(self.app, self.turns.answer, self.args.show_usage)
-            if not is_kept:
-                self.terminal.note("the answer has no text: the question is"
-                                   " taken back")
+            tell_ends(self.app, self.args, self.turns)
         except KeyboardInterrupt:
             if not self.is_live:
                 raise
             self.terminal.end_echo()
-            self.terminal.note("stopped; what came is kept")
-        except XeroctlError as error:
-            return self.told(error)
-        return None
-
-    def told(self, error):
-        """Say what went wrong, once: its exit code may still count."""
-        say_error(error, self.terminal)
-        error.is_told = True
-        return error
+            self.terminal.note("stopped; " + (
+                "what came is kept" if self.turns.is_kept else
+                "the question is taken back, /retry asks it again"))
 
     def command(self, line):
-        """Run a slash command; return the error if it failed."""
+        """Run a slash command."""
         name, _, rest = line.strip().partition(" ")
         self.lines.remember(line)
-        try:
-            if name not in self.COMMANDS:
-                raise UsageError(f"unknown command {name}",
-                                 did_you_mean(name, self.COMMANDS) or "/help")
-            usage, _, command = self.COMMANDS[name]
-            if usage and not rest.strip():
-                raise UsageError(f"{name} needs {usage}")
-            return command(self, rest.strip())
-        except XeroctlError as error:
-            return self.told(error)
+        if name not in self.COMMANDS:
+            raise UsageError(f"unknown command {name}",
+                             did_you_mean(name, self.COMMANDS) or "/help")
+        usage, _, command = self.COMMANDS[name]
+        rest = rest.strip()
+        if usage and not rest:
+            raise UsageError(f"{name} needs {usage}")
+        if "file" in usage:
+            if rest == "-":
+                raise UsageError(f"{name} needs a file: standard input has"
+                                 " the messages")
+            rest = os.path.expanduser(rest)
+        command(self, rest)
 
     def show_commands(self, _):
         rows = [(f"{name} {usage}".rstrip(), summary)
                 for name, (usage, summary, _) in self.COMMANDS.items()]
         for name, summary in rows + [('\"\"\"', "opens and closes a message of"
                                       " several lines"), *self.KEYS]:
-            self.terminal.say(f"  {name:16} {summary}")
+            self.terminal.say(f"  {name:17} {summary}")
 
     def clear(self, _):
         self.turns.clear()
@@ -8012,37 +8278,61 @@ class Session:
         self.turns.set_system(text)
         self.terminal.say("system message set")
 
-    def save(self, path):
-        """Write the conversation to a file, whole or not at all."""
+    def save(self, path, is_any=False):
+        """Write the conversation to a file, whole or not at all.
+
+        What is no saved conversation is replaced only if any file may be.
+        """
         data = pretty_json(self.turns.saved()) + "\n"
         try:
-            write_privately(path, whole(data).encode("utf-8"))
+            if not is_any and os.path.isfile(on_disk(path)):
+                raw = read_file(path)
+                if raw and not isinstance(as_conversation(raw, path).get(
+                        "version"), int):
+                    raise UsageError(f"{path} is no conversation that was"
+                                     " saved", "/save! replaces it")
+            write_privately(on_disk(path), whole(data).encode("utf-8"))
         except (OSError, ValueError) as problem:
             raise UsageError(f"cannot write {path}: {reason_of(problem)}")
         self.terminal.say(f"saved {self.turns.turns()} messages to {path}")
 
     def load(self, path):
         """Replace the conversation by that of a file; else change nothing."""
-        try:
-            data = parse_json(decoded(read_file(path)))
-        except ValueError as problem:
-            raise UsageError(f"{path} is not JSON: {problem}")
-        self.turns.load(data)
+        messages = as_conversation(read_file(path), path)["messages"]
+        self.turns.clear()
+        self.turns.messages = messages
         self.terminal.say(f"loaded {self.turns.turns()} messages")
+
+    def attach(self, path):
+        self.files[0].append(fenced(self.app, path))
+        self.terminal.say(f"{path} goes with the next message")
+
+    def add_image(self, source):
+        self.files[1].append(image_url(self.app, source))
+        self.terminal.say(f"{source} goes with the next message")
+
+    def edit(self, _):
+        """Have a message written in the editor, and send it."""
+        text = edited(self.app.settings.environ, self.unsaid or "")
+        if text.strip():
+            self.say(text)
 
     def quit(self, _):
         self.is_over = True
 
     def retry(self, _):
         """Ask the last question again; if that fails, forget nothing."""
+        if self.unsaid is not None:
+            return self.say(self.unsaid)
         before = list(self.turns.messages)
         content = self.turns.undo()
         if content is None:
             raise UsageError("there is nothing to ask again")
-        error = self.answer(content)
-        if error:
-            self.turns.messages = before
-        return error
+        try:
+            self.answer(content)
+        finally:
+            if not self.turns.is_kept:
+                self.turns.messages = before
 
     def undo(self, _):
         if self.turns.undo() is None:
@@ -8052,7 +8342,12 @@ class Session:
     def set_model(self, name):
         self.turns.options["model"] = name
         self.turns.is_model_named = True
-        self.terminal.say(f"model: {name}")
+        self.terminal.say(f"model: {name}" + " (a name: the endpoint decides)"
+                          * (self.app.slug() is not None))
+
+    def set_endpoint(self, slug):
+        self.turns.set_endpoint(slug)
+        self.terminal.say(f"endpoint: {slug}")
 
     # name: (argument, summary, what runs it)
     COMMANDS = {
@@ -8061,15 +8356,52 @@ class Session:
                    clear),
         "/system": ("<msg>", "set or replace the system message",
                     set_system),
+        "/attach": ("<file>", "add a file's text to the next message",
+                    attach),
+        "/image": ("<file|url>", "add an image to the next message",
+                   add_image),
+        "/edit": ("", "write the message in $VISUAL or $EDITOR", edit),
         "/save": ("<file>", "save the conversation as JSON", save),
+        "/save!": ("<file>", "the same, whatever the file was before",
+                   lambda self, path: self.save(path, True)),
         "/load": ("<file>", "load a saved conversation", load),
         "/tokens": ("", "show token usage and message count",
                     lambda self, _: self.terminal.say(self.totals())),
-        "/retry": ("", "ask the last question again", retry),
+        "/retry": ("", "ask the last question again, failed or not", retry),
         "/undo": ("", "take the last question and its answer back", undo),
         "/model": ("<name>", "use another model", set_model),
+        "/endpoint": ("<slug>", "ask another endpoint", set_endpoint),
         "/quit": ("", "end the session (also Ctrl+D)", quit),
     }
+
+
+def converse(app, args, kind, message, make_options, fields):
+    """Take one turn of a conversation, or many in an interactive session.
+
+    Of a conversation on file endpoint and model are taken where no flag
+    names others; args.system replaces its system message.
+    """
+    if args.interactive or args.extract:
+        show_text(app, args)
+    given = dict(sent_fields(args), **dict(args.param or ()))
+    fixed = kind.FIXED + ("previous_response_id",) * bool(args.session)
+    for name in fixed if args.interactive or args.session else ():
+        if name in given:
+            raise UsageError(f"a session decides on {name} itself")
+    with ConversationFile(args.session) as file:
+        data = file.open(bool(app.plan))
+        adopt(app, args, data)
+        turns = kind(app, args, file, data, make_options(app, args))
+        system = (app.read_text(args.from_file)
+                  if args.from_file is not None else args.system)
+        if system is not None:
+            turns.set_system(system)
+        if args.interactive:
+            Session(app, turns, args).run(message)
+        else:
+            answer_once(app, args, turns, content_of(
+                message, *attached(app, args)), fields)
+    return turns
 
 
 def ask_health(api):
@@ -8221,47 +8553,6 @@ def message_text(app, given, what="message"):
     return text
 
 
-def fenced(app, path):
-    """A file's text in a fence that it cannot close, below its name."""
-    text = app.read_text(path, may_be_odd=True)
-    ticks = max([2] + list(map(len, re.findall("`+", text)))) + 1
-    name = "stdin" if path == "-" else os.path.basename(path)
-    return f"{whole(name)}\n{'`' * ticks}\n{text}\n{'`' * ticks}"
-
-
-def image_url(app, source):
-    """The URL of an image; a file becomes a data: URL (RFC 2397)."""
-    if re.match("(https?|data):", source, re.I):
-        return source
-    import base64
-    data = app.read_bytes(source)
-    found = re.match(  # names lie, and some say nothing
-        rb"(?s)(?P<png>\x89PNG)|(?P<jpeg>\xff\xd8\xff)|(?P<gif>GIF8[79]a)|"
-        rb"(?P<webp>RIFF....WEBP)|(?P<bmp>BM....\0{4})|(?P<tiff>II\*\0|"
-        rb"MM\0\*)|....ftyp(?:(?P<avif>avi[fs])|(?P<heic>hei|hev|m[is]f1))",
-        data)
-    if not found:
-        raise UsageError(
-            f"{whole(source)} is " + ("no image" if data else "empty"),
-            "PNG, JPEG, GIF, WEBP, BMP, TIFF, AVIF and HEIC are known")
-    data = base64.b64encode(data).decode("ascii")
-    return f"data:image/{found.lastgroup};base64,{data}"
-
-
-def message_content(app, args):
-    """The content of the user's message: text, and images as parts."""
-    text = message_text(app, args.message)
-    blocks = [] if text is None else [text]
-    blocks += [fenced(app, path) for path in args.attach or ()]
-    text = "\n\n".join(blocks)
-    if not args.image:
-        return text
-    parts = [{"type": "text", "text": text}] if text else []
-    return parts + [{"type": "image_url",
-                     "image_url": {"url": image_url(app, source)}}
-                    for source in args.image]
-
-
 def response_format(app, text):
     """text, json_object, or a JSON schema from @FILE, as OpenAI has it."""
     if not text.startswith("@"):
@@ -8277,40 +8568,23 @@ def response_format(app, text):
             "json_schema": {"name": name, "schema": schema}}
 
 
-def chat_body(app, args):
+def chat_options(app, args):
+    """The body of a chat request; its messages come later."""
     if args.agentic:
         app.terminal.note("-> agentic mode")
-    messages = []
-    system = (app.read_text(args.from_file) if args.from_file is not None
-              else args.system)
-    if system is not None:
-        messages.append({"role": "system", "content": system})
-    content = message_content(app, args)
-    if content:
-        messages.append({"role": "user", "content": content})
-    body = {"model": args.model or app.endpoint(), "messages": messages}
+    body = {"model": args.model or app.endpoint(), "messages": []}
     body.update(sent_fields(args))
     if args.response_format:
         body["response_format"] = response_format(app, args.response_format)
     if args.interactive and app.settings.style() == XEROTIER:
         body.setdefault("max_tokens", SESSION_TOKENS)
-    return with_params(body, args.param)
+    return body
 
 
 def schema_or_word(text):
     """Convert text, json_object or @FILE."""
     return text if text.startswith("@") else choice("text",
                                                     "json_object")(text)
-
-
-def talk_chat(app, args):
-    """Hold an interactive session; it always streams."""
-    show_text(app, args)
-    body = chat_body(app, args)
-    first = next((m["content"] for m in body.get("messages", ())
-                  if m["role"] == "user"), None)
-    turns = ChatTurns(app, body, sent_headers(args), bool(args.model))
-    Session(app, turns, args).run(first)
 
 
 CHAT_FIELDS = ("ID", "Model", "Created:time", "Finish=choices.0.finish_reason",
@@ -8320,14 +8594,12 @@ CHAT_FIELDS = ("ID", "Model", "Created:time", "Finish=choices.0.finish_reason",
 
 
 def send_chat(app, group, args):
-    """Send one message and show the answer, at once or as it comes."""
-    if args.interactive:
-        return talk_chat(app, args)
-    if args.message is None and not args.attach:
+    """Send a message and show the answer; or hold a session."""
+    if args.message is None and not (args.attach or args.interactive):
         raise UsageError("--message is missing", "-m TEXT, or -m - to read it"
                          " from standard input; --interactive asks for it")
-    answer_once(app, args, ChatAnswer(), chat_body(app, args),
-                sent_headers(args), CHAT_FIELDS)
+    converse(app, args, ChatTurns, message_text(app, args.message),
+             chat_options, CHAT_FIELDS)
 
 
 def post_message(app, chat_id, text):
@@ -8425,6 +8697,19 @@ ROUTING = (
          integer(1), header="X-SLO-TTFT-Ms"),
     flag("--slo-tpot-ms N", "wanted time per output token, a routing hint",
          integer(1), header="X-SLO-TPOT-Ms"))
+FILES = (
+    flag("--attach FILE…",
+         "add a file's text to the message; - is standard input",
+         from_stdin=True),
+    flag("--image FILE|URL…", "add an image; - is standard input",
+         from_stdin=True, completes="file"))
+TALKING = (
+    flag("--interactive",
+         "hold a session of many turns; /help lists its commands"),
+    flag("--session FILE",
+         "go on with the conversation in this file, and keep it there"),
+    flag("--no-history", "keep no history file of the session"),
+    flag("--extract", "print the first fenced block of the answer alone"))
 MESSAGE = flag("-m, --message TEXT",
                "the user's message; - reads standard input", from_stdin=True)
 
@@ -8451,11 +8736,7 @@ CHAT = Group(
                    number(-2, 2)),
              field("--seed N", "random seed for reproducible output",
                    integer()),
-             flag("--attach FILE…",
-                  "add a file's text to the message; - is standard input",
-                  from_stdin=True),
-             flag("--image FILE|URL…", "add an image; - is standard input",
-                  from_stdin=True, completes="file"),
+             *FILES,
              flag("--response-format FORMAT",
                   "text, json_object, or @FILE with a JSON schema",
                   schema_or_word),
@@ -8463,9 +8744,7 @@ CHAT = Group(
              field("--stop TEXT…", "end the answer before this text"),
              STREAM,
              field("--store", "keep the completion on the server"),
-             flag("--interactive",
-                  "hold a session of many turns; /help lists its commands"),
-             flag("--no-history", "keep no history file of the session"),
+             *TALKING,
              SHOW_REASONING,
              flag("--show-usage",
                   "print token usage after the answer, on stderr"),
@@ -9321,45 +9600,21 @@ RESPONSE_STATES = ("queued", "in_progress", "completed", "failed", "cancelled",
                    "incomplete")
 
 
-def response_body(app, args):
-    """Build the body of a response from the flags, without the input."""
-    instructions = (app.read_text(args.from_file)
-                    if args.from_file is not None else args.instructions)
-    body = {"model": args.model or app.endpoint()}
-    if instructions is not None:
-        body["instructions"] = instructions
-    body.update(sent_fields(args))
-    return with_params(body, args.param)
-
-
-def talk_response(app, args):
-    """Hold a session in which each response follows the last one."""
-    show_text(app, args)
-    body = response_body(app, args)
-    system = body.pop("instructions", None)
-    previous = body.pop("previous_response_id", None)
-    turns = ResponseTurns(app, dict(body, messages=[
-        {"role": "system", "content": system}] if system else []),
-        sent_headers(args), bool(args.model))
-    if previous:
-        turns.messages.append({"role": "assistant", "content": "",
-                               "response_id": previous})
-    args.no_history = False
-    Session(app, turns, args).run(args.input)
+def response_options(app, args):
+    """The body of a request for a response; its input comes later."""
+    return dict({"input": None, "model": args.model or app.endpoint()},
+                **sent_fields(args))
 
 
 def create_response(app, group, args):
-    """Ask for a response and show it, at once or as it comes."""
-    if args.interactive:
-        return talk_response(app, args)
-    body, answer = response_body(app, args), ResponseAnswer()
-    if "input" not in body and args.input is None:
+    """Ask for a response and show it; or hold a session."""
+    if args.input is None and not (args.attach or args.interactive
+                                   or "input" in dict(args.param or ())):
         raise UsageError("--input is missing", "-m TEXT, or -m - to read it"
                          " from standard input; --interactive asks for it")
-    text = message_text(app, args.input, "input")
-    answer_once(app, args, answer, dict({"input": text}, **body),
-                sent_headers(args), RESPONSE_FIELDS)
-    response_id, status = (dig(answer.response, key)
+    answer = converse(app, args, ResponseTurns, message_text(
+        app, args.input, "input"), response_options, RESPONSE_FIELDS).answer
+    response_id, status = (dig(answer and answer.response, key)
                            for key in ("id", "status"))
     if status in ("queued", "in_progress") and not answer.has_begun:
         app.terminal.say(f"{response_id} is {status}: xeroctl responses"
@@ -9399,7 +9654,7 @@ RESPONSES = Group(
              SLUG,
              flag("-m, --input TEXT", "what to answer; - is standard input",
                   from_stdin=True),
-             flag("--instructions TEXT", "system message"),
+             flag("--instructions TEXT", "system message", dest="system"),
              flag("--from-file PATH",
                   "read the instructions from a file (beats --instructions)",
                   from_stdin=True),
@@ -9417,8 +9672,7 @@ RESPONSES = Group(
              field("--reasoning-effort WORD", "as low, medium or high",
                    sends="reasoning.effort"),
              ANY_FIELD,
-             STREAM,
-             flag("--interactive", "hold a session of many turns"),
+             STREAM, *FILES, *TALKING,
              SHOW_REASONING,
              flag("--show-usage", "print token usage and the id, on stderr"),
              *ROUTING,
@@ -12322,6 +12576,7 @@ def check_pick(args):
         raise UsageError(f"--pick and -o {args.output} cannot be combined")
     if ("-" in (given.get("output_file"), given.get("download"))
             or given.get("format") == "md" or given.get("interactive")
+            or given.get("extract")
             or args.verb.run in (show_help, complete_shell,
                                  show_raw_execution)):
         raise UsageError("--pick takes its pick of JSON, and none is printed")
@@ -12532,6 +12787,13 @@ def open_closed_streams():
 STOP_SIGNALS = ("SIGTERM", 143), ("SIGHUP", 129)
 
 
+def stop(code):
+    """Unwind the program, as Ctrl-C does; no second signal comes between."""
+    for name, _ in STOP_SIGNALS:
+        on_signal(name, lambda *_: None)
+    sys.exit(code)
+
+
 def on_signal(name, handler=None):
     """Let a signal call this, or end the process at once, without a word.
 
@@ -12546,8 +12808,8 @@ def on_signal(name, handler=None):
 def console():
     """Run as the program: the entry point of script and package alike."""
     open_closed_streams()
-    for name, code in STOP_SIGNALS:  # unwind the program, as Ctrl-C does
-        on_signal(name, lambda *_, code=code: sys.exit(code))
+    for name, code in STOP_SIGNALS:
+        on_signal(name, lambda *_, code=code: stop(code))
     code = 130
     try:
         code = main()
