@@ -11124,6 +11124,9 @@ TEMPLATES = Group(
 RISKS = "read", "write", "destructive", "irreversible"
 RISK = field("--risk RISK", ", ".join(RISKS), choice(*RISKS))
 WATCH_EVERY_S = 5
+DECIDED_ON = ("Tool=tool|tool_name", "Risk", "Arguments=args|arguments",
+              "Workspace=workspace_id", "Agent=agent_id|agent", "Requested by",
+              "Expires=expires_at:time")
 
 
 def check_tool_name(app, args, tool):
@@ -11139,12 +11142,23 @@ def check_tool_name(app, args, tool):
         raise refusal(f"{args.confirm!r} is not {tool}: nothing was approved")
 
 
+def check_approval(app, args, found):
+    """Show on stderr what is asked for; ask, unless it harms nothing."""
+    for column in map(Column, DECIDED_ON):
+        app.terminal.say(f"{column.head + ':':13} "
+                         + column.cell(found, app.clock.now()))
+    tool, risk = Column(DECIDED_ON[0]).text(found, 0), dig(found, "risk")
+    if risk == "irreversible":
+        check_tool_name(app, args, tool)
+    elif risk not in ("read", "write"):
+        app.confirm(f"Approve {tool}?", args)
+
+
 def approve(app, group, args):
     """Approve a request; what cannot be undone asks for the tool's name."""
     found = group.call(app, "GET", path_of(args.id), stand_in={})
-    tool = dig(found, "tool") or dig(found, "tool_name")
-    if dig(found, "risk") == "irreversible" and not app.plan:
-        check_tool_name(app, args, as_text(tool))
+    if not app.plan:
+        check_approval(app, args, found)
     body = {key: value for key, value in (("note", args.note), ("confirm",
             args.confirm)) if value is not None}
     answer = group.call(app, "POST", path_of(args.id, "approve"), body=body)
@@ -11165,7 +11179,7 @@ def watch_approvals(app, group, args):
                if as_text(dig(each, "id")) not in seen]
         seen.update(as_text(dig(each, "id")) for each in new)
         for each in new:
-            app.out.passing(each, "id", "risk", "tool", "workspace_id")
+            app.out.passing(each, "id", "risk", "tool", "workspace_id", "args")
         app.clock.sleep(args.interval)
 
 
@@ -11178,10 +11192,8 @@ APPROVALS = Group(
     default="list",
     columns=("ID", "Status:state", "Risk", "Tool=tool|tool_name",
              "Created=created_at:time"),
-    fields=("ID", "Status:state", "Risk", "Tool=tool|tool_name",
-            "Workspace=workspace_id", "Arguments=args", "Requested by", "Note",
-            "Reason", "Created=created_at:time", "Expires=expires_at:time",
-            "Decided=decided_at:time"),
+    fields=("ID", "Status:state", *DECIDED_ON, "Note", "Reason",
+            "Created=created_at:time", "Decided=decided_at:time"),
     verbs=(
         lists(RISK, WORKSPACE, OF_STATUS,
               summary="List requests for approval."),
@@ -11195,6 +11207,8 @@ APPROVALS = Group(
              field("--reason TEXT", "why")),
         Verb("watch", "Print each new request once, until Ctrl-C.",
              watch_approvals, RISK,
+             field("--agent ID", "only what this agent is to do",
+                   sends="agent_id"),
              flag("--interval SECONDS", "how often to look (default: 5)",
                   seconds, default=WATCH_EVERY_S)),
         lists(name="delegations", path="delegations",
