@@ -11671,6 +11671,12 @@ def find_group(words, groups):
     return None, words
 
 
+def where_texts_go(flags):
+    """What to say of a word where a text is given by a flag: -m TEXT."""
+    return next((f": a text goes with {f.names[0]} TEXT" for f in flags
+                 if f.long_name in ("--message", "--input")), "")
+
+
 def check_no_verb(name, unnamed, named, word):
     """Raise unless the first word can be something else than a verb."""
     flags = [f for verb in unnamed for f in verb.flags]
@@ -11679,11 +11685,9 @@ def check_no_verb(name, unnamed, named, word):
     elif any(f.is_word for f in flags):
         return
     else:
-        hint = did_you_mean(word, named) or next(
-            (f"a text goes with it: {f.names[0]} TEXT" for f in flags
-             if f.long_name in ("--message", "--input")),
-            "it has " + ", ".join(named))
-    raise UsageError(f"{name} has no verb {word!r}", hint)
+        hint = did_you_mean(word, named) or "it has " + ", ".join(named)
+    raise UsageError(f"{name} has no verb {word!r}" + where_texts_go(flags),
+                     hint)
 
 
 def verbs_table(verbs):
@@ -11807,8 +11811,9 @@ def unexpected(args, group, first, word):
     if args.verb.by_flag and not args.by_word:
         return UsageError(f"{args.verb.called} cannot be combined with"
                           f" a positional {group.thing} ID ({word!r})")
-    return UsageError(f"unexpected argument {word!r}", None if args.by_word
-                      else did_you_mean(first, by_word(group.verbs)))
+    return UsageError(
+        f"unexpected argument {word!r}" + where_texts_go(args.verb.flags),
+        None if args.by_word else did_you_mean(first, by_word(group.verbs)))
 
 
 def places_of(verb, given=(), is_called=True):
