@@ -7807,13 +7807,14 @@ class ConversationFile:
 
     def __init__(self, path):
         self.path, self.lock, self.raw = path, None, b""
+        self.is_new = False
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         if self.lock is not None:
-            if not self.raw:
+            if self.is_new and not self.raw:
                 remove_quietly(self.place)
             os.close(self.lock)
 
@@ -7833,6 +7834,7 @@ class ConversationFile:
                 else {"messages": []})
 
     def take(self):
+        self.is_new = not os.path.exists(self.place)
         self.lock = os.open(self.place, os.O_RDWR | os.O_CREAT, 0o600)
         if not try_lock(self.lock):
             os.close(self.lock)
