@@ -7797,6 +7797,14 @@ def as_conversation(raw, path):
     return data
 
 
+def is_free(path):
+    """Whether no file is lost there but a conversation that was saved."""
+    with suppress(UsageError):
+        raw = os.path.isfile(on_disk(path)) and read_file(path)
+        return not raw or "version" in as_conversation(raw, path)
+    return False
+
+
 class ConversationFile:
     """The file that a conversation lives in, for one process at a time.
 
@@ -8287,12 +8295,9 @@ class Session:
         """
         data = pretty_json(self.turns.saved()) + "\n"
         try:
-            if not is_any and os.path.isfile(on_disk(path)):
-                raw = read_file(path)
-                if raw and not isinstance(as_conversation(raw, path).get(
-                        "version"), int):
-                    raise UsageError(f"{path} is no conversation that was"
-                                     " saved", "/save! replaces it")
+            if not (is_any or is_free(path)):
+                raise UsageError(f"{path} is no conversation that was saved",
+                                 "/save! replaces it")
             write_privately(on_disk(path), whole(data).encode("utf-8"))
         except (OSError, ValueError) as problem:
             raise UsageError(f"cannot write {path}: {reason_of(problem)}")
