@@ -37,7 +37,7 @@ import re
 import sys
 import time
 from collections import Counter, defaultdict
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import chain
 from types import SimpleNamespace
 
@@ -5267,7 +5267,8 @@ class ChatChoice:
 
     def text(self, key="content"):
         """All of a text that has come so far."""
-        return paired(self.texts[key].decode("utf-8", "surrogatepass"))
+        said = self.texts.get(key, b"")  # to ask for it is not to tell it
+        return paired(said.decode("utf-8", "surrogatepass"))
 
     def json(self):
         """The choice as it stands in a chat.completion."""
@@ -5407,7 +5408,7 @@ class ResponseAnswer:
     check = staticmethod(check_response)
 
     def __init__(self, wanted=1):
-        self.response, self.items, self.arguments = {}, {}, {}
+        self.response, self.items = {}, {}
         self.has_begun, self.is_finished, self.deltas = False, False, 0
         self.begun, self.said = set(), defaultdict(bytearray)
         self.received = self.failure = None
@@ -5429,7 +5430,7 @@ class ResponseAnswer:
         if name == "output_item" and isinstance(payload.get("item"), dict):
             self.take_item(place, payload["item"])
         elif name == "function_call_arguments":
-            self.take_arguments(as_text(place), payload)
+            self.take_arguments(place, payload)
         elif name in self.KINDS:
             return self.kept(self.text_pieces(name, step, place, payload))
         return []
@@ -5452,9 +5453,12 @@ class ResponseAnswer:
             self.has_begun = True
 
     def take_arguments(self, place, payload):
+        """Have a call hold its arguments, as far as they have come."""
         self.has_begun = True
-        self.arguments[place] = payload.get("arguments") or grown(
-            self.arguments.get(place), payload.get("delta"), "arguments")
+        call = next((item for key, item in self.items.items()
+                     if place in (key, dig(item, "id"))), {})
+        call["arguments"] = payload.get("arguments") or grown(
+            call.get("arguments"), payload.get("delta"), "arguments")
 
     def text_pieces(self, name, step, place, payload):
         """The piece in a delta, or in a done that no delta came before."""
@@ -5494,9 +5498,8 @@ class ResponseAnswer:
     def output(self):
         """The items of the output, those that came one by one included."""
         output = self.response.get("output")
-        places = (enumerate(output) if isinstance(output, list) and output
-                  else sorted(self.items.items()))
-        output = [self.with_arguments(*place) for place in places]
+        if not isinstance(output, list) or not output:
+            output = [item for _, item in sorted(self.items.items())]
         if self.said[TEXT] and not any(dig(item, "type") == "message" and dig(
                 item, "content") for item in output):
             output = [item for item in output
@@ -5506,13 +5509,6 @@ class ResponseAnswer:
                               "type": "output_text", "text": self.text(),
                               "annotations": []}]}]
         return output
-
-    def with_arguments(self, place, item):
-        """The same item; a call with the arguments that came for it."""
-        if dig(item, "type") != "function_call" or item.get("arguments"):
-            return item
-        found = map(self.arguments.get, (str(place), as_text(dig(item, "id"))))
-        return dict(item, arguments=next(filter(None, found), ""))
 
     @property
     def usage(self):
@@ -7543,6 +7539,14 @@ class DirectSender:
 
 # == sessions: many turns, in one terminal or in one file =====================
 
+def message_text(app, given, what="message"):
+    """What the user says: as given, or standard input for `-`."""
+    text = app.read_text("-") if given == "-" else given
+    if text == "":
+        raise UsageError(f"the {what} is empty")
+    return text
+
+
 def fenced(app, path):
     """A file's text in a fence that it cannot close, below its name."""
     text = app.read_text(path, may_be_odd=True)
@@ -7632,6 +7636,8 @@ def typed_line(prompt):
 class PlainLines:
     """Reads messages where nobody sits: one a line, no prompt, no history."""
 
+    readline = None
+
     def __init__(self, terminal):
         self.terminal = terminal
 
@@ -7645,8 +7651,8 @@ class PlainLines:
         """Nobody will press Up."""
 
     def was_empty(self):
-        """Whether nothing stood on the line that Ctrl-C has cleared."""
-        return True
+        """Whether nothing is known to have stood where Ctrl-C came."""
+        return not (self.readline and self.readline.get_line_buffer())
 
     def close(self):
         pass
@@ -7716,9 +7722,6 @@ class LineEditor(PlainLines):
         if self.readline:
             recall(self.readline, text)
         self.history.add(text)
-
-    def was_empty(self):
-        return not (self.readline and self.readline.get_line_buffer())
 
     def close(self):
         self.history.trim()
@@ -7815,46 +7818,30 @@ class ConversationFile:
 
     def __init__(self, path):
         self.path, self.lock, self.raw = path, None, b""
-        self.is_new = False
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.lock is not None:
-            if self.is_new and not self.raw:
-                remove_quietly(self.place)
-            os.close(self.lock)
+        self.place = path and os.path.realpath(on_disk(path))
+        self.is_new = bool(path) and not os.path.exists(self.place)
 
     def open(self, is_plan):
         """Return the conversation; raise if another process is at it."""
-        if self.path is None:
-            return {"messages": []}
-        self.place = os.path.realpath(on_disk(self.path))
         with writing(self.path, UsageError):
-            if self.path == "-" or is_special(self.place):
+            if self.path == "-" or self.path and is_special(self.place):
                 raise OSError(None, "it is no regular file")
-            while not is_plan and not self.is_ours():
+            if self.path and not is_plan:
                 self.take()
-        if os.path.exists(self.place):
+        if self.path and os.path.exists(self.place):
             self.raw = read_file(self.path)
         return (as_conversation(self.raw, self.path) if self.raw
                 else {"messages": []})
 
     def take(self):
-        self.is_new = not os.path.exists(self.place)
-        self.lock = os.open(self.place, os.O_RDWR | os.O_CREAT, 0o600)
-        if not try_lock(self.lock):
-            os.close(self.lock)
-            self.lock = None
+        """Lock the file that has the name, not one that was replaced."""
+        file = os.open(self.place, os.O_RDWR | os.O_CREAT, 0o600)
+        if not try_lock(file) or not os.path.samestat(
+                os.fstat(file), os.stat(self.place)):
+            os.close(file)
             raise UsageError(f"another process is at {whole(self.path)}",
                              "a conversation goes on in one place at a time")
-
-    def is_ours(self):
-        """Whether what is locked is what has that name, and not its past."""
-        with suppress(OSError, TypeError):
-            return os.path.samestat(os.fstat(self.lock), os.stat(self.place))
-        return False
+        self.lock = file
 
     def write(self, data):
         """Have the disk hold the conversation, old or new, never torn."""
@@ -7871,6 +7858,13 @@ class ConversationFile:
         os.close(self.lock)
         self.lock, self.raw = held[0], raw
 
+    def close(self):
+        """Let it go; what was begun for nothing is not left behind."""
+        if self.lock is not None:
+            if self.is_new and not self.raw:
+                remove_quietly(self.place)
+            os.close(self.lock)
+
 
 class ChatTurns:
     """A conversation kept here and sent whole with each request.
@@ -7880,7 +7874,7 @@ class ChatTurns:
     """
 
     ANSWER = ChatAnswer
-    FIXED = ("messages",)  # what a session decides on itself
+    SAYS, FIXED = "message", ("messages",)  # which a session decides on
 
     def __init__(self, app, args, file, data, options):
         self.app, self.args, self.file = app, args, file
@@ -7947,12 +7941,6 @@ class ChatTurns:
         rest = [m for m in self.messages if m["role"] != "system"]
         self.messages = [{"role": "system", "content": text}] + rest
 
-    def set_endpoint(self, slug):
-        """Ask another endpoint; the model that was named stays."""
-        self.args.endpoint = slug
-        if not self.is_model_named or self.app.slug() is None:
-            self.options["model"] = slug
-
     def clear(self):
         self.messages = [m for m in self.messages if m["role"] == "system"]
 
@@ -7986,7 +7974,7 @@ class ResponseTurns(ChatTurns):
     """
 
     ANSWER = ResponseAnswer
-    FIXED = "input", "background"
+    SAYS, FIXED = "input", ("input", "background")
     PARTS = {"text": lambda part: {"type": "input_text",
                                    "text": part["text"]},
              "image_url": lambda part: {"type": "input_image", "image_url":
@@ -8052,8 +8040,8 @@ def show_text(app, args):
     other = (args.output not in (None, TABLE, WIDE) and f"-o {args.output}"
              or args.extract and args.interactive and "--interactive")
     if other:
-        raise UsageError(f"{named} and {other} cannot be combined: it shows"
-                         " text")
+        raise UsageError(f"{named} shows text: it cannot be combined with"
+                         f" {other}")
     app.out.form, app.out.is_table = TABLE, True
 
 
@@ -8310,12 +8298,9 @@ class Session:
         self.turns.messages = messages
         self.terminal.say(f"loaded {self.turns.turns()} messages")
 
-    def attach(self, path):
-        self.files[0].append(fenced(self.app, path))
-        self.terminal.say(f"{path} goes with the next message")
-
-    def add_image(self, source):
-        self.files[1].append(image_url(self.app, source))
+    def attach(self, source, place=0, read=fenced):
+        """Have a file go with the next message, or an image."""
+        self.files[place].append(read(self.app, source))
         self.terminal.say(f"{source} goes with the next message")
 
     def edit(self, _):
@@ -8353,7 +8338,10 @@ class Session:
                           * (self.app.slug() is not None))
 
     def set_endpoint(self, slug):
-        self.turns.set_endpoint(slug)
+        """Ask another endpoint; a model that was named stays."""
+        self.args.endpoint = slug
+        if not self.turns.is_model_named or self.app.slug() is None:
+            self.turns.options["model"] = slug
         self.terminal.say(f"endpoint: {slug}")
 
     # name: (argument, summary, what runs it)
@@ -8366,7 +8354,7 @@ class Session:
         "/attach": ("<file>", "add a file's text to the next message",
                     attach),
         "/image": ("<file|url>", "add an image to the next message",
-                   add_image),
+                   lambda self, source: self.attach(source, 1, image_url)),
         "/edit": ("", "write the message in $VISUAL or $EDITOR", edit),
         "/save": ("<file>", "save the conversation as JSON", save),
         "/save!": ("<file>", "the same, whatever the file was before",
@@ -8382,32 +8370,44 @@ class Session:
     }
 
 
-def converse(app, args, kind, message, make_options, fields):
+def check_turn(app, args, kind):
+    """Raise for what is missing, and for what a session decides itself."""
+    given = dict(sent_fields(args), **dict(args.param or ()))
+    if args.interactive or args.session:
+        for name in kind.FIXED + ("previous_response_id",) * bool(
+                args.session):
+            if name in given:
+                raise UsageError(f"a session decides on {name} itself")
+    elif args.message is None and not args.attach and (
+            kind.FIXED[0] not in given):
+        raise UsageError(f"--{kind.SAYS} is missing", "-m TEXT, or -m - to"
+                         " read it from standard input; --interactive asks"
+                         " for it")
+    if args.interactive or args.extract:
+        show_text(app, args)
+
+
+def converse(app, args, kind, make_options, fields):
     """Take one turn of a conversation, or many in an interactive session.
 
     Of a conversation on file endpoint and model are taken where no flag
     names others; args.system replaces its system message.
     """
-    if args.interactive or args.extract:
-        show_text(app, args)
-    given = dict(sent_fields(args), **dict(args.param or ()))
-    fixed = kind.FIXED + ("previous_response_id",) * bool(args.session)
-    for name in fixed if args.interactive or args.session else ():
-        if name in given:
-            raise UsageError(f"a session decides on {name} itself")
-    with ConversationFile(args.session) as file:
+    check_turn(app, args, kind)
+    text = message_text(app, args.message, kind.SAYS)
+    system = (app.read_text(args.from_file) if args.from_file is not None
+              else args.system)
+    with closing(ConversationFile(args.session)) as file:
         data = file.open(bool(app.plan))
         adopt(app, args, data)
         turns = kind(app, args, file, data, make_options(app, args))
-        system = (app.read_text(args.from_file)
-                  if args.from_file is not None else args.system)
         if system is not None:
             turns.set_system(system)
         if args.interactive:
-            Session(app, turns, args).run(message)
+            Session(app, turns, args).run(text)
         else:
-            answer_once(app, args, turns, content_of(
-                message, *attached(app, args)), fields)
+            answer_once(app, args, turns,
+                        content_of(text, *attached(app, args)), fields)
     return turns
 
 
@@ -8552,14 +8552,6 @@ class Doctor:
 
 # == chat: answers from a model, and chats from a template ===================
 
-def message_text(app, given, what="message"):
-    """What the user says: as given, or standard input for `-`."""
-    text = app.read_text("-") if given == "-" else given
-    if text == "":
-        raise UsageError(f"the {what} is empty")
-    return text
-
-
 def response_format(app, text):
     """text, json_object, or a JSON schema from @FILE, as OpenAI has it."""
     if not text.startswith("@"):
@@ -8602,11 +8594,7 @@ CHAT_FIELDS = ("ID", "Model", "Created:time", "Finish=choices.0.finish_reason",
 
 def send_chat(app, group, args):
     """Send a message and show the answer; or hold a session."""
-    if args.message is None and not (args.attach or args.interactive):
-        raise UsageError("--message is missing", "-m TEXT, or -m - to read it"
-                         " from standard input; --interactive asks for it")
-    converse(app, args, ChatTurns, message_text(app, args.message),
-             chat_options, CHAT_FIELDS)
+    converse(app, args, ChatTurns, chat_options, CHAT_FIELDS)
 
 
 def post_message(app, chat_id, text):
@@ -9615,12 +9603,8 @@ def response_options(app, args):
 
 def create_response(app, group, args):
     """Ask for a response and show it; or hold a session."""
-    if args.input is None and not (args.attach or args.interactive
-                                   or "input" in dict(args.param or ())):
-        raise UsageError("--input is missing", "-m TEXT, or -m - to read it"
-                         " from standard input; --interactive asks for it")
-    answer = converse(app, args, ResponseTurns, message_text(
-        app, args.input, "input"), response_options, RESPONSE_FIELDS).answer
+    answer = converse(app, args, ResponseTurns, response_options,
+                      RESPONSE_FIELDS).answer
     response_id, status = (dig(answer and answer.response, key)
                            for key in ("id", "status"))
     if status in ("queued", "in_progress") and not answer.has_begun:
@@ -9660,7 +9644,7 @@ RESPONSES = Group(
         Verb("create", "Ask for a response and show it.", create_response,
              SLUG,
              flag("-m, --input TEXT", "what to answer; - is standard input",
-                  from_stdin=True),
+                  from_stdin=True, dest="message"),
              flag("--instructions TEXT", "system message", dest="system"),
              flag("--from-file PATH",
                   "read the instructions from a file (beats --instructions)",
