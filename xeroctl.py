@@ -7589,25 +7589,22 @@ def content_of(text, blocks, images):
         {"type": "image_url", "image_url": {"url": url}} for url in images]
 
 
-def files_at(path):
-    """The paths that begin so; a folder ends in a slash."""
-    import glob
-    found = glob.glob(glob.escape(os.path.expanduser(path)) + "*")
-    return sorted(each + "/" * os.path.isdir(each) for each in found)
-
-
 def completer(words):
-    """A readline completer: a word that may begin a line, or a file behind
-    one that ends in a space and takes a file."""
+    """A readline completer for the words that may begin a line.
+
+    What {"/load ": True} says of one: behind it stands a file.
+    """
     def complete(text, state):
+        import glob
         import readline
         line = readline.get_line_buffer()[:readline.get_endidx()]
-        name, space, rest = line.partition(" ")
+        name, space, path = line.partition(" ")
         found = [word for word in words if word.startswith(line)]
         if space:
-            begun = len(rest) - len(text)
-            found = [path[begun:] for path in files_at(rest)
-                     if words.get(name + " ")]
+            begun = len(os.path.expanduser(path[:len(path) - len(text)]))
+            path = glob.escape(os.path.expanduser(path)) + "*"
+            found = [each[begun:] + "/" * os.path.isdir(each) for each
+                     in sorted(glob.glob(path)) if words.get(name + space)]
         return found[state] if state < len(found) else None
     return complete
 
@@ -7633,47 +7630,24 @@ def typed_line(prompt):
         sys.stdin = before
 
 
-class PlainLines:
-    """Reads messages where nobody sits: one a line, no prompt, no history."""
+class LineEditor:
+    """Reads messages: one a line where nobody sits, without a word.
 
-    readline = None
-
-    def __init__(self, terminal):
-        self.terminal = terminal
-
-    def read(self, prompt=""):
-        line = self.terminal.read_line()
-        if not line:
-            raise EOFError()
-        return line.rstrip("\r\n")
-
-    def remember(self, text):
-        """Nobody will press Up."""
-
-    def was_empty(self):
-        """Whether nothing is known to have stood where Ctrl-C came."""
-        return not (self.readline and self.readline.get_line_buffer())
-
-    def close(self):
-        pass
-
-
-class LineEditor(PlainLines):
-    """Reads messages from a person: readline where there is one.
-
-    Without it, or where stdout is no terminal, lines are read as they come;
-    the terminal is asked to bracket what is pasted, so that a paste of many
-    lines is one message.
+    A person has readline, if there is one and stdout is a terminal; else the
+    terminal is asked to bracket what is pasted, so that a paste of many lines
+    is one message.
     """
 
     PROMPT, MORE = "> ", ". "
     PASTE, PASTED = "\033[200~", "\033[201~"
 
     def __init__(self, terminal, history, words):
-        super().__init__(terminal)
-        self.history = history
+        self.terminal, self.history = terminal, history
+        self.is_live = is_terminal(terminal.stdin)
         self.readline = self.load_readline(words)
-        if not self.readline and terminal.err.is_live:
+        self.brackets = (self.is_live and not self.readline
+                         and terminal.err.is_live)
+        if self.brackets:
             terminal.err.control("\033[?2004h")
 
     def load_readline(self, words):
@@ -7711,11 +7685,23 @@ class LineEditor(PlainLines):
         if self.readline:
             self.terminal.err.flush()
             return whole(typed_line(prompt)).rstrip("\n")
+        if not self.is_live:
+            return self.line()
         self.terminal.say_prompt(prompt)
-        line = super().read()
+        line = self.line()
         while line.count(self.PASTE) > line.count(self.PASTED):
-            line += "\n" + super().read()
+            line += "\n" + self.line()
         return line.replace(self.PASTE, "").replace(self.PASTED, "")
+
+    def line(self):
+        line = self.terminal.read_line()
+        if not line:
+            raise EOFError()
+        return line.rstrip("\r\n")
+
+    def was_empty(self):
+        """Whether nothing is known to have stood where Ctrl-C came."""
+        return not (self.readline and self.readline.get_line_buffer())
 
     def remember(self, text):
         """Keep a message within reach of Up, and in the history file."""
@@ -7725,7 +7711,7 @@ class LineEditor(PlainLines):
 
     def close(self):
         self.history.trim()
-        if not self.readline and self.terminal.err.is_live:
+        if self.brackets:
             self.terminal.err.control("\033[?2004l")
 
 
@@ -7875,11 +7861,11 @@ class ChatTurns:
 
     ANSWER = ChatAnswer
     SAYS, FIXED = "message", ("messages",)  # which a session decides on
+    link = dict  # what a turn holds beside its text, for the next to follow
 
     def __init__(self, app, args, file, data, options):
         self.app, self.args, self.file = app, args, file
         self.options, self.headers = options, sent_headers(args)
-        self.is_model_named = bool(args.model)
         self.messages, self.spent = data["messages"], Counter()
         self.count(data.get("usage"))
         self.answer, self.is_kept = None, False
@@ -7923,10 +7909,6 @@ class ChatTurns:
                              dict(turn, **self.link()))
         self.count(self.answer.usage)
         self.is_kept = True
-
-    def link(self):
-        """What a turn holds beside its text, so that the next follows it."""
-        return {}
 
     def count(self, usage):
         for column, name in zip(USAGE_COLUMNS, ("prompt_tokens",
@@ -8014,20 +7996,20 @@ class ResponseTurns(ChatTurns):
     def body(self):
         known = [place for place, message in enumerate(self.messages)
                  if message.get("response_id")]
-        in_conversation = "conversation" in self.options
-        first = known[-1] + 1 if known else 0
-        items = [self.item(m) for m in self.messages[first:]
-                 if m["role"] != "system"]
-        items = items[-1:] if in_conversation else items
+        new = self.messages[known[-1] + 1 if known else 0:]
+        items = [self.item(m) for m in new if m["role"] != "system"]
+        body = dict(self.options)
+        if "conversation" in body:
+            items = items[-1:]
+        elif known:
+            last = self.messages[known[-1]]
+            body["previous_response_id"] = last["response_id"]
         is_text = len(items) == 1 and isinstance(items[0]["content"], str)
-        body = dict(self.options,
-                    input=items[0]["content"] if is_text else items)
-        if known and not in_conversation:
-            body["previous_response_id"] = (
-                self.messages[known[-1]]["response_id"])
-        system = [m["content"] for m in self.messages
-                  if m["role"] == "system"]
-        return dict(body, instructions=system[-1]) if system else body
+        body["input"] = items[0]["content"] if is_text else items
+        for message in self.messages:
+            if message["role"] == "system":
+                body["instructions"] = message["content"]
+        return body
 
     def clear(self):
         super().clear()
@@ -8045,15 +8027,13 @@ def show_text(app, args):
     app.out.form, app.out.is_table = TABLE, True
 
 
-def edited(environ, text):
-    """What becomes of a text in the editor that the environment names."""
+def edited(environ):
+    """The text that a person writes in the editor of the environment."""
     import shlex
     import subprocess
     import tempfile
     command = environ.get("VISUAL") or environ.get("EDITOR") or "vi"
     with tempfile.NamedTemporaryFile(suffix=".md") as file:  # mode 0600
-        file.write(whole(text).encode("utf-8"))
-        file.flush()
         try:
             editor = subprocess.Popen(shlex.split(command) + [file.name],
                                       env=environ)
@@ -8104,18 +8084,14 @@ class Session:
         self.is_live = is_terminal(self.terminal.stdin)
         self.is_over = False
         self.unsaid, self.files = None, attached(app, args)
-        self.lines = (self.editor(not args.no_history) if self.is_live
-                      else PlainLines(self.terminal))
-
-    def editor(self, has_history):
-        environ = self.app.settings.environ
-        folder = home_path(environ, "XDG_STATE_HOME", ".local", "state")
-        path = (os.path.join(folder, "history") if has_history and folder
-                else None)
-        history = History(path, self.app.terminal.secrets)
-        words = {name + " " * bool(usage): "file" in usage
-                 for name, (usage, _, _) in sorted(self.COMMANDS.items())}
-        return LineEditor(self.terminal, history, words)
+        folder = home_path(app.settings.environ, "XDG_STATE_HOME", ".local",
+                           "state")
+        has_history = self.is_live and folder and not args.no_history
+        self.lines = LineEditor(self.terminal, History(
+            os.path.join(folder, "history") if has_history else None,
+            app.terminal.secrets), {
+                name + " " * bool(usage): "file" in usage for
+                name, (usage, _, _) in sorted(self.COMMANDS.items())})
 
     def run(self, first=None):
         """Read and answer until the end of input, /quit or two Ctrl-C."""
@@ -8201,8 +8177,8 @@ class Session:
         if not self.is_live or self.terminal.quiet:
             return
         parts = [f"endpoint: {self.app.endpoint()}"]
-        if self.turns.is_model_named:
-            parts.append(f"model: {self.turns.options['model']}")
+        if self.args.model:
+            parts.append(f"model: {self.args.model}")
         spent = self.turns.spent
         parts += [f"tokens: {spent['prompt_tokens']}/"
                   f"{spent['completion_tokens']}",
@@ -8254,12 +8230,7 @@ class Session:
         rest = rest.strip()
         if usage and not rest:
             raise UsageError(f"{name} needs {usage}")
-        if "file" in usage:
-            if rest == "-":
-                raise UsageError(f"{name} needs a file: standard input has"
-                                 " the messages")
-            rest = os.path.expanduser(rest)
-        command(self, rest)
+        command(self, os.path.expanduser(rest) if "file" in usage else rest)
 
     def show_commands(self, _):
         rows = [(f"{name} {usage}".rstrip(), summary)
@@ -8305,7 +8276,7 @@ class Session:
 
     def edit(self, _):
         """Have a message written in the editor, and send it."""
-        text = edited(self.app.settings.environ, self.unsaid or "")
+        text = edited(self.app.settings.environ)
         if text.strip():
             self.say(text)
 
@@ -8332,15 +8303,14 @@ class Session:
         self.terminal.say("the last question and its answer are forgotten")
 
     def set_model(self, name):
-        self.turns.options["model"] = name
-        self.turns.is_model_named = True
+        self.args.model = self.turns.options["model"] = name
         self.terminal.say(f"model: {name}" + " (a name: the endpoint decides)"
                           * (self.app.slug() is not None))
 
     def set_endpoint(self, slug):
         """Ask another endpoint; a model that was named stays."""
         self.args.endpoint = slug
-        if not self.turns.is_model_named or self.app.slug() is None:
+        if not self.args.model or self.app.slug() is None:
             self.turns.options["model"] = slug
         self.terminal.say(f"endpoint: {slug}")
 
