@@ -3786,7 +3786,7 @@ def open_to_write(path):
         file = os.fdopen(number, "r+b", 8192)
         try:
             if not try_lock(file):
-                raise UsageError(f"another run is writing {path}",
+                raise UsageError(f"another process is writing {path}",
                                  "wait for its end, or choose another file")
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(number), os.stat(path)):
@@ -5110,6 +5110,8 @@ GRACE_S = 1  # for usage and [DONE], once every choice has ended
 
 FINISH_HINTS = {
     "length": "the answer stopped at the token limit: raise --max-tokens",
+    "max_output_tokens": "the answer stopped at the token limit: raise"
+                         " --max-output-tokens",
     "content_filter": "the answer was cut by the content filter",
 }
 
@@ -5306,7 +5308,6 @@ class ChatAnswer:
         self.head, self.choices, self.usage = {}, {}, None
         self.has_begun, self.is_finished, self.wanted = False, False, wanted
         self.received = self.failure = None
-        self.size = 0
 
     @staticmethod
     def takes(kind, payload):
@@ -5317,8 +5318,9 @@ class ChatAnswer:
         """Take a chunk in; return its (kind, text) pieces to be shown."""
         if kind == WHOLE or chunk.get("object") == "chat.completion":
             self.received = chunk
-        if len(chunk) != self.size:
-            self.take_head(chunk)
+        for key, value in chunk.items():
+            if key not in ("choices", "usage"):
+                self.head[key] = value or self.head.get(key, value)
         self.usage = chunk.get("usage") or self.usage
         choices, shown = chunk.get("choices"), []
         for choice in choices if isinstance(choices, list) else ():
@@ -5337,17 +5339,8 @@ class ChatAnswer:
                     self.end(chunk, choice)
         return shown
 
-    def take_head(self, chunk):
-        """Take in what stands beside the choices; the empty is filled."""
-        for key, value in chunk.items():
-            if key not in ("choices", "usage"):
-                self.head[key] = value or self.head.get(key, value)
-        is_full = all(map(self.head.get, ("id", "created", "model")))
-        self.size = len(chunk) if is_full else 0
-
     def end(self, chunk, choice):
         """Take note of how a choice has ended, and of what came with it."""
-        self.take_head(chunk)
         why = broken_end(choice)
         if why:
             self.failure = StreamError("the server broke off the stream: "
@@ -5532,15 +5525,12 @@ class ResponseAnswer:
 
     def hint(self):
         reason = dig(self.response, "incomplete_details.reason")
-        if reason == "max_output_tokens":
-            return ("the answer stopped at the token limit: raise"
-                    " --max-output-tokens")
-        if dig(self.response, "status") == "incomplete":
-            return FINISH_HINTS.get(as_text(reason)) or (
-                "the answer is incomplete" + (
-                    f": {as_text(reason)}" if reason
-                    else ", and the server does not say why"))
-        return None
+        if dig(self.response, "status") != "incomplete":
+            return None
+        return FINISH_HINTS.get(as_text(reason)) or (
+            "the answer is incomplete" + (
+                f": {as_text(reason)}" if reason
+                else ", and the server does not say why"))
 
     def whole(self):
         """The whole, as received or put together."""
@@ -7802,54 +7792,41 @@ class ConversationFile:
     nor writes; without a path there is no file.
     """
 
-    def __init__(self, path):
-        self.path, self.lock, self.raw = path, None, b""
+    def __init__(self, path, is_plan):
+        self.path, self.raw, self.lock = path, b"", None
         self.place = path and os.path.realpath(on_disk(path))
-        self.is_new = bool(path) and not os.path.exists(self.place)
+        self.is_new = path is not None and not os.path.exists(self.place)
+        if path == "-":
+            raise UsageError("a session lives in a file, not in -")
+        if path is not None and not is_plan:
+            self.lock = open_to_write(self.place)
 
-    def open(self, is_plan):
-        """Return the conversation; raise if another process is at it."""
-        with writing(self.path, UsageError):
-            if self.path == "-" or self.path and is_special(self.place):
-                raise OSError(None, "it is no regular file")
-            if self.path and not is_plan:
-                self.take()
-        if self.path and os.path.exists(self.place):
+    def read(self):
+        """The conversation as it stands there."""
+        if self.path is not None and os.path.isfile(self.place):
             self.raw = read_file(self.path)
         return (as_conversation(self.raw, self.path) if self.raw
                 else {"messages": []})
 
-    def take(self):
-        """Lock the file that has the name, not one that was replaced."""
-        file = os.open(self.place, os.O_RDWR | os.O_CREAT, 0o600)
-        if not try_lock(file) or not os.path.samestat(
-                os.fstat(file), os.stat(self.place)):
-            os.close(file)
-            raise UsageError(f"another process is at {whole(self.path)}",
-                             "a conversation goes on in one place at a time")
-        self.lock = file
-
     def write(self, data):
         """Have the disk hold the conversation, old or new, never torn."""
-        raw = whole(pretty_json(data) + "\n").encode("utf-8")
-        if self.lock is None or raw == self.raw:
-            return
-        held = []
+        raw, held = whole(pretty_json(data) + "\n").encode("utf-8"), []
 
         def hold(number):
-            held.append(os.dup(number))
+            held.append(os.fdopen(os.dup(number), "rb"))
             try_lock(number)
-        with writing(self.path, UsageError):
-            write_privately(self.place, raw, hold)
-        os.close(self.lock)
-        self.lock, self.raw = held[0], raw
+        if self.lock and raw != self.raw:
+            with writing(self.path, UsageError):
+                write_privately(self.place, raw, hold)
+            self.lock.close()
+            self.lock, self.raw = held[0], raw
 
     def close(self):
         """Let it go; what was begun for nothing is not left behind."""
-        if self.lock is not None:
+        if self.lock:
             if self.is_new and not self.raw:
                 remove_quietly(self.place)
-            os.close(self.lock)
+            self.lock.close()
 
 
 class ChatTurns:
@@ -7925,6 +7902,7 @@ class ChatTurns:
 
     def clear(self):
         self.messages = [m for m in self.messages if m["role"] == "system"]
+        self.options.pop("previous_response_id", None)
 
     def undo(self):
         """Drop the last question and its answer; return the question."""
@@ -7947,6 +7925,16 @@ class ChatTurns:
             self.file.write(self.saved())
 
 
+def input_parts(content):
+    """A content of chat as the Responses API has it."""
+    if isinstance(content, str):
+        return content
+    return [{"type": "input_image", "image_url": dig(part, "image_url.url")}
+            if dig(part, "type") == "image_url"
+            else {"type": "input_text", "text": content_text(part)}
+            for part in content]
+
+
 class ResponseTurns(ChatTurns):
     """A conversation that the server keeps, each response on the last one.
 
@@ -7957,10 +7945,6 @@ class ResponseTurns(ChatTurns):
 
     ANSWER = ResponseAnswer
     SAYS, FIXED = "input", ("input", "background")
-    PARTS = {"text": lambda part: {"type": "input_text",
-                                   "text": part["text"]},
-             "image_url": lambda part: {"type": "input_image", "image_url":
-                                        dig(part, "image_url.url")}}
 
     def send(self, talk, is_stream):
         try:
@@ -7985,19 +7969,12 @@ class ResponseTurns(ChatTurns):
                            for m in self.messages))
         return {"response_id": self.answer.id} if is_kept else {}
 
-    def item(self, message):
-        """A message as the Responses API has it."""
-        content = message["content"]
-        if isinstance(content, list):
-            content = [self.PARTS.get(dig(part, "type"), dict)(part)
-                       for part in content]
-        return {"role": message["role"], "content": content}
-
     def body(self):
         known = [place for place, message in enumerate(self.messages)
                  if message.get("response_id")]
         new = self.messages[known[-1] + 1 if known else 0:]
-        items = [self.item(m) for m in new if m["role"] != "system"]
+        items = [{"role": m["role"], "content": input_parts(m["content"])}
+                 for m in new if m["role"] != "system"]
         body = dict(self.options)
         if "conversation" in body:
             items = items[-1:]
@@ -8010,22 +7987,6 @@ class ResponseTurns(ChatTurns):
             if message["role"] == "system":
                 body["instructions"] = message["content"]
         return body
-
-    def clear(self):
-        super().clear()
-        self.options.pop("previous_response_id", None)
-
-
-def show_text(app, args):
-    """Have text shown, whatever form is set, unless by a flag."""
-    named = "--extract" if args.extract else "--interactive"
-    other = (args.output not in (None, TABLE, WIDE) and f"-o {args.output}"
-             or args.extract and args.interactive and "--interactive")
-    if other:
-        raise UsageError(f"{named} shows text: it cannot be combined with"
-                         f" {other}")
-    app.out.form, app.out.is_table = TABLE, True
-
 
 def edited(environ):
     """The text that a person writes in the editor of the environment."""
@@ -8254,6 +8215,8 @@ class Session:
         """
         data = pretty_json(self.turns.saved()) + "\n"
         try:
+            if os.path.realpath(on_disk(path)) == self.turns.file.place:
+                return self.terminal.say(f"{path} has it after each turn")
             if not (is_any or is_free(path)):
                 raise UsageError(f"{path} is no conversation that was saved",
                                  "/save! replaces it")
@@ -8341,20 +8304,28 @@ class Session:
 
 
 def check_turn(app, args, kind):
-    """Raise for what is missing, and for what a session decides itself."""
+    """Raise for what is missing or does not go together.
+
+    A session and a block are text, whatever form is set, unless by a flag.
+    """
     given = dict(sent_fields(args), **dict(args.param or ()))
-    if args.interactive or args.session:
-        for name in kind.FIXED + ("previous_response_id",) * bool(
-                args.session):
-            if name in given:
-                raise UsageError(f"a session decides on {name} itself")
-    elif args.message is None and not args.attach and (
-            kind.FIXED[0] not in given):
+    fixed = (kind.FIXED * bool(args.interactive or args.session)
+             + ("previous_response_id",) * bool(args.session))
+    for name in filter(given.__contains__, fixed):
+        raise UsageError(f"a session decides on {name} itself")
+    if not (args.interactive or args.attach or kind.FIXED[0] in given
+            or args.message is not None):
         raise UsageError(f"--{kind.SAYS} is missing", "-m TEXT, or -m - to"
                          " read it from standard input; --interactive asks"
                          " for it")
-    if args.interactive or args.extract:
-        show_text(app, args)
+    shown = [name for name in ("--interactive", "--extract")
+             if getattr(args, name[2:])]
+    other = shown[1:] + [f"-o {args.output}"] * (
+        args.output not in (None, TABLE, WIDE))
+    if shown and other:
+        raise UsageError(f"{shown[0]} and {other[0]} cannot be combined")
+    if shown:
+        app.out.form, app.out.is_table = TABLE, True
 
 
 def converse(app, args, kind, make_options, fields):
@@ -8367,8 +8338,8 @@ def converse(app, args, kind, make_options, fields):
     text = message_text(app, args.message, kind.SAYS)
     system = (app.read_text(args.from_file) if args.from_file is not None
               else args.system)
-    with closing(ConversationFile(args.session)) as file:
-        data = file.open(bool(app.plan))
+    with closing(ConversationFile(args.session, bool(app.plan))) as file:
+        data = file.read()
         adopt(app, args, data)
         turns = kind(app, args, file, data, make_options(app, args))
         if system is not None:

@@ -260,6 +260,13 @@ def test_what_does_not_go_with_it_is_refused(turn, router, path, command,
     assert router.requests == [] and path.exists() == (not is_new)
 
 
+@pytest.mark.parametrize("command", [CHAT, RESPONSES])
+def test_a_turn_needs_a_message(run, router, path, command):
+    shown = run(*command, "--session", str(path))
+    assert shown.exit_status == 2 and "is missing" in shown.stderr
+    assert router.requests == [] and not path.exists()
+
+
 def test_a_session_of_nowhere_leaves_no_file(run, router, path):
     shown = run("chat", "--session", str(path), "-m", "hi")
     assert shown.exit_status == 2 and "no endpoint" in shown.stderr
@@ -299,6 +306,20 @@ def test_a_session_holds_its_file_from_turn_to_turn(start, run, path):
     process.communicate(timeout=LIMIT_S)
     assert run(*CHAT, "--session", str(path), "-m", "two").exit_status == 0
     assert len(messages(path)) == 6
+
+
+@at_both_ends
+@pytest.mark.parametrize("name", ["save", "save!"])
+def test_to_save_it_where_it_lives_lets_nobody_in(start, run, path, name):
+    process = start(*CHAT, "--interactive", "--session", str(path))
+    for line in b"one\n", f"/{name} {path}\ntwo\n".encode():
+        process.stdin.write(line)
+        process.stdin.flush()
+        assert process.stdout.readline()
+    assert run(*CHAT, "--session", str(path), "-m", "x").exit_status == 2
+    process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0
+    assert messages(path) == exchange("one") + exchange("two")
 
 
 # == what ends a call ========================================================
