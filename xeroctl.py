@@ -8119,7 +8119,8 @@ class Session:
                     raise
                 interrupted = self.lines.was_empty()
                 self.terminal.end_echo()
-                self.terminal.note("(Ctrl-C again leaves, Ctrl-D ends)")
+                if interrupted:
+                    self.terminal.note("(Ctrl-C again leaves, Ctrl-D ends)")
 
     def block(self, line):
         """The whole message that a line begins, and whether it is a block."""
