@@ -7946,47 +7946,62 @@ class ResponseTurns(ChatTurns):
     ANSWER = ResponseAnswer
     SAYS, FIXED = "input", ("input", "background")
 
+    def known(self):
+        """The place of the last turn that the server knows; None without."""
+        return next((place for place in reversed(range(len(self.messages)))
+                     if self.messages[place].get("response_id")), None)
+
     def send(self, talk, is_stream):
+        last = self.known()
         try:
             super().send(talk, is_stream)
-        except ApiError as error:
-            linked = [m for m in self.messages if m.get("response_id")]
-            if not linked or error.status not in (400, 404, 422, 501) or not (
-                    re.search("previous.response", str(error), re.I)
-                    or linked[-1]["response_id"] in str(error)):
+        except XeroctlError as error:
+            told = f"{error} {error.facts}"
+            if last is None or self.answer.has_begun or not (
+                    re.search("previous.response", told, re.I)
+                    or self.messages[last]["response_id"] in told):
                 raise
-            for message in linked:
-                message["response_id"] = None
-            self.app.terminal.note("the server does not keep this"
-                                   " conversation: it is sent whole")
+            self.unlink()
+            self.answer = self.ANSWER()
             super().send(talk, is_stream)
+
+    def unlink(self):
+        """Have the conversation sent whole, from now on."""
+        for message in self.messages:
+            if message.get("response_id"):
+                message["response_id"] = None
+        self.app.terminal.note("the server does not know what was said: the"
+                               " conversation is sent whole")
 
     def link(self):
         """The id of a response that can be followed."""
+        response, last = self.answer.response, self.known()
+        if last is not None and "conversation" not in self.options and (
+                response.get("previous_response_id")
+                != self.messages[last]["response_id"]):
+            self.unlink()  # what it takes without a word it has not obeyed
         is_kept = (self.answer.id and self.options.get("store") is not False
-                   and dig(self.answer.response, "store") is not False
+                   and response.get("store") is not False
                    and all(m.get("response_id", "") is not None
                            for m in self.messages))
         return {"response_id": self.answer.id} if is_kept else {}
 
     def body(self):
-        known = [place for place, message in enumerate(self.messages)
-                 if message.get("response_id")]
-        new = self.messages[known[-1] + 1 if known else 0:]
+        last, body = self.known(), dict(self.options)
         items = [{"role": m["role"], "content": input_parts(m["content"])}
-                 for m in new if m["role"] != "system"]
-        body = dict(self.options)
+                 for m in self.messages[0 if last is None else last + 1:]
+                 if m["role"] != "system"]
         if "conversation" in body:
             items = items[-1:]
-        elif known:
-            last = self.messages[known[-1]]
-            body["previous_response_id"] = last["response_id"]
+        elif last is not None:
+            body["previous_response_id"] = self.messages[last]["response_id"]
         is_text = len(items) == 1 and isinstance(items[0]["content"], str)
         body["input"] = items[0]["content"] if is_text else items
         for message in self.messages:
             if message["role"] == "system":
                 body["instructions"] = message["content"]
         return body
+
 
 def edited(environ):
     """The text that a person writes in the editor of the environment."""

@@ -442,7 +442,8 @@ def test_responses_follow_each_other_from_call_to_call(turn, router, path):
 REFUSALS = [
     (400, "llama.cpp does not support 'previous_response_id'."),
     (404, "Response with id '{}' not found."),
-    (400, "Previous response with id '{}' not found.")]
+    (400, "Previous response with id '{}' not found."),
+    (500, "ik_llama.cpp does not support 'previous_response_id'.")]
 
 
 @pytest.mark.parametrize("status, message", REFUSALS)
@@ -459,6 +460,35 @@ def test_a_server_without_a_store_is_sent_the_history(turn, router, path,
     sent, followed = inputs(router)[3]
     assert sent[:3] == history and followed is None
     assert len(router.requests) == 4    # asked once whether it has a store
+
+
+def test_a_refusal_may_come_as_an_event(turn, router, path):
+    """As LM Studio says it."""
+    turn("one", command=RESPONSES)
+    router.order(POST, when=lambda seen: b"previous_response_id" in seen.body,
+                 frames=[as_frame({"type": "error", "error": {
+                     "code": "previous_response_not_found",
+                     "message": "No node"}})])
+    shown = turn("two", "--stream", command=RESPONSES)
+    assert (shown, shown.exit_status) == (answer_to("two") + "\n", 0)
+    assert len(router.requests[-1].json["input"]) == 3
+
+
+@pytest.mark.parametrize("more", [{}, {"previous_response_id": None}])
+def test_a_server_that_forgets_without_a_word_is_sent_the_history(
+        turn, router, path, more):
+    """As Ollama and mlx-vlm take the id, and do nothing with it."""
+    turn("one", command=RESPONSES)
+    router.order(POST, body=json.dumps(dict({
+        "id": "resp_9", "object": "response", "status": "completed",
+        "output": [{"type": "message", "role": "assistant", "content": [
+            {"type": "output_text", "text": "What?"}]}]}, **more)).encode())
+    assert "sent whole" in turn("two", command=RESPONSES).stderr
+    turn("three", command=RESPONSES)
+    sent, followed = inputs(router)[2]
+    assert [item["content"] for item in sent] == [
+        "one", answer_to("one"), "two", "What?", "three"]
+    assert followed is None
 
 
 def test_other_refusals_are_told(turn, router, path):
