@@ -3680,7 +3680,7 @@ def writing(path, error=XeroctlError):
     """Turn what a file system refuses into an error that names the file."""
     try:
         yield
-    except OSError as problem:
+    except (OSError, ValueError) as problem:
         raise error(f"cannot write {path}: {reason_of(problem)}")
 
 
@@ -7776,14 +7776,6 @@ def as_conversation(raw, path):
     return data
 
 
-def is_free(path):
-    """Whether no file is lost there but a conversation that was saved."""
-    with suppress(UsageError):
-        raw = os.path.isfile(on_disk(path)) and read_file(path)
-        return not raw or "version" in as_conversation(raw, path)
-    return False
-
-
 class ConversationFile:
     """The file that a conversation lives in, for one process at a time.
 
@@ -7792,12 +7784,13 @@ class ConversationFile:
     nor writes; without a path there is no file.
     """
 
-    def __init__(self, path, is_plan):
+    def __init__(self, path, is_plan=False):
         self.path, self.raw, self.lock = path, b"", None
-        self.place = path and os.path.realpath(on_disk(path))
-        self.is_new = path is not None and not os.path.exists(self.place)
         if path == "-":
-            raise UsageError("a session lives in a file, not in -")
+            raise UsageError("a conversation is kept in a file, not in -")
+        with writing(path, UsageError):
+            self.place = path and os.path.realpath(on_disk(path))
+            self.is_new = bool(path) and not os.path.exists(self.place)
         if path is not None and not is_plan:
             self.lock = open_to_write(self.place)
 
@@ -7807,6 +7800,12 @@ class ConversationFile:
             self.raw = read_file(self.path)
         return (as_conversation(self.raw, self.path) if self.raw
                 else {"messages": []})
+
+    def is_saved(self):
+        """Whether nothing is lost there but a conversation that was saved."""
+        with suppress(UsageError):
+            return "version" in self.read() or not self.raw
+        return False
 
     def write(self, data):
         """Have the disk hold the conversation, old or new, never torn."""
@@ -8229,16 +8228,13 @@ class Session:
 
         What is no saved conversation is replaced only if any file may be.
         """
-        data = pretty_json(self.turns.saved()) + "\n"
-        try:
-            if os.path.realpath(on_disk(path)) == self.turns.file.place:
-                return self.terminal.say(f"{path} has it after each turn")
-            if not (is_any or is_free(path)):
+        if path == self.args.session:
+            return self.terminal.say(f"{path} has it after each turn")
+        with closing(ConversationFile(path)) as file:
+            if not (is_any or file.is_saved()):
                 raise UsageError(f"{path} is no conversation that was saved",
                                  "/save! replaces it")
-            write_privately(on_disk(path), whole(data).encode("utf-8"))
-        except (OSError, ValueError) as problem:
-            raise UsageError(f"cannot write {path}: {reason_of(problem)}")
+            file.write(self.turns.saved())
         self.terminal.say(f"saved {self.turns.turns()} messages to {path}")
 
     def load(self, path):
