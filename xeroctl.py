@@ -5203,15 +5203,9 @@ class ChatChoice:
             if value is None:
                 continue
             kind = self.SHOWN.get(key)
-            if kind and type(value) is str and not self.parts:
-                # Bytes: a list of small strings takes ten times the memory.
-                self.texts[key] += value.encode("utf-8", "surrogatepass")
-                piece = kind, value
-                if value and piece not in pieces:  # reasoning has two names
-                    pieces.append(piece)
-                    self.deltas += kind == TEXT
-            elif kind:
-                pieces += self.take_parts(key, value)
+            if kind:  # reasoning has two names
+                pieces += [piece for piece in self.take_text(key, value)
+                           if piece not in pieces or kind == TEXT]
             elif key == "tool_calls":
                 for part in value if isinstance(value, list) else ():
                     if isinstance(part, dict):
@@ -5221,22 +5215,23 @@ class ChatChoice:
                 self.message[key] = grown(self.message.get(key), value, key)
         return pieces
 
-    def take_parts(self, key, value):
-        """Take a text in that comes as a list of parts; return its pieces.
+    def take_text(self, key, value):
+        """Take a text in, or the parts of one; return its pieces.
 
         Thoughts in a content are no part of its text.
         """
-        if key == "content" and isinstance(value, (str, list)):
-            text = self.text()
-            self.parts = grown(
-                self.parts or [{"type": "text", "text": text}] * bool(text),
-                [{"type": "text", "text": value}]
-                if isinstance(value, str) else value)
+        # Bytes: a list of small strings takes ten times the memory.
+        said = self.texts[key]
+        if key == "content" and (self.parts or isinstance(value, list)):
+            parts = value if isinstance(value, list) else [
+                {"type": "text", "text": content_text(value)}]
+            self.parts = grown(self.parts or [
+                {"type": "text", "text": self.text()}] * bool(said), parts)
         pieces = [piece for piece in content_pieces(value, self.SHOWN[key])
                   if piece[1]]
         for kind, text in pieces:
             if kind == self.SHOWN[key]:
-                self.texts[key] += text.encode("utf-8", "surrogatepass")
+                said += text.encode("utf-8", "surrogatepass")
                 self.deltas += key == "content"
         return pieces
 
@@ -5303,11 +5298,11 @@ class ChatAnswer:
     id = None  # a completion is seldom kept
     STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
     check = staticmethod(check_completion)
+    has_begun, is_finished, wanted = False, False, 1
+    usage = received = failure = None
 
-    def __init__(self, wanted=1):
-        self.head, self.choices, self.usage = {}, {}, None
-        self.has_begun, self.is_finished, self.wanted = False, False, wanted
-        self.received = self.failure = None
+    def __init__(self):
+        self.head, self.choices = {}, {}
 
     @staticmethod
     def takes(kind, payload):
@@ -5400,11 +5395,12 @@ class ResponseAnswer:
              "reasoning_text": REASONING, "reasoning_summary_text": REASONING}
     check = staticmethod(check_response)
 
-    def __init__(self, wanted=1):
+    has_begun, is_finished, deltas = False, False, 0
+    received = failure = None
+
+    def __init__(self):
         self.response, self.items = {}, {}
-        self.has_begun, self.is_finished, self.deltas = False, False, 0
-        self.begun, self.said = set(), defaultdict(bytearray)
-        self.received = self.failure = None
+        self.said = defaultdict(bytearray)
 
     @staticmethod
     def takes(kind, payload):
@@ -5425,7 +5421,7 @@ class ResponseAnswer:
         elif name == "function_call_arguments":
             self.take_arguments(place, payload)
         elif name in self.KINDS:
-            return self.kept(self.text_pieces(name, step, place, payload))
+            return self.kept(self.text_pieces(self.KINDS[name], step, payload))
         return []
 
     def end(self, kind):
@@ -5453,19 +5449,13 @@ class ResponseAnswer:
         call["arguments"] = payload.get("arguments") or grown(
             call.get("arguments"), payload.get("delta"), "arguments")
 
-    def text_pieces(self, name, step, place, payload):
+    def text_pieces(self, kind, step, payload):
         """The piece in a delta, or in a done that no delta came before."""
-        kind, text = self.KINDS[name], ""
-        place = name, as_text(place), as_text(payload.get(
-            "content_index", payload.get("summary_index")))
-        if step == "delta":
-            text = content_text(payload.get("delta"))
-            self.begun.add(place)
-        elif step == "done" and place not in self.begun:
-            text = content_text(payload.get("text")
-                                or payload.get("refusal"))
-            if self.text(kind).endswith(text):
-                text = ""  # the deltas had ids of their own
+        text = content_text(payload.get("delta" if step == "delta" else "text")
+                            or payload.get("refusal"))
+        if step not in ("delta", "done") or (
+                step == "done" and text in self.text(kind)):
+            text = ""
         return [(kind, text)] if text else []
 
     def kept(self, pieces):
