@@ -3786,7 +3786,7 @@ def open_to_write(path):
         file = os.fdopen(number, "r+b", 8192)
         try:
             if not try_lock(file):
-                raise UsageError(f"another process is writing {path}",
+                raise UsageError(f"another run is writing {path}",
                                  "wait for its end, or choose another file")
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(number), os.stat(path)):
@@ -5203,9 +5203,15 @@ class ChatChoice:
             if value is None:
                 continue
             kind = self.SHOWN.get(key)
-            if kind:  # reasoning has two names
-                pieces += [piece for piece in self.take_text(key, value)
-                           if piece not in pieces or kind == TEXT]
+            if kind and type(value) is str and not self.parts:
+                # Bytes: a list of small strings takes ten times the memory.
+                self.texts[key] += value.encode("utf-8", "surrogatepass")
+                piece = kind, value
+                if value and piece not in pieces:  # reasoning has two names
+                    pieces.append(piece)
+                    self.deltas += kind == TEXT
+            elif kind:
+                pieces += self.take_parts(key, value)
             elif key == "tool_calls":
                 for part in value if isinstance(value, list) else ():
                     if isinstance(part, dict):
@@ -5215,23 +5221,22 @@ class ChatChoice:
                 self.message[key] = grown(self.message.get(key), value, key)
         return pieces
 
-    def take_text(self, key, value):
-        """Take a text in, or the parts of one; return its pieces.
+    def take_parts(self, key, value):
+        """Take a text in that comes as a list of parts; return its pieces.
 
         Thoughts in a content are no part of its text.
         """
-        # Bytes: a list of small strings takes ten times the memory.
-        said = self.texts[key]
-        if key == "content" and (self.parts or isinstance(value, list)):
-            parts = value if isinstance(value, list) else [
-                {"type": "text", "text": content_text(value)}]
-            self.parts = grown(self.parts or [
-                {"type": "text", "text": self.text()}] * bool(said), parts)
+        if key == "content" and isinstance(value, (str, list)):
+            text = self.text()
+            self.parts = grown(
+                self.parts or [{"type": "text", "text": text}] * bool(text),
+                [{"type": "text", "text": value}]
+                if isinstance(value, str) else value)
         pieces = [piece for piece in content_pieces(value, self.SHOWN[key])
                   if piece[1]]
         for kind, text in pieces:
             if kind == self.SHOWN[key]:
-                said += text.encode("utf-8", "surrogatepass")
+                self.texts[key] += text.encode("utf-8", "surrogatepass")
                 self.deltas += key == "content"
         return pieces
 
@@ -5298,7 +5303,7 @@ class ChatAnswer:
     id = None  # a completion is seldom kept
     STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
     check = staticmethod(check_completion)
-    has_begun, is_finished, wanted = False, False, 1
+    has_begun, is_finished, wanted, size = False, False, 1, 0
     usage = received = failure = None
 
     def __init__(self):
@@ -5313,9 +5318,8 @@ class ChatAnswer:
         """Take a chunk in; return its (kind, text) pieces to be shown."""
         if kind == WHOLE or chunk.get("object") == "chat.completion":
             self.received = chunk
-        for key, value in chunk.items():
-            if key not in ("choices", "usage"):
-                self.head[key] = value or self.head.get(key, value)
+        if len(chunk) != self.size:
+            self.take_head(chunk)
         self.usage = chunk.get("usage") or self.usage
         choices, shown = chunk.get("choices"), []
         for choice in choices if isinstance(choices, list) else ():
@@ -5334,8 +5338,17 @@ class ChatAnswer:
                     self.end(chunk, choice)
         return shown
 
+    def take_head(self, chunk):
+        """Take in what stands beside the choices; the empty is filled."""
+        for key, value in chunk.items():
+            if key not in ("choices", "usage"):
+                self.head[key] = value or self.head.get(key, value)
+        is_full = all(map(self.head.get, ("id", "created", "model")))
+        self.size = len(chunk) if is_full else 0
+
     def end(self, chunk, choice):
         """Take note of how a choice has ended, and of what came with it."""
+        self.take_head(chunk)
         why = broken_end(choice)
         if why:
             self.failure = StreamError("the server broke off the stream: "

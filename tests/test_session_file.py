@@ -286,7 +286,7 @@ def test_a_second_process_is_refused(start, router, run, path):
         assert begun.wait(LIMIT_S)
         shown = run(*CHAT, "--session", str(path), "-m", "two")
         assert (shown, shown.exit_status) == ("", 2)
-        assert "another process" in shown.stderr
+        assert "another run is" in shown.stderr
         gate.set()
         process.communicate(timeout=LIMIT_S)
         assert process.returncode == 0
@@ -302,7 +302,7 @@ def test_a_session_holds_its_file_from_turn_to_turn(start, run, path):
         process.stdin.flush()
         assert process.stdout.readline()
         shown = run(*CHAT, "--session", str(path), "-m", "two")
-        assert shown.exit_status == 2 and "another process" in shown.stderr
+        assert shown.exit_status == 2 and "another run is" in shown.stderr
     process.communicate(timeout=LIMIT_S)
     assert run(*CHAT, "--session", str(path), "-m", "two").exit_status == 0
     assert len(messages(path)) == 6
