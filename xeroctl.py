@@ -7571,8 +7571,6 @@ class LineEditor:
         self.readline = self.load_readline(words)
         self.brackets = (self.is_live and not self.readline
                          and terminal.err.is_live)
-        if self.brackets:
-            terminal.err.control("\033[?2004h")
 
     def load_readline(self, words):
         """Import and set up readline; None where it cannot be used.
@@ -7611,6 +7609,8 @@ class LineEditor:
             return whole(typed_line(prompt)).rstrip("\n")
         if not self.is_live:
             return self.line()
+        if self.brackets:  # each time: an editor may have ended it
+            self.terminal.err.control("\033[?2004h")
         self.terminal.say_prompt(prompt)
         line = self.line()
         while line.count(self.PASTE) > line.count(self.PASTED):

@@ -1220,6 +1220,16 @@ def test_a_paste_is_one_message(desk, router):
     assert asked(router) == [[user("def f():\n\n    return 1\n\n# end")]]
 
 
+def test_a_paste_is_one_message_after_an_editor_too(desk, router, tmp_path):
+    """Vim ends by telling the terminal to mark no paste."""
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\nprintf '\\033[?2004lfound' >&2\n")
+    editor.chmod(0o700)
+    at = desk(EDITOR=str(editor), PATH="/usr/bin:/bin")
+    at.type("/edit\n")
+    at.until("\x1b[?2004lfound", "\x1b[?2004h", "> ")
+
+
 def test_a_failure_on_a_terminal_keeps_the_session(desk, router):
     router.order(COMPLETIONS, status=500, message="\x1b]0;it broke\x07")
     router.order(COMPLETIONS, frames=[says("\x1b]52;c;QQ==\x07"),
