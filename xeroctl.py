@@ -37,7 +37,7 @@ import re
 import sys
 import time
 from collections import Counter, defaultdict
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import chain
 from types import SimpleNamespace
 
@@ -1761,11 +1761,12 @@ def keep_access(number, path, widest):
             os.fchmod(number, old.st_mode & 0o7777)
 
 
-def write_privately(path, data):
+def write_privately(path, data, prepare=int):
     """Replace a file whole: old or new, never torn, for its owner only.
 
     Written beside it with mode 0600, synced and renamed; a link is kept and
-    what it points to is replaced.
+    what it points to is replaced.  prepare(number) sees the new file while
+    nobody else can.
     """
     path = os.path.realpath(path)
     if is_special(path):
@@ -1776,6 +1777,7 @@ def write_privately(path, data):
     try:
         with os.fdopen(os.open(beside, flags, 0o600), "wb") as target:
             keep_access(target.fileno(), path, 0o640)
+            prepare(target.fileno())
             target.write(data)
             target.flush()
             os.fsync(target.fileno())
@@ -5084,6 +5086,8 @@ GRACE_S = 1  # for usage and [DONE], once every choice has ended
 
 FINISH_HINTS = {
     "length": "the answer stopped at the token limit: raise --max-tokens",
+    "max_output_tokens": "the answer stopped at the token limit: raise"
+                         " --max-output-tokens",
     "content_filter": "the answer was cut by the content filter",
 }
 
@@ -5241,7 +5245,8 @@ class ChatChoice:
 
     def text(self, key="content"):
         """All of a text that has come so far."""
-        return paired(self.texts[key].decode("utf-8", "surrogatepass"))
+        said = self.texts.get(key, b"")  # to ask for it is not to tell it
+        return paired(said.decode("utf-8", "surrogatepass"))
 
     def json(self):
         """The choice as it stands in a chat.completion."""
@@ -5274,12 +5279,11 @@ class ChatAnswer:
     id = None  # a completion is seldom kept
     STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
     check = staticmethod(check_completion)
+    has_begun, is_finished, wanted, size = False, False, 1, 0
+    usage = received = failure = None
 
-    def __init__(self, wanted=1):
-        self.head, self.choices, self.usage = {}, {}, None
-        self.has_begun, self.is_finished, self.wanted = False, False, wanted
-        self.received = self.failure = None
-        self.size = 0
+    def __init__(self):
+        self.head, self.choices = {}, {}
 
     @staticmethod
     def takes(kind, payload):
@@ -5380,11 +5384,12 @@ class ResponseAnswer:
              "reasoning_text": REASONING, "reasoning_summary_text": REASONING}
     check = staticmethod(check_response)
 
-    def __init__(self, wanted=1):
-        self.response, self.items, self.arguments = {}, {}, {}
-        self.has_begun, self.is_finished, self.deltas = False, False, 0
-        self.begun, self.said = set(), defaultdict(bytearray)
-        self.received = self.failure = None
+    has_begun, is_finished, deltas = False, False, 0
+    received = failure = None
+
+    def __init__(self):
+        self.response, self.items = {}, {}
+        self.said = defaultdict(bytearray)
 
     @staticmethod
     def takes(kind, payload):
@@ -5403,9 +5408,9 @@ class ResponseAnswer:
         if name == "output_item" and isinstance(payload.get("item"), dict):
             self.take_item(place, payload["item"])
         elif name == "function_call_arguments":
-            self.take_arguments(as_text(place), payload)
+            self.take_arguments(place, payload)
         elif name in self.KINDS:
-            return self.kept(self.text_pieces(name, step, place, payload))
+            return self.kept(self.text_pieces(self.KINDS[name], step, payload))
         return []
 
     def end(self, kind):
@@ -5426,23 +5431,20 @@ class ResponseAnswer:
             self.has_begun = True
 
     def take_arguments(self, place, payload):
+        """Have a call hold its arguments, as far as they have come."""
         self.has_begun = True
-        self.arguments[place] = payload.get("arguments") or grown(
-            self.arguments.get(place), payload.get("delta"), "arguments")
+        call = next((item for key, item in self.items.items()
+                     if place in (key, dig(item, "id"))), {})
+        call["arguments"] = payload.get("arguments") or grown(
+            call.get("arguments"), payload.get("delta"), "arguments")
 
-    def text_pieces(self, name, step, place, payload):
+    def text_pieces(self, kind, step, payload):
         """The piece in a delta, or in a done that no delta came before."""
-        kind, text = self.KINDS[name], ""
-        place = name, as_text(place), as_text(payload.get(
-            "content_index", payload.get("summary_index")))
-        if step == "delta":
-            text = content_text(payload.get("delta"))
-            self.begun.add(place)
-        elif step == "done" and place not in self.begun:
-            text = content_text(payload.get("text")
-                                or payload.get("refusal"))
-            if self.text(kind).endswith(text):
-                text = ""  # the deltas had ids of their own
+        text = content_text(payload.get("delta" if step == "delta" else "text")
+                            or payload.get("refusal"))
+        if step not in ("delta", "done") or (
+                step == "done" and text in self.text(kind)):
+            text = ""
         return [(kind, text)] if text else []
 
     def kept(self, pieces):
@@ -5468,9 +5470,8 @@ class ResponseAnswer:
     def output(self):
         """The items of the output, those that came one by one included."""
         output = self.response.get("output")
-        places = (enumerate(output) if isinstance(output, list) and output
-                  else sorted(self.items.items()))
-        output = [self.with_arguments(*place) for place in places]
+        if not isinstance(output, list) or not output:
+            output = [item for _, item in sorted(self.items.items())]
         if self.said[TEXT] and not any(dig(item, "type") == "message" and dig(
                 item, "content") for item in output):
             output = [item for item in output
@@ -5480,13 +5481,6 @@ class ResponseAnswer:
                               "type": "output_text", "text": self.text(),
                               "annotations": []}]}]
         return output
-
-    def with_arguments(self, place, item):
-        """The same item; a call with the arguments that came for it."""
-        if dig(item, "type") != "function_call" or item.get("arguments"):
-            return item
-        found = map(self.arguments.get, (str(place), as_text(dig(item, "id"))))
-        return dict(item, arguments=next(filter(None, found), ""))
 
     @property
     def usage(self):
@@ -5510,15 +5504,12 @@ class ResponseAnswer:
 
     def hint(self):
         reason = dig(self.response, "incomplete_details.reason")
-        if reason == "max_output_tokens":
-            return ("the answer stopped at the token limit: raise"
-                    " --max-output-tokens")
-        if dig(self.response, "status") == "incomplete":
-            return FINISH_HINTS.get(as_text(reason)) or (
-                "the answer is incomplete" + (
-                    f": {as_text(reason)}" if reason
-                    else ", and the server does not say why"))
-        return None
+        if dig(self.response, "status") != "incomplete":
+            return None
+        return FINISH_HINTS.get(as_text(reason)) or (
+            "the answer is incomplete" + (
+                f": {as_text(reason)}" if reason
+                else ", and the server does not say why"))
 
     def whole(self):
         """The whole, as received or put together."""
@@ -5537,10 +5528,10 @@ class Talk:
     spinner turns until the first piece, the footer counts from it.
     """
 
-    def __init__(self, app, shows_reasoning=False):
+    def __init__(self, app, args):
         self.app, self.terminal = app, app.terminal
-        self.is_text = app.out.is_table
-        self.shows_reasoning = shows_reasoning
+        self.is_text = app.out.is_table and not args.extract
+        self.shows_reasoning = args.show_reasoning
         self.spinner = app.terminal.spinner("waiting for the first token")
         self.began_at, self.halves = None, {}
 
@@ -5642,8 +5633,8 @@ def raise_if_broken(answer, error):
         return
     if not answer.has_begun:
         raise error
-    raise StreamBroken(str(error), "what arrived is kept; the answer is not"
-                       " complete", **error.facts)
+    raise StreamBroken(str(error), "what arrived is not the whole answer",
+                       **error.facts)
 
 
 def with_params(body, pairs):
@@ -5723,28 +5714,50 @@ def usage_line(usage):
                                  for column in USAGE_COLUMNS)
 
 
-def tell_ends(app, answer, show_usage):
+def tell_ends(app, args, turns):
     """Say why an answer stopped early, and what it cost."""
-    hint = answer.hint()
+    answer, hint = turns.answer, turns.answer.hint()
     if hint:
         app.terminal.note("hint: " + hint)
-    if show_usage:
+    if args.show_usage:
         app.terminal.say(usage_line(answer.usage))
         if answer.id:
             app.terminal.say(f"id: {as_text(answer.id)}")
+    if not turns.is_kept and (args.interactive or args.session):
+        app.terminal.note("the answer has no text: the question is taken"
+                          " back")
 
 
-def answer_once(app, args, answer, body, headers, fields):
-    """Ask, show the answer in the form that is due, and how it ended."""
-    with Talk(app, args.show_reasoning) as talk:
-        ask_answer(app, talk, answer, body, headers, args.stream)
-        if app.out.is_table:
-            show_rest(app, answer)
-    if app.out.form not in (TABLE, WIDE, JSONL):
-        app.out.show(answer.whole(), fields)
+def first_block(text):
+    """The first fenced block of a text, without its fences (CommonMark).
+
+    One without an end is none: it was cut, and is not to be run.
+    """
+    found = re.search(r"(?ms)^([ \t]*)(`{3,}(?=[^`\n]*$)|~{3,})[^\n]*\n(.*?)"
+                      r"^[ \t]*\2[`~]*[ \t\r]*$", text)
+    if not found:
+        raise XeroctlError("the answer has no fenced block: "
+                           + (body_summary(text) or "it has no text"))
+    return re.sub("(?m)^" + found.group(1), "", found.group(3))
+
+
+def answer_once(app, args, turns, content, fields):
+    """Take one turn: show the answer in the form that is due."""
+    try:
+        with Talk(app, args) as talk:
+            turns.ask(talk, content, args.stream)
+            if talk.is_text:
+                show_rest(app, turns.answer)
+        if args.extract:
+            app.out.text(first_block(turns.answer.text()))
+        elif app.out.form not in (TABLE, WIDE, JSONL):
+            app.out.show(turns.answer.whole(), fields)
+    finally:
+        if turns.is_kept:
+            turns.write()
     if args.stream:
-        talk.footer(answer.tokens())
-    tell_ends(app, answer, args.show_usage)
+        talk.footer(turns.answer.tokens())
+    tell_ends(app, args, turns)
 
 
 # == downloads: whole or not at all, and taken up again ======================
@@ -7495,14 +7508,74 @@ class DirectSender:
         return found, None if is_of_line else error
 
 
-# == sessions: many turns in one terminal ====================================
+# == sessions: many turns, in one terminal or in one file =====================
+
+def message_text(app, given, what="message"):
+    """What the user says: as given, or standard input for `-`."""
+    text = app.read_text("-") if given == "-" else given
+    if text == "":
+        raise UsageError(f"the {what} is empty")
+    return text
+
+
+def fenced(app, path):
+    """A file's text in a fence that it cannot close, below its name."""
+    text = app.read_text(path, may_be_odd=True)
+    ticks = max([2] + list(map(len, re.findall("`+", text)))) + 1
+    name = "stdin" if path == "-" else os.path.basename(path)
+    return f"{whole(name)}\n{'`' * ticks}\n{text}\n{'`' * ticks}"
+
+
+def image_url(app, source):
+    """The URL of an image; a file becomes a data: URL (RFC 2397)."""
+    if re.match("(https?|data):", source, re.I):
+        return source
+    import base64
+    data = app.read_bytes(source)
+    found = re.match(  # names lie, and some say nothing
+        rb"(?s)(?P<png>\x89PNG)|(?P<jpeg>\xff\xd8\xff)|(?P<gif>GIF8[79]a)|"
+        rb"(?P<webp>RIFF....WEBP)|(?P<bmp>BM....\0{4})|(?P<tiff>II\*\0|"
+        rb"MM\0\*)|....ftyp(?:(?P<avif>avi[fs])|(?P<heic>hei|hev|m[is]f1))",
+        data)
+    if not found:
+        raise UsageError(
+            f"{whole(source)} is " + ("no image" if data else "empty"),
+            "PNG, JPEG, GIF, WEBP, BMP, TIFF, AVIF and HEIC are known")
+    data = base64.b64encode(data).decode("ascii")
+    return f"data:image/{found.lastgroup};base64,{data}"
+
+
+def attached(app, args):
+    """The texts and the images that go along with a message."""
+    return ([fenced(app, path) for path in args.attach or ()],
+            [image_url(app, source) for source in args.image or ()])
+
+
+def content_of(text, blocks, images):
+    """The content of a user's message: a text, or parts with images."""
+    text = "\n\n".join([text] * bool(text) + blocks)
+    if not images:
+        return text
+    return [{"type": "text", "text": text}] * bool(text) + [
+        {"type": "image_url", "image_url": {"url": url}} for url in images]
+
 
 def completer(words):
-    """A readline completer for the words that may begin a line."""
+    """A readline completer for the words that may begin a line.
+
+    What {"/load ": True} says of one: behind it stands a file.
+    """
     def complete(text, state):
+        import glob
         import readline
-        begins = readline.get_begidx() == 0
-        found = [word for word in words if begins and word.startswith(text)]
+        line = readline.get_line_buffer()[:readline.get_endidx()]
+        name, space, path = line.partition(" ")
+        found = [word for word in words if word.startswith(line)]
+        if space:
+            begun = len(os.path.expanduser(path[:len(path) - len(text)]))
+            path = glob.escape(os.path.expanduser(path)) + "*"
+            found = [each[begun:] + "/" * os.path.isdir(each) for each
+                     in sorted(glob.glob(path)) if words.get(name + space)]
         return found[state] if state < len(found) else None
     return complete
 
@@ -7528,42 +7601,23 @@ def typed_line(prompt):
         sys.stdin = before
 
 
-class PlainLines:
-    """Reads messages where nobody sits: one a line, no prompt, no history."""
+class LineEditor:
+    """Reads messages: one a line where nobody sits, without a word.
 
-    def __init__(self, terminal):
-        self.terminal = terminal
-
-    def read(self, prompt=""):
-        line = self.terminal.read_line()
-        if not line:
-            raise EOFError()
-        return line.rstrip("\r\n")
-
-    def remember(self, text):
-        """Nobody will press Up."""
-
-    def close(self):
-        pass
-
-
-class LineEditor(PlainLines):
-    """Reads messages from a person: readline where there is one.
-
-    Without it, or where stdout is no terminal, lines are read as they come;
-    the terminal is asked to bracket what is pasted, so that a paste of many
-    lines is one message.
+    A person has readline, if there is one and stdout is a terminal; else the
+    terminal is asked to bracket what is pasted, so that a paste of many lines
+    is one message.
     """
 
     PROMPT, MORE = "> ", ". "
     PASTE, PASTED = "\033[200~", "\033[201~"
 
     def __init__(self, terminal, history, words):
-        super().__init__(terminal)
-        self.history = history
+        self.terminal, self.history = terminal, history
+        self.is_live = is_terminal(terminal.stdin)
         self.readline = self.load_readline(words)
-        if not self.readline and terminal.err.is_live:
-            terminal.err.control("\033[?2004h")
+        self.brackets = (self.is_live and not self.readline
+                         and terminal.err.is_live)
 
     def load_readline(self, words):
         """Import and set up readline; None where it cannot be used.
@@ -7600,11 +7654,25 @@ class LineEditor(PlainLines):
         if self.readline:
             self.terminal.err.flush()
             return whole(typed_line(prompt)).rstrip("\n")
+        if not self.is_live:
+            return self.line()
+        if self.brackets:  # each time: an editor may have ended it
+            self.terminal.err.control("\033[?2004h")
         self.terminal.say_prompt(prompt)
-        line = super().read()
+        line = self.line()
         while line.count(self.PASTE) > line.count(self.PASTED):
-            line += "\n" + super().read()
+            line += "\n" + self.line()
         return line.replace(self.PASTE, "").replace(self.PASTED, "")
+
+    def line(self):
+        line = self.terminal.read_line()
+        if not line:
+            raise EOFError()
+        return line.rstrip("\r\n")
+
+    def was_empty(self):
+        """Whether nothing is known to have stood where Ctrl-C came."""
+        return not (self.readline and self.readline.get_line_buffer())
 
     def remember(self, text):
         """Keep a message within reach of Up, and in the history file."""
@@ -7614,7 +7682,7 @@ class LineEditor(PlainLines):
 
     def close(self):
         self.history.trim()
-        if not self.readline and self.terminal.err.is_live:
+        if self.brackets:
             self.terminal.err.control("\033[?2004l")
 
 
@@ -7675,60 +7743,129 @@ def is_message(value):
             and isinstance(dig(value, "content"), (str, list)))
 
 
+def as_conversation(raw, path):
+    """The conversation that a file holds: as it was saved, or a bare list."""
+    try:
+        data = parse_json(decoded(raw))
+    except ValueError as problem:
+        raise UsageError(f"{whole(path)} is not JSON: {problem}")
+    data = {"messages": data} if isinstance(data, list) else data
+    messages = dig(data, "messages")
+    if not isinstance(messages, list) or not all(map(is_message, messages)):
+        raise UsageError(f"{whole(path)} is no conversation: it has no list"
+                         " of messages with role and content")
+    return data
+
+
+class ConversationFile:
+    """The file that a conversation lives in, for one process at a time.
+
+    Read when it is opened, and written whole when it has changed.  What is
+    not there, or empty, is a conversation that begins.  A plan neither locks
+    nor writes; without a path there is no file.
+    """
+
+    def __init__(self, path, is_plan=False):
+        self.path, self.raw, self.lock = path, b"", None
+        if path == "-" or "\0" in (path or ""):
+            raise UsageError(f"cannot write {visible(path)}: a conversation"
+                             " is kept in a file")
+        self.place = path and os.path.realpath(on_disk(path))
+        self.is_new = bool(path) and not os.path.exists(self.place)
+        if path is not None and not is_plan:
+            self.lock = open_to_write(self.place)
+
+    def read(self):
+        """The conversation as it stands there."""
+        if self.path is not None and os.path.isfile(self.place):
+            self.raw = read_file(self.path)
+        return (as_conversation(self.raw, self.path) if self.raw
+                else {"messages": []})
+
+    def is_saved(self):
+        """Whether nothing is lost there but a conversation that was saved."""
+        with suppress(UsageError):
+            return "version" in self.read() or not self.raw
+        return False
+
+    def write(self, data):
+        """Have the disk hold the conversation, old or new, never torn."""
+        raw, held = whole(pretty_json(data) + "\n").encode("utf-8"), []
+
+        def hold(number):
+            held.append(os.fdopen(os.dup(number), "rb"))
+            try_lock(number)
+        if self.lock and raw != self.raw:
+            with writing(self.path, UsageError):
+                write_privately(self.place, raw, hold)
+            self.lock.close()
+            self.lock, self.raw = held[0], raw
+
+    def close(self):
+        """Let it go; what was begun for nothing is not left behind."""
+        if self.lock:
+            if self.is_new and not self.raw:
+                remove_quietly(self.place)
+            self.lock.close()
+
+
 class ChatTurns:
     """A conversation kept here and sent whole with each request.
 
     messages are those of the API; one that was cut short has "cut": true,
-    which is saved but not sent.
+    which is saved but not sent.  options are the rest of a request's body.
     """
 
     ANSWER = ChatAnswer
+    SAYS, FIXED = "message", ("messages",)  # which a session decides on
+    link = dict  # what a turn holds beside its text, for the next to follow
 
-    def __init__(self, app, body, headers, is_model_named=False):
-        self.app, self.headers = app, headers
-        self.is_model_named = is_model_named
-        self.options = {k: v for k, v in body.items() if k != "messages"}
-        self.messages = [m for m in body.get("messages", ())
-                         if m["role"] != "user"]
-        self.spent = Counter()
-        self.answer = None
+    def __init__(self, app, args, file, data, options):
+        self.app, self.args, self.file = app, args, file
+        self.options, self.headers = options, sent_headers(args)
+        self.messages, self.spent = data["messages"], Counter()
+        self.count(data.get("usage"))
+        self.answer, self.is_kept = None, False
 
-    def ask(self, talk, content):
-        """Send one more user message; return whether both turns are kept.
+    def ask(self, talk, content, is_stream=True):
+        """Send one more user message, and keep both turns.
 
-        What had arrived when it was interrupted is kept as a cut turn.
+        What had come when somebody, or the loss of the terminal, stopped it
+        is kept as a cut turn; what the server broke off is not.
         """
         self.messages.append({"role": "user", "content": content})
-        self.answer = self.ANSWER()
+        self.answer, self.is_kept = self.ANSWER(), False
         try:
-            ask_answer(self.app, talk, self.answer, self.body(),
-                       self.headers)
-        except BaseException:
-            self.keep(True)
+            self.send(talk, is_stream)
+        except BaseException as error:
+            is_lost = isinstance(error, XeroctlError) and not (
+                self.app.terminal.out.is_broken)
+            self.keep(not self.answer.is_finished, is_lost)
             raise
-        return self.keep(False)
+        self.keep(False)
+
+    def send(self, talk, is_stream):
+        ask_answer(self.app, talk, self.answer, with_params(
+            self.body(), self.args.param), self.headers, is_stream)
 
     def body(self):
-        sent = [{key: m[key] for key in m if key != "cut"}
-                for m in self.messages]
-        return dict(self.options, messages=sent)
+        return dict(self.options, messages=[
+            {key: m[key] for key in m if key not in ("cut", "response_id")}
+            for m in self.messages])
 
-    def keep(self, is_cut):
+    def keep(self, is_cut, is_lost=False):
         """Keep the answer as a turn; without one, take the question back."""
-        text = (self.answer.text() or self.answer.text(REFUSAL)
-                or "\n".join(self.answer.rest()))
+        text = not is_lost and (
+            self.answer.text() or self.answer.text(REFUSAL)
+            or "\n".join(self.answer.rest()))
         if not text:
             self.messages.pop()
-            return False
+            return
         turn = {"role": "assistant", "content": text}
         self.messages.append(dict(turn, cut=True) if is_cut else
                              dict(turn, **self.link()))
         self.count(self.answer.usage)
-        return True
-
-    def link(self):
-        """What a turn holds beside its text, so that the next follows it."""
-        return {}
+        self.is_kept = True
 
     def count(self, usage):
         for column, name in zip(USAGE_COLUMNS, ("prompt_tokens",
@@ -7745,6 +7882,7 @@ class ChatTurns:
 
     def clear(self):
         self.messages = [m for m in self.messages if m["role"] == "system"]
+        self.options.pop("previous_response_id", None)
 
     def undo(self):
         """Drop the last question and its answer; return the question."""
@@ -7761,56 +7899,123 @@ class ChatTurns:
                 "messages": self.messages,
                 "usage": dict(self.spent)}
 
-    def load(self, data):
-        """Take over a saved conversation, or a bare list of messages."""
-        messages = data if isinstance(data, list) else dig(data, "messages")
-        if not isinstance(messages, list) or not all(
-                map(is_message, messages)):
-            raise UsageError("this is no conversation: it has no list of"
-                             " messages with role and content")
-        self.messages = messages
-        self.spent = Counter()
-        self.count(dig(data, "usage"))
+    def write(self):
+        """Have the file hold the conversation, once there is one."""
+        if self.turns() or self.file.raw:
+            self.file.write(self.saved())
+
+
+def input_parts(content):
+    """A content of chat as the Responses API has it."""
+    if isinstance(content, str):
+        return content
+    return [{"type": "input_image", "image_url": dig(part, "image_url.url")}
+            if dig(part, "type") == "image_url"
+            else {"type": "input_text", "text": content_text(part)}
+            for part in content]
 
 
 class ResponseTurns(ChatTurns):
     """A conversation that the server keeps, each response on the last one.
 
     What it does not know (a loaded conversation, an answer that was cut, no
-    store) is sent along with the next message.
+    store) is sent along with the next message; the whole, where it does not
+    know the last response.  A turn that it forgot has "response_id": null.
     """
 
     ANSWER = ResponseAnswer
+    SAYS, FIXED = "input", ("input", "background")
+
+    def known(self):
+        """The place of the last turn that the server knows; None without."""
+        return next((place for place in reversed(range(len(self.messages)))
+                     if self.messages[place].get("response_id")), None)
+
+    def send(self, talk, is_stream):
+        last = self.known()
+        try:
+            super().send(talk, is_stream)
+        except XeroctlError as error:
+            told = f"{error} {error.facts}"
+            if last is None or self.answer.has_begun or not (
+                    re.search("previous.response", told, re.I)
+                    or self.messages[last]["response_id"] in told):
+                raise
+            self.unlink()
+            self.answer = self.ANSWER()
+            super().send(talk, is_stream)
+
+    def unlink(self):
+        """Have the conversation sent whole, from now on."""
+        for message in self.messages:
+            if message.get("response_id"):
+                message["response_id"] = None
+        self.app.terminal.note("the server does not know what was said: the"
+                               " conversation is sent whole")
 
     def link(self):
         """The id of a response that can be followed."""
-        is_kept = self.answer.id and self.options.get("store") is not False
+        response, last = self.answer.response, self.known()
+        if last is not None and "conversation" not in self.options and (
+                response.get("previous_response_id")
+                != self.messages[last]["response_id"]):
+            self.unlink()  # what it takes without a word it has not obeyed
+        is_kept = (self.answer.id and self.options.get("store") is not False
+                   and response.get("store") is not False
+                   and all(m.get("response_id", "") is not None
+                           for m in self.messages))
         return {"response_id": self.answer.id} if is_kept else {}
 
     def body(self):
-        known = [place for place, message in enumerate(self.messages)
-                 if message.get("response_id")]
-        in_conversation = "conversation" in self.options
-        first = known[-1] + 1 if known else 0
-        items = [{"role": m["role"], "content": m["content"]}
-                 for m in self.messages[first:] if m["role"] != "system"]
-        items = items[-1:] if in_conversation else items
-        body = dict(self.options, input=items if len(items) > 1
-                    else items[0]["content"])
-        if known and not in_conversation:
-            body["previous_response_id"] = (
-                self.messages[known[-1]]["response_id"])
-        system = [m["content"] for m in self.messages
-                  if m["role"] == "system"]
-        return dict(body, instructions=system[-1]) if system else body
+        last, body = self.known(), dict(self.options)
+        items = [{"role": m["role"], "content": input_parts(m["content"])}
+                 for m in self.messages[0 if last is None else last + 1:]
+                 if m["role"] != "system"]
+        if "conversation" in body:
+            items = items[-1:]
+        elif last is not None:
+            body["previous_response_id"] = self.messages[last]["response_id"]
+        is_text = len(items) == 1 and isinstance(items[0]["content"], str)
+        body["input"] = items[0]["content"] if is_text else items
+        for message in self.messages:
+            if message["role"] == "system":
+                body["instructions"] = message["content"]
+        return body
 
 
-def show_text(app, args):
-    """Have a session show text, whatever form is set, unless by a flag."""
-    if args.output not in (None, TABLE, WIDE):
-        raise UsageError(f"--interactive and -o {args.output} cannot be"
-                         " combined: a session shows text")
-    app.out.form, app.out.is_table = TABLE, True
+def edited(environ):
+    """The text that a person writes in the editor of the environment."""
+    import shlex
+    import subprocess
+    import tempfile
+    command = environ.get("VISUAL") or environ.get("EDITOR") or "vi"
+    with tempfile.NamedTemporaryFile(suffix=".md") as file:  # mode 0600
+        try:
+            editor = subprocess.Popen(shlex.split(command) + [file.name],
+                                      env=environ)
+        except (OSError, ValueError, IndexError) as problem:
+            raise UsageError(f"cannot run {command}: {reason_of(problem)}",
+                             "VISUAL or EDITOR names an editor")
+        while editor.poll() is None:
+            with suppress(KeyboardInterrupt):  # it is the editor's
+                editor.wait()
+        if editor.returncode:
+            raise UsageError(f"{command} ended with exit code"
+                             f" {editor.returncode}: nothing is sent")
+        return decoded(read_file(file.name)).rstrip("\r\n")
+
+
+def adopt(app, args, data):
+    """Take endpoint and model from a conversation, unless a flag has one.
+
+    With style openai the endpoint is the model.
+    """
+    endpoint, model = (value if isinstance(value, str) else None
+                       for value in map(data.get, ("endpoint", "model")))
+    if not args.model and model != endpoint and not (
+            args.endpoint and app.settings.style() == OPENAI):
+        args.model = model
+    args.endpoint = args.endpoint or endpoint
 
 
 class Session:
@@ -7821,7 +8026,7 @@ class Session:
     """
 
     KEYS = (("Up / Down", "recall earlier messages"),
-            ("Tab", "complete slash commands"),
+            ("Tab", "complete slash commands and file names"),
             ("Ctrl+A / Ctrl+E", "start or end of the line"),
             ("Ctrl+U / Ctrl+K", "clear before or after the cursor"),
             ("Ctrl+W", "delete the previous word"),
@@ -7834,32 +8039,46 @@ class Session:
         self.args = args
         self.is_live = is_terminal(self.terminal.stdin)
         self.is_over = False
-        self.lines = (self.editor(not args.no_history) if self.is_live
-                      else PlainLines(self.terminal))
-
-    def editor(self, has_history):
-        environ = self.app.settings.environ
-        folder = home_path(environ, "XDG_STATE_HOME", ".local", "state")
-        path = (os.path.join(folder, "history") if has_history and folder
-                else None)
-        history = History(path, self.app.terminal.secrets)
-        words = sorted(name + " " * bool(usage) for name, (usage, _, _)
-                       in self.COMMANDS.items())
-        return LineEditor(self.terminal, history, words)
+        self.unsaid, self.files = None, attached(app, args)
+        folder = home_path(app.settings.environ, "XDG_STATE_HOME", ".local",
+                           "state")
+        has_history = self.is_live and folder and not args.no_history
+        self.lines = LineEditor(self.terminal, History(
+            os.path.join(folder, "history") if has_history else None,
+            app.terminal.secrets), {
+                name + " " * bool(usage): "file" in usage for
+                name, (usage, _, _) in sorted(self.COMMANDS.items())})
 
     def run(self, first=None):
         """Read and answer until the end of input, /quit or two Ctrl-C."""
         failed = None
         try:
-            if first is not None:
-                failed = self.answer(first)
+            if first is not None or any(self.files):
+                failed = self.tried(self.say, first or "")
             while not self.is_over:
-                failed = self.turn() or failed
+                failed = self.tried(self.turn) or failed
         finally:
             self.lines.close()
+            self.turns.write()
         self.terminal.note(self.totals())
         if failed and not self.is_live:
             raise failed
+
+    def tried(self, act, *given):
+        """Do something that may fail; return the error, once it is told.
+
+        The session goes on, unless nobody can read what it says.
+        """
+        try:
+            act(*given)
+            self.turns.write()
+        except XeroctlError as error:
+            if self.terminal.out.is_broken:
+                raise
+            say_error(error, self.terminal)
+            error.is_told = True
+            return error
+        return None
 
     def turn(self):
         """One message or command, and what it asks for."""
@@ -7867,12 +8086,12 @@ class Session:
         if text is None:
             self.is_over = True
         elif is_block or not text.startswith("/"):
-            return self.answer(text) if text.strip() else None
+            if text.strip():
+                self.say(text)
         elif text.startswith("//"):
-            return self.answer(text[1:])
+            self.say(text[1:])
         else:
-            return self.command(text)
-        return None
+            self.command(text)
 
     def read_message(self):
         """Read (message, is it a block); (None, False) at the end of input.
@@ -7893,9 +8112,10 @@ class Session:
             except KeyboardInterrupt:
                 if interrupted or not self.is_live:
                     raise
-                interrupted = True
+                interrupted = self.lines.was_empty()
                 self.terminal.end_echo()
-                self.terminal.note("(Ctrl-C again leaves, Ctrl-D ends)")
+                if interrupted:
+                    self.terminal.note("(Ctrl-C again leaves, Ctrl-D ends)")
 
     def block(self, line):
         """The whole message that a line begins, and whether it is a block."""
@@ -7914,8 +8134,8 @@ class Session:
         if not self.is_live or self.terminal.quiet:
             return
         parts = [f"endpoint: {self.app.endpoint()}"]
-        if self.turns.is_model_named:
-            parts.append(f"model: {self.turns.options['model']}")
+        if self.args.model:
+            parts.append(f"model: {self.args.model}")
         spent = self.turns.spent
         parts += [f"tokens: {spent['prompt_tokens']}/"
                   f"{spent['completion_tokens']}",
@@ -7928,58 +8148,53 @@ class Session:
                 f" {spent['completion_tokens']} output tokens,"
                 f" {self.turns.turns()} messages")
 
-    def answer(self, content):
-        """Ask, and show the answer; return the error if it failed.
+    def say(self, text):
+        """Send a message and the files that wait for it.
 
-        The session goes on after a failure, and the message is one Up away.
+        If that fails they wait on, and /retry and Up have the message.
         """
-        if isinstance(content, str):
-            self.lines.remember(content)
+        if text:
+            self.lines.remember(text)
+        self.unsaid = text
+        self.answer(content_of(text, *self.files))
+        if self.turns.is_kept:
+            self.unsaid, self.files = None, ([], [])
+
+    def answer(self, content):
+        """Ask, and show the answer; Ctrl-C stops it, and it alone."""
         try:
-            with Talk(self.app, self.args.show_reasoning) as talk:
-                is_kept = self.turns.ask(talk, content)
+            with Talk(self.app, self.args) as talk:
+                self.turns.ask(talk, content)
                 show_rest(self.app, self.turns.answer)
             self.terminal.out.flush()
-            tell_ends(self.app, self.turns.answer, self.args.show_usage)
-            if not is_kept:
-                self.terminal.note("the answer has no text: the question is"
-                                   " taken back")
+            tell_ends(self.app, self.args, self.turns)
         except KeyboardInterrupt:
             if not self.is_live:
                 raise
             self.terminal.end_echo()
-            self.terminal.note("stopped; what came is kept")
-        except XeroctlError as error:
-            return self.told(error)
-        return None
-
-    def told(self, error):
-        """Say what went wrong, once: its exit code may still count."""
-        say_error(error, self.terminal)
-        error.is_told = True
-        return error
+            self.terminal.note("stopped; " + (
+                "what came is kept" if self.turns.is_kept else
+                "the question is taken back, /retry asks it again"))
 
     def command(self, line):
-        """Run a slash command; return the error if it failed."""
+        """Run a slash command."""
         name, _, rest = line.strip().partition(" ")
         self.lines.remember(line)
-        try:
-            if name not in self.COMMANDS:
-                raise UsageError(f"unknown command {name}",
-                                 did_you_mean(name, self.COMMANDS) or "/help")
-            usage, _, command = self.COMMANDS[name]
-            if usage and not rest.strip():
-                raise UsageError(f"{name} needs {usage}")
-            return command(self, rest.strip())
-        except XeroctlError as error:
-            return self.told(error)
+        if name not in self.COMMANDS:
+            raise UsageError(f"unknown command {name}",
+                             did_you_mean(name, self.COMMANDS) or "/help")
+        usage, _, command = self.COMMANDS[name]
+        rest = rest.strip()
+        if usage and not rest:
+            raise UsageError(f"{name} needs {usage}")
+        command(self, os.path.expanduser(rest) if "file" in usage else rest)
 
     def show_commands(self, _):
         rows = [(f"{name} {usage}".rstrip(), summary)
                 for name, (usage, summary, _) in self.COMMANDS.items()]
         for name, summary in rows + [('\"\"\"', "opens and closes a message of"
                                       " several lines"), *self.KEYS]:
-            self.terminal.say(f"  {name:16} {summary}")
+            self.terminal.say(f"  {name:17} {summary}")
 
     def clear(self, _):
         self.turns.clear()
@@ -7989,37 +8204,54 @@ class Session:
         self.turns.set_system(text)
         self.terminal.say("system message set")
 
-    def save(self, path):
-        """Write the conversation to a file, whole or not at all."""
-        data = pretty_json(self.turns.saved()) + "\n"
-        try:
-            write_privately(path, whole(data).encode("utf-8"))
-        except (OSError, ValueError) as problem:
-            raise UsageError(f"cannot write {path}: {reason_of(problem)}")
+    def save(self, path, is_any=False):
+        """Write the conversation to a file, whole or not at all.
+
+        What is no saved conversation is replaced only if any file may be.
+        """
+        if path == self.args.session:
+            return self.terminal.say(f"{path} has it after each turn")
+        with closing(ConversationFile(path)) as file:
+            if not (is_any or file.is_saved()):
+                raise UsageError(f"{path} is no conversation that was saved",
+                                 "/save! replaces it")
+            file.write(self.turns.saved())
         self.terminal.say(f"saved {self.turns.turns()} messages to {path}")
 
     def load(self, path):
         """Replace the conversation by that of a file; else change nothing."""
-        try:
-            data = parse_json(decoded(read_file(path)))
-        except ValueError as problem:
-            raise UsageError(f"{path} is not JSON: {problem}")
-        self.turns.load(data)
+        messages = as_conversation(read_file(path), path)["messages"]
+        self.turns.clear()
+        self.turns.messages = messages
         self.terminal.say(f"loaded {self.turns.turns()} messages")
+
+    def attach(self, source, place=0, read=fenced):
+        """Have a file go with the next message, or an image."""
+        self.files[place].append(read(self.app, source))
+        self.terminal.say(f"{source} goes with the next message")
+
+    def edit(self, _):
+        """Have a message written in the editor, and send it."""
+        text = edited(self.app.settings.environ)
+        if text.strip():
+            self.say(text)
 
     def quit(self, _):
         self.is_over = True
 
     def retry(self, _):
         """Ask the last question again; if that fails, forget nothing."""
+        if self.unsaid is not None:
+            return self.say(self.unsaid)
         before = list(self.turns.messages)
         content = self.turns.undo()
         if content is None:
             raise UsageError("there is nothing to ask again")
-        error = self.answer(content)
-        if error:
-            self.turns.messages = before
-        return error
+        try:
+            self.answer(content)
+        finally:
+            if not self.turns.is_kept:
+                self.turns.messages = before
 
     def undo(self, _):
         if self.turns.undo() is None:
@@ -8027,9 +8259,16 @@ class Session:
         self.terminal.say("the last question and its answer are forgotten")
 
     def set_model(self, name):
-        self.turns.options["model"] = name
-        self.turns.is_model_named = True
-        self.terminal.say(f"model: {name}")
+        self.args.model = self.turns.options["model"] = name
+        self.terminal.say(f"model: {name}" + " (a name: the endpoint decides)"
+                          * (self.app.slug() is not None))
+
+    def set_endpoint(self, slug):
+        """Ask another endpoint; a model that was named stays."""
+        self.args.endpoint = slug
+        if not self.args.model or self.app.slug() is None:
+            self.turns.options["model"] = slug
+        self.terminal.say(f"endpoint: {slug}")
 
     # name: (argument, summary, what runs it)
     COMMANDS = {
@@ -8038,15 +8277,72 @@ class Session:
                    clear),
         "/system": ("<msg>", "set or replace the system message",
                     set_system),
+        "/attach": ("<file>", "add a file's text to the next message",
+                    attach),
+        "/image": ("<file|url>", "add an image to the next message",
+                   lambda self, source: self.attach(source, 1, image_url)),
+        "/edit": ("", "write the message in $VISUAL or $EDITOR", edit),
         "/save": ("<file>", "save the conversation as JSON", save),
+        "/save!": ("<file>", "the same, whatever the file was before",
+                   lambda self, path: self.save(path, True)),
         "/load": ("<file>", "load a saved conversation", load),
         "/tokens": ("", "show token usage and message count",
                     lambda self, _: self.terminal.say(self.totals())),
-        "/retry": ("", "ask the last question again", retry),
+        "/retry": ("", "ask the last question again, failed or not", retry),
         "/undo": ("", "take the last question and its answer back", undo),
         "/model": ("<name>", "use another model", set_model),
+        "/endpoint": ("<slug>", "ask another endpoint", set_endpoint),
         "/quit": ("", "end the session (also Ctrl+D)", quit),
     }
+
+
+def check_turn(app, args, kind):
+    """Raise for what is missing or does not go together.
+
+    A session and a block are text, whatever form is set, unless by a flag.
+    """
+    given = dict(sent_fields(args), **dict(args.param or ()))
+    fixed = (kind.FIXED * bool(args.interactive or args.session)
+             + ("previous_response_id",) * bool(args.session))
+    for name in filter(given.__contains__, fixed):
+        raise UsageError(f"a session decides on {name} itself")
+    if not (args.interactive or args.attach or kind.FIXED[0] in given
+            or args.message is not None):
+        raise UsageError(f"--{kind.SAYS} is missing", "-m TEXT, or -m - to"
+                         " read it from standard input; --interactive asks"
+                         " for it")
+    shown = [name for name in ("--interactive", "--extract")
+             if getattr(args, name[2:])]
+    other = shown[1:] + [f"-o {args.output}"] * (
+        args.output not in (None, TABLE, WIDE))
+    if shown and other:
+        raise UsageError(f"{shown[0]} and {other[0]} cannot be combined")
+    if shown:
+        app.out.form, app.out.is_table = TABLE, True
+
+
+def converse(app, args, kind, make_options, fields):
+    """Take one turn of a conversation, or many in an interactive session.
+
+    Of a conversation on file endpoint and model are taken where no flag
+    names others; args.system replaces its system message.
+    """
+    check_turn(app, args, kind)
+    text = message_text(app, args.message, kind.SAYS)
+    system = (app.read_text(args.from_file) if args.from_file is not None
+              else args.system)
+    with closing(ConversationFile(args.session, bool(app.plan))) as file:
+        data = file.read()
+        adopt(app, args, data)
+        turns = kind(app, args, file, data, make_options(app, args))
+        if system is not None:
+            turns.set_system(system)
+        if args.interactive:
+            Session(app, turns, args).run(text)
+        else:
+            answer_once(app, args, turns,
+                        content_of(text, *attached(app, args)), fields)
+    return turns
 
 
 def ask_health(api):
@@ -8190,55 +8486,6 @@ class Doctor:
 
 # == chat: answers from a model, and chats from a template ===================
 
-def message_text(app, given, what="message"):
-    """What the user says: as given, or standard input for `-`."""
-    text = app.read_text("-") if given == "-" else given
-    if text == "":
-        raise UsageError(f"the {what} is empty")
-    return text
-
-
-def fenced(app, path):
-    """A file's text in a fence that it cannot close, below its name."""
-    text = app.read_text(path, may_be_odd=True)
-    ticks = max([2] + list(map(len, re.findall("`+", text)))) + 1
-    name = "stdin" if path == "-" else os.path.basename(path)
-    return f"{whole(name)}\n{'`' * ticks}\n{text}\n{'`' * ticks}"
-
-
-def image_url(app, source):
-    """The URL of an image; a file becomes a data: URL (RFC 2397)."""
-    if re.match("(https?|data):", source, re.I):
-        return source
-    import base64
-    data = app.read_bytes(source)
-    found = re.match(  # names lie, and some say nothing
-        rb"(?s)(?P<png>\x89PNG)|(?P<jpeg>\xff\xd8\xff)|(?P<gif>GIF8[79]a)|"
-        rb"(?P<webp>RIFF....WEBP)|(?P<bmp>BM....\0{4})|(?P<tiff>II\*\0|"
-        rb"MM\0\*)|....ftyp(?:(?P<avif>avi[fs])|(?P<heic>hei|hev|m[is]f1))",
-        data)
-    if not found:
-        raise UsageError(
-            f"{whole(source)} is " + ("no image" if data else "empty"),
-            "PNG, JPEG, GIF, WEBP, BMP, TIFF, AVIF and HEIC are known")
-    data = base64.b64encode(data).decode("ascii")
-    return f"data:image/{found.lastgroup};base64,{data}"
-
-
-def message_content(app, args):
-    """The content of the user's message: text, and images as parts."""
-    text = message_text(app, args.message)
-    blocks = [] if text is None else [text]
-    blocks += [fenced(app, path) for path in args.attach or ()]
-    text = "\n\n".join(blocks)
-    if not args.image:
-        return text
-    parts = [{"type": "text", "text": text}] if text else []
-    return parts + [{"type": "image_url",
-                     "image_url": {"url": image_url(app, source)}}
-                    for source in args.image]
-
-
 def response_format(app, text):
     """text, json_object, or a JSON schema from @FILE, as OpenAI has it."""
     if not text.startswith("@"):
@@ -8254,40 +8501,23 @@ def response_format(app, text):
             "json_schema": {"name": name, "schema": schema}}
 
 
-def chat_body(app, args):
+def chat_options(app, args):
+    """The body of a chat request; its messages come later."""
     if args.agentic:
         app.terminal.note("-> agentic mode")
-    messages = []
-    system = (app.read_text(args.from_file) if args.from_file is not None
-              else args.system)
-    if system is not None:
-        messages.append({"role": "system", "content": system})
-    content = message_content(app, args)
-    if content:
-        messages.append({"role": "user", "content": content})
-    body = {"model": args.model or app.endpoint(), "messages": messages}
+    body = {"model": args.model or app.endpoint(), "messages": []}
     body.update(sent_fields(args))
     if args.response_format:
         body["response_format"] = response_format(app, args.response_format)
     if args.interactive and app.settings.style() == XEROTIER:
         body.setdefault("max_tokens", SESSION_TOKENS)
-    return with_params(body, args.param)
+    return body
 
 
 def schema_or_word(text):
     """Convert text, json_object or @FILE."""
     return text if text.startswith("@") else choice("text",
                                                     "json_object")(text)
-
-
-def talk_chat(app, args):
-    """Hold an interactive session; it always streams."""
-    show_text(app, args)
-    body = chat_body(app, args)
-    first = next((m["content"] for m in body.get("messages", ())
-                  if m["role"] == "user"), None)
-    turns = ChatTurns(app, body, sent_headers(args), bool(args.model))
-    Session(app, turns, args).run(first)
 
 
 CHAT_FIELDS = ("ID", "Model", "Created:time", "Finish=choices.0.finish_reason",
@@ -8297,14 +8527,8 @@ CHAT_FIELDS = ("ID", "Model", "Created:time", "Finish=choices.0.finish_reason",
 
 
 def send_chat(app, group, args):
-    """Send one message and show the answer, at once or as it comes."""
-    if args.interactive:
-        return talk_chat(app, args)
-    if args.message is None and not args.attach:
-        raise UsageError("--message is missing", "-m TEXT, or -m - to read it"
-                         " from standard input; --interactive asks for it")
-    answer_once(app, args, ChatAnswer(), chat_body(app, args),
-                sent_headers(args), CHAT_FIELDS)
+    """Send a message and show the answer; or hold a session."""
+    converse(app, args, ChatTurns, chat_options, CHAT_FIELDS)
 
 
 def post_message(app, chat_id, text):
@@ -8415,6 +8639,19 @@ ROUTING = (
          integer(1), header="X-SLO-TPOT-Ms"))
 THE_WORKSPACE = flag("--workspace ID", "the workspace", required=True,
                      completes="", sample="ws_1")
+FILES = (
+    flag("--attach FILE…",
+         "add a file's text to the message; - is standard input",
+         from_stdin=True),
+    flag("--image FILE|URL…", "add an image; - is standard input",
+         from_stdin=True, completes="file"))
+TALKING = (
+    flag("--interactive",
+         "hold a session of many turns; /help lists its commands"),
+    flag("--session FILE",
+         "go on with the conversation in this file, and keep it there"),
+    flag("--no-history", "keep no history file of the session"),
+    flag("--extract", "print the first fenced block of the answer alone"))
 MESSAGE = flag("-m, --message TEXT",
                "the user's message; - reads standard input", from_stdin=True)
 
@@ -8441,11 +8678,7 @@ CHAT = Group(
                    number(-2, 2)),
              field("--seed N", "random seed for reproducible output",
                    integer()),
-             flag("--attach FILE…",
-                  "add a file's text to the message; - is standard input",
-                  from_stdin=True),
-             flag("--image FILE|URL…", "add an image; - is standard input",
-                  from_stdin=True, completes="file"),
+             *FILES,
              flag("--response-format FORMAT",
                   "text, json_object, or @FILE with a JSON schema",
                   schema_or_word),
@@ -8453,9 +8686,7 @@ CHAT = Group(
              field("--stop TEXT…", "end the answer before this text"),
              STREAM,
              field("--store", "keep the completion on the server"),
-             flag("--interactive",
-                  "hold a session of many turns; /help lists its commands"),
-             flag("--no-history", "keep no history file of the session"),
+             *TALKING,
              SHOW_REASONING,
              flag("--show-usage",
                   "print token usage after the answer, on stderr"),
@@ -9294,45 +9525,17 @@ ITEM_CONTENT = ("Content=content|output|arguments|input|action|tool_calls"
                 "|summary:item")
 
 
-def response_body(app, args):
-    """Build the body of a response from the flags, without the input."""
-    instructions = (app.read_text(args.from_file)
-                    if args.from_file is not None else args.instructions)
-    body = {"model": args.model or app.endpoint()}
-    if instructions is not None:
-        body["instructions"] = instructions
-    body.update(sent_fields(args))
-    return with_params(body, args.param)
-
-
-def talk_response(app, args):
-    """Hold a session in which each response follows the last one."""
-    show_text(app, args)
-    body = response_body(app, args)
-    system = body.pop("instructions", None)
-    previous = body.pop("previous_response_id", None)
-    turns = ResponseTurns(app, dict(body, messages=[
-        {"role": "system", "content": system}] if system else []),
-        sent_headers(args), bool(args.model))
-    if previous:
-        turns.messages.append({"role": "assistant", "content": "",
-                               "response_id": previous})
-    args.no_history = False
-    Session(app, turns, args).run(args.input)
+def response_options(app, args):
+    """The body of a request for a response; its input comes later."""
+    return dict({"input": None, "model": args.model or app.endpoint()},
+                **sent_fields(args))
 
 
 def create_response(app, group, args):
-    """Ask for a response and show it, at once or as it comes."""
-    if args.interactive:
-        return talk_response(app, args)
-    body, answer = response_body(app, args), ResponseAnswer()
-    if "input" not in body and args.input is None:
-        raise UsageError("--input is missing", "-m TEXT, or -m - to read it"
-                         " from standard input; --interactive asks for it")
-    text = message_text(app, args.input, "input")
-    answer_once(app, args, answer, dict({"input": text}, **body),
-                sent_headers(args), RESPONSE_FIELDS)
-    response_id, status = (dig(answer.response, key)
+    """Ask for a response and show it; or hold a session."""
+    answer = converse(app, args, ResponseTurns, response_options,
+                      RESPONSE_FIELDS).answer
+    response_id, status = (dig(answer and answer.response, key)
                            for key in ("id", "status"))
     if status in ("queued", "in_progress") and not answer.has_begun:
         again = call_again(
@@ -9373,8 +9576,8 @@ RESPONSES = Group(
         Verb("create", "Ask for a response and show it.", create_response,
              SLUG,
              flag("-m, --input TEXT", "what to answer; - is standard input",
-                  from_stdin=True),
-             flag("--instructions TEXT", "system message"),
+                  from_stdin=True, dest="message"),
+             flag("--instructions TEXT", "system message", dest="system"),
              flag("--from-file PATH",
                   "read the instructions from a file (beats --instructions)",
                   from_stdin=True),
@@ -9392,8 +9595,7 @@ RESPONSES = Group(
              field("--reasoning-effort WORD", "as low, medium or high",
                    sends="reasoning.effort"),
              ANY_FIELD,
-             STREAM,
-             flag("--interactive", "hold a session of many turns"),
+             STREAM, *FILES, *TALKING,
              SHOW_REASONING,
              flag("--show-usage", "print token usage and the id, on stderr"),
              *ROUTING,
@@ -10855,6 +11057,9 @@ TEMPLATES = Group(
 RISKS = "read", "write", "destructive", "irreversible"
 RISK = field("--risk RISK", ", ".join(RISKS), choice(*RISKS))
 WATCH_EVERY_S = 5
+DECIDED_ON = ("Tool=tool|tool_name", "Risk", "Arguments=args|arguments",
+              "Workspace=workspace_id", "Agent=agent_id|agent", "Requested by",
+              "Expires=expires_at:time")
 
 
 def check_tool_name(app, args, tool):
@@ -10870,12 +11075,24 @@ def check_tool_name(app, args, tool):
         raise refusal(f"{args.confirm!r} is not {tool}: nothing was approved")
 
 
+def check_approval(app, args, found):
+    """Show on stderr what is asked for; ask, unless it harms nothing."""
+    for column in map(as_column, DECIDED_ON):
+        app.terminal.say(f"{column.head + ':':13} "
+                         + column.cell(found, app.clock.now()))
+    tool = as_column(DECIDED_ON[0]).text(found, 0)
+    risk = dig(found, "risk")
+    if risk == "irreversible":
+        check_tool_name(app, args, tool)
+    elif risk not in ("read", "write"):
+        app.confirm(f"Approve {tool}?", args)
+
+
 def approve(app, group, args):
     """Approve a request; what cannot be undone asks for the tool's name."""
     found = group.call(app, "GET", path_of(args.id), stand_in={})
-    tool = dig(found, "tool") or dig(found, "tool_name")
-    if dig(found, "risk") == "irreversible" and not app.plan:
-        check_tool_name(app, args, as_text(tool))
+    if not app.plan:
+        check_approval(app, args, found)
     body = {key: value for key, value in (("note", args.note), ("confirm",
             args.confirm)) if value is not None}
     answer = group.call(app, "POST", path_of(args.id, "approve"), body=body)
@@ -10896,7 +11113,7 @@ def watch_approvals(app, group, args):
                if as_text(dig(each, "id")) not in seen]
         seen.update(as_text(dig(each, "id")) for each in new)
         for each in new:
-            app.out.passing(each, "id", "risk", "tool", "workspace_id")
+            app.out.passing(each, "id", "risk", "tool", "workspace_id", "args")
         app.clock.sleep(args.interval)
 
 
@@ -10909,10 +11126,8 @@ APPROVALS = Group(
     default="list",
     columns=("ID", "Status:state", "Risk", "Tool=tool|tool_name",
              "Created=created_at:time"),
-    fields=("ID", "Status:state", "Risk", "Tool=tool|tool_name",
-            "Workspace=workspace_id", "Arguments=args", "Requested by", "Note",
-            "Reason", "Created=created_at:time", "Expires=expires_at:time",
-            "Decided=decided_at:time"),
+    fields=("ID", "Status:state", *DECIDED_ON, "Note", "Reason",
+            "Created=created_at:time", "Decided=decided_at:time"),
     verbs=(
         lists(RISK, WORKSPACE, OF_STATUS,
               summary="List requests for approval."),
@@ -10926,6 +11141,8 @@ APPROVALS = Group(
              field("--reason TEXT", "why")),
         Verb("watch", "Print each new request once, until Ctrl-C.",
              watch_approvals, RISK,
+             field("--agent ID", "only what this agent is to do",
+                   sends="agent_id"),
              flag("--interval SECONDS", "how often to look (default: 5)",
                   seconds, default=WATCH_EVERY_S)),
         lists(name="delegations", path="delegations",
@@ -11421,6 +11638,13 @@ def unnamed_in(group, verbs):
             if verb.by is not None or verb.name == group.default]
 
 
+def where_texts_go(verbs):
+    """What to say of a word where a text is given by a flag: -m TEXT."""
+    return next((f": a text goes with {f.names[0]} TEXT" for verb in verbs
+                 for f in verb.flags
+                 if f.long_name in ("--message", "--input")), "")
+
+
 def check_no_verb(group, level, unnamed, word):
     """Raise unless the first word can be something else than a verb.
 
@@ -11435,11 +11659,9 @@ def check_no_verb(group, level, unnamed, word):
     elif not is_verb and any(verb.places for verb in unnamed):
         return
     else:
-        hint = did_you_mean(word, named) or next(
-            (f"a text goes with it: {f.names[0]} TEXT" for verb in unnamed
-             for f in verb.flags if f.long_name in ("--message", "--input")),
-            "it has " + ", ".join(named))
-    raise UsageError(f"{name} has no verb {word!r}", hint)
+        hint = did_you_mean(word, named) or "it has " + ", ".join(named)
+    raise UsageError(f"{name} has no verb {word!r}" + where_texts_go(unnamed),
+                     hint)
 
 
 def find_verb(group, words, level=None):
@@ -11527,7 +11749,7 @@ def unexpected(args, group, first, word):
         return UsageError(f"{called} cannot be combined with"
                           f" a positional {group.thing} ID ({word!r})")
     else:
-        told = f"unexpected argument {word!r}"
+        told = f"unexpected argument {word!r}" + where_texts_go([args.verb])
     return UsageError(told, None if args.by_word else did_you_mean(
         first, by_word(group)))
 
@@ -12227,6 +12449,7 @@ def check_pick(args):
         raise UsageError(f"--pick and -o {args.output} cannot be combined")
     if ("-" in (given.get("output_file"), given.get("download"))
             or given.get("format") == "md" or given.get("interactive")
+            or given.get("extract")
             or args.verb.run in (show_help, complete_shell,
                                  show_raw_execution)):
         raise UsageError("--pick takes its pick of JSON, and none is printed")
@@ -12437,6 +12660,13 @@ def open_closed_streams():
 STOP_SIGNALS = ("SIGTERM", 143), ("SIGHUP", 129)
 
 
+def stop(code):
+    """Unwind the program, as Ctrl-C does; no second signal comes between."""
+    for name, _ in STOP_SIGNALS:
+        on_signal(name, lambda *_: None)
+    sys.exit(code)
+
+
 def on_signal(name, handler=None):
     """Let a signal call this, or end the process at once, without a word.
 
@@ -12451,8 +12681,8 @@ def on_signal(name, handler=None):
 def console():
     """Run as the program: the entry point of script and package alike."""
     open_closed_streams()
-    for name, code in STOP_SIGNALS:  # unwind the program, as Ctrl-C does
-        on_signal(name, lambda *_, code=code: sys.exit(code))
+    for name, code in STOP_SIGNALS:
+        on_signal(name, lambda *_, code=code: stop(code))
     code = 130
     try:
         code = main()

@@ -693,8 +693,10 @@ def test_a_paste_of_many_lines_is_one_message(show, router):
     assert shown.exit_status == 0
     seen, = router.requests
     assert seen.json["messages"][-1]["content"] == PASTED
-    before, _, after = shown.stderr.partition("\x1b[?2004h")
-    assert before == "" and after.count("\x1b[?2004l") == 1
+    begin, end = "\x1b[?2004h", "\x1b[?2004l"
+    assert shown.stderr.index(begin) < shown.stderr.index("> ")
+    assert shown.stderr.rindex(begin) < shown.stderr.index(end)
+    assert shown.stderr.count(end) == 1
 
 
 def test_a_paste_into_the_line_editor_is_one_message(spawn, screen, router):
