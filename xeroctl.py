@@ -7137,11 +7137,13 @@ class BatchSender:
     def ensure(self, part, name, make, path, is_made):
         """Have the file or the batch of a part made exactly once.
 
-        The state says that it is being made before it is.  What a kill or a
-        lost answer has left in doubt is looked up before it is made again.
+        The state says that it is being made before it is.  What a kill, a
+        lost answer or a refusal has left in doubt is looked up before it is
+        made again.
         """
         if not part[name]:
-            is_doubtful = part["making"] == name
+            is_doubtful = part["making"] == name or (
+                name == "batch" and "refused" in part)
             self.save(part, making=name)
             self.save(part, **{name: made_once(
                 self.app, lambda: make(part), lambda: dig(self.search(
