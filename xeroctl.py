@@ -670,11 +670,18 @@ def as_pairs(value):
     return as_list([f"{k}={as_text(v)}" for k, v in value.items()])
 
 
-def as_bar(done, total, width=20):
-    """Draw a share as [#####...............] and per cent."""
-    share = min(done / total, 1) if total else 1
-    filled = int(share * width)
-    return f"[{'#' * filled}{'.' * (width - filled)}] {share * 100:.0f}%"
+def as_bar(done, total, width):
+    """Draw a share as [#####...............]."""
+    filled = min(int(done / total * width), width)
+    return f"[{'#' * filled}{'.' * (width - filled)}]"
+
+
+def as_rate(rate, as_amount=str):
+    """Say how much of something passes: 11.7/s, 1.2 MB/s, 4.5/min."""
+    if not is_number(rate):
+        return as_text(rate)
+    amount, unit = (rate, "s") if rate >= 1 else (rate * 60, "min")
+    return f"{as_amount(round(amount, 1))}/{unit}"
 
 
 # Two cells together: a flag, and a picture with U+FE0F, with skin tones, or
@@ -1144,59 +1151,88 @@ class Spinner:
 
 
 class Progress:
-    """How far a long job is: one line in place on a terminal.
+    """How far a long job is, in one line; its counts as as_amount says them.
 
-    In a pipe it is a line on its own when the text changes, at most one
-    every 30 seconds.
+        part 1/3 [####....] 412/2000, 2 failed, 11.7/s, 2m 32s left
+
+    On a terminal it stands in place, as wide as there is room.  Elsewhere it
+    is a line with the time when something has changed, at most one every 30
+    seconds, the first after so many as first says.
     """
 
-    def __init__(self, terminal):
-        self.terminal, self.told, self.due = terminal, None, 0
+    SURE_S, SURE_COUNT = 5, 5  # before that an estimate would be a guess
+
+    def __init__(self, terminal, as_amount=str, first=NOTE_EVERY_S):
+        self.terminal, self.as_amount = terminal, as_amount
+        self.line, self.told = terminal.status_line, None
+        self.due = terminal.clock.monotonic() + (0 if self.line else first)
+        self.begun = self.seen = None
+        self.span = self.gain = 0
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.clear()
+        if self.line:
+            self.line.clear()
 
-    def show(self, text):
-        if self.terminal.status_line:
-            self.terminal.status_line.show(text)
+    def show(self, label, count=None, total=None, failed=0, tokens=0):
+        """Show where it is, unless something has been shown just now."""
+        now = self.terminal.clock.monotonic()
+        if now < self.due:
             return
-        now = self.terminal.clock.monotonic()
-        if text != self.told and now >= self.due:
+        facts = [] if count is None else self.facts(
+            count, total, failed, tokens, self.rate(now, count))
+        if self.line:
+            self.due = now + 0.1
+            return self.line.show(self.fitted(label, count, total, facts))
+        text = f"{label} {', '.join(facts)}".rstrip()
+        if text != self.told:
             self.told, self.due = text, now + NOTE_EVERY_S
-            self.terminal.note(text)
+            moment = iso_text(self.terminal.clock.now())
+            self.terminal.note(f"{moment} {text}")
 
-    def clear(self):
-        if self.terminal.status_line:
-            self.terminal.status_line.clear()
+    def rate(self, now, count):
+        """What passes in a second; older figures fade; None: who knows."""
+        self.begun = self.begun or (now, count)
+        last, seen = self.seen or self.begun
+        took, age = now - last, now - self.begun[0]
+        fade = 0.5 ** (took / max(NOTE_EVERY_S, age / 4))
+        self.span = self.span * fade + took
+        self.gain = self.gain * fade + count - seen
+        self.seen = now, count
+        is_sure = (age >= self.SURE_S and self.gain > 0
+                   and count - self.begun[1] >= self.SURE_COUNT)
+        return self.gain / self.span if is_sure else None
 
+    def facts(self, count, total, failed, tokens, rate):
+        """What is told of it, a text each, the least important last."""
+        facts = [self.as_amount(count)]
+        if total:
+            facts[0] += "/" + self.as_amount(total)
+        if failed:
+            facts.append(f"{failed} failed")
+        if rate:
+            facts.append(as_rate(rate, self.as_amount))
+        if rate and total:
+            facts.append(as_duration((total - count) / rate) + " left")
+        if tokens:
+            facts.append(as_count(tokens, ("", "k", "M", "B")) + " tokens")
+        return facts
 
-class Meter(Progress):
-    """How far a transfer of bytes is, with its rate and the time left."""
-
-    def __init__(self, terminal, label, total=None, start=0):
-        super().__init__(terminal)
-        self.label, self.total, self.start = label, total, start
-        self.begun = self.due = terminal.clock.monotonic()
-        if not terminal.status_line:
-            self.due += NOTE_EVERY_S
-
-    def at(self, count):
-        """Take note that so many bytes have passed."""
-        now = self.terminal.clock.monotonic()
-        if now >= self.due:
-            self.show(self.text(count, max(now - self.begun, 0.001)))
-            self.due = max(self.due, now + 0.1)
-
-    def text(self, count, took):
-        rate = (count - self.start) / took
-        if not self.total:
-            return f"{self.label} {as_size(count)}, {as_size(rate)}/s"
-        left = as_duration((self.total - count) / rate) if rate else "-"
-        return (f"{self.label} {as_bar(count, self.total)} of"
-                f" {as_size(self.total)}, {as_size(rate)}/s, {left} left")
+    def fitted(self, label, count, total, facts):
+        """The line with a bar, or with what the width has room for."""
+        room = self.terminal.err.columns() - 1
+        if not facts:
+            return label
+        label = cut_to(label, room // 2)
+        left = room - display_width(label) - 1
+        while len(facts) > 1 and len(", ".join(facts)) > left:
+            facts.pop()
+        text = ", ".join(facts)
+        width = min(left - len(text) - 3, 20)
+        bar = as_bar(count, total, width) + " " if total and width > 3 else ""
+        return f"{label} {bar}{text}"
 
 
 class Terminal:
@@ -3377,12 +3413,6 @@ class Api:
             self.plan.add(request, None)
         return self.send(request, self.settled)
 
-    def upload(self, excerpt, fields, slug=None, tell=None):
-        """Send a file (POST /files); return the file object."""
-        return self.call("POST", "/files", {"id": StandIn("<file id>")},
-                         slug=slug, silence=INFERENCE_TIMEOUT_S,
-                         body=Multipart(fields, excerpt, tell))
-
     def settled(self, answer):
         """An answer whose body is read if it is JSON; else it stays open.
 
@@ -5025,39 +5055,37 @@ def poll_patiently(app, poll, until, resume):
 def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
     """Poll every 2 s until is_over(item); return that item.
 
-    describe(item) is the progress line; None for none.  A failure that
-    passes (network, 5xx, 429) is borne for 5 minutes.  On Ctrl-C the job
-    goes on, and resume, the command that takes the wait up again, is
-    printed.
+    describe(item) is what a Progress shows of it; None for nothing.  A
+    failure that passes (network, 5xx, 429) is borne for 5 minutes.  On Ctrl-C
+    the job goes on, and resume, the command for that, is printed.
     """
-    progress = Progress(app.terminal)
     until = app.clock.monotonic() + timeout if timeout else None
     try:
-        while True:
-            item = poll_patiently(app, poll, until, resume)
-            if describe:
-                progress.show(describe(item))
-            if is_over(item):
-                return item
-            if until and app.clock.monotonic() >= until:
-                raise WaitExpired(
-                    f"not over after {as_duration(timeout)}"
-                    + (": " + describe(item) if describe else ""), resume)
-            app.clock.sleep(POLL_S if until is None else min(
-                POLL_S, until - app.clock.monotonic()))
+        with Progress(app.terminal, first=0) as progress:
+            while True:
+                item = poll_patiently(app, poll, until, resume)
+                shown = describe(item) if describe else ()
+                if shown:
+                    progress.show(*shown)
+                if is_over(item):
+                    return item
+                now = app.clock.monotonic()
+                if until and now >= until:
+                    raise WaitExpired(": ".join(
+                        (f"not over after {as_duration(timeout)}",)
+                        + shown[:1]), resume)
+                app.clock.sleep(min(POLL_S, until - now if until else POLL_S))
     except INTERRUPTS:
-        if resume:
-            app.terminal.note(f"it goes on without you; {resume}")
+        app.terminal.note(f"it goes on without you; {resume}")
         raise
-    finally:
-        progress.clear()
 
 
 def wait_for(app, group, item_id, is_over, timeout, resume):
     """Wait until the status of an item is an end; return the item."""
     return wait_until(
         app, lambda: with_status(group.call(app, "GET", path_of(item_id))),
-        is_over, lambda item: f"{item_id} {item['status']}", timeout, resume)
+        is_over, lambda item: (f"{item_id} {item['status']}",), timeout,
+        resume)
 
 
 def see_end(app, group, args, busy, good, resume):
@@ -6049,11 +6077,11 @@ class Download:
 
     def copy(self, answer, blocks, size):
         target = self.target
-        with Meter(self.app.terminal, self.label, size or self.size,
-                   target.count) as meter:
+        with Progress(self.app.terminal, as_size) as progress:
+            progress.show(self.label, target.count, size or self.size)
             for block in blocks:
                 target.write(block)
-                meter.at(target.count)
+                progress.show(self.label, target.count, size or self.size)
         count = target.count
         if size not in (None, count):
             if count > size:
@@ -6221,18 +6249,21 @@ class ModelUpload:
         """Send what has not arrived; return the upload as it is then."""
         import hashlib
         whole_hash = hashlib.sha256()
-        name = os.path.basename(self.source.name)
         arrived = min(len(self.parts) * self.chunk, self.source.size)
-        with Meter(self.app.terminal, f"uploading {name}",
-                   self.source.size, arrived) as meter:
+        with Progress(self.app.terminal, as_size) as self.progress:
+            self.tell(arrived)
             for number, span in self.spans():
                 part_hash = hashlib.sha256()
                 for block in self.source.blocks([span]):
                     part_hash.update(block)
                     whole_hash.update(block)
                 if number not in self.parts:
-                    self.send(number, span, part_hash, meter)
+                    self.send(number, span, part_hash)
         return self.complete(whole_hash.hexdigest())
+
+    def tell(self, count):
+        name = os.path.basename(self.source.name)
+        self.progress.show(f"uploading {name}", count, self.source.size)
 
     def spans(self):
         """(number, from 1, (start, end)) of each part."""
@@ -6248,12 +6279,12 @@ class ModelUpload:
                 self.parts[number] = f"<part {number}>"
         self.post_complete("<sha256>")
 
-    def post(self, number, span, part_hash, meter=None):
+    def post(self, number, span, part_hash):
         fields = self.is_ours * [("part_number", str(number)),
                                  ("sha256", part_hash)]
         form = Multipart(
             fields, Excerpt(self.source, f"part-{number}", [span]),
-            meter and (lambda count: meter.at(span[0] + count)), "data")
+            lambda count: self.tell(span[0] + count), "data")
         return self.group.call(
             self.app, "POST", path_of(self.id, "parts"), body=form,
             silence=INFERENCE_TIMEOUT_S, stand_in={})
@@ -6266,13 +6297,13 @@ class ModelUpload:
             self.app, "POST", path_of(self.id, "complete"), stand_in={},
             body=body, silence=INFERENCE_TIMEOUT_S)
 
-    def send(self, number, span, part_hash, meter):
+    def send(self, number, span, part_hash):
         def look_up():
             self.refresh()
             return self.parts.get(number)
         self.parts[number] = made_once(
-            self.app, lambda: id_in(self.post(
-                number, span, part_hash.hexdigest(), meter)),
+            self.app, lambda: id_in(self.post(number, span,
+                                              part_hash.hexdigest())),
             self.is_ours and look_up)
 
     def complete(self, whole_hash):
@@ -6328,11 +6359,15 @@ def id_of(request):
     return custom_id if is_filled(custom_id) else None
 
 
-def send_file(app, excerpt, slug=None, **fields):
-    """Send a file, with a bar; return the file object."""
-    with Meter(app.terminal, f"uploading {excerpt.name}",
-               excerpt.size) as meter:
-        return app.api.upload(excerpt, list(fields.items()), slug, meter.at)
+def send_file(app, excerpt, slug=None, label=None, **fields):
+    """Send a file (POST /files); return the file object."""
+    label = label or f"uploading {excerpt.name}"
+    with Progress(app.terminal, as_size) as progress:
+        return app.api.call(
+            "POST", "/files", {"id": StandIn("<file id>")}, slug=slug,
+            silence=INFERENCE_TIMEOUT_S, body=Multipart(
+                list(fields.items()), excerpt, lambda count: progress.show(
+                    label, count, excerpt.size)))
 
 
 class BatchInput:
@@ -6513,11 +6548,14 @@ class BatchWait:
     """Polls batches until all of them have ended.
 
     What fails for one of them is raised once all others have ended.
-    look_at(batch_id) gives each as it is; of the lines of all total is told.
+    look_at(batch_id) gives each as it is.  If they are the parts of a run,
+    total is how many lines they have, and tokens() what it has cost so far.
     """
 
-    def __init__(self, app, group, batch_ids, look_at=None, total=None):
-        self.app, self.group, self.total = app, group, total
+    def __init__(self, app, group, batch_ids, look_at=None, total=None,
+                 tokens=int):
+        self.app, self.group = app, group
+        self.total, self.tokens = total, tokens
         self.batches, self.failures = dict.fromkeys(batch_ids), []
         self.look_at = look_at or (lambda batch_id: with_status(
             group.call(app, "GET", path_of(batch_id))))
@@ -6551,19 +6589,24 @@ class BatchWait:
         return batches
 
     def describe(self, batches):
-        ended = sum(map(has_ended, batches))
-        text = (f"{next(iter(self.batches))} {batches[0]['status']}"
-                if len(batches) == 1 and self.total is None
-                else f"{ended} of {len(batches)} batches ended")
-        done, failed, told = (
-            sum(counted(dig(batch, "request_counts." + name))
+        """What a Progress shows: which has not ended, and all counts."""
+        count, left = len(batches), [each for each in batches
+                                     if not has_ended(each)]
+        status = (left or batches)[0]["status"]
+        name = next(iter(self.batches))
+        if self.total or count > 1:
+            name = (f"{'part' if self.total else 'batch'}"
+                    f" {min(count - len(left) + 1, count)}/{count}")
+        is_named = status != "in_progress" or not self.total
+        done, failed, total = (
+            sum(counted(dig(batch, "request_counts." + each))
                 for batch in batches)
-            for name in ("completed", "failed", "total"))
-        total = self.total or told
-        if total:
-            text += (f" {as_bar(done + failed, total)} {done + failed}/"
-                     f"{total}")
-        return text + (f", {failed} failed" if failed else "")
+            for each in ("completed", "failed", "total"))
+        tokens = self.tokens() + sum(
+            counted(dig(batch, "usage.total_tokens")) for batch in left)
+        return (f"{name} {status}" if is_named else name,
+                done + failed if self.total or total else None,
+                self.total or total, failed, tokens)
 
 
 # == batch runs: a whole job, that no kill makes begin again =================
@@ -6693,6 +6736,11 @@ def ranges_of(numbers):
         else:
             ranges.append([number, number])
     return ranges
+
+
+def count_lines(parts):
+    return sum(last - first + 1 for part in parts
+               for first, last in part["lines"])
 
 
 def numbers_in(ranges):
@@ -7051,12 +7099,13 @@ class BatchSender:
 
     def __call__(self, run, round_number):
         self.run = run
-        parts = [part for part in run.state["parts"]
-                 if part["round"] == round_number]
-        parts = parts or self.divide(round_number)
+        self.parts = [part for part in run.state["parts"]
+                      if part["round"] == round_number]
+        self.parts = self.parts or self.divide(round_number)
+        self.announce([part for part in self.parts if not part["is_done"]])
         begun = []
         try:
-            for part in parts:
+            for part in self.parts:
                 self.begin(part)
                 begun.append(part)
         except FAILURES as error:
@@ -7067,6 +7116,14 @@ class BatchSender:
             raise
         if begun and not self.app.plan:
             self.collect(begun)
+
+    def announce(self, parts):
+        """Say once what there is to do."""
+        if parts:
+            size = sum(self.excerpt(part).size for part in parts)
+            self.app.terminal.note(
+                f"{count_lines(parts)} requests, {as_size(size)}, in"
+                f" {len(parts)} part{'s' * (len(parts) > 1)}")
 
     def begin(self, part):
         """Have the file and the batch of a part made.
@@ -7155,8 +7212,10 @@ class BatchSender:
         return Excerpt(self.run.source, part["name"] + ".jsonl", spans)
 
     def upload(self, part):
-        return id_in(send_file(self.app, self.excerpt(part),
-                               self.group.slug(self.app), purpose="batch"))
+        place = f"{self.parts.index(part) + 1}/{len(self.parts)}"
+        return id_in(send_file(
+            self.app, self.excerpt(part), self.group.slug(self.app),
+            f"uploading part {place}", purpose="batch"))
 
     def create(self, part):
         return id_in(new_batch(self.app, self.group, self.args, part["file"],
@@ -7186,12 +7245,11 @@ class BatchSender:
 
     def collect(self, parts):
         """Wait for the batches; take over the results of each as it ends."""
-        total = sum(last - first + 1 for part in parts
-                    for first, last in part["lines"])
         by_batch = {part["batch"]: part for part in parts}
         BatchWait(self.app, self.group, by_batch, lambda batch_id: self.watch(
-            by_batch[batch_id]), total).run(self.args.wait_timeout,
-                                            "the same command goes on")
+            by_batch[batch_id]), count_lines(parts), lambda:
+                  self.run.journal.tokens).run(self.args.wait_timeout,
+                                               "the same command goes on")
 
     def watch(self, part):
         """The batch of a part as it is; at its end the results are taken."""
@@ -7355,13 +7413,10 @@ class DirectSender:
     is done in parallel.  The main thread waits, and takes the signals.
     """
 
-    NOTE_EVERY_S = 0.2
-
     def __init__(self, app, group, args):
         import threading
         self.app, self.group, self.args = app, group, args
         self.pace, self.lock = Pace(app), threading.Lock()
-        self.progress, self.due = Progress(app.terminal), 0
 
     def check(self, found):
         """Line by line there is no limit."""
@@ -7373,17 +7428,19 @@ class DirectSender:
             return self.plan()
         self.app.api.check_transport()
         self.app.network.keep_alive()
-        self.begun, self.finished = self.app.clock.monotonic(), 0
-        self.total = sum(1 for _ in run.journal.todo(round_number))
+        total = sum(1 for _ in run.journal.todo(round_number))
         self.todo = run.journal.todo(round_number)
         self.error, self.is_over, self.row = None, False, []
+        self.done = run.input.count - total
+        self.failed = run.journal.marks.count(Journal.FAILED + round_number)
         try:
-            self.work_together(min(self.args.concurrency, self.total))
+            with Progress(self.app.terminal) as self.progress:
+                self.tell()
+                self.work_together(min(self.args.concurrency, total))
         finally:
             with self.lock:
                 self.is_over = True
             run.journal.sync()
-            self.progress.clear()
             self.app.network.close()
         if isinstance(self.error, (ApiError, ConnectionFailed)):
             self.error.add_hint("the same command goes on")
@@ -7444,22 +7501,14 @@ class DirectSender:
                 for number in self.row:
                     journal.add(number, False, self.round, journal.TAKEN_BACK)
                 raise stopped_by(fault)
-            self.finished += 1
+            self.done += 1
+            self.failed += bool(result["error"])
             self.tell()
 
     def tell(self):
-        now = self.app.clock.monotonic()
-        if now < self.due:
-            return
-        self.due = now + self.NOTE_EVERY_S
-        journal, count = self.run.journal, self.run.input.count
-        failed = sum(map(journal.marks.count, range(2, 2 + self.round + 1)))
-        rate = self.finished / max(now - self.begun, 0.001)
-        left = as_duration((self.total - self.finished) / rate)
-        done = journal.marks.count(journal.OK)
-        self.progress.show(
-            f"{as_bar(done + failed, count)} {done} done, {failed} failed,"
-            f" {journal.tokens} tokens, {rate:.1f}/s, {left} left")
+        self.progress.show("sending" + " again" * (self.round > 0), self.done,
+                           self.run.input.count, self.failed,
+                           self.run.journal.tokens)
 
     def request(self, request):
         body = {name: value for name, value in request["body"].items()
