@@ -1179,6 +1179,8 @@ class Progress:
     def show(self, label, count=None, total=None, failed=0, tokens=0):
         """Show where it is, unless something has been shown just now."""
         now = self.terminal.clock.monotonic()
+        if self.begun is None and count is not None:
+            self.begun = self.seen = now, count
         if now < self.due:
             return
         facts = [] if count is None else self.facts(
@@ -1194,12 +1196,10 @@ class Progress:
 
     def rate(self, now, count):
         """What passes in a second; older figures fade; None: who knows."""
-        self.begun = self.begun or (now, count)
-        last, seen = self.seen or self.begun
-        took, age = now - last, now - self.begun[0]
+        took, age = now - self.seen[0], now - self.begun[0]
         fade = 0.5 ** (took / max(NOTE_EVERY_S, age / 4))
         self.span = self.span * fade + took
-        self.gain = self.gain * fade + count - seen
+        self.gain = self.gain * fade + count - self.seen[1]
         self.seen = now, count
         is_sure = (age >= self.SURE_S and self.gain > 0
                    and count - self.begun[1] >= self.SURE_COUNT)
@@ -1214,7 +1214,7 @@ class Progress:
             facts.append(f"{failed} failed")
         if rate:
             facts.append(as_rate(rate, self.as_amount))
-        if rate and total:
+        if rate and total and count < total:
             facts.append(as_duration((total - count) / rate) + " left")
         if tokens:
             facts.append(as_count(tokens, ("", "k", "M", "B")) + " tokens")
@@ -1222,15 +1222,15 @@ class Progress:
 
     def fitted(self, label, count, total, facts):
         """The line with a bar, or with what the width has room for."""
-        room = self.terminal.err.columns() - 1
         if not facts:
             return label
-        label = cut_to(label, room // 2)
-        left = room - display_width(label) - 1
-        while len(facts) > 1 and len(", ".join(facts)) > left:
+        room = self.terminal.err.columns() - 2
+        label = cut_to(label, max(room // 4, room - len(", ".join(facts)) - 8))
+        room -= display_width(label)
+        while len(facts) > 1 and len(", ".join(facts)) > room:
             facts.pop()
         text = ", ".join(facts)
-        width = min(left - len(text) - 3, 20)
+        width = min(room - len(text) - 3, 20)
         bar = as_bar(count, total, width) + " " if total and width > 3 else ""
         return f"{label} {bar}{text}"
 
@@ -3934,7 +3934,8 @@ def as_state(value):
 
 CELL_FORMATS = {"": as_text, "state": as_state, "time": as_time,
                 "size": as_size, "seconds": as_duration, "list": as_list,
-                "pairs": as_pairs, "count": as_count, "keys": as_keys,
+                "pairs": as_pairs, "count": as_count, "rate": as_rate,
+                "keys": as_keys,
                 "content": lambda value: content_text(value) or "-",
                 "said": as_said, "lines": as_said}
 RECORD_FORMATS = {  # which look at the whole record
@@ -6523,6 +6524,14 @@ def batch_problems(batch, line_of=lambda line: line):
         found if isinstance(found, list) else [found])]
 
 
+def seconds_taken(batch):
+    """How long a batch took from create to end; None if it does not say."""
+    begun, *ends = [seconds_of(dig(batch, name + "_at")) for name in (
+        "created", "completed", "failed", "expired", "cancelled")]
+    ended = max(filter(None, ends), default=None)
+    return ended - begun if begun and ended else None
+
+
 def has_ended(batch):
     return dig(batch, "status") in ENDED
 
@@ -6738,11 +6747,6 @@ def ranges_of(numbers):
     return ranges
 
 
-def count_lines(parts):
-    return sum(last - first + 1 for part in parts
-               for first, last in part["lines"])
-
-
 def numbers_in(ranges):
     return chain.from_iterable(range(first, last + 1)
                                for first, last in ranges)
@@ -6820,6 +6824,7 @@ def is_part(part, count):
             and part["is_done"] in (True, False)
             and {type(name) for name in names} <= {str, type(None)}
             and {type(number) for span in spans for number in span} <= {int}
+            and is_number(part.get("seconds") or 0)
             and all(0 < first <= last <= count for first, last in spans)
             and all(isinstance(problem, str) for problem in problems))
 
@@ -6963,6 +6968,17 @@ class Run:
                 raise UsageError(f"{path} exists, and no run is under way"
                                  " there", "--force replaces it")
 
+    def announce(self, ranges, how):
+        """Say what there is to send; return how many lines that is."""
+        count = size = 0
+        for first, last in ranges:
+            start, end = self.input.span(first, last)
+            count, size = count + last - first + 1, size + end - start
+        if count:
+            self.app.terminal.note(f"{count} request{'s' * (count > 1)},"
+                                   f" {as_size(size)}, {how}")
+        return count
+
     def save(self):
         """Have the disk hold the state, old or new, never torn."""
         with writing(self.state_path):
@@ -7000,15 +7016,26 @@ class Run:
 
     def summary(self):
         count, done = self.input.count, self.journal.marks.count(Journal.OK)
+        took = self.app.clock.now() - self.state["started"]
         return {"requests": count, "done": done, "failed": count - done,
-                "tokens": self.tokens,
-                "seconds": round(self.app.clock.now()
-                                 - self.state["started"], 3),
+                "tokens": self.tokens, "seconds": round(took, 3),
+                "rate": round(count / took, 3) if took > 0 else None,
+                "slowest_part": self.slowest_part(),
                 "output_file": from_disk(self.output),
                 "errors_file": from_disk(self.errors) if self.kinds else None,
                 "batches": [part["batch"] for part in self.state["parts"]],
                 "problems": [problem for part in self.state["parts"]
                              for problem in part["problems"]]}
+
+
+    def slowest_part(self):
+        """Which of several parts took longest, and how long; or None."""
+        parts = self.state["parts"]
+        took, number = max([(part.get("seconds") or 0, number)
+                            for number, part in enumerate(parts, 1)],
+                           default=(0, 0))
+        return (f"{number}/{len(parts)} ({parts[number - 1]['batch']}),"
+                f" {as_duration(took)}" if took and len(parts) > 1 else None)
 
 
 # == runs in batches: each part uploaded once, each batch created once =======
@@ -7102,7 +7129,9 @@ class BatchSender:
         self.parts = [part for part in run.state["parts"]
                       if part["round"] == round_number]
         self.parts = self.parts or self.divide(round_number)
-        self.announce([part for part in self.parts if not part["is_done"]])
+        left = [part for part in self.parts if not part["is_done"]]
+        run.announce(chain.from_iterable(part["lines"] for part in left),
+                     f"in {len(left)} part{'s' * (len(left) > 1)}")
         begun = []
         try:
             for part in self.parts:
@@ -7116,14 +7145,6 @@ class BatchSender:
             raise
         if begun and not self.app.plan:
             self.collect(begun)
-
-    def announce(self, parts):
-        """Say once what there is to do."""
-        if parts:
-            size = sum(self.excerpt(part).size for part in parts)
-            self.app.terminal.note(
-                f"{count_lines(parts)} requests, {as_size(size)}, in"
-                f" {len(parts)} part{'s' * (len(parts) > 1)}")
 
     def begin(self, part):
         """Have the file and the batch of a part made.
@@ -7215,7 +7236,7 @@ class BatchSender:
         place = f"{self.parts.index(part) + 1}/{len(self.parts)}"
         return id_in(send_file(
             self.app, self.excerpt(part), self.group.slug(self.app),
-            f"uploading part {place}", purpose="batch"))
+            f"part {place} upload", purpose="batch"))
 
     def create(self, part):
         return id_in(new_batch(self.app, self.group, self.args, part["file"],
@@ -7245,11 +7266,13 @@ class BatchSender:
 
     def collect(self, parts):
         """Wait for the batches; take over the results of each as it ends."""
+        total = sum(last - first + 1 for part in parts
+                    for first, last in part["lines"])
         by_batch = {part["batch"]: part for part in parts}
-        BatchWait(self.app, self.group, by_batch, lambda batch_id: self.watch(
-            by_batch[batch_id]), count_lines(parts), lambda:
-                  self.run.journal.tokens).run(self.args.wait_timeout,
-                                               "the same command goes on")
+        wait = BatchWait(self.app, self.group, by_batch,
+                         lambda batch_id: self.watch(by_batch[batch_id]),
+                         total, lambda: self.run.journal.tokens)
+        wait.run(self.args.wait_timeout, "the same command goes on")
 
     def watch(self, part):
         """The batch of a part as it is; at its end the results are taken."""
@@ -7310,7 +7333,8 @@ class BatchSender:
             if 0 < line <= len(numbers) else line)
         accounts.settle(what, status)
         self.run.journal.sync()
-        self.save(part, is_done=True, problems=first_of(told))
+        self.save(part, is_done=True, problems=first_of(told),
+                  seconds=seconds_taken(batch))
         for path in paths:
             remove_quietly(path)
 
@@ -7428,11 +7452,12 @@ class DirectSender:
             return self.plan()
         self.app.api.check_transport()
         self.app.network.keep_alive()
-        total = sum(1 for _ in run.journal.todo(round_number))
+        total = run.announce(ranges_of(run.journal.todo(round_number)),
+                             f"{self.args.concurrency} at a time")
         self.todo = run.journal.todo(round_number)
         self.error, self.is_over, self.row = None, False, []
         self.done = run.input.count - total
-        self.failed = run.journal.marks.count(Journal.FAILED + round_number)
+        self.failures = run.journal.marks.count(Journal.FAILED + round_number)
         try:
             with Progress(self.app.terminal) as self.progress:
                 self.tell()
@@ -7502,12 +7527,12 @@ class DirectSender:
                     journal.add(number, False, self.round, journal.TAKEN_BACK)
                 raise stopped_by(fault)
             self.done += 1
-            self.failed += bool(result["error"])
+            self.failures += bool(result["error"])
             self.tell()
 
     def tell(self):
         self.progress.show("sending" + " again" * (self.round > 0), self.done,
-                           self.run.input.count, self.failed,
+                           self.run.input.count, self.failures,
                            self.run.journal.tokens)
 
     def request(self, request):
@@ -8558,7 +8583,7 @@ ENDED_FIELDS = (
     "Output File ID", "Error File ID")
 RUN_FIELDS = (
     "Requests", "Done", "Failed", "Tokens", "Time=seconds:seconds",
-    "Output=output_file", "Errors=errors_file")
+    "Rate:rate", "Output=output_file", "Errors=errors_file")
 
 
 def show_batch(app, group, args):
@@ -8718,7 +8743,8 @@ def run_batches(app, group, args):
     summary = run.run(sender)
     if summary is None:
         return
-    app.out.record(summary, RUN_FIELDS, id_path="output_file")
+    app.out.record(summary, RUN_FIELDS + ("Slowest part",) * bool(
+        summary["slowest_part"]), id_path="output_file")
     if run.kinds or summary["problems"]:
         raise XeroctlError(
             f"{summary['failed']} of {summary['requests']} requests failed",
