@@ -5081,23 +5081,17 @@ def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
         raise
 
 
-def wait_for(app, group, item_id, is_over, timeout, resume):
-    """Wait until the status of an item is an end; return the item."""
-    return wait_until(
-        app, lambda: with_status(group.call(app, "GET", path_of(item_id))),
-        is_over, lambda item: (f"{item_id} {item['status']}",), timeout,
-        resume)
+def see_end(app, group, args, is_over, good, resume, fields=None):
+    """Poll an item until is_over(status), and show how it has ended.
 
-
-def see_end(app, group, args, busy, good, resume):
-    """Poll an item while its status is one of busy, and show how it ended.
-
-    Raise unless that is in one of good.
+    Raise unless its status is one of good then.
     """
-    found = wait_for(app, group, args.id,
-                     lambda found: found["status"] not in busy,
-                     args.wait_timeout, resume)
-    app.out.record(found, group.fields)
+    found = wait_until(
+        app, lambda: with_status(group.call(app, "GET", path_of(args.id))),
+        lambda found: is_over(found["status"]),
+        lambda found: (f"{args.id} {found['status']}",),
+        args.wait_timeout, resume)
+    app.out.record(found, fields or group.fields)
     if found["status"] not in good:
         raise XeroctlError(f"{group.thing} {args.id}: {found['status']}")
 
@@ -6096,6 +6090,7 @@ class Download:
 
 CHUNK_BYTES = 100 * 1024 * 1024, 64 * 1024 * 1024  # the platform's, OpenAI's
 NOT_SENT = "a link that leaves the folder", "a link to nothing"
+NULS = bytes(1024)  # two blocks of them end a tar, and some each file
 
 
 def is_loop(path, folder):
@@ -6151,20 +6146,18 @@ def folder_files(app, args, folder):
 
 
 class TarEntry:
-    """One file in a tar: a head, its bytes, and zeros up to 512 (POSIX)."""
+    """A file of a folder, which must stay as it was when its tar began."""
 
-    def __init__(self, start, path, inside):
+    def __init__(self, path, inside):
         import tarfile
         about, head = os.stat(path), tarfile.TarInfo(inside)
-        self.start, self.path, self.inside = start, path, inside
+        self.path, self.inside = path, inside
         self.size, self.mtime = about.st_size, about.st_mtime_ns
         head.size, head.mtime = self.size, self.mtime // 10 ** 9
         head.mode = 0o755 if about.st_mode & 0o100 else 0o644
         self.head = head.tobuf(tarfile.PAX_FORMAT)
-        self.end = start + len(self.head) + -(-self.size // 512) * 512
 
     def open(self):
-        """Open the file, which must be as it was when the upload began."""
         try:
             about = os.stat(self.path)
             if (about.st_size, about.st_mtime_ns) == (self.size, self.mtime):
@@ -6174,20 +6167,9 @@ class TarEntry:
             reason = problem.strerror
         raise UsageError(f"cannot read {self.inside}: {reason}")
 
-    def blocks(self, start, end):
-        """Yield its bytes from start to end, places in the whole tar."""
-        start, end = start - self.start, end - self.start
-        yield self.head[start:end]
-        start, end = max(start - len(self.head), 0), end - len(self.head)
-        if start < min(end, self.size):
-            with self.open() as source:
-                yield from Source(source, self.inside).blocks(
-                    [(start, min(end, self.size))])
-        yield bytes(max(0, end - max(start, self.size)))
-
 
 class TarFolder:
-    """A folder as an uncompressed tar, made while it is read.
+    """A folder as an uncompressed tar (POSIX), made while it is read.
 
     Sorted by path, and the same bytes each time; it can be read in any
     place, as a Source can.
@@ -6197,7 +6179,7 @@ class TarFolder:
 
     def __init__(self, app, args, folder):
         top = from_disk(os.path.basename(os.path.abspath(folder)))
-        self.name, self.entries, self.size = top + ".tar", [], 0
+        self.name, self.pieces, self.size = top + ".tar", [], 0
         files, troubles = folder_files(app, args, folder)
         if troubles:
             raise UsageError(f"cannot read {troubles[0].filename}:"
@@ -6205,9 +6187,16 @@ class TarFolder:
         if not files:
             raise UsageError(f"there are no files in {from_disk(folder)}")
         for path, below in sorted(files, key=lambda file: file[1]):
-            self.entries.append(TarEntry(self.size, path, f"{top}/{below}"))
-            self.size = self.entries[-1].end
-        self.size += 1024  # two blocks of zeros end a tar
+            entry = TarEntry(path, f"{top}/{below}")
+            self.add(entry.head, len(entry.head))
+            self.add(entry, entry.size)
+            self.add(NULS[:-entry.size % 512], -entry.size % 512)
+        self.add(NULS, len(NULS))
+
+    def add(self, piece, size):
+        """Add bytes, or a file, to what there is."""
+        self.pieces.append((self.size, self.size + size, piece))
+        self.size += size
 
     def check_unchanged(self):
         """Each file is looked at when it is read."""
@@ -6215,13 +6204,14 @@ class TarFolder:
     def blocks(self, spans):
         """Yield the bytes of (start, end) spans, one after the other."""
         for start, end in spans:
-            for entry in self.entries:
-                if entry.end > start and entry.start < end:
-                    yield from filter(None, entry.blocks(
-                        max(start, entry.start), min(end, entry.end)))
-            last = max(start, self.entries[-1].end)
-            if end > last:
-                yield bytes(end - last)
+            for begin, stop, piece in self.pieces:
+                first, last = max(start, begin) - begin, min(end, stop) - begin
+                if first < last and isinstance(piece, bytes):
+                    yield piece[first:last]
+                elif first < last:
+                    with piece.open() as file:
+                        yield from Source(file, piece.inside).blocks(
+                            [(first, last)])
 
 
 class ModelUpload:
@@ -8178,15 +8168,15 @@ class Doctor:
     def __init__(self, app):
         self.app, self.clock = app, app.clock
         self.sock = self.failure = None
-        self.steps = (("config", self.config), ("proxy", self.proxy),
-                      ("DNS", self.look_up), ("connect", self.connect),
-                      ("TLS", self.tls), ("healthz", self.healthz),
-                      ("key", self.key), ("latency", self.latency))
 
     def rows(self):
         """One record a step: {step, status, detail, ms}."""
         try:
-            return [self.row(name, step) for name, step in self.steps]
+            return [self.row(name, step) for name, step in (
+                ("config", self.config), ("proxy", self.proxy),
+                ("DNS", self.look_up), ("connect", self.connect),
+                ("TLS", self.tls), ("healthz", self.healthz),
+                ("key", self.key), ("latency", self.latency))]
         finally:
             if self.sock:
                 self.sock.close()
@@ -8202,12 +8192,9 @@ class Doctor:
             self.failure = error
             said = self.app.terminal.err.secrets.masked(str(error))
             row["status"], row["detail"] = "failed", said
-        row["ms"] = round((self.clock.monotonic() - started) * 1000, 1)
+        self.took = row["ms"] = round(
+            (self.clock.monotonic() - started) * 1000, 1)
         return row
-
-    def limits(self):
-        return Limits(self.clock, self.app.settings.timeout() or TIMEOUT_S,
-                      self.app.deadline)
 
     def config(self):
         deployment = self.app.api.deployment
@@ -8215,6 +8202,8 @@ class Doctor:
         self.scheme, self.host, self.port = origin_of(self.url)
         name = self.app.settings.context() or "flags and environment"
         self.app.settings.tell_beaten(name)
+        self.limits = Limits(self.clock, self.app.settings.timeout()
+                             or TIMEOUT_S, self.app.deadline)
         return "ok", f"{name}: {self.url}"
 
     def proxy(self):
@@ -8231,8 +8220,8 @@ class Doctor:
         return "ok", f"{host}: {', '.join(addresses)}"
 
     def connect(self):
-        self.sock = (open_proxy(self.relay, self.limits()) if self.relay
-                     else open_socket(self.host, self.port, self.limits()))
+        self.sock = (open_proxy(self.relay, self.limits) if self.relay
+                     else open_socket(self.host, self.port, self.limits))
         return "ok", "{}:{}".format(*self.sock.getpeername()[:2])
 
     def tls(self):
@@ -8240,9 +8229,9 @@ class Doctor:
             return "-", "http: nothing is encrypted"
         if self.relay:
             open_tunnel(self.sock, self.relay, self.host, self.port,
-                        self.limits())
+                        self.limits)
         self.sock = start_tls(self.sock, self.host,
-                              self.app.network.context(), self.limits())
+                              self.app.network.context(), self.limits)
         until = (self.sock.getpeercert() or {}).get("notAfter")
         if until is None:
             return "ok", f"{self.sock.version()}, certificate not checked"
@@ -8265,7 +8254,6 @@ class Doctor:
         return "ok", "the server says that it is well"
 
     def key(self):
-        started = self.clock.monotonic()
         request = self.app.api.request("GET", "/models")
         try:
             page = self.app.api.send(request, self.app.api.read_json)
@@ -8273,14 +8261,13 @@ class Doctor:
             if error.status not in NO_LIST:
                 raise
             return "-", f"not tried: there is no GET {self.url}/models"
-        finally:
-            self.took = self.clock.monotonic() - started
         key = self.app.api.deployment.key
         said = f"{redacted_key(key)} is accepted" if key else "none is needed"
         return "ok", f"{said}; {len(page_records(page))} models"
 
     def latency(self):
-        return "ok", f"{self.took * 1000:.0f} ms for GET /models"
+        """How long the step before took, of which a request is most."""
+        return "ok", f"{self.took:.0f} ms for GET /models"
 
 
 # ---------------------------------------------------------------------------
@@ -8869,7 +8856,7 @@ BATCHES = Group(
 
 # == models: the whole life of a model =======================================
 
-MODEL_STATES = "active", "ready", "validated", "error", "failed", "invalid"
+GOOD_MODEL_STATES = "active", "ready", "validated"
 BAD_MODEL_STATES = "error", "failed", "invalid"
 MODEL_COLUMNS = (
     "ID", "Name", "Format", "Size=size_bytes|sizeBytes|size|bytes:size",
@@ -8961,19 +8948,17 @@ def revalidate_model(app, group, args):
     """
     seen = []
 
-    def is_over(model):
-        seen.append(model["status"])
-        return seen[-1] in MODEL_STATES and (
-            seen[-1] != seen[0] or len(seen) >= 3)
+    def is_over(status):
+        seen.append(status)
+        return status in GOOD_MODEL_STATES + BAD_MODEL_STATES and (
+            status != seen[0] or len(seen) >= 3)
     answer = group.call(app, "POST", path_of(args.id, "revalidate"))
     if not args.wait:
         return app.out.done(answer, f"revalidation of {args.id} queued",
                             args.id)
-    model = wait_for(app, group, args.id, is_over, args.wait_timeout,
-                     f"xeroctl models {args.id} shows its status")
-    app.out.record(model, ("ID", "Name", "Status:state"))
-    if model["status"] in BAD_MODEL_STATES:
-        raise XeroctlError(f"model {args.id}: {model['status']}")
+    see_end(app, group, args, is_over, GOOD_MODEL_STATES,
+            f"xeroctl models {args.id} shows its status",
+            ("ID", "Name", "Status:state"))
 
 
 def show_all_fields(app, group, args):
@@ -9445,8 +9430,8 @@ def create_response(app, group, args):
 
 def wait_response(app, group, args):
     """Wait until a background response has ended."""
-    see_end(app, group, args, ("queued", "in_progress"),
-            ("completed", "incomplete"),
+    see_end(app, group, args, lambda status: status not in (
+        "queued", "in_progress"), ("completed", "incomplete"),
             f"xeroctl responses {shell_word(args.id)} --wait resumes the wait")
 
 
@@ -10571,7 +10556,8 @@ def create_export(app, group, args):
     if not args.wait:
         return app.out.record(export, group.fields)
     args.id = id_in(export)
-    see_end(app, group, args, ("pending", "processing"), ("completed",),
+    see_end(app, group, args, lambda status: status not in (
+        "pending", "processing"), ("completed",),
             f"xeroctl exports get {shell_word(args.id)} shows it")
 
 

@@ -855,6 +855,9 @@ def test_what_does_not_go_together_is_refused(run, router, words):
 
 # == progress ================================================================
 
+WIPED = b"\r\x1b[K"
+
+
 @pytest.fixture
 def bar(router, clock):
     """bar(path) uploads it before a terminal of 80 columns; what it shows."""
@@ -863,10 +866,13 @@ def bar(router, clock):
         stderr = io.TextIOWrapper(os.fdopen(near, "wb", 0),
                                   encoding="utf-8", write_through=True)
         streams = xeroctl.Streams(text_stream(), text_stream(), stderr)
+        shown = b""
         try:
             assert xeroctl.main(("upload", path, "m"), environment(
                 router, COLUMNS="80"), streams, clock) == 0
-            return os.read(far, 1 << 16).decode("utf-8")
+            while not shown.endswith(WIPED):
+                shown += os.read(far, 1 << 16)
+            return shown.decode("utf-8")
         finally:
             stderr.close()
             os.close(far)
