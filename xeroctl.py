@@ -5118,10 +5118,14 @@ def tried(app, name, make, ends_at=(), **about):
     return dict({"id": item_id, "ok": error is None, "error": error}, **about)
 
 
-def check_outcomes(outcomes):
-    bad = sum(not each["ok"] for each in outcomes)
-    if bad:
-        raise XeroctlError(f"{bad} of {len(outcomes)} files failed")
+def end_bulk(app, outcomes, done):
+    """Show what came of all, or what is planned; raise if one went wrong."""
+    good = sum(each["ok"] for each in outcomes)
+    app.out.outcomes(outcomes)
+    if app.plan:
+        app.finish()
+    if good < len(outcomes):
+        raise XeroctlError(f"{good} of {len(outcomes)} {done}")
 
 
 # == answers: what a model says, as it comes =================================
@@ -5919,7 +5923,7 @@ class Download:
             if self.size is None:
                 self.has_come(0)
             try:
-                return self.persist(request)
+                self.persist(request)
             except (ApiError, ConnectionFailed) as error:
                 count = self.target.count
                 if count and isinstance(self.target, OpenEnd):
@@ -5928,6 +5932,7 @@ class Download:
                     error.facts["kept"] = f"{count} bytes in {path}.part"
                     error.add_hint("the same command goes on there")
                 raise
+        return self.target.count
 
     def has_come(self, count):
         """Whether so many bytes may be all; the file's object decides.
@@ -5946,17 +5951,19 @@ class Download:
 
     def persist(self, request):
         """Fetch until all is there, or trying again is no use."""
-        self.attempt, told = 1, ""
+        attempt, told = 1, ""
         while True:
             before = self.target.count
             try:
-                return self.fetch()
+                while not self.fetch(attempt):
+                    pass
+                return self.target.finish()
             except (ApiError, ConnectionFailed) as error:
                 if self.target.count > before:
-                    self.attempt, told = 1, ""
-                told = self.app.api.wait_for_retry(request, error,
-                                                   self.attempt, told)
-                self.attempt += 1
+                    attempt, told = 1, ""
+                told = self.app.api.wait_for_retry(request, error, attempt,
+                                                   told)
+                attempt += 1
 
     def request(self):
         headers, count = {}, self.target.count if self.target else 0
@@ -5967,38 +5974,32 @@ class Download:
         return self.app.api.request("GET", self.path, slug=self.slug,
                                     headers=headers, accept="*/*")
 
-    def fetch(self):
-        """Ask for what is left, and end the target with it."""
+    def fetch(self, attempt):
+        """Ask for what is left; False to ask once more, and at once."""
         try:
-            answer = self.app.api.follow(self.request(), self.attempt)
+            answer = self.app.api.follow(self.request(), attempt)
         except ApiError as error:
-            if not self.has_all(error):
-                self.bear(error)
-                return self.fetch()
-        else:
-            with answer:
-                is_usable = self.take(answer)
-            if not is_usable:
-                self.target.restart()
-                return self.fetch()
-        self.target.finish()
-        return self.target.count
+            return self.has_all(error)
+        with answer:
+            is_usable = self.take(answer)
+        if not is_usable:
+            self.target.restart()
+        return is_usable
 
     def has_all(self, error):
-        """Whether 416 only says that there is nothing left to fetch."""
-        size = self.target.known["size"]
-        return (error.status == 416 and self.target.count > 0
-                and self.target.count == size == (self.size or size)
-                and range_of(error.headers)[1] in (None, size))
-
-    def bear(self, error):
-        """Make ready to ask once more, or raise the error."""
-        if error.status == 416 and self.target.count:
-            return self.target.restart()
-        if error.status != 404 or not self.patience:
+        """Whether 416 says that nothing is left; raise what lasts."""
+        count, size = self.target.count, self.target.known["size"]
+        if error.status == 416 and count:
+            if count == size == (self.size or size) and (
+                    range_of(error.headers)[1] in (None, size)):
+                return True
+            self.target.restart()
+        elif error.status == 404 and self.patience:
+            self.patience -= 1
+            self.app.clock.sleep(POLL_S)
+        else:
             raise error
-        self.patience -= 1
-        self.app.clock.sleep(POLL_S)
+        return False
 
     def take(self, answer):
         """Add a body to the target; False if it is not what goes there."""
@@ -8666,16 +8667,12 @@ def submit_prefix(app, group, args):
     outcomes = [
         tried(app, path, lambda: id_in(new_batch(app, group, args, file_id)),
               relative_path=path, file_id=file_id) for path, file_id in files]
-    if app.plan:
-        return
     made = [about["id"] for about in outcomes if about["ok"]]
     batches = []
-    if args.wait and made:
+    if args.wait and made and not app.plan:
         batches = BatchWait(app, group, made).run(args.wait_timeout)
         tell_ended(app, outcomes, batches)
-    app.out.outcomes(outcomes)
-    if len(made) < len(outcomes):
-        raise XeroctlError(f"{len(made)} of {len(outcomes)} submitted")
+    end_bulk(app, outcomes, "submitted")
     check_ended_well(batches)
 
 
@@ -8928,16 +8925,10 @@ def delete_models(app, group, args):
         return run_delete(app, group, args, model_title(app, group, args))
     app.confirm(f"Delete {len(args.id)} models?", args)
     outcomes = [delete_model(app, group, model_id) for model_id in args.id]
-    if app.plan:
-        return
-    app.out.outcomes(outcomes)
-    good = sum(each["ok"] for each in outcomes)
     if app.out.is_table:
-        app.out.line(f"{good} of {len(outcomes)} deleted")
-    if good < len(outcomes):
-        error = XeroctlError(f"{good} of {len(outcomes)} deleted")
-        error.is_told = app.out.is_table
-        raise error
+        app.out.line(f"{sum(each['ok'] for each in outcomes)} of"
+                     f" {len(outcomes)} deleted")
+    end_bulk(app, outcomes, "deleted")
 
 
 def revalidate_model(app, group, args):
@@ -9783,10 +9774,9 @@ def upload_folder(app, group, args):
         app.out.outcome(name, None, trouble.strerror)
         outcomes.append({"id": None, "ok": False, "error": trouble.strerror,
                          "relative_path": name})
-    app.out.outcomes(outcomes)
+    end_bulk(app, outcomes, "uploaded")
     if not outcomes:
         raise XeroctlError(f"no files to upload in {args.upload}")
-    check_outcomes(outcomes)
 
 
 def upload_path(app, group, args):
@@ -10870,11 +10860,7 @@ def apply_folder(app, group, args):
     templates = TemplateFolder(app, args)
     outcomes = [templates.apply(from_disk(name), os.path.join(folder, name))
                 for name in names]
-    if app.plan:
-        app.finish()
-    else:
-        app.out.outcomes(outcomes)
-    check_outcomes(outcomes)
+    end_bulk(app, outcomes, "applied")
 
 
 TEMPLATE_FILE = flag("--file FILE",

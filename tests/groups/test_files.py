@@ -668,7 +668,7 @@ def test_a_failure_does_not_stop_the_others(files, router, folder):
         "[OK] data/a -> file-000000000000000000000001",
         "[FAIL] data/b (HTTP 400 not\\nthis one)",
         "[OK] data/c -> file-000000000000000000000002"]
-    assert shown.stderr.startswith("error: 1 of 3 files failed\n")
+    assert shown.stderr.startswith("error: 2 of 3 uploaded\n")
 
 
 def test_a_bulk_result_is_one_document(files, router, folder):
