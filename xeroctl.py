@@ -6146,29 +6146,6 @@ def folder_files(app, args, folder):
     return found, troubles
 
 
-class TarEntry:
-    """A file of a folder, which must stay as it was when its tar began."""
-
-    def __init__(self, path, inside):
-        import tarfile
-        about, head = os.stat(path), tarfile.TarInfo(inside)
-        self.path, self.inside = path, inside
-        self.size, self.mtime = about.st_size, about.st_mtime_ns
-        head.size, head.mtime = self.size, self.mtime // 10 ** 9
-        head.mode = 0o755 if about.st_mode & 0o100 else 0o644
-        self.head = head.tobuf(tarfile.PAX_FORMAT)
-
-    def open(self):
-        try:
-            about = os.stat(self.path)
-            if (about.st_size, about.st_mtime_ns) == (self.size, self.mtime):
-                return open(self.path, "rb")
-            reason = "it has changed since the upload began"
-        except OSError as problem:
-            reason = problem.strerror
-        raise UsageError(f"cannot read {self.inside}: {reason}")
-
-
 class TarFolder:
     """A folder as an uncompressed tar (POSIX), made while it is read.
 
@@ -6180,7 +6157,7 @@ class TarFolder:
 
     def __init__(self, app, args, folder):
         top = from_disk(os.path.basename(os.path.abspath(folder)))
-        self.name, self.pieces, self.size = top + ".tar", [], 0
+        self.app, self.name, self.pieces, self.size = app, top + ".tar", [], 0
         files, troubles = folder_files(app, args, folder)
         if troubles:
             raise UsageError(f"cannot read {troubles[0].filename}:"
@@ -6188,14 +6165,21 @@ class TarFolder:
         if not files:
             raise UsageError(f"there are no files in {from_disk(folder)}")
         for path, below in sorted(files, key=lambda file: file[1]):
-            entry = TarEntry(path, f"{top}/{below}")
-            self.add(entry.head, len(entry.head))
-            self.add(entry, entry.size)
-            self.add(NULS[:-entry.size % 512], -entry.size % 512)
+            self.add_file(path, f"{top}/{below}")
         self.add(NULS, len(NULS))
 
+    def add_file(self, path, inside):
+        import tarfile
+        about, head = os.stat(path), tarfile.TarInfo(inside)
+        head.size, head.mtime = about.st_size, about.st_mtime_ns // 10 ** 9
+        head.mode = 0o755 if about.st_mode & 0o100 else 0o644
+        raw = head.tobuf(tarfile.PAX_FORMAT)
+        self.add(raw, len(raw))
+        self.add((path, (head.size, about.st_mtime_ns)), head.size)
+        self.add(NULS, -head.size % 512)
+
     def add(self, piece, size):
-        """Add bytes, or a file, to what there is."""
+        """Add so much of bytes, or of a file: its path and stamp."""
         self.pieces.append((self.size, self.size + size, piece))
         self.size += size
 
@@ -6210,9 +6194,16 @@ class TarFolder:
                 if first < last and isinstance(piece, bytes):
                     yield piece[first:last]
                 elif first < last:
-                    with piece.open() as file:
-                        yield from Source(file, piece.inside).blocks(
-                            [(first, last)])
+                    yield from self.read(*piece, (first, last))
+
+    def read(self, path, stamp, span):
+        """Yield a part of a file, which must be as it was at first."""
+        source = self.app.open_source(from_disk(path))
+        with source.file:
+            if source.stamp != stamp:
+                raise UsageError(f"cannot read {source.name}: it has changed"
+                                 " since the upload began")
+            yield from source.blocks([span])
 
 
 class ModelUpload:
