@@ -6219,9 +6219,13 @@ class ModelUpload:
         self.chunk = counted(dig(upload, "chunk_size")) or CHUNK_BYTES[
             not self.is_ours]
 
+    def post(self, action, body, stand_in):
+        return self.group.call(
+            self.app, "POST", path_of(self.id, action), body=body,
+            silence=INFERENCE_TIMEOUT_S, stand_in=stand_in)
+
     def refresh(self):
-        answer = self.group.call(self.app, "POST",
-                                 path_of(self.id, "resume"), stand_in={})
+        answer = self.post("resume", None, {})
         parts = dig(answer, "parts") or []
         if not isinstance(parts, list) or not all(
                 counted(dig(part, "part_number")) for part in parts):
@@ -6229,72 +6233,55 @@ class ModelUpload:
         self.parts = {part["part_number"]: id_in(part) for part in parts}
 
     def run(self):
-        """Send what has not arrived; return the upload as it is then."""
+        """Send what has not arrived; return the upload as it is then.
+
+        A plan has no hashes: it would have to read everything.
+        """
         import hashlib
-        whole_hash = hashlib.sha256()
-        arrived = min(len(self.parts) * self.chunk, self.source.size)
+        of_all, size = hashlib.sha256(), self.source.size
         with Progress(self.app.terminal, as_size) as self.progress:
-            self.tell(arrived)
-            for number, span in self.spans():
-                part_hash = hashlib.sha256()
-                for block in self.source.blocks([span]):
-                    part_hash.update(block)
-                    whole_hash.update(block)
+            self.tell(min(len(self.parts) * self.chunk, size))
+            for number, start in enumerate(range(0, size, self.chunk), 1):
+                span = start, min(start + self.chunk, size)
+                of_part = hashlib.sha256()
+                for block in self.source.blocks([span] * (not self.app.plan)):
+                    of_part.update(block)
+                    of_all.update(block)
                 if number not in self.parts:
-                    self.send(number, span, part_hash)
-        return self.complete(whole_hash.hexdigest())
+                    self.send(number, span, self.shown(of_part))
+        return self.complete(self.shown(of_all))
+
+    def shown(self, digest):
+        return "<sha256>" if self.app.plan else digest.hexdigest()
 
     def tell(self, count):
         name = os.path.basename(self.source.name)
         self.progress.show(f"uploading {name}", count, self.source.size)
 
-    def spans(self):
-        """(number, from 1, (start, end)) of each part."""
-        return enumerate(((start, min(start + self.chunk, self.source.size))
-                          for start in range(0, self.source.size, self.chunk)),
-                         1)
-
-    def plan(self):
-        """Show the requests that are left; hashes are not known yet."""
-        for number, span in self.spans():
-            if number not in self.parts:
-                self.post(number, span, "<sha256>")
-                self.parts[number] = f"<part {number}>"
-        self.post_complete("<sha256>")
-
-    def post(self, number, span, part_hash):
-        fields = self.is_ours * [("part_number", str(number)),
-                                 ("sha256", part_hash)]
+    def send(self, number, span, sha256):
+        fields = [("part_number", str(number)), ("sha256", sha256)]
         form = Multipart(
-            fields, Excerpt(self.source, f"part-{number}", [span]),
+            fields * self.is_ours, Excerpt(self.source, f"part-{number}",
+                                           [span]),
             lambda count: self.tell(span[0] + count), "data")
-        return self.group.call(
-            self.app, "POST", path_of(self.id, "parts"), body=form,
-            silence=INFERENCE_TIMEOUT_S, stand_in={})
 
-    def post_complete(self, whole_hash):
-        ids = [self.parts[number] for number in sorted(self.parts)]
-        body = dict({"part_ids": ids}, **{"sha256": whole_hash}
-                    if self.is_ours else {})
-        return self.group.call(
-            self.app, "POST", path_of(self.id, "complete"), stand_in={},
-            body=body, silence=INFERENCE_TIMEOUT_S)
-
-    def send(self, number, span, part_hash):
         def look_up():
             self.refresh()
             return self.parts.get(number)
         self.parts[number] = made_once(
-            self.app, lambda: id_in(self.post(number, span,
-                                              part_hash.hexdigest())),
+            self.app, lambda: id_in(self.post(
+                "parts", form, {"id": f"<part {number}>"})),
             self.is_ours and look_up)
 
-    def complete(self, whole_hash):
+    def complete(self, sha256):
+        body = {"part_ids": [self.parts[each] for each in sorted(self.parts)]}
+        body.update({"sha256": sha256} if self.is_ours else {})
+
         def look_up():
             upload = self.group.call(self.app, "GET", path_of(self.id))
             return (None if dig(upload, "status") in ("pending", "uploading",
                                                       None) else upload)
-        return made_once(self.app, lambda: self.post_complete(whole_hash),
+        return made_once(self.app, lambda: self.post("complete", body, {}),
                          self.is_ours and look_up)
 
 
@@ -7350,11 +7337,9 @@ class Pace:
         self.since = None
 
     def wait(self):
-        while True:
-            left = self.until - self.app.clock.monotonic()
-            if left <= 0:
-                return
-            self.app.clock.sleep(min(left, 1))
+        clock = self.app.clock
+        while clock.monotonic() < self.until:
+            clock.sleep(min(self.until - clock.monotonic(), 1))
 
     def slow(self, error):
         """Have everybody wait; raise what has lasted for too long."""
@@ -7449,8 +7434,6 @@ class DirectSender:
                 self.is_over = True
             run.journal.sync()
             self.app.network.close()
-        if isinstance(self.error, (ApiError, ConnectionFailed)):
-            self.error.add_hint("the same command goes on")
         if self.error:
             raise self.error
 
@@ -7463,6 +7446,8 @@ class DirectSender:
             worker.start()
         for worker in workers:
             worker.join()
+        if isinstance(self.error, (ApiError, ConnectionFailed)):
+            self.error.add_hint("the same command goes on")
 
     def plan(self):
         """Show the first requests in place of all."""
@@ -9639,8 +9624,6 @@ def upload_model(app, group, args):
     engine = ModelUpload(app, group, source, upload)
     if args.resume:
         engine.refresh()
-    if app.plan:
-        return engine.plan()
     try:
         done = engine.run()
     except (XeroctlError,) + INTERRUPTS:
