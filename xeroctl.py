@@ -670,10 +670,9 @@ def as_pairs(value):
     return as_list([f"{k}={as_text(v)}" for k, v in value.items()])
 
 
-def as_bar(done, total, width):
+def as_bar(share, width):
     """Draw a share as [#####...............]."""
-    filled = min(int(done / total * width), width)
-    return f"[{'#' * filled}{'.' * (width - filled)}]"
+    return f"[{'#' * min(int(share * width), width):.<{width}}]"
 
 
 def as_rate(rate, as_amount=str):
@@ -1207,18 +1206,14 @@ class Progress:
 
     def facts(self, count, total, failed, tokens, rate):
         """What is told of it, a text each, the least important last."""
-        facts = [self.as_amount(count)]
-        if total:
-            facts[0] += "/" + self.as_amount(total)
-        if failed:
-            facts.append(f"{failed} failed")
-        if rate:
-            facts.append(as_rate(rate, self.as_amount))
-        if rate and total and count < total:
-            facts.append(as_duration((total - count) / rate) + " left")
-        if tokens:
-            facts.append(as_count(tokens, ("", "k", "M", "B")) + " tokens")
-        return facts
+        counts = [count, total] if total else [count]
+        return list(filter(None, [
+            "/".join(map(self.as_amount, counts)),
+            failed and f"{failed} failed",
+            rate and as_rate(rate, self.as_amount),
+            rate and count < (total or 0) and as_duration(
+                (total - count) / rate) + " left",
+            tokens and as_count(tokens, ("", "k", "M", "B")) + " tokens"]))
 
     def fitted(self, label, count, total, facts):
         """The line with a bar, or with what the width has room for."""
@@ -1231,8 +1226,9 @@ class Progress:
             facts.pop()
         text = ", ".join(facts)
         width = min(room - len(text) - 3, 20)
-        bar = as_bar(count, total, width) + " " if total and width > 3 else ""
-        return f"{label} {bar}{text}"
+        if total and width > 3:
+            label += " " + as_bar(count / total, width)
+        return f"{label} {text}"
 
 
 class Terminal:
@@ -6568,23 +6564,22 @@ class BatchWait:
 
     def describe(self, batches):
         """What a Progress shows: which has not ended, and all counts."""
-        count, left = len(batches), [each for each in batches
-                                     if not has_ended(each)]
+        left = [each for each in batches if not has_ended(each)]
+        place = f"{len(batches) - len(left[1:])}/{len(batches)}"
         status = (left or batches)[0]["status"]
-        name = next(iter(self.batches))
-        if self.total or count > 1:
-            name = (f"{'part' if self.total else 'batch'}"
-                    f" {min(count - len(left) + 1, count)}/{count}")
-        is_named = status != "in_progress" or not self.total
+        label = (f"part {place}" if self.total else f"batch {place}"
+                 if len(batches) > 1 else next(iter(self.batches)))
+        if not self.total or status != "in_progress":
+            label += " " + status
         done, failed, total = (
             sum(counted(dig(batch, "request_counts." + each))
                 for batch in batches)
             for each in ("completed", "failed", "total"))
         tokens = self.tokens() + sum(
             counted(dig(batch, "usage.total_tokens")) for batch in left)
-        return (f"{name} {status}" if is_named else name,
-                done + failed if self.total or total else None,
-                self.total or total, failed, tokens)
+        total = self.total or total
+        return (label, done + failed if total else None, total, failed,
+                tokens)
 
 
 # == batch runs: a whole job, that no kill makes begin again =================
@@ -6999,12 +6994,10 @@ class Run:
 
     def slowest_part(self):
         """Which of several parts took longest, and how long; or None."""
-        parts = self.state["parts"]
-        took, number = max([(part.get("seconds") or 0, number)
-                            for number, part in enumerate(parts, 1)],
-                           default=(0, 0))
-        return (f"{number}/{len(parts)} ({parts[number - 1]['batch']}),"
-                f" {as_duration(took)}" if took and len(parts) > 1 else None)
+        took, name = max([(part.get("seconds") or 0, part["batch"])
+                          for part in self.state["parts"]], default=(0, None))
+        is_one = len(self.state["parts"]) < 2
+        return None if is_one or not took else f"{name}, {as_duration(took)}"
 
 
 # == runs in batches: each part uploaded once, each batch created once =======
