@@ -5020,11 +5020,11 @@ def with_status(item):
     return item
 
 
-def poll_patiently(app, poll, until, resume):
+def poll_patiently(app, poll, until=float("inf"), resume=None):
     """Call poll() until it answers; raise what still fails after 5 minutes.
 
     A failure is told when it is another one than before.  until is when the
-    wait is over, or None; resume the hint that says then how to go on.
+    wait is over, resume the hint that says then how to go on.
     """
     started, told = app.clock.monotonic(), None
     while True:
@@ -5038,7 +5038,7 @@ def poll_patiently(app, poll, until, resume):
                 error.facts["url"] = error.url
                 error.hint = resume or error.hint
                 raise
-            if until and now >= until:
+            if now >= until:
                 raise WaitExpired(f"not over in time, and no answer: {error}",
                                   resume)
             if str(error) != told:
@@ -5056,7 +5056,7 @@ def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
     failure that passes (network, 5xx, 429) is borne for 5 minutes.  On Ctrl-C
     the job goes on, and resume, the command for that, is printed.
     """
-    until = app.clock.monotonic() + timeout if timeout else None
+    until = app.clock.monotonic() + (timeout or float("inf"))
     try:
         with Progress(app.terminal, first=0) as progress:
             while True:
@@ -5066,12 +5066,12 @@ def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
                     progress.show(*shown)
                 if is_over(item):
                     return item
-                now = app.clock.monotonic()
-                if until and now >= until:
+                left = until - app.clock.monotonic()
+                if left <= 0:
                     raise WaitExpired(": ".join(
                         (f"not over after {as_duration(timeout)}",)
                         + shown[:1]), resume)
-                app.clock.sleep(min(POLL_S, until - now if until else POLL_S))
+                app.clock.sleep(min(POLL_S, left))
     except INTERRUPTS:
         app.terminal.note(f"it goes on without you; {resume}")
         raise
@@ -6491,10 +6491,9 @@ def batch_problems(batch, line_of=lambda line: line):
 
 def seconds_taken(batch):
     """How long a batch took from create to end; None if it does not say."""
-    begun, *ends = [seconds_of(dig(batch, name + "_at")) for name in (
-        "created", "completed", "failed", "expired", "cancelled")]
-    ended = max(filter(None, ends), default=None)
-    return ended - begun if begun and ended else None
+    begun, *ends = [seconds_of(dig(batch, name + "_at")) or 0
+                    for name in ("created",) + ENDED]
+    return max(ends) - begun if begun and max(ends) else None
 
 
 def has_ended(batch):
@@ -7068,7 +7067,7 @@ class BatchSender:
 
     def __init__(self, app, group, args):
         self.app, self.group, self.args = app, group, args
-        self.doubts = Counter()
+        self.slug, self.doubts = group.slug(app), Counter()
         self.limit = PART_BYTES if args.split else MOST_INPUT_BYTES
 
     def check(self, found):
@@ -7133,7 +7132,7 @@ class BatchSender:
         """Whether create failed for the file: it is gone, or of no use."""
         try:
             file = self.app.api.call("GET", path_of("files", file_id),
-                                     slug=self.group.slug(self.app))
+                                     slug=self.slug)
         except XeroctlError as found:
             return getattr(found, "status", None) in GONE_STATUSES
         return (error.facts.get("param") == "input_file_id" or dig(
@@ -7196,9 +7195,8 @@ class BatchSender:
 
     def upload(self, part):
         place = f"{self.parts.index(part) + 1}/{len(self.parts)}"
-        return id_in(send_file(
-            self.app, self.excerpt(part), self.group.slug(self.app),
-            f"part {place} upload", purpose="batch"))
+        return id_in(send_file(self.app, self.excerpt(part), self.slug,
+                               f"part {place} upload", purpose="batch"))
 
     def create(self, part):
         return id_in(new_batch(self.app, self.group, self.args, part["file"],
@@ -7209,8 +7207,7 @@ class BatchSender:
 
         may_lack tells whether a server without that list answers so, too.
         """
-        lists = record_lists(self.app, path, {"limit": 100},
-                             slug=self.group.slug(self.app))
+        lists = record_lists(self.app, path, {"limit": 100}, slug=self.slug)
         try:
             for number, records in enumerate(lists, 1):
                 for record in filter(is_wanted, records):
@@ -7304,8 +7301,7 @@ class BatchSender:
         """Download a file, unless an earlier run has; False if it is gone."""
         try:
             if not os.path.exists(path):
-                Download(self.app, file_id, self.group.slug(self.app),
-                         patience=PATIENCE).to(path)
+                Download(self.app, file_id, self.slug, PATIENCE).to(path)
             return True
         except ApiError as error:
             if error.status not in GONE_STATUSES or self.search(
@@ -7399,7 +7395,7 @@ class DirectSender:
 
     def __init__(self, app, group, args):
         import threading
-        self.app, self.group, self.args = app, group, args
+        self.app, self.args, self.slug = app, args, group.slug(app)
         self.pace, self.lock = Pace(app), threading.Lock()
 
     def check(self, found):
@@ -7407,7 +7403,6 @@ class DirectSender:
 
     def __call__(self, run, round_number):
         self.run, self.round = run, round_number
-        self.slug = self.group.slug(self.app)
         if self.app.plan:
             return self.plan()
         self.app.api.check_transport()
@@ -8181,13 +8176,13 @@ class Doctor:
         return ("ok", str(self.relay)) if self.relay else ("-", "none")
 
     def look_up(self):
-        host, port = (self.relay.host, self.relay.port) if self.relay else (
-            self.host, self.port)
+        place = self.relay or self
         try:
-            addresses = sorted({a[4][0] for a in look_up(host, port)})
+            found = look_up(place.host, place.port)
         except ConnectionFailed as error:
             raise self.relay.failed(str(error)) if self.relay else error
-        return "ok", f"{host}: {', '.join(addresses)}"
+        addresses = ", ".join(sorted({each[4][0] for each in found}))
+        return "ok", f"{place.host}: {addresses}"
 
     def connect(self):
         self.sock = (open_proxy(self.relay, self.limits) if self.relay
@@ -10923,7 +10918,7 @@ def watch_approvals(app, group, args):
     def poll():
         return list(chain(*record_lists(app, group.path, query)))
     while True:
-        new = [each for each in poll_patiently(app, poll, None, None)
+        new = [each for each in poll_patiently(app, poll)
                if as_text(dig(each, "id")) not in seen]
         seen.update(as_text(dig(each, "id")) for each in new)
         for each in new:
