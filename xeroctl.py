@@ -677,8 +677,6 @@ def as_bar(share, width):
 
 def as_rate(rate, as_amount=str):
     """Say how much of something passes: 11.7/s, 1.2 MB/s, 4.5/min."""
-    if not is_number(rate):
-        return as_text(rate)
     amount, unit = (rate, "s") if rate >= 1 else (rate * 60, "min")
     return f"{as_amount(round(amount, 1))}/{unit}"
 
@@ -5100,17 +5098,21 @@ FAILURES = AnswerError, ApiError, ConnectionFailed
 def tried(app, name, make, ends_at=(), **about):
     """Do one thing of many; return what came of it, told as a line.
 
-    make() returns an id.  What has an exit code of ends_at no other would
-    get past: it is raised.
+    make() returns an id, or it and what is told of it; about may have the
+    id.  What has an exit code of ends_at no other would get past: raised.
     """
-    item_id = error = None
+    item_id = told = error = None
     try:
-        item_id = make()
+        made = make()
+        item_id, told = made if isinstance(made, tuple) else (made, made)
     except (UsageError,) + FAILURES as problem:
         if problem.exit_code in ends_at:
             raise
         error = str(problem)
-    app.out.outcome(name, item_id, error)
+    if error and app.plan:
+        app.terminal.warn(f"{name}: {error}")
+    elif error or told:
+        app.out.outcome(name, told, error)
     return dict({"id": item_id, "ok": error is None, "error": error}, **about)
 
 
@@ -6982,7 +6984,7 @@ class Run:
         took = self.app.clock.now() - self.state["started"]
         return {"requests": count, "done": done, "failed": count - done,
                 "tokens": self.tokens, "seconds": round(took, 3),
-                "rate": round(count / took, 3) if took > 0 else None,
+                "rate": round(count / max(took, 0.001), 3),
                 "slowest_part": self.slowest_part(),
                 "output_file": from_disk(self.output),
                 "errors_file": from_disk(self.errors) if self.kinds else None,
@@ -8864,13 +8866,6 @@ def show_model(app, group, args):
     app.out.record(model, group.fields)
 
 
-def delete_model(app, group, model_id):
-    def delete():
-        group.call(app, "DELETE", path_of(model_id), stand_in={})
-        return model_id
-    return tried(app, model_id, delete, id=model_id)
-
-
 def model_title(app, group, args):
     """NAME (ID), for a question; the id where the name is not to be had."""
     is_asked = is_terminal(app.terminal.stdin) and not app.plan
@@ -8888,7 +8883,9 @@ def delete_models(app, group, args):
         args.id, = args.id
         return run_delete(app, group, args, model_title(app, group, args))
     app.confirm(f"Delete {len(args.id)} models?", args)
-    outcomes = [delete_model(app, group, model_id) for model_id in args.id]
+    outcomes = [tried(app, each, lambda: (group.call(
+        app, "DELETE", path_of(each), stand_in={}), each), id=each)
+                for each in args.id]
     if app.out.is_table:
         app.out.line(f"{sum(each['ok'] for each in outcomes)} of"
                      f" {len(outcomes)} deleted")
@@ -10769,27 +10766,15 @@ class TemplateFolder:
                 self.known[as_text(dig(each, "name"))].append(each)
 
     def apply(self, name, path):
-        """Create or update one; return what came of it, told as a line."""
-        made = error = None
-        try:
-            template = template_in(self.app, path)
-            before = self.before(template["name"], name)
-            is_same = before and all(before.get(key) == value
-                                     for key, value in template.items())
-            made = before if is_same else self.send(template, before)
-            said = f"{id_in(made)} v{as_text(dig(made, 'version'))}"
-            if is_same:
-                self.app.terminal.note(f"{name} is unchanged")
-            elif not self.app.plan:
-                self.app.out.outcome(name, said, None)
-        except (UsageError,) + FAILURES as problem:
-            error = str(problem)
-            if self.app.plan:
-                self.app.terminal.warn(f"{name}: {error}")
-            else:
-                self.app.out.outcome(name, None, error)
-        return {"id": dig(made, "id"), "ok": error is None, "error": error,
-                "file": name}
+        """Create or update one; return its id, and what is told of it."""
+        template = template_in(self.app, path)
+        before = self.before(template["name"], name)
+        if before and all(before.get(key) == value
+                          for key, value in template.items()):
+            self.app.terminal.note(f"{name} is unchanged")
+            return id_in(before), None
+        made = self.send(template, before)
+        return id_in(made), f"{id_in(made)} v{as_text(dig(made, 'version'))}"
 
     def before(self, template, name):
         """The template of a name as it is, or None."""
@@ -10820,8 +10805,10 @@ def apply_folder(app, group, args):
     if not names:
         raise UsageError(f"there is no *.json in {args.folder}")
     templates = TemplateFolder(app, args)
-    outcomes = [templates.apply(from_disk(name), os.path.join(folder, name))
-                for name in names]
+    outcomes = [
+        tried(app, from_disk(name), lambda: templates.apply(
+            from_disk(name), os.path.join(folder, name)), file=from_disk(name))
+        for name in names]
     end_bulk(app, outcomes, "applied")
 
 
