@@ -5939,11 +5939,9 @@ class Download:
         """
         if self.size not in (0, count):
             api = self.app.api
-            try:
+            with suppress(XeroctlError):  # the content will tell
                 self.about = api.once(lambda: api.call("GET", self.file,
                                                        slug=self.slug))
-            except XeroctlError:
-                pass  # the content will tell
             self.size = counted(dig(self.about, "bytes"))
         return self.size in (0, count)
 
@@ -6072,17 +6070,15 @@ class Download:
     def copy(self, answer, blocks, size):
         target = self.target
         with Progress(self.app.terminal, as_size) as progress:
-            progress.show(self.label, target.count, size or self.size)
-            for block in blocks:
+            for block in chain([b""], blocks):
                 target.write(block)
                 progress.show(self.label, target.count, size or self.size)
         count = target.count
         if size not in (None, count):
             if count > size:
                 target.restart()
-            raise ConnectionFailed(
-                "HTTP", f"{answer.url}: {count} bytes came of {size}",
-                "the same command goes on there", sent=True)
+            raise ConnectionFailed("HTTP", f"{answer.url}: {count} bytes came"
+                                   f" of {size}", sent=True)
 
 
 # == model uploads: in parts, from a file or a folder ========================
@@ -7442,10 +7438,9 @@ class DirectSender:
     def plan(self):
         """Show the first requests in place of all."""
         found = self.run.input
+        self.run.announce([(1, found.count)], "of which these are the first")
         for number in range(1, min(found.count, 3) + 1):
             self.app.plan.requests.append(self.request(found.request(number)))
-        if found.count > 3:
-            self.app.terminal.note(f"and {found.count - 3} more")
 
     def work(self):
         """What each worker does: answer line after line until none is left.
