@@ -11,7 +11,7 @@ It is read from top to bottom: a name uses only names that stand above it.
 
    1. Constants      names, limits and tables that never change
    2. Errors         every way to fail, each with its exit code
-   3. Text           values to strings; pure functions
+   3. Text           values to strings and back; pure functions
    4. Terminal       the three standard streams, and what they can show
    5. Config         where a call goes, with which key
    6. Transport      one HTTP exchange; every failure is an error of 2
@@ -923,6 +923,64 @@ def path_of(*segments):
     return "".join("/" + quoted(segment) for segment in segments)
 
 
+def bounded(convert, what, low, high):
+    where = (f"from {low} to {high}" if high is not None
+             else f"of at least {low}" if low is not None else "")
+
+    def converted(text):
+        try:
+            value = convert(text)
+            valid = (value - value == 0 and (low is None or low <= value)
+                     and (high is None or value <= high))
+        except ValueError:
+            valid = False
+        if not valid:
+            raise UsageError(f"{text!r} is not {what} {where}".rstrip())
+        return value
+    converted.kind = "integer" if convert is int else "number"
+    return converted
+
+
+def number(low=None, high=None):
+    """A converter to a float within bounds; nan is in none."""
+    return bounded(float, "a number", low, high)
+
+
+def integer(low=None, high=None):
+    """A converter to an integer within bounds."""
+    return bounded(int, "a whole number", low, high)
+
+
+def positive(high=None):
+    """A converter to a number above 0."""
+    convert = number(0, high)
+
+    def converted(text):
+        value = convert(text)
+        if not value:
+            raise UsageError(f"{text!r} is not above 0")
+        return value
+    converted.kind = "number"
+    return converted
+
+
+seconds = positive(LONGEST_S)
+
+
+def choice(*words):
+    """A converter that takes one of a few words, or numbers."""
+    known = {str(word): word for word in words}
+
+    def chosen(text):
+        if text not in known:
+            hint = did_you_mean(text, known)
+            raise UsageError(f"{text!r} is none of {', '.join(known)}"
+                             + (f" ({hint})" if hint else ""))
+        return known[text]
+    chosen.kind, chosen.words = "choice", tuple(known)
+    return chosen
+
+
 # ---------------------------------------------------------------------------
 # 4. Terminal
 # ---------------------------------------------------------------------------
@@ -1369,34 +1427,33 @@ def shown_url(text):
     return text if re.match(plain, text, re.I) else "…"
 
 
-def check_url(text, what):
+def check_url(text):
     """Return an http(s) URL without its last slashes, or raise."""
     from urllib.parse import urlsplit
     if "@" in text:
-        raise NotConfigured(f"{what} carries credentials (an @)", KEY_HELP)
+        raise NotConfigured("it carries credentials (an @)", KEY_HELP)
     try:
         parts = urlsplit(text)
         valid = parts.hostname and (parts.port is None or parts.port)
     except ValueError:
         valid = False
     if not valid or parts.scheme not in ("http", "https"):
-        raise NotConfigured(f"{what} {shown_url(text)} is no http or https"
-                            " URL")
+        raise NotConfigured(f"{shown_url(text)} is no http or https URL")
     if parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", text):
-        raise NotConfigured(f"{what} holds more than a base URL may",
+        raise NotConfigured("it holds more than a base URL may",
                             "no ?, #, space; percent-encode the rest")
     return parts.scheme + text[len(parts.scheme):].rstrip("/")
 
 
-def check_key(text, what="the API key"):
+def check_key(text):
     """Return an API key that a header can carry; never quote a bad one."""
     key = text.strip()
     if not key:
-        raise NotConfigured(f"{what} is empty", KEY_HELP)
+        raise NotConfigured("the API key is empty", KEY_HELP)
     found = re.search(r"[^\x21-\x7e]", key)
     if found:
-        raise NotConfigured(f"{what} holds {found.group()!r}: a space, a line"
-                            " end, or what is not ASCII", KEY_HELP)
+        raise NotConfigured(f"the API key holds {found.group()!r}: a space, a"
+                            " line end, or what is not ASCII", KEY_HELP)
     return key
 
 
@@ -1478,18 +1535,31 @@ class Deployment:
 
 # == TOML: what a config file holds, and edits that leave the rest alone =====
 
+CURRENT, DEPLOYMENT = "current", "deployment"
+
+# What a deployment may have: the check of its value, whether a variable says
+# it too (XEROTIER_NAME), and what holds where nothing is said.
+DEPLOYMENT_KEYS = {
+    "base_url": (check_url, True, None),
+    "api_key": (check_key, True, None),
+    "api_key_env": (str, False, None),
+    "api_key_file": (str, False, None),
+    "api_key_command": (str, False, None),
+    "api_key_keychain": (str, False, None),
+    "style": (choice(*STYLES), True, XEROTIER),
+    "endpoint": (str, True, None),
+    "output": (choice(*FORMS), True, TABLE),
+    "frontend_url": (check_url, True, None),
+    "timeout": (seconds, False, None),
+    "cacert": (str, False, None),
+}
+KEY_SOURCES = [key for key in DEPLOYMENT_KEYS if key.startswith("api_key")]
+
 # The subset of TOML 1.0 that tells deployments apart: tables, quoted keys,
 # strings, decimal numbers, booleans.  In what is not ours any value may stand,
 # and is skipped.  No message quotes a value: it may be an API key that lacks
 # its quotes.  Patterns are compiled where they are used: few runs read a
 # config file.
-
-CURRENT, DEPLOYMENT = "current", "deployment"
-KEY_SOURCES = ("api_key", "api_key_env", "api_key_file", "api_key_command",
-               "api_key_keychain")
-DEPLOYMENT_KEYS = ("base_url",) + KEY_SOURCES + (
-    "style", "endpoint", "output", "frontend_url", "timeout", "cacert")
-
 TOML_ESCAPE = (
     r'\\(?:[btnfr"\\]|u(?![dD][89A-Fa-f])[0-9A-Fa-f]{4}'
     r"|U(?!0000[dD][89A-Fa-f])00(?:0[0-9A-Fa-f]|10)[0-9A-Fa-f]{4})")
@@ -1510,19 +1580,6 @@ TOML_STATEMENT = (
     r"((?:[ \t\r]*(?:#[^\n]*)?\n)*)[ \t]*(?:(\[(\[)?[ \t]*)?(%s)[ \t]*"
     r"(?(2)\](?(3)\])%s|=[ \t]*(?:(%s|%s)%s)?)|%s)?" % (
         TOML_KEY, TOML_END, TOML_STRING, TOML_SCALAR, TOML_END, TOML_END))
-TOML_TOKEN = r"%s|#[^\n]*|[][{}\n\"']|[^][{}#\"'\n]+" % TOML_STRING
-TOML_VALUE = "a text in quotes (a \\ in it doubled)"
-
-
-class TomlError(ValueError):
-    """A line that is no TOML, or more TOML than we read."""
-
-
-def toml_escaped(found):
-    """What an escape stands for; a line end that is escaped, for nothing."""
-    word = found.group()
-    return (chr(int(word[2:], 16)) if word[1] == "U"
-            else "" if "\n" in word else json.loads(f'"{word}"'))
 
 
 def toml_scalar(word):
@@ -1533,136 +1590,146 @@ def toml_scalar(word):
     inside = word[quotes.end():-3 if quotes.group(1) else -1]
     inside = inside.replace("\r\n", "\n")
     return inside if word[0] == "'" else re.sub(
-        TOML_ESCAPE + r"|\\[ \t]*\n[ \t\n]*", toml_escaped, inside)
+        TOML_ESCAPE + r"|\\[ \t]*\n[ \t\n]*", lambda found: (
+            "" if "\n" in found.group() else
+            found.group().encode().decode("unicode_escape")), inside)
 
 
-def toml_rest(text, start, line):
-    """A value that we cannot read, to the end of its last line."""
-    depth = 0
-    for found in re.compile(TOML_TOKEN).finditer(text, start):
+def toml_end(text, start):
+    """Where a value that we cannot read ends; None without its bracket."""
+    depth, tokens = 0, re.compile(TOML_STRING + r"|#[^\n]*|[][{}\n]|\Z")
+    for found in tokens.finditer(text, start):
         token = found.group()
         depth += (token in ("[", "{")) - (token in ("]", "}"))
-        if token in ("'", '"'):
-            raise TomlError(f"line {line}: the value is not {TOML_VALUE}")
-        if token == "\n" and depth <= 0:
-            return text[start:found.end()]
-    if depth > 0:
-        raise TomlError(f"line {line}: a bracket without its closing one")
-    return text[start:]
-
-
-class TomlStatement:
-    """A statement of a document: its line number, and its text to its end.
-
-    lead is the comments and blank lines above it; path is its names from the
-    root, none for the end of the document; header is the path of the table
-    that it stands in, or begins; place is the span of its value in the text.
-    value is None where we cannot read it.
-    """
-
-    def __init__(self, found, header, line):
-        self.lead, bracket, self.is_array, key, value = found.groups()
-        self.line, start = line + self.lead.count("\n"), found.end(1)
-        self.text = found.string[start:found.end()]
-        if not key and found.end() < len(found.string):
-            raise TomlError(f"line {self.line}: no [table], no key = value")
-        names = tuple(name if re.match("[^\"']", name) else toml_scalar(name)
-                      for name in re.findall(TOML_NAME, key or ""))
-        self.is_key = bool(key and not bracket)
-        self.path = header + names if self.is_key else names
-        self.header = names if bracket else header
-        self.place = found.start(5) - start, found.end(5) - start
-        self.value = toml_scalar(value) if value else None
-        if self.is_key and not value:
-            self.text += toml_rest(found.string, found.end(), self.line)
-
-    def check(self):
-        """Raise TomlError for what cannot stand in a key or table of ours."""
-        size, place = len(self.path), 2 * (self.path[0] == DEPLOYMENT)
-        if place and (len(self.header) < 2 if self.is_key
-                      else self.is_array and size < 3):
-            raise TomlError(f"line {self.line}: a deployment is a table:"
-                            " [deployment.NAME]")
-        key = "".join(self.path[place:place + 1])
-        if key in (DEPLOYMENT_KEYS if place else (CURRENT,)):
-            kind, told = (((int, float), "a number") if key == "timeout"
-                          else (str, TOML_VALUE))
-            if size != place + 1 or not isinstance(self.value, kind):
-                raise TomlError(f"line {self.line}: {key} has to be {told}")
+        if token in ("\n", "") and depth <= 0:
+            return found.end()
+    return None
 
 
 def toml_statements(text):
-    """Yield the statements of a document: with leads they are all of it."""
-    pattern, position, header, line = re.compile(TOML_STATEMENT), 0, (), 1
-    while position < len(text):
-        one = TomlStatement(pattern.match(text, position), header, line)
-        yield one
-        position += len(one.lead + one.text)
-        header, line = one.header, one.line + one.text.count("\n")
+    """Yield the statements of a document, without the comments above them.
 
-
-def read_toml(text):
-    """Read what is ours: {"current": …, "deployment": {name: {key: value}}}.
-
-    A key of a deployment that is not one of ours may be None.
+    start and end are the span of one, path its names from the root, header
+    those of the table that it stands in, or begins.  value is {} for a table
+    and None where we cannot read it; place is its span.  What is no
+    statement has no path, and is the last.
     """
-    tree, seen = {}, set()
+    pattern, header = re.compile(TOML_STATEMENT), ()
+    end = int(text.startswith("\ufeff"))
+    while end is not None and end < len(text):
+        found = pattern.match(text, end)
+        start, end, value = found.end(1), found.end(), None
+        _, bracket, is_array, key, word = found.groups()
+        path = tuple(toml_scalar(each) if each[0] in "\"'" else each
+                     for each in re.findall(TOML_NAME, key or ""))
+        if bracket:
+            header, value = path, None if is_array else {}
+        elif key:
+            value = toml_scalar(word) if word and not path[1:] else None
+            path = header + path
+            end = end if word else toml_end(text, end)
+        elif end == len(text):
+            return
+        yield SimpleNamespace(
+            start=start, end=end, place=found.span(5), value=value,
+            path=path if end else (), header=header)
+        end = end if path else None
+
+
+def toml_problem(one):
+    """What is wrong with a statement, if it is one of ours; else None."""
+    kinds, told = (str,), "a text in quotes (a \\ in it doubled)"
+    if not one.path:
+        return "no [table], no key = value"
+    if one.path[0] == DEPLOYMENT:
+        if len(one.path) < 3 or one.header[:2] != one.path[:2]:
+            kinds, told = (dict,), "a table: [deployment.NAME]"
+        elif one.path[2] == "timeout":
+            kinds, told = (int, float), "a number"
+        elif one.path[2] not in DEPLOYMENT_KEYS:
+            return None
+    if one.path[0] in (CURRENT, DEPLOYMENT) and type(one.value) not in kinds:
+        return f"{'.'.join(one.path[:3])} has to be {told}"
+    return None
+
+
+def read_toml(text, name):
+    """Read what is ours: {(): {"current": …}, ("deployment", NAME): {…}}.
+
+    name is the file's.  A key that is not one of ours may be None.
+    """
+    tables, seen = {(): {}}, set()
     for one in toml_statements(text):
-        if one.path[:1] not in ((CURRENT,), (DEPLOYMENT,)):
+        problem = toml_problem(one) or one.path in seen and "defined twice"
+        if problem:
+            line = text.count("\n", 0, one.start) + 1
+            raise NotConfigured(f"{name}: line {line}: {problem}",
+                                f"mend it in {name}")
+        if one.path[0] not in (CURRENT, DEPLOYMENT):
             continue
-        one.check()
-        if one.path in seen:
-            raise TomlError(f"line {one.line}: defined twice")
-        branch = tree
-        for name in one.path[:2 * (one.path[0] == DEPLOYMENT)]:
-            branch = branch.setdefault(name, {})
-        if len(one.path) < 4 and not one.is_array:
+        if one.value is not None:
             seen.add(one.path)
-            branch.update({one.path[-1]: one.value} if one.is_key else {})
-    return tree
+        size = 2 * (one.path[0] == DEPLOYMENT)
+        if len(one.path) >= size:
+            table = tables.setdefault(one.path[:size], {})
+            for key in one.path[size:size + 1]:
+                table[key] = None if one.path[size + 1:] else one.value
+    return tables
 
 
 def toml_text(value):
-    """Render a text as JSON does, which leaves DEL as it is."""
+    """Render a text or a number as JSON does, which leaves DEL as it is."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def edit_toml(text, table, key, value):
-    """Set a key of the root, (), or of a deployment; None removes its line.
+def toml_with(text, path, value):
+    """A text with a key set or, with None, without what is at a path.
 
-    Nothing else changes of what read_toml reads: a comment behind the value,
-    order, blank lines and line ends stay.  A new key goes behind the last one
-    of its table, a new table to the end, the first key of the root to the
-    begin.
+    A new key goes behind the last one of its table, a new table to the end,
+    the first key of the root to the begin.
     """
     found = list(toml_statements(text))
-    end = "\r\n" if "\r\n" in text else "\n"
-    shown = toml_text(value) if isinstance(value, str) else repr(value)
-    pair = f"{key} = {shown}{end}"
-    old = [one for one in found if one.is_key and one.path == (*table, key)]
-    own = [one for one in found if one.path and one.header == table]
-    if old:
-        line, (start, stop) = old[0].text, old[0].place
-        old[0].text = ("" if value is None
-                       else line[:start] + shown + line[stop:])
-    elif value is None:
+    old = [one for one in found if one.path[:len(path)] == path]
+    if value is None:
+        for one in reversed(old):
+            text = text[:one.start] + text[one.end:]
         return text
-    elif own:
-        own[-1].text += end * (own[-1].text[-1] != "\n") + pair
-    elif table:
-        text += end * (text[-1:] not in ("", "\n")) + end * bool(text)
+    if old:
+        start, stop = old[0].place
+        return text[:start] + toml_text(value) + text[stop:]
+    begin = int(text.startswith("\ufeff"))
+    end = "\r\n" if "\r\n" in text else "\n"
+    new, gap = f"{path[-1]} = {toml_text(value)}{end}", end * (
+        len(text) > begin)
+    own = [one.end for one in found if one.header == path[:-1]]
+    at = own[-1] if own else len(text) if path[1:] else begin
+    if not own and path[1:]:
         names = (name if re.fullmatch(TOML_BARE_NAME, name)
-                 else toml_text(name) for name in table)
-        return f"{text}[{'.'.join(names)}]{end}{pair}"
-    else:
-        return pair + end * bool(text) + text
-    return "".join(one.lead + one.text for one in found)
+                 else toml_text(name) for name in path[:-1])
+        new = f"{gap}[{'.'.join(names)}]{end}{new}"
+    elif not own:
+        new += gap
+    ended = end * (text[:at][-1:] not in ("", "\n", "\ufeff"))
+    return text[:at] + ended + new + text[at:]
 
 
-def drop_toml_table(text, table):
-    """Remove a table: header, keys and sub-tables; comments stay."""
-    return "".join(one.lead + one.text * (one.path[:len(table)] != table)
-                   for one in toml_statements(text))
+def edit_toml(text, tables, name):
+    """Change the text of a file so that it is read as tables, no more of it.
+
+    Comments, order, blank lines and line ends stay.
+    """
+    old = read_toml(text, name)
+    for path in {**old, **tables}:
+        was, wanted = old.get(path, {}), tables.get(path, {})
+        if path not in tables:
+            text = toml_with(text, path, None)
+        for key in {**was, **wanted}:
+            if key not in wanted or was.get(key) != wanted[key]:
+                text = toml_with(text, path + (key,), wanted.get(key))
+    if len(text) > MOST_CONFIG_BYTES or read_toml(text, name) != tables:
+        raise NotConfigured(f"{name} cannot be changed so",
+                            "it would not be read as it is meant")
+    return text
 
 
 # == the config file =========================================================
@@ -1687,6 +1754,15 @@ def remove_quietly(path):
         os.unlink(path)
 
 
+@contextmanager
+def writing(path, error=XeroctlError, hint=None):
+    """Turn what a file system refuses into an error that names the file."""
+    try:
+        yield
+    except OSError as problem:
+        raise error(f"cannot write {path}: {reason_of(problem)}", hint)
+
+
 def is_special(path):
     """Whether a name stands for what is no file: a device, a pipe, a loop."""
     return os.path.lexists(path) and not os.path.isfile(path)
@@ -1702,20 +1778,19 @@ def sweep(path):
 
 
 def keep_access(number, path, widest):
-    """Give a new file the group, mode and owner of the old one, if it may.
+    """Give a new file owner, group and mode of the old one, if it may.
 
     A mode that is wider is not kept, nor is any without its group.
     """
     # There is no old one, it is another's, or it is Windows.
     with suppress(AttributeError, OSError):
         old = os.stat(path)
-        os.fchown(number, -1, old.st_gid)
+        os.fchown(number, old.st_uid, old.st_gid)
         if not old.st_mode & 0o7777 & ~widest:
             os.fchmod(number, old.st_mode & 0o7777)
-        os.fchown(number, old.st_uid, -1)
 
 
-def write_privately(path, data, keeps_access=False):
+def write_privately(path, data):
     """Replace a file whole: old or new, never torn, for its owner only.
 
     Written beside it with mode 0600, synced and renamed; a link is kept and
@@ -1729,8 +1804,7 @@ def write_privately(path, data, keeps_access=False):
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         with os.fdopen(os.open(beside, flags, 0o600), "wb") as target:
-            if keeps_access:
-                keep_access(target.fileno(), path, 0o640)
+            keep_access(target.fileno(), path, 0o640)
             target.write(data)
             target.flush()
             os.fsync(target.fileno())
@@ -1756,62 +1830,73 @@ def try_lock(file):
     return True
 
 
-class ConfigFile:
-    """The deployments on file, and which of them is current.
+@contextmanager
+def locked(path, clock):
+    """Have nobody else change a file meanwhile, there or not.
 
-    The text is kept as it is; edits change only what they are about.
+    What is locked is its folder: another file takes the place of the old.
     """
+    folder = os.path.dirname(os.path.realpath(path))
+    os.makedirs(folder, 0o700, True)
+    number = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
+    until = clock.monotonic() + LOCK_S
+    try:
+        while number is not None and not try_lock(number):
+            if clock.monotonic() >= until:
+                raise NotConfigured(f"another process is changing {path}",
+                                    "try again when it has ended")
+            clock.sleep(LOCK_POLL_S)
+        yield
+    finally:
+        if number is not None:
+            os.close(number)
+
+
+class ConfigFile:
+    """The tables of read_toml on file: what is there, and how it changes."""
 
     def __init__(self, environ, terminal):
-        self.terminal = terminal
+        self.terminal, self.text, self.tables = terminal, "", None
         folder = home_path(environ, "XDG_CONFIG_HOME", ".config")
         self.path = environ.get("XEROTIER_CONFIG") or (
             folder and os.path.join(folder, "config.toml"))
-        self.read, self.mark, self.is_checked = None, b"", False
 
-    def text(self):
-        """The file's text; empty where there is none, or a link leads to."""
-        if self.read is None:
-            raw = b""
-            if self.path and os.path.lexists(os.path.realpath(self.path)):
-                raw = self.checked(read_file(self.path, NotConfigured,
-                                             MOST_CONFIG_BYTES + 1))
-            self.mark = raw[:raw.startswith(codecs.BOM_UTF8) * 3]
-            try:
-                self.read = raw[len(self.mark):].decode("utf-8")
-            except UnicodeDecodeError:
-                raise NotConfigured(f"{self.path} is not UTF-8")
-        return self.read
+    def place(self):
+        """The path of the file, there or not; raise without a home."""
+        if not self.path:
+            raise NotConfigured("there is no home directory",
+                                "set XEROTIER_CONFIG to a path")
+        return self.path
 
-    def checked(self, raw):
+    def load(self):
+        """Read the file; there may be none, or a link that leads to none."""
+        raw = b""
+        if self.path and os.path.lexists(os.path.realpath(self.path)):
+            raw = read_file(self.path, NotConfigured, MOST_CONFIG_BYTES + 1)
         if len(raw) > MOST_CONFIG_BYTES:
             raise NotConfigured(f"{self.path}: over 1 MB is no config file")
-        return raw
+        try:
+            self.text = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise NotConfigured(f"{self.path} is not UTF-8")
+        self.tables = read_toml(self.text, self.path)
 
-    def data(self):
-        """The decoded file; raise NotConfigured if it is broken.
+    def deployments(self):
+        """{name: {key: value}}, in the order of the file.
 
         Warn once of a key that others can read.
         """
-        try:
-            data = read_toml(self.text())
-        except TomlError as problem:
-            raise self.broken(problem)
-        tables = data.get(DEPLOYMENT, {}).values()
-        if (not self.is_checked and os.name == "posix"
-                and any("api_key" in table for table in tables)
-                and os.stat(self.path).st_mode & 0o077):
-            self.terminal.warn(f"{self.path} holds a key and can be read"
-                               f" by others: chmod 600 {self.path}")
-        self.is_checked = True
-        return data
-
-    def deployments(self):
-        """{name: {key: value}}, in the order of the file."""
-        return self.data().get(DEPLOYMENT, {})
+        if self.tables is None:
+            self.load()
+            if (os.name == "posix" and any(
+                    "api_key" in table for table in self.tables.values())
+                    and os.stat(self.path).st_mode & 0o077):
+                self.terminal.warn(f"{self.path} holds a key and can be read"
+                                   f" by others: chmod 600 {self.path}")
+        return {path[1]: table for path, table in self.tables.items() if path}
 
     def current(self):
-        return self.data().get(CURRENT) or None
+        return self.deployments() and self.tables[()].get(CURRENT) or None
 
     def deployment(self, name):
         """The table of a deployment; raise NotConfigured if it is unknown."""
@@ -1823,87 +1908,22 @@ class ConfigFile:
                     "there is " + ", ".join(known) if known else CONFIG_HELP))
         return known[name]
 
-    def broken(self, problem):
-        return NotConfigured(f"{self.path}: {problem}",
-                             f"mend it in {self.path}")
+    @contextmanager
+    def changing(self, is_plan):
+        """Have the tables changed and written; a plan only tries it.
 
-    def edit(self, table, key, value):
-        self.read = edit_toml(self.text(), table, key, value)
-
-    def use(self, name):
-        self.deployment(name)
-        self.edit((), CURRENT, name)
-
-    def set(self, name, key, value):
-        """Set or, with None, remove a key; one key source replaces another."""
-        table = self.deployment(name)
-        if value is None and key not in table:
-            raise UsageError(f"{name} has no {key}")
-        if value is not None and key in KEY_SOURCES:
-            for old in table.keys() & set(KEY_SOURCES) - {key}:
-                self.edit((DEPLOYMENT, name), old, None)
-        self.edit((DEPLOYMENT, name), key, value)
-
-    def put(self, name, values, may_replace):
-        """Add a deployment, or replace it; the first becomes current."""
-        if name in self.deployments():
-            if not may_replace:
-                raise UsageError(f"there is a deployment {name} already",
-                                 f"config set {name} KEY VALUE changes it,"
-                                 " --force replaces it")
-            self.drop(name)
-        for key, value in values.items():
-            self.edit((DEPLOYMENT, name), key, value)
-        if self.current() is None:
-            self.use(name)
-
-    def drop(self, name):
-        """Remove a deployment, and that it is current if it is."""
-        self.deployment(name)
-        if self.current() == name:
-            self.edit((), CURRENT, None)
-        self.read = drop_toml_table(self.text(), (DEPLOYMENT, name))
-
-    def place(self):
-        """The path of the file, there or not; raise without a home."""
-        if not self.path:
-            raise NotConfigured("there is no home directory",
-                                "set XEROTIER_CONFIG to a path")
-        return self.path
-
-    def update(self, change):
-        """Read, change and write the file, and no other process meanwhile.
-
-        What is locked is its folder: the file may not be there, and another
-        one takes its place.  Whatever fails, the old one is still there.
+        Whatever fails, the old file is still there.
         """
-        folder = os.path.dirname(os.path.realpath(self.place()))
-        number = None
-        try:
-            os.makedirs(folder, 0o700, True)
-            if os.name == "posix":  # Windows opens no folder
-                number = os.open(folder, os.O_RDONLY)
-                self.wait_for(number)
-            self.read = None
-            change(self)
-            raw = self.checked(self.mark + self.read.encode("utf-8"))
-            write_privately(self.path, raw, keeps_access=True)
-        except OSError as problem:
-            raise NotConfigured(
-                f"cannot write {self.path}: {problem.strerror}",
-                "XEROTIER_CONFIG names another path")
-        finally:
-            if number is not None:
-                os.close(number)
-
-    def wait_for(self, folder):
-        clock = self.terminal.clock
-        until = clock.monotonic() + LOCK_S
-        while not try_lock(folder):
-            if clock.monotonic() >= until:
-                raise NotConfigured(f"another process is changing {self.path}",
-                                    "try again when it has ended")
-            clock.sleep(LOCK_POLL_S)
+        lock = locked(self.place(), self.terminal.clock)
+        with writing(self.path, NotConfigured, "XEROTIER_CONFIG names another"
+                     " path"), suppress() if is_plan else lock:
+            self.load()
+            yield self.tables
+            text = edit_toml(self.text, self.tables, self.path)
+            if SURROGATES.search(text):
+                raise UsageError("a name or a value is no UTF-8 text")
+            if not is_plan:
+                write_privately(self.path, text.encode("utf-8"))
 
 
 def key_source(table, error=NotConfigured):
@@ -1915,50 +1935,52 @@ def key_source(table, error=NotConfigured):
     return found[0] if found else None
 
 
-def printed_key(source, value):
-    """Run the command that prints a key, without a shell; return its output.
-
-    A keychain is macOS's, else libsecret's.
-    """
+def printed_key(source, text):
+    """What a command prints, which is run without a shell."""
     import shlex
     import subprocess
-    command = [source]
+    words = [source]
     try:
-        command = (
-            shlex.split(value) or [""] if source == "api_key_command" else
-            ["security", "find-generic-password", "-s", value, "-w"]
-            if sys.platform == "darwin" else
-            ["secret-tool", "lookup", "service", value])
-        done = subprocess.run(command, stdin=subprocess.DEVNULL,
+        words = shlex.split(text) or [""]
+        done = subprocess.run(words, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, timeout=TIMEOUT_S)
     except (OSError, ValueError, subprocess.TimeoutExpired) as problem:
         reason = getattr(problem, "strerror", "late or odd")
-        raise NotConfigured(f"{source}: cannot run {command[0]}: {reason}")
+        raise NotConfigured(f"{source}: cannot run {words[0]}: {reason}")
     if done.returncode:
-        raise NotConfigured(f"{source}: {command[0]} ended with exit code"
+        raise NotConfigured(f"{source}: {words[0]} ended with exit code"
                             f" {done.returncode}")
     return decoded(done.stdout)
 
 
-def stored_key(table, environ, folder):
-    """The key of a deployment, from wherever its source says; None without.
+def key_from(source, value, environ, folder):
+    """The text of a key, from where its source says.
 
-    api_key_file is relative to the config file's folder.
+    A file is relative to the config's folder; a keychain is macOS's, else
+    libsecret's.
     """
-    source = key_source(table)
-    value = table.get(source)
-    if source in (None, "api_key"):
-        return value
     if source == "api_key_env":
         if not environ.get(value):
             name = value if value.isupper() else "…"
             raise NotConfigured(f"api_key_env: {name} is not set")
         return environ[value]
     if source == "api_key_file":
-        home = environ.get("HOME", "~")
-        path = re.sub("^~(?=/)", lambda _: home, value)
-        return decoded(read_file(os.path.join(folder, path), NotConfigured))
-    return printed_key(source, value)
+        if value.startswith("~/"):
+            value = environ.get("HOME", "~") + value[1:]
+        return decoded(read_file(os.path.join(folder, value), NotConfigured))
+    if source == "api_key_keychain":
+        value = (f"security find-generic-password -s {shell_word(value)} -w"
+                 if sys.platform == "darwin" else
+                 f"secret-tool lookup service {shell_word(value)}")
+    return value if source == "api_key" else printed_key(source, value)
+
+
+def checked(key, value, where, error=None):
+    """A value as the check of its key returns it; errors say where it is."""
+    try:
+        return DEPLOYMENT_KEYS[key][0](value)
+    except XeroctlError as problem:
+        raise (error or type(problem))(f"{where}: {problem}", problem.hint)
 
 
 class Settings:
@@ -1968,33 +1990,22 @@ class Settings:
     and output count, where it has none.  The config file is read when needed.
     """
 
-    VARIABLES = ("base_url", "api_key", "context", "endpoint",
-                 "frontend_url", "output", "style")
-
     def __init__(self, args, environ, terminal):
         self.args, self.environ, self.terminal = args, environ, terminal
         self.config = ConfigFile(environ, terminal)
-        self.table = None
-
-    def given(self, name):
-        """What flag or environment say; an empty variable is unset."""
-        value = getattr(self.args, name, None)
-        return self.variable(name) if value is None else value
 
     def variable(self, name):
-        """What the environment says, where it counts; else None."""
-        variable = "XEROTIER_" + name.upper()
-        value = name in self.VARIABLES and self.environ.get(variable)
+        """What the environment says, where it counts; else None.
+
+        A file of variables may have left its quotes and line ends.
+        """
+        is_one = name == "context" or DEPLOYMENT_KEYS[name][1]
+        value = is_one and self.environ.get("XEROTIER_" + name.upper())
         if not value or self.args.context is not None and (
-                name not in ("endpoint", "output")
-                or name in self.deployment_table()):
+                name not in ("endpoint", "output") or name in self.table()):
             return None
-        odd = re.search(r"^\s|\s\Z|^(['\"])(?=.*\1\Z)", value)
-        if odd and name != "api_key":  # which is stripped
-            raise NotConfigured(
-                f"{variable} begins or ends with {odd.group()!r}",
-                "a file of variables has its own quotes and line ends")
-        return value
+        bare = re.match(r"(?s)\s*(['\"]?)(.*?)\1\s*\Z", value)
+        return bare.group(2) or None
 
     def tell_beaten(self, name):
         """Say which variables beat what a deployment has, if any do."""
@@ -2002,73 +2013,45 @@ class Settings:
         has = dict({"context": name, "style": XEROTIER}, **table or {})
         if key_source(has):
             has.setdefault("api_key")
-        found = ["XEROTIER_" + each.upper() for each in self.VARIABLES
+        found = ["XEROTIER_" + each.upper()
+                 for each in ("context", *DEPLOYMENT_KEYS)
                  if table and each in has
                  and self.variable(each) not in (None, has[each])]
         if found:
             self.terminal.note(f"{' and '.join(found)} beat what {name} has:"
                                f" --context {name} goes by that alone")
 
-    def get(self, name, default=None):
-        """Look a setting up in the order of precedence."""
-        value = self.given(name)
-        return (self.deployment_table().get(name, default) if value is None
-                else value)
-
     def context(self):
         """The name of the deployment of this run; None if there is none."""
-        name = self.given("context")
+        name = self.args.context
+        name = self.variable("context") if name is None else name
         return self.config.current() if name is None else name
 
-    def deployment_table(self):
+    def table(self):
         """The table of the deployment of this run; empty if there is none."""
-        if self.table is None:
-            name = self.context()
-            self.table = {} if name is None else self.config.deployment(name)
-        return self.table
+        name = self.context()
+        return {} if name is None else self.config.deployment(name)
 
-    def choice(self, name, choices, default):
-        """A setting that takes one of a few words."""
-        value = self.get(name, default)
-        if value not in choices:
-            said = f"{value!r} is none of {', '.join(choices)}"
-            if self.given(name) is None:
-                raise self.config.broken(f"{name}: {said}")
-            raise UsageError(f"XEROTIER_{name.upper()}: {said}",
-                             did_you_mean(value, choices))
-        return value
+    def get(self, name):
+        """What is said first of a key, checked; else what holds then."""
+        value = getattr(self.args, name, None)
+        where = "--" + name.replace("_", "-")
+        if value is None:
+            value, where = self.variable(name), "XEROTIER_" + name.upper()
+        if value is not None:
+            return checked(name, value, where)
+        value = self.table().get(name)
+        return DEPLOYMENT_KEYS[name][2] if value is None else checked(
+            name, value, f"{self.config.path}: {name}", NotConfigured)
 
-    def output(self):
-        return self.choice("output", FORMS, TABLE)
+    def style(self):
+        return self.get("style")
 
     def form(self):
         """The output as far as it can be told: a config may be broken."""
-        try:
-            return self.output()
-        except NotConfigured:
-            return TABLE
-
-    def style(self):
-        return self.choice("style", STYLES, XEROTIER)
-
-    def timeout(self):
-        """Seconds as given by flag or deployment; None leaves the default."""
-        value = self.args.timeout or self.deployment_table().get("timeout")
-        if value is not None and not (
-                is_positive(value) and value <= LONGEST_S):
-            raise self.config.broken("timeout is no number of seconds")
-        return value
-
-    def key(self, urls):
-        """The API key for some URLs; None if there is none.
-
-        A key on file goes to its own deployment's origins only.
-        """
-        if self.args.api_key is not None:
-            return self.typed_key(self.args.api_key)
-        text = self.variable("api_key")
-        return (self.key_on_file(urls) if text is None
-                else check_key(text, "the API key in XEROTIER_API_KEY"))
+        with suppress(NotConfigured):
+            return self.get("output")
+        return TABLE
 
     def typed_key(self, text):
         """The key that --api-key means: itself, @FILE, - for stdin, none."""
@@ -2078,36 +2061,50 @@ class Settings:
             text = decoded(self.terminal.read_stdin())
         elif text.startswith("@"):
             text = decoded(read_file(text[1:], NotConfigured))
-        return check_key(text)
+        return checked("api_key", text, "--api-key")
 
-    def key_on_file(self, urls):
-        table = self.deployment_table()
+    def key(self, urls):
+        """The API key for some URLs; None if there is none.
+
+        A key on file goes to its own deployment's origins only.
+        """
+        if self.args.api_key is not None:
+            return self.typed_key(self.args.api_key)
+        text, where = self.variable("api_key"), "XEROTIER_API_KEY"
+        if text is None:
+            table = self.table()
+            where = key_source(table)
+            if where is None or self.is_foreign(urls, table):
+                return None
+            text = key_from(where, table[where], self.environ,
+                            os.path.dirname(self.config.path))
+        return checked("api_key", text, where)
+
+    def is_foreign(self, urls, table):
+        """Whether a URL is not its deployment's; style xerotier has none."""
         own = [table[name] for name in ("base_url", "frontend_url")
                if name in table]
-        for url in urls if key_source(table) else ():
-            if not any(is_same_origin(url, home) for home in own):
-                told = (f"the key of deployment {self.context()} is meant for"
-                        f" {' and '.join(map(shown_url, own)) or 'no URL'},"
-                        f" not for {url}")
-                if self.style() == XEROTIER:
-                    raise NotConfigured(told, KEY_HELP)
-                return self.terminal.note(told + ": none is sent")
-        key = stored_key(table, self.environ,
-                         os.path.dirname(self.config.path or ""))
-        return None if key is None else check_key(key)
+        found = [url for url in urls if not any(
+            is_same_origin(url, home) for home in own)]
+        if found:
+            told = (f"the key of deployment {self.context()} is meant for"
+                    f" {' and '.join(map(shown_url, own)) or 'no URL'},"
+                    f" not for {found[0]}")
+            if self.style() == XEROTIER:
+                raise NotConfigured(told, KEY_HELP)
+            self.terminal.note(told + ": none is sent")
+        return bool(found)
 
     def deployment(self, needs_key=True):
         """The deployment of this run; raise NotConfigured without one."""
-        url = self.get("base_url")
+        url, style = self.get("base_url"), self.style()
         if not url:
             raise NotConfigured("no base URL: nothing is configured",
                                 URL_HELP + "; " + CONFIG_HELP)
-        url, style = check_url(url, "base URL"), self.style()
         if not needs_key:
             return Deployment(url, None, style)
-        frontend = style == XEROTIER and self.get("frontend_url")
-        frontend = frontend and check_url(frontend, "frontend URL")
-        key = self.key(filter(None, (url, frontend)))
+        frontend = self.get("frontend_url") if style == XEROTIER else None
+        key = self.key([each for each in (url, frontend) if each])
         if key is None and style == XEROTIER:
             raise NotConfigured("no API key", KEY_HELP)
         return Deployment(url, key, style, frontend)
@@ -3698,15 +3695,6 @@ def answer_events(answer, flush):
 
 # == files: read from any place, written whole or not at all =================
 
-@contextmanager
-def writing(path, error=XeroctlError):
-    """Turn what a file system refuses into an error that names the file."""
-    try:
-        yield
-    except OSError as problem:
-        raise error(f"cannot write {path}: {reason_of(problem)}")
-
-
 class Source:
     """An input file that is read in pieces, from any place, repeatedly.
 
@@ -4437,64 +4425,6 @@ def needed(*flags):
         same = Flag.__new__(Flag)
         vars(same).update(vars(declared), required=True)
         yield same
-
-
-def bounded(convert, what, low, high):
-    where = (f"from {low} to {high}" if high is not None
-             else f"of at least {low}" if low is not None else "")
-
-    def converted(text):
-        try:
-            value = convert(text)
-            valid = (value - value == 0 and (low is None or low <= value)
-                     and (high is None or value <= high))
-        except ValueError:
-            valid = False
-        if not valid:
-            raise UsageError(f"{text!r} is not {what} {where}".rstrip())
-        return value
-    converted.kind = "integer" if convert is int else "number"
-    return converted
-
-
-def number(low=None, high=None):
-    """A converter to a float within bounds; nan is in none."""
-    return bounded(float, "a number", low, high)
-
-
-def integer(low=None, high=None):
-    """A converter to an integer within bounds."""
-    return bounded(int, "a whole number", low, high)
-
-
-def positive(high=None):
-    """A converter to a number above 0."""
-    convert = number(0, high)
-
-    def converted(text):
-        value = convert(text)
-        if not value:
-            raise UsageError(f"{text!r} is not above 0")
-        return value
-    converted.kind = "number"
-    return converted
-
-
-seconds = positive(LONGEST_S)
-
-
-def choice(*words):
-    """A converter that takes one of a few words, or numbers."""
-    known = {str(word): word for word in words}
-
-    def chosen(text):
-        if text not in known:
-            hint = did_you_mean(text, known)
-            raise UsageError(f"{text!r} is none of {', '.join(known)}"
-                             + (f" ({hint})" if hint else ""))
-        return known[text]
-    chosen.kind, chosen.words = "choice", tuple(known)
-    return chosen
 
 
 def text_pair(text):
@@ -8164,7 +8094,7 @@ class Doctor:
         self.scheme, self.host, self.port = origin_of(self.url)
         name = self.app.settings.context() or "flags and environment"
         self.app.settings.tell_beaten(name)
-        self.limits = Limits(self.clock, self.app.settings.timeout()
+        self.limits = Limits(self.clock, self.app.settings.get("timeout")
                              or TIMEOUT_S, self.app.deadline)
         return "ok", f"{name}: {self.url}"
 
@@ -9950,9 +9880,9 @@ def check_webhook(app, args):
     """Raise for a webhook URL that is not https (loopback http is)."""
     if args.url is not None:
         try:
-            scheme, host, _ = origin_of(check_url(args.url, "webhook URL"))
+            scheme, host, _ = origin_of(check_url(args.url))
         except NotConfigured as error:
-            raise UsageError(str(error))
+            raise UsageError(f"webhook URL: {error}")
         if scheme != "https" and not is_loopback(host):
             raise UsageError(f"{args.url} is not https")
     if getattr(args, "secret", None):
@@ -10968,43 +10898,32 @@ LEARNINGS = Group(
 
 # == config: the deployments on file =========================================
 
-def check_value(key, value):
-    """Return a config value as it is stored, or raise a UsageError."""
-    if key not in DEPLOYMENT_KEYS:
-        raise UsageError(f"a deployment has no key {key!r}", did_you_mean(
-            key, DEPLOYMENT_KEYS) or "it has " + ", ".join(DEPLOYMENT_KEYS))
-    if key in ("base_url", "frontend_url"):
-        return check_url(value, key)
-    if key == "api_key":
-        return check_key(value)
-    check = {"style": choice(*STYLES), "output": choice(*FORMS),
-             "timeout": seconds}.get(key, str)
-    try:
-        return check(value)
-    except UsageError as problem:
-        raise UsageError(f"{key}: {problem}")
+@contextmanager
+def changed_config(app, name, text, is_new=False):
+    """Have the config's tables changed, and say so; a plan says would.
 
-
-def change_config(app, name, text, change, *args):
-    """Make a change of the config file, or say that it would be made.
-
-    It is tried before the file is locked, and made of what is there then.
+    That a deployment is not there is told before the file is locked.
     """
     config = app.settings.config
+    if not is_new:
+        config.deployment(name)
+    with config.changing(app.plan) as tables:
+        if not is_new:
+            config.deployment(name)
+        yield tables
     done = {"id": name, "name": name, "path": config.path}
-    change(config, name, *args)
-    if SURROGATES.search(config.read):
-        raise UsageError("a name or a value is no UTF-8 text")
     if app.plan:
-        return app.out.done(dict(done, would=text),
-                            f"would write {config.path}: {text}", name)
-    config.update(lambda config: change(config, name, *args))
+        done["would"] = text
+        text = f"would write {config.path}: {text}"
     app.out.done(done, text, name)
 
 
 def put_deployment(app, name, values, may_replace):
-    """Check the values of a deployment, and write it."""
-    values = {key: check_value(key, value) for key, value in values.items()
+    """Check the values of a deployment, and add or replace it.
+
+    The first one becomes current.
+    """
+    values = {key: checked(key, value, key) for key, value in values.items()
               if value is not None}
     if "base_url" not in values:
         raise UsageError("--base-url is missing: https://HOST/PROJECT/v1")
@@ -11015,8 +10934,13 @@ def put_deployment(app, name, values, may_replace):
                          " or --api-key-keychain")
     Deployment(values["base_url"], None, style).endpoint(
         values.get("endpoint"))
-    change_config(app, name, f"added {name}", ConfigFile.put, values,
-                  may_replace)
+    with changed_config(app, name, f"added {name}", is_new=True) as tables:
+        if (DEPLOYMENT, name) in tables and not may_replace:
+            raise UsageError(f"there is a deployment {name} already",
+                             f"config set {name} KEY VALUE changes it,"
+                             " --force replaces it")
+        tables[DEPLOYMENT, name] = values
+        tables[()].setdefault(CURRENT, name)
 
 
 def add_deployment(app, group, args):
@@ -11028,7 +10952,8 @@ def add_deployment(app, group, args):
 
 def use_deployment(app, group, args):
     app.settings.tell_beaten(args.name)
-    change_config(app, args.name, f"current is {args.name}", ConfigFile.use)
+    with changed_config(app, args.name, f"current is {args.name}") as tables:
+        tables[()][CURRENT] = args.name
 
 
 def deployment_record(app, name, table):
@@ -11063,20 +10988,33 @@ def show_deployment(app, group, args):
 
 
 def set_value(app, group, args):
+    """Set a key of a deployment; one key source replaces another."""
     value = app.read_text("-") if args.setting == "-" else args.setting
-    change_config(app, args.name, f"set {args.key} of {args.name}",
-                  ConfigFile.set, args.key, check_value(args.key, value))
+    value = checked(args.key, value, args.key)
+    text = f"set {args.key} of {args.name}"
+    with changed_config(app, args.name, text) as tables:
+        table = tables[DEPLOYMENT, args.name]
+        for source in KEY_SOURCES if args.key in KEY_SOURCES else ():
+            table.pop(source, None)
+        table[args.key] = value
 
 
 def unset_value(app, group, args):
-    change_config(app, args.name, f"removed {args.key} of {args.name}",
-                  ConfigFile.set, args.key, None)
+    text = f"removed {args.key} of {args.name}"
+    with changed_config(app, args.name, text) as tables:
+        if args.key not in tables[DEPLOYMENT, args.name]:
+            raise UsageError(f"{args.name} has no {args.key}")
+        del tables[DEPLOYMENT, args.name][args.key]
 
 
 def remove_deployment(app, group, args):
+    """Remove a deployment, and that it is current if it is."""
     app.settings.config.deployment(args.name)
     app.confirm(f"Remove deployment {args.name}?", args)
-    change_config(app, args.name, f"removed {args.name}", ConfigFile.drop)
+    with changed_config(app, args.name, f"removed {args.name}") as tables:
+        del tables[DEPLOYMENT, args.name]
+        if tables[()].get(CURRENT) == args.name:
+            del tables[()][CURRENT]
 
 
 def show_path(app, group, args):
@@ -11107,11 +11045,11 @@ def init_config(app, group, args):
     is_known = name in app.settings.config.deployments()
     if is_known:
         app.confirm(f"Replace deployment {name}?", args)
-    url = check_url(terminal.ask("Base URL, https://HOST/PROJECT/v1"),
-                    "base URL")
-    style = check_value("style", terminal.ask(
+    url = checked("base_url", terminal.ask(
+        "Base URL, https://HOST/PROJECT/v1"), "base URL")
+    style = checked("style", terminal.ask(
         "Style, xerotier or openai",
-        XEROTIER if url.count("/") > 3 else OPENAI))
+        XEROTIER if url.count("/") > 3 else OPENAI), "style")
     key = terminal.ask_secret("API key (not shown): ", "").strip() or None
     try_deployment(app, Deployment(url, key and check_key(key), style), args)
     put_deployment(app, name, {"base_url": url, "api_key": key,
@@ -11119,7 +11057,7 @@ def init_config(app, group, args):
 
 
 NAME = flag("NAME", "the deployment", completes="context", sample="prod")
-KEY = flag("KEY", ", ".join(DEPLOYMENT_KEYS), sample="endpoint")
+KEY = "KEY", ", ".join(DEPLOYMENT_KEYS)
 
 CONFIG_NOTES = """
 the config file:
@@ -11137,12 +11075,11 @@ the config file:
     style = "openai"
 
   A deployment has base_url and one source of its key: api_key (the key
-  itself), api_key_env (a variable), api_key_file (seen from the folder of
-  the config), api_key_command (what it prints) or api_key_keychain (macOS
+  itself), api_key_env (a variable), api_key_file (seen from the config's
+  folder), api_key_command (what it prints) or api_key_keychain (macOS
   keychain, secret-tool); with style = "openai" it may have none.  endpoint,
-  output, timeout, cacert and frontend_url hold as the flags do.  A flag
-  beats a variable, a variable beats the deployment; but --context NAME goes
-  by the deployment, whatever the variables say of its URLs, key and style.
+  output, timeout, cacert and frontend_url hold as the flags do.  Flags beat
+  variables, and those the deployment, but for one that --context names.
 """
 
 CONFIG = Group(
@@ -11176,14 +11113,15 @@ CONFIG = Group(
              show_deployment,
              flag("[NAME]", "the deployment (default: the current one)",
                   completes="context")),
-        Verb("set", "Set a key of a deployment.", set_value, NAME, KEY,
+        Verb("set", "Set a key of a deployment.", set_value, NAME,
+             flag(*KEY, choice(*DEPLOYMENT_KEYS), sample="endpoint"),
              flag("VALUE", "its value; - reads standard input",
                   from_stdin=True, dest="setting"),
              writes=True,
              examples=("xeroctl config set prod endpoint my-endpoint",
                        "xeroctl config set prod api_key -")),
         Verb("unset", "Remove a key of a deployment.", unset_value, NAME,
-             KEY, writes=True),
+             flag(*KEY, sample="endpoint"), writes=True),
         Verb("remove", "Remove a deployment.", remove_deployment, NAME,
              writes=True),
         Verb("path", "Print the path of the config file.", show_path),
@@ -12212,10 +12150,11 @@ class App:
 
     def open_api(self, needs_key=True):
         """Make the API of this run; without a key, one that sends none."""
-        self.settings.output()  # told before anything is sent
+        self.settings.get("output")  # told before anything is sent
         self.opened = Api(
             self.settings.deployment(needs_key), self.network, self.args,
-            self.settings.timeout(), self.terminal, self.plan, self.deadline)
+            self.settings.get("timeout"), self.terminal, self.plan,
+            self.deadline)
 
     def endpoint(self):
         """The endpoint slug of this run."""
@@ -12388,7 +12327,7 @@ def wants_json(error, argv, environ, terminal):
         context=said_last(argv, "--context"),
         output=said_last(argv, "--output", "-o")), environ, terminal)
     try:
-        return (settings.output() in (JSON, JSONL)
+        return (settings.get("output") in (JSON, JSONL)
                 or said_last(argv, "--pick") is not None)
     except XeroctlError:
         return environ.get("XEROTIER_OUTPUT") in (JSON, JSONL)
