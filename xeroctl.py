@@ -289,7 +289,7 @@ class PlanEnds(Exception):
 class HelpWanted(Exception):
     """The command line asks for help, not for work: on these verbs."""
 
-    def __init__(self, group=None, verbs=()):
+    def __init__(self, group, verbs):
         super().__init__()
         self.group, self.verbs = group, verbs
 
@@ -923,26 +923,33 @@ def path_of(*segments):
     return "".join("/" + quoted(segment) for segment in segments)
 
 
-def bounded(convert, what, low, high):
-    where = (f"from {low} to {high}" if high is not None
-             else f"of at least {low}" if low is not None else "")
+def bounded(convert, what, low, high, is_open=False):
+    """A converter to a number within bounds; nan is in none.
+
+    Where the range is open, low is not in it.
+    """
+    where = (f" above {low}, up to {high}" if is_open
+             else f" from {low} to {high}" if high is not None
+             else f" of at least {low}" if low is not None else "")
 
     def converted(text):
         try:
             value = convert(text)
-            valid = (value - value == 0 and (low is None or low <= value)
-                     and (high is None or value <= high))
+            valid = (abs(value) < float("inf")
+                     and (low is None or low <= value)
+                     and (high is None or value <= high)
+                     and not (is_open and value == low))
         except ValueError:
             valid = False
         if not valid:
-            raise UsageError(f"{text!r} is not {what} {where}".rstrip())
+            raise UsageError(f"{text!r} is not {what}{where}")
         return value
     converted.kind = "integer" if convert is int else "number"
     return converted
 
 
 def number(low=None, high=None):
-    """A converter to a float within bounds; nan is in none."""
+    """A converter to a float within bounds."""
     return bounded(float, "a number", low, high)
 
 
@@ -951,20 +958,7 @@ def integer(low=None, high=None):
     return bounded(int, "a whole number", low, high)
 
 
-def positive(high=None):
-    """A converter to a number above 0."""
-    convert = number(0, high)
-
-    def converted(text):
-        value = convert(text)
-        if not value:
-            raise UsageError(f"{text!r} is not above 0")
-        return value
-    converted.kind = "number"
-    return converted
-
-
-seconds = positive(LONGEST_S)
+seconds = positive = bounded(float, "a number", 0, LONGEST_S, is_open=True)
 
 
 def choice(*words):
@@ -3909,40 +3903,35 @@ class NewFile:
 # 8. Output
 # ---------------------------------------------------------------------------
 
-def as_state(value):
-    """A status word; some servers wrap it in an object (llama.cpp)."""
-    return as_text(dig(value, "value") or value)
-
-
-CELL_FORMATS = {"": as_text, "state": as_state, "time": as_time,
-                "size": as_size, "seconds": as_duration, "list": as_list,
-                "pairs": as_pairs, "count": as_count, "rate": as_rate,
-                "keys": as_keys,
+CELL_FORMATS = {"": as_text, "time": as_time, "size": as_size,
+                "seconds": as_duration, "list": as_list, "pairs": as_pairs,
+                "count": as_count, "rate": as_rate, "keys": as_keys,
+                # Some servers wrap it in an object (llama.cpp).
+                "state": lambda value: as_text(dig(value, "value") or value),
                 "content": lambda value: content_text(value) or "-",
                 "said": as_said, "lines": as_said}
 RECORD_FORMATS = {  # which look at the whole record
     "item": lambda value, record: "-" if value is None else as_said(record),
     "percent": lambda value, record: as_percent(value, dig(record, "target")),
     "progress": as_progress}
-LONG_FORMATS = "content", "said", "lines", "item"
+TEXT_FORMATS = "", "list", "pairs", "content", "said", "lines", "item"
 
 
 class Column:
-    """A head and where its value is, from "Head=path|other.path:format".
+    """A head, the places of its value, and its format.
 
-    The first path that leads to a value wins; without one it is the head.
-    A head that begins with + stands in the wide forms only.
+    A place is a dotted path, or the name of a member as it is; the first
+    one that leads to a value wins.  A wide one is in the wide forms only.
     """
 
-    def __init__(self, spec):
-        place, _, self.format = spec.partition(":")
-        head, _, paths = place.partition("=")
-        self.is_wide, self.head = head[0] == "+", head.lstrip("+")
-        self.paths = (paths or self.head.lower().replace(" ", "_")).split("|")
+    def __init__(self, head, paths, format="", is_wide=False):
+        self.head, self.paths = head, paths
+        self.format, self.is_wide = format, is_wide
 
     def value(self, record):
         """The raw value in a record; None if it has none."""
-        found = (dig(record, path) for path in self.paths)
+        members = record if isinstance(record, dict) else {}
+        found = (members.get(path, dig(record, path)) for path in self.paths)
         return next((value for value in found if value is not None), None)
 
     def text(self, record, now, is_short=False):
@@ -3963,22 +3952,24 @@ class Column:
                 if self.format == "state" else None)
 
 
-class KeyColumn(Column):
-    """The column of a key that may be spelled in any way."""
-
-    def __init__(self, key):
-        self.head, self.key = key, key
-        self.is_wide, self.paths = False, [key]
-        is_time = re.search(r"(_at|At|\Acreated|\Atimestamp)\Z", key)
-        self.format = "time" if is_time else {
-            "status": "state", "compliance": "percent"}.get(key, "")
-
-    def value(self, record):
-        return record.get(self.key) if isinstance(record, dict) else None
-
-
 def as_column(spec):
-    return spec if isinstance(spec, Column) else Column(spec)
+    """The column of "Head=path|other.path:format"; one that is made stays.
+
+    Without a path the head is it; one that begins with + is wide.
+    """
+    if isinstance(spec, Column):
+        return spec
+    place, _, form = spec.partition(":")
+    head, _, paths = place.lstrip("+").partition("=")
+    return Column(head, (paths or head.lower().replace(" ", "_")).split("|"),
+                  form, place[:1] == "+")
+
+
+def key_column(key):
+    """The column of a key that may be spelled in any way."""
+    is_time = re.search(r"(_at|At|\Acreated|\Atimestamp)\Z", key)
+    return Column(key, [key], "time" if is_time else {
+        "status": "state", "compliance": "percent"}.get(key, ""))
 
 
 # Where servers put the records of a list.
@@ -3993,21 +3984,18 @@ def page_records(page):
     """
     if isinstance(page, list):
         return page
-    known = {key: page[key] for key in RECORD_KEYS
-             if isinstance(page, dict) and key in page}
-    found = [value for value in known.values() if isinstance(value, list)]
-    if not found and None in known.values():
-        key = next(key for key in known if known[key] is None)
-        page[key] = []
-        found = [page[key]]
-    if not found and isinstance(known.get("data"), dict):
-        return page_records(known["data"])
-    if not found and isinstance(page, dict):
-        found = [value for key, value in page.items()
-                 if key != "errors" and isinstance(value, list)
-                 and all(isinstance(item, dict) for item in value)]
-        found *= len(found) == 1
-    if not found:
+    members = page if isinstance(page, dict) else {}
+    for kind in (list, type(None)):
+        for key in RECORD_KEYS:
+            if key in members and isinstance(members[key], kind):
+                members[key] = members[key] or []
+                return members[key]
+    if isinstance(members.get("data"), dict):
+        return page_records(members["data"])
+    found = [value for key, value in members.items()
+             if key != "errors" and isinstance(value, list)
+             and all(isinstance(item, dict) for item in value)]
+    if len(found) != 1:
         raise no_answer(page, "holds no list")
     return found[0]
 
@@ -4026,32 +4014,30 @@ def merged(pages):
 
 def columns_of(records):
     """One column for each key that any of the records has."""
-    keys = {}
-    for record in records:
-        keys.update(dict.fromkeys(record if isinstance(record, dict) else ()))
-    return list(map(KeyColumn, keys))
+    keys = chain.from_iterable(
+        record for record in records if isinstance(record, dict))
+    return list(map(key_column, dict.fromkeys(keys)))
 
 
 def check_record(item, columns):
     """Raise unless it is an object that has its id, if it has to have one,
     or something of what is shown of it."""
-    values = [column.value(item) for column in columns
-              if column.head == "ID"] or [
-        column.value(item) for column in columns]
-    if not isinstance(item, dict) or all(value is None for value in values):
-        raise no_answer(item, "has no id" if len(values) == 1
+    ids = [column for column in columns if column.head == "ID"]
+    if not isinstance(item, dict) or all(
+            column.value(item) is None for column in ids or columns):
+        raise no_answer(item, "has no id" if len(ids or columns) == 1
                         else "holds nothing that can be shown")
 
 
 def id_of_record(item, id_path):
     """The id of a record for a line of its own; raise if it has none."""
-    value = Column("ID=" + id_path).value(item)
+    value = as_column("ID=" + id_path).value(item)
     if value in (None, ""):
         raise no_answer(item, "has no " + id_path.partition("|")[0])
     return one_line(as_text(value))
 
 
-def csv_text(rows, line_end="\r\n"):
+def csv_text(rows, line_end):
     """Render rows of raw JSON values after RFC 4180."""
     import csv
     target = io.StringIO()
@@ -4072,16 +4058,16 @@ def planned_headers(request):
 
 def curl_network(url, network):
     """What curl calls the flags on certificates and a proxy; no password."""
-    args, found = network.settings.args, None
-    if args.proxy is None:
-        found = network.proxy(*origin_of(url))
+    args = network.settings.args
     proxy = args.proxy and re.sub(r"^([a-z]+:[/\\]+)?([^:@]*).*@", r"\1\2@",
                                   args.proxy, flags=re.I)
-    flags = (("--cacert", args.cacert), ("--cert", args.cert),
-             ("--key", args.cert_key), ("--proxy", proxy))
-    return [f"{name} {shell_word(value)}" for name, value in flags
-            if value is not None] + ["--insecure"] * bool(args.insecure) + (
-                [f'--proxy "${found.source}"'] if found else [])
+    words = [f"{name} {shell_word(value)}" for name, value in (
+        ("--cacert", args.cacert), ("--cert", args.cert),
+        ("--key", args.cert_key), ("--proxy", proxy)) if value is not None]
+    if args.insecure:
+        words.append("--insecure")
+    found = args.proxy is None and network.proxy(*origin_of(url))
+    return words + ([f'--proxy "${found.source}"'] if found else [])
 
 
 def curl_command(request, key, network):
@@ -4131,8 +4117,8 @@ class Strip:
         self.column, self.cells = column, cells
         self.full = self.width = max(map(display_width, cells))
         is_id = is_key or re.search(r"(\b|_)(id|slug)\Z", column.paths[-1])
-        is_text = column.format in ("", "list", "pairs") + LONG_FORMATS
-        self.least = 12 if is_text and not is_id else self.full
+        is_text = column.format in TEXT_FORMATS and not is_id
+        self.least = 12 if is_text else self.full
         self.rank = 2 if is_key else int(
             "state" == column.format or "status" == column.head.lower())
 
@@ -4198,8 +4184,9 @@ class Out:
         found = list(picked(value, self.pick)) if self.pick else ()
         for each in found:
             self.text(text_or_json(each) + "\n")
-        if not self.pick or self.writes and not found:
-            self.write_json(layout(value))
+        is_whole = not self.pick or self.writes and not found
+        if is_whole and not self.plan.requests:
+            self.screen.write_json(layout(value) + "\n")
         if self.pick and not found and not self.plan.requests:
             raise XeroctlError(f"{'.'.join(self.pick)} leads to nothing")
         self.has_picked = True
@@ -4207,11 +4194,6 @@ class Out:
     def json_line(self, value):
         """One JSON value of several, on a line of its own."""
         self.json(value, compact_json)
-
-    def write_json(self, text):
-        if not self.plan.requests:
-            self.screen.write_json(text)
-            self.screen.write("\n")
 
     def rows(self, page, specs, things="items", id_path="id"):
         """A list: page is the API's own object, or a bare list."""
@@ -4235,21 +4217,18 @@ class Out:
     def lines(self, records, specs, id_path, has_head):
         """Records in a form that has a line for each."""
         if self.form == CSV:
-            return self.csv(records, specs, has_head)
-        if self.form == ID:
-            for text in [id_of_record(each, id_path) for each in records]:
-                self.line(text)
+            columns = list(map(as_column, specs))
+            rows = [[c.head for c in columns]] * has_head
+            rows += [[column.value(r) for column in columns]
+                     for r in self.masked(records)]
+            line_end = "\n" if self.screen.is_terminal else "\r\n"
+            self.write(csv_text(rows, line_end))
+        elif self.form == ID:
+            self.write("".join(id_of_record(each, id_path) + "\n"
+                               for each in records))
         else:
             for record in records:
                 self.json_line(record)
-
-    def csv(self, records, specs, has_head=True):
-        columns = list(map(as_column, specs))
-        rows = [[c.head for c in columns]] * has_head
-        rows += [[column.value(r) for column in columns]
-                 for r in self.masked(records)]
-        line_end = "\n" if self.screen.is_terminal else "\r\n"
-        self.write(csv_text(rows, line_end))
 
     def table(self, records, specs):
         """Columns aligned by display width, two spaces apart."""
@@ -4263,8 +4242,7 @@ class Out:
             drop_to_fit(strips, room)
         for number, cells in enumerate(zip(*(s.cells for s in strips))):
             for strip, text in zip(strips, cells):
-                shown = (text if strip.width == strip.full
-                         else cut_to(text, strip.width))
+                shown = cut_to(text, strip.width)
                 self.write(shown, strip.column.style(text) if number
                            else BOLD)
                 self.write("\n" if strip is strips[-1] else " " * (
@@ -4305,12 +4283,12 @@ class Out:
 
     def passing(self, item, *names):
         """One of the things that come now and then, shown at once."""
-        if self.form in (JSON, JSONL):
-            self.json_line(item)
-        else:
-            cells = [as_text(dig(self.masked(item), name)) for name in names]
+        if self.is_table:
+            item = self.masked(item)
             self.line(one_line("  ".join(
-                cells if self.is_table else cells[:1])))
+                as_text(dig(item, name)) for name in names)))
+        else:
+            self.lines([item], (), "id", False)
         self.screen.flush()
 
     def done(self, answer, text, item_id):
@@ -4398,7 +4376,7 @@ class Flag:
         self.dest = dest or self.long_name.lstrip("-").replace(
             "-", "_").lower()
         self.names = tuple(names) or (self.dest,)
-        self.takes_value = bool(names and spec)
+        self.takes_value = bool(spec)
         self.help, self.type, self.default = help, type, default
         self.const, self.counts = const, counts
         self.sends, self.header, self.many = sends, header, many
@@ -4407,9 +4385,7 @@ class Flag:
         self.is_ours = is_ours
 
 
-def flag(spec, help, type=None, **options):
-    """Declare an argument that stays here."""
-    return Flag(spec, help, type, **options)
+flag = Flag  # an argument that stays here, where a field is sent
 
 
 def field(spec, help, type=None, **options):
@@ -4461,9 +4437,6 @@ def any_pair(text):
     return name, json_or_text(value)
 
 
-PAIRS = text_pair, any_pair
-
-
 def listed(text):
     """Convert A,B,C to a list."""
     words = [word.strip() for word in text.split(",")]
@@ -4472,12 +4445,17 @@ def listed(text):
     return words
 
 
-SPAN_UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+def span_of(text):
+    """The seconds of 45m, 12h, 30d or 2w; None of anything else."""
+    found = re.match(r"(\d{1,9})([mhdw])\Z", text or "")
+    units = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+    return found and int(found.group(1)) * units[found.group(2)]
 
 
 def moment(text):
     """Convert a date, a time with its zone (ISO 8601), or 30d, 12h, 45m."""
-    if re.match(r"\d{1,6}[mhdw]\Z", text):
+    span = span_of(text)
+    if span is not None and span <= LONGEST_S:
         return text
     if seconds_of(text) is None:
         raise UsageError(f"{text!r} is no time: 2026-05-27,"
@@ -4488,16 +4466,7 @@ def moment(text):
     return text
 
 
-def fixed_moment(app, text, sign):
-    """A moment as ISO 8601; 7d is so long ago (-1) or ahead (+1)."""
-    found = re.match(r"(\d+)([mhdw])\Z", text or "")
-    if not found:
-        return text
-    return iso_text(app.clock.now() + sign * int(found.group(1))
-                    * SPAN_UNITS[found.group(2)])
-
-
-def check_order(start, end, names="start and end"):
+def check_order(start, end, names):
     """Raise unless one ISO time is before another."""
     if start and end and seconds_of(start) >= seconds_of(end):
         raise UsageError(f"{names} are the wrong way round: {start} is not"
@@ -4513,13 +4482,17 @@ def path_steps(text):
 
 
 def fixes(sign, *names):
-    """A check that makes times of moments; start and end are in order."""
+    """A check that makes ISO times of moments; start and end are in order.
+
+    7d is so long ago (-1) or ahead (+1).
+    """
     def fix(app, args):
-        times = [fixed_moment(app, getattr(args, name), sign)
-                 for name in names]
-        vars(args).update(zip(names, times))
+        for name in names:
+            span = span_of(getattr(args, name))
+            if span is not None:
+                setattr(args, name, iso_text(app.clock.now() + sign * span))
         if len(names) > 1:
-            check_order(*times, " and ".join(
+            check_order(*(getattr(args, name) for name in names), " and ".join(
                 "--" + name.replace("_", "-") for name in names))
     return fix
 
@@ -4548,13 +4521,12 @@ def sent_fields(args):
     sends "*" is the whole one.
     """
     tree = {}
-    by = (args.verb.by,) * args.verb.by_flag
-    for declared in args.verb.flags + by:
-        value = getattr(args, declared.dest, None)
+    for declared in args.verb.own:
+        value = getattr(args, declared.dest)
         if declared.sends == "*":
             tree.update(value or ())
         elif declared.sends and value is not None:
-            is_map = declared.type in PAIRS
+            is_map = isinstance(value, list) and isinstance(value[0], tuple)
             plant(tree, declared.sends, dict(value) if is_map else
                   None if value is Null else value)
     return tree
@@ -4562,7 +4534,7 @@ def sent_fields(args):
 
 def sent_headers(args):
     """The headers that the given flags of the verb set."""
-    found = ((declared.header, getattr(args, declared.dest, None))
+    found = ((declared.header, getattr(args, declared.dest))
              for declared in args.verb.flags if declared.header)
     return {name: str(value) for name, value in found if value is not None}
 
@@ -4580,11 +4552,11 @@ class Verb:
     The standard verbs call method on path, below the group's own unless it
     begins with //, where {name} stands for an argument.  columns beat the
     group's; said tells what a write has done that returns little, and asks
-    is the question before it.  once names the member of an answer that is
-    shown this one time; checks(app, args) checks and completes arguments;
-    paging is how a list goes on, None for a list that is whole; id_path is
-    where -o id finds the ids; sample is the id in its examples, if it is not
-    that of the group.
+    is the question before it, where {thing} is the group's.  once names the
+    member of an answer that is shown this one time; checks(app, args) checks
+    and completes arguments; paging is how a list goes on, None for a list
+    that is whole; id_path is where -o id finds the ids; sample is the id in
+    its examples, if it is not that of the group.
     """
 
     word = None
@@ -4608,6 +4580,20 @@ class Verb:
         return isinstance(self.by, Flag)
 
     @property
+    def own(self):
+        """All arguments that it takes, the flag that calls it first."""
+        return (self.by,) * self.by_flag + self.flags
+
+    @property
+    def places(self):
+        """The arguments that are plain words, in their order."""
+        return [declared for declared in self.flags if declared.is_word]
+
+    def has(self, name):
+        """Whether a flag of this name goes with it."""
+        return any(declared.long_name == name for declared in self.flags)
+
+    @property
     def called(self):
         """What an error calls it by: its flag, or its name."""
         return self.by.long_name if self.by_flag else self.name
@@ -4620,14 +4606,13 @@ class Verb:
 
 
 BARE = "bare"
-BARE_VERBS = "list", "show"
 
 
 def by_flag(*verbs):
     """The same rows, called by flag: --NAME, but list and show by nothing."""
     for verb in verbs:
         verb.by = verb.by or (
-            BARE if verb.name in BARE_VERBS else
+            BARE if verb.name in ("list", "show") else
             flag("--" + verb.name, verb.summary))
     return verbs
 
@@ -4635,9 +4620,8 @@ def by_flag(*verbs):
 def has_more(page, records, query):
     """Whether a page has a next one; a full page may, if none says so."""
     said, limit = dig(page, "has_more"), query.get("limit")
-    if said is None:
-        return bool(records) and str(len(records)) == str(limit)
-    return bool(said)
+    return bool(records and str(len(records)) == str(limit)
+                if said is None else said)
 
 
 def below(word, *verbs):
@@ -4654,21 +4638,17 @@ ALL = flag("--all", "follow every page")
 class Cursor:
     """Pages by after=<last id>, while has_more (OpenAI)."""
 
+    name = "after"
     flags = LIMIT, field("--after ID", "start after this item"), ALL
 
     @staticmethod
     def following(page, query):
         """The query for the page after this one, or None."""
         records = page_records(page)
-        last = (dig(page, "last_id") or dig(records[-1], "id")
-                if records else None)
-        if not has_more(page, records, query) or not isinstance(last, str):
+        if not records or not has_more(page, records, query):
             return None
-        return dict(query, after=last)
-
-    @staticmethod
-    def hint(query):
-        return f"--after {shell_word(query['after'])}"
+        last = dig(page, "last_id") or dig(records[-1], "id")
+        return dict(query, after=last) if isinstance(last, str) else None
 
 
 def total_of(page):
@@ -4679,6 +4659,7 @@ def total_of(page):
 class Offset:
     """Pages by limit and offset (models, exports)."""
 
+    name = "offset"
     flags = (
         LIMIT, field("--offset N", "skip this many items", integer(0)), ALL)
 
@@ -4692,33 +4673,30 @@ class Offset:
             return None
         return dict(query, offset=seen)
 
-    @staticmethod
-    def hint(query):
-        return f"--offset {query['offset']}"
 
-
-def each_page(fetch, paging, query, before=None):
-    """Yield page after page of fetch(query); stop where none is new.
+def each_page(app, fetch, paging, query, before=None):
+    """Yield page after page of fetch(query); say so where none is new.
 
     before is the records of the page before the first one.
     """
-    while query is not None:
+    asked = None
+    while query not in (None, asked):
         page = fetch(query)
-        records = page_records(page)
-        if records == before:
-            return  # the server does not know the cursor
+        if page_records(page) == before:
+            break  # the server does not know the cursor
         yield page
-        asked, before = query, records
-        query = paging.following(page, query)
-        if query == asked:
-            return  # the cursor does not move
+        before, asked = page_records(page), query
+        query = paging.following(page, asked)
+    if query is not None:
+        app.terminal.warn("the server's cursor does not move: the list may"
+                          " be cut")
 
 
 def record_lists(app, path, query, **parts):
     """Yield the records of a list page by page, as far as it goes."""
     def fetch(query):
         return app.api.call("GET", path, query=query.items(), **parts)
-    return map(page_records, each_page(fetch, Cursor, query))
+    return map(page_records, each_page(app, fetch, Cursor, query))
 
 
 class Group:
@@ -4732,13 +4710,13 @@ class Group:
     """
 
     def __init__(self, name, summary, path="", columns=(), fields=(),
-                 verbs=(), scope=PROJECT, default=None, paging=Cursor,
-                 thing=None, sample=None, notes="", main=None, item="ID",
+                 verbs=(), scope=PROJECT, default=None, thing=None,
+                 sample=None, notes="", main=None, item="ID",
                  more=()):
         self.name, self.summary, self.path = name, summary, path
         self.columns, self.fields = columns, fields or columns + more
         self.verbs, self.scope, self.default = verbs, scope, default
-        self.paging, self.thing = paging, thing or name.rstrip("s")
+        self.thing = thing or name.rstrip("s")
         self.sample, self.notes = sample or self.thing + "_1", notes
         self.main, self.item = main or default, item
 
@@ -4775,9 +4753,9 @@ REGION = field("--region REGION", "where it is")
 OF_STATUS = field("--status STATUS", "of this status")
 
 
-def filled(template, args):
+def filled(template, args, form=as_list):
     """A text with {name} replaced by what an argument holds."""
-    return re.sub(r"{(\w+)}", lambda name: as_list(
+    return re.sub(r"{(\w+)}", lambda name: form(
         getattr(args, name.group(1))), template)
 
 
@@ -4786,8 +4764,7 @@ def place_of(args):
 
     It is below args.place, if the checks of the verb have set one.
     """
-    found = re.sub(r"{(\w+)}", lambda name: quoted(
-        getattr(args, name.group(1))), args.verb.path)
+    found = filled(args.verb.path, args, quoted)
     return getattr(args, "place", "") + (
         "/" + found if found[:1] not in ("", "/") else found)
 
@@ -4797,24 +4774,19 @@ def pages_of(app, group, args):
 
     Say on stderr how to go on if more exist.
     """
-    paging, asked = args.verb.paging, []
+    paging, query = args.verb.paging, sent_fields(args)
 
     def fetch(query):
-        asked.append(query)
         return group.call(app, "GET", place_of(args), query=query.items())
-    if paging is None:
-        yield fetch(sent_fields(args))
+    if paging and args.all:
+        yield from each_page(app, fetch, paging, query)
         return
-    for page in each_page(fetch, paging, sent_fields(args)):
-        yield page
-        following = paging.following(page, asked[-1])
-        if not args.all:
-            break
-    if following and args.all:
-        app.terminal.warn("the server's cursor does not move: the list may"
-                          " be cut")
-    elif following:
-        app.terminal.note(f"more exist: {paging.hint(following)} continues,"
+    page = fetch(query)
+    yield page
+    following = paging and paging.following(page, query)
+    if following:
+        place = shell_word(following[paging.name])
+        app.terminal.note(f"more exist: --{paging.name} {place} continues,"
                           " --all shows everything")
 
 
@@ -4853,9 +4825,10 @@ def show_done(app, group, args, answer):
 
 
 def run_write(app, group, args):
-    args.verb.checks(app, args)
     if args.verb.asks:
-        app.confirm(filled(args.verb.asks, args), args)
+        question = args.verb.asks.replace("{thing}", group.thing)
+        app.confirm(filled(question, args), args)
+    args.verb.checks(app, args)
     body = sent_fields(args) or (None if hasattr(args, "id") else {})
     answer = group.call(app, args.verb.method, place_of(args), body=body,
                         headers=sent_headers(args))
@@ -4863,7 +4836,6 @@ def run_write(app, group, args):
 
 
 def run_update(app, group, args):
-    args.verb.checks(app, args)
     if not sent_fields(args):
         raise UsageError("nothing to update: give at least one of "
                          + ", ".join(f.long_name for f in args.verb.flags
@@ -4871,16 +4843,10 @@ def run_update(app, group, args):
     run_write(app, group, args)
 
 
-def run_delete(app, group, args, title=None):
-    app.confirm(f"Delete {group.thing} {title or args.id}?", args)
-    args.verb.checks(app, args)
-    answer = group.call(app, "DELETE", place_of(args))
-    app.out.done(answer, f"deleted {args.id}", args.id)
-
-
 def with_item(path, flags):
     """The flags of a verb, and the id before them if its path has one."""
-    return (ITEM,) * ("{id}" in path) + flags
+    is_given = any(declared.dest == "id" for declared in flags)
+    return (ITEM,) * ("{id}" in path and not is_given) + flags
 
 
 def lists(*flags, summary="List items.", name="list", path="", paging=Cursor,
@@ -4911,8 +4877,9 @@ def updates(summary, *flags, name="update", path="{id}", **options):
 
 
 def deletes(summary="Delete an item.", *flags, name="delete", path="{id}",
-            **options):
-    return acts(name, summary, *flags, path=path, run=run_delete, **options)
+            asks="Delete {thing} {id}?", **options):
+    return acts(name, summary, *flags, path=path, method="DELETE", asks=asks,
+                said="deleted {id}", **options)
 
 
 # ---------------------------------------------------------------------------
@@ -5686,7 +5653,7 @@ def show_rest(app, answer):
         app.terminal.out.end_line()
 
 
-USAGE_COLUMNS = tuple(map(Column, (
+USAGE_COLUMNS = tuple(map(as_column, (
     "prompt=prompt_tokens|input_tokens",
     "completion=completion_tokens|output_tokens", "total=total_tokens",
     "cached=prompt_tokens_details.cached_tokens"
@@ -8356,7 +8323,7 @@ def new_chat(app, group, args):
         "POST", templates_path(args.workspace) + path_of(template, "apply"),
         body={}, stand_in={"chat_id": StandIn("<chat id>")})
     if text is not None:
-        post_message(app, Column(NEW_CHAT_FIELDS[0]).value(chat), text)
+        post_message(app, as_column(NEW_CHAT_FIELDS[0]).value(chat), text)
     if app.out.is_table:
         app.out.line("chat created from template")
         app.out.labels(chat, NEW_CHAT_FIELDS, is_aligned=False)
@@ -8806,7 +8773,9 @@ def delete_models(app, group, args):
     """Delete one model, or go on through several."""
     if len(args.id) == 1:
         args.id, = args.id
-        return run_delete(app, group, args, model_title(app, group, args))
+        title = model_title(app, group, args)
+        app.confirm(f"Delete {group.thing} {title}?", args)
+        return run_write(app, group, args)
     app.confirm(f"Delete {len(args.id)} models?", args)
     outcomes = [tried(app, each, lambda: (group.call(
         app, "DELETE", path_of(each), stand_in={}), each), id=each)
@@ -8854,7 +8823,7 @@ def show_overview(app, group, args):
         value, list) and all(isinstance(each, dict) for each in value)), None)
     told = [key.replace("_", " ") + ": " + (
         as_pairs(value) if isinstance(value, dict) else
-        KeyColumn(key).text(whole, app.clock.now()))
+        key_column(key).text(whole, app.clock.now()))
         for key, value in whole.items() if value is not parts
         and not re.search("^object$|_percentage$", key)]
     app.out.line(one_line("; ".join(told)))
@@ -8894,7 +8863,7 @@ def version_flag(name, summary, **options):
 MODELS = Group(
     "models", "List, describe, version, share and delete models.",
     path="/models", columns=MODEL_COLUMNS, fields=MODEL_FIELDS,
-    paging=Offset, scope=GIVEN, verbs=by_flag(
+    scope=GIVEN, verbs=by_flag(
         lists(field("--extended", "ask for the extended fields (for -o json)",
                     is_ours=True),
               flag("--endpoint SLUG", "list what this endpoint serves"),
@@ -8934,10 +8903,8 @@ MODELS = Group(
             examples=("xeroctl models model_1 --context-length 8192",
                       "xeroctl models model_1 --pre-quantized"
                       " --pre-quantization-bits 4")),
-        Verb("delete", "Delete one model, or several.",
-             delete_models,
-             flag("ID…", "the models"),
-             path="{id}", writes=True),
+        deletes("Delete one model, or several.", flag("ID…", "the models"),
+                run=delete_models, asks=None),
         acts("share", "Share a model to the catalog.", said="shared {id}"),
         acts("unshare", "Take a model out of the catalog.",
              said="unshared {id}"),
@@ -9140,7 +9107,7 @@ def ranked_row(rank, item, texts):
     index = dig(item, "index")
     is_known = isinstance(index, int) and 0 <= index < len(texts)
     return {"rank": rank, "index": index,
-            "score": Column("Score=relevance_score|score").value(item),
+            "score": as_column("Score=relevance_score|score").value(item),
             "document": content_text(dig(item, "document")) or (
                 texts[index] if is_known else None)}
 
@@ -9772,9 +9739,8 @@ def show_pages(app, method, path, query, body, parts):
         return app.api.call("GET", path, query=query.items(), **parts)
     first = fetch(dict(query))
     paging = Offset if total_of(first) else Cursor
-    following = paging.following(first, dict(query))
-    more = [] if following is None else each_page(
-        fetch, paging, following, page_records(first))
+    more = each_page(app, fetch, paging, paging.following(first, dict(query)),
+                     page_records(first))
     if app.out.form not in (JSONL, CSV, ID):
         return show_any(app, merged([first, *more]))
     app.out.pages(chain([first], more), columns_of(page_records(first)))
@@ -10115,7 +10081,7 @@ AGENTS = Group(
 SLO_FLAGS = (
     NAME_FLAG, field("--metric METRIC", "as availability or latency_p99",
           sample="availability"),
-    field("--target F", "what to reach", positive(), sample="99.9"))
+    field("--target F", "what to reach", positive, sample="99.9"))
 SLO_MORE = (
     field("--comparison WORD",
           "greater_than_or_equal or less_than_or_equal (default: by metric)",
@@ -10443,7 +10409,7 @@ def download_export(app, group, args):
 
 EXPORTS = Group(
     "exports", "Export logs, metrics, usage and executions.",
-    path="/exports", paging=Offset, default="list", sample="exp_1",
+    path="/exports", default="list", sample="exp_1",
     main="create",
     columns=("ID", "KIND=kind|type", "STATUS:state", "FORMAT",
              "FROM=start_date:time", "TO=end_date:time", "ROWS=row_count",
@@ -11211,10 +11177,22 @@ FOREIGN = {"login": "xeroctl config init asks for a key and stores it",
            "logout": "xeroctl config unset NAME api_key takes a key away"}
 
 
-def flag_table(*flag_lists):
-    """Names to flags; the later list wins."""
-    return {name: declared for flags in flag_lists for declared in flags
-            if not declared.is_word for name in declared.names}
+# What stands for the word that completion is about: no argument can hold it.
+CURSOR = "\0"
+STANDARD_WORDS = "list", "show", "get", "create", "update", "delete"
+# The command line that names no group: global flags only.
+TOP = only("", "", None)
+
+
+def flag_table(verbs=(), others=()):
+    """{name: flag} of the globals, and of all that the verbs take.
+
+    What others take is known by a name that is free.
+    """
+    taken = chain(*(verb.own for verb in others), GLOBALS,
+                  *(verb.own for verb in verbs))
+    return {name: declared for declared in taken if not declared.is_word
+            for name in declared.names}
 
 
 def is_flag_like(word):
@@ -11269,12 +11247,6 @@ def next_value(declared, rest, table):
     return rest[0]
 
 
-def is_one_more(declared, rest, table):
-    """Whether the next word is one more value of a flag that takes many."""
-    return bool(declared.many and rest and not is_flag_like(rest[0])
-                and declared.many(rest[0]))
-
-
 def tokens(words, table):
     """Yield (index, flag, value) for flags, (index, None, word) for words.
 
@@ -11296,63 +11268,34 @@ def tokens(words, table):
                 value = next_value(declared, words[position:], table)
                 position += 1
             yield index, declared, value
-            while is_one_more(declared, words[position:], table):
+            while (declared.many and position < len(words)
+                   and not is_flag_like(words[position])
+                   and declared.many(words[position])):
                 yield position, declared, words[position]
                 position += 1
 
 
-STANDARD_WORDS = "list", "show", "get", "create", "update", "delete"
-
-
-def by_word(verbs, level=None):
-    """{word: verbs} for the words that may come first at a level.
-
-    The levels are that of the group, and those behind each word that holds
-    verbs of its own.
-    """
-    named = {}
-    for verb in verbs:
-        if verb.word == level:
-            named.update((word, [verb]) for word in verb.words)
-        elif level is None:
-            named.setdefault(verb.word, []).append(verb)
-    return named
+def first_word(words, table):
+    """(the first word that is no flag, the words before it, those behind)."""
+    for index, declared, word in tokens(words, table):
+        if declared is None and word != CURSOR:
+            return word, words[:index], words[index + 1:]
+    return None, words, []
 
 
 def find_group(words, groups):
-    """Return (group, the words without its name); None if none is named."""
-    for index, declared, word in tokens(words, flag_table(GLOBALS)):
-        if declared is None:
-            names = {group.name: group for group in groups}
-            if word == "version":
-                return None, [VERSION.long_name]
-            if word not in names:
-                raise UsageError(f"unknown command {word!r}",
-                                 FOREIGN.get(word) or did_you_mean(word, names)
-                                 or "xeroctl help lists the commands")
-            return names[word], words[:index] + words[index + 1:]
-    return None, words
-
-
-def check_no_verb(name, unnamed, named, word):
-    """Raise unless the first word can be something else than a verb."""
-    flags = [f for verb in unnamed for f in verb.flags]
-    if word == "ls" and "list" in named:
-        hint = f"xeroctl {name} list"
-    elif any(f.is_word for f in flags):
-        return
-    else:
-        hint = did_you_mean(word, named) or next(
-            (f"a text goes with it: {f.names[0]} TEXT" for f in flags
-             if f.long_name in ("--message", "--input")),
-            "it has " + ", ".join(named))
-    raise UsageError(f"{name} has no verb {word!r}", hint)
-
-
-def verbs_table(verbs):
-    """The flags of all verbs that a call can be, actions and globals too."""
-    return flag_table(GLOBALS, *(verb.flags for verb in verbs),
-                      [v.by for v in verbs if v.by_flag])
+    """Return (group, the words without its name); TOP if none is named."""
+    word, before, behind = first_word(words, flag_table())
+    names = {group.name: group for group in groups}
+    if word is None:
+        return TOP, words
+    if word == "version":
+        return TOP, [VERSION.long_name]
+    if word not in names:
+        raise UsageError(f"unknown command {word!r}", FOREIGN.get(word)
+                         or did_you_mean(word, names)
+                         or "xeroctl help lists the commands")
+    return names[word], before + behind
 
 
 def name_at(group, level):
@@ -11360,128 +11303,123 @@ def name_at(group, level):
     return f"{group.name} {level}" if level else group.name
 
 
-def is_verb_elsewhere(group, unnamed, word):
-    """Whether a word is a verb, but none here, and so no id either."""
-    return any(verb.by == BARE for verb in unnamed) and (
+def by_word(group, level=None):
+    """{word: verb} for the words that may come first at a level.
+
+    The levels are that of the group, and those behind each word that holds
+    verbs of its own: that word is for the first of them.
+    """
+    named = {}
+    for verb in group.verbs:
+        if verb.word == level:
+            named.update(dict.fromkeys(verb.words, verb))
+        elif level is None:
+            named.setdefault(verb.word, verb)
+    return named
+
+
+def unnamed_in(group, verbs):
+    """Those of the verbs that no word has to call: the default, or all that
+    are called by flag."""
+    return [verb for verb in verbs
+            if verb.by is not None or verb.name == group.default]
+
+
+def check_no_verb(group, level, unnamed, word):
+    """Raise unless the first word can be something else than a verb.
+
+    A verb of another level is no id here, nor is one of many groups.
+    """
+    named, name = by_word(group, level), name_at(group, level)
+    is_verb = any(verb.by == BARE for verb in unnamed) and (
         word in STANDARD_WORDS or any(word in verb.words
                                       for verb in group.verbs))
+    if word == "ls" and "list" in named:
+        hint = f"xeroctl {name} list"
+    elif not is_verb and any(verb.places for verb in unnamed):
+        return
+    else:
+        hint = did_you_mean(word, named) or next(
+            (f"a text goes with it: {f.names[0]} TEXT" for verb in unnamed
+             for f in verb.flags if f.long_name in ("--message", "--input")),
+            "it has " + ", ".join(named))
+    raise UsageError(f"{name} has no verb {word!r}", hint)
 
 
 def find_verb(group, words, level=None):
-    """Return (verbs, called, words): what a call can be.
+    """Return (verbs, called, words): those of a level, and the called one.
 
-    called is the verb that a word calls.  Without one the verbs are the
-    default, or all that are called by flag.  Only the first word is read so,
-    and the one behind a word that holds verbs; -- makes it an id.
+    Only the first word is read as a verb, and the one behind a word that
+    holds verbs; -- makes it an id.  Where a verb is missing, or help stands
+    for it, the words ask for help.
     """
-    index, word = next(
-        ((index, word) for index, declared, word in tokens(
-            words, verbs_table(group.verbs)) if declared is None), (0, None))
-    unnamed = [verb for verb in group.verbs if verb.word == level and (
-        verb.by is not None or verb.name == group.default)]
-    if word is not None and "--" not in words[:index]:
-        named, rest = by_word(group.verbs, level), words[:index] + words[
-            index + 1:]
-        for verb in named.get(word, ())[:1]:
-            if verb.word != level:
-                return find_verb(group, rest, word)
-            return unnamed if verb in unnamed else [verb], verb, rest
+    word, before, behind = first_word(words, flag_table(group.verbs))
+    rest, verbs = before + behind, [
+        verb for verb in group.verbs if verb.word == level]
+    unnamed = unnamed_in(group, verbs)
+    if word is not None and "--" not in before:
+        verb = by_word(group, level).get(word)
+        if verb and verb.word != level:
+            return find_verb(group, rest, word)
+        if verb:
+            return verbs, verb, rest
         if word == "help":
-            raise HelpWanted(group, unnamed if level else group.verbs)
-        check_no_verb(name_at(group, level), () if is_verb_elsewhere(
-            group, unnamed, word) else unnamed, named, word)
-    if not unnamed:
-        raise HelpWanted(group, group.verbs)
-    return unnamed, None, words
+            return verbs, None, [HELP_FLAG.long_name] + rest
+        check_no_verb(group, level, unnamed, word)
+    return verbs, None, [HELP_FLAG.long_name] * (not unnamed) + words
 
 
-def check_one_action(actions):
-    """Raise if two actions are asked for, in the group's words if it has."""
-    if len(actions) < 2:
-        return
-    for verb in actions:
-        if verb.excludes:
-            raise UsageError(f"{verb.called} cannot be combined with "
-                             + " / ".join(verb.excludes))
-    raise UsageError(" and ".join(verb.called for verb in actions)
-                     + " cannot be combined: give one action")
-
-
-def choose_verb(verbs, called, given, words):
-    """Choose among the verbs that are called by word, flag, or nothing.
+def choose_verb(verbs, names, words):
+    """Choose among verbs by the flags that are given, and by the words.
 
     An action that another given action has as a flag of its own modifies it
     (--wait with --input).
     """
-    names = [declared.long_name for declared in given]
-    actions = [verb for verb in verbs if verb is called
-               or verb.by_flag and verb.called in names]
-    actions = [verb for verb in actions if verb is called or not any(
-        verb.called in flag_table(other.flags) for other in actions)]
-    check_one_action(actions)
-    if actions:
-        return actions[0]
-    wanted = "show" if words else "list"
-    bare = sorted((verb for verb in verbs if verb.by == BARE),
-                  key=lambda verb: verb.name != wanted)
-    fitting = [verb for verb in bare if all(
-        name in flag_table(GLOBALS, verb.flags) for name in names)
-        and (not words or any(f.is_word for f in verb.flags))]
-    return (fitting + bare + list(verbs))[0]
+    actions = [verb for verb in verbs
+               if verb.by_flag and verb.called in names]
+    for verb in actions:
+        if not any(other.has(verb.called) for other in actions):
+            return verb
+    bare = [verb for verb in verbs if verb.by == BARE]
+    return min(bare or verbs, key=lambda verb: (
+        not flag_table([verb]).keys() >= set(names)
+        or bool(words) and not verb.places,
+        verb.name != ("show" if words else "list")))
 
 
-def check_goes_with(verb, verbs, given):
+def check_goes_with(verb, verbs, names):
     """Raise for a flag that belongs to another verb, naming both."""
-    own = flag_table(GLOBALS, verb.flags, [verb.by] if verb.by_flag else ())
-    for declared in given:
-        if declared.long_name not in own:
-            homes = [v.called for v in verbs
-                     if declared.long_name in flag_table(v.flags)]
-            name = declared.long_name
-            if verb.by_flag:
-                name += f" cannot be combined with {verb.called}: it"
-            raise UsageError(f"{name} goes with "
-                             + " or ".join(homes or ["another verb"]))
-
-
-def converted_value(declared, value):
-    """Convert the text of an argument; name it if it cannot be."""
-    try:
-        return declared.type(value) if declared.type else value
-    except UsageError as problem:
-        name = (declared.metavar if declared.is_word
-                else "/".join(declared.names))
-        raise UsageError(f"{name}: {problem}")
+    own = flag_table([verb])
+    for name in (name for name in names if name not in own):
+        actions = [each for each in verbs if each is verb
+                   or each.by_flag and each.called == name]
+        if len(actions) > 1:
+            told = [f"{each.called} cannot be combined with "
+                    + " / ".join(each.excludes)
+                    for each in actions if each.excludes]
+            raise UsageError(told[0] if told else " and ".join(
+                each.called for each in actions)
+                + " cannot be combined: give one action")
+        homes = [each.called for each in verbs if each.has(name)]
+        if verb.by_flag:
+            name += f" cannot be combined with {verb.called}: it"
+        raise UsageError(f"{name} goes with " + " or ".join(homes))
 
 
 def store(args, declared, value):
     """Store one given argument: the last one wins, or all count."""
     before = getattr(args, declared.dest)
-    if not declared.takes_value and not declared.is_word:
+    if not declared.takes_value:
         value = before + 1 if declared.counts else declared.const
-    else:
-        value = converted_value(declared, value)
+    elif declared.type:
+        try:
+            value = declared.type(value)
+        except UsageError as problem:
+            name = (declared.metavar if declared.is_word
+                    else "/".join(declared.names))
+            raise UsageError(f"{name}: {problem}")
     setattr(args, declared.dest, (before or []) + [value]
             if declared.is_several else value)
-
-
-def unexpected(args, group, first, word):
-    """The error for a word that no argument takes; first may be a verb."""
-    if args.verb.by_flag and not args.by_word:
-        return UsageError(f"{args.verb.called} cannot be combined with"
-                          f" a positional {group.thing} ID ({word!r})")
-    return UsageError(f"unexpected argument {word!r}", None if args.by_word
-                      else did_you_mean(first, by_word(group.verbs)))
-
-
-def places_of(verb, given=(), is_called=True):
-    """The arguments that plain words are for, in order.
-
-    The last is the value of the verb's own flag, where a word stands for it.
-    """
-    is_last = is_called and verb.by_flag and verb.by.takes_value and not any(
-        declared is verb.by for declared, _ in given)
-    return [f for f in verb.flags if f.is_word] + [verb.by] * is_last
 
 
 def bind_words(args, group, places, words):
@@ -11493,35 +11431,37 @@ def bind_words(args, group, places, words):
                  declared.required or len(left) > after)
         taken, left = left[:max(count, 0)], left[max(count, 0):]
         pairs += [(declared, word) for word in taken]
+    if left and args.verb.by_flag and not args.by_word:
+        raise UsageError(f"{args.verb.called} cannot be combined with"
+                         f" a positional {group.thing} ID ({left[0]!r})")
     if left:
-        raise unexpected(args, group, words[0], left[0])
+        raise UsageError(f"unexpected argument {left[0]!r}", None
+                         if args.by_word else did_you_mean(
+                             words[0], by_word(group)))
     return pairs
 
 
-def check_given(args, flags, places):
+def check_given(args, places):
     """Raise unless everything required has been given."""
-    by = args.verb.called + " " if args.verb.by_flag else ""
-    for declared in places + [f for f in flags if f not in places]:
-        is_needed = declared.required or declared in places[-1:] and (
+    for declared in places + [f for f in args.verb.own if f not in places]:
+        is_needed = declared.required or declared in places and (
             not declared.is_word)
         if is_needed and getattr(args, declared.dest) is None:
             name = (declared.metavar if declared in places
                     else declared.long_name)
-            raise UsageError(f"{by}needs {name}" if by and not args.by_word
-                             else f"{name} is missing")
+            raise UsageError(
+                f"{args.verb.called} needs {name}" if args.verb.by_flag
+                and not args.by_word else f"{name} is missing")
 
 
-def check_needs(given):
-    """Raise for a modifier without the flag that it modifies."""
+def check_together(given):
+    """Raise for a modifier without the flag that it modifies, and if two
+    inputs are to be read from standard input."""
     names = {name for declared, _ in given for name in declared.names}
     for declared, _ in given:
         if declared.needs and declared.needs not in names:
             raise UsageError(f"{declared.long_name} goes with"
                              f" {declared.needs}")
-
-
-def check_stdin(given):
-    """Raise if two inputs are to be read from standard input."""
     readers = [declared.long_name for declared, value in given
                if declared.from_stdin and value == "-"]
     if len(readers) > 1:
@@ -11529,22 +11469,29 @@ def check_stdin(given):
                          " input")
 
 
-def read_args(group, verb, given, words, is_called=False):
+def places_of(verb, given=()):
+    """The arguments that plain words are for, in order.
+
+    The last is the value of the flag that calls the verb, if a word did.
+    """
+    is_last = verb.by_flag and verb.by.takes_value and not any(
+        declared.long_name == verb.called for declared, _ in given)
+    return verb.places + [verb.by] * is_last
+
+
+def read_args(group, verb, given, words=(), is_called=False):
     """Make the arguments of a verb out of what tokens() took apart."""
-    own = verb.flags + ((verb.by,) if verb.by_flag else ())
-    places = places_of(verb, given, is_called)
-    args = SimpleNamespace(verb=verb, by_word=is_called)
-    for declared in GLOBALS + own:
-        setattr(args, declared.dest, declared.default)
+    places = places_of(verb, given)
+    args = SimpleNamespace(verb=verb, by_word=is_called, **{
+        declared.dest: declared.default for declared in GLOBALS + verb.own})
     try:
-        if is_called and verb.by_flag and not verb.by.takes_value:
+        if verb.by_flag and not verb.by.takes_value:
             given = given + [(verb.by, None)]
         given = given + bind_words(args, group, places, words)
         for declared, value in given:
             store(args, declared, value)
-        check_given(args, own, places)
-        check_needs(given)
-        check_stdin(given)
+        check_given(args, places)
+        check_together(given)
     except UsageError as error:
         names = "help", group.name, verb.word, is_called and verb.name
         error.hint = error.hint or "xeroctl " + " ".join(filter(None, names))
@@ -11552,14 +11499,14 @@ def read_args(group, verb, given, words, is_called=False):
     return args
 
 
-def without(words, *names):
-    """Return (whether a flag is among the words, the words without it)."""
+def help_first(words):
+    """The words with one --help before all, if it is among the flags."""
     end = words.index("--") if "--" in words else len(words)
-    kept = [word for word in words[:end] if word not in names]
-    return len(kept) < end, kept + words[end:]
+    kept = [word for word in words[:end] if word not in HELP_FLAG.names]
+    return [HELP_FLAG.long_name] * (len(kept) < end) + kept + words[end:]
 
 
-def verbs_for_help(group, verbs, called, words):
+def verbs_for_help(group, verbs, called=None, words=()):
     """What help is about: a verb, those below a word, or the whole group."""
     given = {word.partition("=")[0] for word in words}
     found = [called] if called else [
@@ -11568,87 +11515,70 @@ def verbs_for_help(group, verbs, called, words):
         verbs if verbs[0].word else group.verbs)
 
 
-def parse_verb(group, verbs, called, words):
-    """Parse the words of a verb; verbs are those that it can be."""
-    table = verbs_table(verbs)
-    taken = list(tokens(words, table))
-    given = [(declared, value) for _, declared, value in taken if declared]
-    plain = [word for _, declared, word in taken if not declared]
-    flags = [declared for declared, _ in given]
-    if HELP_FLAG in flags:  # in a cluster, as -qh
-        raise HelpWanted(group, verbs_for_help(group, verbs, called, words))
-    verb = choose_verb(verbs, called, flags, plain)
-    check_goes_with(verb, verbs, flags)
-    return read_args(group, verb, given, plain, verb is called)
-
-
-# The command line that names no group: global flags only.
-TOP = Group("", "", verbs=(Verb("", "", None),))
-
-
-def takes_version(words, groups):
-    """Whether --version is a flag of the group that is called."""
-    try:
-        group, _ = find_group(words, groups)
-    except UsageError:
-        return False
-    return group is not None and any(
-        "--version" in flag_table(verb.flags) for verb in group.verbs)
-
-
 def parse(argv, groups):
     """Return (group, args) of a command line; args.verb is what to run.
 
-    Raise HelpWanted where help is asked for, and where there is no group.
+    Raise HelpWanted where help is asked for, also by a line that is broken,
+    and where there is no verb.
     """
-    wants_help, words = without(argv, "-h", "--help")
-    wants_version, rest = without(words, "--version")
-    if wants_version and not takes_version(rest, groups):
-        words = rest if wants_help else [VERSION.long_name]
-    group = None
+    words, group, verbs, called = help_first(argv), TOP, TOP.verbs, None
     try:
         group, words = find_group(words, groups)
-        if group is None:
-            return None, read_args(TOP, TOP.verbs[0], [
-                (f, value) for _, f, value in tokens(
-                    words, flag_table(GLOBALS))], [])
+        verbs = group.verbs
         verbs, called, words = find_verb(group, words)
+        meant = [called] if called else unnamed_in(group, verbs)
+        taken = list(tokens(words, flag_table(meant, verbs)))
     except UsageError:
-        if not wants_help:
+        if words[:1] != [HELP_FLAG.long_name]:
             raise
-        verbs, called = group and group.verbs, None
-    if wants_help:
-        raise HelpWanted(group, group and verbs_for_help(group, verbs, called,
-                                                         words))
-    return group, parse_verb(group, verbs, called, words)
+        taken = [(0, HELP_FLAG, None)]
+    given = [(declared, value) for _, declared, value in taken if declared]
+    plain = [word for _, declared, word in taken if not declared]
+    flags = [declared for declared, _ in given]
+    names = [declared.long_name for declared in flags]
+    if VERSION in flags:
+        return TOP, read_args(TOP, TOP.verbs[0], [(VERSION, None)])
+    if HELP_FLAG in flags:
+        raise HelpWanted(group, verbs_for_help(group, verbs, called, words))
+    verb = choose_verb(meant, names, plain)
+    check_goes_with(verb, verbs, names)
+    return group, read_args(group, verb, given, plain, verb is called)
 
 
 # == help: all of it from the declarations ===================================
 
+def usage_of(group, declared):
+    if declared is ITEM:
+        return group.item
+    return (declared.spec if declared.is_word
+            else f"{declared.long_name} {declared.metavar}".rstrip())
 
-def word_usage(group, declared):
-    return group.item if declared is ITEM else declared.spec
+
+def command_of(group, verb):
+    """The name of a verb, from that of its group on."""
+    return f"{name_at(group, verb.word)} {verb.name}".rstrip()
 
 
-def flag_usage(declared):
-    return f"{declared.long_name} {declared.metavar}".rstrip()
+def call_begin(group, verb):
+    """The words of a call before its arguments."""
+    return (command_of(group, verb) if verb.by is None
+            else name_at(group, verb.word))
 
 
 def call_form(group, verb, width):
     """A call as it is typed, and what it requires, as far as that fits."""
-    words = [name_at(group, verb.word)]
-    words += [verb.name] * (verb.by is None and bool(verb.name))
+    words = [call_begin(group, verb)]
     if verb.usage:
         return " ".join(words + [verb.usage])
-    words += [word_usage(group, f) for f in verb.flags if f.is_word]
-    words += [flag_usage(verb.by)] if verb.by_flag else []
-    needed = [flag_usage(f) for f in verb.flags
-              if not f.is_word and f.required]
-    whole = " ".join(words + needed)
-    while needed and len(whole) > width:
+    words += [usage_of(group, f)
+              for f in verb.places + [verb.by] * verb.by_flag]
+    needed = [usage_of(group, f) for f in verb.flags
+              if f.required and not f.is_word]
+    form = " ".join(words + needed)
+    while needed and len(form) > width:
         needed.pop()
-        whole = " ".join(words + needed + ["…"])
-    return whole
+        form = " ".join(words + needed + ["…"])
+    return form
 
 
 def verb_usage(group, verb):
@@ -11658,34 +11588,28 @@ def verb_usage(group, verb):
 
 SAMPLES = {"SLUG": "my-llm", "FILE": "in.jsonl", "OUT": "out.jsonl",
            "K=V": "team=ml", "KEY=JSON": "'size=1'", "TEXT": '"Hello"',
-           "NAME": "my-name", "REGION": "eu-central"}
+           "NAME": "my-name", "REGION": "eu-central", "N": "10"}
 
 
 def sample_of(group, verb, declared):
     """A value to show an argument with: its first choice, or a common one."""
-    words = getattr(declared.type, "words", None)
-    if words:
-        return words[0]
-    if declared.is_word and declared.dest == "id":
-        return declared.sample or verb.sample or group.sample
-    if declared.sample is None and getattr(declared.type, "kind", None):
-        return "10"
-    return (declared.sample or SAMPLES.get(declared.metavar)
-            or declared.metavar.lower())
+    is_id = declared.is_word and declared.dest == "id"
+    words = getattr(declared.type, "words", ())
+    return (words[0] if words else declared.sample
+            or is_id and (verb.sample or group.sample)
+            or SAMPLES.get(declared.metavar, declared.metavar.lower()))
 
 
 def sample_call(group, verb):
     """A command line that calls a verb with what it needs."""
-    words = ["xeroctl", name_at(group, verb.word)]
-    words += [verb.name] * (verb.by is None and bool(verb.name))
-    words += [sample_of(group, verb, f) for f in verb.flags
-              if f.is_word and f.required]
-    flags = [f for f in verb.flags if not f.is_word]
-    shown = [f for f in flags if f.required or f is SLUG]
+    flags = [f for f in verb.own if not f.is_word]
+    shown = [f for f in verb.places if f.required] + [
+        f for f in flags if f.required or f in (verb.by, SLUG)]
     if verb.run is run_update:  # it takes at least one
         shown += [f for f in flags if f.sends and f not in shown][:1]
-    for declared in [verb.by] * verb.by_flag + shown:
-        words.append(declared.long_name)
+    words = ["xeroctl", call_begin(group, verb)]
+    for declared in shown:
+        words += [declared.long_name] * (not declared.is_word)
         if declared.takes_value:
             words.append(sample_of(group, verb, declared))
     return " ".join(words)
@@ -11696,19 +11620,15 @@ def examples_of(group, verb):
     return list(verb.examples) or [sample_call(group, verb)]
 
 
-def table_lines(rows):
-    """Two aligned columns, the second one wrapped."""
+def section(head, rows):
+    """A table below its head, if it has any rows: two aligned columns, the
+    second one wrapped."""
     import textwrap
-    wide = max(len(str(name)) for name, _ in rows) + 4
-    return [textwrap.fill(
+    wide = max([len(str(name)) for name, _ in rows] + [0]) + 4
+    return ["", head] * bool(rows) + [textwrap.fill(
         text, HELP_WIDTH, initial_indent=f"  {name!s:{wide - 2}}",
         subsequent_indent=" " * wide, break_on_hyphens=False)
         for name, text in rows]
-
-
-def section(head, rows):
-    """The lines of a table below its head, if it has any."""
-    return ["", head] + table_lines(rows) if rows else []
 
 
 def flag_rows(flags):
@@ -11729,14 +11649,13 @@ def example_lines(examples):
 
 def verb_help(group, verb):
     """The help text of one verb; what its usage says, no flag repeats."""
-    by = (verb.by,) * (verb.by_flag and verb.by.takes_value)
     return "\n".join(
         ["usage: " + verb_usage(group, verb), "", verb.summary]
-        + section("arguments:", [
-            (word_usage(group, f), f.help) for f in verb.flags
-            if f.is_word and f is not ITEM])
+        + section("arguments:", [(usage_of(group, f), f.help)
+                                 for f in verb.places if f is not ITEM])
         + section("flags:", flag_rows(
-            [f for f in by + verb.flags if not f.is_word]))
+            f for f in verb.own if not f.is_word
+            and (f.takes_value or f is not verb.by)))
         + example_lines(examples_of(group, verb))
         + ["", "global flags: xeroctl help flags"])
 
@@ -11750,8 +11669,6 @@ def group_examples(group, verbs):
 
 def group_help(group, verbs):
     """The help text of a group, or of the verbs below one of its words."""
-    if len(verbs) == 1:
-        return verb_help(group, verbs[0])
     import textwrap
     level, is_whole = verbs[0].word, len(verbs) == len(group.verbs)
     verbs = sorted(verbs, key=lambda verb: verb.name != group.main)
@@ -11789,15 +11706,14 @@ FAMILIES = (
 
 
 def family_lines(groups):
-    """The groups, family by family."""
-    known = " ".join(names for _, names in FAMILIES).split()
-    more = " ".join(g.name for g in groups if g.name not in known)
-    by_name = {group.name: group for group in groups}
-    for family, names in FAMILIES + (("more", more),):
-        found = [by_name[n] for n in names.split() if n in by_name]
-        for group in found:
-            yield f"{family:11}{group.name:18}{group.summary}"
-            family = ""
+    """The groups, family by family, and those of none."""
+    left = {group.name: group for group in groups}
+    for family, names in FAMILIES + (("more", None),):
+        for name in names.split() if names else list(left):
+            group = left.pop(name, None)
+            if group:
+                yield f"{family:11}{name:18}{group.summary}"
+                family = ""
 
 
 def top_help(groups):
@@ -11814,14 +11730,6 @@ def top_help(groups):
             ("xeroctl help TOPIC", ", ".join(TOPICS)))))
 
 
-MOST_FOUND = 20
-
-
-def command_of(group, verb):
-    """The name of a verb, from that of its group on."""
-    return f"{name_at(group, verb.word)} {verb.name}".rstrip()
-
-
 def mentions(groups, word):
     """A line for each verb, then each flag, that has a word in its line."""
     import textwrap
@@ -11829,46 +11737,42 @@ def mentions(groups, word):
     for group in groups:
         for verb in group.verbs:
             rows.append((command_of(group, verb), verb.summary))
-            for declared in verb.flags + (verb.by,):
-                if isinstance(declared, Flag) and declared.takes_value:
+            for declared in verb.own:
+                if declared.takes_value and not declared.is_word:
                     flags.setdefault(declared, rows[-1][0])
-    rows += [(f"{name} {declared.long_name}".strip(),
-              declared.help) for declared, name in flags.items()]
-    found = [f"{name}: {text}" for name, text in sorted(
-        rows, key=lambda row: word not in row[0])
-        if word in f"{name}: {text}".lower()]
-    count = len(found) - MOST_FOUND
+    rows += [(f"{name} {declared.long_name}".strip(), declared.help)
+             for declared, name in flags.items()]
+    rows.sort(key=lambda row: word not in row[0])
+    found = [line for line in map(": ".join, rows) if word in line.lower()]
     return [textwrap.fill(line, HELP_WIDTH, subsequent_indent="    ")
-            for line in found[:MOST_FOUND]
-            ] + [f"and {count} more"] * (count > 0)
+            for line in first_of(found)]
 
 
-def help_text(groups, group=None, verbs=()):
+def help_text(groups, group, verbs):
     """The help on verbs, on a group, or on everything."""
-    if group is None:
+    if group is TOP:
         return top_help(groups)
-    return group_help(group, verbs or group.verbs)
+    if len(verbs) == 1:
+        return verb_help(group, verbs[0])
+    return group_help(group, verbs)
 
 
 def help_on(groups, words):
     """The help text for the words behind `help`."""
-    name, *more = words or [""]
-    if not name:
-        return top_help(groups)
+    name = words[0] if words else ""
     if name in TOPICS:
         return "\n".join(section(*TOPICS[name])[1:])
-    if name not in [group.name for group in groups]:
+    if name not in ["", *(group.name for group in groups)]:
         found = mentions(groups, " ".join(words).lower())
         if found:
             return "\n".join(found)
-    group, _ = find_group([name], groups)
-    if not more or group is None:
-        return help_text(groups, group)
-    verbs, called, rest = find_verb(group, more)
-    if rest:
-        raise UsageError(f"{group.name} has no verb {rest[0]!r}",
-                         did_you_mean(rest[0], by_word(group.verbs)))
-    return help_text(groups, group, [called] if called else verbs)
+    group, words = find_group(words, groups)
+    verbs, called, words = find_verb(group, words)
+    word, _, _ = first_word(words, flag_table(verbs))
+    if word is not None:
+        raise UsageError(f"{group.name} has no verb {word!r}",
+                         did_you_mean(word, by_word(group)))
+    return help_text(groups, group, verbs_for_help(group, verbs, called))
 
 
 def write_help(terminal, text):
@@ -11881,7 +11785,7 @@ def write_help(terminal, text):
 
 def show_help(app, group, args):
     """Print the help of a command, a verb or a topic: config or no config."""
-    write_help(app.terminal, help_on(app.groups, args.words))
+    write_help(app.terminal, help_on(app.groups, args.words or []))
 
 
 HELP = only(
@@ -11894,66 +11798,43 @@ HELP = only(
 
 # == completion: the shells ask the program ==================================
 
-COMPLETE, CURSOR = "__complete", "\0"  # which no argument can hold
+COMPLETE = "__complete"
 FILE_OFFERS = {"FILE": "file", "PATH": "file", "DIR": "folder"}
 
 
 def value_offers(declared, contexts):
-    """Yield (word, summary) of what a value can be; :file has the shell do it.
+    """(word, summary) of what a value can be; :file has the shell do it.
 
     contexts() is asked only where the name of a deployment is wanted.
     """
     kind = declared.completes
     if kind is None:
-        kind = FILE_OFFERS.get(declared.metavar, "")
-    if kind == "context":
-        yield from ((name, "") for name in contexts())
-    elif kind:
-        yield ":" + kind, ""
-    else:
-        yield from ((word, "") for word in getattr(declared.type, "words", ()))
+        kind = FILE_OFFERS.get(declared.metavar)
+    words = (contexts() if kind == "context" else [":" + kind] if kind
+             else getattr(declared.type, "words", ()))
+    return [(word, "") for word in words]
 
 
-def flag_offers(table):
-    return [(name, declared.help)
-            for name, declared in table.items() if name.startswith("--")]
-
-
-def place_of_cursor(words, table):
-    """What the parser takes CURSOR for: a flag's value, or the n-th word."""
-    count = 0
-    for _, declared, word in tokens(words, table):
-        if word == CURSOR:
-            return declared, count
-        count += not declared
-    return None, count
-
-
-def offers_in(group, words, typed, contexts):
+def offers_in(group, words, typed, groups, contexts):
     """What may stand at CURSOR in the words behind the name of a group."""
-    declared, count = place_of_cursor(words, verbs_table(group.verbs))
+    verbs, called, words = find_verb(group, words)
+    meant = [called] if called else unnamed_in(group, verbs)
+    *before, (_, declared, _) = tokens(words, flag_table(meant, verbs))
     if declared:
         return value_offers(declared, contexts)
-    is_flag = typed.startswith("-") and "--" not in words
-    verbs, called, rest = (), None, words[:-1]
-    try:
-        verbs, called, rest = find_verb(group, rest)
-    except (UsageError, HelpWanted):
-        pass  # it needs a verb
-    if is_flag:
-        return flag_offers(verbs_table([called] if called else verbs))
-    _, count = place_of_cursor(rest + [CURSOR], verbs_table(verbs))
-    level = verbs[0].word if verbs else None
-    named = [] if called or count or "--" in rest else [
-        (word, verb.summary) for word, (verb, *_) in by_word(
-            group.verbs, level).items()]
-    for verb in [called] if called else verbs[:1]:
-        places = places_of(verb)
-        places += places[-1:] * count * bool(places
-                                             and places[-1].is_several)
-        for declared in places[count:count + 1]:
-            named += value_offers(declared, contexts)
-    return named
+    if typed.startswith("-") and "--" not in words:
+        return [(name, each.help) for name, each in flag_table(meant).items()
+                if name.startswith("--")]
+    count = sum(declared is None for _, declared, _ in before)
+    named = ({each.name: each for each in groups} if group is TOP
+             else {} if "--" in words else by_word(group, verbs[0].word))
+    found = [] if called or count else [
+        (name, each.summary) for name, each in named.items()]
+    places = places_of(meant[0]) if len(meant) == 1 else []
+    places += places[-1:] * count * bool(places and places[-1].is_several)
+    for declared in places[count:count + 1]:
+        found += value_offers(declared, contexts)
+    return found
 
 
 def offers(words, groups, contexts):
@@ -11961,25 +11842,13 @@ def offers(words, groups, contexts):
     *before, typed = words or [""]
     name, equals, _ = typed.partition("=")
     is_value = typed.startswith("--") and bool(equals)
-    before = (before + [name] if is_value else before) + [CURSOR]
+    group, before = find_group(before + [name] * is_value + [CURSOR], groups)
+    found = offers_in(group, before, typed, groups, contexts)
+    if found == [(":command", "")]:  # what help is about
+        return offers(before[:-1] + [typed], groups, contexts)
     prefix = name + "=" if is_value else ""
-    for index, declared, word in tokens(before, flag_table(GLOBALS)):
-        if word == CURSOR and declared:
-            found = value_offers(declared, contexts)
-        elif word == CURSOR and typed.startswith("-"):
-            found = flag_offers(flag_table(GLOBALS))
-        elif word == CURSOR:
-            found = [(group.name, group.summary) for group in groups]
-        elif declared is None:
-            group, = [group for group in groups if group.name == word]
-            rest = before[:index] + before[index + 1:]
-            found = list(offers_in(group, rest, typed, contexts))
-            if found == [(":command", "")]:  # what help is about
-                return offers(rest[:-1] + [typed], groups, contexts)
-        else:
-            continue
-        return [(word if word[:1] == ":" else prefix + word, summary)
-                for word, summary in found]
+    return [(word if word[:1] == ":" else prefix + word, summary)
+            for word, summary in found]
 
 
 def show_offers(words, environ, terminal, groups):
@@ -11988,8 +11857,8 @@ def show_offers(words, environ, terminal, groups):
         return ConfigFile(environ, terminal).deployments()
     terminal.adjust(True, "never", False)
     try:
-        found = offers(words, groups, contexts) or ()
-    except (XeroctlError, HelpWanted, ValueError):
+        found = offers(words, groups, contexts)
+    except XeroctlError:
         return  # nothing fits, or a config that is broken
     for word, summary in found:
         if word[:1] == ":" or word.startswith(words[-1] if words else ""):
@@ -12052,11 +11921,11 @@ complete -c xeroctl -c xeroctl.py -f -a '(__xeroctl)'
 
 def flag_map(declared):
     """A flag as data: names, type, choices, default, and so on."""
-    is_switch = not declared.takes_value and not declared.is_word
     return {"names": list(declared.names),
             "metavar": declared.metavar or None,
-            "type": "count" if declared.counts else "boolean" if is_switch
-            else getattr(declared.type, "kind", "string"),
+            "type": "count" if declared.counts
+            else getattr(declared.type, "kind", "string")
+            if declared.takes_value else "boolean",
             "choices": list(getattr(declared.type, "words", ())) or None,
             "default": declared.default, "required": declared.required,
             "repeatable": bool(declared.many) or declared.is_several,
@@ -12073,9 +11942,8 @@ def verb_map(group, verb):
             "default": verb.name == group.default,
             "usage": verb_usage(group, verb), "summary": verb.summary,
             "writes": verb.writes,
-            "arguments": [flag_map(f) for f in verb.flags if f.is_word],
-            "flags": [flag_map(f) for f in (verb.by,) * verb.by_flag
-                      + verb.flags if not f.is_word],
+            "arguments": list(map(flag_map, verb.places)),
+            "flags": [flag_map(f) for f in verb.own if not f.is_word],
             "examples": examples_of(group, verb)}
 
 
@@ -12261,8 +12129,8 @@ def check_pick(args):
 
 def tell_unread(args, terminal):
     """Say that a pipe with bytes in it was not read by who had its input."""
-    flags = args.verb.flags + (args.verb.by,) * args.verb.by_flag
-    readers, stdin = [f for f in flags if f.from_stdin], terminal.stdin
+    readers = [f for f in args.verb.own if f.from_stdin]
+    stdin = terminal.stdin
     try:
         import fcntl
         import termios
@@ -12286,8 +12154,8 @@ def run(argv, environ, terminal, groups):
     terminal.adjust(args.quiet, args.color or "auto", args.raw)
     if args.version:
         return terminal.out.write(f"xeroctl {__version__}\n")
-    if group is None:
-        raise HelpWanted()
+    if group is TOP:
+        raise HelpWanted(group, group.verbs)
     app = App(args, environ, terminal, groups)
     if args.pick:
         check_pick(args)

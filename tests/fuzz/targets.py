@@ -164,7 +164,7 @@ def record_for(columns):
     """A record with a value for each of some columns."""
     record = {"id": "item_1", "object": "item", "status": "completed"}
     for column in columns:
-        column = xeroctl.Column(column)
+        column = xeroctl.as_column(column)
         plant(record, column.paths[0], SAMPLES.get(column.format, "text"))
     return record
 
