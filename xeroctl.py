@@ -670,11 +670,15 @@ def as_pairs(value):
     return as_list([f"{k}={as_text(v)}" for k, v in value.items()])
 
 
-def as_bar(done, total, width=20):
-    """Draw a share as [#####...............] and per cent."""
-    share = min(done / total, 1) if total else 1
-    filled = int(share * width)
-    return f"[{'#' * filled}{'.' * (width - filled)}] {share * 100:.0f}%"
+def as_bar(share, width):
+    """Draw a share as [#####...............]."""
+    return f"[{'#' * min(int(share * width), width):.<{width}}]"
+
+
+def as_rate(rate, as_amount=str):
+    """Say how much of something passes: 11.7/s, 1.2 MB/s, 4.5/min."""
+    amount, unit = (rate, "s") if rate >= 1 else (rate * 60, "min")
+    return f"{as_amount(round(amount, 1))}/{unit}"
 
 
 # Two cells together: a flag, and a picture with U+FE0F, with skin tones, or
@@ -1203,59 +1207,85 @@ class Spinner:
 
 
 class Progress:
-    """How far a long job is: one line in place on a terminal.
+    """How far a long job is, in one line; its counts as as_amount says them.
 
-    In a pipe it is a line on its own when the text changes, at most one
-    every 30 seconds.
+        part 1/3 [####....] 412/2000, 2 failed, 11.7/s, 2m 32s left
+
+    On a terminal it stands in place, as wide as there is room.  Elsewhere it
+    is a line with the time when something has changed, at most one every 30
+    seconds, the first after so many as first says.
     """
 
-    def __init__(self, terminal):
-        self.terminal, self.told, self.due = terminal, None, 0
+    SURE_S, SURE_COUNT = 5, 5  # before that an estimate would be a guess
+
+    def __init__(self, terminal, as_amount=str, first=NOTE_EVERY_S):
+        self.terminal, self.as_amount = terminal, as_amount
+        self.line, self.told = terminal.status_line, None
+        self.due = terminal.clock.monotonic() + (0 if self.line else first)
+        self.begun = self.seen = None
+        self.span = self.gain = 0
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.clear()
+        if self.line:
+            self.line.clear()
 
-    def show(self, text):
-        if self.terminal.status_line:
-            self.terminal.status_line.show(text)
+    def show(self, label, count=None, total=None, failed=0, tokens=0):
+        """Show where it is, unless something has been shown just now."""
+        now = self.terminal.clock.monotonic()
+        if self.begun is None and count is not None:
+            self.begun = self.seen = now, count
+        if now < self.due:
             return
-        now = self.terminal.clock.monotonic()
-        if text != self.told and now >= self.due:
+        facts = [] if count is None else self.facts(
+            count, total, failed, tokens, self.rate(now, count))
+        if self.line:
+            self.due = now + 0.1
+            return self.line.show(self.fitted(label, count, total, facts))
+        text = f"{label} {', '.join(facts)}".rstrip()
+        if text != self.told:
             self.told, self.due = text, now + NOTE_EVERY_S
-            self.terminal.note(text)
+            moment = iso_text(self.terminal.clock.now())
+            self.terminal.note(f"{moment} {text}")
 
-    def clear(self):
-        if self.terminal.status_line:
-            self.terminal.status_line.clear()
+    def rate(self, now, count):
+        """What passes in a second; older figures fade; None: who knows."""
+        took, age = now - self.seen[0], now - self.begun[0]
+        fade = 0.5 ** (took / max(NOTE_EVERY_S, age / 4))
+        self.span = self.span * fade + took
+        self.gain = self.gain * fade + count - self.seen[1]
+        self.seen = now, count
+        is_sure = (age >= self.SURE_S and self.gain > 0
+                   and count - self.begun[1] >= self.SURE_COUNT)
+        return self.gain / self.span if is_sure else None
 
+    def facts(self, count, total, failed, tokens, rate):
+        """What is told of it, a text each, the least important last."""
+        counts = [count, total] if total else [count]
+        return list(filter(None, [
+            "/".join(map(self.as_amount, counts)),
+            failed and f"{failed} failed",
+            rate and as_rate(rate, self.as_amount),
+            rate and count < (total or 0) and as_duration(
+                (total - count) / rate) + " left",
+            tokens and as_count(tokens, ("", "k", "M", "B")) + " tokens"]))
 
-class Meter(Progress):
-    """How far a transfer of bytes is, with its rate and the time left."""
-
-    def __init__(self, terminal, label, total=None, start=0):
-        super().__init__(terminal)
-        self.label, self.total, self.start = label, total, start
-        self.begun = self.due = terminal.clock.monotonic()
-        if not terminal.status_line:
-            self.due += NOTE_EVERY_S
-
-    def at(self, count):
-        """Take note that so many bytes have passed."""
-        now = self.terminal.clock.monotonic()
-        if now >= self.due:
-            self.show(self.text(count, max(now - self.begun, 0.001)))
-            self.due = max(self.due, now + 0.1)
-
-    def text(self, count, took):
-        rate = (count - self.start) / took
-        if not self.total:
-            return f"{self.label} {as_size(count)}, {as_size(rate)}/s"
-        left = as_duration((self.total - count) / rate) if rate else "-"
-        return (f"{self.label} {as_bar(count, self.total)} of"
-                f" {as_size(self.total)}, {as_size(rate)}/s, {left} left")
+    def fitted(self, label, count, total, facts):
+        """The line with a bar, or with what the width has room for."""
+        if not facts:
+            return label
+        room = self.terminal.err.columns() - 2
+        label = cut_to(label, max(room // 4, room - len(", ".join(facts)) - 8))
+        room -= display_width(label)
+        while len(facts) > 1 and len(", ".join(facts)) > room:
+            facts.pop()
+        text = ", ".join(facts)
+        width = min(room - len(text) - 3, 20)
+        if total and width > 3:
+            label += " " + as_bar(count / total, width)
+        return f"{label} {text}"
 
 
 class Terminal:
@@ -3380,12 +3410,6 @@ class Api:
             self.plan.add(request, None)
         return self.send(request, self.settled)
 
-    def upload(self, excerpt, fields, slug=None, tell=None):
-        """Send a file (POST /files); return the file object."""
-        return self.call("POST", "/files", {"id": StandIn("<file id>")},
-                         slug=slug, silence=INFERENCE_TIMEOUT_S,
-                         body=Multipart(fields, excerpt, tell))
-
     def settled(self, answer):
         """An answer whose body is read if it is JSON; else it stays open.
 
@@ -3906,7 +3930,7 @@ def as_brief(value):
 
 CELL_FORMATS = {"": as_text, "time": as_time, "size": as_size,
                 "seconds": as_duration, "list": as_list, "pairs": as_pairs,
-                "count": as_count, "keys": as_keys,
+                "count": as_count, "rate": as_rate, "keys": as_keys,
                 "brief": as_brief,
                 # Some servers wrap it in an object (llama.cpp).
                 "state": lambda value: as_text(dig(value, "value") or value),
@@ -4967,11 +4991,11 @@ def call_again(app, command):
     return re.sub("(?= --|$)", lambda _: flags, command, count=1)
 
 
-def poll_patiently(app, poll, until, resume):
+def poll_patiently(app, poll, until=float("inf"), resume=None):
     """Call poll() until it answers; raise what still fails after 5 minutes.
 
     A failure is told when it is another one than before.  until is when the
-    wait is over, or None; resume the hint that says then how to go on.
+    wait is over, resume the hint that says then how to go on.
     """
     started, told = app.clock.monotonic(), None
     while True:
@@ -4985,7 +5009,7 @@ def poll_patiently(app, poll, until, resume):
                 error.facts["url"] = error.url
                 error.hint = resume or error.hint
                 raise
-            if until and now >= until:
+            if now >= until:
                 raise WaitExpired(f"not over in time, and no answer: {error}",
                                   resume)
             if str(error) != told:
@@ -4999,50 +5023,42 @@ def poll_patiently(app, poll, until, resume):
 def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
     """Poll every 2 s until is_over(item); return that item.
 
-    describe(item) is the progress line; None for none.  A failure that
-    passes (network, 5xx, 429) is borne for 5 minutes.  On Ctrl-C the job
-    goes on, and resume, the command that takes the wait up again, is
-    printed.
+    describe(item) is what a Progress shows of it; None for nothing.  A
+    failure that passes (network, 5xx, 429) is borne for 5 minutes.  On Ctrl-C
+    the job goes on, and resume, the command for that, is printed.
     """
-    progress = Progress(app.terminal)
-    until = app.clock.monotonic() + timeout if timeout else None
+    until = app.clock.monotonic() + (timeout or float("inf"))
     try:
-        while True:
-            item = poll_patiently(app, poll, until, resume)
-            if describe:
-                progress.show(describe(item))
-            if is_over(item):
-                return item
-            if until and app.clock.monotonic() >= until:
-                raise WaitExpired(
-                    f"not over after {as_duration(timeout)}"
-                    + (": " + describe(item) if describe else ""), resume)
-            app.clock.sleep(POLL_S if until is None else min(
-                POLL_S, until - app.clock.monotonic()))
+        with Progress(app.terminal, first=0) as progress:
+            while True:
+                item = poll_patiently(app, poll, until, resume)
+                shown = describe(item) if describe else ()
+                if shown:
+                    progress.show(*shown)
+                if is_over(item):
+                    return item
+                left = until - app.clock.monotonic()
+                if left <= 0:
+                    raise WaitExpired(": ".join(
+                        (f"not over after {as_duration(timeout)}",)
+                        + shown[:1]), resume)
+                app.clock.sleep(min(POLL_S, left))
     except INTERRUPTS:
-        if resume:
-            app.terminal.note(f"it goes on without you; {resume}")
+        app.terminal.note(f"it goes on without you; {resume}")
         raise
-    finally:
-        progress.clear()
 
 
-def wait_for(app, group, item_id, is_over, timeout, resume):
-    """Wait until the status of an item is an end; return the item."""
-    return wait_until(
-        app, lambda: with_status(group.call(app, "GET", path_of(item_id))),
-        is_over, lambda item: f"{item_id} {item['status']}", timeout, resume)
+def see_end(app, group, args, is_over, good, resume, fields=None):
+    """Poll an item until is_over(status), and show how it has ended.
 
-
-def see_end(app, group, args, busy, good, resume):
-    """Poll an item while its status is one of busy, and show how it ended.
-
-    Raise unless that is in one of good.
+    Raise unless its status is one of good then.
     """
-    found = wait_for(app, group, args.id,
-                     lambda found: found["status"] not in busy,
-                     args.wait_timeout, resume)
-    app.out.record(found, group.fields)
+    found = wait_until(
+        app, lambda: with_status(group.call(app, "GET", path_of(args.id))),
+        lambda found: is_over(found["status"]),
+        lambda found: (f"{args.id} {found['status']}",),
+        args.wait_timeout, resume)
+    app.out.record(found, fields or group.fields)
     if found["status"] not in good:
         raise XeroctlError(f"{group.thing} {args.id}: {found['status']}")
 
@@ -5055,25 +5071,30 @@ FAILURES = AnswerError, ApiError, ConnectionFailed
 def tried(app, name, make, ends_at=(), **about):
     """Do one thing of many; return what came of it, told as a line.
 
-    make() returns an id.  What has an exit code of ends_at no other would
-    get past: it is raised.
+    make() returns an id, or it and what is told of it; about may have the
+    id.  What has an exit code of ends_at no other would get past: raised.
     """
-    item_id = error = None
+    item_id = told = error = None
     try:
-        item_id = make()
+        made = make()
+        item_id, told = made if isinstance(made, tuple) else (made, made)
     except (UsageError,) + FAILURES as problem:
         if problem.exit_code in ends_at:
             raise
         error = str(problem)
-    app.out.outcome(name, item_id, error)
+    if error and app.plan:
+        app.terminal.warn(f"{name}: {error}")
+    elif error or told:
+        app.out.outcome(name, told, error)
     return dict({"id": item_id, "ok": error is None, "error": error}, **about)
 
 
-def show_outcomes(app, outcomes, done):
-    """Show what came of many things; raise unless all of them are done."""
-    if not app.plan:
-        app.out.outcomes(outcomes)
+def end_bulk(app, outcomes, done):
+    """Show what came of all, or what is planned; raise if one went wrong."""
     good = sum(each["ok"] for each in outcomes)
+    app.out.outcomes(outcomes)
+    if app.plan:
+        app.finish()
     if good < len(outcomes):
         raise XeroctlError(f"{good} of {len(outcomes)} {done}")
 
@@ -5884,7 +5905,7 @@ class Download:
             if self.size is None:
                 self.has_come(0)
             try:
-                return self.persist(request)
+                self.persist(request)
             except (ApiError, ConnectionFailed) as error:
                 count = self.target.count
                 if count and isinstance(self.target, OpenEnd):
@@ -5893,6 +5914,7 @@ class Download:
                     error.facts["kept"] = f"{count} bytes in {path}.part"
                     error.add_hint("the same command goes on there")
                 raise
+        return self.target.count
 
     def has_come(self, count):
         """Whether so many bytes may be all; the file's object decides.
@@ -5901,27 +5923,27 @@ class Download:
         """
         if self.size not in (0, count):
             api = self.app.api
-            try:
+            with suppress(XeroctlError):  # the content will tell
                 self.about = api.once(lambda: api.call("GET", self.file,
                                                        slug=self.slug))
-            except XeroctlError:
-                pass  # the content will tell
             self.size = counted(dig(self.about, "bytes"))
         return self.size in (0, count)
 
     def persist(self, request):
         """Fetch until all is there, or trying again is no use."""
-        self.attempt, told = 1, ""
+        attempt, told = 1, ""
         while True:
             before = self.target.count
             try:
-                return self.fetch()
+                while not self.fetch(attempt):
+                    pass
+                return self.target.finish()
             except (ApiError, ConnectionFailed) as error:
                 if self.target.count > before:
-                    self.attempt, told = 1, ""
-                told = self.app.api.wait_for_retry(request, error,
-                                                   self.attempt, told)
-                self.attempt += 1
+                    attempt, told = 1, ""
+                told = self.app.api.wait_for_retry(request, error, attempt,
+                                                   told)
+                attempt += 1
 
     def request(self):
         headers, count = {}, self.target.count if self.target else 0
@@ -5932,38 +5954,32 @@ class Download:
         return self.app.api.request("GET", self.path, slug=self.slug,
                                     headers=headers, accept="*/*")
 
-    def fetch(self):
-        """Ask for what is left, and end the target with it."""
+    def fetch(self, attempt):
+        """Ask for what is left; False to ask once more, and at once."""
         try:
-            answer = self.app.api.follow(self.request(), self.attempt)
+            answer = self.app.api.follow(self.request(), attempt)
         except ApiError as error:
-            if not self.has_all(error):
-                self.bear(error)
-                return self.fetch()
-        else:
-            with answer:
-                is_usable = self.take(answer)
-            if not is_usable:
-                self.target.restart()
-                return self.fetch()
-        self.target.finish()
-        return self.target.count
+            return self.has_all(error)
+        with answer:
+            is_usable = self.take(answer)
+        if not is_usable:
+            self.target.restart()
+        return is_usable
 
     def has_all(self, error):
-        """Whether 416 only says that there is nothing left to fetch."""
-        size = self.target.known["size"]
-        return (error.status == 416 and self.target.count > 0
-                and self.target.count == size == (self.size or size)
-                and range_of(error.headers)[1] in (None, size))
-
-    def bear(self, error):
-        """Make ready to ask once more, or raise the error."""
-        if error.status == 416 and self.target.count:
-            return self.target.restart()
-        if error.status != 404 or not self.patience:
+        """Whether 416 says that nothing is left; raise what lasts."""
+        count, size = self.target.count, self.target.known["size"]
+        if error.status == 416 and count:
+            if count == size == (self.size or size) and (
+                    range_of(error.headers)[1] in (None, size)):
+                return True
+            self.target.restart()
+        elif error.status == 404 and self.patience:
+            self.patience -= 1
+            self.app.clock.sleep(POLL_S)
+        else:
             raise error
-        self.patience -= 1
-        self.app.clock.sleep(POLL_S)
+        return False
 
     def take(self, answer):
         """Add a body to the target; False if it is not what goes there."""
@@ -6037,24 +6053,23 @@ class Download:
 
     def copy(self, answer, blocks, size):
         target = self.target
-        with Meter(self.app.terminal, self.label, size or self.size,
-                   target.count) as meter:
-            for block in blocks:
+        with Progress(self.app.terminal, as_size) as progress:
+            for block in chain([b""], blocks):
                 target.write(block)
-                meter.at(target.count)
+                progress.show(self.label, target.count, size or self.size)
         count = target.count
         if size not in (None, count):
             if count > size:
                 target.restart()
-            raise ConnectionFailed(
-                "HTTP", f"{answer.url}: {count} bytes came of {size}",
-                "the same command goes on there", sent=True)
+            raise ConnectionFailed("HTTP", f"{answer.url}: {count} bytes came"
+                                   f" of {size}", sent=True)
 
 
 # == model uploads: in parts, from a file or a folder ========================
 
 CHUNK_BYTES = 100 * 1024 * 1024, 64 * 1024 * 1024  # the platform's, OpenAI's
 NOT_SENT = "a link that leaves the folder", "a link to nothing"
+NULS = bytes(1024)  # two blocks of them end a tar, and some each file
 
 
 def is_loop(path, folder):
@@ -6109,44 +6124,8 @@ def folder_files(app, args, folder):
     return found, troubles
 
 
-class TarEntry:
-    """One file in a tar: a head, its bytes, and zeros up to 512 (POSIX)."""
-
-    def __init__(self, start, path, inside):
-        import tarfile
-        about, head = os.stat(path), tarfile.TarInfo(inside)
-        self.start, self.path, self.inside = start, path, inside
-        self.size, self.mtime = about.st_size, about.st_mtime_ns
-        head.size, head.mtime = self.size, self.mtime // 10 ** 9
-        head.mode = 0o755 if about.st_mode & 0o100 else 0o644
-        self.head = head.tobuf(tarfile.PAX_FORMAT)
-        self.end = start + len(self.head) + -(-self.size // 512) * 512
-
-    def open(self):
-        """Open the file, which must be as it was when the upload began."""
-        try:
-            about = os.stat(self.path)
-            if (about.st_size, about.st_mtime_ns) == (self.size, self.mtime):
-                return open(self.path, "rb")
-            reason = "it has changed since the upload began"
-        except OSError as problem:
-            reason = problem.strerror
-        raise UsageError(f"cannot read {self.inside}: {reason}")
-
-    def blocks(self, start, end):
-        """Yield its bytes from start to end, places in the whole tar."""
-        start, end = start - self.start, end - self.start
-        yield self.head[start:end]
-        start, end = max(start - len(self.head), 0), end - len(self.head)
-        if start < min(end, self.size):
-            with self.open() as source:
-                yield from Source(source, self.inside).blocks(
-                    [(start, min(end, self.size))])
-        yield bytes(max(0, end - max(start, self.size)))
-
-
 class TarFolder:
-    """A folder as an uncompressed tar, made while it is read.
+    """A folder as an uncompressed tar (POSIX), made while it is read.
 
     Sorted by path, and the same bytes each time; it can be read in any
     place, as a Source can.
@@ -6156,7 +6135,7 @@ class TarFolder:
 
     def __init__(self, app, args, folder):
         top = from_disk(os.path.basename(os.path.abspath(folder)))
-        self.name, self.entries, self.size = top + ".tar", [], 0
+        self.app, self.name, self.pieces, self.size = app, top + ".tar", [], 0
         files, troubles = folder_files(app, args, folder)
         if troubles:
             raise UsageError(f"cannot read {troubles[0].filename}:"
@@ -6164,9 +6143,23 @@ class TarFolder:
         if not files:
             raise UsageError(f"there are no files in {from_disk(folder)}")
         for path, below in sorted(files, key=lambda file: file[1]):
-            self.entries.append(TarEntry(self.size, path, f"{top}/{below}"))
-            self.size = self.entries[-1].end
-        self.size += 1024  # two blocks of zeros end a tar
+            self.add_file(path, f"{top}/{below}")
+        self.add(NULS, len(NULS))
+
+    def add_file(self, path, inside):
+        import tarfile
+        about, head = os.stat(path), tarfile.TarInfo(inside)
+        head.size, head.mtime = about.st_size, about.st_mtime_ns // 10 ** 9
+        head.mode = 0o755 if about.st_mode & 0o100 else 0o644
+        raw = head.tobuf(tarfile.PAX_FORMAT)
+        self.add(raw, len(raw))
+        self.add((path, (head.size, about.st_mtime_ns)), head.size)
+        self.add(NULS, -head.size % 512)
+
+    def add(self, piece, size):
+        """Add so much of bytes, or of a file: its path and stamp."""
+        self.pieces.append((self.size, self.size + size, piece))
+        self.size += size
 
     def check_unchanged(self):
         """Each file is looked at when it is read."""
@@ -6174,13 +6167,21 @@ class TarFolder:
     def blocks(self, spans):
         """Yield the bytes of (start, end) spans, one after the other."""
         for start, end in spans:
-            for entry in self.entries:
-                if entry.end > start and entry.start < end:
-                    yield from filter(None, entry.blocks(
-                        max(start, entry.start), min(end, entry.end)))
-            last = max(start, self.entries[-1].end)
-            if end > last:
-                yield bytes(end - last)
+            for begin, stop, piece in self.pieces:
+                first, last = max(start, begin) - begin, min(end, stop) - begin
+                if first < last and isinstance(piece, bytes):
+                    yield piece[first:last]
+                elif first < last:
+                    yield from self.read(*piece, (first, last))
+
+    def read(self, path, stamp, span):
+        """Yield a part of a file, which must be as it was at first."""
+        source = self.app.open_source(from_disk(path))
+        with source.file:
+            if source.stamp != stamp:
+                raise UsageError(f"cannot read {source.name}: it has changed"
+                                 " since the upload began")
+            yield from source.blocks([span])
 
 
 class ModelUpload:
@@ -6196,9 +6197,13 @@ class ModelUpload:
         self.chunk = counted(dig(upload, "chunk_size")) or CHUNK_BYTES[
             not self.is_ours]
 
+    def post(self, action, body, stand_in):
+        return self.group.call(
+            self.app, "POST", path_of(self.id, action), body=body,
+            silence=INFERENCE_TIMEOUT_S, stand_in=stand_in)
+
     def refresh(self):
-        answer = self.group.call(self.app, "POST",
-                                 path_of(self.id, "resume"), stand_in={})
+        answer = self.post("resume", None, {})
         parts = dig(answer, "parts") or []
         if not isinstance(parts, list) or not all(
                 counted(dig(part, "part_number")) for part in parts):
@@ -6206,69 +6211,55 @@ class ModelUpload:
         self.parts = {part["part_number"]: id_in(part) for part in parts}
 
     def run(self):
-        """Send what has not arrived; return the upload as it is then."""
+        """Send what has not arrived; return the upload as it is then.
+
+        A plan has no hashes: it would have to read everything.
+        """
         import hashlib
-        whole_hash = hashlib.sha256()
-        name = os.path.basename(self.source.name)
-        arrived = min(len(self.parts) * self.chunk, self.source.size)
-        with Meter(self.app.terminal, f"uploading {name}",
-                   self.source.size, arrived) as meter:
-            for number, span in self.spans():
-                part_hash = hashlib.sha256()
-                for block in self.source.blocks([span]):
-                    part_hash.update(block)
-                    whole_hash.update(block)
+        of_all, size = hashlib.sha256(), self.source.size
+        with Progress(self.app.terminal, as_size) as self.progress:
+            self.tell(min(len(self.parts) * self.chunk, size))
+            for number, start in enumerate(range(0, size, self.chunk), 1):
+                span = start, min(start + self.chunk, size)
+                of_part = hashlib.sha256()
+                for block in self.source.blocks([span] * (not self.app.plan)):
+                    of_part.update(block)
+                    of_all.update(block)
                 if number not in self.parts:
-                    self.send(number, span, part_hash, meter)
-        return self.complete(whole_hash.hexdigest())
+                    self.send(number, span, self.shown(of_part))
+        return self.complete(self.shown(of_all))
 
-    def spans(self):
-        """(number, from 1, (start, end)) of each part."""
-        return enumerate(((start, min(start + self.chunk, self.source.size))
-                          for start in range(0, self.source.size, self.chunk)),
-                         1)
+    def shown(self, digest):
+        return "<sha256>" if self.app.plan else digest.hexdigest()
 
-    def plan(self):
-        """Show the requests that are left; hashes are not known yet."""
-        for number, span in self.spans():
-            if number not in self.parts:
-                self.post(number, span, "<sha256>")
-                self.parts[number] = f"<part {number}>"
-        self.post_complete("<sha256>")
+    def tell(self, count):
+        name = os.path.basename(self.source.name)
+        self.progress.show(f"uploading {name}", count, self.source.size)
 
-    def post(self, number, span, part_hash, meter=None):
-        fields = self.is_ours * [("part_number", str(number)),
-                                 ("sha256", part_hash)]
+    def send(self, number, span, sha256):
+        fields = [("part_number", str(number)), ("sha256", sha256)]
         form = Multipart(
-            fields, Excerpt(self.source, f"part-{number}", [span]),
-            meter and (lambda count: meter.at(span[0] + count)), "data")
-        return self.group.call(
-            self.app, "POST", path_of(self.id, "parts"), body=form,
-            silence=INFERENCE_TIMEOUT_S, stand_in={})
+            fields * self.is_ours, Excerpt(self.source, f"part-{number}",
+                                           [span]),
+            lambda count: self.tell(span[0] + count), "data")
 
-    def post_complete(self, whole_hash):
-        ids = [self.parts[number] for number in sorted(self.parts)]
-        body = dict({"part_ids": ids}, **{"sha256": whole_hash}
-                    if self.is_ours else {})
-        return self.group.call(
-            self.app, "POST", path_of(self.id, "complete"), stand_in={},
-            body=body, silence=INFERENCE_TIMEOUT_S)
-
-    def send(self, number, span, part_hash, meter):
         def look_up():
             self.refresh()
             return self.parts.get(number)
         self.parts[number] = made_once(
             self.app, lambda: id_in(self.post(
-                number, span, part_hash.hexdigest(), meter)),
+                "parts", form, {"id": f"<part {number}>"})),
             self.is_ours and look_up)
 
-    def complete(self, whole_hash):
+    def complete(self, sha256):
+        body = {"part_ids": [self.parts[each] for each in sorted(self.parts)]}
+        body.update({"sha256": sha256} if self.is_ours else {})
+
         def look_up():
             upload = self.group.call(self.app, "GET", path_of(self.id))
             return (None if dig(upload, "status") in ("pending", "uploading",
                                                       None) else upload)
-        return made_once(self.app, lambda: self.post_complete(whole_hash),
+        return made_once(self.app, lambda: self.post("complete", body, {}),
                          self.is_ours and look_up)
 
 
@@ -6320,11 +6311,15 @@ def id_of(request):
     return custom_id if is_filled(custom_id) else None
 
 
-def send_file(app, excerpt, slug=None, **fields):
-    """Send a file, with a bar; return the file object."""
-    with Meter(app.terminal, f"uploading {excerpt.name}",
-               excerpt.size) as meter:
-        return app.api.upload(excerpt, list(fields.items()), slug, meter.at)
+def send_file(app, excerpt, slug=None, label=None, **fields):
+    """Send a file (POST /files); return the file object."""
+    label = label or f"uploading {excerpt.name}"
+    with Progress(app.terminal, as_size) as progress:
+        return app.api.call(
+            "POST", "/files", {"id": StandIn("<file id>")}, slug=slug,
+            silence=INFERENCE_TIMEOUT_S, body=Multipart(
+                list(fields.items()), excerpt, lambda count: progress.show(
+                    label, count, excerpt.size)))
 
 
 class BatchInput:
@@ -6480,6 +6475,13 @@ def batch_problems(batch, line_of=lambda line: line):
         found if isinstance(found, list) else [found])]
 
 
+def seconds_taken(batch):
+    """How long a batch took from create to end; None if it does not say."""
+    begun, *ends = [seconds_of(dig(batch, name + "_at")) or 0
+                    for name in ("created",) + ENDED]
+    return max(ends) - begun if begun and max(ends) else None
+
+
 def has_ended(batch):
     return dig(batch, "status") in ENDED
 
@@ -6504,11 +6506,14 @@ class BatchWait:
     """Polls batches until all of them have ended.
 
     What fails for one of them is raised once all others have ended.
-    look_at(batch_id) gives each as it is; of the lines of all total is told.
+    look_at(batch_id) gives each as it is.  If they are the parts of a run,
+    total is how many lines they have, and tokens() what it has cost so far.
     """
 
-    def __init__(self, app, group, batch_ids, look_at=None, total=None):
-        self.app, self.group, self.total = app, group, total
+    def __init__(self, app, group, batch_ids, look_at=None, total=None,
+                 tokens=int):
+        self.app, self.group = app, group
+        self.total, self.tokens = total, tokens
         self.batches, self.failures = dict.fromkeys(batch_ids), []
         self.look_at = look_at or (lambda batch_id: with_status(
             group.call(app, "GET", path_of(batch_id))))
@@ -6541,19 +6546,23 @@ class BatchWait:
         return batches
 
     def describe(self, batches):
-        ended = sum(map(has_ended, batches))
-        text = (f"{next(iter(self.batches))} {batches[0]['status']}"
-                if len(batches) == 1 and self.total is None
-                else f"{ended} of {len(batches)} batches ended")
-        done, failed, told = (
-            sum(counted(dig(batch, "request_counts." + name))
+        """What a Progress shows: which has not ended, and all counts."""
+        left = [each for each in batches if not has_ended(each)]
+        place = f"{len(batches) - len(left[1:])}/{len(batches)}"
+        status = (left or batches)[0]["status"]
+        label = (f"part {place}" if self.total else f"batch {place}"
+                 if len(batches) > 1 else next(iter(self.batches)))
+        if not self.total or status != "in_progress":
+            label += " " + status
+        done, failed, total = (
+            sum(counted(dig(batch, "request_counts." + each))
                 for batch in batches)
-            for name in ("completed", "failed", "total"))
-        total = self.total or told
-        if total:
-            text += (f" {as_bar(done + failed, total)} {done + failed}/"
-                     f"{total}")
-        return text + (f", {failed} failed" if failed else "")
+            for each in ("completed", "failed", "total"))
+        tokens = self.tokens() + sum(
+            counted(dig(batch, "usage.total_tokens")) for batch in left)
+        total = self.total or total
+        return (label, done + failed if total else None, total, failed,
+                tokens)
 
 
 # == batch runs: a whole job, that no kill makes begin again =================
@@ -6762,6 +6771,7 @@ def is_part(part, count):
             and part["is_done"] in (True, False)
             and {type(name) for name in names} <= {str, type(None)}
             and {type(number) for span in spans for number in span} <= {int}
+            and is_number(part.get("seconds") or 0)
             and all(0 < first <= last <= count for first, last in spans)
             and all(isinstance(problem, str) for problem in problems))
 
@@ -6905,6 +6915,17 @@ class Run:
                 raise UsageError(f"{path} exists, and no run is under way"
                                  " there", "--force replaces it")
 
+    def announce(self, ranges, how):
+        """Say what there is to send; return how many lines that is."""
+        count = size = 0
+        for first, last in ranges:
+            start, end = self.input.span(first, last)
+            count, size = count + last - first + 1, size + end - start
+        if count:
+            self.app.terminal.note(f"{count} request{'s' * (count > 1)},"
+                                   f" {as_size(size)}, {how}")
+        return count
+
     def save(self):
         """Have the disk hold the state, old or new, never torn."""
         with writing(self.state_path):
@@ -6942,15 +6963,24 @@ class Run:
 
     def summary(self):
         count, done = self.input.count, self.journal.marks.count(Journal.OK)
+        took = self.app.clock.now() - self.state["started"]
         return {"requests": count, "done": done, "failed": count - done,
-                "tokens": self.tokens,
-                "seconds": round(self.app.clock.now()
-                                 - self.state["started"], 3),
+                "tokens": self.tokens, "seconds": round(took, 3),
+                "rate": round(count / max(took, 0.001), 3),
+                "slowest_part": self.slowest_part(),
                 "output_file": from_disk(self.output),
                 "errors_file": from_disk(self.errors) if self.kinds else None,
                 "batches": [part["batch"] for part in self.state["parts"]],
                 "problems": [problem for part in self.state["parts"]
                              for problem in part["problems"]]}
+
+
+    def slowest_part(self):
+        """Which of several parts took longest, and how long; or None."""
+        took, name = max([(part.get("seconds") or 0, part["batch"])
+                          for part in self.state["parts"]], default=(0, None))
+        is_one = len(self.state["parts"]) < 2
+        return None if is_one or not took else f"{name}, {as_duration(took)}"
 
 
 # == runs in batches: each part uploaded once, each batch created once =======
@@ -7021,7 +7051,7 @@ class BatchSender:
 
     def __init__(self, app, group, args):
         self.app, self.group, self.args = app, group, args
-        self.doubts = Counter()
+        self.slug, self.doubts = group.slug(app), Counter()
         self.limit = PART_BYTES if args.split else MOST_INPUT_BYTES
 
     def check(self, found):
@@ -7041,12 +7071,15 @@ class BatchSender:
 
     def __call__(self, run, round_number):
         self.run = run
-        parts = [part for part in run.state["parts"]
-                 if part["round"] == round_number]
-        parts = parts or self.divide(round_number)
+        self.parts = [part for part in run.state["parts"]
+                      if part["round"] == round_number]
+        self.parts = self.parts or self.divide(round_number)
+        left = [part for part in self.parts if not part["is_done"]]
+        run.announce(chain.from_iterable(part["lines"] for part in left),
+                     f"in {len(left)} part{'s' * (len(left) > 1)}")
         begun = []
         try:
-            for part in parts:
+            for part in self.parts:
                 self.begin(part)
                 begun.append(part)
         except FAILURES as error:
@@ -7083,7 +7116,7 @@ class BatchSender:
         """Whether create failed for the file: it is gone, or of no use."""
         try:
             file = self.app.api.call("GET", path_of("files", file_id),
-                                     slug=self.group.slug(self.app))
+                                     slug=self.slug)
         except XeroctlError as found:
             return getattr(found, "status", None) in GONE_STATUSES
         return (error.facts.get("param") == "input_file_id" or dig(
@@ -7127,11 +7160,13 @@ class BatchSender:
     def ensure(self, part, name, make, path, is_made):
         """Have the file or the batch of a part made exactly once.
 
-        The state says that it is being made before it is.  What a kill or a
-        lost answer has left in doubt is looked up before it is made again.
+        The state says that it is being made before it is.  What a kill, a
+        lost answer or a refusal has left in doubt is looked up before it is
+        made again.
         """
         if not part[name]:
-            is_doubtful = part["making"] == name
+            is_doubtful = part["making"] == name or (
+                name == "batch" and "refused" in part)
             self.save(part, making=name)
             self.save(part, **{name: made_once(
                 self.app, lambda: make(part), lambda: dig(self.search(
@@ -7143,8 +7178,9 @@ class BatchSender:
         return Excerpt(self.run.source, part["name"] + ".jsonl", spans)
 
     def upload(self, part):
-        return id_in(send_file(self.app, self.excerpt(part),
-                               self.group.slug(self.app), purpose="batch"))
+        place = f"{self.parts.index(part) + 1}/{len(self.parts)}"
+        return id_in(send_file(self.app, self.excerpt(part), self.slug,
+                               f"part {place} upload", purpose="batch"))
 
     def create(self, part):
         return id_in(new_batch(self.app, self.group, self.args, part["file"],
@@ -7155,8 +7191,7 @@ class BatchSender:
 
         may_lack tells whether a server without that list answers so, too.
         """
-        lists = record_lists(self.app, path, {"limit": 100},
-                             slug=self.group.slug(self.app))
+        lists = record_lists(self.app, path, {"limit": 100}, slug=self.slug)
         try:
             for number, records in enumerate(lists, 1):
                 for record in filter(is_wanted, records):
@@ -7177,9 +7212,10 @@ class BatchSender:
         total = sum(last - first + 1 for part in parts
                     for first, last in part["lines"])
         by_batch = {part["batch"]: part for part in parts}
-        BatchWait(self.app, self.group, by_batch, lambda batch_id: self.watch(
-            by_batch[batch_id]), total).run(self.args.wait_timeout,
-                                            "the same command goes on")
+        wait = BatchWait(self.app, self.group, by_batch,
+                         lambda batch_id: self.watch(by_batch[batch_id]),
+                         total, lambda: self.run.journal.tokens)
+        wait.run(self.args.wait_timeout, "the same command goes on")
 
     def watch(self, part):
         """The batch of a part as it is; at its end the results are taken."""
@@ -7240,7 +7276,8 @@ class BatchSender:
             if 0 < line <= len(numbers) else line)
         accounts.settle(what, status)
         self.run.journal.sync()
-        self.save(part, is_done=True, problems=first_of(told))
+        self.save(part, is_done=True, problems=first_of(told),
+                  seconds=seconds_taken(batch))
         for path in paths:
             remove_quietly(path)
 
@@ -7248,8 +7285,7 @@ class BatchSender:
         """Download a file, unless an earlier run has; False if it is gone."""
         try:
             if not os.path.exists(path):
-                Download(self.app, file_id, self.group.slug(self.app),
-                         patience=PATIENCE).to(path)
+                Download(self.app, file_id, self.slug, PATIENCE).to(path)
             return True
         except ApiError as error:
             if error.status not in GONE_STATUSES or self.search(
@@ -7274,11 +7310,9 @@ class Pace:
         self.since = None
 
     def wait(self):
-        while True:
-            left = self.until - self.app.clock.monotonic()
-            if left <= 0:
-                return
-            self.app.clock.sleep(min(left, 1))
+        clock = self.app.clock
+        while clock.monotonic() < self.until:
+            clock.sleep(min(self.until - clock.monotonic(), 1))
 
     def slow(self, error):
         """Have everybody wait; raise what has lasted for too long."""
@@ -7343,38 +7377,35 @@ class DirectSender:
     is done in parallel.  The main thread waits, and takes the signals.
     """
 
-    NOTE_EVERY_S = 0.2
-
     def __init__(self, app, group, args):
         import threading
-        self.app, self.group, self.args = app, group, args
+        self.app, self.args, self.slug = app, args, group.slug(app)
         self.pace, self.lock = Pace(app), threading.Lock()
-        self.progress, self.due = Progress(app.terminal), 0
 
     def check(self, found):
         """Line by line there is no limit."""
 
     def __call__(self, run, round_number):
         self.run, self.round = run, round_number
-        self.slug = self.group.slug(self.app)
         if self.app.plan:
             return self.plan()
         self.app.api.check_transport()
         self.app.network.keep_alive()
-        self.begun, self.finished = self.app.clock.monotonic(), 0
-        self.total = sum(1 for _ in run.journal.todo(round_number))
+        total = run.announce(ranges_of(run.journal.todo(round_number)),
+                             f"{self.args.concurrency} at a time")
         self.todo = run.journal.todo(round_number)
         self.error, self.is_over, self.row = None, False, []
+        self.done = run.input.count - total
+        self.failures = run.journal.marks.count(Journal.FAILED + round_number)
         try:
-            self.work_together(min(self.args.concurrency, self.total))
+            with Progress(self.app.terminal) as self.progress:
+                self.tell()
+                self.work_together(min(self.args.concurrency, total))
         finally:
             with self.lock:
                 self.is_over = True
             run.journal.sync()
-            self.progress.clear()
             self.app.network.close()
-        if isinstance(self.error, (ApiError, ConnectionFailed)):
-            self.error.add_hint("the same command goes on")
         if self.error:
             raise self.error
 
@@ -7387,14 +7418,15 @@ class DirectSender:
             worker.start()
         for worker in workers:
             worker.join()
+        if isinstance(self.error, (ApiError, ConnectionFailed)):
+            self.error.add_hint("the same command goes on")
 
     def plan(self):
         """Show the first requests in place of all."""
         found = self.run.input
+        self.run.announce([(1, found.count)], "of which these are the first")
         for number in range(1, min(found.count, 3) + 1):
             self.app.plan.requests.append(self.request(found.request(number)))
-        if found.count > 3:
-            self.app.terminal.note(f"and {found.count - 3} more")
 
     def work(self):
         """What each worker does: answer line after line until none is left.
@@ -7432,22 +7464,14 @@ class DirectSender:
                 for number in self.row:
                     journal.add(number, False, self.round, journal.TAKEN_BACK)
                 raise stopped_by(fault)
-            self.finished += 1
+            self.done += 1
+            self.failures += bool(result["error"])
             self.tell()
 
     def tell(self):
-        now = self.app.clock.monotonic()
-        if now < self.due:
-            return
-        self.due = now + self.NOTE_EVERY_S
-        journal, count = self.run.journal, self.run.input.count
-        failed = sum(map(journal.marks.count, range(2, 2 + self.round + 1)))
-        rate = self.finished / max(now - self.begun, 0.001)
-        left = as_duration((self.total - self.finished) / rate)
-        done = journal.marks.count(journal.OK)
-        self.progress.show(
-            f"{as_bar(done + failed, count)} {done} done, {failed} failed,"
-            f" {journal.tokens} tokens, {rate:.1f}/s, {left} left")
+        self.progress.show("sending" + " again" * (self.round > 0), self.done,
+                           self.run.input.count, self.failures,
+                           self.run.journal.tokens)
 
     def request(self, request):
         body = {name: value for name, value in request["body"].items()
@@ -8375,15 +8399,15 @@ class Doctor:
     def __init__(self, app):
         self.app, self.clock = app, app.clock
         self.sock = self.failure = None
-        self.steps = (("config", self.config), ("proxy", self.proxy),
-                      ("DNS", self.look_up), ("connect", self.connect),
-                      ("TLS", self.tls), ("healthz", self.healthz),
-                      ("key", self.key), ("latency", self.latency))
 
     def rows(self):
         """One record a step: {step, status, detail, ms}."""
         try:
-            return [self.row(name, step) for name, step in self.steps]
+            return [self.row(name, step) for name, step in (
+                ("config", self.config), ("proxy", self.proxy),
+                ("DNS", self.look_up), ("connect", self.connect),
+                ("TLS", self.tls), ("healthz", self.healthz),
+                ("key", self.key), ("latency", self.latency))]
         finally:
             if self.sock:
                 self.sock.close()
@@ -8399,12 +8423,9 @@ class Doctor:
             self.failure = error
             said = self.app.terminal.err.secrets.masked(str(error))
             row["status"], row["detail"] = "failed", said
-        row["ms"] = round((self.clock.monotonic() - started) * 1000, 1)
+        self.took = row["ms"] = round(
+            (self.clock.monotonic() - started) * 1000, 1)
         return row
-
-    def limits(self):
-        silence = self.app.settings.get("timeout") or TIMEOUT_S
-        return Limits(self.clock, silence, self.app.deadline)
 
     def config(self):
         deployment = self.app.api.deployment
@@ -8412,6 +8433,8 @@ class Doctor:
         self.scheme, self.host, self.port = origin_of(self.url)
         name = self.app.settings.context() or "flags and environment"
         self.app.settings.tell_beaten(name)
+        self.limits = Limits(self.clock, self.app.settings.get("timeout")
+                             or TIMEOUT_S, self.app.deadline)
         return "ok", f"{name}: {self.url}"
 
     def proxy(self):
@@ -8419,17 +8442,17 @@ class Doctor:
         return ("ok", str(self.relay)) if self.relay else ("-", "none")
 
     def look_up(self):
-        host, port = (self.relay.host, self.relay.port) if self.relay else (
-            self.host, self.port)
+        place = self.relay or self
         try:
-            addresses = sorted({a[4][0] for a in look_up(host, port)})
+            found = look_up(place.host, place.port)
         except ConnectionFailed as error:
             raise self.relay.failed(str(error)) if self.relay else error
-        return "ok", f"{host}: {', '.join(addresses)}"
+        addresses = ", ".join(sorted({each[4][0] for each in found}))
+        return "ok", f"{place.host}: {addresses}"
 
     def connect(self):
-        self.sock = (open_proxy(self.relay, self.limits()) if self.relay
-                     else open_socket(self.host, self.port, self.limits()))
+        self.sock = (open_proxy(self.relay, self.limits) if self.relay
+                     else open_socket(self.host, self.port, self.limits))
         return "ok", "{}:{}".format(*self.sock.getpeername()[:2])
 
     def tls(self):
@@ -8437,9 +8460,9 @@ class Doctor:
             return "-", "http: nothing is encrypted"
         if self.relay:
             open_tunnel(self.sock, self.relay, self.host, self.port,
-                        self.limits())
+                        self.limits)
         self.sock = start_tls(self.sock, self.host,
-                              self.app.network.context(), self.limits())
+                              self.app.network.context(), self.limits)
         until = (self.sock.getpeercert() or {}).get("notAfter")
         if until is None:
             return "ok", f"{self.sock.version()}, certificate not checked"
@@ -8452,17 +8475,16 @@ class Doctor:
         """Ask for it without a key; many keep all behind one, or have none."""
         try:
             ask_health(self.app.api)
-        except ApiError as error:
-            if error.status not in (401, 403, 404, 405):
+        except (ApiError, AnswerError) as error:
+            # LM Studio has a 200 for paths that it does not know.
+            status = getattr(error, "status", 404)
+            if status not in (401, 403, 404, 405):
                 raise
-            return "-", ("behind the key" if error.status in (401, 403)
+            return "-", ("behind the key" if status in (401, 403)
                          else "this server has no /healthz")
-        except AnswerError:  # LM Studio has a 200 for paths it does not know
-            return "-", "this server has no /healthz"
         return "ok", "the server says that it is well"
 
     def key(self):
-        started = self.clock.monotonic()
         request = self.app.api.request("GET", "/models")
         try:
             page = self.app.api.send(request, self.app.api.read_json)
@@ -8470,14 +8492,13 @@ class Doctor:
             if error.status not in NO_LIST:
                 raise
             return "-", f"not tried: there is no GET {self.url}/models"
-        finally:
-            self.took = self.clock.monotonic() - started
         key = self.app.api.deployment.key
         said = f"{redacted_key(key)} is accepted" if key else "none is needed"
         return "ok", f"{said}; {len(page_records(page))} models"
 
     def latency(self):
-        return "ok", f"{self.took * 1000:.0f} ms for GET /models"
+        """How long the step before took, of which a request is most."""
+        return "ok", f"{self.took:.0f} ms for GET /models"
 
 
 # ---------------------------------------------------------------------------
@@ -8725,7 +8746,7 @@ ENDED_FIELDS = ("ID", "Status:state", "Total=request_counts.total",
                 *BATCH_COUNTS, "Output File ID", "Error File ID")
 RUN_FIELDS = (
     "Requests", "Done", "Failed", "Tokens", "Time=seconds:seconds",
-    "Output=output_file", "Errors=errors_file")
+    "Rate:rate", "Output=output_file", "Errors=errors_file")
 
 
 def show_batch(app, group, args):
@@ -8824,13 +8845,12 @@ def submit_prefix(app, group, args):
     if app.plan:
         for request, (path, _) in zip(app.plan.requests, files):
             request.about = path
-        return
     made = [about["id"] for about in outcomes if about["ok"]]
     batches = []
-    if args.wait and made:
+    if args.wait and made and not app.plan:
         batches = BatchWait(app, group, made).run(args.wait_timeout)
         tell_ended(app, outcomes, batches)
-    show_outcomes(app, outcomes, "submitted")
+    end_bulk(app, outcomes, "submitted")
     check_ended_well(batches)
 
 
@@ -8899,7 +8919,8 @@ def run_batches(app, group, args):
     summary = run.run(sender)
     if summary is None:
         return
-    app.out.record(summary, RUN_FIELDS, id_path="output_file")
+    app.out.record(summary, RUN_FIELDS + ("Slowest part",) * bool(
+        summary["slowest_part"]), id_path="output_file")
     if run.kinds or summary["problems"]:
         raise XeroctlError(
             f"{summary['failed']} of {summary['requests']} requests failed",
@@ -9022,7 +9043,7 @@ BATCHES = Group(
 
 # == models: the whole life of a model =======================================
 
-MODEL_STATES = "active", "ready", "validated", "error", "failed", "invalid"
+GOOD_MODEL_STATES = "active", "ready", "validated"
 BAD_MODEL_STATES = "error", "failed", "invalid"
 MODEL_COLUMNS = (
     "ID", "Name", "Format", "Size=size_bytes|size|bytes:size", "Status:state",
@@ -9080,22 +9101,13 @@ def delete_models(app, group, args):
         app.confirm(f"Delete {group.thing} {title}?", args)
         return run_write(app, group, args)
     app.confirm(f"Delete {len(args.id)} models?", args)
-
-    def delete(model_id):
-        group.call(app, "DELETE", path_of(model_id), stand_in={})
-        return model_id
-    outcomes = [tried(app, model_id, lambda: delete(model_id), id=model_id)
-                for model_id in args.id]
-    if app.plan:
-        return
-    app.out.outcomes(outcomes)
-    good = sum(each["ok"] for each in outcomes)
+    outcomes = [tried(app, each, lambda: (group.call(
+        app, "DELETE", path_of(each), stand_in={}), each), id=each)
+                for each in args.id]
     if app.out.is_table:
-        app.out.line(f"{good} of {len(outcomes)} deleted")
-    if good < len(outcomes):
-        error = XeroctlError(f"{good} of {len(outcomes)} deleted")
-        error.is_told = app.out.is_table
-        raise error
+        app.out.line(f"{sum(each['ok'] for each in outcomes)} of"
+                     f" {len(outcomes)} deleted")
+    end_bulk(app, outcomes, "deleted")
 
 
 def revalidate_model(app, group, args):
@@ -9106,20 +9118,17 @@ def revalidate_model(app, group, args):
     """
     seen = []
 
-    def is_over(model):
-        seen.append(model["status"])
-        return seen[-1] in MODEL_STATES and (
-            seen[-1] != seen[0] or len(seen) >= 3)
+    def is_over(status):
+        seen.append(status)
+        return status in GOOD_MODEL_STATES + BAD_MODEL_STATES and (
+            status != seen[0] or len(seen) >= 3)
     answer = group.call(app, "POST", path_of(args.id, "revalidate"))
     if not args.wait:
         return app.out.done(answer, f"revalidation of {args.id} queued",
                             args.id)
-    model = wait_for(app, group, args.id, is_over, args.wait_timeout,
-                     call_again(app, f"xeroctl models {shell_word(args.id)}")
-                     + " shows its status")
-    app.out.record(model, ("ID", "Name", "Status:state"))
-    if model["status"] in BAD_MODEL_STATES:
-        raise XeroctlError(f"model {args.id}: {model['status']}")
+    again = call_again(app, f"xeroctl models {shell_word(args.id)}")
+    see_end(app, group, args, is_over, GOOD_MODEL_STATES,
+            again + " shows its status", ("ID", "Name", "Status:state"))
 
 
 def show_overview(app, group, args):
@@ -9545,10 +9554,10 @@ def create_response(app, group, args):
 
 def wait_response(app, group, args):
     """Wait until a background response has ended."""
-    see_end(app, group, args, ("queued", "in_progress"),
-            ("completed", "incomplete"),
-            call_again(app, f"xeroctl responses {shell_word(args.id)} --wait")
-            + " resumes the wait")
+    again = call_again(app, f"xeroctl responses {shell_word(args.id)} --wait")
+    see_end(app, group, args, lambda status: status not in (
+        "queued", "in_progress"), ("completed", "incomplete"),
+            again + " resumes the wait")
 
 
 CREATED_METADATA = field("--metadata K=V…",
@@ -9765,8 +9774,6 @@ def upload_model(app, group, args):
     engine = ModelUpload(app, group, source, upload)
     if args.resume:
         engine.refresh()
-    if app.plan:
-        return engine.plan()
     try:
         done = engine.run()
     except (XeroctlError,) + INTERRUPTS:
@@ -9894,7 +9901,7 @@ def upload_folder(app, group, args):
         app.out.outcome(name, None, trouble.strerror)
         outcomes.append({"id": None, "ok": False, "error": trouble.strerror,
                          "relative_path": name})
-    show_outcomes(app, outcomes, "files uploaded")
+    end_bulk(app, outcomes, "files uploaded")
     if not outcomes:
         raise XeroctlError(f"no files to upload in {args.upload}")
 
@@ -10684,9 +10691,9 @@ def create_export(app, group, args):
     if not args.wait:
         return app.out.record(export, group.fields)
     args.id = id_in(export)
-    see_end(app, group, args, ("pending", "processing"), ("completed",),
-            call_again(app, f"xeroctl exports get {shell_word(args.id)}")
-            + " shows it")
+    again = call_again(app, f"xeroctl exports get {shell_word(args.id)}")
+    see_end(app, group, args, lambda status: status not in (
+        "pending", "processing"), ("completed",), again + " shows it")
 
 
 def download_export(app, group, args):
@@ -10946,27 +10953,15 @@ class TemplateFolder:
             self.known[as_text(dig(each, "name"))].append(each)
 
     def apply(self, name, path):
-        """Create or update one; return what came of it, told as a line."""
-        made = error = None
-        try:
-            template = template_in(self.app, path)
-            before = self.before(template["name"], name)
-            is_same = before and all(before.get(key) == value
-                                     for key, value in template.items())
-            made = before if is_same else self.send(template, before)
-            said = f"{id_in(made)} v{as_text(dig(made, 'version'))}"
-            if is_same:
-                self.app.terminal.note(f"{name} is unchanged")
-            elif not self.app.plan:
-                self.app.out.outcome(name, said, None)
-        except (UsageError,) + FAILURES as problem:
-            error = str(problem)
-            if self.app.plan:
-                self.app.terminal.warn(f"{name}: {error}")
-            else:
-                self.app.out.outcome(name, None, error)
-        return {"id": dig(made, "id"), "ok": error is None, "error": error,
-                "file": name}
+        """Create or update one; return its id, and what is told of it."""
+        template = template_in(self.app, path)
+        before = self.before(template["name"], name)
+        if before and all(before.get(key) == value
+                          for key, value in template.items()):
+            self.app.terminal.note(f"{name} is unchanged")
+            return id_in(before), None
+        made = self.send(template, before)
+        return id_in(made), f"{id_in(made)} v{as_text(dig(made, 'version'))}"
 
     def before(self, template, name):
         """The template of a name as it is, or None."""
@@ -10997,11 +10992,11 @@ def apply_folder(app, group, args):
     if not names:
         raise UsageError(f"there is no *.json in {args.folder}")
     templates = TemplateFolder(app, args)
-    outcomes = [templates.apply(from_disk(name), os.path.join(folder, name))
-                for name in names]
-    if app.plan:
-        app.finish()
-    show_outcomes(app, outcomes, "files applied")
+    outcomes = [
+        tried(app, from_disk(name), lambda: templates.apply(
+            from_disk(name), os.path.join(folder, name)), file=from_disk(name))
+        for name in names]
+    end_bulk(app, outcomes, "files applied")
 
 
 TEMPLATE_FILE = flag("--file FILE",
@@ -11109,7 +11104,7 @@ def watch_approvals(app, group, args):
     def poll():
         return list(chain(*record_lists(app, group.path, query)))
     while True:
-        new = [each for each in poll_patiently(app, poll, None, None)
+        new = [each for each in poll_patiently(app, poll)
                if as_text(dig(each, "id")) not in seen]
         seen.update(as_text(dig(each, "id")) for each in new)
         for each in new:

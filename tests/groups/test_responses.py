@@ -667,7 +667,7 @@ def test_a_wait_ends_with_the_response(run, router, clock, made):
     assert asked(router) == [f"GET /responses/{made_id}"] * len(clock.slept
                                                                 + [0])
     assert set(clock.slept) == {2} and len(clock.slept) >= 2
-    assert shown.stderr.startswith(f"{made_id} queued\n")
+    assert shown.stderr.startswith(f"2026-02-02T02:40:00Z {made_id} queued\n")
 
 
 def test_a_wait_for_what_has_ended_asks_once(run, router, clock, made):
