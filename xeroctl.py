@@ -3683,11 +3683,38 @@ def writing(path, error=XeroctlError):
         raise error(f"cannot write {path}: {reason_of(problem)}")
 
 
+def utf8_text(raw):
+    """Decode UTF-8; raise a ValueError that says where it is none."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        raise ValueError(f"not UTF-8 at byte {problem.start + 1}")
+
+
+def parse_line(raw, decoder=DECODER):
+    """Decode a line of JSON Lines; raise ValueError with what is wrong."""
+    text = utf8_text(raw).rstrip(" \t\r\n")
+    if not text:
+        raise ValueError("a blank line")
+    if text[0] == "\ufeff":
+        raise ValueError("begins with a byte order mark, which is no JSON")
+    try:
+        return parse_json(text, decoder)
+    except json.JSONDecodeError as problem:
+        raise ValueError(f"not JSON: {problem.msg} at column"
+                         f" {problem.colno}")
+    except ValueError as problem:
+        raise ValueError(f"not JSON: {problem}")
+
+
 class Source:
     """An input file that is read in pieces, from any place, repeatedly.
 
-    name is what errors call it; the file is open for reading, in binary.
+    name is what errors call it, unit what they call a line of it; the file
+    is open for reading, in binary.
     """
+
+    unit, start, is_made, digest = "line", 0, False, None
 
     def __init__(self, file, name, is_stdin=False):
         self.file, self.name, self.is_stdin = file, name, is_stdin
@@ -3707,6 +3734,14 @@ class Source:
         """Yield the lines as bytes with their ends: \\n alone ends one."""
         self.file.seek(0)
         yield from self.file
+
+    def parse(self, raw, number):
+        """The request that a line holds; raise ValueError with its fault."""
+        return parse_line(raw)
+
+    def as_sent(self, request, raw):
+        """The line that a batch has of a request."""
+        return raw
 
     def read(self, start, end):
         """Return the bytes from start to before end."""
@@ -3750,25 +3785,6 @@ class Excerpt:
         self.source.check_unchanged()
         yield from self.source.blocks(self.spans)
         self.source.check_unchanged()
-
-
-def parse_line(raw, decoder=DECODER):
-    """Decode a line of JSON Lines; raise ValueError with what is wrong."""
-    try:
-        text = raw.decode("utf-8").rstrip(" \t\r\n")
-    except UnicodeDecodeError as problem:
-        raise ValueError(f"not UTF-8 at byte {problem.start + 1}")
-    if not text:
-        raise ValueError("a blank line")
-    if text[0] == "\ufeff":
-        raise ValueError("begins with a byte order mark, which is no JSON")
-    try:
-        return parse_json(text, decoder)
-    except json.JSONDecodeError as problem:
-        raise ValueError(f"not JSON: {problem.msg} at column"
-                         f" {problem.colno}")
-    except ValueError as problem:
-        raise ValueError(f"not JSON: {problem}")
 
 
 def open_to_write(path):
@@ -4038,13 +4054,17 @@ def id_of_record(item, id_path):
     return one_line(as_text(value))
 
 
-def csv_text(rows, line_end="\r\n"):
+def cell_text(value):
+    """A raw JSON value as a cell of a CSV file."""
+    return "" if value is None else text_or_json(value)
+
+
+def csv_text(rows, line_end="\r\n", delimiter=","):
     """Render rows of raw JSON values after RFC 4180."""
     import csv
     target = io.StringIO()
-    csv.writer(target, lineterminator=line_end).writerows(
-        ["" if value is None else value if isinstance(value, str)
-         else compact_json(value) for value in row] for row in rows)
+    csv.writer(target, delimiter=delimiter, lineterminator=line_end).writerows(
+        map(cell_text, row) for row in rows)
     return target.getvalue()
 
 
@@ -6340,7 +6360,8 @@ class BatchInput:
 
     url is what each line's url must be; None takes any path below /v1/.
     Of each line 8 bytes are kept, in 256 arrays the hash of its id; with
-    places 8 more, where it begins, and of the file its SHA-256.
+    places 8 more, where it begins, 8 for the bytes that are sent where these
+    are others, and of the file its SHA-256.
     """
 
     MOST_MODELS = 1000
@@ -6352,7 +6373,9 @@ class BatchInput:
         self.wrong, self.problems = 0, []
         self.models, self.max_tokens = set(), 0
         self.hashes = [array.array("q") for _ in range(256)]
-        self.starts, self.digest = array.array("q", [0]), None
+        self.starts, self.digest = array.array("q", [source.start]), None
+        self.sent = array.array("q", [0]) if source.is_made else self.starts
+        self.size = 0
 
     def check(self):
         """Read all of it; raise a UsageError that names what is wrong."""
@@ -6363,6 +6386,8 @@ class BatchInput:
             if self.places:
                 digest.update(raw)
                 self.starts.append(self.starts[-1] + len(raw))
+                if self.source.is_made:
+                    self.sent.append(self.size)
         self.digest = digest.hexdigest()
         if not self.count:
             self.complain(1, "the file is empty")
@@ -6379,9 +6404,10 @@ class BatchInput:
     def take(self, raw):
         self.count += 1
         try:
-            request = parse_line(raw)
+            request = self.source.parse(raw, self.count)
         except ValueError as problem:
             return self.complain(self.count, str(problem))
+        self.size += len(self.source.as_sent(request, raw))
         wrong = self.wrong
         for problem in line_problems(request, self.url):
             self.complain(self.count, problem)
@@ -6410,17 +6436,17 @@ class BatchInput:
         first = {}
         for number, raw in enumerate(self.source.lines(), 1):
             with suppress(ValueError):
-                custom_id = id_of(parse_line(raw))
+                custom_id = id_of(self.source.parse(raw, number))
                 before = (first.setdefault(custom_id, number)
                           if hash(custom_id) in codes else number)
                 if before < number:
                     self.complain(number, f"custom_id {json_text(custom_id)}"
-                                  f" repeats line {before}")
+                                  f" repeats {self.source.unit} {before}")
 
     def error(self):
         """All that is wrong, in the order of the lines."""
         name = self.source.name
-        found = [f"{name}: line {number}: {text}"
+        found = [f"{name}: {self.source.unit} {number}: {text}"
                  for number, text in self.problems]
         if self.wrong == 1:
             return UsageError(found[0], self.hint)
@@ -6431,18 +6457,25 @@ class BatchInput:
     def request(self, number):
         """The decoded line of a number, from 1."""
         self.source.check_unchanged()
-        return parse_line(self.source.read(*self.span(number, number)))
+        return self.source.parse(self.raw(number), number)
+
+    def raw(self, number):
+        """The bytes of a line, from 1."""
+        return self.source.read(*self.span(number, number))
 
     def span(self, first, last):
         """Where lines begin and end in the file."""
         return self.starts[first - 1], self.starts[last]
 
+    def sent_size(self, number):
+        """How many bytes a line has in a batch."""
+        return self.sent[number] - self.sent[number - 1]
 
-def check_size(source):
+
+def check_size(name, size):
     """Raise for what the Batch API takes for too large."""
-    if source.size > MOST_INPUT_BYTES:
-        raise UsageError(f"{source.name}: Input file exceeds 100 MB"
-                         f" ({source.size} bytes)",
+    if size > MOST_INPUT_BYTES:
+        raise UsageError(f"{name}: Input file exceeds 100 MB ({size} bytes)",
                          "xeroctl batches run --split sends it in parts")
 
 
@@ -6453,6 +6486,201 @@ def check_metadata(args):
     if size > MOST_METADATA_BYTES:
         raise UsageError("Metadata exceeds maximum size of 16KB"
                          f" ({size} bytes)", "drop the largest value")
+
+
+# == prompts: requests made of the rows that people have =====================
+
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+ROW_FORMS = tuple(DELIMITERS) + ("jsonl", "txt")
+BRACES = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
+ANSWER_COLUMNS = "answer", "finish_reason", "error", "tokens"
+
+
+def as_result(value):
+    return whole(compact_json(value)).encode("utf-8")
+
+
+def extension_of(path):
+    return os.path.splitext(path)[1][1:].lower()
+
+
+def whole_rows(reader):
+    """Yield the rows of a csv.reader; True for one that it cannot read."""
+    import csv
+    while True:
+        try:
+            yield next(reader)
+        except csv.Error:
+            yield True
+        except StopIteration:
+            return
+
+
+class Rows(Source):
+    """A file of rows: CSV or TSV below a head, JSON objects, or lines.
+
+    Its lines() are the rows as bytes; whatever is empty before one goes with
+    it.  columns are those of the head, of the objects read so far, or line.
+    """
+
+    unit = "row"
+
+    def __init__(self, source, form):
+        name = f"stdin.{form}" if source.is_stdin else source.name
+        super().__init__(source.file, name, source.is_stdin)
+        self.form, self.delimiter = form, DELIMITERS.get(form)
+        self.columns = ["line"] if form == "txt" else []
+        self.file.seek(0)
+        first = self.file.readline()
+        self.bom = first[:3] if first.startswith(codecs.BOM_UTF8) else b""
+        self.line_end = "\r\n" if first.endswith(b"\r\n") else "\n"
+        self.start = len(self.bom)
+        if self.delimiter:
+            self.read_head()
+
+    def read_head(self):
+        """Take the columns from the first row."""
+        head = next(self.lines(), b"")
+        if not head:
+            raise UsageError(f"{self.name}: the file is empty")
+        try:
+            columns = self.cells(head)
+        except ValueError as problem:
+            raise UsageError(f"{self.name}: the head: {problem}")
+        twice = [name for name in columns if columns.count(name) > 1]
+        if twice:
+            raise UsageError(f"{self.name}: the head has the column"
+                             f" {json_text(twice[0])} twice")
+        self.columns, self.start = columns, self.start + len(head)
+
+    def lines(self):
+        self.file.seek(self.start)
+        taken = []
+
+        def texts():
+            for raw in self.file:
+                taken.append(raw)
+                yield raw.replace(b"\0", b"0").decode("latin-1")
+        for row in self.split(texts()):
+            if row:
+                yield b"".join(taken)
+                del taken[:]
+
+    def split(self, texts):
+        """Yield something for each row in some lines, nothing for none."""
+        if not self.delimiter:
+            return map(str.strip, texts)
+        import csv
+        csv.field_size_limit(2 ** 31 - 1)
+        return whole_rows(csv.reader(texts, delimiter=self.delimiter))
+
+    def cells(self, raw):
+        """The cells of a row of CSV, strictly as RFC 4180 has it."""
+        import csv
+        text = utf8_text(raw)
+        if "\0" in text:
+            raise ValueError("has a NUL: is this no text?")
+        try:
+            rows = csv.reader(io.StringIO(text, newline="\n"), strict=True,
+                              delimiter=self.delimiter)
+            return next(filter(None, rows))
+        except csv.Error as problem:
+            told = str(problem).partition(" - ")[0]
+            raise ValueError("not CSV: " + {
+                "unexpected end of data": "a quote is not closed"}.get(
+                    told, told))
+
+    def record(self, raw):
+        """What a row holds, by column; a short one lacks its last cells."""
+        if self.delimiter:
+            cells = self.cells(raw)
+            if len(cells) > len(self.columns):
+                raise ValueError(f"{len(cells)} cells, and the head has"
+                                 f" {len(self.columns)}")
+            return dict.fromkeys(self.columns, "", **dict(
+                zip(self.columns, cells)))
+        line = raw.rstrip(b"\r\n").rpartition(b"\n")[2]
+        if self.form == "txt":
+            return {"line": utf8_text(line)}
+        found = parse_line(line)
+        if not isinstance(found, dict):
+            raise ValueError("not a JSON object")
+        self.columns += [name for name in found if name not in self.columns]
+        return found
+
+
+def value_in(record, name):
+    """The text in a column of a row; raise a ValueError that names them."""
+    if name not in record:
+        raise ValueError(f"no column {name}; there are "
+                         + ", ".join(map(json_text, record)))
+    return cell_text(record[name])
+
+
+def prompt_of(template, record):
+    """A template with each {column} filled, once.
+
+    {word} has to be a column; any other brace stays as it is.  {{ is {, and
+    so is }} where it closes one: JSON ends with such, too.
+    """
+    opened = []
+
+    def piece(found):
+        name, text = found.group(1), found.group()
+        if text == "{{":
+            opened.append(text)
+        elif text == "}}":
+            return text[:1 if opened and opened.pop() else 2]
+        elif name in record or re.match(r"\w[\w.-]*\Z", name):
+            return value_in(record, name)
+        return text[0] if text == "{{" else text
+    return BRACES.sub(piece, template)
+
+
+class Prompts(Rows):
+    """Requests for chat completions, each made of a row.
+
+    fields are those of every body, model included; params change them.
+    """
+
+    is_made = True
+
+    def __init__(self, source, form, template, id_column=None, system=None,
+                 fields=None, params=None):
+        import hashlib
+        super().__init__(source, form)
+        self.template, self.id_column = template, id_column
+        self.system, self.fields, self.params = system, fields, params
+        self.digest = hashlib.sha256(as_result([
+            form, self.columns, template, id_column, system, fields,
+            params])).hexdigest()
+        if self.columns:
+            self.check_columns(dict.fromkeys(self.columns, ""))
+
+    def check_columns(self, record):
+        """Raise if no row can have what is asked for."""
+        try:
+            prompt_of(self.template, record)
+            value_in(record, self.id_column or self.columns[0])
+        except ValueError as problem:
+            raise UsageError(f"{self.name}: {problem}")
+
+    def parse(self, raw, number):
+        record = self.record(raw)
+        messages = [{"role": "user", "content": prompt_of(self.template,
+                                                          record)}]
+        if self.system is not None:
+            messages.insert(0, {"role": "system", "content": self.system})
+        body = dict({"model": None, "messages": messages}, **self.fields)
+        custom_id = (value_in(record, self.id_column) if self.id_column
+                     else f"row-{number}")
+        if not custom_id:
+            raise ValueError(f"{self.id_column} is empty")
+        return {"custom_id": custom_id, "method": "POST", "url": CHAT_URL,
+                "body": with_params(body, self.params)}
+
+    def as_sent(self, request, raw):
+        return as_result(request) + b"\n"
 
 
 # == batches: made, waited for, and how they have ended ======================
@@ -6469,17 +6697,17 @@ def new_batch(app, group, args, file_id, **metadata):
 
 def batch_problem(error, line_of):
     line, code, param = (dig(error, key) for key in ("line", "code", "param"))
-    place = f"line {line_of(line)}: " if isinstance(line, int) else ""
+    place = f"{line_of(line)}: " if isinstance(line, int) else ""
     more = ", ".join(as_text(fact) for fact in (code, param) if fact)
     return (place + (error_message(error) or as_text(error))
             + (f" ({more})" if more else ""))
 
 
-def batch_problems(batch, line_of=lambda line: line):
+def batch_problems(batch, line_of="line {}".format):
     """What a batch says of itself that is wrong, a text each.
 
     It stands in `errors`, a list, alone or under data, or a text, or in
-    `error`.  line_of turns a line number of the batch into one of the input.
+    `error`.  line_of says what a line of the batch is in the input.
     """
     found = dig(batch, "errors")
     found = found.get("data", found) if isinstance(found, dict) else found
@@ -6706,10 +6934,6 @@ def failure(custom_id, code, message, response=None, **more):
             "error": dict(code=code, message=message, **more)}
 
 
-def as_result(value):
-    return whole(compact_json(value)).encode("utf-8")
-
-
 def read_result(raw):
     """(value, bytes) of a server's line: as it is, or NaN as null."""
     try:
@@ -6787,6 +7011,48 @@ def is_state(state, count):
         return False
 
 
+class Sheet:
+    """OUT as CSV or TSV: each row of the input, and its answer beside it.
+
+    A cell is written as it is, whatever a spreadsheet takes it for.
+    """
+
+    def __init__(self, run, form):
+        self.run, self.delimiter = run, DELIMITERS[form]
+
+    def check(self):
+        """Raise for a column that the answers need."""
+        both = [name for name in ANSWER_COLUMNS
+                if name in self.run.source.columns]
+        if both:
+            raise UsageError(
+                f"{self.run.source.name} has a column {both[0]}, as the"
+                " answers have", "rename it, or let --output-file end in"
+                " .jsonl")
+
+    def line(self, cells):
+        """A row as bytes, with the line end of the input."""
+        text = csv_text([cells], delimiter=self.delimiter)[:-2]
+        return whole(text + self.run.source.line_end).encode("utf-8")
+
+    def head(self):
+        source = self.run.source
+        return source.bom + self.line(source.columns + list(ANSWER_COLUMNS))
+
+    def row(self, number, is_good, raw):
+        """The row of the input, and what has come of it."""
+        source, result = self.run.source, read_result(raw)[0]
+        record = source.record(self.run.input.raw(number))
+        body = body_of(result)
+        pieces = content_pieces(dig(body, "choices.0.message.content")
+                                or dig(body, "choices.0.message.refusal"))
+        answer = "".join(text for kind, text in pieces if kind != REASONING)
+        return self.line([record.get(name) for name in source.columns] + [
+            answer * is_good, dig(body, "choices.0.finish_reason"),
+            None if is_good else failure_kind(raw),
+            dig(body, "usage.total_tokens")])
+
+
 class Run:
     """A whole job: from an input file to its results, in input order.
 
@@ -6802,6 +7068,9 @@ class Run:
         self.output = on_disk(args.output_file)
         self.errors = on_disk(args.errors_file
                               or args.output_file + ".errors.jsonl")
+        form = extension_of(self.output)
+        self.sheet = (Sheet(self, form) if source.is_made
+                      and form in DELIMITERS else None)
         self.state_path = self.output + ".state.json"
         self.journal_path = self.output + ".journal.jsonl"
         self.check_paths()
@@ -6829,14 +7098,14 @@ class Run:
         url = None if self.args.direct else self.args.batch_endpoint
         self.input = BatchInput(self.source, url, places=True)
         if self.app.plan:
-            sender.check(self.input.check())
+            self.check(sender)
             self.state = self.new_state()
             return sender(self, 0)
         self.journal = Journal(self.journal_path, self.app.clock)
         try:
             with NewFile(self.errors, self.args.force) as errors, \
                     NewFile(self.output, self.args.force) as output:
-                sender.check(self.input.check())
+                self.check(sender)
                 self.open_state()
                 for round_number in range(self.args.retry_failed + 1):
                     sender(self, round_number)
@@ -6852,9 +7121,15 @@ class Run:
             with suppress(OSError):  # told before, by the write
                 self.journal.file.close()
 
+    def check(self, sender):
+        """Raise for what is wrong before anything is sent."""
+        sender.check(self.input.check())
+        if self.sheet:
+            self.sheet.check()
+
     def purpose(self):
         """What the state of another run must not differ in."""
-        return {"version": 1,
+        return {"version": 1, "prompts": self.source.digest,
                 "input": {"bytes": self.source.size,
                           "sha256": self.input.digest,
                           "lines": self.input.count},
@@ -6925,10 +7200,17 @@ class Run:
         """Write the results in input order, and end the run."""
         self.journal.sync()
         self.tokens, self.kinds = 0, Counter()
-        for is_good, tokens, result in self.journal.results():
-            (output if is_good else errors).write(result + b"\n")
+        if self.sheet:
+            output.write(self.sheet.head())
+        for number, (is_good, tokens, result) in enumerate(
+                self.journal.results(), 1):
+            if self.sheet and number <= self.input.count:
+                output.write(self.sheet.row(number, is_good, result))
+            elif is_good:
+                output.write(result + b"\n")
             self.tokens += tokens
             if not is_good:
+                errors.write(result + b"\n")
                 self.kinds[failure_kind(result)] += 1
         if errors.count:
             errors.finish()
@@ -7035,19 +7317,19 @@ class BatchSender:
         self.limit = PART_BYTES if args.split else MOST_INPUT_BYTES
 
     def check(self, found):
-        is_over = (found.source.size > MOST_INPUT_BYTES
+        is_over = (found.size > MOST_INPUT_BYTES
                    or found.count > self.args.max_requests)
         if is_over and not self.args.split:
             raise UsageError(
                 f"{found.source.name} is over the limit of one batch"
-                f" ({found.count} requests, {found.source.size} bytes)",
+                f" ({found.count} requests, {found.size} bytes)",
                 "--split sends it in several")
         for number in range(1, found.count + 1):
-            start, end = found.span(number, number)
-            if end - start > self.limit:
+            if found.sent_size(number) > self.limit:
                 raise UsageError(
-                    f"{found.source.name}: line {number} alone is larger"
-                    f" than a batch may be ({end - start} bytes)")
+                    f"{found.source.name}: {found.source.unit} {number} alone"
+                    " is larger than a batch may be"
+                    f" ({found.sent_size(number)} bytes)")
 
     def __call__(self, run, round_number):
         self.run = run
@@ -7073,10 +7355,9 @@ class BatchSender:
 
         A file that create refuses is uploaded again, once.
         """
-        excerpt = self.excerpt(part)
         self.ensure(part, "file", self.upload, "/files?purpose=batch",
-                    lambda file: dig(file, "filename") == excerpt.name
-                    and dig(file, "bytes") == excerpt.size
+                    lambda file: dig(file, "filename") == part["name"]
+                    + ".jsonl" and dig(file, "bytes") == self.size_of(part)
                     and dig(file, "id") != part.get("refused"))
         try:
             self.ensure(part, "batch", self.create, self.group.path,
@@ -7118,13 +7399,13 @@ class BatchSender:
         """Yield ranges for each part, within its bytes and requests."""
         lines, size = [], 0
         for number in numbers:
-            start, end = self.run.input.span(number, number)
-            if lines and (size + end - start > self.limit
+            more = self.run.input.sent_size(number)
+            if lines and (size + more > self.limit
                           or len(lines) == self.args.max_requests):
                 yield ranges_of(lines)
                 lines, size = [], 0
             lines.append(number)
-            size += end - start
+            size += more
         if lines:
             yield ranges_of(lines)
 
@@ -7148,9 +7429,18 @@ class BatchSender:
                     path, is_made, self.args.assume_lost), "id"),
                 is_doubtful), "making": None})
 
+    def size_of(self, part):
+        return sum(map(self.run.input.sent_size, numbers_in(part["lines"])))
+
     def excerpt(self, part):
-        spans = [self.run.input.span(*lines) for lines in part["lines"]]
-        return Excerpt(self.run.source, part["name"] + ".jsonl", spans)
+        """What is uploaded of a part; what is made of rows is made now."""
+        found, name = self.run.input, part["name"] + ".jsonl"
+        if not found.source.is_made:
+            return Excerpt(found.source, name, [
+                found.span(*lines) for lines in part["lines"]])
+        made = (found.source.as_sent(found.request(number), None)
+                for number in numbers_in(part["lines"]))
+        return Excerpt(Source(spooled(made), name))
 
     def upload(self, part):
         return id_in(send_file(self.app, self.excerpt(part),
@@ -7245,9 +7535,9 @@ class BatchSender:
                 else:
                     what, status = f"{file_id} of {part['batch']}", GONE
         numbers = list(numbers_in(part["lines"]))
-        told = batch_problems(
-            batch, lambda line: numbers[line - 1]
-            if 0 < line <= len(numbers) else line)
+        told = batch_problems(batch, lambda line: "{} {}".format(
+            self.run.source.unit, numbers[line - 1])
+            if 0 < line <= len(numbers) else f"line {line}")
         accounts.settle(what, status)
         self.run.journal.sync()
         self.save(part, is_done=True, problems=first_of(told))
@@ -8538,7 +8828,7 @@ def create_batch(app, group, args):
     """Upload a file, make a batch of it, and wait if asked to."""
     source = app.open_source(args.input)
     if not args.no_validate:
-        check_size(source)
+        check_size(source.name, source.size)
         check_metadata(args)
         BatchInput(source, args.batch_endpoint,
                    "--no-validate lets the server judge").check()
@@ -8644,17 +8934,48 @@ def fetch_result(app, group, args):
     download(app, group.slug(app), file_id, path, patience=PATIENCE)
 
 
+def open_requests(app, args, path, model=None):
+    """The source of a batch: its lines, or the rows that --template fills.
+
+    The model is that of the endpoint, unless it is given.
+    """
+    form = args.input_format or extension_of(path)
+    if args.template is None:
+        if form in DELIMITERS:
+            raise UsageError(f"{path} holds rows, and no requests",
+                             "--template 'TEXT {COLUMN}' makes them")
+        return app.open_source(path)
+    if form not in ROW_FORMS:
+        raise UsageError(f"nothing tells in what form {path} is",
+                         "--input-format " + ", ".join(ROW_FORMS))
+    source, template = app.open_source(path), args.template
+    if template.startswith("@"):
+        template = app.read_text(template[1:])
+    if not template:
+        raise UsageError("the template is empty")
+    fields = dict({"model": args.model or model or app.endpoint()},
+                  **sent_fields(args))
+    return Prompts(source, form, template, args.id_column, args.system,
+                   fields, args.param)
+
+
 def check_batch_input(app, group, args):
     """Check a batch input offline, and say what is in it."""
-    source = app.open_source(args.file)
-    if not args.split:
-        check_size(source)
+    source = open_requests(app, args, args.file, "<endpoint>")
+    if not args.split and not source.is_made:
+        check_size(source.name, source.size)
     found = BatchInput(source, args.batch_endpoint).check()
-    app.out.record({"file": source.name, "lines": found.count,
-                    "bytes": source.size, "models": sorted(found.models),
-                    "max_tokens": found.max_tokens}, (
+    if not args.split:
+        check_size(source.name, found.size)
+    record = {"file": source.name, "lines": found.count, "bytes": found.size,
+              "models": sorted(found.models), "max_tokens": found.max_tokens}
+    if source.is_made:
+        record["first_request"] = source.parse(next(source.lines()), 1)
+    app.out.record(record, (
         "File", "Lines", "Bytes:size", "Models:list",
         "Sum of max_tokens=max_tokens"), id_path="file")
+    if source.is_made and app.out.is_table:
+        app.out.text(f"\n{pretty_json(record['first_request'])}\n")
 
 
 def run_batches(app, group, args):
@@ -8663,7 +8984,7 @@ def run_batches(app, group, args):
         args.batch_endpoint = CHAT_URL
     check_metadata(args)
     sender = (DirectSender if args.direct else BatchSender)(app, group, args)
-    run = Run(app, group, args, app.open_source(args.input))
+    run = Run(app, group, args, open_requests(app, args, args.input))
     summary = run.run(sender)
     if summary is None:
         return
@@ -8689,6 +9010,23 @@ OUTPUT_FILE = flag("--output-file PATH",
                    "where to write to; - is standard output (default:"
                    " ID-output.jsonl, ID-errors.jsonl)")
 SPLIT = flag("--split", "cut what is over a limit into several batches")
+PROMPTS = (
+    flag("--template TEXT|@FILE",
+         "make a chat request of each row of the input, {COLUMN} filled"),
+    flag("--system TEXT", "system message of these requests",
+         needs="--template"),
+    field("--model NAME", "model of these requests (default: the endpoint)",
+          needs="--template"),
+    field("--max-tokens N", "most tokens of each answer", integer(1),
+          needs="--template"),
+    field("--temperature F", "sampling temperature, 0.0 to 2.0",
+          number(0, 2), needs="--template"),
+    flag("--param KEY=JSON…", "any other field of these requests", json_pair,
+         needs="--template"),
+    flag("--id-column NAME", "the column with the custom_id (default: row-N)",
+         needs="--template"),
+    flag("--input-format FORM", "csv, tsv, jsonl or txt (default: by name)",
+         choice(*ROW_FORMS), needs="--template"))
 
 BATCH_NOTES = """
 the input file:
@@ -8754,6 +9092,7 @@ BATCHES = Group(
              flag("--input FILE",
                   "the JSON Lines file of requests; - is standard input",
                   required=True, from_stdin=True),
+             *PROMPTS,
              flag("--output-file OUT", "where the results go, in input order",
                   required=True, completes="file"),
              flag("--errors-file ERR",
@@ -8784,6 +9123,7 @@ BATCHES = Group(
         Verb("check", "Check a batch file, offline.", check_batch_input,
              flag("FILE", "the JSON Lines file; - is standard input",
                   from_stdin=True),
+             *PROMPTS,
              flag("--split", "take files over 100 MB, as run --split does"),
              BATCH_ENDPOINT, examples=(
                  "xeroctl batches check requests.jsonl",)),
