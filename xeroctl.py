@@ -38,7 +38,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from contextlib import contextmanager, suppress
-from itertools import chain
+from itertools import chain, zip_longest
 from types import SimpleNamespace
 
 # An annotation is where a Python that is too old stops, and shows its line.
@@ -4426,12 +4426,17 @@ def field(spec, help, type=None, **options):
     return declared
 
 
-def needed(*flags):
-    """Yield the same arguments, as ones that have to be given."""
+def changed(flags, **changes):
+    """Yield the same arguments, declared otherwise."""
     for declared in flags:
         same = Flag.__new__(Flag)
-        vars(same).update(vars(declared), required=True)
+        vars(same).update(vars(declared), **changes)
         yield same
+
+
+def needed(*flags):
+    """The same arguments, as ones that have to be given."""
+    return changed(flags, required=True)
 
 
 def bounded(convert, what, low, high):
@@ -6492,42 +6497,32 @@ def check_metadata(args):
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 ROW_FORMS = tuple(DELIMITERS) + ("jsonl", "txt")
-BRACES = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
-ANSWER_COLUMNS = "answer", "finish_reason", "error", "tokens"
 
 
 def as_result(value):
     return whole(compact_json(value)).encode("utf-8")
 
 
+def digest_of(value):
+    import hashlib
+    return hashlib.sha256(as_result(value)).hexdigest()
+
+
 def extension_of(path):
     return os.path.splitext(path)[1][1:].lower()
-
-
-def whole_rows(reader):
-    """Yield the rows of a csv.reader; True for one that it cannot read."""
-    import csv
-    while True:
-        try:
-            yield next(reader)
-        except csv.Error:
-            yield True
-        except StopIteration:
-            return
 
 
 class Rows(Source):
     """A file of rows: CSV or TSV below a head, JSON objects, or lines.
 
-    Its lines() are the rows as bytes; whatever is empty before one goes with
-    it.  columns are those of the head, of the objects read so far, or line.
+    lines() yields each as bytes, and with it what is empty before it.
+    columns are those of the head, of the objects read so far, or line.
     """
 
     unit = "row"
 
     def __init__(self, source, form):
-        name = f"stdin.{form}" if source.is_stdin else source.name
-        super().__init__(source.file, name, source.is_stdin)
+        super().__init__(source.file, source.name, source.is_stdin)
         self.form, self.delimiter = form, DELIMITERS.get(form)
         self.columns = ["line"] if form == "txt" else []
         self.file.seek(0)
@@ -6536,69 +6531,59 @@ class Rows(Source):
         self.line_end = "\r\n" if first.endswith(b"\r\n") else "\n"
         self.start = len(self.bom)
         if self.delimiter:
-            self.read_head()
-
-    def read_head(self):
-        """Take the columns from the first row."""
-        head = next(self.lines(), b"")
-        if not head:
-            raise UsageError(f"{self.name}: the file is empty")
-        try:
-            columns = self.cells(head)
-        except ValueError as problem:
-            raise UsageError(f"{self.name}: the head: {problem}")
-        twice = [name for name in columns if columns.count(name) > 1]
-        if twice:
-            raise UsageError(f"{self.name}: the head has the column"
-                             f" {json_text(twice[0])} twice")
-        self.columns, self.start = columns, self.start + len(head)
+            head = next(self.lines(), b"")
+            self.columns, self.start = self.cells(head), self.start + len(head)
+        for name, count in Counter(self.columns).items():
+            if count > 1:
+                raise ValueError(f"the head has {json_text(name)} twice")
 
     def lines(self):
         self.file.seek(self.start)
         taken = []
-
-        def texts():
-            for raw in self.file:
-                taken.append(raw)
-                yield raw.replace(b"\0", b"0").decode("latin-1")
-        for row in self.split(texts()):
+        for row in self.split(self.texts(taken)):
             if row:
                 yield b"".join(taken)
                 del taken[:]
 
-    def split(self, texts):
-        """Yield something for each row in some lines, nothing for none."""
+    def texts(self, taken):
+        """Yield lines in which only what ends a row is told apart."""
+        for raw in self.file:
+            taken.append(raw)
+            raw = raw.replace(b"\0", b"0").replace(b"\r", b"")
+            yield raw.decode("latin-1")
+
+    def split(self, texts, **how):
+        """Yield each row of some lines; of an empty line, what is empty."""
         if not self.delimiter:
             return map(str.strip, texts)
         import csv
         csv.field_size_limit(2 ** 31 - 1)
-        return whole_rows(csv.reader(texts, delimiter=self.delimiter))
+        return csv.reader(texts, delimiter=self.delimiter, **how)
 
     def cells(self, raw):
         """The cells of a row of CSV, strictly as RFC 4180 has it."""
         import csv
         text = utf8_text(raw)
-        if "\0" in text:
-            raise ValueError("has a NUL: is this no text?")
+        if "\0" in text:  # which the module takes from 3.11 on only
+            raise ValueError("not CSV: it holds a NUL")
         try:
-            rows = csv.reader(io.StringIO(text, newline="\n"), strict=True,
-                              delimiter=self.delimiter)
-            return next(filter(None, rows))
+            for row in filter(None, self.split(
+                    io.StringIO(text, newline="\n"), strict=True)):
+                return row
         except csv.Error as problem:
             told = str(problem).partition(" - ")[0]
-            raise ValueError("not CSV: " + {
-                "unexpected end of data": "a quote is not closed"}.get(
-                    told, told))
+            raise ValueError("not CSV: " + told.replace(
+                "unexpected end of data", "a quote is not closed"))
+        raise ValueError("the file is empty")
 
     def record(self, raw):
-        """What a row holds, by column; a short one lacks its last cells."""
+        """What a row holds, by column; a short one ends with empty cells."""
         if self.delimiter:
             cells = self.cells(raw)
             if len(cells) > len(self.columns):
-                raise ValueError(f"{len(cells)} cells, and the head has"
+                raise ValueError(f"{len(cells)} cells below a head of"
                                  f" {len(self.columns)}")
-            return dict.fromkeys(self.columns, "", **dict(
-                zip(self.columns, cells)))
+            return dict(zip_longest(self.columns, cells, fillvalue=""))
         line = raw.rstrip(b"\r\n").rpartition(b"\n")[2]
         if self.form == "txt":
             return {"line": utf8_text(line)}
@@ -6609,75 +6594,51 @@ class Rows(Source):
         return found
 
 
-def value_in(record, name):
-    """The text in a column of a row; raise a ValueError that names them."""
-    if name not in record:
-        raise ValueError(f"no column {name}; there are "
-                         + ", ".join(map(json_text, record)))
-    return cell_text(record[name])
-
-
-def prompt_of(template, record):
-    """A template with each {column} filled, once.
-
-    {word} has to be a column; any other brace stays as it is.  {{ is {, and
-    so is }} where it closes one: JSON ends with such, too.
-    """
-    opened = []
-
-    def piece(found):
-        name, text = found.group(1), found.group()
-        if text == "{{":
-            opened.append(text)
-        elif text == "}}":
-            return text[:1 if opened and opened.pop() else 2]
-        elif name in record or re.match(r"\w[\w.-]*\Z", name):
-            return value_in(record, name)
-        return text[0] if text == "{{" else text
-    return BRACES.sub(piece, template)
-
-
 class Prompts(Rows):
-    """Requests for chat completions, each made of a row.
+    """Rows, and the requests for chat completions that are made of them.
 
-    fields are those of every body, model included; params change them.
+    {column} in the template is filled, once; {word} has to be one, any other
+    brace stays.  {{ and }} are braces in a template with a {{: without one,
+    JSON ends so.  body is that of each request, but for the messages.
     """
 
     is_made = True
 
-    def __init__(self, source, form, template, id_column=None, system=None,
-                 fields=None, params=None):
-        import hashlib
+    def __init__(self, source, form, template, body, args):
         super().__init__(source, form)
-        self.template, self.id_column = template, id_column
-        self.system, self.fields, self.params = system, fields, params
-        self.digest = hashlib.sha256(as_result([
-            form, self.columns, template, id_column, system, fields,
-            params])).hexdigest()
+        self.template, self.body, self.args = template, body, args
+        self.places = re.compile(
+            r"\{\{|\}\}|" * ("{{" in template) + r"\{([^{}]+)\}")
+        self.digest = digest_of([form, self.columns, template, body,
+                                 args.id_column, args.system, args.param])
         if self.columns:
-            self.check_columns(dict.fromkeys(self.columns, ""))
+            self.texts_of(dict.fromkeys(self.columns, ""))
 
-    def check_columns(self, record):
-        """Raise if no row can have what is asked for."""
-        try:
-            prompt_of(self.template, record)
-            value_in(record, self.id_column or self.columns[0])
-        except ValueError as problem:
-            raise UsageError(f"{self.name}: {problem}")
+    def texts_of(self, record):
+        """The prompt and the id that a row gives."""
+        def cell(name):
+            if name not in record:
+                raise ValueError(f"no column {json_text(name)}: there are "
+                                 + ", ".join(map(json_text, record)))
+            return cell_text(record[name])
+
+        def piece(found):
+            name, text = found.group(1), found.group()
+            is_cell = name in record or re.match(r"\w[\w.-]*\Z", name or "")
+            return cell(name) if is_cell else text if name else text[0]
+        return (self.places.sub(piece, self.template),
+                self.args.id_column and cell(self.args.id_column))
 
     def parse(self, raw, number):
-        record = self.record(raw)
-        messages = [{"role": "user", "content": prompt_of(self.template,
-                                                          record)}]
-        if self.system is not None:
-            messages.insert(0, {"role": "system", "content": self.system})
-        body = dict({"model": None, "messages": messages}, **self.fields)
-        custom_id = (value_in(record, self.id_column) if self.id_column
-                     else f"row-{number}")
-        if not custom_id:
-            raise ValueError(f"{self.id_column} is empty")
-        return {"custom_id": custom_id, "method": "POST", "url": CHAT_URL,
-                "body": with_params(body, self.params)}
+        prompt, custom_id = self.texts_of(self.record(raw))
+        if custom_id == "":
+            raise ValueError(f"{self.args.id_column} is empty")
+        messages = [{"role": "user", "content": prompt}]
+        if self.args.system is not None:
+            messages.insert(0, {"role": "system", "content": self.args.system})
+        body = with_params(dict(self.body, messages=messages), self.args.param)
+        return {"custom_id": custom_id or f"row-{number}", "method": "POST",
+                "url": CHAT_URL, "body": body}
 
     def as_sent(self, request, raw):
         return as_result(request) + b"\n"
@@ -7017,18 +6978,17 @@ class Sheet:
     A cell is written as it is, whatever a spreadsheet takes it for.
     """
 
+    ADDED = ["answer", "finish_reason", "error", "tokens"]
+
     def __init__(self, run, form):
         self.run, self.delimiter = run, DELIMITERS[form]
 
     def check(self):
         """Raise for a column that the answers need."""
-        both = [name for name in ANSWER_COLUMNS
-                if name in self.run.source.columns]
-        if both:
+        for name in set(self.ADDED) & set(self.run.source.columns):
             raise UsageError(
-                f"{self.run.source.name} has a column {both[0]}, as the"
-                " answers have", "rename it, or let --output-file end in"
-                " .jsonl")
+                f"{self.run.source.name} has a column {name} of its own",
+                "rename it, or let --output-file end in .jsonl")
 
     def line(self, cells):
         """A row as bytes, with the line end of the input."""
@@ -7037,7 +6997,7 @@ class Sheet:
 
     def head(self):
         source = self.run.source
-        return source.bom + self.line(source.columns + list(ANSWER_COLUMNS))
+        return source.bom + self.line(source.columns + self.ADDED)
 
     def row(self, number, is_good, raw):
         """The row of the input, and what has come of it."""
@@ -7144,9 +7104,8 @@ class Run:
 
     def head(self):
         """The first line of the journal: which run it is of, and what for."""
-        import hashlib
-        purpose = hashlib.sha256(as_result(self.purpose())).hexdigest()
-        return as_result({"run": self.state["run"], "for": purpose}) + b"\n"
+        return as_result({"run": self.state["run"],
+                          "for": digest_of(self.purpose())}) + b"\n"
 
     def open_state(self):
         """Take up the state and journal that are there, or begin anew."""
@@ -8937,45 +8896,46 @@ def fetch_result(app, group, args):
 def open_requests(app, args, path, model=None):
     """The source of a batch: its lines, or the rows that --template fills.
 
-    The model is that of the endpoint, unless it is given.
+    Without --model the model is this one, or the endpoint.
     """
-    form = args.input_format or extension_of(path)
-    if args.template is None:
-        if form in DELIMITERS:
-            raise UsageError(f"{path} holds rows, and no requests",
-                             "--template 'TEXT {COLUMN}' makes them")
+    form, text = args.input_format or extension_of(path), args.template
+    if text is None and form in DELIMITERS:
+        raise UsageError(f"{path} holds rows, and no requests",
+                         "--template 'TEXT {COLUMN}' makes them")
+    if text is None:
         return app.open_source(path)
     if form not in ROW_FORMS:
         raise UsageError(f"nothing tells in what form {path} is",
                          "--input-format " + ", ".join(ROW_FORMS))
-    source, template = app.open_source(path), args.template
-    if template.startswith("@"):
-        template = app.read_text(template[1:])
-    if not template:
+    source = app.open_source(path, f"stdin.{form}")
+    text = app.read_text(text[1:]) if text.startswith("@") else text
+    if not text:
         raise UsageError("the template is empty")
-    fields = dict({"model": args.model or model or app.endpoint()},
-                  **sent_fields(args))
-    return Prompts(source, form, template, args.id_column, args.system,
-                   fields, args.param)
+    body = dict({"model": args.model or model or app.endpoint(),
+                 "messages": None}, **sent_fields(args))
+    try:
+        return Prompts(source, form, text, body, args)
+    except ValueError as problem:
+        raise UsageError(f"{source.name}: {problem}")
 
 
 def check_batch_input(app, group, args):
     """Check a batch input offline, and say what is in it."""
     source = open_requests(app, args, args.file, "<endpoint>")
-    if not args.split and not source.is_made:
+    if not (args.split or source.is_made):
         check_size(source.name, source.size)
     found = BatchInput(source, args.batch_endpoint).check()
     if not args.split:
         check_size(source.name, found.size)
-    record = {"file": source.name, "lines": found.count, "bytes": found.size,
-              "models": sorted(found.models), "max_tokens": found.max_tokens}
+    about = {"file": source.name, "lines": found.count, "bytes": found.size,
+             "models": sorted(found.models), "max_tokens": found.max_tokens}
     if source.is_made:
-        record["first_request"] = source.parse(next(source.lines()), 1)
-    app.out.record(record, (
+        first = source.parse(next(source.lines()), 1)
+        about["first"] = pretty_json(first) if app.out.is_table else first
+    app.out.record(about, (
         "File", "Lines", "Bytes:size", "Models:list",
-        "Sum of max_tokens=max_tokens"), id_path="file")
-    if source.is_made and app.out.is_table:
-        app.out.text(f"\n{pretty_json(record['first_request'])}\n")
+        "Sum of max_tokens=max_tokens") + (
+            "First request=first:lines",) * source.is_made, id_path="file")
 
 
 def run_batches(app, group, args):
@@ -9013,20 +8973,16 @@ SPLIT = flag("--split", "cut what is over a limit into several batches")
 PROMPTS = (
     flag("--template TEXT|@FILE",
          "make a chat request of each row of the input, {COLUMN} filled"),
-    flag("--system TEXT", "system message of these requests",
-         needs="--template"),
-    field("--model NAME", "model of these requests (default: the endpoint)",
-          needs="--template"),
-    field("--max-tokens N", "most tokens of each answer", integer(1),
-          needs="--template"),
-    field("--temperature F", "sampling temperature, 0.0 to 2.0",
-          number(0, 2), needs="--template"),
-    flag("--param KEY=JSON…", "any other field of these requests", json_pair,
-         needs="--template"),
-    flag("--id-column NAME", "the column with the custom_id (default: row-N)",
-         needs="--template"),
-    flag("--input-format FORM", "csv, tsv, jsonl or txt (default: by name)",
-         choice(*ROW_FORMS), needs="--template"))
+    *changed((
+        flag("--system TEXT", "system message of these requests"),
+        field("--model NAME", "their model (default: the endpoint)"),
+        field("--max-tokens N", "most tokens to generate for each",
+              integer(1)),
+        TEMPERATURE, ANY_FIELD,
+        flag("--id-column NAME", "column with the custom_id (default: row-N)"),
+        flag("--input-format FORM",
+             "csv, tsv, jsonl or txt (default: by name)",
+             choice(*ROW_FORMS))), needs="--template"))
 
 BATCH_NOTES = """
 the input file:
@@ -12601,14 +12557,14 @@ class App:
             return
         raise XeroctlError("not confirmed: nothing was changed")
 
-    def open_source(self, path):
+    def open_source(self, path, name="stdin.jsonl"):
         """Open an input file to be read in pieces; - is standard input.
 
         What can be read only once is kept in a temporary file.
         """
         if path == "-":
-            return Source(spooled(self.terminal.input_blocks()),
-                          "stdin.jsonl", is_stdin=True)
+            return Source(spooled(self.terminal.input_blocks()), name,
+                          is_stdin=True)
         try:
             file = open(on_disk(path), "rb", 4 * BLOCK)
         except (OSError, ValueError) as problem:
