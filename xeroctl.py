@@ -7060,6 +7060,9 @@ class Run:
         if self.app.plan:
             self.check(sender)
             self.state = self.new_state()
+            if self.source.is_made and not self.args.direct:
+                self.app.terminal.note("the first request: " + compact_json(
+                    self.input.request(1)))
             return sender(self, 0)
         self.journal = Journal(self.journal_path, self.app.clock)
         try:
@@ -9004,6 +9007,14 @@ the output file:
      "request_id": "…", "body": {…}}, "error": null}
 
   Requests that failed stand in the errors file, in the same form.
+
+rows and --template (batches run and batches check):
+  A request is made of each row of a .csv or .tsv with a head, each object of
+  a .jsonl, each line of a .txt.  {title} is the row's cell below title,
+  {line} a line; {{ and }} are braces, and what is no {word} stays.  Where
+  OUT ends in .csv or .tsv, it has the rows, and behind their cells answer,
+  finish_reason, error and tokens.  A cell that begins with = + - or @ is
+  written as it is: to a spreadsheet it may be a formula.
 """
 
 BATCHES = Group(
@@ -9046,8 +9057,8 @@ BATCHES = Group(
         Verb("run", "Do a whole job: check, send, wait, fetch, merge.",
              run_batches, SLUG,
              flag("--input FILE",
-                  "the JSON Lines file of requests; - is standard input",
-                  required=True, from_stdin=True),
+                  "the JSON Lines file of requests, or rows for --template;"
+                  " - is standard input", required=True, from_stdin=True),
              *PROMPTS,
              flag("--output-file OUT", "where the results go, in input order",
                   required=True, completes="file"),
@@ -9075,9 +9086,12 @@ BATCHES = Group(
                  "xeroctl batches run --endpoint my-llm --input in.jsonl"
                  " --output-file out.jsonl",
                  "xeroctl batches run --endpoint my-llm --input in.jsonl"
-                 " --output-file out.jsonl --direct --concurrency 16")),
+                 " --output-file out.jsonl --direct --concurrency 16",
+                 "xeroctl batches run --endpoint my-llm --input in.csv"
+                 " --template 'Sum up {title}: {text}' --output-file out.csv"
+             )),
         Verb("check", "Check a batch file, offline.", check_batch_input,
-             flag("FILE", "the JSON Lines file; - is standard input",
+             flag("FILE", "the file, as for run; - is standard input",
                   from_stdin=True),
              *PROMPTS,
              flag("--split", "take files over 100 MB, as run --split does"),
