@@ -6966,51 +6966,145 @@ def is_state(state, count):
     try:
         return (re.match(r"[0-9a-f]{12}\Z", state["run"])
                 and is_number(state["started"])
+                and isinstance(state.get("failed", 0), int)
                 and isinstance(state["parts"], list)
                 and all(is_part(part, count) for part in state["parts"]))
     except (KeyError, TypeError, ValueError):
         return False
 
 
+class Accounts:
+    """Holds the server's files against what was asked of it.
+
+    Every custom_id of a part has to stand in them exactly once; any other
+    line was paid for, too, and is kept word for word.
+    """
+
+    def __init__(self, run, part):
+        self.run, self.part, self.spare = run, part, []
+        self.left = {run.input.request(number)["custom_id"]: number
+                     for number in numbers_in(part["lines"])}
+
+    def take(self, path, name):
+        """Put the results of one of the server's files into the journal."""
+        with open(path, "rb") as source:
+            for number, raw in enumerate(source, 1):
+                if number == 1 and raw.startswith(codecs.BOM_UTF8):
+                    raw = raw[3:]
+                place = f"{self.part['batch']}, {name} file, line {number}"
+                try:
+                    result, text = read_result(raw)
+                    line = self.left.pop(id_of(result))
+                except ValueError as problem:
+                    self.leave(raw, "unreadable", f"{place}: {problem}")
+                except KeyError as found:
+                    if dig(result, "custom_id") is None and dig(
+                            result, "error.line"):
+                        self.add(0, False, text)  # left by a finished run
+                        continue
+                    self.leave(raw, "unexpected",
+                               f"{place}: nobody waits for custom_id {found}")
+                else:
+                    told, is_good = judged(
+                        result, self.run.input.request(line))
+                    self.add(line, name == "output" and is_good, text if
+                             told is result else as_result(told),
+                             tokens_of(result))
+
+    def add(self, line, is_good, result, tokens=0):
+        self.run.journal.add(line, is_good, self.part["round"], result,
+                             tokens)
+
+    def leave(self, raw, code, message):
+        """Keep a line for the end: by then its id may be missing."""
+        text = raw.decode("utf-8", "backslashreplace").rstrip("\r\n")
+        custom_id = re.search(r'"custom_id"\s*:\s*"([^"\\]+)"', text)
+        self.spare.append((custom_id and custom_id.group(1),
+                           failure(None, code, message, line=text)))
+
+    def settle(self, what, status):
+        """Give the lines that have no result one that says why."""
+        for custom_id, result in self.spare:
+            line = self.left.pop(custom_id, 0)
+            result["custom_id"] = custom_id if line else None
+            self.add(line, False, as_result(result))
+        code = "missing" if status == "completed" else "batch_" + status
+        for custom_id, line in self.left.items():
+            text = f"no result: {what} is {status}"
+            self.add(line, False, as_result(failure(custom_id, code, text)))
+
+
 class Sheet:
     """OUT as CSV or TSV: each row of the input, and its answer beside it.
 
-    A cell is written as it is, whatever a spreadsheet takes it for.
+    A cell is written as it is, whatever a spreadsheet takes it for; but NUL,
+    which no reader of CSV takes, is U+FFFD.
     """
 
     ADDED = ["answer", "finish_reason", "error", "tokens"]
 
     def __init__(self, run, form):
-        self.run, self.delimiter = run, DELIMITERS[form]
+        self.run, self.source, self.form = run, run.source, form
 
     def check(self):
         """Raise for a column that the answers need."""
-        for name in set(self.ADDED) & set(self.run.source.columns):
+        for name in set(self.ADDED) & set(self.source.columns):
             raise UsageError(
-                f"{self.run.source.name} has a column {name} of its own",
+                f"{self.source.name} has a column {name} of its own",
                 "rename it, or let --output-file end in .jsonl")
 
     def line(self, cells):
         """A row as bytes, with the line end of the input."""
-        text = csv_text([cells], delimiter=self.delimiter)[:-2]
-        return whole(text + self.run.source.line_end).encode("utf-8")
+        text = csv_text([cells], delimiter=DELIMITERS[self.form])[:-2]
+        return (text + self.source.line_end).encode("utf-8")
 
     def head(self):
-        source = self.run.source
-        return source.bom + self.line(source.columns + self.ADDED)
+        return self.source.bom + self.line(self.columns())
+
+    def columns(self):
+        return list(map(self.text, self.source.columns)) + self.ADDED
+
+    @staticmethod
+    def text(value):
+        return whole(cell_text(value)).replace("\0", "\ufffd")
+
+    def cells(self, number):
+        """The cells that a row has in the input."""
+        record = self.source.record(self.run.input.raw(number))
+        return [self.text(record.get(name)) for name in self.source.columns]
 
     def row(self, number, is_good, raw):
-        """The row of the input, and what has come of it."""
-        source, result = self.run.source, read_result(raw)[0]
-        record = source.record(self.run.input.raw(number))
-        body = body_of(result)
+        """A row of the input, and what has come of it."""
+        body = body_of(read_result(raw)[0])
         pieces = content_pieces(dig(body, "choices.0.message.content")
                                 or dig(body, "choices.0.message.refusal"))
         answer = "".join(text for kind, text in pieces if kind != REASONING)
-        return self.line([record.get(name) for name in source.columns] + [
+        return self.line(self.cells(number) + list(map(self.text, [
             answer * is_good, dig(body, "choices.0.finish_reason"),
             None if is_good else failure_kind(raw),
-            dig(body, "usage.total_tokens")])
+            dig(body, "usage.total_tokens")])))
+
+    def take(self, accounts):
+        """Account for the rows of an OUT that stands; yield what is wrong."""
+        rows = Rows(self.run.app.open_source(self.run.output), self.form)
+        if rows.columns != self.columns():
+            raise ValueError("its head is another")
+        for number, raw in enumerate(rows.lines(), 1):
+            *cells, answer, reason, error, tokens = rows.record(raw).values()
+            if number > self.run.input.count:
+                raise ValueError(f"row {number} is not in the input")
+            custom_id = self.run.input.request(number)["custom_id"]
+            if cells != self.cells(number):
+                yield f"row {number}, of {custom_id}, is not that of the input"
+            elif error == "" and not accounts.left.pop(custom_id, None):
+                yield f"{custom_id} is done and has failed"
+            elif error == "":
+                body = {"choices": [{"message": {"content": answer},
+                                     "finish_reason": reason or None}],
+                        "usage": {"total_tokens": json_or_text(tokens)}}
+                result = {"response": {"body": body}}
+                accounts.add(number, True, as_result(result),
+                             tokens_of(result))
 
 
 class Run:
@@ -7034,7 +7128,7 @@ class Run:
         self.state_path = self.output + ".state.json"
         self.journal_path = self.output + ".journal.jsonl"
         self.check_paths()
-        self.state = None
+        self.state, self.is_over = None, False
 
     def check_paths(self):
         """Raise unless input and outputs are files of their own."""
@@ -7078,8 +7172,9 @@ class Run:
                                    " has stopped")
             raise
         finally:
-            # A journal without a state is of no more use.
-            if self.journal.is_ours and not os.path.exists(self.state_path):
+            # A journal without a run under way is of no more use.
+            if self.journal.is_ours and (
+                    self.is_over or not os.path.exists(self.state_path)):
                 remove_quietly(self.journal_path)
             with suppress(OSError):  # told before, by the write
                 self.journal.file.close()
@@ -7115,10 +7210,47 @@ class Run:
         state = self.read_state()
         if state is None:
             self.check_free()
-        self.state = state or self.new_state()
-        self.journal.load(self.input.count, self.head(), self.args.force)
-        if state is None:
+        self.is_over = dig(state, "failed") is not None
+        is_again = self.is_over and not self.args.force
+        if is_again and not self.args.retry_failed:
+            raise UsageError(
+                f"{self.output} is done, and {state['failed']} of"
+                f" {self.input.count} requests failed",
+                "--retry-failed N sends only those again; --force begins anew")
+        self.state = self.new_state() if self.is_over else (
+            state or self.new_state())
+        self.journal.load(self.input.count, self.head(),
+                          self.args.force and not self.is_over)
+        if is_again:
+            self.take_up()
+        if self.state is not state:
             self.save()
+            self.is_over = False
+
+    def take_up(self):
+        """Have the journal hold what a finished run has left.
+
+        Raise unless OUT and the errors have each id of the input once.
+        """
+        wrong = [f"{path} is gone" for path in (self.output, self.errors)
+                 if not os.path.isfile(path)]
+        if not wrong:
+            accounts = Accounts(self, {
+                "batch": self.output, "round": 0,
+                "lines": [[1, self.input.count]]})
+            accounts.take(self.errors, "error")
+            try:
+                wrong += self.sheet.take(accounts) if self.sheet else (
+                    accounts.take(self.output, "output") or ())
+            except ValueError as problem:
+                wrong.append(f"{self.output}: {problem}")
+            wrong += [result["error"]["message"]
+                      for _, result in accounts.spare]
+            wrong += [f"neither has {name}" for name in accounts.left]
+        if wrong:
+            raise UsageError(
+                f"{self.output} and {self.errors} do not have each id of the"
+                " input once", "--force begins anew", first_of(wrong))
 
     def read_state(self):
         """The state that is there; None to begin anew."""
@@ -7180,9 +7312,15 @@ class Run:
             remove_quietly(self.errors)
         output.finish()
         self.clear_away()
-        with writing(self.state_path):
-            os.unlink(self.state_path)
-        return self.summary()
+        summary = self.summary()
+        if errors.count:
+            self.state["failed"] = summary["failed"]
+            self.save()
+        else:
+            with writing(self.state_path):
+                os.unlink(self.state_path)
+        self.is_over = True
+        return summary
 
     def clear_away(self):
         """Remove what kills have left behind."""
@@ -7208,63 +7346,6 @@ class Run:
 
 
 # == runs in batches: each part uploaded once, each batch created once =======
-
-class Accounts:
-    """Holds the server's files against what was asked of it.
-
-    Every custom_id of a part has to stand in them exactly once; any other
-    line was paid for, too, and is kept word for word.
-    """
-
-    def __init__(self, run, part):
-        self.run, self.part, self.spare = run, part, []
-        self.left = {run.input.request(number)["custom_id"]: number
-                     for number in numbers_in(part["lines"])}
-
-    def take(self, path, name):
-        """Put the results of one of the server's files into the journal."""
-        with open(path, "rb") as source:
-            for number, raw in enumerate(source, 1):
-                if number == 1 and raw.startswith(codecs.BOM_UTF8):
-                    raw = raw[3:]
-                place = f"{self.part['batch']}, {name} file, line {number}"
-                try:
-                    result, text = read_result(raw)
-                    line = self.left.pop(id_of(result))
-                except ValueError as problem:
-                    self.leave(raw, "unreadable", f"{place}: {problem}")
-                except KeyError as found:
-                    self.leave(raw, "unexpected",
-                               f"{place}: nobody waits for custom_id {found}")
-                else:
-                    told, is_good = judged(
-                        result, self.run.input.request(line))
-                    self.add(line, name == "output" and is_good, text if
-                             told is result else as_result(told),
-                             tokens_of(result))
-
-    def add(self, line, is_good, result, tokens=0):
-        self.run.journal.add(line, is_good, self.part["round"], result,
-                             tokens)
-
-    def leave(self, raw, code, message):
-        """Keep a line for the end: by then its id may be missing."""
-        text = raw.decode("utf-8", "backslashreplace").rstrip("\r\n")
-        custom_id = re.search(r'"custom_id"\s*:\s*"([^"\\]+)"', text)
-        self.spare.append((custom_id and custom_id.group(1),
-                           failure(None, code, message, line=text)))
-
-    def settle(self, what, status):
-        """Give the lines that have no result one that says why."""
-        for custom_id, result in self.spare:
-            line = self.left.pop(custom_id, 0)
-            result["custom_id"] = custom_id if line else None
-            self.add(line, False, as_result(result))
-        code = "missing" if status == "completed" else "batch_" + status
-        for custom_id, line in self.left.items():
-            text = f"no result: {what} is {status}"
-            self.add(line, False, as_result(failure(custom_id, code, text)))
-
 
 NO_LIST, GONE_STATUSES, MOST_PAGES = (404, 405, 501), (404, 410), 1000
 PATIENCE, CLEARING_POLLS = 3, 25  # with what is gone, with an unclear end
