@@ -6365,8 +6365,8 @@ class BatchInput:
 
     url is what each line's url must be; None takes any path below /v1/.
     Of each line 8 bytes are kept, in 256 arrays the hash of its id; with
-    places 8 more, where it begins, 8 for the bytes that are sent where these
-    are others, and of the file its SHA-256.
+    places 8 more, where it begins, and of the file its SHA-256.  largest is
+    the size of a line as it is sent, and its number.
     """
 
     MOST_MODELS = 1000
@@ -6379,8 +6379,7 @@ class BatchInput:
         self.models, self.max_tokens = set(), 0
         self.hashes = [array.array("q") for _ in range(256)]
         self.starts, self.digest = array.array("q", [source.start]), None
-        self.sent = array.array("q", [0]) if source.is_made else self.starts
-        self.size = 0
+        self.size, self.largest = 0, (0, 0)
 
     def check(self):
         """Read all of it; raise a UsageError that names what is wrong."""
@@ -6391,8 +6390,6 @@ class BatchInput:
             if self.places:
                 digest.update(raw)
                 self.starts.append(self.starts[-1] + len(raw))
-                if self.source.is_made:
-                    self.sent.append(self.size)
         self.digest = digest.hexdigest()
         if not self.count:
             self.complain(1, "the file is empty")
@@ -6412,7 +6409,9 @@ class BatchInput:
             request = self.source.parse(raw, self.count)
         except ValueError as problem:
             return self.complain(self.count, str(problem))
-        self.size += len(self.source.as_sent(request, raw))
+        size = len(self.source.as_sent(request, raw))
+        self.size += size
+        self.largest = max(self.largest, (size, self.count))
         wrong = self.wrong
         for problem in line_problems(request, self.url):
             self.complain(self.count, problem)
@@ -6472,9 +6471,16 @@ class BatchInput:
         """Where lines begin and end in the file."""
         return self.starts[first - 1], self.starts[last]
 
+    def as_sent(self, number):
+        """The bytes of a line in a batch."""
+        return self.source.as_sent(self.request(number), self.raw(number))
+
     def sent_size(self, number):
-        """How many bytes a line has in a batch."""
-        return self.sent[number] - self.sent[number - 1]
+        """How many these are."""
+        if self.source.is_made:
+            return len(self.as_sent(number))
+        start, end = self.span(number, number)
+        return end - start
 
 
 def check_size(name, size):
@@ -6759,7 +6765,6 @@ class BatchWait:
 
 RECORD = (rb'(?s)\{"line":(\d{1,18}),"ok":(true|false),"round":(\d\d?|100),'
           rb'"tokens":(\d{1,300}),"result":(.*)\}\r?\n\Z')
-PART_NAME = r"xeroctl-[0-9a-f]{12}-\d{1,9}\Z"
 HEAD = b'{"run":"'
 RUN_END = len(HEAD) + 12
 SYNC_S = 5
@@ -6947,30 +6952,6 @@ def judged(result, request):
         told = {"code": error.facts.get("code") or error.kind,
                 "message": str(error)}
         return dict(result, error=told), False
-
-
-def is_part(part, count):
-    """Whether a part is as a run notes it; it may raise what says no, too."""
-    names = [part[name] for name in ("file", "batch", "making")]
-    spans, problems = part["lines"], part["problems"]
-    return (re.match(PART_NAME, part["name"]) and part["round"] in range(101)
-            and part["is_done"] in (True, False)
-            and {type(name) for name in names} <= {str, type(None)}
-            and {type(number) for span in spans for number in span} <= {int}
-            and all(0 < first <= last <= count for first, last in spans)
-            and all(isinstance(problem, str) for problem in problems))
-
-
-def is_state(state, count):
-    """Whether all that is read of a state is as a run has written it."""
-    try:
-        return (re.match(r"[0-9a-f]{12}\Z", state["run"])
-                and is_number(state["started"])
-                and isinstance(state.get("failed", 0), int)
-                and isinstance(state["parts"], list)
-                and all(is_part(part, count) for part in state["parts"]))
-    except (KeyError, TypeError, ValueError):
-        return False
 
 
 class Accounts:
@@ -7210,7 +7191,6 @@ class Run:
         state = self.read_state()
         if state is None:
             self.check_free()
-        self.is_over = dig(state, "failed") is not None
         is_again = self.is_over and not self.args.force
         if is_again and not self.args.retry_failed:
             raise UsageError(
@@ -7258,13 +7238,14 @@ class Run:
         try:
             with open(self.state_path, "rb") as source:
                 state = parse_json(decoded(source.read()))
+            self.is_over = dig(state, "failed") is not None
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as found:
             problem = found
         other = [name for name, value in self.purpose().items()
                  if dig(state, name) != value]
-        if not other and is_state(state, self.input.count):
+        if not other and state.pop("seal", None) == digest_of(state):
             return state
         if self.args.force:
             return None
@@ -7287,8 +7268,9 @@ class Run:
     def save(self):
         """Have the disk hold the state, old or new, never torn."""
         with writing(self.state_path):
+            sealed = dict(self.state, seal=digest_of(self.state))
             write_privately(self.state_path,
-                            whole(pretty_json(self.state)).encode("utf-8"))
+                            whole(pretty_json(sealed)).encode("utf-8"))
 
     def merge(self, output, errors):
         """Write the results in input order, and end the run."""
@@ -7367,12 +7349,11 @@ class BatchSender:
                 f"{found.source.name} is over the limit of one batch"
                 f" ({found.count} requests, {found.size} bytes)",
                 "--split sends it in several")
-        for number in range(1, found.count + 1):
-            if found.sent_size(number) > self.limit:
-                raise UsageError(
-                    f"{found.source.name}: {found.source.unit} {number} alone"
-                    " is larger than a batch may be"
-                    f" ({found.sent_size(number)} bytes)")
+        size, number = found.largest
+        if size > self.limit:
+            raise UsageError(
+                f"{found.source.name}: {found.source.unit} {number} alone is"
+                f" larger than a batch may be ({size} bytes)")
 
     def __call__(self, run, round_number):
         self.run = run
@@ -7400,7 +7381,8 @@ class BatchSender:
         """
         self.ensure(part, "file", self.upload, "/files?purpose=batch",
                     lambda file: dig(file, "filename") == part["name"]
-                    + ".jsonl" and dig(file, "bytes") == self.size_of(part)
+                    + ".jsonl" and dig(file, "bytes") == self.excerpt(
+                        part).size
                     and dig(file, "id") != part.get("refused"))
         try:
             self.ensure(part, "batch", self.create, self.group.path,
@@ -7472,17 +7454,13 @@ class BatchSender:
                     path, is_made, self.args.assume_lost), "id"),
                 is_doubtful), "making": None})
 
-    def size_of(self, part):
-        return sum(map(self.run.input.sent_size, numbers_in(part["lines"])))
-
     def excerpt(self, part):
         """What is uploaded of a part; what is made of rows is made now."""
         found, name = self.run.input, part["name"] + ".jsonl"
         if not found.source.is_made:
             return Excerpt(found.source, name, [
                 found.span(*lines) for lines in part["lines"]])
-        made = (found.source.as_sent(found.request(number), None)
-                for number in numbers_in(part["lines"]))
+        made = map(found.as_sent, numbers_in(part["lines"]))
         return Excerpt(Source(spooled(made), name))
 
     def upload(self, part):

@@ -14,8 +14,9 @@ import signal
 import pytest
 
 from conftest import sampled
-from test_runs import (CHAT, ONE_BY_ONE, PARTS, SAY, Job, check_made_once,
-                       die_in_request, forks, posted, read_lines, step)
+from test_runs import (CHAT, ONE_BY_ONE, PARTS, SAY, Job, as_lines,
+                       check_made_once, die_in_request, forks, good, posted,
+                       read_lines, step)
 
 TEMPLATE = "say {name}: {text}"
 HEAD = ["name", "text"]
@@ -63,6 +64,9 @@ class Sheet(Job):
         head, *rows = csv.reader(io.StringIO(text, newline=""), strict=True,
                                  delimiter=delimiter)
         return head, [dict(zip(head, row)) for row in rows]
+
+    def failed_rows(self):
+        return "".join(row["name"] for row in self.rows()[1] if row["error"])
 
     def check(self):
         """Each row is in its place, its answer beside it."""
@@ -199,10 +203,8 @@ def test_what_a_model_says_breaks_no_row(run, router, job):
             "usage": {"total_tokens": 7}}
     router.order(SAY, times=None, body=json.dumps(body).encode())
     assert run(*job.argv("--direct")).exit_status == 0
-    data = job.read(job.output).replace(b"\0", b"0")
-    job.write(data, job.output)
     for row in job.rows()[1]:
-        assert row["answer"] == text.replace("\0", "0")
+        assert row["answer"] == text.replace("\0", "\ufffd")
         assert (row["finish_reason"], row["tokens"]) == ("length", "7")
 
 
@@ -554,3 +556,250 @@ def test_a_signal_leaves_a_run_that_goes_on(forks, router, job):
     job.check()
     assert sorted(map(prompts(router).count, set(prompts(router)))) == [
         1, 1, 1, 1, 2]
+
+
+# == the same command on a finished run ======================================
+
+AGAIN = "--retry-failed", "1"
+
+
+class Lines(Job):
+    """A finished run whose OUT has result lines."""
+
+    ids = "abcde"
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.fill(self.ids)
+
+    def failed_rows(self):
+        return self.failed()
+
+    def check(self):
+        assert self.done() == self.ids
+        assert self.names() == {"in.jsonl", "out.jsonl"}
+
+
+@pytest.fixture(params=[Lines, Sheet], ids=["lines", "rows"])
+def either(request, tmp_path):
+    return request.param(tmp_path)
+
+
+def fail(router, names, times=1):
+    """Have the lines, or rows, of such names fail in both forms."""
+    router.batch_plan(fail_lines=dict.fromkeys(
+        [name for name in names]
+        + [f"row-{ord(name) - 96}" for name in names], 500))
+    for name in names:
+        router.order(SAY, status=500, times=times, when=lambda seen, name=name:
+                     f'"say {name}'.encode() in seen.body)
+
+
+def finish(run, router, job, names, *words):
+    """A run that has ended, but for some that failed."""
+    fail(router, names)
+    assert run(*job.argv(*words)).exit_status == 1
+    assert job.failed_rows() == names
+    del router.requests[:]
+    router.batches.clear()
+    router.files.clear()
+    return {name: job.read(name) for name in job.names()}
+
+
+@both_forms
+def test_only_what_failed_is_sent_again(run, router, either, direct):
+    finish(run, router, either, "bd", *direct)
+    shown = run(*either.argv(*AGAIN, *direct, "-o", "json"))
+    assert shown.exit_status == 0, shown
+    assert [each[4] for each in sorted(prompts(router))] == ["b", "d"]
+    summary = json.loads(shown)
+    assert (summary["requests"], summary["done"], summary["failed"]) == (
+        5, 5, 0)
+    assert summary["tokens"] > 5 and summary["errors_file"] is None
+    either.check()
+
+
+@both_forms
+def test_without_the_flag_it_says_how_many_failed(run, router, either,
+                                                  direct):
+    before = finish(run, router, either, "bd", *direct)
+    for more in [], ["--retry-failed", "0"]:
+        check_refused(run(*either.argv(*direct, *more)), router,
+                      "2 of 5 requests failed", "--retry-failed N")
+        assert {name: either.read(name) for name in either.names()} == before
+    assert either.state in map(either.path, before)
+    assert either.journal not in map(either.path, before)
+
+
+@both_forms
+def test_what_fails_again_stays_and_may_be_sent_again(run, router, either,
+                                                      direct):
+    finish(run, router, either, "bcd", *direct)
+    fail(router, "bd")
+    assert run(*either.argv(*AGAIN, *direct)).exit_status == 1
+    assert either.failed_rows() == "bd"
+    assert len(read_lines(either.errors)) == 2
+    fail(router, "d")
+    assert run(*either.argv("--retry-failed", "2", *direct)).exit_status == 0
+    assert sorted(each[4] for each in prompts(router)) == list("bbcddd")
+    either.check()
+
+
+@both_forms
+def test_force_sends_all_of_a_finished_run(run, router, either, direct):
+    finish(run, router, either, "b", *direct)
+    assert run(*either.argv("--force", *AGAIN, *direct)).exit_status == 0
+    assert len(prompts(router)) == 5
+    either.check()
+
+
+def cut_out(name, start, stop):
+    """Take some lines out of a file of a finished run."""
+    def change(job):
+        path = getattr(job, name)
+        lines = job.read(path).splitlines(True)
+        del lines[start:stop]
+        job.write(b"".join(lines), path)
+    return change
+
+
+def twice(name):
+    def change(job):
+        path = getattr(job, name)
+        data = job.read(path)
+        job.write(data + data.splitlines(True)[-1], path)
+    return change
+
+
+def gone(name):
+    return lambda job: os.unlink(getattr(job, name))
+
+
+def also_done(job):
+    """The line of b stands in OUT as well."""
+    line = job.read().splitlines(True)[0]
+    line = json.loads(line.decode())
+    job.write(job.read() + as_lines([dict(line, custom_id="b")]), job.output)
+
+
+WRONG = {
+    "OUT gone": (gone("output"), ["out.jsonl is gone"]),
+    "ERR gone": (gone("errors"), ["errors.jsonl is gone"]),
+    "OUT lacks two": (cut_out("output", 0, 2), ["neither has a",
+                                                "neither has c"]),
+    "OUT empty": (cut_out("output", 0, 99), ["neither has a"]),
+    "ERR lacks": (cut_out("errors", 0, 1), ["neither has b"]),
+    "OUT twice": (twice("output"), ["custom_id 'e'"]),
+    "ERR twice": (twice("errors"), ["custom_id 'd'"]),
+    "both": (also_done, ["custom_id 'b'"]),
+}
+WRONG_ROWS = {
+    "OUT gone": (gone("output"), ["out.csv is gone"]),
+    "ERR gone": (gone("errors"), ["errors.jsonl is gone"]),
+    "OUT lacks the last": (cut_out("output", -1, None), ["neither has row-5"]),
+    "OUT lacks one": (cut_out("output", 1, 2), [
+        "row 1, of row-1, is not that of the input", "neither has row-1"]),
+    "OUT empty": (cut_out("output", 0, 99), ["empty"]),
+    "head": (cut_out("output", 0, 1), ["head"]),
+    "ERR lacks": (cut_out("errors", 0, 1), ["neither has row-2"]),
+    "OUT twice": (twice("output"), ["row 6 is not in the input"]),
+    "ERR twice": (twice("errors"), ["custom_id 'row-4'"]),
+    "cell": (lambda job: job.write(job.read("out.csv").replace(
+        b"a,x", b"a,y"), "out.csv"), ["row 1, of row-1"]),
+    "error taken out": (lambda job: job.write(job.read("out.csv").replace(
+        b"HTTP 500 Internal", b""), "out.csv") or os.unlink(job.errors),
+        ["is gone"]),
+    "quote": (lambda job: job.write(job.read("out.csv") + b'"', "out.csv"),
+              ["a quote is not closed"]),
+}
+
+
+@pytest.mark.parametrize("kind, wrong", [
+    (Lines, each) for each in WRONG] + [(Sheet, each) for each in WRONG_ROWS])
+def test_what_does_not_account_for_the_input_is_refused(run, router, tmp_path,
+                                                        kind, wrong):
+    change, words = (WRONG if kind is Lines else WRONG_ROWS)[wrong]
+    job = kind(tmp_path)
+    finish(run, router, job, "bd")
+    change(job)
+    before = {name: job.read(name) for name in job.names()}
+    check_refused(run(*job.argv(*AGAIN)), router, "do not have each id",
+                  "--force", *words)
+    assert {name: job.read(name) for name in job.names()} == before
+    assert run(*job.argv("--force")).exit_status == 0
+    job.check()
+
+
+def test_an_error_that_was_taken_out_of_a_row_is_told(run, router, job):
+    finish(run, router, job, "b")
+    head, rows = job.rows()
+    rows[1]["error"] = ""
+    job.write(as_csv([head] + [list(row.values()) for row in rows]),
+              "out.csv")
+    check_refused(run(*job.argv(*AGAIN)), router, "row-2 is done and has")
+
+
+def test_the_order_of_lines_does_not_matter(run, router, tmp_path):
+    job = Lines(tmp_path)
+    finish(run, router, job, "bd")
+    for path in job.output, job.errors:
+        job.write(b"".join(job.read(path).splitlines(True)[::-1]), path)
+    assert run(*job.argv(*AGAIN)).exit_status == 0
+    job.check()
+
+
+def test_what_nobody_asked_for_stays_in_the_errors(run, router, tmp_path):
+    job = Lines(tmp_path)
+    router.batch_plan(output=as_lines([good(each) for each in "abzce"])
+                      + b"oops\n")
+    assert run(*job.argv()).exit_status == 1
+    kept = job.spare()
+    assert len(kept) == 2 and job.failed() == "d"
+    assert run(*job.argv(*AGAIN)).exit_status == 1
+    assert (job.done(), job.spare()) == ("abcde", kept)
+    assert run(*job.argv(*AGAIN)).exit_status == 1
+    assert (job.done(), job.spare()) == ("abcde", kept)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_finished_run_is_of_its_own_prompts(run, router, job, name):
+    before = finish(run, router, job, "b")
+    shown = run(*job.argv(*AGAIN, *OTHERS[name](job)))
+    check_refused(shown, router, "another run")
+    job.fill([HEAD] + ROWS)
+    assert {name: job.read(name) for name in job.names()} == before
+
+
+@pytest.mark.parametrize("kind", [Lines, Sheet])
+@pytest.mark.parametrize("words", [PARTS, ONE_BY_ONE])
+def test_a_run_again_may_be_killed_at_any_moment(forks, run, router, tmp_path,
+                                                 step, kind, words):
+    """OUT is whole at each moment, the old one or the new one."""
+    for moment in itertools.count(1, (step + 1) // 2):
+        folder = tmp_path / str(moment)
+        folder.mkdir()
+        job = kind(folder)
+        router.orders.clear()
+        del router.store.plans[:]
+        finish(run, router, job, "bc", *words[:-2])
+        if forks.run(router, job, *words, moment=moment) == 0:
+            break
+        had_ended = not os.path.exists(job.state)
+        assert job.failed_rows() in ("", "bc"), moment
+        assert forks.run(router, job, *words) == 2 * had_ended, moment
+        job.check()
+        sent = sorted(each[4] for each in prompts(router))
+        assert sent in (["b", "c"], ["b", "b", "c"], ["b", "c", "c"]), moment
+        assert len(sent) == 2 or words is ONE_BY_ONE, moment
+    assert moment > 10
+
+
+def test_a_run_again_that_was_stopped_goes_on_without_the_flag(run, router,
+                                                               either):
+    finish(run, router, either, "bd", "--direct")
+    router.order(SAY, status=401, times=None)
+    shown = run(*either.argv("--direct", *AGAIN))
+    assert shown.exit_status == 3 and either.failed_rows() == "bd"
+    router.orders.clear()
+    assert run(*either.argv("--direct", *AGAIN)).exit_status == 0
+    either.check()
