@@ -212,7 +212,7 @@ def assert_shown(lines, output):
     """Each line is shown; … stands for anything."""
     for line in lines:
         parts = map(re.escape, line.split("…"))
-        assert re.search(f"(?m)^{'.*'.join(parts)}$", output), (line, output)
+        assert re.search(f"(?ms)^{'.*'.join(parts)}$", output), (line, output)
 
 
 def test_a_night_of_the_readme_goes_as_it_is_shown(world):
