@@ -3739,10 +3739,6 @@ class Source:
         """The request that a line holds; raise ValueError with its fault."""
         return parse_line(raw)
 
-    def as_sent(self, request, raw):
-        """The line that a batch has of a request."""
-        return raw
-
     def read(self, start, end):
         """Return the bytes from start to before end."""
         self.file.seek(start)
@@ -6353,6 +6349,15 @@ def id_of(request):
     return custom_id if is_filled(custom_id) else None
 
 
+def as_result(value):
+    return whole(compact_json(value)).encode("utf-8")
+
+
+def made_line(request):
+    """The line of a batch that asks for what is made of a row."""
+    return as_result(request) + b"\n"
+
+
 def send_file(app, excerpt, slug=None, **fields):
     """Send a file, with a bar; return the file object."""
     with Meter(app.terminal, f"uploading {excerpt.name}",
@@ -6409,7 +6414,7 @@ class BatchInput:
             request = self.source.parse(raw, self.count)
         except ValueError as problem:
             return self.complain(self.count, str(problem))
-        size = len(self.source.as_sent(request, raw))
+        size = len(made_line(request) if self.source.is_made else raw)
         self.size += size
         self.largest = max(self.largest, (size, self.count))
         wrong = self.wrong
@@ -6472,15 +6477,9 @@ class BatchInput:
         return self.starts[first - 1], self.starts[last]
 
     def as_sent(self, number):
-        """The bytes of a line in a batch."""
-        return self.source.as_sent(self.request(number), self.raw(number))
-
-    def sent_size(self, number):
-        """How many these are."""
-        if self.source.is_made:
-            return len(self.as_sent(number))
-        start, end = self.span(number, number)
-        return end - start
+        """The line of a batch that a line, from 1, is or makes."""
+        return (made_line(self.request(number)) if self.source.is_made
+                else self.raw(number))
 
 
 def check_size(name, size):
@@ -6503,10 +6502,6 @@ def check_metadata(args):
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 ROW_FORMS = tuple(DELIMITERS) + ("jsonl", "txt")
-
-
-def as_result(value):
-    return whole(compact_json(value)).encode("utf-8")
 
 
 def digest_of(value):
@@ -6645,9 +6640,6 @@ class Prompts(Rows):
         body = with_params(dict(self.body, messages=messages), self.args.param)
         return {"custom_id": custom_id or f"row-{number}", "method": "POST",
                 "url": CHAT_URL, "body": body}
-
-    def as_sent(self, request, raw):
-        return as_result(request) + b"\n"
 
 
 # == batches: made, waited for, and how they have ended ======================
@@ -6933,7 +6925,7 @@ def failure_kind(raw):
             or as_text(dig(result, "error")))
     if status >= 300 and not said.startswith("HTTP"):
         said = f"HTTP {status} {said}"
-    return one_line(said)[:200]
+    return one_line(said)[:200] or "no reason told"
 
 
 def judged(result, request):
@@ -7197,8 +7189,7 @@ class Run:
                 f"{self.output} is done, and {state['failed']} of"
                 f" {self.input.count} requests failed",
                 "--retry-failed N sends only those again; --force begins anew")
-        self.state = self.new_state() if self.is_over else (
-            state or self.new_state())
+        self.state = not self.is_over and state or self.new_state()
         self.journal.load(self.input.count, self.head(),
                           self.args.force and not self.is_over)
         if is_again:
@@ -7424,7 +7415,7 @@ class BatchSender:
         """Yield ranges for each part, within its bytes and requests."""
         lines, size = [], 0
         for number in numbers:
-            more = self.run.input.sent_size(number)
+            more = len(self.run.input.as_sent(number))
             if lines and (size + more > self.limit
                           or len(lines) == self.args.max_requests):
                 yield ranges_of(lines)
