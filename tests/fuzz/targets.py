@@ -1028,7 +1028,7 @@ def check_rows(router, path, columns, rows, data, delimiter, is_direct):
     put(path, data)
     form = {",": "csv", "\t": "tsv"}[delimiter]
     output = f"{path}-out.{form}"
-    router.requests[:] = []
+    router.requests[:], router.orders[:] = [], []
     argv = ["batches", "run", "--endpoint", "demo", "--input", path,
             "--input-format", form, "--template", "<{a}|{b}>{{}}",
             "--output-file", output, "--force", "-q"]
