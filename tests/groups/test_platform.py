@@ -273,6 +273,8 @@ def test_a_dry_run_sends_nothing(run, router, line, call, body):
     ("settings get", "ID"),
     ("usage --from 3d --to 5d", "wrong way round"),
     ("usage daily --from 2026-02-01T00:00:00", "no zone"),
+    ("usage --from 9999w", "is no time"),
+    ("maintenance purge --before 999999w", "is no time"),
     ("usage requests --to soon", "soon"),
     ("exports create logs", "--from"),
     ("exports create bills --from 1d", "bills"),
