@@ -6858,7 +6858,7 @@ class Accounts:
 
     def take(self, path, name):
         """Put the results of one of the server's files into the journal."""
-        with open(path, "rb") as source:
+        with self.run.app.open_source(path).file as source:
             for number, raw in enumerate(source, 1):
                 if number == 1 and raw.startswith(codecs.BOM_UTF8):
                     raw = raw[3:]
@@ -7101,21 +7101,16 @@ class Run:
 
         Raise unless OUT and the errors have each id of the input once.
         """
-        wrong = [f"{path} is gone" for path in (self.output, self.errors)
-                 if not os.path.isfile(path)]
-        if not wrong:
-            accounts = Accounts(self, {
-                "batch": self.output, "round": 0,
-                "lines": [[1, self.input.count]]})
-            accounts.take(self.errors, "error")
-            try:
-                wrong += self.sheet.take(accounts) if self.sheet else (
-                    accounts.take(self.output, "output") or ())
-            except ValueError as problem:
-                wrong.append(f"{self.output}: {problem}")
-            wrong += [result["error"]["message"]
-                      for _, result in accounts.spare]
-            wrong += [f"neither has {name}" for name in accounts.left]
+        accounts = Accounts(self, {"batch": self.output, "round": 0,
+                                   "lines": [[1, self.input.count]]})
+        accounts.take(self.errors, "error")
+        try:
+            wrong = list(self.sheet.take(accounts) if self.sheet else
+                         accounts.take(self.output, "output") or ())
+        except ValueError as problem:
+            wrong = [f"{self.output}: {problem}"]
+        wrong += [result["error"]["message"] for _, result in accounts.spare]
+        wrong += [f"neither has {name}" for name in accounts.left]
         if wrong:
             raise UsageError(
                 f"{self.output} and {self.errors} do not have each id of the"
