@@ -6983,8 +6983,9 @@ class Run:
 
     OUT.state.json says how far it is, and OUT.journal.jsonl holds the
     results so far.  With them the same command goes on where a kill or a
-    lost network has stopped it; both are gone once OUT and the file of the
-    errors stand complete.  send(run, round) has every line answered.
+    lost network has stopped it; both are gone once OUT stands complete, but
+    the state stays as long as there are errors: what has failed is sent again
+    by the same command, too.  send(run, round) has every line answered.
     """
 
     def __init__(self, app, group, args, source):
@@ -9013,7 +9014,8 @@ BATCHES = Group(
                   f"most requests in one batch (default: {MOST_REQUESTS})",
                   integer(1), default=MOST_REQUESTS),
              flag("--retry-failed N",
-                  "send failed requests again, up to N times (default: 0)",
+                  "send failed requests again, up to N times (default: 0);"
+                  " of a run that has ended, only those",
                   integer(0, 100), default=0),
              METADATA, BATCH_ENDPOINT,
              flag("--wait-timeout SECONDS",
