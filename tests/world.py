@@ -290,6 +290,7 @@ class World:
         for name in ("in.jsonl", "requests.jsonl", "prompts.jsonl"):
             self.write(name, LINES)
         self.write("in.txt", "linux\nbread\n")
+        self.write("in.csv", "title,text\nlinux,a kernel\nbread,a food\n")
         self.write("model.gguf", b"GGUF" + bytes(96))
         self.write("secret.txt", SECRET + "\n")
         self.write("body.json", BODY)

@@ -20,7 +20,7 @@ SEED = 1
 # How many cases of each target run; --full runs ten times as many.
 COUNTS = {"sse": 2000, "toml": 2000, "edit": 1000, "config": 500,
           "jsonl": 300, "json": 250,
-          "secrets": 300,
+          "secrets": 300, "rows": 60,
           "stream": 70}
 
 
