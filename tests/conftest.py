@@ -33,14 +33,16 @@ from router import Router  # noqa: E402
 if not IS_FULL:
     os.fsync = lambda descriptor: None
 
-# Thousands of tests keep much that never becomes garbage: look less often.
-gc.set_threshold(100000, 50, 50)
+# What is imported and collected stays: no look at it is worth its time.
+gc.disable()
 
 
 def pytest_collection_finish():
-    """What has been collected stays: no look at it is worth its time."""
+    """Look for garbage from here on, seldom: thousands of tests keep much."""
     if hasattr(gc, "freeze"):  # 3.7
         gc.freeze()
+    gc.set_threshold(100000, 50, 50)
+    gc.enable()
 
 
 class Result(str):
