@@ -113,6 +113,7 @@ class Server(ThreadingMixIn, http.server.HTTPServer):
     """Serves one case at a time, and keeps what it was sent."""
 
     daemon_threads = True
+    request_queue_size = 128    # what does not fit waits for a second
 
     def take(self, case):
         self.case, self.bodies = case, []
