@@ -37,6 +37,7 @@ import pytest
 import xeroctl
 from conftest import (HERE, INTERPRETERS, SCRIPT, STARTED, FakeClock, Result,
                       costly, every_case, text_stream, written)
+from helpers import as_json
 
 pytestmark = every_case
 
@@ -140,13 +141,6 @@ def server():
 
 
 # == what is right ===========================================================
-
-def as_json(data):
-    try:
-        return json.loads(data.decode("utf-8"))
-    except ValueError:
-        return None
-
 
 def dig(value, path):
     """What stands at a dotted path, or None."""

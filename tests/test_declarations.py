@@ -11,6 +11,7 @@ from conftest import Result, costly, environment, text_stream, written
 from xeroctl import (ENDPOINT, ITEM, SLUG, Group, Verb, acts, below, by_flag,
                      creates, deletes, field, flag, integer, json_pair, lists,
                      number, path_of, shows, text_pair, updates, wait_until)
+from helpers import asked_paths as asked, sent
 
 
 # == a table of groups =======================================================
@@ -159,18 +160,6 @@ class SilentStream(io.RawIOBase):
 
     def readinto(self, buffer):
         raise AssertionError("standard input was read")
-
-
-def asked(router):
-    """What was asked of the router: "METHOD /path below v1"."""
-    return [f"{seen.method} {seen.path.partition('/v1')[2]}"
-            for seen in router.requests]
-
-
-def sent(router):
-    """The body of the only request."""
-    seen, = router.requests
-    return seen.json
 
 
 def check_refused(shown, router, *words):

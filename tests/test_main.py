@@ -14,14 +14,14 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 
 import pytest
 
 import xeroctl
-from conftest import (ROOT, SCRIPT, STARTED, Result, at_both_ends, costly,
-                      environment, every_case, sampled)
+from conftest import (ROOT, SCRIPT, STARTED, at_both_ends, costly, environment,
+                      every_case, sampled)
+from helpers import as_frame, chunk, finished, read_until, send, until
 
 pytestmark = pytest.mark.skipif(os.name != "posix",
                                 reason="signals and descriptors of POSIX")
@@ -33,14 +33,6 @@ STREAM = CHAT + ("--stream",)
 COMPLETIONS = "POST /chat/completions"
 ANSWER = ('Hello! You said: "Hello". I am the demo endpoint of the reference'
           " router; I repeat what I am told.\n")
-
-
-@pytest.fixture(autouse=True)
-def ctrl_c():
-    """Hand Ctrl-C on: the children of a job in the background ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -63,48 +55,6 @@ def spawn(router):
         process.wait()
         process.stdout.close()
         process.stderr.close()
-
-
-def finished(process):
-    """Wait for a process; return its Result."""
-    stdout, stderr = process.communicate(timeout=LIMIT_S)
-    return Result(stdout.decode("utf-8"), stderr.decode("utf-8"),
-                  process.returncode)
-
-
-def read_until(stream, wanted):
-    """Read a pipe as it comes until something has come; return all of it."""
-    data = b""
-    while wanted not in data:
-        assert select.select([stream], [], [], LIMIT_S)[0], data
-        block = os.read(stream.fileno(), 4096)
-        assert block, data
-        data += block
-    return data
-
-
-def wait_for(condition):
-    """Wait until a condition holds, for what no event tells."""
-    end = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
-
-
-def send(process, number):
-    """Send a signal to a process that is about to wait, once it waits."""
-    time.sleep(0.02)
-    process.send_signal(number)
-
-
-def as_frame(value):
-    return b"data: " + json.dumps(value).encode() + b"\n\n"
-
-
-def chunk(text, finish_reason=None):
-    return as_frame({"object": "chat.completion.chunk", "choices": [
-        {"index": 0, "delta": {"content": text},
-         "finish_reason": finish_reason}]})
 
 
 ERROR_FRAME = as_frame({"error": {"message": "no more"}})
@@ -292,7 +242,7 @@ def check_is_closed(router):
 def test_ctrl_c_while_waiting_for_the_answer(start, router):
     router.order(COMPLETIONS, hang=True)
     process = start(*CHAT)
-    wait_for(lambda: router.requests)
+    until(lambda: router.requests)
     send(process, signal.SIGINT)
     check_is_closed(router)
     shown = finished(process)
@@ -345,7 +295,7 @@ def test_ctrl_c_while_standard_input_is_read(spawn, router, open_pipe):
     reading, writing = open_pipe
     process = spawn(sys.executable, STARTED, *CHAT[:-1], "-", stdin=reading)
     os.write(writing, b"Half a mess")
-    wait_for(lambda: not select.select([reading], [], [], 0)[0])
+    until(lambda: not select.select([reading], [], [], 0)[0])
     send(process, signal.SIGINT)
     shown = finished(process)
     assert shown.exit_status == 130
@@ -428,7 +378,7 @@ def test_no_socket_gets_the_number_of_a_stream(spawn, router, descriptors,
                                                closed):
     router.order(COMPLETIONS, hang=True)
     process = spawn(*closing(descriptors, sys.executable, STARTED, *CHAT))
-    wait_for(lambda: router.requests)
+    until(lambda: router.requests)
     for number in closed:
         path = f"/proc/{process.pid}/fd/{number}"
         assert os.readlink(path) == os.devnull

@@ -19,7 +19,7 @@ import pytest
 import xeroctl
 from conftest import (INTERPRETERS, IS_FULL, SCRIPT, costly, environment,
                       every_case)
-from world import BODY, CALLS, ROWS, Remembering, Row, World, signature
+from world import BODY, CALLS, ROWS, Row, command_of, signature
 
 pytestmark = every_case
 
@@ -134,10 +134,6 @@ REFUSED = {     # forms that a row has not
 FORMS = "json", "jsonl", "csv", "id", "table", "wide"
 
 
-def command_of(row):
-    return xeroctl.verb_map(row.group, row.verb)["command"]
-
-
 def first_rows():
     """The first example of each verb; those that need more than a world."""
     found = {}
@@ -150,18 +146,6 @@ def sample(cases, count, seed=7):
     """The same few of many cases each time; all of them with --full."""
     cases = list(cases)
     return cases if IS_FULL else random.Random(seed).sample(cases, count)
-
-
-@pytest.fixture(scope="module")
-def shared_world(tmp_path_factory):
-    with Remembering() as router:
-        yield World(router, tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture
-def world(shared_world, monkeypatch):
-    monkeypatch.chdir(shared_world.folder)
-    return shared_world
 
 
 def asked(world, row):

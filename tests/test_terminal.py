@@ -22,6 +22,7 @@ import pytest
 import xeroctl
 from conftest import (STARTED, Result, at_both_ends, costly, environment,
                       sampled, text_stream, written)
+from helpers import as_frame, chunk, finished, send
 
 pty = pytest.importorskip("pty")
 termios = pytest.importorskip("termios")
@@ -123,14 +124,6 @@ class Screen:
         os.close(self.far)
 
 
-@pytest.fixture(autouse=True)
-def ctrl_c():
-    """Hand Ctrl-C on: the children of a job in the background ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.fixture
 def screen():
     """screen(columns=80) is a Screen."""
@@ -195,35 +188,12 @@ def spawn(router, screen):
             stream.close()
 
 
-def finished(process):
-    """Wait for a process; return its Result."""
-    stdout, stderr = process.communicate(timeout=LIMIT_S)
-    return Result((stdout or b"").decode("utf-8"),
-                  (stderr or b"").decode("utf-8"), process.returncode)
-
-
-def send(process, number):
-    """Send a signal to a process that is about to wait, once it waits."""
-    time.sleep(0.02)
-    process.send_signal(number)
-
-
 def ended(process, limit):
     """Wait for a process; return whether it has ended."""
     try:
         return process.wait(limit) is not None
     except subprocess.TimeoutExpired:
         return False
-
-
-def as_frame(value):
-    return b"data: " + json.dumps(value).encode() + b"\n\n"
-
-
-def chunk(text, finish_reason=None):
-    return as_frame({"object": "chat.completion.chunk", "choices": [
-        {"index": 0, "delta": {"content": text},
-         "finish_reason": finish_reason}]})
 
 
 def streamed(*texts):

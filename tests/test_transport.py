@@ -15,7 +15,8 @@ import time
 import pytest
 
 import xeroctl
-from router import DEMO_KEY, Router
+from helpers import error_of, facts_of
+from router import DEMO_KEY
 
 CHAT = "chat", "--endpoint", "demo", "-m", "hi"
 NOW = 1770000000
@@ -25,21 +26,6 @@ NONE = ()
 
 # A name that no resolver is asked for: a label has 63 letters at most.
 NO_HOST = "a" * 64 + ".example"
-
-
-@pytest.fixture
-def other():
-    """A second router: another port, so another origin."""
-    with Router() as router:
-        yield router
-
-
-@pytest.fixture
-def closed_port():
-    """A port of the loopback where nobody listens."""
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        yield holder.getsockname()[1]
 
 
 class Sayer:
@@ -73,19 +59,6 @@ class Sayer:
                 self.calls += 1
                 client.recv(65536)
                 client.sendall(self.said)
-
-
-def error_of(shown):
-    """The one error line on standard error."""
-    line, = [line for line in shown.stderr.splitlines()
-             if line.startswith("error: ")]
-    return line
-
-
-def facts_of(shown):
-    """The lines below the error: {label: value}."""
-    return dict(line.strip().split(": ", 1) for line
-                in shown.stderr.partition("error: ")[2].splitlines()[1:])
 
 
 def attempts(shown):

@@ -98,6 +98,11 @@ class Row:
         return words
 
 
+def command_of(row):
+    """The name of a row's verb, as the map of commands has it."""
+    return xeroctl.verb_map(row.group, row.verb)["command"]
+
+
 def each_row():
     """Every example of every verb, each command line once."""
     found = {}

@@ -8,6 +8,8 @@ import re
 
 import pytest
 
+from helpers import asked
+
 
 NOW = 1770000000
 AGENTS = "/management/agents"
@@ -38,11 +40,6 @@ def join_key(run, router):
 
 NEW_KEY = ["join-keys", "--create", "--name", "rack 7", "--region",
            "eu-central", "--router-addr", "tcp://router.example:5555"]
-
-
-def asked(router):
-    return [f"{seen.method} {seen.target.partition('/v1')[2]}"
-            for seen in router.requests]
 
 
 def head_of(shown):

@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from conftest import FakeClock, at_both_ends
+from helpers import labelled
 from router import Router
 
 pty = pytest.importorskip("pty")
@@ -87,12 +88,6 @@ def asked(router):
     """What was asked of the router, as METHOD and the path with its query."""
     return [f"{seen.method} {seen.target.partition('/v1/exec')[2]}"
             for seen in router.requests]
-
-
-def labelled(shown):
-    """{label: value} of a record as a person sees it, in order."""
-    return {label: value.strip() for label, _, value in (
-        line.partition(":") for line in shown.splitlines())}
 
 
 def status_of(router, approval_id):

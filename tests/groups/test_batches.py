@@ -17,6 +17,7 @@ import pytest
 import xeroctl
 from conftest import (FakeClock, at_both_ends, costly, environment,
                       from_system, text_stream, written)
+from helpers import TerminalStream, asked_whole as asked, encoded, pretty
 from router import flaw
 
 NOW = 1770000000
@@ -44,11 +45,6 @@ class BatchClock(FakeClock):
         if self.steps:
             self.steps.pop(0)()
         assert len(self.slept) < 1000
-
-
-class TerminalStream(io.TextIOWrapper):
-    def isatty(self):
-        return True
 
 
 @pytest.fixture
@@ -85,10 +81,6 @@ def request(custom_id="r1", **changes):
             if value is not None}
 
 
-def encoded(value):
-    return json.dumps(value).encode()
-
-
 def jsonl(*requests):
     return b"".join(encoded(each) + b"\n" for each in requests)
 
@@ -105,15 +97,6 @@ def put(data, name="requests.jsonl"):
 def content(name):
     with open(from_system(name), "rb") as source:
         return source.read()
-
-
-def pretty(value):
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def asked(router):
-    """What was asked of the router, as METHOD and the target."""
-    return [f"{seen.method} {seen.target}" for seen in router.requests]
 
 
 def polls(router, batch_id="batch_1"):

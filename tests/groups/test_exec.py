@@ -13,6 +13,7 @@ import pytest
 
 import xeroctl
 from conftest import FakeClock, at_both_ends, environment, text_stream, written
+from helpers import TerminalStream, labelled
 
 NOW = 1770000000
 DONE = "inv_000000000000000000000001"
@@ -43,11 +44,6 @@ class WatchClock(FakeClock):
         if self.steps:
             self.steps.pop(0)()
         assert len(self.slept) < 200
-
-
-class TerminalStream(io.TextIOWrapper):
-    def isatty(self):
-        return True
 
 
 @pytest.fixture
@@ -92,12 +88,6 @@ def asked(router):
     """What was asked of the router, as METHOD and the path with its query."""
     return [f"{seen.method} {seen.target.partition('/v1/exec')[2]}"
             for seen in router.requests]
-
-
-def labelled(shown):
-    """{label: value} of a record as a person sees it, in order."""
-    return {label: value.strip() for label, _, value in (
-        line.partition(":") for line in shown.splitlines())}
 
 
 def interrupt():

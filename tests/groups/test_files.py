@@ -16,6 +16,7 @@ import pytest
 import xeroctl
 from conftest import (at_both_ends, environment, from_system, text_stream,
                       written)
+from helpers import asked
 
 pty = pytest.importorskip("pty")
 
@@ -76,34 +77,6 @@ def folder(tmp_path):
             path.write_bytes(data)
         return root
     return maker
-
-
-@pytest.fixture
-def device(tmp_path):
-    """device(name) is a /dev/name to write to.
-
-    For root it is a node of our own: a client that puts a file in its
-    place shall not take the machine's.
-    """
-    def maker(name):
-        path = "/dev/" + name
-        if os.geteuid() != 0:
-            return path         # may be written, not replaced
-        number = os.stat(path).st_rdev
-        path = str(tmp_path / name)
-        try:
-            os.mknod(path, 0o666 | stat.S_IFCHR, number)
-            open(path, "wb").close()
-        except OSError:
-            pytest.skip("no devices can be made here")
-        return path
-    return maker
-
-
-def asked(router):
-    """What was asked of the router, as METHOD and the path with its query."""
-    return [f"{seen.method} {seen.target.partition('/v1')[2]}"
-            for seen in router.requests]
 
 
 def sent(router):

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from helpers import asked
+
 
 NOW = 1770000000
 KEYS = "/management/api-keys"
@@ -28,11 +30,6 @@ def refused(run, router):
         assert router.requests == []
         return shown.stderr
     return runner
-
-
-def asked(router):
-    return [f"{seen.method} {seen.target.partition('/v1')[2]}"
-            for seen in router.requests]
 
 
 def works(run, value):

@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from helpers import asked, encoded, labelled
 from router import Router
 
 pty = pytest.importorskip("pty")
@@ -58,12 +59,6 @@ def refused(models, router):
     return runner
 
 
-def asked(router):
-    """What was asked of the router, as METHOD and the path with its query."""
-    return [f"{seen.method} {seen.target.partition('/v1')[2]}"
-            for seen in router.requests]
-
-
 def last_body(router):
     return router.requests[-1].json
 
@@ -75,16 +70,6 @@ def cells(line):
 def head_of(shown):
     """The heads of a table's columns."""
     return [cell.strip() for cell in cells(shown.split("\n", 1)[0])]
-
-
-def labelled(shown):
-    """{label: value} of a record as a person sees it, in order."""
-    return {label: value.strip() for label, _, value in (
-        line.partition(":") for line in shown.splitlines())}
-
-
-def as_answer(value):
-    return json.dumps(value).encode()
 
 
 # == list ====================================================================
@@ -225,7 +210,7 @@ CAMEL = {"id": "m1", "name": "n", "format": "gguf", "sizeBytes": 4200000000,
 
 @pytest.mark.parametrize("place", ["models", "data"])
 def test_camel_case_is_read_in_either_place(models, router, place):
-    router.order("GET /models", body=as_answer({place: [CAMEL]}))
+    router.order("GET /models", body=encoded({place: [CAMEL]}))
     assert [cell.strip() for cell in cells(
         models("-o", "wide").splitlines()[1])] == [
         "m1", "n", "gguf", "4.2 GB", "ready", "-", "yes", "-", "-", "8192",
@@ -233,17 +218,17 @@ def test_camel_case_is_read_in_either_place(models, router, place):
 
 
 def test_a_list_under_models_keeps_its_shape_in_json(models, router):
-    router.order("GET /models", body=as_answer({"models": [CAMEL]}))
+    router.order("GET /models", body=encoded({"models": [CAMEL]}))
     assert json.loads(models("-o", "json")) == {"models": [CAMEL]}
 
 
 def test_a_list_under_models_has_ids(models, router):
-    router.order("GET /models", body=as_answer({"models": [CAMEL] * 2}))
+    router.order("GET /models", body=encoded({"models": [CAMEL] * 2}))
     assert models("-o", "id") == "m1\nm1\n"
 
 
 def test_a_record_may_be_in_camel_case(models, router):
-    router.order("GET /models/m1", body=as_answer(CAMEL))
+    router.order("GET /models/m1", body=encoded(CAMEL))
     found = labelled(models("m1"))
     assert list(found) == LABELS
     assert (found["Owner"], found["Size"], found["Created"]) == (
@@ -254,7 +239,7 @@ def test_a_record_may_be_in_camel_case(models, router):
 
 
 def test_a_plain_list_of_names_renders(models, router):
-    router.order("GET /models", body=as_answer({"object": "list", "data": [
+    router.order("GET /models", body=encoded({"object": "list", "data": [
         {"id": "gpt", "object": "model", "created": NOW,
          "owned_by": "me"}]}))
     shown = models("-o", "wide")
@@ -593,7 +578,7 @@ def test_an_action_can_be_planned(models, router, action):
 
 def test_the_catalog_shows_every_field(models, router):
     more = {"x_new": {"a": [1, 2]}, "note": "n"}
-    router.order(f"GET /models/{LLAMA}/catalog", body=as_answer(
+    router.order(f"GET /models/{LLAMA}/catalog", body=encoded(
         dict({"id": LLAMA, "role": "deployable", "tags": ["chat"]}, **more)))
     found = labelled(models(LLAMA, "--catalog-info"))
     assert found == {"id": LLAMA, "role": "deployable", "tags": '["chat"]',
@@ -719,7 +704,7 @@ def test_versions_are_listed(versions, router):
 
 
 def test_versions_may_be_in_camel_case(versions, router):
-    router.order("GET /versions", body=as_answer({"data": [
+    router.order("GET /versions", body=encoded({"data": [
         {"id": "v", "version": "1.0.0", "isLatest": True,
          "versionNotes": "n", "createdAt": NOW}]}))
     assert versions(QWEN).splitlines()[1].split() == [
@@ -906,7 +891,7 @@ def test_models_are_recommended_for_a_workspace(models, router):
 
 def test_a_recommendation_is_json_as_received(models, router):
     body = {"object": "list", "data": [{"model_id": "m", "x": 1}], "y": 2}
-    router.order("GET /recommended-models", body=as_answer(body))
+    router.order("GET /recommended-models", body=encoded(body))
     shown = models("recommend-for-workspace", "w", "-o", "json")
     assert json.loads(shown) == body
 

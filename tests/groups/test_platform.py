@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from helpers import asked
 from router import Router
 
 NOW = 1770000000
@@ -50,11 +51,6 @@ def refused(run, router):
         assert router.requests == []
         return shown.stderr
     return runner
-
-
-def asked(router):
-    return [f"{seen.method} {seen.target.partition('/v1')[2]}"
-            for seen in router.requests]
 
 
 def last_query(router):

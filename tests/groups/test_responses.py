@@ -12,6 +12,7 @@ import pytest
 
 import xeroctl
 from conftest import at_both_ends, environment, text_stream
+from helpers import answer_to, asked_paths as asked, pretty, sent
 from router import as_frame, as_json
 
 NOW = 1770000000
@@ -23,12 +24,6 @@ BODY = {"model": "demo", "input": "Hi", "stream": False}
 POST = "POST /responses"
 STATES = ("queued", "in_progress", "completed", "failed", "cancelled",
           "incomplete")
-
-
-def answer_to(text):
-    """What the reference router says to a message."""
-    return (f'Hello! You said: "{text}". I am the demo endpoint of the'
-            " reference router; I repeat what I am told.")
 
 
 ANSWER = answer_to("Hi") + "\n"
@@ -54,22 +49,6 @@ def talk(run):
         text = "".join(line + "\n" for line in lines)
         return run(*TALK, *more, stdin=text.encode(), **options)
     return talker
-
-
-def sent(router):
-    """The body of the only request that was made."""
-    seen, = router.requests
-    return seen.json
-
-
-def asked(router):
-    """What was asked of the router, as METHOD and the path below /v1."""
-    return [f"{seen.method} {seen.path.partition('/v1')[2]}"
-            for seen in router.requests]
-
-
-def pretty(value):
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def compact(value):

@@ -9,6 +9,8 @@ import os
 
 import pytest
 
+from helpers import asked, labelled
+
 
 pty = pytest.importorskip("pty")
 
@@ -56,20 +58,8 @@ def refused(templates, router):
     return runner
 
 
-def asked(router):
-    """What was asked of the router, as METHOD and the path with its query."""
-    return [f"{seen.method} {seen.target.partition('/v1')[2]}"
-            for seen in router.requests]
-
-
 def writes(router):
     return [line for line in asked(router) if not line.startswith("GET ")]
-
-
-def labelled(shown):
-    """{label: value} of a record as a person sees it, in order."""
-    return {label: value.strip() for label, _, value in (
-        line.partition(":") for line in shown.splitlines())}
 
 
 def put(template=SMALL, to="t.json", **changes):

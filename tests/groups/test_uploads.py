@@ -11,12 +11,12 @@ import os
 import shlex
 import signal
 import tarfile
-import time
 
 import pytest
 
 import xeroctl
 from conftest import at_both_ends, environment, from_system, text_stream
+from helpers import asked, labelled, until
 from router import Router
 
 pty = pytest.importorskip("pty")
@@ -70,22 +70,11 @@ def upload(run):
     return runner
 
 
-def asked(router):
-    """What was asked of the router, as METHOD and the path with its query."""
-    return [f"{seen.method} {seen.target.partition('/v1')[2]}"
-            for seen in router.requests]
-
-
 def numbers(router, start=0):
     """The numbers of the parts that were sent, from a request on."""
     return [int(seen.form["part_number"][1])
             for seen in router.requests[start:]
             if seen.path.endswith("/parts")]
-
-
-def labelled(shown):
-    return {label: value.strip() for label, _, value in (
-        line.partition(":") for line in shown.splitlines())}
 
 
 def has_number(number):
@@ -95,13 +84,6 @@ def has_number(number):
 
 def digest(data):
     return hashlib.sha256(data).hexdigest()
-
-
-def until(is_so):
-    limit = time.monotonic() + LIMIT_S
-    while not is_so():
-        assert time.monotonic() < limit
-        time.sleep(0.005)
 
 
 def stop_at(upload, router, path, number):

@@ -14,6 +14,7 @@ import pytest
 
 import xeroctl
 from conftest import environment, text_stream, written
+from helpers import asked
 
 pty = pytest.importorskip("pty")
 
@@ -43,11 +44,6 @@ def refused(run, router):
         assert router.requests == []
         return shown.stderr
     return runner
-
-
-def asked(router):
-    return [f"{seen.method} {seen.target.partition('/v1')[2]}"
-            for seen in router.requests]
 
 
 def column(shown):
