@@ -390,3 +390,177 @@ def stamped():
     """A signature of now, since a process has no clock of ours."""
     now = str(int(time.time()))
     return {"TIMESTAMP": now, "SIGNATURE": signature(now)}
+
+
+# == plans ===================================================================
+
+def writes_of(world):
+    return [seen for seen in world.router.requests
+            if seen.method not in ("GET", "HEAD")]
+
+
+# What is not known yet stands in <…>; the name of a run is new each time.
+UNKNOWN = re.compile("<[^>]*>|xeroctl-[0-9a-f]{12}")
+
+
+def text_of(method, url, body):
+    return json.dumps([method, url, body], sort_keys=True, ensure_ascii=False)
+
+
+def is_planned(plan, seen, origin):
+    """Whether a request is that of the plan; of a form: but for its parts."""
+    body = seen.json if seen.body and not seen.form else None
+    wanted = text_of(plan["method"], plan["url"],
+                     None if seen.form else plan.get("body"))
+    pattern = "[^/\"]+".join(map(re.escape, UNKNOWN.split(wanted)))
+    return re.fullmatch(pattern, text_of(seen.method, origin + seen.target,
+                                         body))
+
+
+PLANNED = [row for row in CALLS if command_of(row) in WRITES
+           and not row.is_interactive]
+
+
+@pytest.mark.parametrize("row", PLANNED, ids=str)
+def test_a_plan_is_what_is_sent(world, row):
+    """And it sends nothing but what it has to look up."""
+    world.prepare(row)
+    shown = world.start(row, "--dry-run", "-o", "json")
+    assert shown.exit_status == 0
+    assert world.router.key not in shown + shown.stderr
+    assert world.start(row, "--curl").startswith("curl -sS")
+    assert writes_of(world) == []
+    plans = json.loads(shown)
+    plans = plans if isinstance(plans, list) else [plans]
+    world.prepare(row)
+    world.start(row)
+    world.router.rest()
+    for plan, seen in zip(plans, writes_of(world)):
+        assert is_planned(plan, seen, world.router.origin), (
+            plan, seen.method, seen.target)
+
+
+# == a key that may not ======================================================
+
+SCOPELESS = "xero_demo_0123456789abcdef"
+
+
+@pytest.mark.parametrize("row", DRIVEN, ids=str)
+def test_a_key_without_the_scope_is_told_which_it_lacks(world, row):
+    world.prepare(row)
+    world.router.add_key(SCOPELESS)
+    world.write("scopeless.txt", SCOPELESS)
+    shown = world.start(row, "--api-key", "@" + world.place("scopeless.txt"))
+    assert SCOPELESS not in shown + shown.stderr
+    if world.router.requests and command_of(row) != "health check":
+        assert shown.exit_status == 3
+        assert re.search("lacks the scope '(inference|management|execution)'",
+                         shown + shown.stderr)
+    else:
+        assert shown.exit_status == 0
+
+
+# == questions ===============================================================
+
+# What is asked before a command does what cannot be taken back.
+QUESTIONS = """
+batches cancel             Cancel batch batch_1?
+models delete              Delete model model_1?
+responses delete           Delete response resp_1?
+completions delete         Delete completion chatcmpl-1?
+conversations delete       Delete conversation conv_1?
+conversations delete-item  Delete item msg_1?
+files delete               Delete file file-1?
+uploads cancel             Cancel upload upload_1?
+uploads delete             Delete upload upload_1?
+webhooks delete            Delete webhook webhook_1?
+keys delete                Delete key key_1?
+keys rotate                Rotate key key_1?
+agents delete              Delete agent agent_1?
+agents join-keys revoke    Revoke join key jk_1?
+agents revoke-credentials  Revoke the credentials of agent agent_1?
+slos delete                Delete SLO slo_1?
+endpoints delete           Delete endpoint my-llm?
+workspaces delete          Delete workspace ws_1?
+workspaces unbind          Unbind agent agent_1 from ws_1?
+chats delete               Delete chat chat_1?
+maintenance cancel         Cancel mnt_1?
+project remove-member      Remove member usr_1?
+project revoke-invitation  Revoke invitation invite_1?
+exports delete             Delete export exp_1?
+templates delete           Delete template triage?
+approvals revoke-delegation  Revoke delegation dlg_1?
+config remove              Remove deployment prod?
+"""
+QUESTIONS = dict(re.findall(r"(?m)^(\S.*?)  +(\S.*\?)$", QUESTIONS))
+NO_TERMINAL = "There is no terminal to ask on"
+
+
+def unforced(world, row, answer=b""):
+    """What a row does that is not told to go ahead; what it wrote."""
+    world.prepare(row)
+    words = [word for word in row.words if word not in ("--force", "-y")]
+    shown = world.start(row, words=words, force=False, **(
+        {"stdin": Typed(answer)} if answer else {}))
+    return shown, [(seen.method, seen.target) for seen in writes_of(world)]
+
+
+def question_in(world, shown):
+    """The question in an error or before an answer, with names for ids."""
+    text = re.search(r"(?m)^(?:error: )?(.*\?) (?:\[y/N\]|There is no)",
+                     shown.stderr).group(1)
+    for name, value in world.ids.items():
+        text = text.replace(value, name)
+    return text
+
+
+class Typed(io.TextIOWrapper):
+    """A terminal on which something is typed."""
+
+    def __init__(self, data):
+        super().__init__(io.BytesIO(data), encoding="ascii", newline="")
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("row", [row for row in CALLS if row.asks], ids=str)
+def test_what_cannot_be_taken_back_wants_a_yes(world, row):
+    shown, writes = unforced(world, row)
+    if command_of(row) not in QUESTIONS:
+        assert NO_TERMINAL not in shown.stderr
+        return
+    assert (shown, shown.exit_status, writes) == ("", 2, [])
+    assert NO_TERMINAL in shown.stderr and "--force" in shown.stderr
+    assert question_in(world, shown) == QUESTIONS[command_of(row)]
+    shown, writes = unforced(world, row, b"n\n")
+    assert (shown, shown.exit_status, writes) == ("", 1, [])
+    shown, writes = unforced(world, row, b"y\n")
+    assert shown.exit_status == 0 and question_in(world, shown)
+    forced = world.prepare(row) or world.start(row)
+    assert forced == shown
+    assert writes == [(seen.method, seen.target)
+                      for seen in writes_of(world)]
+
+
+# == what is not there =======================================================
+
+NOWHERE = "no/such ?"
+WITH_ID = [row for row in DRIVEN if set(row.words) & set(
+    "agent_1 approval_1 batch_1 cand_1 chat_1 chatcmpl-1 conv_1 dlg_1 exp_1"
+    " file-1 inv_1 invite_1 jk_1 key_1 lrn_1 mnt_1 model_1 resp_1 slo_1"
+    " triage upload_1 usr_1 webhook_1 ws_1".split())]
+
+
+@pytest.mark.parametrize("row", WITH_ID, ids=str)
+def test_what_is_not_there_is_exit_4(world, row):
+    """Its id is one piece of the path, whatever stands in it."""
+    world.prepare(row)
+    shown = world.start(row, words=[NOWHERE if word in world.ids else word
+                                    for word in row.words])
+    assert shown.exit_status == 4
+    targets = [seen.target for seen in world.router.requests]
+    assert targets and not any("no/such" in target for target in targets)
+    if command_of(row) not in ("chats create", "exec invoke") and (
+            row.group.name != "templates"):
+        assert all("no%2Fsuch%20%3F" in target for target in targets)
