@@ -77,6 +77,13 @@ def keys_sent(router):
     return [seen.headers["Authorization"] for seen in router.requests]
 
 
+def check_call(shown, router, call, body):
+    """It went well, by one request alone: METHOD PATH, and this body."""
+    assert shown.exit_status == 0 and asked(router) == [call]
+    seen, = router.requests
+    assert (seen.json if seen.body else None) == body
+
+
 # == what came of a call =====================================================
 
 def labelled(shown):

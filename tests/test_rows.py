@@ -551,6 +551,9 @@ WITH_ID = [row for row in DRIVEN if set(row.words) & set(
     " file-1 inv_1 invite_1 jk_1 key_1 lrn_1 mnt_1 model_1 resp_1 slo_1"
     " triage upload_1 usr_1 webhook_1 ws_1".split())]
 
+IN_BODY = [row for row in WITH_ID
+           if command_of(row) in ("chats create", "exec invoke")]
+
 
 @pytest.mark.parametrize("row", WITH_ID, ids=str)
 def test_what_is_not_there_is_exit_4(world, row):
@@ -561,6 +564,16 @@ def test_what_is_not_there_is_exit_4(world, row):
     assert shown.exit_status == 4
     targets = [seen.target for seen in world.router.requests]
     assert targets and not any("no/such" in target for target in targets)
-    if command_of(row) not in ("chats create", "exec invoke") and (
-            row.group.name != "templates"):
+    if row not in IN_BODY and row.group.name != "templates":
         assert all("no%2Fsuch%20%3F" in target for target in targets)
+
+
+@pytest.mark.parametrize("row", [row for row in WITH_ID
+                                 if row not in IN_BODY], ids=str)
+def test_what_is_no_id_is_not_sent(world, row):
+    world.prepare(row)
+    for word in "", "..":
+        shown = world.start(row, words=[
+            word if each in world.ids else each for each in row.words])
+        assert (shown, shown.exit_status) == ("", 2)
+        assert world.router.requests == []

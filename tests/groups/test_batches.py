@@ -1172,26 +1172,6 @@ def test_a_batch_of_which_little_is_known_is_shown(run, router):
     assert "Expires:           -\n" in shown
 
 
-def test_an_unknown_batch_is_exit_4(run):
-    shown = run(*DEMO, "batch_9")
-    assert (shown, shown.exit_status) == ("", 4)
-    assert "No batch with the id 'batch_9'." in shown.stderr
-
-
-def test_an_id_cannot_lead_out_of_its_place(run, router):
-    run(*DEMO, "../files?x#é")
-    assert asked(router) == [
-        f"GET {E}/batches/..%2Ffiles%3Fx%23%C3%A9"]
-
-
-@pytest.mark.parametrize("words", [
-    [], ["--cancel", "--force"], ["--download"], ["--wait"]])
-@pytest.mark.parametrize("batch_id", ["", ".", ".."])
-def test_an_id_that_is_none_is_refused(run, router, words, batch_id):
-    shown = run(*DEMO, batch_id, *words)
-    assert shown.exit_status == 2 and router.requests == []
-
-
 # == cancelled ===============================================================
 
 CANCEL = DEMO + ("batch_1", "--cancel")
@@ -1207,22 +1187,6 @@ def test_a_batch_is_cancelled_once_that_is_confirmed(run_terminal, router,
     assert router.requests[0].body == b""
 
 
-@pytest.mark.parametrize("typed", [b"n\n", b"\n", b"", b"no\n", b"yeah\n"])
-def test_without_a_yes_nothing_is_cancelled(run_terminal, router, running,
-                                            typed):
-    status, stdout, stderr = run_terminal(*CANCEL, typed=typed)
-    assert (status, stdout) == (1, "") and router.requests == []
-    assert "not confirmed" in stderr
-
-
-@pytest.mark.parametrize("stdin", [b"", b"y\n"])
-def test_without_a_terminal_nothing_is_cancelled(run, router, running, stdin):
-    shown = run(*CANCEL, stdin=stdin)
-    assert (shown, shown.exit_status) == ("", 2) and router.requests == []
-    assert "Cancel batch batch_1?" in shown.stderr
-    assert "--force" in shown.stderr
-
-
 @pytest.mark.parametrize("flag", ["--force", "-y"])
 def test_force_asks_nothing(run, router, running, flag):
     shown = run(*CANCEL, flag, "-o", "id")
@@ -1236,10 +1200,6 @@ def test_what_has_ended_cannot_be_cancelled(run, made):
     assert shown.exit_status == 1 and shown == ""
     assert ("error: HTTP 409 The batch is completed already.\n"
             in shown.stderr)
-
-
-def test_a_batch_that_is_not_there_cannot_be_cancelled(run):
-    assert run(*CANCEL, "--force").exit_status == 4
 
 
 # == downloaded ==============================================================
@@ -1527,14 +1487,6 @@ def test_a_dry_run_of_a_path_asks_for_the_files_only(run, router):
             ] == ids
     text = run(*PREFIX, "--dry-run")
     assert text.count("POST ") == 2 and "[OK]" not in text
-
-
-def test_a_dry_run_of_a_cancel_asks_nobody(run, router, running):
-    shown = run(*CANCEL, "--dry-run")
-    assert router.requests == [] and shown.exit_status == 0
-    assert shown.startswith(
-        f"POST {router.origin}{E}/batches/batch_1/cancel\n")
-    assert running["status"] == "validating"
 
 
 def test_a_plan_of_one_request_is_one_object(run, running):

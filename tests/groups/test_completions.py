@@ -190,27 +190,6 @@ def test_metadata_is_changed_and_nothing_else(run, router, stored):
     assert ids_in(run(*LIST, "--metadata", "x=1", "-o", "id")) == [stored[0]]
 
 
-def test_a_delete_asks_first(run, router, stored):
-    shown = run("completions", stored[0], "--delete", *ENDPOINT)
-    assert (shown, shown.exit_status) == ("", 2)
-    assert "--force" in shown.stderr and router.requests == []
-    shown = run("completions", stored[0], "--delete", "-y", *ENDPOINT)
-    assert shown == f"deleted {stored[0]}\n"
-    assert (one(router).method, one(router).target) == (
-        "DELETE", f"{PATH}/{stored[0]}")
-    assert ids_in(run(*LIST, "-o", "id")) == stored[:0:-1]
-
-
-@pytest.mark.parametrize("action", [
-    [], ["--messages"], ["--update", "--metadata", "a=1"],
-    ["--delete", "--force"]])
-def test_what_is_not_there_is_exit_4(run, router, action):
-    shown = run("completions", "a/b", *action, *ENDPOINT)
-    assert (shown, shown.exit_status) == ("", 4)
-    assert "completion_not_found" in shown.stderr
-    assert one(router).target.startswith(PATH + "/a%2Fb")
-
-
 @pytest.mark.parametrize("argv, told", [
     (["c", "--messages", "--delete"], ["--messages", "--delete"]),
     (["c", "--update", "--delete"], ["--update", "--delete"]),
@@ -246,17 +225,6 @@ def test_an_endpoint_is_needed_but_with_style_openai(run, router,
             "openai", against=openai_router)
     assert [seen.target for seen in openai_router.requests] == [
         "/v1/chat/completions", "/v1/chat/completions/c/messages"]
-
-
-@pytest.mark.parametrize("action, method", [
-    (["--update", "--metadata", "a=1"], "POST"), (["--delete"], "DELETE")])
-def test_a_dry_run_changes_nothing(run, router, action, method):
-    shown = run("completions", "c", *action, "--dry-run", "-o", "json",
-                *ENDPOINT)
-    plan = json.loads(shown)
-    assert (plan["method"], plan["url"]) == (
-        method, f"{router.origin}{PATH}/c")
-    assert router.requests == [] and shown.exit_status == 0
 
 
 # == what a person sees ======================================================

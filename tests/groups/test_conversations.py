@@ -275,21 +275,6 @@ def test_an_item_to_delete_must_be_named(do, router):
     assert router.requests == []
 
 
-def test_ids_of_a_path_are_encoded(do, router):
-    do("delete-item", "a/b", "--item-id", "c?d", "--force")
-    assert last(router) == f"DELETE {PATH}/a%2Fb/items/c%3Fd"
-
-
-def test_a_delete_asks_first(do, router, held):
-    shown = do("delete", held)
-    assert (shown, shown.exit_status) == ("", 2)
-    assert f"Delete conversation {held}?" in shown.stderr
-    assert router.requests == []
-    shown = do("delete", held, "--force", "-o", "json")
-    assert json.loads(shown) == {"id": held, "deleted": True,
-                                 "object": "conversation.deleted"}
-
-
 # == the endpoint ============================================================
 
 VERBS = [["list"], ["get", FIRST], ["create"],
@@ -333,14 +318,6 @@ def test_style_openai_needs_none(run, openai_router, argv):
     shown = run("conversations", *argv, *OPENAI, against=openai_router)
     assert shown.exit_status == 0, shown
     assert openai_router.requests[-1].path.startswith("/v1/conversations")
-
-
-@pytest.mark.parametrize("argv", VERBS[2:5] + VERBS[6:],
-                         ids=lambda argv: argv[0])
-def test_a_dry_run_changes_nothing(do, router, held, argv):
-    shown = do(*argv, "--dry-run")
-    assert shown.exit_status == 0 and router.requests == []
-    assert shown.split()[1].startswith(router.origin + PATH)
 
 
 # == what a person sees ======================================================

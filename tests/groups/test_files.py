@@ -705,14 +705,6 @@ def test_without_a_deployment_no_file_is_tried(files, folder):
 
 # == delete ==================================================================
 
-def test_delete_asks_and_a_yes_deletes(show, router):
-    record, = fill(router, "a")
-    status, stderr = show("files", record["id"], "--delete", typed=b"y\n")
-    assert status == 0 and router.files == {}
-    assert f"Delete file {record['id']}? [y/N] " in stderr
-    assert asked(router) == [f"DELETE /files/{record['id']}"]
-
-
 @pytest.mark.parametrize("typed", [b"n\n", b"\n", b"maybe\n", b"\x04"])
 def test_anything_else_changes_nothing(show, router, typed):
     record, = fill(router, "a")
@@ -744,13 +736,6 @@ def test_delete_as_json(files, router):
 
 
 # == dry runs and curl =======================================================
-
-def test_a_dry_run_of_delete(files, router):
-    shown = files("file-1", "--delete", "--dry-run")
-    assert shown.exit_status == 0 and router.requests == []
-    assert shown.startswith(f"DELETE {router.base_url}/files/file-1\n")
-    assert router.key not in shown
-
 
 def test_a_dry_run_of_an_upload(files, router, tmp_path):
     (tmp_path / "a.txt").write_bytes(b"x")

@@ -815,24 +815,6 @@ def test_only_what_runs_in_the_background_is_cancelled(run, router, made):
     assert router.requests[0].body == b""
 
 
-def test_a_delete_asks_first(run, router, made):
-    made_id = made()
-    shown = run("responses", made_id, "--delete", *ENDPOINT)
-    assert (shown, shown.exit_status) == ("", 2)
-    assert f"Delete response {made_id}?" in shown.stderr
-    assert router.requests == []
-    shown = run("responses", made_id, "--delete", "--force", *ENDPOINT)
-    assert shown == f"deleted {made_id}\n"
-    assert asked(router) == [f"DELETE /responses/{made_id}"]
-    assert run("responses", made_id, *ENDPOINT).exit_status == 4
-
-
-def test_an_id_is_encoded_in_a_path(run, router):
-    run("responses", "a/b?c", "--cancel", *ENDPOINT)
-    assert router.requests[0].target == (
-        "/proj_demo/demo/v1/responses/a%2Fb%3Fc/cancel")
-
-
 @pytest.mark.parametrize("argv, told", [
     (["r", "--wait", "--cancel"], ["--wait", "--cancel"]),
     (["r", "--delete", "--input-items"], ["--delete", "--input-items"]),
@@ -1125,16 +1107,6 @@ def test_a_dry_run_sends_nothing(run, router):
                     "Content-Type": "application/json",
                     "X-Xerotier-Vendor-Events": "1"},
         "body": dict(BODY, stream=True)}
-
-
-@pytest.mark.parametrize("action, request_line", [
-    ("--delete", "DELETE {}/resp_1"), ("--cancel", "POST {}/resp_1/cancel")])
-def test_a_dry_run_of_an_action_sends_nothing(run, router, action,
-                                              request_line):
-    shown = run("responses", "resp_1", action, "--dry-run", *ENDPOINT)
-    below = f"{router.origin}/proj_demo/demo/v1/responses"
-    assert shown.splitlines()[0] == request_line.format(below)
-    assert router.requests == [] and shown.exit_status == 0
 
 
 # == what a person sees ======================================================

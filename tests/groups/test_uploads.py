@@ -811,21 +811,6 @@ def test_an_upload_is_deleted(run, router, waiting):
     assert run("uploads", FIRST).exit_status == 4
 
 
-def test_a_deletion_needs_a_yes(run, router, waiting):
-    shown = run("uploads", FIRST, "--delete")
-    assert shown.exit_status == 2 and "--force" in shown.stderr
-    assert router.requests == []
-
-
-@pytest.mark.parametrize("action, request_line", [
-    ("--delete", "DELETE {}/uploads/x"),
-    ("--cancel", "POST {}/uploads/x/cancel")])
-def test_an_action_can_be_planned(run, router, action, request_line):
-    shown = run("uploads", "x", action, "--dry-run")
-    assert shown.splitlines()[0] == request_line.format(router.base_url)
-    assert router.requests == []
-
-
 @pytest.mark.parametrize("words", [
     ["--cancel"], ["--delete"], ["x", "--cancel", "--delete"],
     ["x", "--status", "failed"], ["x", "y", "--delete", "--force"]])
