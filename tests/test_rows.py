@@ -577,3 +577,41 @@ def test_what_is_no_id_is_not_sent(world, row):
             word if each in world.ids else each for each in row.words])
         assert (shown, shown.exit_status) == ("", 2)
         assert world.router.requests == []
+
+
+# == pages ===================================================================
+
+PAGES = [{"object": "list", "data": [{"id": "x1"}, {"id": "x2"}],
+          "has_more": True, "last_id": "x2"},
+         {"object": "list", "data": [{"id": "x3"}], "has_more": False}]
+PAGED = [row for row in CALLS if row.verb.paging
+         and not set(row.words) & {"--limit", "--all", "--tree"}
+         and command_of(row) != "templates versions"]     # looks a name up
+
+
+def paged(world, row, *words, pages=PAGES):
+    """What a list shows of these pages, and the query for each of them."""
+    world.prepare(row)
+    for page in pages:
+        world.router.order("GET *", body=json.dumps(page).encode())
+    shown = world.start(row, "--limit", "2", *words)
+    assert shown.exit_status == 0
+    return shown, [dict(seen.query) for seen in world.router.requests]
+
+
+@pytest.mark.parametrize("row", PAGED, ids=str)
+def test_a_list_goes_on_where_it_ended(world, row):
+    name, place = (("offset", "2") if row.verb.paging is xeroctl.Offset
+                   else ("after", "x2"))
+    shown, (query,) = paged(world, row, pages=PAGES[:1])
+    assert f"more exist: --{name} {place} continues, --all" in shown.stderr
+    assert query["limit"] == "2" and name not in query
+    more = dict(query, **{name: place})
+    shown, asked = paged(world, row, f"--{name}", place, pages=PAGES[1:])
+    assert asked == [more] and "more exist" not in shown.stderr
+    shown, asked = paged(world, row, "--all", "-o", "json")
+    page = json.loads(shown)
+    assert [each["id"] for each in page["data"]] == ["x1", "x2", "x3"]
+    assert page["has_more"] is False and shown.stderr == ""
+    assert asked == [query, more]
+    assert paged(world, row, "-q", pages=PAGES[:1])[0].stderr == ""

@@ -218,14 +218,6 @@ def test_a_join_key_is_shown_once(run):
     assert re.search(r"^key: +xjk_\w+$", run("agents", *NEW_KEY), re.M)
 
 
-def test_pages_of_join_keys_are_followed(run, join_key):
-    run("agents", *NEW_KEY)
-    first = run("agents", "join-keys", "--limit", "1", "-o", "id")
-    assert f"--after {first.strip()}" in first.stderr
-    assert ids(run, "join-keys", "--limit", "1", "--all") == [
-        first.strip(), join_key]
-
-
 # == candidates ==============================================================
 
 def test_candidates_are_let_in_or_kept_out(run, router):

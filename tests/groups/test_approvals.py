@@ -129,18 +129,6 @@ def test_a_risk_that_is_none_is_not_sent(refused, verb):
     assert "read, write, destructive, irreversible" in said
 
 
-def test_all_pages_are_one_document(approvals, router):
-    value = json.loads(approvals("list", "--all", "--limit", "2",
-                                 "-o", "json"))
-    assert [each["id"] for each in value["data"]] == [
-        REJECTED, DELETE, DRAIN]
-    assert value["has_more"] is False and len(router.requests) == 2
-
-
-def test_a_list_that_is_cut_says_so(approvals):
-    assert f"--after {DELETE}" in approvals("list", "--limit", "2").stderr
-
-
 @pytest.mark.parametrize("form, count", [("jsonl", 3), ("csv", 4)])
 def test_requests_take_a_line_each(approvals, form, count):
     lines = approvals("list", "-o", form).splitlines()
@@ -419,16 +407,6 @@ def test_a_delegation_is_taken_back_only_when_that_is_meant(answer, router,
     assert router.requests == []
 
 
-def test_a_page_of_delegations_is_asked_for(approvals, router):
-    for name in "abc":
-        approvals("delegate", "--to", name)
-    shown = approvals("delegations", "--limit", "2")
-    assert "--after dlg_00000002" in shown.stderr
-    shown = approvals("delegations", "--limit", "2", "--all", "-o", "jsonl")
-    assert [json.loads(line)["delegate_to"]
-            for line in shown.splitlines()] == list("cba")
-
-
 # == learnings ===============================================================
 
 def test_learnings_are_listed(run, router, golden):
@@ -454,16 +432,6 @@ def test_learnings_are_those_of_a_workspace(run, router, workspace, count):
     shown = run("learnings", "list", "--workspace", workspace, "-o", "id")
     assert len(shown.splitlines()) == count
     assert asked(router) == [f"GET /learnings?workspace_id={workspace}"]
-
-
-def test_learnings_have_pages(run, router):
-    assert "--after lrn_0000000000000002" in run(
-        "learnings", "list", "--limit", "2").stderr
-    value = json.loads(run("learnings", "list", "--limit", "1", "--all",
-                           "-o", "json"))
-    assert [each["score"] for each in value["data"]] == [None, 0.71, 0.92]
-    assert run("learnings", "list", "--after", "lrn_0000000000000002", "-o",
-               "id") == LEARNING + "\n"
 
 
 @pytest.mark.parametrize("form", ["json", "jsonl", "id", "csv"])

@@ -1083,25 +1083,6 @@ def test_a_list_in_the_other_forms(run, three):
     assert second.startswith(f"batch_2,completed,1234,1230,4,{NOW},")
 
 
-def test_a_cut_list_says_how_it_goes_on(run, router, three):
-    shown = run(*DEMO, "--limit", "2")
-    assert asked(router) == [f"GET {E}/batches?limit=2"]
-    assert shown.stderr == ("more exist: --after batch_2 continues, --all"
-                            " shows everything\n")
-    rest = run(*DEMO, "--limit", "2", "--after", "batch_2", "-o", "id")
-    assert (rest, rest.stderr) == ("batch_1\n", "")
-    assert asked(router)[1] == f"GET {E}/batches?limit=2&after=batch_2"
-
-
-def test_all_pages_make_one_document(run, router, three):
-    shown = run(*DEMO, "--limit", "1", "--all", "-o", "json")
-    page = json.loads(shown)
-    assert [each["id"] for each in page["data"]] == ["batch_3", "batch_2",
-                                                     "batch_1"]
-    assert page["has_more"] is False and shown.stderr == ""
-    assert len(router.requests) == 3
-
-
 @pytest.mark.parametrize("form, stdout, stderr", [
     ("table", "", "No batches found.\n"), ("jsonl", "", ""), ("id", "", ""),
     ("csv", "ID,Status,Total requests,Completed,Failed,Created,Endpoint,"

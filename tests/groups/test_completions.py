@@ -86,14 +86,6 @@ def test_a_query_keeps_every_character(run, router):
                                          ("model", "x/y z")]
 
 
-def test_all_pages_are_one_list(run, router, stored):
-    shown = run(*LIST, "--all", "--limit", "1", "-o", "json")
-    assert [row["id"] for row in json.loads(shown)["data"]] == stored[::-1]
-    assert [seen.query for seen in router.requests] == [
-        [("limit", "1")], [("limit", "1"), ("after", stored[2])],
-        [("limit", "1"), ("after", stored[1])]]
-
-
 def test_every_page_asks_for_the_same(run, router, stored):
     shown = run(*LIST, "--all", "--limit", "1", "--metadata", "team=blue",
                 "--order", "asc", "-o", "id")
@@ -101,11 +93,6 @@ def test_every_page_asks_for_the_same(run, router, stored):
     for seen in router.requests:
         assert ("metadata[team]", "blue") in seen.query
         assert ("order", "asc") in seen.query
-
-
-def test_a_list_that_was_cut_says_how_to_go_on(run, stored):
-    shown = run(*LIST, "--limit", "1")
-    assert f"--after {stored[2]}" in shown.stderr
 
 
 @pytest.mark.parametrize("form, text", [

@@ -96,19 +96,6 @@ def test_list_is_the_default_verb(run, router, held):
     assert last(router) == f"GET {PATH}"
 
 
-def test_a_list_is_paged(do, router):
-    ids = [do("create", "-o", "id").strip() for _ in range(3)][::-1]
-    router.requests.clear()
-    shown = do("list", "--limit", "2", "-o", "id")
-    assert shown.split() == ids[:2] and f"--after {ids[1]}" in shown.stderr
-    assert do("list", "--after", ids[1], "-o", "id").split() == ids[2:]
-    assert do("list", "--all", "--limit", "1", "-o", "id").split() == ids
-    assert [seen.query for seen in router.requests] == [
-        [("limit", "2")], [("after", ids[1])], [("limit", "1")],
-        [("limit", "1"), ("after", ids[0])],
-        [("limit", "1"), ("after", ids[1])]]
-
-
 def test_no_conversations_are_said_to_be_none(do):
     shown = do("list")
     assert (shown, shown.stderr) == ("", "No conversations found.\n")

@@ -419,20 +419,6 @@ def test_executions_are_listed(tools, router, golden):
     assert asked(router) == ["GET /executions"]
 
 
-def test_a_page_says_how_to_go_on(tools, router):
-    shown = tools("list", "--limit", "1", "--after", WAITING)
-    assert DONE in shown and WAITING not in shown
-    assert asked(router) == [f"GET /executions?limit=1&after={WAITING}"]
-    assert "--after inv_000000000000000000000003" in tools(
-        "list", "--limit", "2").stderr
-
-
-def test_all_pages_are_one_document(tools, router):
-    value = json.loads(tools("list", "--all", "--limit", "3", "-o", "json"))
-    assert [each["id"][-1] for each in value["data"]] == list("4321")
-    assert value["has_more"] is False and len(router.requests) == 2
-
-
 @pytest.mark.parametrize("form, count", [("id", 4), ("jsonl", 4),
                                          ("csv", 5)])
 def test_executions_take_a_line_each(tools, form, count):

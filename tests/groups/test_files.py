@@ -149,22 +149,6 @@ def test_a_purpose_leaves_the_others_out(files, router):
         record["id"] + "\n")
 
 
-def test_all_follows_every_page(files, router):
-    records = fill(router, *map(str, range(5)))
-    shown = files("--all", "--limit", "2", "-o", "json")
-    page = json.loads(shown)
-    assert [each["id"] for each in page["data"]] == [
-        each["id"] for each in reversed(records)]
-    assert page["has_more"] is False and len(router.requests) == 3
-
-
-def test_a_list_that_was_cut_says_how_to_go_on(files, router):
-    records = fill(router, "a", "b", "c")
-    shown = files("--limit", "2")
-    assert len(shown.splitlines()) == 3
-    assert f"--after {records[1]['id']}" in shown.stderr
-
-
 @pytest.mark.parametrize("prefix, names", [
     ("exp/1", ["exp/1/a", "exp/1/b", "exp/10/c"]),
     ("exp/1/", ["exp/1/a", "exp/1/b"]),

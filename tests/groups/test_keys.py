@@ -69,17 +69,6 @@ def test_a_new_key_is_shown_as_a_person_needs_it(run, golden):
     assert re.search(rf"^key: +{VALUE}$", shown, re.M)
 
 
-def test_pages_are_followed(run, router):
-    for _ in range(2):
-        router.add_key(f"xero_demo_{_}", "inference")
-    shown = run("keys", "--limit", "2", "-o", "id")
-    last = shown.splitlines()[1]
-    assert f"--after {last}" in shown.stderr
-    rest = run("keys", "--limit", "2", "--after", last, "-o", "id")
-    assert run("keys", "--limit", "2", "--all", "-o", "id") == shown + rest
-    assert rest.stderr == ""
-
-
 SENT = [
     (["--create", "--name", "n", "--scopes",
       "inference,management, execution ,research"], f"POST {KEYS}",

@@ -123,19 +123,6 @@ def test_jsonl_is_one_model_a_line(models):
             models("-o", "jsonl").splitlines()] == ALL
 
 
-def test_limit_and_offset_are_sent_and_the_next_is_told(models, router):
-    shown = models("--limit", "2", "--offset", "1")
-    assert [line.split()[0] for line in shown.splitlines()[1:]] == [
-        LLAMA, BGE]
-    assert asked(router) == ["GET /models?limit=2&offset=1"]
-    assert shown.stderr == ("more exist: --offset 3 continues, --all shows"
-                            " everything\n")
-
-
-def test_quiet_tells_of_no_next_page(models):
-    assert models("--limit", "2", "-q").stderr == ""
-
-
 def test_the_last_page_tells_of_no_next_one(models):
     shown = models("--limit", "2", "--offset", "4", "-o", "id")
     assert shown.split() == [MIXTRAL, MAMBA] and shown.stderr == ""
@@ -150,19 +137,6 @@ def test_any_limit_is_sent(models, router):
     ("--limit", "0"), ("--limit", "x"), ("--offset", "-1")])
 def test_odd_pages_are_refused(refused, words):
     assert words[0] in refused(*words)
-
-
-def test_all_follows_the_offset(models, router):
-    shown = models("--all", "--limit", "4", "-o", "json")
-    page = json.loads(shown)
-    assert [model["id"] for model in page["data"]] == ALL
-    assert page["has_more"] is False
-    assert asked(router) == ["GET /models?limit=4",
-                             "GET /models?limit=4&offset=4"]
-
-
-def test_all_of_it_gives_no_warning(models):
-    assert models("--all", "--limit", "4").stderr == ""
 
 
 def test_all_goes_on_from_an_offset(models):
@@ -748,17 +722,6 @@ def test_versions_are_of_one_model(refused):
 def fill_versions(router, count):
     for number in range(count):
         router.store.versions.create(QWEN, version=f"3.0.{number}")
-
-
-def test_versions_that_were_cut_say_so(versions, router):
-    fill_versions(router, 25)
-    assert "--all" in versions(QWEN).stderr
-
-
-def test_all_versions_can_be_had(versions, router):
-    fill_versions(router, 25)
-    shown = versions(QWEN, "--all", "-o", "id")
-    assert len(shown.splitlines()) == 27
 
 
 # == probe, capabilities, recommendations ====================================

@@ -475,13 +475,6 @@ def test_no_usage_has_no_lines(run):
     assert shown.exit_status == 0
 
 
-def test_pages_of_requests_are_followed(run):
-    some = "usage", "requests", "--from", "1d", "--limit", "10"
-    first, every = run(*some, "-o", "id"), ids(run, *some, "--all")
-    assert f"--after {first.split()[-1]}" in first.stderr
-    assert every[:10] == first.split() and len(set(every)) == len(every) > 20
-
-
 # == exports =================================================================
 
 def test_an_export_is_made_waited_for_and_downloaded(run, router, tmp_path,
@@ -585,19 +578,6 @@ def test_ninety_days_are_allowed(run, router):
     assert router.requests[0].json == {
         "start_date": "2025-11-04T02:40:00Z",
         "end_date": "2026-02-02T02:40:00Z", "format": "json"}
-
-
-def test_exports_are_paged_by_number(run, router):
-    for _ in range(3):
-        run("exports", "create", "executions", "--from", "1d")
-    shown = run("exports", "list", "--limit", "2", "--status", "completed",
-                "-o", "id")
-    assert last_query(router) == {"limit": "2", "status": "completed"}
-    assert "--offset 2" in shown.stderr
-    rest = run("exports", "--limit", "2", "--offset", "2", "-o", "id")
-    assert (shown + rest).split() == ids(run, "exports", "--limit", "2",
-                                         "--all")
-    assert len((shown + rest).split()) == 3
 
 
 # == health ==================================================================

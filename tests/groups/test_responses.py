@@ -732,19 +732,6 @@ def test_a_list_is_by_status(run, made):
     assert queued[0] == waiting and len(queued) == 2
 
 
-def test_a_list_is_paged(run, router, made):
-    newest, middle, oldest = [made() for _ in range(3)][::-1]
-    shown = run(*LIST, "--limit", "2", "-o", "id")
-    assert shown == f"{newest}\n{middle}\n"
-    assert f"--after {middle}" in shown.stderr
-    assert run(*LIST, "--after", middle, "-o", "id") == oldest + "\n"
-    router.requests.clear()
-    shown = run(*LIST, "--all", "--limit", "1", "-o", "json")
-    assert [row["id"] for row in json.loads(shown)["data"]] == [
-        newest, middle, oldest]
-    assert len(router.requests) == 3
-
-
 def test_a_list_shows_ages_and_no_tokens_yet(run, made):
     made_id = made("Hi", "--background")
     assert run(*LIST) == (

@@ -63,13 +63,6 @@ def test_a_record_is_as_the_page_says(run, golden):
     assert set(HEADS) <= labels
 
 
-def test_pages_are_followed(run, router):
-    shown = run("slos", "--limit", "1", "-o", "id")
-    assert shown == SECOND + "\n" and f"--after {SECOND}" in shown.stderr
-    assert ids(run, "--after", SECOND) == [FIRST]
-    assert ids(run, "--limit", "1", "--all") == [SECOND, FIRST]
-
-
 SENT = [
     (NEW, "POST /slos", SENT_NEW),
     (NEW + ["--comparison", LOW, "--window-days", "90", "--endpoint", DEMO,

@@ -101,24 +101,12 @@ def test_a_scope_that_is_none_is_not_sent(refused):
     assert "--scope" in said and "platform, project, workspace" in said
 
 
-def test_a_workspaces_list_is_cut_and_says_so(templates, router):
-    shown = templates("list", *KUBE)
-    assert len(shown.splitlines()) == 3
-    assert "--after ctpl_01HRESTART" in shown.stderr
-    assert asked(router) == [f"GET {IN_KUBE}"]
-
-
 def test_all_pages_of_a_workspace_are_one_document(templates, router):
     value = json.loads(templates("list", *KUBE, "--all", "-o", "json"))
     assert [each["name"] for each in value["data"]] == [
         "drain-kubernetes-node", "restart-deployment", "rotate-certificates",
         "duplicate-name", "duplicate-name"]
     assert value["has_more"] is False and len(router.requests) == 3
-
-
-def test_a_page_starts_where_it_is_told(templates, router):
-    templates("list", *KUBE, "--limit", "1", "--after", "ctpl_01HDRAIN")
-    assert asked(router) == [f"GET {IN_KUBE}?limit=1&after=ctpl_01HDRAIN"]
 
 
 @pytest.mark.parametrize("form, count", [("id", 7), ("jsonl", 7),

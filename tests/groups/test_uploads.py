@@ -773,17 +773,6 @@ def test_a_status_that_is_none_is_refused(run, router):
     assert router.requests == []
 
 
-def test_uploads_come_page_by_page(run, upload, router, model):
-    path = model(b"x")
-    for _ in range(3):
-        upload(path)
-    ids = list(router.uploads)[::-1]
-    shown = run("uploads", "--limit", "2", "-o", "id")
-    assert shown.split() == ids[:2] and f"--after {ids[1]}" in shown.stderr
-    assert run("uploads", "--after", ids[1], "-o", "id").split() == ids[2:]
-    assert run("uploads", "--limit", "1", "--all", "-o", "id").split() == ids
-
-
 def test_an_upload_is_shown(run, router, waiting):
     found = labelled(run("uploads", FIRST))
     assert list(found) == LABELS

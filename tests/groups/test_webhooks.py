@@ -73,18 +73,6 @@ def test_a_record_is_as_the_page_says(run, hook, golden):
         HEADS + ["UPDATED", "DESCRIPTION"])
 
 
-def test_pages_are_followed(run, router, hook):
-    run(*NEW), run(*NEW)
-    shown = run("webhooks", "--limit", "2", "-o", "id")
-    second = shown.splitlines()[1]
-    assert len(shown.splitlines()) == 2 and f"--after {second}" in (
-        shown.stderr)
-    assert run("webhooks", "--limit", "2", "--after", second, "-o",
-               "id") == hook + "\n"
-    page = json.loads(run("webhooks", "--limit", "2", "--all", "-o", "json"))
-    assert len(page["data"]) == 3 and page["has_more"] is False
-
-
 SENT = [
     (["--create", "--url", HOOK, "--events", "batch.completed"],
      "POST /webhooks", {"url": HOOK, "events": ["batch.completed"]}),
