@@ -615,3 +615,70 @@ def test_a_list_goes_on_where_it_ended(world, row):
     assert page["has_more"] is False and shown.stderr == ""
     assert asked == [query, more]
     assert paged(world, row, "-q", pages=PAGES[:1])[0].stderr == ""
+
+
+EMPTY = {"object": "list", "data": [], "has_more": False}
+ONE = {"object": "list", "has_more": False, "data": [
+    {"id": "x1", "zeta": 1.50, "created_at": None, "none": "\u00fc\u2028",
+     "big": 12345678901234567890}]}
+
+
+@pytest.mark.parametrize("row", PAGED, ids=str)
+def test_an_empty_list_has_a_form(world, row):
+    shown, _ = paged(world, row, pages=[EMPTY])
+    assert shown == "" and re.fullmatch("No [a-z ]+ found.\n", shown.stderr)
+    for form, text in (("jsonl", ""), ("id", ""),
+                       ("json", json.dumps(EMPTY, indent=2) + "\n")):
+        assert paged(world, row, "-o", form, pages=[EMPTY])[0] == text, form
+    head, end = paged(world, row, "-o", "csv", pages=[EMPTY])[0].split("\r\n")
+    assert head and not end
+
+
+@pytest.mark.parametrize("row", PAGED, ids=str)
+def test_a_list_is_told_as_it_was_received(world, row):
+    """In JSON, and record by record; csv has as many rows."""
+    one, = ONE["data"]
+    for form, text in (
+            ("json", json.dumps(ONE, indent=2, ensure_ascii=False) + "\n"),
+            ("jsonl", json.dumps(one, ensure_ascii=False,
+                                 separators=(",", ":")) + "\n")):
+        assert paged(world, row, "-o", form, pages=[ONE])[0] == text
+    assert paged(world, row, "-o", "csv", pages=[ONE])[0].count("\r\n") == 2
+    assert row.verb.id_path != "id" or paged(
+        world, row, "-o", "id", pages=[ONE])[0] == "x1\n"
+
+
+@pytest.mark.parametrize("row", [
+    row for row in CALLS if row.verb.name in ("get", "show")
+    and row.group.name not in ("config", "templates")], ids=str)
+def test_a_record_is_told_as_it_was_received(world, row):
+    one, = ONE["data"]
+    for form, text in (
+            ("json", json.dumps(one, indent=2, ensure_ascii=False)),
+            ("jsonl", json.dumps(one, ensure_ascii=False,
+                                 separators=(",", ":"))),
+            ("id", "x1")):
+        world.prepare(row)
+        world.router.order("GET *", times=None, body=json.dumps(one).encode())
+        shown = world.start(row, "-o", form)
+        assert (shown, shown.stderr) == (text + "\n", ""), form
+
+
+# == the endpoint ============================================================
+
+SLUGGED = [row for row in DRIVEN if "--endpoint" in row.words]
+
+
+@pytest.mark.parametrize("row", SLUGGED, ids=str)
+def test_without_an_endpoint_three_ways_are_told(world, row):
+    world.prepare(row)
+    at = row.words.index("--endpoint")
+    words = row.words[:at] + row.words[at + 2:]
+    for slug in None, "":
+        shown = world.start(row, words=words, XEROTIER_ENDPOINT=slug,
+                            XEROTIER_CONFIG=world.place("none.toml"))
+        assert (shown, shown.exit_status) == ("", 2)
+        for way in ("no endpoint", "--endpoint", "XEROTIER_ENDPOINT",
+                    "xeroctl config set NAME endpoint"):
+            assert way in shown.stderr
+        assert world.router.requests == []

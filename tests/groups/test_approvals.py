@@ -129,21 +129,6 @@ def test_a_risk_that_is_none_is_not_sent(refused, verb):
     assert "read, write, destructive, irreversible" in said
 
 
-@pytest.mark.parametrize("form, count", [("jsonl", 3), ("csv", 4)])
-def test_requests_take_a_line_each(approvals, form, count):
-    lines = approvals("list", "-o", form).splitlines()
-    assert len(lines) == count and DRAIN in lines[-1]
-    if form == "csv":
-        assert lines[0] == "ID,Status,Risk,Tool,Created"
-        assert lines[-1].endswith(",kubectl_drain,1770000000")
-
-
-def test_no_requests_are_told(approvals):
-    shown = approvals("list", "--risk", "write")
-    assert (shown, shown.exit_status) == ("", 0)
-    assert shown.stderr == "No approvals found.\n"
-
-
 def test_a_request_is_shown(approvals, router, golden):
     words = ["show", REJECTED]
     shown = approvals(*words)
@@ -432,18 +417,6 @@ def test_learnings_are_those_of_a_workspace(run, router, workspace, count):
     shown = run("learnings", "list", "--workspace", workspace, "-o", "id")
     assert len(shown.splitlines()) == count
     assert asked(router) == [f"GET /learnings?workspace_id={workspace}"]
-
-
-@pytest.mark.parametrize("form", ["json", "jsonl", "id", "csv"])
-def test_a_learning_has_every_form(run, form):
-    shown = run("learnings", "show", LEARNING, "-o", form)
-    if form == "id":
-        assert shown == LEARNING + "\n"
-    elif form == "csv":
-        assert shown.splitlines()[0] == (
-            "ID,Content,Workspace ID,Score,Source Type,Created")
-    else:
-        assert json.loads(shown)["source_type"] == "tool"
 
 
 def test_learnings_are_asked_of_the_frontend(run, router):

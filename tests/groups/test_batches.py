@@ -255,21 +255,6 @@ def test_the_endpoint_may_come_from_the_environment(run, router, running):
                              "POST /proj_demo/my-endpoint/v1/batches"]
 
 
-@pytest.mark.parametrize("words", [
-    [], ["batch_1"], ["--input", "requests.jsonl"],
-    ["--input-prefix", "exp/"], ["batch_1", "--cancel", "--force"],
-    ["batch_1", "--download"], ["batch_1", "--errors"], ["batch_1", "--wait"],
-])
-def test_without_an_endpoint_all_three_ways_are_told(run, router, words):
-    put(numbered(1))
-    shown = run("batches", *words)
-    assert shown.exit_status == 2 and router.requests == []
-    assert "no endpoint" in shown.stderr
-    for way in ("--endpoint", "XEROTIER_ENDPOINT",
-                "xeroctl config set NAME endpoint"):
-        assert way in shown.stderr
-
-
 def test_a_lost_answer_to_create_leads_to_no_second_batch(run, router):
     put(numbered(1))
     router.order("POST /batches", drop="after", after_acting=True)
@@ -1071,31 +1056,6 @@ def test_a_wide_list_has_the_files_too(run, three):
         "file-e"]
 
 
-def test_a_list_in_the_other_forms(run, three):
-    newest_first = list(three.values())[::-1]
-    assert json.loads(run(*DEMO, "-o", "json"))["data"] == newest_first
-    assert [json.loads(line) for line
-            in run(*DEMO, "-o", "jsonl").splitlines()] == newest_first
-    assert run(*DEMO, "-o", "id") == "batch_3\nbatch_2\nbatch_1\n"
-    head, _, second, _ = run(*DEMO, "-o", "csv").split("\r\n")[:4]
-    assert head == ("ID,Status,Total requests,Completed,Failed,Created,"
-                    "Endpoint,Input File ID,Output File ID,Error File ID")
-    assert second.startswith(f"batch_2,completed,1234,1230,4,{NOW},")
-
-
-@pytest.mark.parametrize("form, stdout, stderr", [
-    ("table", "", "No batches found.\n"), ("jsonl", "", ""), ("id", "", ""),
-    ("csv", "ID,Status,Total requests,Completed,Failed,Created,Endpoint,"
-            "Input File ID,Output File ID,Error File ID\r\n", "")])
-def test_an_empty_list(run, form, stdout, stderr):
-    shown = run(*DEMO, "-o", form)
-    assert (shown, shown.stderr, shown.exit_status) == (stdout, stderr, 0)
-
-
-def test_an_empty_list_in_json_has_the_shape_of_any(run):
-    assert json.loads(run(*DEMO, "-o", "json"))["data"] == []
-
-
 @pytest.mark.parametrize("limit", ["0", "-1", "x", ""])
 def test_a_limit_is_a_positive_number(run, router, limit):
     shown = run(*DEMO, "--limit", limit)
@@ -1132,17 +1092,6 @@ def test_a_failed_batch_is_shown_with_its_reasons(run, made):
     shown = run(*DEMO, "batch_1")
     assert shown.exit_status == 0
     assert shown.splitlines()[-2:] == ["  " + line for line in FLAW_LINES]
-
-
-def test_a_batch_in_the_other_forms(run, made):
-    batch = made()
-    batch["x_new"] = {"é": 12345678901234567890, "f": 0.1}
-    assert run(*DEMO, "batch_1", "-o", "json") == pretty(batch)
-    assert json.loads(run(*DEMO, "batch_1", "-o", "jsonl")) == batch
-    assert run(*DEMO, "batch_1", "-o", "id") == "batch_1\n"
-    head, row = run(*DEMO, "batch_1", "-o", "csv").splitlines()
-    assert head.startswith("ID,Status,Endpoint,")
-    assert row.startswith("batch_1,completed,/v1/chat/completions,")
 
 
 def test_a_batch_of_which_little_is_known_is_shown(run, router):

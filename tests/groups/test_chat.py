@@ -305,17 +305,6 @@ def test_the_endpoint_comes_from_flag_or_variable(run, router, words,
     assert seen.json["model"] == slug
 
 
-@pytest.mark.parametrize("more", [[], ["--model", "m"]])
-@pytest.mark.parametrize("variable", [None, ""])
-def test_a_missing_endpoint_names_three_ways(run, router, more, variable):
-    shown = run("chat", "-m", "Hi", *more, XEROTIER_ENDPOINT=variable)
-    assert shown.exit_status == 2
-    assert "--endpoint" in shown.stderr
-    assert "XEROTIER_ENDPOINT" in shown.stderr
-    assert "config set" in shown.stderr
-    assert router.requests == []
-
-
 def test_a_slug_is_one_segment_of_the_path(run, router):
     shown = run("chat", "--endpoint", "a/b ?", "-m", "Hi")
     assert shown.exit_status == 4

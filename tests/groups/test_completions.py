@@ -95,20 +95,6 @@ def test_every_page_asks_for_the_same(run, router, stored):
         assert ("order", "asc") in seen.query
 
 
-@pytest.mark.parametrize("form, text", [
-    ("json", json.dumps({"object": "list", "data": [{"id": "c", "x": 1.50}],
-                         "has_more": False}, indent=2) + "\n"),
-    ("jsonl", '{"id":"c","x":1.5}\n'),
-    ("csv", "ID,Model,Finish,Tokens,Created\r\nc,,,,\r\n"),
-    ("id", "c\n"),
-])
-def test_a_list_in_each_form(run, router, form, text):
-    router.order("GET /chat/completions", body=as_json(
-        {"object": "list", "data": [{"id": "c", "x": 1.50}],
-         "has_more": False}))
-    assert run(*LIST, "-o", form) == text
-
-
 # == one of them =============================================================
 
 def test_a_completion_is_shown_with_what_it_said(run, router, stored):
@@ -117,13 +103,6 @@ def test_a_completion_is_shown_with_what_it_said(run, router, stored):
     assert "Metadata: team=blue\n" in shown
     assert f"Content:  {ANSWER.format('one')}\n" in shown
     assert one(router).target == f"{PATH}/{stored[0]}"
-
-
-def test_json_is_the_object_as_it_was_received(run, router):
-    odd = {"zeta": 1, "id": "c", "big": 12345678901234567890, "x": "ü"}
-    router.order("GET /c", body=as_json(odd))
-    assert run("completions", "c", "-o", "json", *ENDPOINT) == json.dumps(
-        odd, indent=2, ensure_ascii=False) + "\n"
 
 
 def test_messages_are_what_was_asked_and_said(run, router, stored):

@@ -96,20 +96,6 @@ def test_list_is_the_default_verb(run, router, held):
     assert last(router) == f"GET {PATH}"
 
 
-def test_no_conversations_are_said_to_be_none(do):
-    shown = do("list")
-    assert (shown, shown.stderr) == ("", "No conversations found.\n")
-    assert json.loads(do("list", "-o", "json"))["data"] == []
-
-
-def test_json_is_the_object_as_it_was_received(do, router):
-    odd = {"zeta": 1, "id": "c", "metadata": None, "x": "ü",
-           "updated_at": 1.5}
-    router.order("GET /c", body=as_json(odd))
-    assert do("get", "c", "-o", "json") == json.dumps(
-        odd, indent=2, ensure_ascii=False) + "\n"
-
-
 def test_items_are_listed_in_either_order(do, router, held):
     shown = do("list-items", held)
     head, *rows = shown.splitlines()
@@ -269,15 +255,6 @@ VERBS = [["list"], ["get", FIRST], ["create"],
          ["list-items", FIRST],
          ["add-item", FIRST, "--role", "user", "--content", "x"],
          ["delete-item", FIRST, "--item-id", ITEM, "-y"]]
-
-
-@pytest.mark.parametrize("argv", VERBS, ids=lambda argv: argv[0])
-def test_every_verb_asks_for_an_endpoint_in_three_ways(run, router, argv):
-    shown = run("conversations", *argv)
-    assert (shown, shown.exit_status) == ("", 2)
-    for way in ("--endpoint", "XEROTIER_ENDPOINT", "config set"):
-        assert way in shown.stderr
-    assert router.requests == []
 
 
 @pytest.mark.parametrize("argv", VERBS, ids=lambda argv: argv[0])

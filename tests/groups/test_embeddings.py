@@ -168,12 +168,6 @@ def test_what_cannot_be_sent_is_refused(embed, router, words, stdin, told):
     assert router.requests == []
 
 
-def test_an_endpoint_is_needed(run, router):
-    shown = run("embeddings", "--input", "a")
-    assert shown.exit_status == 2 and "--endpoint" in shown.stderr
-    assert router.requests == []
-
-
 def test_any_server_is_told_the_model(run, openai_router):
     shown = run("embeddings", "--style", "openai", "--endpoint", "m",
                 "--input", "a", against=openai_router)

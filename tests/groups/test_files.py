@@ -122,11 +122,6 @@ def test_a_wide_list_has_two_columns_more(files, router):
                    "1770000000,,a/b.txt")
 
 
-def test_an_empty_list_says_so(files):
-    shown = files()
-    assert shown == "" and shown.stderr == "No files found.\n"
-
-
 @pytest.mark.parametrize("words, target", [
     (["--purpose", "batch"], "/files?purpose=batch"),
     (["--purpose", "x&y=1"], "/files?purpose=x%26y%3D1"),

@@ -238,15 +238,6 @@ def test_the_input_may_be_given_as_items(run, router):
     assert [seen.json["input"] for seen in router.requests] == [items] * 2
 
 
-def test_an_endpoint_is_asked_for_in_three_ways(run, router):
-    shown = run("responses", "create", "-m", "Hi")
-    assert shown.exit_status == 2 and router.requests == []
-    for way in ("--endpoint", "XEROTIER_ENDPOINT", "config set"):
-        assert way in shown.stderr
-    assert run("responses", "create", "-m", "Hi",
-               XEROTIER_ENDPOINT="demo") == ANSWER
-
-
 def test_style_openai_names_the_model_and_has_no_slug(run, openai_router):
     style = "--style", "openai"
     assert run(*HI, *style, against=openai_router) == ANSWER

@@ -109,22 +109,6 @@ def test_all_pages_of_a_workspace_are_one_document(templates, router):
     assert value["has_more"] is False and len(router.requests) == 3
 
 
-@pytest.mark.parametrize("form, count", [("id", 7), ("jsonl", 7),
-                                         ("csv", 8)])
-def test_templates_take_a_line_each(templates, form, count):
-    lines = templates("list", "-o", form).splitlines()
-    assert len(lines) == count and "ctpl_01HDRAIN" in lines[-1]
-    if form == "csv":
-        assert lines[0].split(",") == HEADS
-        assert lines[-1].endswith(",workspace,3,standard,1770000000")
-
-
-def test_a_workspace_without_templates_says_so(templates):
-    shown = templates("list", "--workspace", "ws_0123456789abcdef")
-    assert (shown, shown.exit_status) == ("", 0)
-    assert shown.stderr == "No templates found.\n"
-
-
 # == show, and names =========================================================
 
 def test_a_template_is_shown_by_its_id(templates, router, golden):

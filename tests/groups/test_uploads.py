@@ -754,11 +754,6 @@ def test_progress_is_told_in_per_cent(run, router, told, shown):
     assert labelled(run("uploads", "u"))["Progress"] == shown
 
 
-def test_no_uploads_are_told(run):
-    shown = run("uploads")
-    assert shown == "" and shown.stderr == "No uploads found.\n"
-
-
 @pytest.mark.parametrize("status", ["pending", "uploading", "completed",
                                     "failed", "cancelled", "expired"])
 def test_uploads_of_a_status_are_asked_for(run, router, waiting, status):
