@@ -4,13 +4,11 @@ Run by pytest, which starts the script as people do: in a pipe, by a shell
 that closes descriptors, from a zip, with Ctrl-C in the middle.
 """
 
-import errno
 import json
 import os
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -68,16 +66,6 @@ def readme_command(*more):
             "--stream"]
 
 
-@costly
-def test_the_first_command_of_the_readme_works(spawn):
-    shown = finished(spawn(*readme_command("--endpoint", "demo"), cwd=ROOT,
-                           against=None))
-    assert shown == ANSWER
-    assert re.match(r"-- 19 tokens in \d+\.\ds \(\d+\.\d tok/s\)\n\Z",
-                    shown.stderr), shown
-    assert shown.exit_status == 0
-
-
 def test_the_exit_code_passes_through_the_router(spawn):
     shown = finished(spawn(*readme_command("--endpoint", "nope"), cwd=ROOT,
                            against=None))
@@ -99,16 +87,6 @@ def test_the_first_token_comes_before_the_second_is_sent(start, router):
 
 
 # == exit codes
-
-@pytest.mark.parametrize("status, code", [
-    (400, 1), (401, 3), (402, 1), (403, 3), (404, 4), (409, 1), (413, 1),
-    (422, 1), (429, 6), (500, 1), (501, 1), (502, 1), (503, 6), (504, 1)])
-def test_an_http_error_has_its_exit_code(run, router, status, code):
-    router.order("*", times=None, status=status)
-    shown = run(*CHAT)
-    assert shown.exit_status == code and shown == ""
-    assert f"error: HTTP {status} " in shown.stderr
-
 
 @pytest.mark.parametrize("fault, code", [
     ({}, 0),
@@ -134,13 +112,6 @@ def test_an_answer_has_its_exit_code(run, router, fault, code):
     assert len(router.requests) == 1
 
 
-def test_a_broken_stream_leaves_no_json_behind(run, router):
-    router.order(COMPLETIONS, frames=[chunk("Half"), ERROR_FRAME])
-    shown = run(*STREAM, "-o", "json")
-    assert shown.exit_status == 7 and shown == ""
-    assert "no more" in json.loads(shown.stderr)["error"]["message"]
-
-
 @pytest.mark.parametrize("argv, environ, code", [
     (("bogus",), {}, 2),
     (("chat", "bogus"), {}, 2),
@@ -164,25 +135,10 @@ def test_what_is_wrong_before_a_request_has_its_exit_code(run, router, argv,
     assert router.requests == []
 
 
-def test_a_port_where_nobody_listens_is_exit_5(run, router):
-    with socket.socket() as deaf:
-        deaf.bind(("127.0.0.1", 0))
-        url = "http://127.0.0.1:%d/p/v1" % deaf.getsockname()[1]
-        shown = run(*CHAT, "--base-url", url)
-    assert shown.exit_status == 5
-    assert os.strerror(errno.ECONNREFUSED) in shown.stderr
-    assert router.requests == []
-
-
 def test_a_peer_that_goes_away_is_no_closed_pipe(run, router):
     router.order(COMPLETIONS, times=None, drop="before")
     shown = run("chat", "--endpoint", "demo", "-m", "x" * 8000000)
     assert shown.exit_status == 5 and shown.stderr.startswith("error: ")
-
-
-def wait_in_vain(app, group, args):
-    xeroctl.wait_until(app, lambda: {}, lambda item: False,
-                       lambda item: "running", timeout=60)
 
 
 def fail_badly(app, group, args):
@@ -193,11 +149,6 @@ def single(name, function):
     """A table of one command, of one verb."""
     return (xeroctl.Group(name, "A test.", default="", verbs=(
         xeroctl.Verb("", "A test.", function),)),)
-
-
-def test_a_wait_that_runs_out_is_exit_8(run):
-    shown = run("wait", groups=single("wait", wait_in_vain))
-    assert shown.exit_status == 8 and "running" in shown.stderr
 
 
 # == never a traceback

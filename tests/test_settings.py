@@ -16,7 +16,6 @@ from router import DEMO_KEY
 pytestmark = every_case
 
 CHAT = "chat", "-m", "hi"
-MODELS = "models", "-o", "id"
 OTHER_KEY = "xero_other_0000000000000000"
 
 

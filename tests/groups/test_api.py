@@ -10,8 +10,6 @@ from conftest import environment
 from helpers import asked_whole as asked, encoded
 from router import DEMO_SCOPES, PROJECT_MODELS
 
-NOW = 1770000000
-
 
 @pytest.fixture
 def run_bytes(router, clock):

@@ -4,7 +4,6 @@ The router works its batches off in threads; the clock of these tests lets
 them go on while the program sleeps, so that each poll meets what is meant.
 """
 
-import io
 import json
 import os
 import re
@@ -14,13 +13,10 @@ import time
 
 import pytest
 
-import xeroctl
-from conftest import (FakeClock, at_both_ends, costly, environment,
-                      from_system, text_stream, written)
-from helpers import TerminalStream, asked_whole as asked, encoded, pretty
+from conftest import FakeClock, at_both_ends, costly, from_system
+from helpers import asked_whole as asked, encoded, pretty
 from router import flaw
 
-NOW = 1770000000
 E = "/proj_demo/demo/v1"
 DEMO = "batches", "--endpoint", "demo"
 INPUT = DEMO + ("--input", "requests.jsonl")
@@ -57,17 +53,6 @@ def folder(tmp_path, monkeypatch):
     """An empty folder to work in, so that names of files are short."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def run_terminal(router, clock):
-    """Run with a terminal that somebody types on."""
-    def runner(*argv, typed=b""):
-        stdin = TerminalStream(io.BytesIO(typed), newline="")
-        streams = xeroctl.Streams(stdin, text_stream(), text_stream())
-        status = xeroctl.main(argv, environment(router), streams, clock)
-        return status, written(streams.stdout), written(streams.stderr)
-    return runner
 
 
 def request(custom_id="r1", **changes):
@@ -1056,13 +1041,6 @@ def test_a_wide_list_has_the_files_too(run, three):
         "file-e"]
 
 
-@pytest.mark.parametrize("limit", ["0", "-1", "x", ""])
-def test_a_limit_is_a_positive_number(run, router, limit):
-    shown = run(*DEMO, "--limit", limit)
-    assert shown.exit_status == 2 and "--limit" in shown.stderr
-    assert router.requests == []
-
-
 # == shown ===================================================================
 
 def test_one_batch_is_shown_with_all_labels(run, router, made):
@@ -1105,23 +1083,6 @@ def test_a_batch_of_which_little_is_known_is_shown(run, router):
 # == cancelled ===============================================================
 
 CANCEL = DEMO + ("batch_1", "--cancel")
-
-
-def test_a_batch_is_cancelled_once_that_is_confirmed(run_terminal, router,
-                                                     running):
-    status, stdout, stderr = run_terminal(*CANCEL, typed=b"y\n")
-    assert status == 0 and stderr == "Cancel batch batch_1? [y/N] "
-    assert stdout.startswith("ID:             batch_1\n"
-                             "Status:         cancelling\n")
-    assert asked(router) == [f"POST {E}/batches/batch_1/cancel"]
-    assert router.requests[0].body == b""
-
-
-@pytest.mark.parametrize("flag", ["--force", "-y"])
-def test_force_asks_nothing(run, router, running, flag):
-    shown = run(*CANCEL, flag, "-o", "id")
-    assert (shown, shown.stderr, shown.exit_status) == ("batch_1\n", "", 0)
-    assert running["status"] in ("cancelling", "cancelled")
 
 
 def test_what_has_ended_cannot_be_cancelled(run, made):

@@ -6,7 +6,6 @@ import pytest
 
 from router import as_json
 
-NOW = 1770000000
 ENDPOINT = "--endpoint", "demo"
 LIST = ("completions",) + ENDPOINT
 PATH = "/proj_demo/demo/v1/chat/completions"

@@ -7,7 +7,6 @@ import pytest
 from conftest import every_case
 from router import as_json
 
-NOW = 1770000000
 ENDPOINT = "--endpoint", "demo"
 OPENAI = "--style", "openai"
 FIRST = "conv_000000000000000000000001"

@@ -14,7 +14,6 @@ import struct
 import pytest
 
 
-NOW = 1770000000
 TEXTS = ["bread", "linux kernel", "linux"]
 
 

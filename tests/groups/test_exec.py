@@ -15,7 +15,6 @@ import xeroctl
 from conftest import FakeClock, at_both_ends, environment, text_stream, written
 from helpers import TerminalStream, labelled
 
-NOW = 1770000000
 GROUP = ("exec",)
 DONE = "inv_000000000000000000000001"
 WAITING = "inv_000000000000000000000002"

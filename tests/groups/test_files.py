@@ -20,7 +20,6 @@ from helpers import asked
 
 pty = pytest.importorskip("pty")
 
-NOW = 1770000000
 NO_ROOT = 65534
 
 
@@ -683,30 +682,6 @@ def test_without_a_deployment_no_file_is_tried(files, folder):
 
 
 # == delete ==================================================================
-
-@pytest.mark.parametrize("typed", [b"n\n", b"\n", b"maybe\n", b"\x04"])
-def test_anything_else_changes_nothing(show, router, typed):
-    record, = fill(router, "a")
-    status, stderr = show("files", record["id"], "--delete", typed=typed)
-    assert status == 1 and "nothing was changed" in stderr
-    assert router.requests == []
-
-
-def test_without_a_terminal_nothing_is_deleted(files, router):
-    record, = fill(router, "a")
-    shown = files(record["id"], "--delete", stdin=b"y\n")
-    assert shown.exit_status == 2 and "--force" in shown.stderr
-    assert router.requests == []
-
-
-@pytest.mark.parametrize("force", ["--force", "-y"])
-def test_force_does_not_ask(files, router, force):
-    record, = fill(router, "a")
-    shown = files(record["id"], "--delete", force)
-    assert shown == f"deleted {record['id']}\n" and router.files == {}
-    again = files(record["id"], "--delete", force)
-    assert again.exit_status == 4 and again == ""
-
 
 def test_delete_as_json(files, router):
     record, = fill(router, "a")

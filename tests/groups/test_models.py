@@ -708,11 +708,6 @@ def test_versions_are_of_one_model(refused):
     refused("versions", QWEN, LLAMA)
 
 
-def fill_versions(router, count):
-    for number in range(count):
-        router.store.versions.create(QWEN, version=f"3.0.{number}")
-
-
 # == probe, capabilities, recommendations ====================================
 
 UNPROBED = "Model probing is not available on this router deployment (501)."

@@ -15,7 +15,6 @@ from conftest import at_both_ends, environment, text_stream
 from helpers import answer_to, asked_paths as asked, pretty, sent
 from router import as_frame, as_json
 
-NOW = 1770000000
 ENDPOINT = "--endpoint", "demo"
 CREATE = ("responses", "create") + ENDPOINT
 HI = CREATE + ("-m", "Hi")
@@ -1071,20 +1070,6 @@ def test_a_session_with_style_openai_is_chained(talk, openai_router):
     assert openai_router.requests[1].json == {
         "model": "demo", "input": "two", "stream": True,
         "previous_response_id": made_ids(openai_router)[0]}
-
-
-# == plans ===================================================================
-
-def test_a_dry_run_sends_nothing(run, router):
-    shown = run(*HI, "--stream", "--enrich", "--dry-run", "-o", "json")
-    assert router.requests == [] and shown.exit_status == 0
-    assert json.loads(shown) == {
-        "method": "POST",
-        "url": f"{router.origin}/proj_demo/demo/v1/responses",
-        "headers": {"Authorization": "Bearer xero_demo_…",
-                    "Content-Type": "application/json",
-                    "X-Xerotier-Vendor-Events": "1"},
-        "body": dict(BODY, stream=True)}
 
 
 # == what a person sees ======================================================
