@@ -11,7 +11,7 @@ It is read from top to bottom: a name uses only names that stand above it.
 
    1. Constants      names, limits and tables that never change
    2. Errors         every way to fail, each with its exit code
-   3. Text           values to strings; pure functions
+   3. Text           values to strings and back; pure functions
    4. Terminal       the three standard streams, and what they can show
    5. Config         where a call goes, with which key
    6. Transport      one HTTP exchange; every failure is an error of 2
@@ -289,7 +289,7 @@ class PlanEnds(Exception):
 class HelpWanted(Exception):
     """The command line asks for help, not for work: on these verbs."""
 
-    def __init__(self, group=None, verbs=()):
+    def __init__(self, group, verbs):
         super().__init__()
         self.group, self.verbs = group, verbs
 
@@ -919,6 +919,58 @@ def path_of(*segments):
     return "".join("/" + quoted(segment) for segment in segments)
 
 
+def bounded(convert, what, low, high, is_open=False):
+    """A converter to a number within bounds; nan is in none.
+
+    Where the range is open, low is not in it.
+    """
+    where = (f" above {low}, up to {high}" if is_open
+             else f" from {low} to {high}" if high is not None
+             else f" of at least {low}" if low is not None else "")
+
+    def converted(text):
+        try:
+            value = convert(text)
+            valid = (abs(value) < float("inf")
+                     and (low is None or low <= value)
+                     and (high is None or value <= high)
+                     and not (is_open and value == low))
+        except ValueError:
+            valid = False
+        if not valid:
+            raise UsageError(f"{text!r} is not {what}{where}")
+        return value
+    converted.kind = "integer" if convert is int else "number"
+    return converted
+
+
+def number(low=None, high=None):
+    """A converter to a float within bounds."""
+    return bounded(float, "a number", low, high)
+
+
+def integer(low=None, high=None):
+    """A converter to an integer within bounds."""
+    return bounded(int, "a whole number", low, high)
+
+
+seconds = positive = bounded(float, "a number", 0, LONGEST_S, is_open=True)
+
+
+def choice(*words):
+    """A converter that takes one of a few words, or numbers."""
+    known = {str(word): word for word in words}
+
+    def chosen(text):
+        if text not in known:
+            hint = did_you_mean(text, known)
+            raise UsageError(f"{text!r} is none of {', '.join(known)}"
+                             + (f" ({hint})" if hint else ""))
+        return known[text]
+    chosen.kind, chosen.words = "choice", tuple(known)
+    return chosen
+
+
 # ---------------------------------------------------------------------------
 # 4. Terminal
 # ---------------------------------------------------------------------------
@@ -1339,34 +1391,33 @@ def shown_url(text):
     return text if re.match(plain, text, re.I) else "…"
 
 
-def check_url(text, what):
+def check_url(text):
     """Return an http(s) URL without its last slashes, or raise."""
     from urllib.parse import urlsplit
     if "@" in text:
-        raise NotConfigured(f"{what} carries credentials (an @)", KEY_HELP)
+        raise NotConfigured("it carries credentials (an @)", KEY_HELP)
     try:
         parts = urlsplit(text)
         valid = parts.hostname and (parts.port is None or parts.port)
     except ValueError:
         valid = False
     if not valid or parts.scheme not in ("http", "https"):
-        raise NotConfigured(f"{what} {shown_url(text)} is no http or https"
-                            " URL")
+        raise NotConfigured(f"{shown_url(text)} is no http or https URL")
     if parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", text):
-        raise NotConfigured(f"{what} holds more than a base URL may",
+        raise NotConfigured("it holds more than a base URL may",
                             "no ?, #, space; percent-encode the rest")
     return parts.scheme + text[len(parts.scheme):].rstrip("/")
 
 
-def check_key(text, what="the API key"):
+def check_key(text):
     """Return an API key that a header can carry; never quote a bad one."""
     key = text.strip()
     if not key:
-        raise NotConfigured(f"{what} is empty", KEY_HELP)
+        raise NotConfigured("the API key is empty", KEY_HELP)
     found = re.search(r"[^\x21-\x7e]", key)
     if found:
-        raise NotConfigured(f"{what} holds {found.group()!r}: a space, a line"
-                            " end, or what is not ASCII", KEY_HELP)
+        raise NotConfigured(f"the API key holds {found.group()!r}: a space, a"
+                            " line end, or what is not ASCII", KEY_HELP)
     return key
 
 
@@ -1448,18 +1499,31 @@ class Deployment:
 
 # == TOML: what a config file holds, and edits that leave the rest alone =====
 
+CURRENT, DEPLOYMENT = "current", "deployment"
+
+# What a deployment may have: the check of its value, whether a variable says
+# it too (XEROTIER_NAME), and what holds where nothing is said.
+DEPLOYMENT_KEYS = {
+    "base_url": (check_url, True, None),
+    "api_key": (check_key, True, None),
+    "api_key_env": (str, False, None),
+    "api_key_file": (str, False, None),
+    "api_key_command": (str, False, None),
+    "api_key_keychain": (str, False, None),
+    "style": (choice(*STYLES), True, XEROTIER),
+    "endpoint": (str, True, None),
+    "output": (choice(*FORMS), True, TABLE),
+    "frontend_url": (check_url, True, None),
+    "timeout": (seconds, False, None),
+    "cacert": (str, False, None),
+}
+KEY_SOURCES = [key for key in DEPLOYMENT_KEYS if key.startswith("api_key")]
+
 # The subset of TOML 1.0 that tells deployments apart: tables, quoted keys,
 # strings, decimal numbers, booleans.  In what is not ours any value may stand,
 # and is skipped.  No message quotes a value: it may be an API key that lacks
 # its quotes.  Patterns are compiled where they are used: few runs read a
 # config file.
-
-CURRENT, DEPLOYMENT = "current", "deployment"
-KEY_SOURCES = ("api_key", "api_key_env", "api_key_file", "api_key_command",
-               "api_key_keychain")
-DEPLOYMENT_KEYS = ("base_url",) + KEY_SOURCES + (
-    "style", "endpoint", "output", "frontend_url", "timeout", "cacert")
-
 TOML_ESCAPE = (
     r'\\(?:[btnfr"\\]|u(?![dD][89A-Fa-f])[0-9A-Fa-f]{4}'
     r"|U(?!0000[dD][89A-Fa-f])00(?:0[0-9A-Fa-f]|10)[0-9A-Fa-f]{4})")
@@ -1480,19 +1544,6 @@ TOML_STATEMENT = (
     r"((?:[ \t\r]*(?:#[^\n]*)?\n)*)[ \t]*(?:(\[(\[)?[ \t]*)?(%s)[ \t]*"
     r"(?(2)\](?(3)\])%s|=[ \t]*(?:(%s|%s)%s)?)|%s)?" % (
         TOML_KEY, TOML_END, TOML_STRING, TOML_SCALAR, TOML_END, TOML_END))
-TOML_TOKEN = r"%s|#[^\n]*|[][{}\n\"']|[^][{}#\"'\n]+" % TOML_STRING
-TOML_VALUE = "a text in quotes (a \\ in it doubled)"
-
-
-class TomlError(ValueError):
-    """A line that is no TOML, or more TOML than we read."""
-
-
-def toml_escaped(found):
-    """What an escape stands for; a line end that is escaped, for nothing."""
-    word = found.group()
-    return (chr(int(word[2:], 16)) if word[1] == "U"
-            else "" if "\n" in word else json.loads(f'"{word}"'))
 
 
 def toml_scalar(word):
@@ -1503,136 +1554,146 @@ def toml_scalar(word):
     inside = word[quotes.end():-3 if quotes.group(1) else -1]
     inside = inside.replace("\r\n", "\n")
     return inside if word[0] == "'" else re.sub(
-        TOML_ESCAPE + r"|\\[ \t]*\n[ \t\n]*", toml_escaped, inside)
+        TOML_ESCAPE + r"|\\[ \t]*\n[ \t\n]*", lambda found: (
+            "" if "\n" in found.group() else
+            found.group().encode().decode("unicode_escape")), inside)
 
 
-def toml_rest(text, start, line):
-    """A value that we cannot read, to the end of its last line."""
-    depth = 0
-    for found in re.compile(TOML_TOKEN).finditer(text, start):
+def toml_end(text, start):
+    """Where a value that we cannot read ends; None without its bracket."""
+    depth, tokens = 0, re.compile(TOML_STRING + r"|#[^\n]*|[][{}\n]|\Z")
+    for found in tokens.finditer(text, start):
         token = found.group()
         depth += (token in ("[", "{")) - (token in ("]", "}"))
-        if token in ("'", '"'):
-            raise TomlError(f"line {line}: the value is not {TOML_VALUE}")
-        if token == "\n" and depth <= 0:
-            return text[start:found.end()]
-    if depth > 0:
-        raise TomlError(f"line {line}: a bracket without its closing one")
-    return text[start:]
-
-
-class TomlStatement:
-    """A statement of a document: its line number, and its text to its end.
-
-    lead is the comments and blank lines above it; path is its names from the
-    root, none for the end of the document; header is the path of the table
-    that it stands in, or begins; place is the span of its value in the text.
-    value is None where we cannot read it.
-    """
-
-    def __init__(self, found, header, line):
-        self.lead, bracket, self.is_array, key, value = found.groups()
-        self.line, start = line + self.lead.count("\n"), found.end(1)
-        self.text = found.string[start:found.end()]
-        if not key and found.end() < len(found.string):
-            raise TomlError(f"line {self.line}: no [table], no key = value")
-        names = tuple(name if re.match("[^\"']", name) else toml_scalar(name)
-                      for name in re.findall(TOML_NAME, key or ""))
-        self.is_key = bool(key and not bracket)
-        self.path = header + names if self.is_key else names
-        self.header = names if bracket else header
-        self.place = found.start(5) - start, found.end(5) - start
-        self.value = toml_scalar(value) if value else None
-        if self.is_key and not value:
-            self.text += toml_rest(found.string, found.end(), self.line)
-
-    def check(self):
-        """Raise TomlError for what cannot stand in a key or table of ours."""
-        size, place = len(self.path), 2 * (self.path[0] == DEPLOYMENT)
-        if place and (len(self.header) < 2 if self.is_key
-                      else self.is_array and size < 3):
-            raise TomlError(f"line {self.line}: a deployment is a table:"
-                            " [deployment.NAME]")
-        key = "".join(self.path[place:place + 1])
-        if key in (DEPLOYMENT_KEYS if place else (CURRENT,)):
-            kind, told = (((int, float), "a number") if key == "timeout"
-                          else (str, TOML_VALUE))
-            if size != place + 1 or not isinstance(self.value, kind):
-                raise TomlError(f"line {self.line}: {key} has to be {told}")
+        if token in ("\n", "") and depth <= 0:
+            return found.end()
+    return None
 
 
 def toml_statements(text):
-    """Yield the statements of a document: with leads they are all of it."""
-    pattern, position, header, line = re.compile(TOML_STATEMENT), 0, (), 1
-    while position < len(text):
-        one = TomlStatement(pattern.match(text, position), header, line)
-        yield one
-        position += len(one.lead + one.text)
-        header, line = one.header, one.line + one.text.count("\n")
+    """Yield the statements of a document, without the comments above them.
 
-
-def read_toml(text):
-    """Read what is ours: {"current": …, "deployment": {name: {key: value}}}.
-
-    A key of a deployment that is not one of ours may be None.
+    start and end are the span of one, path its names from the root, header
+    those of the table that it stands in, or begins.  value is {} for a table
+    and None where we cannot read it; place is its span.  What is no
+    statement has no path, and is the last.
     """
-    tree, seen = {}, set()
+    pattern, header = re.compile(TOML_STATEMENT), ()
+    end = int(text.startswith("\ufeff"))
+    while end is not None and end < len(text):
+        found = pattern.match(text, end)
+        start, end, value = found.end(1), found.end(), None
+        _, bracket, is_array, key, word = found.groups()
+        path = tuple(toml_scalar(each) if each[0] in "\"'" else each
+                     for each in re.findall(TOML_NAME, key or ""))
+        if bracket:
+            header, value = path, None if is_array else {}
+        elif key:
+            value = toml_scalar(word) if word and not path[1:] else None
+            path = header + path
+            end = end if word else toml_end(text, end)
+        elif end == len(text):
+            return
+        yield SimpleNamespace(
+            start=start, end=end, place=found.span(5), value=value,
+            path=path if end else (), header=header)
+        end = end if path else None
+
+
+def toml_problem(one):
+    """What is wrong with a statement, if it is one of ours; else None."""
+    kinds, told = (str,), "a text in quotes (a \\ in it doubled)"
+    if not one.path:
+        return "no [table], no key = value"
+    if one.path[0] == DEPLOYMENT:
+        if len(one.path) < 3 or one.header[:2] != one.path[:2]:
+            kinds, told = (dict,), "a table: [deployment.NAME]"
+        elif one.path[2] == "timeout":
+            kinds, told = (int, float), "a number"
+        elif one.path[2] not in DEPLOYMENT_KEYS:
+            return None
+    if one.path[0] in (CURRENT, DEPLOYMENT) and type(one.value) not in kinds:
+        return f"{'.'.join(one.path[:3])} has to be {told}"
+    return None
+
+
+def read_toml(text, name):
+    """Read what is ours: {(): {"current": …}, ("deployment", NAME): {…}}.
+
+    name is the file's.  A key that is not one of ours may be None.
+    """
+    tables, seen = {(): {}}, set()
     for one in toml_statements(text):
-        if one.path[:1] not in ((CURRENT,), (DEPLOYMENT,)):
+        problem = toml_problem(one) or one.path in seen and "defined twice"
+        if problem:
+            line = text.count("\n", 0, one.start) + 1
+            raise NotConfigured(f"{name}: line {line}: {problem}",
+                                f"mend it in {name}")
+        if one.path[0] not in (CURRENT, DEPLOYMENT):
             continue
-        one.check()
-        if one.path in seen:
-            raise TomlError(f"line {one.line}: defined twice")
-        branch = tree
-        for name in one.path[:2 * (one.path[0] == DEPLOYMENT)]:
-            branch = branch.setdefault(name, {})
-        if len(one.path) < 4 and not one.is_array:
+        if one.value is not None:
             seen.add(one.path)
-            branch.update({one.path[-1]: one.value} if one.is_key else {})
-    return tree
+        size = 2 * (one.path[0] == DEPLOYMENT)
+        if len(one.path) >= size:
+            table = tables.setdefault(one.path[:size], {})
+            for key in one.path[size:size + 1]:
+                table[key] = None if one.path[size + 1:] else one.value
+    return tables
 
 
 def toml_text(value):
-    """Render a text as JSON does, which leaves DEL as it is."""
+    """Render a text or a number as JSON does, which leaves DEL as it is."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def edit_toml(text, table, key, value):
-    """Set a key of the root, (), or of a deployment; None removes its line.
+def toml_with(text, path, value):
+    """A text with a key set or, with None, without what is at a path.
 
-    Nothing else changes of what read_toml reads: a comment behind the value,
-    order, blank lines and line ends stay.  A new key goes behind the last one
-    of its table, a new table to the end, the first key of the root to the
-    begin.
+    A new key goes behind the last one of its table, a new table to the end,
+    the first key of the root to the begin.
     """
     found = list(toml_statements(text))
-    end = "\r\n" if "\r\n" in text else "\n"
-    shown = toml_text(value) if isinstance(value, str) else repr(value)
-    pair = f"{key} = {shown}{end}"
-    old = [one for one in found if one.is_key and one.path == (*table, key)]
-    own = [one for one in found if one.path and one.header == table]
-    if old:
-        line, (start, stop) = old[0].text, old[0].place
-        old[0].text = ("" if value is None
-                       else line[:start] + shown + line[stop:])
-    elif value is None:
+    old = [one for one in found if one.path[:len(path)] == path]
+    if value is None:
+        for one in reversed(old):
+            text = text[:one.start] + text[one.end:]
         return text
-    elif own:
-        own[-1].text += end * (own[-1].text[-1] != "\n") + pair
-    elif table:
-        text += end * (text[-1:] not in ("", "\n")) + end * bool(text)
+    if old:
+        start, stop = old[0].place
+        return text[:start] + toml_text(value) + text[stop:]
+    begin = int(text.startswith("\ufeff"))
+    end = "\r\n" if "\r\n" in text else "\n"
+    new, gap = f"{path[-1]} = {toml_text(value)}{end}", end * (
+        len(text) > begin)
+    own = [one.end for one in found if one.header == path[:-1]]
+    at = own[-1] if own else len(text) if path[1:] else begin
+    if not own and path[1:]:
         names = (name if re.fullmatch(TOML_BARE_NAME, name)
-                 else toml_text(name) for name in table)
-        return f"{text}[{'.'.join(names)}]{end}{pair}"
-    else:
-        return pair + end * bool(text) + text
-    return "".join(one.lead + one.text for one in found)
+                 else toml_text(name) for name in path[:-1])
+        new = f"{gap}[{'.'.join(names)}]{end}{new}"
+    elif not own:
+        new += gap
+    ended = end * (text[:at][-1:] not in ("", "\n", "\ufeff"))
+    return text[:at] + ended + new + text[at:]
 
 
-def drop_toml_table(text, table):
-    """Remove a table: header, keys and sub-tables; comments stay."""
-    return "".join(one.lead + one.text * (one.path[:len(table)] != table)
-                   for one in toml_statements(text))
+def edit_toml(text, tables, name):
+    """Change the text of a file so that it is read as tables, no more of it.
+
+    Comments, order, blank lines and line ends stay.
+    """
+    old = read_toml(text, name)
+    for path in {**old, **tables}:
+        was, wanted = old.get(path, {}), tables.get(path, {})
+        if path not in tables:
+            text = toml_with(text, path, None)
+        for key in {**was, **wanted}:
+            if key not in wanted or was.get(key) != wanted[key]:
+                text = toml_with(text, path + (key,), wanted.get(key))
+    if len(text) > MOST_CONFIG_BYTES or read_toml(text, name) != tables:
+        raise NotConfigured(f"{name} cannot be changed so",
+                            "it would not be read as it is meant")
+    return text
 
 
 # == the config file =========================================================
@@ -1657,6 +1718,15 @@ def remove_quietly(path):
         os.unlink(path)
 
 
+@contextmanager
+def writing(path, error=XeroctlError, hint=None):
+    """Turn what a file system refuses into an error that names the file."""
+    try:
+        yield
+    except OSError as problem:
+        raise error(f"cannot write {path}: {reason_of(problem)}", hint)
+
+
 def is_special(path):
     """Whether a name stands for what is no file: a device, a pipe, a loop."""
     return os.path.lexists(path) and not os.path.isfile(path)
@@ -1672,20 +1742,19 @@ def sweep(path):
 
 
 def keep_access(number, path, widest):
-    """Give a new file the group, mode and owner of the old one, if it may.
+    """Give a new file owner, group and mode of the old one, if it may.
 
     A mode that is wider is not kept, nor is any without its group.
     """
     # There is no old one, it is another's, or it is Windows.
     with suppress(AttributeError, OSError):
         old = os.stat(path)
-        os.fchown(number, -1, old.st_gid)
+        os.fchown(number, old.st_uid, old.st_gid)
         if not old.st_mode & 0o7777 & ~widest:
             os.fchmod(number, old.st_mode & 0o7777)
-        os.fchown(number, old.st_uid, -1)
 
 
-def write_privately(path, data, keeps_access=False):
+def write_privately(path, data):
     """Replace a file whole: old or new, never torn, for its owner only.
 
     Written beside it with mode 0600, synced and renamed; a link is kept and
@@ -1699,8 +1768,7 @@ def write_privately(path, data, keeps_access=False):
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         with os.fdopen(os.open(beside, flags, 0o600), "wb") as target:
-            if keeps_access:
-                keep_access(target.fileno(), path, 0o640)
+            keep_access(target.fileno(), path, 0o640)
             target.write(data)
             target.flush()
             os.fsync(target.fileno())
@@ -1726,62 +1794,73 @@ def try_lock(file):
     return True
 
 
-class ConfigFile:
-    """The deployments on file, and which of them is current.
+@contextmanager
+def locked(path, clock):
+    """Have nobody else change a file meanwhile, there or not.
 
-    The text is kept as it is; edits change only what they are about.
+    What is locked is its folder: another file takes the place of the old.
     """
+    folder = os.path.dirname(os.path.realpath(path))
+    os.makedirs(folder, 0o700, True)
+    number = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
+    until = clock.monotonic() + LOCK_S
+    try:
+        while number is not None and not try_lock(number):
+            if clock.monotonic() >= until:
+                raise NotConfigured(f"another process is changing {path}",
+                                    "try again when it has ended")
+            clock.sleep(LOCK_POLL_S)
+        yield
+    finally:
+        if number is not None:
+            os.close(number)
+
+
+class ConfigFile:
+    """The tables of read_toml on file: what is there, and how it changes."""
 
     def __init__(self, environ, terminal):
-        self.terminal = terminal
+        self.terminal, self.text, self.tables = terminal, "", None
         folder = home_path(environ, "XDG_CONFIG_HOME", ".config")
         self.path = environ.get("XEROTIER_CONFIG") or (
             folder and os.path.join(folder, "config.toml"))
-        self.read, self.mark, self.is_checked = None, b"", False
 
-    def text(self):
-        """The file's text; empty where there is none, or a link leads to."""
-        if self.read is None:
-            raw = b""
-            if self.path and os.path.lexists(os.path.realpath(self.path)):
-                raw = self.checked(read_file(self.path, NotConfigured,
-                                             MOST_CONFIG_BYTES + 1))
-            self.mark = raw[:raw.startswith(codecs.BOM_UTF8) * 3]
-            try:
-                self.read = raw[len(self.mark):].decode("utf-8")
-            except UnicodeDecodeError:
-                raise NotConfigured(f"{self.path} is not UTF-8")
-        return self.read
+    def place(self):
+        """The path of the file, there or not; raise without a home."""
+        if not self.path:
+            raise NotConfigured("there is no home directory",
+                                "set XEROTIER_CONFIG to a path")
+        return self.path
 
-    def checked(self, raw):
+    def load(self):
+        """Read the file; there may be none, or a link that leads to none."""
+        raw = b""
+        if self.path and os.path.lexists(os.path.realpath(self.path)):
+            raw = read_file(self.path, NotConfigured, MOST_CONFIG_BYTES + 1)
         if len(raw) > MOST_CONFIG_BYTES:
             raise NotConfigured(f"{self.path}: over 1 MB is no config file")
-        return raw
+        try:
+            self.text = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise NotConfigured(f"{self.path} is not UTF-8")
+        self.tables = read_toml(self.text, self.path)
 
-    def data(self):
-        """The decoded file; raise NotConfigured if it is broken.
+    def deployments(self):
+        """{name: {key: value}}, in the order of the file.
 
         Warn once of a key that others can read.
         """
-        try:
-            data = read_toml(self.text())
-        except TomlError as problem:
-            raise self.broken(problem)
-        tables = data.get(DEPLOYMENT, {}).values()
-        if (not self.is_checked and os.name == "posix"
-                and any("api_key" in table for table in tables)
-                and os.stat(self.path).st_mode & 0o077):
-            self.terminal.warn(f"{self.path} holds a key and can be read"
-                               f" by others: chmod 600 {self.path}")
-        self.is_checked = True
-        return data
-
-    def deployments(self):
-        """{name: {key: value}}, in the order of the file."""
-        return self.data().get(DEPLOYMENT, {})
+        if self.tables is None:
+            self.load()
+            if (os.name == "posix" and any(
+                    "api_key" in table for table in self.tables.values())
+                    and os.stat(self.path).st_mode & 0o077):
+                self.terminal.warn(f"{self.path} holds a key and can be read"
+                                   f" by others: chmod 600 {self.path}")
+        return {path[1]: table for path, table in self.tables.items() if path}
 
     def current(self):
-        return self.data().get(CURRENT) or None
+        return self.deployments() and self.tables[()].get(CURRENT) or None
 
     def deployment(self, name):
         """The table of a deployment; raise NotConfigured if it is unknown."""
@@ -1793,87 +1872,22 @@ class ConfigFile:
                     "there is " + ", ".join(known) if known else CONFIG_HELP))
         return known[name]
 
-    def broken(self, problem):
-        return NotConfigured(f"{self.path}: {problem}",
-                             f"mend it in {self.path}")
+    @contextmanager
+    def changing(self, is_plan):
+        """Have the tables changed and written; a plan only tries it.
 
-    def edit(self, table, key, value):
-        self.read = edit_toml(self.text(), table, key, value)
-
-    def use(self, name):
-        self.deployment(name)
-        self.edit((), CURRENT, name)
-
-    def set(self, name, key, value):
-        """Set or, with None, remove a key; one key source replaces another."""
-        table = self.deployment(name)
-        if value is None and key not in table:
-            raise UsageError(f"{name} has no {key}")
-        if value is not None and key in KEY_SOURCES:
-            for old in table.keys() & set(KEY_SOURCES) - {key}:
-                self.edit((DEPLOYMENT, name), old, None)
-        self.edit((DEPLOYMENT, name), key, value)
-
-    def put(self, name, values, may_replace):
-        """Add a deployment, or replace it; the first becomes current."""
-        if name in self.deployments():
-            if not may_replace:
-                raise UsageError(f"there is a deployment {name} already",
-                                 f"config set {name} KEY VALUE changes it,"
-                                 " --force replaces it")
-            self.drop(name)
-        for key, value in values.items():
-            self.edit((DEPLOYMENT, name), key, value)
-        if self.current() is None:
-            self.use(name)
-
-    def drop(self, name):
-        """Remove a deployment, and that it is current if it is."""
-        self.deployment(name)
-        if self.current() == name:
-            self.edit((), CURRENT, None)
-        self.read = drop_toml_table(self.text(), (DEPLOYMENT, name))
-
-    def place(self):
-        """The path of the file, there or not; raise without a home."""
-        if not self.path:
-            raise NotConfigured("there is no home directory",
-                                "set XEROTIER_CONFIG to a path")
-        return self.path
-
-    def update(self, change):
-        """Read, change and write the file, and no other process meanwhile.
-
-        What is locked is its folder: the file may not be there, and another
-        one takes its place.  Whatever fails, the old one is still there.
+        Whatever fails, the old file is still there.
         """
-        folder = os.path.dirname(os.path.realpath(self.place()))
-        number = None
-        try:
-            os.makedirs(folder, 0o700, True)
-            if os.name == "posix":  # Windows opens no folder
-                number = os.open(folder, os.O_RDONLY)
-                self.wait_for(number)
-            self.read = None
-            change(self)
-            raw = self.checked(self.mark + self.read.encode("utf-8"))
-            write_privately(self.path, raw, keeps_access=True)
-        except OSError as problem:
-            raise NotConfigured(
-                f"cannot write {self.path}: {problem.strerror}",
-                "XEROTIER_CONFIG names another path")
-        finally:
-            if number is not None:
-                os.close(number)
-
-    def wait_for(self, folder):
-        clock = self.terminal.clock
-        until = clock.monotonic() + LOCK_S
-        while not try_lock(folder):
-            if clock.monotonic() >= until:
-                raise NotConfigured(f"another process is changing {self.path}",
-                                    "try again when it has ended")
-            clock.sleep(LOCK_POLL_S)
+        lock = locked(self.place(), self.terminal.clock)
+        with writing(self.path, NotConfigured, "XEROTIER_CONFIG names another"
+                     " path"), suppress() if is_plan else lock:
+            self.load()
+            yield self.tables
+            text = edit_toml(self.text, self.tables, self.path)
+            if SURROGATES.search(text):
+                raise UsageError("a name or a value is no UTF-8 text")
+            if not is_plan:
+                write_privately(self.path, text.encode("utf-8"))
 
 
 def key_source(table, error=NotConfigured):
@@ -1885,50 +1899,52 @@ def key_source(table, error=NotConfigured):
     return found[0] if found else None
 
 
-def printed_key(source, value):
-    """Run the command that prints a key, without a shell; return its output.
-
-    A keychain is macOS's, else libsecret's.
-    """
+def printed_key(source, text):
+    """What a command prints, which is run without a shell."""
     import shlex
     import subprocess
-    command = [source]
+    words = [source]
     try:
-        command = (
-            shlex.split(value) or [""] if source == "api_key_command" else
-            ["security", "find-generic-password", "-s", value, "-w"]
-            if sys.platform == "darwin" else
-            ["secret-tool", "lookup", "service", value])
-        done = subprocess.run(command, stdin=subprocess.DEVNULL,
+        words = shlex.split(text) or [""]
+        done = subprocess.run(words, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, timeout=TIMEOUT_S)
     except (OSError, ValueError, subprocess.TimeoutExpired) as problem:
         reason = getattr(problem, "strerror", "late or odd")
-        raise NotConfigured(f"{source}: cannot run {command[0]}: {reason}")
+        raise NotConfigured(f"{source}: cannot run {words[0]}: {reason}")
     if done.returncode:
-        raise NotConfigured(f"{source}: {command[0]} ended with exit code"
+        raise NotConfigured(f"{source}: {words[0]} ended with exit code"
                             f" {done.returncode}")
     return decoded(done.stdout)
 
 
-def stored_key(table, environ, folder):
-    """The key of a deployment, from wherever its source says; None without.
+def key_from(source, value, environ, folder):
+    """The text of a key, from where its source says.
 
-    api_key_file is relative to the config file's folder.
+    A file is relative to the config's folder; a keychain is macOS's, else
+    libsecret's.
     """
-    source = key_source(table)
-    value = table.get(source)
-    if source in (None, "api_key"):
-        return value
     if source == "api_key_env":
         if not environ.get(value):
             name = value if value.isupper() else "…"
             raise NotConfigured(f"api_key_env: {name} is not set")
         return environ[value]
     if source == "api_key_file":
-        home = environ.get("HOME", "~")
-        path = re.sub("^~(?=/)", lambda _: home, value)
-        return decoded(read_file(os.path.join(folder, path), NotConfigured))
-    return printed_key(source, value)
+        if value.startswith("~/"):
+            value = environ.get("HOME", "~") + value[1:]
+        return decoded(read_file(os.path.join(folder, value), NotConfigured))
+    if source == "api_key_keychain":
+        value = (f"security find-generic-password -s {shell_word(value)} -w"
+                 if sys.platform == "darwin" else
+                 f"secret-tool lookup service {shell_word(value)}")
+    return value if source == "api_key" else printed_key(source, value)
+
+
+def checked(key, value, where, error=None):
+    """A value as the check of its key returns it; errors say where it is."""
+    try:
+        return DEPLOYMENT_KEYS[key][0](value)
+    except XeroctlError as problem:
+        raise (error or type(problem))(f"{where}: {problem}", problem.hint)
 
 
 class Settings:
@@ -1938,33 +1954,22 @@ class Settings:
     and output count, where it has none.  The config file is read when needed.
     """
 
-    VARIABLES = ("base_url", "api_key", "context", "endpoint",
-                 "frontend_url", "output", "style")
-
     def __init__(self, args, environ, terminal):
         self.args, self.environ, self.terminal = args, environ, terminal
         self.config = ConfigFile(environ, terminal)
-        self.table = None
-
-    def given(self, name):
-        """What flag or environment say; an empty variable is unset."""
-        value = getattr(self.args, name, None)
-        return self.variable(name) if value is None else value
 
     def variable(self, name):
-        """What the environment says, where it counts; else None."""
-        variable = "XEROTIER_" + name.upper()
-        value = name in self.VARIABLES and self.environ.get(variable)
+        """What the environment says, where it counts; else None.
+
+        A file of variables may have left its quotes and line ends.
+        """
+        is_one = name == "context" or DEPLOYMENT_KEYS[name][1]
+        value = is_one and self.environ.get("XEROTIER_" + name.upper())
         if not value or self.args.context is not None and (
-                name not in ("endpoint", "output")
-                or name in self.deployment_table()):
+                name not in ("endpoint", "output") or name in self.table()):
             return None
-        odd = re.search(r"^\s|\s\Z|^(['\"])(?=.*\1\Z)", value)
-        if odd and name != "api_key":  # which is stripped
-            raise NotConfigured(
-                f"{variable} begins or ends with {odd.group()!r}",
-                "a file of variables has its own quotes and line ends")
-        return value
+        bare = re.match(r"(?s)\s*(['\"]?)(.*?)\1\s*\Z", value)
+        return bare.group(2) or None
 
     def tell_beaten(self, name):
         """Say which variables beat what a deployment has, if any do."""
@@ -1972,73 +1977,45 @@ class Settings:
         has = dict({"context": name, "style": XEROTIER}, **table or {})
         if key_source(has):
             has.setdefault("api_key")
-        found = ["XEROTIER_" + each.upper() for each in self.VARIABLES
+        found = ["XEROTIER_" + each.upper()
+                 for each in ("context", *DEPLOYMENT_KEYS)
                  if table and each in has
                  and self.variable(each) not in (None, has[each])]
         if found:
             self.terminal.note(f"{' and '.join(found)} beat what {name} has:"
                                f" --context {name} goes by that alone")
 
-    def get(self, name, default=None):
-        """Look a setting up in the order of precedence."""
-        value = self.given(name)
-        return (self.deployment_table().get(name, default) if value is None
-                else value)
-
     def context(self):
         """The name of the deployment of this run; None if there is none."""
-        name = self.given("context")
+        name = self.args.context
+        name = self.variable("context") if name is None else name
         return self.config.current() if name is None else name
 
-    def deployment_table(self):
+    def table(self):
         """The table of the deployment of this run; empty if there is none."""
-        if self.table is None:
-            name = self.context()
-            self.table = {} if name is None else self.config.deployment(name)
-        return self.table
+        name = self.context()
+        return {} if name is None else self.config.deployment(name)
 
-    def choice(self, name, choices, default):
-        """A setting that takes one of a few words."""
-        value = self.get(name, default)
-        if value not in choices:
-            said = f"{value!r} is none of {', '.join(choices)}"
-            if self.given(name) is None:
-                raise self.config.broken(f"{name}: {said}")
-            raise UsageError(f"XEROTIER_{name.upper()}: {said}",
-                             did_you_mean(value, choices))
-        return value
+    def get(self, name):
+        """What is said first of a key, checked; else what holds then."""
+        value = getattr(self.args, name, None)
+        where = "--" + name.replace("_", "-")
+        if value is None:
+            value, where = self.variable(name), "XEROTIER_" + name.upper()
+        if value is not None:
+            return checked(name, value, where)
+        value = self.table().get(name)
+        return DEPLOYMENT_KEYS[name][2] if value is None else checked(
+            name, value, f"{self.config.path}: {name}", NotConfigured)
 
-    def output(self):
-        return self.choice("output", FORMS, TABLE)
+    def style(self):
+        return self.get("style")
 
     def form(self):
         """The output as far as it can be told: a config may be broken."""
-        try:
-            return self.output()
-        except NotConfigured:
-            return TABLE
-
-    def style(self):
-        return self.choice("style", STYLES, XEROTIER)
-
-    def timeout(self):
-        """Seconds as given by flag or deployment; None leaves the default."""
-        value = self.args.timeout or self.deployment_table().get("timeout")
-        if value is not None and not (
-                is_positive(value) and value <= LONGEST_S):
-            raise self.config.broken("timeout is no number of seconds")
-        return value
-
-    def key(self, urls):
-        """The API key for some URLs; None if there is none.
-
-        A key on file goes to its own deployment's origins only.
-        """
-        if self.args.api_key is not None:
-            return self.typed_key(self.args.api_key)
-        text = self.variable("api_key")
-        return (self.key_on_file(urls) if text is None
-                else check_key(text, "the API key in XEROTIER_API_KEY"))
+        with suppress(NotConfigured):
+            return self.get("output")
+        return TABLE
 
     def typed_key(self, text):
         """The key that --api-key means: itself, @FILE, - for stdin, none."""
@@ -2048,36 +2025,50 @@ class Settings:
             text = decoded(self.terminal.read_stdin())
         elif text.startswith("@"):
             text = decoded(read_file(text[1:], NotConfigured))
-        return check_key(text)
+        return checked("api_key", text, "--api-key")
 
-    def key_on_file(self, urls):
-        table = self.deployment_table()
+    def key(self, urls):
+        """The API key for some URLs; None if there is none.
+
+        A key on file goes to its own deployment's origins only.
+        """
+        if self.args.api_key is not None:
+            return self.typed_key(self.args.api_key)
+        text, where = self.variable("api_key"), "XEROTIER_API_KEY"
+        if text is None:
+            table = self.table()
+            where = key_source(table)
+            if where is None or self.is_foreign(urls, table):
+                return None
+            text = key_from(where, table[where], self.environ,
+                            os.path.dirname(self.config.path))
+        return checked("api_key", text, where)
+
+    def is_foreign(self, urls, table):
+        """Whether a URL is not its deployment's; style xerotier has none."""
         own = [table[name] for name in ("base_url", "frontend_url")
                if name in table]
-        for url in urls if key_source(table) else ():
-            if not any(is_same_origin(url, home) for home in own):
-                told = (f"the key of deployment {self.context()} is meant for"
-                        f" {' and '.join(map(shown_url, own)) or 'no URL'},"
-                        f" not for {url}")
-                if self.style() == XEROTIER:
-                    raise NotConfigured(told, KEY_HELP)
-                return self.terminal.note(told + ": none is sent")
-        key = stored_key(table, self.environ,
-                         os.path.dirname(self.config.path or ""))
-        return None if key is None else check_key(key)
+        found = [url for url in urls if not any(
+            is_same_origin(url, home) for home in own)]
+        if found:
+            told = (f"the key of deployment {self.context()} is meant for"
+                    f" {' and '.join(map(shown_url, own)) or 'no URL'},"
+                    f" not for {found[0]}")
+            if self.style() == XEROTIER:
+                raise NotConfigured(told, KEY_HELP)
+            self.terminal.note(told + ": none is sent")
+        return bool(found)
 
     def deployment(self, needs_key=True):
         """The deployment of this run; raise NotConfigured without one."""
-        url = self.get("base_url")
+        url, style = self.get("base_url"), self.style()
         if not url:
             raise NotConfigured("no base URL: nothing is configured",
                                 URL_HELP + "; " + CONFIG_HELP)
-        url, style = check_url(url, "base URL"), self.style()
         if not needs_key:
             return Deployment(url, None, style)
-        frontend = style == XEROTIER and self.get("frontend_url")
-        frontend = frontend and check_url(frontend, "frontend URL")
-        key = self.key(filter(None, (url, frontend)))
+        frontend = self.get("frontend_url") if style == XEROTIER else None
+        key = self.key([each for each in (url, frontend) if each])
         if key is None and style == XEROTIER:
             raise NotConfigured("no API key", KEY_HELP)
         return Deployment(url, key, style, frontend)
@@ -3674,15 +3665,6 @@ def answer_events(answer, flush):
 
 # == files: read from any place, written whole or not at all =================
 
-@contextmanager
-def writing(path, error=XeroctlError):
-    """Turn what a file system refuses into an error that names the file."""
-    try:
-        yield
-    except OSError as problem:
-        raise error(f"cannot write {path}: {reason_of(problem)}")
-
-
 class Source:
     """An input file that is read in pieces, from any place, repeatedly.
 
@@ -3897,39 +3879,35 @@ class NewFile:
 # 8. Output
 # ---------------------------------------------------------------------------
 
-def as_state(value):
-    """A status word; some servers wrap it in an object (llama.cpp)."""
-    return as_text(dig(value, "value") or value)
-
-
-CELL_FORMATS = {"": as_text, "state": as_state, "time": as_time,
-                "size": as_size, "seconds": as_duration, "list": as_list,
-                "pairs": as_pairs, "count": as_count, "keys": as_keys,
+CELL_FORMATS = {"": as_text, "time": as_time, "size": as_size,
+                "seconds": as_duration, "list": as_list, "pairs": as_pairs,
+                "count": as_count, "keys": as_keys,
+                # Some servers wrap it in an object (llama.cpp).
+                "state": lambda value: as_text(dig(value, "value") or value),
                 "content": lambda value: content_text(value) or "-",
                 "said": as_said, "lines": as_said}
 RECORD_FORMATS = {  # which look at the whole record
     "item": lambda value, record: "-" if value is None else as_said(record),
     "percent": lambda value, record: as_percent(value, dig(record, "target")),
     "progress": as_progress}
-LONG_FORMATS = "content", "said", "lines", "item"
+TEXT_FORMATS = "", "list", "pairs", "content", "said", "lines", "item"
 
 
 class Column:
-    """A head and where its value is, from "Head=path|other.path:format".
+    """A head, the places of its value, and its format.
 
-    The first path that leads to a value wins; without one it is the head.
-    A head that begins with + stands in the wide forms only.
+    A place is a dotted path, or the name of a member as it is; the first
+    one that leads to a value wins.  A wide one is in the wide forms only.
     """
 
-    def __init__(self, spec):
-        place, _, self.format = spec.partition(":")
-        head, _, paths = place.partition("=")
-        self.is_wide, self.head = head[0] == "+", head.lstrip("+")
-        self.paths = (paths or self.head.lower().replace(" ", "_")).split("|")
+    def __init__(self, head, paths, format="", is_wide=False):
+        self.head, self.paths = head, paths
+        self.format, self.is_wide = format, is_wide
 
     def value(self, record):
         """The raw value in a record; None if it has none."""
-        found = (dig(record, path) for path in self.paths)
+        members = record if isinstance(record, dict) else {}
+        found = (members.get(path, dig(record, path)) for path in self.paths)
         return next((value for value in found if value is not None), None)
 
     def text(self, record, now, is_short=False):
@@ -3950,22 +3928,24 @@ class Column:
                 if self.format == "state" else None)
 
 
-class KeyColumn(Column):
-    """The column of a key that may be spelled in any way."""
-
-    def __init__(self, key):
-        self.head, self.key = key, key
-        self.is_wide, self.paths = False, [key]
-        is_time = re.search(r"(_at|At|\Acreated|\Atimestamp)\Z", key)
-        self.format = "time" if is_time else {
-            "status": "state", "compliance": "percent"}.get(key, "")
-
-    def value(self, record):
-        return record.get(self.key) if isinstance(record, dict) else None
-
-
 def as_column(spec):
-    return spec if isinstance(spec, Column) else Column(spec)
+    """The column of "Head=path|other.path:format"; one that is made stays.
+
+    Without a path the head is it; one that begins with + is wide.
+    """
+    if isinstance(spec, Column):
+        return spec
+    place, _, form = spec.partition(":")
+    head, _, paths = place.lstrip("+").partition("=")
+    return Column(head, (paths or head.lower().replace(" ", "_")).split("|"),
+                  form, place[:1] == "+")
+
+
+def key_column(key):
+    """The column of a key that may be spelled in any way."""
+    is_time = re.search(r"(_at|At|\Acreated|\Atimestamp)\Z", key)
+    return Column(key, [key], "time" if is_time else {
+        "status": "state", "compliance": "percent"}.get(key, ""))
 
 
 # Where servers put the records of a list.
@@ -3980,21 +3960,18 @@ def page_records(page):
     """
     if isinstance(page, list):
         return page
-    known = {key: page[key] for key in RECORD_KEYS
-             if isinstance(page, dict) and key in page}
-    found = [value for value in known.values() if isinstance(value, list)]
-    if not found and None in known.values():
-        key = next(key for key in known if known[key] is None)
-        page[key] = []
-        found = [page[key]]
-    if not found and isinstance(known.get("data"), dict):
-        return page_records(known["data"])
-    if not found and isinstance(page, dict):
-        found = [value for key, value in page.items()
-                 if key != "errors" and isinstance(value, list)
-                 and all(isinstance(item, dict) for item in value)]
-        found *= len(found) == 1
-    if not found:
+    members = page if isinstance(page, dict) else {}
+    for kind in (list, type(None)):
+        for key in RECORD_KEYS:
+            if key in members and isinstance(members[key], kind):
+                members[key] = members[key] or []
+                return members[key]
+    if isinstance(members.get("data"), dict):
+        return page_records(members["data"])
+    found = [value for key, value in members.items()
+             if key != "errors" and isinstance(value, list)
+             and all(isinstance(item, dict) for item in value)]
+    if len(found) != 1:
         raise no_answer(page, "holds no list")
     return found[0]
 
@@ -4013,32 +3990,30 @@ def merged(pages):
 
 def columns_of(records):
     """One column for each key that any of the records has."""
-    keys = {}
-    for record in records:
-        keys.update(dict.fromkeys(record if isinstance(record, dict) else ()))
-    return list(map(KeyColumn, keys))
+    keys = chain.from_iterable(
+        record for record in records if isinstance(record, dict))
+    return list(map(key_column, dict.fromkeys(keys)))
 
 
 def check_record(item, columns):
     """Raise unless it is an object that has its id, if it has to have one,
     or something of what is shown of it."""
-    values = [column.value(item) for column in columns
-              if column.head == "ID"] or [
-        column.value(item) for column in columns]
-    if not isinstance(item, dict) or all(value is None for value in values):
-        raise no_answer(item, "has no id" if len(values) == 1
+    ids = [column for column in columns if column.head == "ID"]
+    if not isinstance(item, dict) or all(
+            column.value(item) is None for column in ids or columns):
+        raise no_answer(item, "has no id" if len(ids or columns) == 1
                         else "holds nothing that can be shown")
 
 
 def id_of_record(item, id_path):
     """The id of a record for a line of its own; raise if it has none."""
-    value = Column("ID=" + id_path).value(item)
+    value = as_column("ID=" + id_path).value(item)
     if value in (None, ""):
         raise no_answer(item, "has no " + id_path.partition("|")[0])
     return one_line(as_text(value))
 
 
-def csv_text(rows, line_end="\r\n"):
+def csv_text(rows, line_end):
     """Render rows of raw JSON values after RFC 4180."""
     import csv
     target = io.StringIO()
@@ -4059,16 +4034,16 @@ def planned_headers(request):
 
 def curl_network(url, network):
     """What curl calls the flags on certificates and a proxy; no password."""
-    args, found = network.settings.args, None
-    if args.proxy is None:
-        found = network.proxy(*origin_of(url))
+    args = network.settings.args
     proxy = args.proxy and re.sub(r"^([a-z]+:[/\\]+)?([^:@]*).*@", r"\1\2@",
                                   args.proxy, flags=re.I)
-    flags = (("--cacert", args.cacert), ("--cert", args.cert),
-             ("--key", args.cert_key), ("--proxy", proxy))
-    return [f"{name} {shell_word(value)}" for name, value in flags
-            if value is not None] + ["--insecure"] * bool(args.insecure) + (
-                [f'--proxy "${found.source}"'] if found else [])
+    words = [f"{name} {shell_word(value)}" for name, value in (
+        ("--cacert", args.cacert), ("--cert", args.cert),
+        ("--key", args.cert_key), ("--proxy", proxy)) if value is not None]
+    if args.insecure:
+        words.append("--insecure")
+    found = args.proxy is None and network.proxy(*origin_of(url))
+    return words + ([f'--proxy "${found.source}"'] if found else [])
 
 
 def curl_command(request, key, network):
@@ -4118,8 +4093,8 @@ class Strip:
         self.column, self.cells = column, cells
         self.full = self.width = max(map(display_width, cells))
         is_id = is_key or re.search(r"(\b|_)(id|slug)\Z", column.paths[-1])
-        is_text = column.format in ("", "list", "pairs") + LONG_FORMATS
-        self.least = 12 if is_text and not is_id else self.full
+        is_text = column.format in TEXT_FORMATS and not is_id
+        self.least = 12 if is_text else self.full
         self.rank = 2 if is_key else int(
             "state" == column.format or "status" == column.head.lower())
 
@@ -4185,8 +4160,9 @@ class Out:
         found = list(picked(value, self.pick)) if self.pick else ()
         for each in found:
             self.text(text_or_json(each) + "\n")
-        if not self.pick or self.writes and not found:
-            self.write_json(layout(value))
+        is_whole = not self.pick or self.writes and not found
+        if is_whole and not self.plan.requests:
+            self.screen.write_json(layout(value) + "\n")
         if self.pick and not found and not self.plan.requests:
             raise XeroctlError(f"{'.'.join(self.pick)} leads to nothing")
         self.has_picked = True
@@ -4194,11 +4170,6 @@ class Out:
     def json_line(self, value):
         """One JSON value of several, on a line of its own."""
         self.json(value, compact_json)
-
-    def write_json(self, text):
-        if not self.plan.requests:
-            self.screen.write_json(text)
-            self.screen.write("\n")
 
     def rows(self, page, specs, things="items", id_path="id"):
         """A list: page is the API's own object, or a bare list."""
@@ -4222,21 +4193,18 @@ class Out:
     def lines(self, records, specs, id_path, has_head):
         """Records in a form that has a line for each."""
         if self.form == CSV:
-            return self.csv(records, specs, has_head)
-        if self.form == ID:
-            for text in [id_of_record(each, id_path) for each in records]:
-                self.line(text)
+            columns = list(map(as_column, specs))
+            rows = [[c.head for c in columns]] * has_head
+            rows += [[column.value(r) for column in columns]
+                     for r in self.masked(records)]
+            line_end = "\n" if self.screen.is_terminal else "\r\n"
+            self.write(csv_text(rows, line_end))
+        elif self.form == ID:
+            self.write("".join(id_of_record(each, id_path) + "\n"
+                               for each in records))
         else:
             for record in records:
                 self.json_line(record)
-
-    def csv(self, records, specs, has_head=True):
-        columns = list(map(as_column, specs))
-        rows = [[c.head for c in columns]] * has_head
-        rows += [[column.value(r) for column in columns]
-                 for r in self.masked(records)]
-        line_end = "\n" if self.screen.is_terminal else "\r\n"
-        self.write(csv_text(rows, line_end))
 
     def table(self, records, specs):
         """Columns aligned by display width, two spaces apart."""
@@ -4250,8 +4218,7 @@ class Out:
             drop_to_fit(strips, room)
         for number, cells in enumerate(zip(*(s.cells for s in strips))):
             for strip, text in zip(strips, cells):
-                shown = (text if strip.width == strip.full
-                         else cut_to(text, strip.width))
+                shown = cut_to(text, strip.width)
                 self.write(shown, strip.column.style(text) if number
                            else BOLD)
                 self.write("\n" if strip is strips[-1] else " " * (
@@ -4292,12 +4259,12 @@ class Out:
 
     def passing(self, item, *names):
         """One of the things that come now and then, shown at once."""
-        if self.form in (JSON, JSONL):
-            self.json_line(item)
-        else:
-            cells = [as_text(dig(self.masked(item), name)) for name in names]
+        if self.is_table:
+            item = self.masked(item)
             self.line(one_line("  ".join(
-                cells if self.is_table else cells[:1])))
+                as_text(dig(item, name)) for name in names)))
+        else:
+            self.lines([item], (), "id", False)
         self.screen.flush()
 
     def done(self, answer, text, item_id):
@@ -4385,7 +4352,7 @@ class Flag:
         self.dest = dest or self.long_name.lstrip("-").replace(
             "-", "_").lower()
         self.names = tuple(names) or (self.dest,)
-        self.takes_value = bool(names and spec)
+        self.takes_value = bool(spec)
         self.help, self.type, self.default = help, type, default
         self.const, self.counts = const, counts
         self.sends, self.header, self.many = sends, header, many
@@ -4394,9 +4361,7 @@ class Flag:
         self.is_ours = is_ours
 
 
-def flag(spec, help, type=None, **options):
-    """Declare an argument that stays here."""
-    return Flag(spec, help, type, **options)
+flag = Flag  # an argument that stays here, where a field is sent
 
 
 def field(spec, help, type=None, **options):
@@ -4412,64 +4377,6 @@ def needed(*flags):
         same = Flag.__new__(Flag)
         vars(same).update(vars(declared), required=True)
         yield same
-
-
-def bounded(convert, what, low, high):
-    where = (f"from {low} to {high}" if high is not None
-             else f"of at least {low}" if low is not None else "")
-
-    def converted(text):
-        try:
-            value = convert(text)
-            valid = (value - value == 0 and (low is None or low <= value)
-                     and (high is None or value <= high))
-        except ValueError:
-            valid = False
-        if not valid:
-            raise UsageError(f"{text!r} is not {what} {where}".rstrip())
-        return value
-    converted.kind = "integer" if convert is int else "number"
-    return converted
-
-
-def number(low=None, high=None):
-    """A converter to a float within bounds; nan is in none."""
-    return bounded(float, "a number", low, high)
-
-
-def integer(low=None, high=None):
-    """A converter to an integer within bounds."""
-    return bounded(int, "a whole number", low, high)
-
-
-def positive(high=None):
-    """A converter to a number above 0."""
-    convert = number(0, high)
-
-    def converted(text):
-        value = convert(text)
-        if not value:
-            raise UsageError(f"{text!r} is not above 0")
-        return value
-    converted.kind = "number"
-    return converted
-
-
-seconds = positive(LONGEST_S)
-
-
-def choice(*words):
-    """A converter that takes one of a few words, or numbers."""
-    known = {str(word): word for word in words}
-
-    def chosen(text):
-        if text not in known:
-            hint = did_you_mean(text, known)
-            raise UsageError(f"{text!r} is none of {', '.join(known)}"
-                             + (f" ({hint})" if hint else ""))
-        return known[text]
-    chosen.kind, chosen.words = "choice", tuple(known)
-    return chosen
 
 
 def text_pair(text):
@@ -4506,9 +4413,6 @@ def any_pair(text):
     return name, json_or_text(value)
 
 
-PAIRS = text_pair, any_pair
-
-
 def listed(text):
     """Convert A,B,C to a list."""
     words = [word.strip() for word in text.split(",")]
@@ -4517,12 +4421,17 @@ def listed(text):
     return words
 
 
-SPAN_UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+def span_of(text):
+    """The seconds of 45m, 12h, 30d or 2w; None of anything else."""
+    found = re.match(r"(\d{1,9})([mhdw])\Z", text or "")
+    units = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+    return found and int(found.group(1)) * units[found.group(2)]
 
 
 def moment(text):
     """Convert a date, a time with its zone (ISO 8601), or 30d, 12h, 45m."""
-    if re.match(r"\d{1,6}[mhdw]\Z", text):
+    span = span_of(text)
+    if span is not None and span <= LONGEST_S:
         return text
     if seconds_of(text) is None:
         raise UsageError(f"{text!r} is no time: 2026-05-27,"
@@ -4533,16 +4442,7 @@ def moment(text):
     return text
 
 
-def fixed_moment(app, text, sign):
-    """A moment as ISO 8601; 7d is so long ago (-1) or ahead (+1)."""
-    found = re.match(r"(\d+)([mhdw])\Z", text or "")
-    if not found:
-        return text
-    return iso_text(app.clock.now() + sign * int(found.group(1))
-                    * SPAN_UNITS[found.group(2)])
-
-
-def check_order(start, end, names="start and end"):
+def check_order(start, end, names):
     """Raise unless one ISO time is before another."""
     if start and end and seconds_of(start) >= seconds_of(end):
         raise UsageError(f"{names} are the wrong way round: {start} is not"
@@ -4558,13 +4458,17 @@ def path_steps(text):
 
 
 def fixes(sign, *names):
-    """A check that makes times of moments; start and end are in order."""
+    """A check that makes ISO times of moments; start and end are in order.
+
+    7d is so long ago (-1) or ahead (+1).
+    """
     def fix(app, args):
-        times = [fixed_moment(app, getattr(args, name), sign)
-                 for name in names]
-        vars(args).update(zip(names, times))
+        for name in names:
+            span = span_of(getattr(args, name))
+            if span is not None:
+                setattr(args, name, iso_text(app.clock.now() + sign * span))
         if len(names) > 1:
-            check_order(*times, " and ".join(
+            check_order(*(getattr(args, name) for name in names), " and ".join(
                 "--" + name.replace("_", "-") for name in names))
     return fix
 
@@ -4593,13 +4497,12 @@ def sent_fields(args):
     sends "*" is the whole one.
     """
     tree = {}
-    by = (args.verb.by,) * args.verb.by_flag
-    for declared in args.verb.flags + by:
-        value = getattr(args, declared.dest, None)
+    for declared in args.verb.own:
+        value = getattr(args, declared.dest)
         if declared.sends == "*":
             tree.update(value or ())
         elif declared.sends and value is not None:
-            is_map = declared.type in PAIRS
+            is_map = isinstance(value, list) and isinstance(value[0], tuple)
             plant(tree, declared.sends, dict(value) if is_map else
                   None if value is Null else value)
     return tree
@@ -4607,7 +4510,7 @@ def sent_fields(args):
 
 def sent_headers(args):
     """The headers that the given flags of the verb set."""
-    found = ((declared.header, getattr(args, declared.dest, None))
+    found = ((declared.header, getattr(args, declared.dest))
              for declared in args.verb.flags if declared.header)
     return {name: str(value) for name, value in found if value is not None}
 
@@ -4625,11 +4528,11 @@ class Verb:
     The standard verbs call method on path, below the group's own unless it
     begins with //, where {name} stands for an argument.  columns beat the
     group's; said tells what a write has done that returns little, and asks
-    is the question before it.  once names the member of an answer that is
-    shown this one time; checks(app, args) checks and completes arguments;
-    paging is how a list goes on, None for a list that is whole; id_path is
-    where -o id finds the ids; sample is the id in its examples, if it is not
-    that of the group.
+    is the question before it, where {thing} is the group's.  once names the
+    member of an answer that is shown this one time; checks(app, args) checks
+    and completes arguments; paging is how a list goes on, None for a list
+    that is whole; id_path is where -o id finds the ids; sample is the id in
+    its examples, if it is not that of the group.
     """
 
     word = None
@@ -4653,6 +4556,20 @@ class Verb:
         return isinstance(self.by, Flag)
 
     @property
+    def own(self):
+        """All arguments that it takes, the flag that calls it first."""
+        return (self.by,) * self.by_flag + self.flags
+
+    @property
+    def places(self):
+        """The arguments that are plain words, in their order."""
+        return [declared for declared in self.flags if declared.is_word]
+
+    def has(self, name):
+        """Whether a flag of this name goes with it."""
+        return any(declared.long_name == name for declared in self.flags)
+
+    @property
     def called(self):
         """What an error calls it by: its flag, or its name."""
         return self.by.long_name if self.by_flag else self.name
@@ -4665,14 +4582,13 @@ class Verb:
 
 
 BARE = "bare"
-BARE_VERBS = "list", "show"
 
 
 def by_flag(*verbs):
     """The same rows, called by flag: --NAME, but list and show by nothing."""
     for verb in verbs:
         verb.by = verb.by or (
-            BARE if verb.name in BARE_VERBS else
+            BARE if verb.name in ("list", "show") else
             flag("--" + verb.name, verb.summary))
     return verbs
 
@@ -4680,9 +4596,8 @@ def by_flag(*verbs):
 def has_more(page, records, query):
     """Whether a page has a next one; a full page may, if none says so."""
     said, limit = dig(page, "has_more"), query.get("limit")
-    if said is None:
-        return bool(records) and str(len(records)) == str(limit)
-    return bool(said)
+    return bool(records and str(len(records)) == str(limit)
+                if said is None else said)
 
 
 def below(word, *verbs):
@@ -4699,21 +4614,17 @@ ALL = flag("--all", "follow every page")
 class Cursor:
     """Pages by after=<last id>, while has_more (OpenAI)."""
 
+    name = "after"
     flags = LIMIT, field("--after ID", "start after this item"), ALL
 
     @staticmethod
     def following(page, query):
         """The query for the page after this one, or None."""
         records = page_records(page)
-        last = (dig(page, "last_id") or dig(records[-1], "id")
-                if records else None)
-        if not has_more(page, records, query) or not isinstance(last, str):
+        if not records or not has_more(page, records, query):
             return None
-        return dict(query, after=last)
-
-    @staticmethod
-    def hint(query):
-        return f"--after {shell_word(query['after'])}"
+        last = dig(page, "last_id") or dig(records[-1], "id")
+        return dict(query, after=last) if isinstance(last, str) else None
 
 
 def total_of(page):
@@ -4724,6 +4635,7 @@ def total_of(page):
 class Offset:
     """Pages by limit and offset (models, exports)."""
 
+    name = "offset"
     flags = (
         LIMIT, field("--offset N", "skip this many items", integer(0)), ALL)
 
@@ -4737,33 +4649,30 @@ class Offset:
             return None
         return dict(query, offset=seen)
 
-    @staticmethod
-    def hint(query):
-        return f"--offset {query['offset']}"
 
-
-def each_page(fetch, paging, query, before=None):
-    """Yield page after page of fetch(query); stop where none is new.
+def each_page(app, fetch, paging, query, before=None):
+    """Yield page after page of fetch(query); say so where none is new.
 
     before is the records of the page before the first one.
     """
-    while query is not None:
+    asked = None
+    while query not in (None, asked):
         page = fetch(query)
-        records = page_records(page)
-        if records == before:
-            return  # the server does not know the cursor
+        if page_records(page) == before:
+            break  # the server does not know the cursor
         yield page
-        asked, before = query, records
-        query = paging.following(page, query)
-        if query == asked:
-            return  # the cursor does not move
+        before, asked = page_records(page), query
+        query = paging.following(page, asked)
+    if query is not None:
+        app.terminal.warn("the server's cursor does not move: the list may"
+                          " be cut")
 
 
 def record_lists(app, path, query, **parts):
     """Yield the records of a list page by page, as far as it goes."""
     def fetch(query):
         return app.api.call("GET", path, query=query.items(), **parts)
-    return map(page_records, each_page(fetch, Cursor, query))
+    return map(page_records, each_page(app, fetch, Cursor, query))
 
 
 class Group:
@@ -4777,13 +4686,13 @@ class Group:
     """
 
     def __init__(self, name, summary, path="", columns=(), fields=(),
-                 verbs=(), scope=PROJECT, default=None, paging=Cursor,
-                 thing=None, sample=None, notes="", main=None, item="ID",
+                 verbs=(), scope=PROJECT, default=None, thing=None,
+                 sample=None, notes="", main=None, item="ID",
                  more=()):
         self.name, self.summary, self.path = name, summary, path
         self.columns, self.fields = columns, fields or columns + more
         self.verbs, self.scope, self.default = verbs, scope, default
-        self.paging, self.thing = paging, thing or name.rstrip("s")
+        self.thing = thing or name.rstrip("s")
         self.sample, self.notes = sample or self.thing + "_1", notes
         self.main, self.item = main or default, item
 
@@ -4820,9 +4729,9 @@ REGION = field("--region REGION", "where it is")
 OF_STATUS = field("--status STATUS", "of this status")
 
 
-def filled(template, args):
+def filled(template, args, form=as_list):
     """A text with {name} replaced by what an argument holds."""
-    return re.sub(r"{(\w+)}", lambda name: as_list(
+    return re.sub(r"{(\w+)}", lambda name: form(
         getattr(args, name.group(1))), template)
 
 
@@ -4831,8 +4740,7 @@ def place_of(args):
 
     It is below args.place, if the checks of the verb have set one.
     """
-    found = re.sub(r"{(\w+)}", lambda name: quoted(
-        getattr(args, name.group(1))), args.verb.path)
+    found = filled(args.verb.path, args, quoted)
     return getattr(args, "place", "") + (
         "/" + found if found[:1] not in ("", "/") else found)
 
@@ -4842,24 +4750,19 @@ def pages_of(app, group, args):
 
     Say on stderr how to go on if more exist.
     """
-    paging, asked = args.verb.paging, []
+    paging, query = args.verb.paging, sent_fields(args)
 
     def fetch(query):
-        asked.append(query)
         return group.call(app, "GET", place_of(args), query=query.items())
-    if paging is None:
-        yield fetch(sent_fields(args))
+    if paging and args.all:
+        yield from each_page(app, fetch, paging, query)
         return
-    for page in each_page(fetch, paging, sent_fields(args)):
-        yield page
-        following = paging.following(page, asked[-1])
-        if not args.all:
-            break
-    if following and args.all:
-        app.terminal.warn("the server's cursor does not move: the list may"
-                          " be cut")
-    elif following:
-        app.terminal.note(f"more exist: {paging.hint(following)} continues,"
+    page = fetch(query)
+    yield page
+    following = paging and paging.following(page, query)
+    if following:
+        place = shell_word(following[paging.name])
+        app.terminal.note(f"more exist: --{paging.name} {place} continues,"
                           " --all shows everything")
 
 
@@ -4898,9 +4801,10 @@ def show_done(app, group, args, answer):
 
 
 def run_write(app, group, args):
-    args.verb.checks(app, args)
     if args.verb.asks:
-        app.confirm(filled(args.verb.asks, args), args)
+        question = args.verb.asks.replace("{thing}", group.thing)
+        app.confirm(filled(question, args), args)
+    args.verb.checks(app, args)
     body = sent_fields(args) or (None if hasattr(args, "id") else {})
     answer = group.call(app, args.verb.method, place_of(args), body=body,
                         headers=sent_headers(args))
@@ -4908,7 +4812,6 @@ def run_write(app, group, args):
 
 
 def run_update(app, group, args):
-    args.verb.checks(app, args)
     if not sent_fields(args):
         raise UsageError("nothing to update: give at least one of "
                          + ", ".join(f.long_name for f in args.verb.flags
@@ -4916,16 +4819,10 @@ def run_update(app, group, args):
     run_write(app, group, args)
 
 
-def run_delete(app, group, args, title=None):
-    app.confirm(f"Delete {group.thing} {title or args.id}?", args)
-    args.verb.checks(app, args)
-    answer = group.call(app, "DELETE", place_of(args))
-    app.out.done(answer, f"deleted {args.id}", args.id)
-
-
 def with_item(path, flags):
     """The flags of a verb, and the id before them if its path has one."""
-    return (ITEM,) * ("{id}" in path) + flags
+    is_given = any(declared.dest == "id" for declared in flags)
+    return (ITEM,) * ("{id}" in path and not is_given) + flags
 
 
 def lists(*flags, summary="List items.", name="list", path="", paging=Cursor,
@@ -4956,8 +4853,9 @@ def updates(summary, *flags, name="update", path="{id}", **options):
 
 
 def deletes(summary="Delete an item.", *flags, name="delete", path="{id}",
-            **options):
-    return acts(name, summary, *flags, path=path, run=run_delete, **options)
+            asks="Delete {thing} {id}?", **options):
+    return acts(name, summary, *flags, path=path, method="DELETE", asks=asks,
+                said="deleted {id}", **options)
 
 
 # ---------------------------------------------------------------------------
@@ -5731,7 +5629,7 @@ def show_rest(app, answer):
         app.terminal.out.end_line()
 
 
-USAGE_COLUMNS = tuple(map(Column, (
+USAGE_COLUMNS = tuple(map(as_column, (
     "prompt=prompt_tokens|input_tokens",
     "completion=completion_tokens|output_tokens", "total=total_tokens",
     "cached=prompt_tokens_details.cached_tokens"
@@ -8130,8 +8028,8 @@ class Doctor:
         return row
 
     def limits(self):
-        return Limits(self.clock, self.app.settings.timeout() or TIMEOUT_S,
-                      self.app.deadline)
+        silence = self.app.settings.get("timeout") or TIMEOUT_S
+        return Limits(self.clock, silence, self.app.deadline)
 
     def config(self):
         deployment = self.app.api.deployment
@@ -8401,7 +8299,7 @@ def new_chat(app, group, args):
         "POST", templates_path(args.workspace) + path_of(template, "apply"),
         body={}, stand_in={"chat_id": StandIn("<chat id>")})
     if text is not None:
-        post_message(app, Column(NEW_CHAT_FIELDS[0]).value(chat), text)
+        post_message(app, as_column(NEW_CHAT_FIELDS[0]).value(chat), text)
     if app.out.is_table:
         app.out.line("chat created from template")
         app.out.labels(chat, NEW_CHAT_FIELDS, is_aligned=False)
@@ -8861,7 +8759,9 @@ def delete_models(app, group, args):
     """Delete one model, or go on through several."""
     if len(args.id) == 1:
         args.id, = args.id
-        return run_delete(app, group, args, model_title(app, group, args))
+        title = model_title(app, group, args)
+        app.confirm(f"Delete {group.thing} {title}?", args)
+        return run_write(app, group, args)
     app.confirm(f"Delete {len(args.id)} models?", args)
     outcomes = [delete_model(app, group, model_id) for model_id in args.id]
     if app.plan:
@@ -8915,7 +8815,7 @@ def show_overview(app, group, args):
         value, list) and all(isinstance(each, dict) for each in value)), None)
     told = [key.replace("_", " ") + ": " + (
         as_pairs(value) if isinstance(value, dict) else
-        KeyColumn(key).text(whole, app.clock.now()))
+        key_column(key).text(whole, app.clock.now()))
         for key, value in whole.items() if value is not parts
         and not re.search("^object$|_percentage$", key)]
     app.out.line(one_line("; ".join(told)))
@@ -8955,7 +8855,7 @@ def version_flag(name, summary, **options):
 MODELS = Group(
     "models", "List, describe, version, share and delete models.",
     path="/models", columns=MODEL_COLUMNS, fields=MODEL_FIELDS,
-    paging=Offset, scope=GIVEN, verbs=by_flag(
+    scope=GIVEN, verbs=by_flag(
         lists(field("--extended", "ask for the extended fields (for -o json)",
                     is_ours=True),
               flag("--endpoint SLUG", "list what this endpoint serves"),
@@ -8995,10 +8895,8 @@ MODELS = Group(
             examples=("xeroctl models model_1 --context-length 8192",
                       "xeroctl models model_1 --pre-quantized"
                       " --pre-quantization-bits 4")),
-        Verb("delete", "Delete one model, or several.",
-             delete_models,
-             flag("ID…", "the models"),
-             path="{id}", writes=True),
+        deletes("Delete one model, or several.", flag("ID…", "the models"),
+                run=delete_models, asks=None),
         acts("share", "Share a model to the catalog.", said="shared {id}"),
         acts("unshare", "Take a model out of the catalog.",
              said="unshared {id}"),
@@ -9201,7 +9099,7 @@ def ranked_row(rank, item, texts):
     index = dig(item, "index")
     is_known = isinstance(index, int) and 0 <= index < len(texts)
     return {"rank": rank, "index": index,
-            "score": Column("Score=relevance_score|score").value(item),
+            "score": as_column("Score=relevance_score|score").value(item),
             "document": content_text(dig(item, "document")) or (
                 texts[index] if is_known else None)}
 
@@ -9836,9 +9734,8 @@ def show_pages(app, method, path, query, body, parts):
         return app.api.call("GET", path, query=query.items(), **parts)
     first = fetch(dict(query))
     paging = Offset if total_of(first) else Cursor
-    following = paging.following(first, dict(query))
-    more = [] if following is None else each_page(
-        fetch, paging, following, page_records(first))
+    more = each_page(app, fetch, paging, paging.following(first, dict(query)),
+                     page_records(first))
     if app.out.form not in (JSONL, CSV, ID):
         return show_any(app, merged([first, *more]))
     app.out.pages(chain([first], more), columns_of(page_records(first)))
@@ -9944,9 +9841,9 @@ def check_webhook(app, args):
     """Raise for a webhook URL that is not https (loopback http is)."""
     if args.url is not None:
         try:
-            scheme, host, _ = origin_of(check_url(args.url, "webhook URL"))
+            scheme, host, _ = origin_of(check_url(args.url))
         except NotConfigured as error:
-            raise UsageError(str(error))
+            raise UsageError(f"webhook URL: {error}")
         if scheme != "https" and not is_loopback(host):
             raise UsageError(f"{args.url} is not https")
     if getattr(args, "secret", None):
@@ -10179,7 +10076,7 @@ AGENTS = Group(
 SLO_FLAGS = (
     NAME_FLAG, field("--metric METRIC", "as availability or latency_p99",
           sample="availability"),
-    field("--target F", "what to reach", positive(), sample="99.9"))
+    field("--target F", "what to reach", positive, sample="99.9"))
 SLO_MORE = (
     field("--comparison WORD",
           "greater_than_or_equal or less_than_or_equal (default: by metric)",
@@ -10506,7 +10403,7 @@ def download_export(app, group, args):
 
 EXPORTS = Group(
     "exports", "Export logs, metrics, usage and executions.",
-    path="/exports", paging=Offset, default="list", sample="exp_1",
+    path="/exports", default="list", sample="exp_1",
     main="create",
     columns=("ID", "KIND=kind|type", "STATUS:state", "FORMAT",
              "FROM=start_date:time", "TO=end_date:time", "ROWS=row_count",
@@ -10975,43 +10872,32 @@ LEARNINGS = Group(
 
 # == config: the deployments on file =========================================
 
-def check_value(key, value):
-    """Return a config value as it is stored, or raise a UsageError."""
-    if key not in DEPLOYMENT_KEYS:
-        raise UsageError(f"a deployment has no key {key!r}", did_you_mean(
-            key, DEPLOYMENT_KEYS) or "it has " + ", ".join(DEPLOYMENT_KEYS))
-    if key in ("base_url", "frontend_url"):
-        return check_url(value, key)
-    if key == "api_key":
-        return check_key(value)
-    check = {"style": choice(*STYLES), "output": choice(*FORMS),
-             "timeout": seconds}.get(key, str)
-    try:
-        return check(value)
-    except UsageError as problem:
-        raise UsageError(f"{key}: {problem}")
+@contextmanager
+def changed_config(app, name, text, is_new=False):
+    """Have the config's tables changed, and say so; a plan says would.
 
-
-def change_config(app, name, text, change, *args):
-    """Make a change of the config file, or say that it would be made.
-
-    It is tried before the file is locked, and made of what is there then.
+    That a deployment is not there is told before the file is locked.
     """
     config = app.settings.config
+    if not is_new:
+        config.deployment(name)
+    with config.changing(app.plan) as tables:
+        if not is_new:
+            config.deployment(name)
+        yield tables
     done = {"id": name, "name": name, "path": config.path}
-    change(config, name, *args)
-    if SURROGATES.search(config.read):
-        raise UsageError("a name or a value is no UTF-8 text")
     if app.plan:
-        return app.out.done(dict(done, would=text),
-                            f"would write {config.path}: {text}", name)
-    config.update(lambda config: change(config, name, *args))
+        done["would"] = text
+        text = f"would write {config.path}: {text}"
     app.out.done(done, text, name)
 
 
 def put_deployment(app, name, values, may_replace):
-    """Check the values of a deployment, and write it."""
-    values = {key: check_value(key, value) for key, value in values.items()
+    """Check the values of a deployment, and add or replace it.
+
+    The first one becomes current.
+    """
+    values = {key: checked(key, value, key) for key, value in values.items()
               if value is not None}
     if "base_url" not in values:
         raise UsageError("--base-url is missing: https://HOST/PROJECT/v1")
@@ -11022,8 +10908,13 @@ def put_deployment(app, name, values, may_replace):
                          " or --api-key-keychain")
     Deployment(values["base_url"], None, style).endpoint(
         values.get("endpoint"))
-    change_config(app, name, f"added {name}", ConfigFile.put, values,
-                  may_replace)
+    with changed_config(app, name, f"added {name}", is_new=True) as tables:
+        if (DEPLOYMENT, name) in tables and not may_replace:
+            raise UsageError(f"there is a deployment {name} already",
+                             f"config set {name} KEY VALUE changes it,"
+                             " --force replaces it")
+        tables[DEPLOYMENT, name] = values
+        tables[()].setdefault(CURRENT, name)
 
 
 def add_deployment(app, group, args):
@@ -11035,7 +10926,8 @@ def add_deployment(app, group, args):
 
 def use_deployment(app, group, args):
     app.settings.tell_beaten(args.name)
-    change_config(app, args.name, f"current is {args.name}", ConfigFile.use)
+    with changed_config(app, args.name, f"current is {args.name}") as tables:
+        tables[()][CURRENT] = args.name
 
 
 def deployment_record(app, name, table):
@@ -11070,20 +10962,33 @@ def show_deployment(app, group, args):
 
 
 def set_value(app, group, args):
+    """Set a key of a deployment; one key source replaces another."""
     value = app.read_text("-") if args.setting == "-" else args.setting
-    change_config(app, args.name, f"set {args.key} of {args.name}",
-                  ConfigFile.set, args.key, check_value(args.key, value))
+    value = checked(args.key, value, args.key)
+    text = f"set {args.key} of {args.name}"
+    with changed_config(app, args.name, text) as tables:
+        table = tables[DEPLOYMENT, args.name]
+        for source in KEY_SOURCES if args.key in KEY_SOURCES else ():
+            table.pop(source, None)
+        table[args.key] = value
 
 
 def unset_value(app, group, args):
-    change_config(app, args.name, f"removed {args.key} of {args.name}",
-                  ConfigFile.set, args.key, None)
+    text = f"removed {args.key} of {args.name}"
+    with changed_config(app, args.name, text) as tables:
+        if args.key not in tables[DEPLOYMENT, args.name]:
+            raise UsageError(f"{args.name} has no {args.key}")
+        del tables[DEPLOYMENT, args.name][args.key]
 
 
 def remove_deployment(app, group, args):
+    """Remove a deployment, and that it is current if it is."""
     app.settings.config.deployment(args.name)
     app.confirm(f"Remove deployment {args.name}?", args)
-    change_config(app, args.name, f"removed {args.name}", ConfigFile.drop)
+    with changed_config(app, args.name, f"removed {args.name}") as tables:
+        del tables[DEPLOYMENT, args.name]
+        if tables[()].get(CURRENT) == args.name:
+            del tables[()][CURRENT]
 
 
 def show_path(app, group, args):
@@ -11114,11 +11019,11 @@ def init_config(app, group, args):
     is_known = name in app.settings.config.deployments()
     if is_known:
         app.confirm(f"Replace deployment {name}?", args)
-    url = check_url(terminal.ask("Base URL, https://HOST/PROJECT/v1"),
-                    "base URL")
-    style = check_value("style", terminal.ask(
+    url = checked("base_url", terminal.ask(
+        "Base URL, https://HOST/PROJECT/v1"), "base URL")
+    style = checked("style", terminal.ask(
         "Style, xerotier or openai",
-        XEROTIER if url.count("/") > 3 else OPENAI))
+        XEROTIER if url.count("/") > 3 else OPENAI), "style")
     key = terminal.ask_secret("API key (not shown): ", "").strip() or None
     try_deployment(app, Deployment(url, key and check_key(key), style), args)
     put_deployment(app, name, {"base_url": url, "api_key": key,
@@ -11126,7 +11031,7 @@ def init_config(app, group, args):
 
 
 NAME = flag("NAME", "the deployment", completes="context", sample="prod")
-KEY = flag("KEY", ", ".join(DEPLOYMENT_KEYS), sample="endpoint")
+KEY = "KEY", ", ".join(DEPLOYMENT_KEYS)
 
 CONFIG_NOTES = """
 the config file:
@@ -11144,12 +11049,11 @@ the config file:
     style = "openai"
 
   A deployment has base_url and one source of its key: api_key (the key
-  itself), api_key_env (a variable), api_key_file (seen from the folder of
-  the config), api_key_command (what it prints) or api_key_keychain (macOS
+  itself), api_key_env (a variable), api_key_file (seen from the config's
+  folder), api_key_command (what it prints) or api_key_keychain (macOS
   keychain, secret-tool); with style = "openai" it may have none.  endpoint,
-  output, timeout, cacert and frontend_url hold as the flags do.  A flag
-  beats a variable, a variable beats the deployment; but --context NAME goes
-  by the deployment, whatever the variables say of its URLs, key and style.
+  output, timeout, cacert and frontend_url hold as the flags do.  Flags beat
+  variables, and those the deployment, but for one that --context names.
 """
 
 CONFIG = Group(
@@ -11183,14 +11087,15 @@ CONFIG = Group(
              show_deployment,
              flag("[NAME]", "the deployment (default: the current one)",
                   completes="context")),
-        Verb("set", "Set a key of a deployment.", set_value, NAME, KEY,
+        Verb("set", "Set a key of a deployment.", set_value, NAME,
+             flag(*KEY, choice(*DEPLOYMENT_KEYS), sample="endpoint"),
              flag("VALUE", "its value; - reads standard input",
                   from_stdin=True, dest="setting"),
              writes=True,
              examples=("xeroctl config set prod endpoint my-endpoint",
                        "xeroctl config set prod api_key -")),
         Verb("unset", "Remove a key of a deployment.", unset_value, NAME,
-             KEY, writes=True),
+             flag(*KEY, sample="endpoint"), writes=True),
         Verb("remove", "Remove a deployment.", remove_deployment, NAME,
              writes=True),
         Verb("path", "Print the path of the config file.", show_path),
@@ -11280,10 +11185,22 @@ FOREIGN = {"login": "xeroctl config init asks for a key and stores it",
            "logout": "xeroctl config unset NAME api_key takes a key away"}
 
 
-def flag_table(*flag_lists):
-    """Names to flags; the later list wins."""
-    return {name: declared for flags in flag_lists for declared in flags
-            if not declared.is_word for name in declared.names}
+# What stands for the word that completion is about: no argument can hold it.
+CURSOR = "\0"
+STANDARD_WORDS = "list", "show", "get", "create", "update", "delete"
+# The command line that names no group: global flags only.
+TOP = only("", "", None)
+
+
+def flag_table(verbs=(), others=()):
+    """{name: flag} of the globals, and of all that the verbs take.
+
+    What others take is known by a name that is free.
+    """
+    taken = chain(*(verb.own for verb in others), GLOBALS,
+                  *(verb.own for verb in verbs))
+    return {name: declared for declared in taken if not declared.is_word
+            for name in declared.names}
 
 
 def is_flag_like(word):
@@ -11338,12 +11255,6 @@ def next_value(declared, rest, table):
     return rest[0]
 
 
-def is_one_more(declared, rest, table):
-    """Whether the next word is one more value of a flag that takes many."""
-    return bool(declared.many and rest and not is_flag_like(rest[0])
-                and declared.many(rest[0]))
-
-
 def tokens(words, table):
     """Yield (index, flag, value) for flags, (index, None, word) for words.
 
@@ -11365,63 +11276,34 @@ def tokens(words, table):
                 value = next_value(declared, words[position:], table)
                 position += 1
             yield index, declared, value
-            while is_one_more(declared, words[position:], table):
+            while (declared.many and position < len(words)
+                   and not is_flag_like(words[position])
+                   and declared.many(words[position])):
                 yield position, declared, words[position]
                 position += 1
 
 
-STANDARD_WORDS = "list", "show", "get", "create", "update", "delete"
-
-
-def by_word(verbs, level=None):
-    """{word: verbs} for the words that may come first at a level.
-
-    The levels are that of the group, and those behind each word that holds
-    verbs of its own.
-    """
-    named = {}
-    for verb in verbs:
-        if verb.word == level:
-            named.update((word, [verb]) for word in verb.words)
-        elif level is None:
-            named.setdefault(verb.word, []).append(verb)
-    return named
+def first_word(words, table):
+    """(the first word that is no flag, the words before it, those behind)."""
+    for index, declared, word in tokens(words, table):
+        if declared is None and word != CURSOR:
+            return word, words[:index], words[index + 1:]
+    return None, words, []
 
 
 def find_group(words, groups):
-    """Return (group, the words without its name); None if none is named."""
-    for index, declared, word in tokens(words, flag_table(GLOBALS)):
-        if declared is None:
-            names = {group.name: group for group in groups}
-            if word == "version":
-                return None, [VERSION.long_name]
-            if word not in names:
-                raise UsageError(f"unknown command {word!r}",
-                                 FOREIGN.get(word) or did_you_mean(word, names)
-                                 or "xeroctl help lists the commands")
-            return names[word], words[:index] + words[index + 1:]
-    return None, words
-
-
-def check_no_verb(name, unnamed, named, word):
-    """Raise unless the first word can be something else than a verb."""
-    flags = [f for verb in unnamed for f in verb.flags]
-    if word == "ls" and "list" in named:
-        hint = f"xeroctl {name} list"
-    elif any(f.is_word for f in flags):
-        return
-    else:
-        hint = did_you_mean(word, named) or next(
-            (f"a text goes with it: {f.names[0]} TEXT" for f in flags
-             if f.long_name in ("--message", "--input")),
-            "it has " + ", ".join(named))
-    raise UsageError(f"{name} has no verb {word!r}", hint)
-
-
-def verbs_table(verbs):
-    """The flags of all verbs that a call can be, actions and globals too."""
-    return flag_table(GLOBALS, *(verb.flags for verb in verbs),
-                      [v.by for v in verbs if v.by_flag])
+    """Return (group, the words without its name); TOP if none is named."""
+    word, before, behind = first_word(words, flag_table())
+    names = {group.name: group for group in groups}
+    if word is None:
+        return TOP, words
+    if word == "version":
+        return TOP, [VERSION.long_name]
+    if word not in names:
+        raise UsageError(f"unknown command {word!r}", FOREIGN.get(word)
+                         or did_you_mean(word, names)
+                         or "xeroctl help lists the commands")
+    return names[word], before + behind
 
 
 def name_at(group, level):
@@ -11429,128 +11311,123 @@ def name_at(group, level):
     return f"{group.name} {level}" if level else group.name
 
 
-def is_verb_elsewhere(group, unnamed, word):
-    """Whether a word is a verb, but none here, and so no id either."""
-    return any(verb.by == BARE for verb in unnamed) and (
+def by_word(group, level=None):
+    """{word: verb} for the words that may come first at a level.
+
+    The levels are that of the group, and those behind each word that holds
+    verbs of its own: that word is for the first of them.
+    """
+    named = {}
+    for verb in group.verbs:
+        if verb.word == level:
+            named.update(dict.fromkeys(verb.words, verb))
+        elif level is None:
+            named.setdefault(verb.word, verb)
+    return named
+
+
+def unnamed_in(group, verbs):
+    """Those of the verbs that no word has to call: the default, or all that
+    are called by flag."""
+    return [verb for verb in verbs
+            if verb.by is not None or verb.name == group.default]
+
+
+def check_no_verb(group, level, unnamed, word):
+    """Raise unless the first word can be something else than a verb.
+
+    A verb of another level is no id here, nor is one of many groups.
+    """
+    named, name = by_word(group, level), name_at(group, level)
+    is_verb = any(verb.by == BARE for verb in unnamed) and (
         word in STANDARD_WORDS or any(word in verb.words
                                       for verb in group.verbs))
+    if word == "ls" and "list" in named:
+        hint = f"xeroctl {name} list"
+    elif not is_verb and any(verb.places for verb in unnamed):
+        return
+    else:
+        hint = did_you_mean(word, named) or next(
+            (f"a text goes with it: {f.names[0]} TEXT" for verb in unnamed
+             for f in verb.flags if f.long_name in ("--message", "--input")),
+            "it has " + ", ".join(named))
+    raise UsageError(f"{name} has no verb {word!r}", hint)
 
 
 def find_verb(group, words, level=None):
-    """Return (verbs, called, words): what a call can be.
+    """Return (verbs, called, words): those of a level, and the called one.
 
-    called is the verb that a word calls.  Without one the verbs are the
-    default, or all that are called by flag.  Only the first word is read so,
-    and the one behind a word that holds verbs; -- makes it an id.
+    Only the first word is read as a verb, and the one behind a word that
+    holds verbs; -- makes it an id.  Where a verb is missing, or help stands
+    for it, the words ask for help.
     """
-    index, word = next(
-        ((index, word) for index, declared, word in tokens(
-            words, verbs_table(group.verbs)) if declared is None), (0, None))
-    unnamed = [verb for verb in group.verbs if verb.word == level and (
-        verb.by is not None or verb.name == group.default)]
-    if word is not None and "--" not in words[:index]:
-        named, rest = by_word(group.verbs, level), words[:index] + words[
-            index + 1:]
-        for verb in named.get(word, ())[:1]:
-            if verb.word != level:
-                return find_verb(group, rest, word)
-            return unnamed if verb in unnamed else [verb], verb, rest
+    word, before, behind = first_word(words, flag_table(group.verbs))
+    rest, verbs = before + behind, [
+        verb for verb in group.verbs if verb.word == level]
+    unnamed = unnamed_in(group, verbs)
+    if word is not None and "--" not in before:
+        verb = by_word(group, level).get(word)
+        if verb and verb.word != level:
+            return find_verb(group, rest, word)
+        if verb:
+            return verbs, verb, rest
         if word == "help":
-            raise HelpWanted(group, unnamed if level else group.verbs)
-        check_no_verb(name_at(group, level), () if is_verb_elsewhere(
-            group, unnamed, word) else unnamed, named, word)
-    if not unnamed:
-        raise HelpWanted(group, group.verbs)
-    return unnamed, None, words
+            return verbs, None, [HELP_FLAG.long_name] + rest
+        check_no_verb(group, level, unnamed, word)
+    return verbs, None, [HELP_FLAG.long_name] * (not unnamed) + words
 
 
-def check_one_action(actions):
-    """Raise if two actions are asked for, in the group's words if it has."""
-    if len(actions) < 2:
-        return
-    for verb in actions:
-        if verb.excludes:
-            raise UsageError(f"{verb.called} cannot be combined with "
-                             + " / ".join(verb.excludes))
-    raise UsageError(" and ".join(verb.called for verb in actions)
-                     + " cannot be combined: give one action")
-
-
-def choose_verb(verbs, called, given, words):
-    """Choose among the verbs that are called by word, flag, or nothing.
+def choose_verb(verbs, names, words):
+    """Choose among verbs by the flags that are given, and by the words.
 
     An action that another given action has as a flag of its own modifies it
     (--wait with --input).
     """
-    names = [declared.long_name for declared in given]
-    actions = [verb for verb in verbs if verb is called
-               or verb.by_flag and verb.called in names]
-    actions = [verb for verb in actions if verb is called or not any(
-        verb.called in flag_table(other.flags) for other in actions)]
-    check_one_action(actions)
-    if actions:
-        return actions[0]
-    wanted = "show" if words else "list"
-    bare = sorted((verb for verb in verbs if verb.by == BARE),
-                  key=lambda verb: verb.name != wanted)
-    fitting = [verb for verb in bare if all(
-        name in flag_table(GLOBALS, verb.flags) for name in names)
-        and (not words or any(f.is_word for f in verb.flags))]
-    return (fitting + bare + list(verbs))[0]
+    actions = [verb for verb in verbs
+               if verb.by_flag and verb.called in names]
+    for verb in actions:
+        if not any(other.has(verb.called) for other in actions):
+            return verb
+    bare = [verb for verb in verbs if verb.by == BARE]
+    return min(bare or verbs, key=lambda verb: (
+        not flag_table([verb]).keys() >= set(names)
+        or bool(words) and not verb.places,
+        verb.name != ("show" if words else "list")))
 
 
-def check_goes_with(verb, verbs, given):
+def check_goes_with(verb, verbs, names):
     """Raise for a flag that belongs to another verb, naming both."""
-    own = flag_table(GLOBALS, verb.flags, [verb.by] if verb.by_flag else ())
-    for declared in given:
-        if declared.long_name not in own:
-            homes = [v.called for v in verbs
-                     if declared.long_name in flag_table(v.flags)]
-            name = declared.long_name
-            if verb.by_flag:
-                name += f" cannot be combined with {verb.called}: it"
-            raise UsageError(f"{name} goes with "
-                             + " or ".join(homes or ["another verb"]))
-
-
-def converted_value(declared, value):
-    """Convert the text of an argument; name it if it cannot be."""
-    try:
-        return declared.type(value) if declared.type else value
-    except UsageError as problem:
-        name = (declared.metavar if declared.is_word
-                else "/".join(declared.names))
-        raise UsageError(f"{name}: {problem}")
+    own = flag_table([verb])
+    for name in (name for name in names if name not in own):
+        actions = [each for each in verbs if each is verb
+                   or each.by_flag and each.called == name]
+        if len(actions) > 1:
+            told = [f"{each.called} cannot be combined with "
+                    + " / ".join(each.excludes)
+                    for each in actions if each.excludes]
+            raise UsageError(told[0] if told else " and ".join(
+                each.called for each in actions)
+                + " cannot be combined: give one action")
+        homes = [each.called for each in verbs if each.has(name)]
+        if verb.by_flag:
+            name += f" cannot be combined with {verb.called}: it"
+        raise UsageError(f"{name} goes with " + " or ".join(homes))
 
 
 def store(args, declared, value):
     """Store one given argument: the last one wins, or all count."""
     before = getattr(args, declared.dest)
-    if not declared.takes_value and not declared.is_word:
+    if not declared.takes_value:
         value = before + 1 if declared.counts else declared.const
-    else:
-        value = converted_value(declared, value)
+    elif declared.type:
+        try:
+            value = declared.type(value)
+        except UsageError as problem:
+            name = (declared.metavar if declared.is_word
+                    else "/".join(declared.names))
+            raise UsageError(f"{name}: {problem}")
     setattr(args, declared.dest, (before or []) + [value]
             if declared.is_several else value)
-
-
-def unexpected(args, group, first, word):
-    """The error for a word that no argument takes; first may be a verb."""
-    if args.verb.by_flag and not args.by_word:
-        return UsageError(f"{args.verb.called} cannot be combined with"
-                          f" a positional {group.thing} ID ({word!r})")
-    return UsageError(f"unexpected argument {word!r}", None if args.by_word
-                      else did_you_mean(first, by_word(group.verbs)))
-
-
-def places_of(verb, given=(), is_called=True):
-    """The arguments that plain words are for, in order.
-
-    The last is the value of the verb's own flag, where a word stands for it.
-    """
-    is_last = is_called and verb.by_flag and verb.by.takes_value and not any(
-        declared is verb.by for declared, _ in given)
-    return [f for f in verb.flags if f.is_word] + [verb.by] * is_last
 
 
 def bind_words(args, group, places, words):
@@ -11562,35 +11439,37 @@ def bind_words(args, group, places, words):
                  declared.required or len(left) > after)
         taken, left = left[:max(count, 0)], left[max(count, 0):]
         pairs += [(declared, word) for word in taken]
+    if left and args.verb.by_flag and not args.by_word:
+        raise UsageError(f"{args.verb.called} cannot be combined with"
+                         f" a positional {group.thing} ID ({left[0]!r})")
     if left:
-        raise unexpected(args, group, words[0], left[0])
+        raise UsageError(f"unexpected argument {left[0]!r}", None
+                         if args.by_word else did_you_mean(
+                             words[0], by_word(group)))
     return pairs
 
 
-def check_given(args, flags, places):
+def check_given(args, places):
     """Raise unless everything required has been given."""
-    by = args.verb.called + " " if args.verb.by_flag else ""
-    for declared in places + [f for f in flags if f not in places]:
-        is_needed = declared.required or declared in places[-1:] and (
+    for declared in places + [f for f in args.verb.own if f not in places]:
+        is_needed = declared.required or declared in places and (
             not declared.is_word)
         if is_needed and getattr(args, declared.dest) is None:
             name = (declared.metavar if declared in places
                     else declared.long_name)
-            raise UsageError(f"{by}needs {name}" if by and not args.by_word
-                             else f"{name} is missing")
+            raise UsageError(
+                f"{args.verb.called} needs {name}" if args.verb.by_flag
+                and not args.by_word else f"{name} is missing")
 
 
-def check_needs(given):
-    """Raise for a modifier without the flag that it modifies."""
+def check_together(given):
+    """Raise for a modifier without the flag that it modifies, and if two
+    inputs are to be read from standard input."""
     names = {name for declared, _ in given for name in declared.names}
     for declared, _ in given:
         if declared.needs and declared.needs not in names:
             raise UsageError(f"{declared.long_name} goes with"
                              f" {declared.needs}")
-
-
-def check_stdin(given):
-    """Raise if two inputs are to be read from standard input."""
     readers = [declared.long_name for declared, value in given
                if declared.from_stdin and value == "-"]
     if len(readers) > 1:
@@ -11598,22 +11477,29 @@ def check_stdin(given):
                          " input")
 
 
-def read_args(group, verb, given, words, is_called=False):
+def places_of(verb, given=()):
+    """The arguments that plain words are for, in order.
+
+    The last is the value of the flag that calls the verb, if a word did.
+    """
+    is_last = verb.by_flag and verb.by.takes_value and not any(
+        declared.long_name == verb.called for declared, _ in given)
+    return verb.places + [verb.by] * is_last
+
+
+def read_args(group, verb, given, words=(), is_called=False):
     """Make the arguments of a verb out of what tokens() took apart."""
-    own = verb.flags + ((verb.by,) if verb.by_flag else ())
-    places = places_of(verb, given, is_called)
-    args = SimpleNamespace(verb=verb, by_word=is_called)
-    for declared in GLOBALS + own:
-        setattr(args, declared.dest, declared.default)
+    places = places_of(verb, given)
+    args = SimpleNamespace(verb=verb, by_word=is_called, **{
+        declared.dest: declared.default for declared in GLOBALS + verb.own})
     try:
-        if is_called and verb.by_flag and not verb.by.takes_value:
+        if verb.by_flag and not verb.by.takes_value:
             given = given + [(verb.by, None)]
         given = given + bind_words(args, group, places, words)
         for declared, value in given:
             store(args, declared, value)
-        check_given(args, own, places)
-        check_needs(given)
-        check_stdin(given)
+        check_given(args, places)
+        check_together(given)
     except UsageError as error:
         names = "help", group.name, verb.word, is_called and verb.name
         error.hint = error.hint or "xeroctl " + " ".join(filter(None, names))
@@ -11621,14 +11507,14 @@ def read_args(group, verb, given, words, is_called=False):
     return args
 
 
-def without(words, *names):
-    """Return (whether a flag is among the words, the words without it)."""
+def help_first(words):
+    """The words with one --help before all, if it is among the flags."""
     end = words.index("--") if "--" in words else len(words)
-    kept = [word for word in words[:end] if word not in names]
-    return len(kept) < end, kept + words[end:]
+    kept = [word for word in words[:end] if word not in HELP_FLAG.names]
+    return [HELP_FLAG.long_name] * (len(kept) < end) + kept + words[end:]
 
 
-def verbs_for_help(group, verbs, called, words):
+def verbs_for_help(group, verbs, called=None, words=()):
     """What help is about: a verb, those below a word, or the whole group."""
     given = {word.partition("=")[0] for word in words}
     found = [called] if called else [
@@ -11637,87 +11523,70 @@ def verbs_for_help(group, verbs, called, words):
         verbs if verbs[0].word else group.verbs)
 
 
-def parse_verb(group, verbs, called, words):
-    """Parse the words of a verb; verbs are those that it can be."""
-    table = verbs_table(verbs)
-    taken = list(tokens(words, table))
-    given = [(declared, value) for _, declared, value in taken if declared]
-    plain = [word for _, declared, word in taken if not declared]
-    flags = [declared for declared, _ in given]
-    if HELP_FLAG in flags:  # in a cluster, as -qh
-        raise HelpWanted(group, verbs_for_help(group, verbs, called, words))
-    verb = choose_verb(verbs, called, flags, plain)
-    check_goes_with(verb, verbs, flags)
-    return read_args(group, verb, given, plain, verb is called)
-
-
-# The command line that names no group: global flags only.
-TOP = Group("", "", verbs=(Verb("", "", None),))
-
-
-def takes_version(words, groups):
-    """Whether --version is a flag of the group that is called."""
-    try:
-        group, _ = find_group(words, groups)
-    except UsageError:
-        return False
-    return group is not None and any(
-        "--version" in flag_table(verb.flags) for verb in group.verbs)
-
-
 def parse(argv, groups):
     """Return (group, args) of a command line; args.verb is what to run.
 
-    Raise HelpWanted where help is asked for, and where there is no group.
+    Raise HelpWanted where help is asked for, also by a line that is broken,
+    and where there is no verb.
     """
-    wants_help, words = without(argv, "-h", "--help")
-    wants_version, rest = without(words, "--version")
-    if wants_version and not takes_version(rest, groups):
-        words = rest if wants_help else [VERSION.long_name]
-    group = None
+    words, group, verbs, called = help_first(argv), TOP, TOP.verbs, None
     try:
         group, words = find_group(words, groups)
-        if group is None:
-            return None, read_args(TOP, TOP.verbs[0], [
-                (f, value) for _, f, value in tokens(
-                    words, flag_table(GLOBALS))], [])
+        verbs = group.verbs
         verbs, called, words = find_verb(group, words)
+        meant = [called] if called else unnamed_in(group, verbs)
+        taken = list(tokens(words, flag_table(meant, verbs)))
     except UsageError:
-        if not wants_help:
+        if words[:1] != [HELP_FLAG.long_name]:
             raise
-        verbs, called = group and group.verbs, None
-    if wants_help:
-        raise HelpWanted(group, group and verbs_for_help(group, verbs, called,
-                                                         words))
-    return group, parse_verb(group, verbs, called, words)
+        taken = [(0, HELP_FLAG, None)]
+    given = [(declared, value) for _, declared, value in taken if declared]
+    plain = [word for _, declared, word in taken if not declared]
+    flags = [declared for declared, _ in given]
+    names = [declared.long_name for declared in flags]
+    if VERSION in flags:
+        return TOP, read_args(TOP, TOP.verbs[0], [(VERSION, None)])
+    if HELP_FLAG in flags:
+        raise HelpWanted(group, verbs_for_help(group, verbs, called, words))
+    verb = choose_verb(meant, names, plain)
+    check_goes_with(verb, verbs, names)
+    return group, read_args(group, verb, given, plain, verb is called)
 
 
 # == help: all of it from the declarations ===================================
 
+def usage_of(group, declared):
+    if declared is ITEM:
+        return group.item
+    return (declared.spec if declared.is_word
+            else f"{declared.long_name} {declared.metavar}".rstrip())
 
-def word_usage(group, declared):
-    return group.item if declared is ITEM else declared.spec
+
+def command_of(group, verb):
+    """The name of a verb, from that of its group on."""
+    return f"{name_at(group, verb.word)} {verb.name}".rstrip()
 
 
-def flag_usage(declared):
-    return f"{declared.long_name} {declared.metavar}".rstrip()
+def call_begin(group, verb):
+    """The words of a call before its arguments."""
+    return (command_of(group, verb) if verb.by is None
+            else name_at(group, verb.word))
 
 
 def call_form(group, verb, width):
     """A call as it is typed, and what it requires, as far as that fits."""
-    words = [name_at(group, verb.word)]
-    words += [verb.name] * (verb.by is None and bool(verb.name))
+    words = [call_begin(group, verb)]
     if verb.usage:
         return " ".join(words + [verb.usage])
-    words += [word_usage(group, f) for f in verb.flags if f.is_word]
-    words += [flag_usage(verb.by)] if verb.by_flag else []
-    needed = [flag_usage(f) for f in verb.flags
-              if not f.is_word and f.required]
-    whole = " ".join(words + needed)
-    while needed and len(whole) > width:
+    words += [usage_of(group, f)
+              for f in verb.places + [verb.by] * verb.by_flag]
+    needed = [usage_of(group, f) for f in verb.flags
+              if f.required and not f.is_word]
+    form = " ".join(words + needed)
+    while needed and len(form) > width:
         needed.pop()
-        whole = " ".join(words + needed + ["…"])
-    return whole
+        form = " ".join(words + needed + ["…"])
+    return form
 
 
 def verb_usage(group, verb):
@@ -11727,34 +11596,28 @@ def verb_usage(group, verb):
 
 SAMPLES = {"SLUG": "my-llm", "FILE": "in.jsonl", "OUT": "out.jsonl",
            "K=V": "team=ml", "KEY=JSON": "'size=1'", "TEXT": '"Hello"',
-           "NAME": "my-name", "REGION": "eu-central"}
+           "NAME": "my-name", "REGION": "eu-central", "N": "10"}
 
 
 def sample_of(group, verb, declared):
     """A value to show an argument with: its first choice, or a common one."""
-    words = getattr(declared.type, "words", None)
-    if words:
-        return words[0]
-    if declared.is_word and declared.dest == "id":
-        return declared.sample or verb.sample or group.sample
-    if declared.sample is None and getattr(declared.type, "kind", None):
-        return "10"
-    return (declared.sample or SAMPLES.get(declared.metavar)
-            or declared.metavar.lower())
+    is_id = declared.is_word and declared.dest == "id"
+    words = getattr(declared.type, "words", ())
+    return (words[0] if words else declared.sample
+            or is_id and (verb.sample or group.sample)
+            or SAMPLES.get(declared.metavar, declared.metavar.lower()))
 
 
 def sample_call(group, verb):
     """A command line that calls a verb with what it needs."""
-    words = ["xeroctl", name_at(group, verb.word)]
-    words += [verb.name] * (verb.by is None and bool(verb.name))
-    words += [sample_of(group, verb, f) for f in verb.flags
-              if f.is_word and f.required]
-    flags = [f for f in verb.flags if not f.is_word]
-    shown = [f for f in flags if f.required or f is SLUG]
+    flags = [f for f in verb.own if not f.is_word]
+    shown = [f for f in verb.places if f.required] + [
+        f for f in flags if f.required or f in (verb.by, SLUG)]
     if verb.run is run_update:  # it takes at least one
         shown += [f for f in flags if f.sends and f not in shown][:1]
-    for declared in [verb.by] * verb.by_flag + shown:
-        words.append(declared.long_name)
+    words = ["xeroctl", call_begin(group, verb)]
+    for declared in shown:
+        words += [declared.long_name] * (not declared.is_word)
         if declared.takes_value:
             words.append(sample_of(group, verb, declared))
     return " ".join(words)
@@ -11765,19 +11628,15 @@ def examples_of(group, verb):
     return list(verb.examples) or [sample_call(group, verb)]
 
 
-def table_lines(rows):
-    """Two aligned columns, the second one wrapped."""
+def section(head, rows):
+    """A table below its head, if it has any rows: two aligned columns, the
+    second one wrapped."""
     import textwrap
-    wide = max(len(str(name)) for name, _ in rows) + 4
-    return [textwrap.fill(
+    wide = max([len(str(name)) for name, _ in rows] + [0]) + 4
+    return ["", head] * bool(rows) + [textwrap.fill(
         text, HELP_WIDTH, initial_indent=f"  {name!s:{wide - 2}}",
         subsequent_indent=" " * wide, break_on_hyphens=False)
         for name, text in rows]
-
-
-def section(head, rows):
-    """The lines of a table below its head, if it has any."""
-    return ["", head] + table_lines(rows) if rows else []
 
 
 def flag_rows(flags):
@@ -11798,14 +11657,13 @@ def example_lines(examples):
 
 def verb_help(group, verb):
     """The help text of one verb; what its usage says, no flag repeats."""
-    by = (verb.by,) * (verb.by_flag and verb.by.takes_value)
     return "\n".join(
         ["usage: " + verb_usage(group, verb), "", verb.summary]
-        + section("arguments:", [
-            (word_usage(group, f), f.help) for f in verb.flags
-            if f.is_word and f is not ITEM])
+        + section("arguments:", [(usage_of(group, f), f.help)
+                                 for f in verb.places if f is not ITEM])
         + section("flags:", flag_rows(
-            [f for f in by + verb.flags if not f.is_word]))
+            f for f in verb.own if not f.is_word
+            and (f.takes_value or f is not verb.by)))
         + example_lines(examples_of(group, verb))
         + ["", "global flags: xeroctl help flags"])
 
@@ -11819,8 +11677,6 @@ def group_examples(group, verbs):
 
 def group_help(group, verbs):
     """The help text of a group, or of the verbs below one of its words."""
-    if len(verbs) == 1:
-        return verb_help(group, verbs[0])
     import textwrap
     level, is_whole = verbs[0].word, len(verbs) == len(group.verbs)
     verbs = sorted(verbs, key=lambda verb: verb.name != group.main)
@@ -11858,15 +11714,14 @@ FAMILIES = (
 
 
 def family_lines(groups):
-    """The groups, family by family."""
-    known = " ".join(names for _, names in FAMILIES).split()
-    more = " ".join(g.name for g in groups if g.name not in known)
-    by_name = {group.name: group for group in groups}
-    for family, names in FAMILIES + (("more", more),):
-        found = [by_name[n] for n in names.split() if n in by_name]
-        for group in found:
-            yield f"{family:11}{group.name:18}{group.summary}"
-            family = ""
+    """The groups, family by family, and those of none."""
+    left = {group.name: group for group in groups}
+    for family, names in FAMILIES + (("more", None),):
+        for name in names.split() if names else list(left):
+            group = left.pop(name, None)
+            if group:
+                yield f"{family:11}{name:18}{group.summary}"
+                family = ""
 
 
 def top_help(groups):
@@ -11883,14 +11738,6 @@ def top_help(groups):
             ("xeroctl help TOPIC", ", ".join(TOPICS)))))
 
 
-MOST_FOUND = 20
-
-
-def command_of(group, verb):
-    """The name of a verb, from that of its group on."""
-    return f"{name_at(group, verb.word)} {verb.name}".rstrip()
-
-
 def mentions(groups, word):
     """A line for each verb, then each flag, that has a word in its line."""
     import textwrap
@@ -11898,46 +11745,42 @@ def mentions(groups, word):
     for group in groups:
         for verb in group.verbs:
             rows.append((command_of(group, verb), verb.summary))
-            for declared in verb.flags + (verb.by,):
-                if isinstance(declared, Flag) and declared.takes_value:
+            for declared in verb.own:
+                if declared.takes_value and not declared.is_word:
                     flags.setdefault(declared, rows[-1][0])
-    rows += [(f"{name} {declared.long_name}".strip(),
-              declared.help) for declared, name in flags.items()]
-    found = [f"{name}: {text}" for name, text in sorted(
-        rows, key=lambda row: word not in row[0])
-        if word in f"{name}: {text}".lower()]
-    count = len(found) - MOST_FOUND
+    rows += [(f"{name} {declared.long_name}".strip(), declared.help)
+             for declared, name in flags.items()]
+    rows.sort(key=lambda row: word not in row[0])
+    found = [line for line in map(": ".join, rows) if word in line.lower()]
     return [textwrap.fill(line, HELP_WIDTH, subsequent_indent="    ")
-            for line in found[:MOST_FOUND]
-            ] + [f"and {count} more"] * (count > 0)
+            for line in first_of(found)]
 
 
-def help_text(groups, group=None, verbs=()):
+def help_text(groups, group, verbs):
     """The help on verbs, on a group, or on everything."""
-    if group is None:
+    if group is TOP:
         return top_help(groups)
-    return group_help(group, verbs or group.verbs)
+    if len(verbs) == 1:
+        return verb_help(group, verbs[0])
+    return group_help(group, verbs)
 
 
 def help_on(groups, words):
     """The help text for the words behind `help`."""
-    name, *more = words or [""]
-    if not name:
-        return top_help(groups)
+    name = words[0] if words else ""
     if name in TOPICS:
         return "\n".join(section(*TOPICS[name])[1:])
-    if name not in [group.name for group in groups]:
+    if name not in ["", *(group.name for group in groups)]:
         found = mentions(groups, " ".join(words).lower())
         if found:
             return "\n".join(found)
-    group, _ = find_group([name], groups)
-    if not more or group is None:
-        return help_text(groups, group)
-    verbs, called, rest = find_verb(group, more)
-    if rest:
-        raise UsageError(f"{group.name} has no verb {rest[0]!r}",
-                         did_you_mean(rest[0], by_word(group.verbs)))
-    return help_text(groups, group, [called] if called else verbs)
+    group, words = find_group(words, groups)
+    verbs, called, words = find_verb(group, words)
+    word, _, _ = first_word(words, flag_table(verbs))
+    if word is not None:
+        raise UsageError(f"{group.name} has no verb {word!r}",
+                         did_you_mean(word, by_word(group)))
+    return help_text(groups, group, verbs_for_help(group, verbs, called))
 
 
 def write_help(terminal, text):
@@ -11950,7 +11793,7 @@ def write_help(terminal, text):
 
 def show_help(app, group, args):
     """Print the help of a command, a verb or a topic: config or no config."""
-    write_help(app.terminal, help_on(app.groups, args.words))
+    write_help(app.terminal, help_on(app.groups, args.words or []))
 
 
 HELP = only(
@@ -11963,66 +11806,43 @@ HELP = only(
 
 # == completion: the shells ask the program ==================================
 
-COMPLETE, CURSOR = "__complete", "\0"  # which no argument can hold
+COMPLETE = "__complete"
 FILE_OFFERS = {"FILE": "file", "PATH": "file", "DIR": "folder"}
 
 
 def value_offers(declared, contexts):
-    """Yield (word, summary) of what a value can be; :file has the shell do it.
+    """(word, summary) of what a value can be; :file has the shell do it.
 
     contexts() is asked only where the name of a deployment is wanted.
     """
     kind = declared.completes
     if kind is None:
-        kind = FILE_OFFERS.get(declared.metavar, "")
-    if kind == "context":
-        yield from ((name, "") for name in contexts())
-    elif kind:
-        yield ":" + kind, ""
-    else:
-        yield from ((word, "") for word in getattr(declared.type, "words", ()))
+        kind = FILE_OFFERS.get(declared.metavar)
+    words = (contexts() if kind == "context" else [":" + kind] if kind
+             else getattr(declared.type, "words", ()))
+    return [(word, "") for word in words]
 
 
-def flag_offers(table):
-    return [(name, declared.help)
-            for name, declared in table.items() if name.startswith("--")]
-
-
-def place_of_cursor(words, table):
-    """What the parser takes CURSOR for: a flag's value, or the n-th word."""
-    count = 0
-    for _, declared, word in tokens(words, table):
-        if word == CURSOR:
-            return declared, count
-        count += not declared
-    return None, count
-
-
-def offers_in(group, words, typed, contexts):
+def offers_in(group, words, typed, groups, contexts):
     """What may stand at CURSOR in the words behind the name of a group."""
-    declared, count = place_of_cursor(words, verbs_table(group.verbs))
+    verbs, called, words = find_verb(group, words)
+    meant = [called] if called else unnamed_in(group, verbs)
+    *before, (_, declared, _) = tokens(words, flag_table(meant, verbs))
     if declared:
         return value_offers(declared, contexts)
-    is_flag = typed.startswith("-") and "--" not in words
-    verbs, called, rest = (), None, words[:-1]
-    try:
-        verbs, called, rest = find_verb(group, rest)
-    except (UsageError, HelpWanted):
-        pass  # it needs a verb
-    if is_flag:
-        return flag_offers(verbs_table([called] if called else verbs))
-    _, count = place_of_cursor(rest + [CURSOR], verbs_table(verbs))
-    level = verbs[0].word if verbs else None
-    named = [] if called or count or "--" in rest else [
-        (word, verb.summary) for word, (verb, *_) in by_word(
-            group.verbs, level).items()]
-    for verb in [called] if called else verbs[:1]:
-        places = places_of(verb)
-        places += places[-1:] * count * bool(places
-                                             and places[-1].is_several)
-        for declared in places[count:count + 1]:
-            named += value_offers(declared, contexts)
-    return named
+    if typed.startswith("-") and "--" not in words:
+        return [(name, each.help) for name, each in flag_table(meant).items()
+                if name.startswith("--")]
+    count = sum(declared is None for _, declared, _ in before)
+    named = ({each.name: each for each in groups} if group is TOP
+             else {} if "--" in words else by_word(group, verbs[0].word))
+    found = [] if called or count else [
+        (name, each.summary) for name, each in named.items()]
+    places = places_of(meant[0]) if len(meant) == 1 else []
+    places += places[-1:] * count * bool(places and places[-1].is_several)
+    for declared in places[count:count + 1]:
+        found += value_offers(declared, contexts)
+    return found
 
 
 def offers(words, groups, contexts):
@@ -12030,25 +11850,13 @@ def offers(words, groups, contexts):
     *before, typed = words or [""]
     name, equals, _ = typed.partition("=")
     is_value = typed.startswith("--") and bool(equals)
-    before = (before + [name] if is_value else before) + [CURSOR]
+    group, before = find_group(before + [name] * is_value + [CURSOR], groups)
+    found = offers_in(group, before, typed, groups, contexts)
+    if found == [(":command", "")]:  # what help is about
+        return offers(before[:-1] + [typed], groups, contexts)
     prefix = name + "=" if is_value else ""
-    for index, declared, word in tokens(before, flag_table(GLOBALS)):
-        if word == CURSOR and declared:
-            found = value_offers(declared, contexts)
-        elif word == CURSOR and typed.startswith("-"):
-            found = flag_offers(flag_table(GLOBALS))
-        elif word == CURSOR:
-            found = [(group.name, group.summary) for group in groups]
-        elif declared is None:
-            group, = [group for group in groups if group.name == word]
-            rest = before[:index] + before[index + 1:]
-            found = list(offers_in(group, rest, typed, contexts))
-            if found == [(":command", "")]:  # what help is about
-                return offers(rest[:-1] + [typed], groups, contexts)
-        else:
-            continue
-        return [(word if word[:1] == ":" else prefix + word, summary)
-                for word, summary in found]
+    return [(word if word[:1] == ":" else prefix + word, summary)
+            for word, summary in found]
 
 
 def show_offers(words, environ, terminal, groups):
@@ -12057,8 +11865,8 @@ def show_offers(words, environ, terminal, groups):
         return ConfigFile(environ, terminal).deployments()
     terminal.adjust(True, "never", False)
     try:
-        found = offers(words, groups, contexts) or ()
-    except (XeroctlError, HelpWanted, ValueError):
+        found = offers(words, groups, contexts)
+    except XeroctlError:
         return  # nothing fits, or a config that is broken
     for word, summary in found:
         if word[:1] == ":" or word.startswith(words[-1] if words else ""):
@@ -12121,11 +11929,11 @@ complete -c xeroctl -c xeroctl.py -f -a '(__xeroctl)'
 
 def flag_map(declared):
     """A flag as data: names, type, choices, default, and so on."""
-    is_switch = not declared.takes_value and not declared.is_word
     return {"names": list(declared.names),
             "metavar": declared.metavar or None,
-            "type": "count" if declared.counts else "boolean" if is_switch
-            else getattr(declared.type, "kind", "string"),
+            "type": "count" if declared.counts
+            else getattr(declared.type, "kind", "string")
+            if declared.takes_value else "boolean",
             "choices": list(getattr(declared.type, "words", ())) or None,
             "default": declared.default, "required": declared.required,
             "repeatable": bool(declared.many) or declared.is_several,
@@ -12142,9 +11950,8 @@ def verb_map(group, verb):
             "default": verb.name == group.default,
             "usage": verb_usage(group, verb), "summary": verb.summary,
             "writes": verb.writes,
-            "arguments": [flag_map(f) for f in verb.flags if f.is_word],
-            "flags": [flag_map(f) for f in (verb.by,) * verb.by_flag
-                      + verb.flags if not f.is_word],
+            "arguments": list(map(flag_map, verb.places)),
+            "flags": [flag_map(f) for f in verb.own if not f.is_word],
             "examples": examples_of(group, verb)}
 
 
@@ -12219,10 +12026,11 @@ class App:
 
     def open_api(self, needs_key=True):
         """Make the API of this run; without a key, one that sends none."""
-        self.settings.output()  # told before anything is sent
+        self.settings.get("output")  # told before anything is sent
         self.opened = Api(
             self.settings.deployment(needs_key), self.network, self.args,
-            self.settings.timeout(), self.terminal, self.plan, self.deadline)
+            self.settings.get("timeout"), self.terminal, self.plan,
+            self.deadline)
 
     def endpoint(self):
         """The endpoint slug of this run."""
@@ -12329,8 +12137,8 @@ def check_pick(args):
 
 def tell_unread(args, terminal):
     """Say that a pipe with bytes in it was not read by who had its input."""
-    flags = args.verb.flags + (args.verb.by,) * args.verb.by_flag
-    readers, stdin = [f for f in flags if f.from_stdin], terminal.stdin
+    readers = [f for f in args.verb.own if f.from_stdin]
+    stdin = terminal.stdin
     try:
         import fcntl
         import termios
@@ -12354,8 +12162,8 @@ def run(argv, environ, terminal, groups):
     terminal.adjust(args.quiet, args.color or "auto", args.raw)
     if args.version:
         return terminal.out.write(f"xeroctl {__version__}\n")
-    if group is None:
-        raise HelpWanted()
+    if group is TOP:
+        raise HelpWanted(group, group.verbs)
     app = App(args, environ, terminal, groups)
     if args.pick:
         check_pick(args)
@@ -12395,7 +12203,7 @@ def wants_json(error, argv, environ, terminal):
         context=said_last(argv, "--context"),
         output=said_last(argv, "--output", "-o")), environ, terminal)
     try:
-        return (settings.output() in (JSON, JSONL)
+        return (settings.get("output") in (JSON, JSONL)
                 or said_last(argv, "--pick") is not None)
     except XeroctlError:
         return environ.get("XEROTIER_OUTPUT") in (JSON, JSONL)

@@ -68,7 +68,8 @@ CASES = [
     ("files --upload ", {":file"}), ("files --upload=fi", {":file"}),
     ("batches check ", {":file"}), ("batches run --input ", {":file"}),
     ("shell-completion ", {"bash", "zsh", "fish"}),
-    ("__comp", set()),
+    ("__comp", set()), ("-- cha", {"chat", "chats"}), ("-- --o", set()),
+    ("config --api-key-file ", {":file"}), ("exec -- to", set()),
 ]
 
 

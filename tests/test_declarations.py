@@ -250,6 +250,10 @@ def test_an_action_that_another_one_has_as_a_flag_modifies_it(cli, router,
     ("jobs wait --input a.jsonl", ("--wait", "--input")),
     ("jobs submit a.jsonl --delete", ("--input", "--delete")),
     ("jobs share j1 --title x", ("--title", "--rename")),
+    ("jobs check a --rename", ("check", "--rename")),
+    ("notes show n1 --title x", ("--title goes with update",)),
+    ("notes list --trace x", ("goes with create or update or move",)),
+    ("notes show -m --title", ("--message needs a value",)),
     ("jobs j1 --rename", ("--title",))])
 def test_what_does_not_go_together_is_named(cli, router, line, words):
     check_refused(cli(*line.split()), router, *words)
@@ -415,6 +419,12 @@ def test_the_version_is_told_wherever_it_is_asked_for(cli, router, line):
 
 
 @pytest.mark.parametrize("line", [
+    "--version nots", "notes lst --version", "notes list --version --nosuch"])
+def test_what_is_asked_with_the_version_has_to_be_there(cli, router, line):
+    check_refused(cli(*line.split()), router)
+
+
+@pytest.mark.parametrize("line", [
     "notes delete n1 --force", "notes delete -y n1", "notes --force delete"
     " n1", "--force notes delete n1", "-y notes delete n1"])
 def test_force_stands_anywhere(cli, router, line):
@@ -534,9 +544,18 @@ def test_globals_have_ranges_too(cli, router, argv):
     check_refused(cli(*argv, "notes", "list"), router, argv[0])
 
 
-def test_a_range_with_one_end_is_told(cli):
-    shown = cli("notes", "list", "--limit", "0")
-    assert "'0' is not a whole number of at least 1\n" in shown.stderr
+@pytest.mark.parametrize("name, value, said", [
+    ("--limit", "0", "'0' is not a whole number of at least 1\n"),
+    ("--timeout", "0", "'0' is not a number above 0, up to 1000000000\n"),
+    ("--timeout", "-1", "'-1' is not a number above 0, up to 1000000000\n")])
+def test_a_range_is_told(cli, name, value, said):
+    assert said in cli("notes", "list", name, value).stderr
+
+
+@pytest.mark.parametrize("line", ["-o zzz", "--retries x -q",
+                                  "--color zzz"])
+def test_globals_are_checked_where_there_is_no_command(cli, router, line):
+    check_refused(cli(*line.split()), router, line.split()[1])
 
 
 def test_half_a_second_is_some_time(cli):

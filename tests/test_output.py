@@ -30,7 +30,7 @@ CONVERSATIONS = Group(
     verbs=(lists(), shows(), creates("Keep one.", STATE, TITLE),
            updates("Change one.", STATE, TITLE), deletes()))
 MODELS = Group(
-    "models", "Look at models.", "/models", paging=Offset,
+    "models", "Look at models.", "/models",
     columns=("Name=id|name", "Age=created:age", "+Owner=owned_by"),
     verbs=by_flag(lists(paging=Offset), shows(),
                   acts("share", "Share one.")))
@@ -645,6 +645,19 @@ def test_all_ends_where_the_cursor_does_not_move(cli, router):
     shown = cli("conversations", "list", "--all", "-o", "id")
     assert shown.startswith("conv_a\nconv_b\n")
     assert len(router.requests) == 2
+
+
+@pytest.mark.parametrize("answer", [
+    {"data": titled("a"), "has_more": True},
+    {"data": titled("a"), "has_more": True, "last_id": "x"}])
+@pytest.mark.parametrize("argv, path", [
+    (("models", "--all"), "/models"), (("api", "/models", "--all"), "/models"),
+    (("files", "--prefix", "a/"), "/files")])
+def test_a_list_that_may_be_cut_says_so(run, router, argv, path, answer):
+    serve(router, answer, path, times=None)
+    shown = run(*argv, "-o", "json")
+    assert (shown.exit_status, len(router.requests)) == (0, 2)
+    assert "the list may be cut" in shown.stderr
 
 
 @pytest.mark.parametrize("command, path", [

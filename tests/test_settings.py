@@ -269,19 +269,25 @@ def test_a_scheme_may_be_in_upper_case(run, router, name):
     assert f"GET {router.base_url}/slos " in shown.stderr
 
 
-@pytest.mark.parametrize("before, after, said", [
-    ("", "\r", r"'\r'"), ("", "\n", r"'\n'"), (" ", "", "' '"),
-    ("", "\t", r"'\t'"), ('"', '"', "'\"'"), ("'", "'", '"\'"')])
-@pytest.mark.parametrize("name", [
-    "BASE_URL", "FRONTEND_URL", "ENDPOINT", "STYLE"])
-def test_what_a_file_of_variables_adds_is_named(run, router, name, before,
-                                                after, said):
-    value = {"BASE_URL": router.base_url, "FRONTEND_URL": router.origin,
-             "ENDPOINT": "demo", "STYLE": "xerotier"}
-    shown = run(*CHAT, **dict({"XEROTIER_ENDPOINT": "demo"}, **{
-        "XEROTIER_" + name: before + value[name] + after}))
-    check_refused(shown, 3, f"XEROTIER_{name} begins or ends with {said}")
-    assert DEMO_KEY not in shown.stderr and asked(router) == []
+@pytest.mark.parametrize("shape", [
+    "{}\r", "{}\n", " {}", "{}\t", '"{}"', "'{}'", '"{}"\r'])
+def test_what_a_file_of_variables_adds_is_none_of_it(run, router, shape):
+    shown = run(*CHAT, XEROTIER_OUTPUT=shape.format(""), **{
+        "XEROTIER_" + name: shape.format(value) for name, value in (
+            ("BASE_URL", router.base_url), ("FRONTEND_URL", router.origin),
+            ("ENDPOINT", "demo"), ("STYLE", "xerotier"),
+            ("API_KEY", DEMO_KEY))})
+    assert shown.exit_status == 0, shown
+    assert asked(router) == ["POST /proj_demo/demo/v1/chat/completions"]
+
+
+@pytest.mark.parametrize("name, value, code", [
+    ("BASE_URL", "host/v1", 3), ("FRONTEND_URL", "'x", 3), ("STYLE", "x", 2),
+    ("OUTPUT", "xml", 2), ("API_KEY", "a b", 3)])
+def test_a_variable_that_cannot_be_is_named(run, router, name, value, code):
+    shown = run(*CHAT, "--endpoint", "demo", **{"XEROTIER_" + name: value})
+    check_refused(shown, code, f"error: XEROTIER_{name}: ")
+    assert asked(router) == []
 
 
 def test_a_key_may_have_a_line_end_behind_it(run):
@@ -293,7 +299,7 @@ def test_a_key_may_have_a_line_end_behind_it(run):
     ("xero_a b", "' '"), ("xero_a\nb", r"'\n'"), ("xero_a\u2026", "'\u2026'")])
 def test_what_no_key_holds_is_named(run, key, said):
     check_refused(run("models", XEROTIER_API_KEY=key), 3,
-                  f"XEROTIER_API_KEY holds {said}")
+                  f"XEROTIER_API_KEY: the API key holds {said}")
     shown = run("models", "--api-key", key)
     check_refused(shown, 3, f"the API key holds {said}")
     assert "xero_a" not in shown.stderr

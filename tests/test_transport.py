@@ -760,7 +760,7 @@ def test_what_is_no_base_url_is_refused(run, router, url):
     for more in (("--base-url", url), ("--base-url", url, "--curl")):
         shown = run("api", "/models", *more)
         assert (shown.exit_status, shown) == (3, ""), shown
-        assert "base URL" in error_of(shown)
+        assert "--base-url" in error_of(shown)
         assert "internal error" not in shown.stderr
     assert router.requests == []
 

@@ -7,6 +7,8 @@ same bytes under every Python.
 import json
 import random
 
+LETTERS = ("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+           "0123456789")
 ODD_TOKENS = [
     "null", "true", "false", "0", "-1", "-0", "-0.0", "1.0", "0.1", "1e-7",
     "1e16", "1e22", "1.5e300", "1e999", "-1e999", "NaN", "Infinity",
@@ -375,6 +377,132 @@ def json_lines(chance):
     return data[:-1] if data and chance.random() < 0.3 else data
 
 
+# == configs, block by block =================================================
+
+CONFIG_NAMES = ["prod", "stag ing", "a.b", "\u65e5", "1", "-", "]#", 'q"\\']
+CONFIG_VALUES = {
+    "base_url": "http://h/p/v1", "api_key": "k-1", "api_key_env": "K",
+    "api_key_file": "a b\\c", "style": "openai", "endpoint": "x#\u65e5\n\t\"",
+    "cacert": "\u2028\x7f", "timeout": 2.5}
+CONFIG_NOTES = ["", "", "# note", "  # x = 1 \u65e5", "\t", "# [deployment.prod]",
+                '# """', "#"]
+
+
+def spelled_string(chance, text):
+    """One of the ways to write a string in TOML."""
+    ways = [json.dumps(text).replace("\x7f", "\\u007f")]
+    if text.isprintable() and "'" not in text:
+        ways += [f"'{text}'", f"'''{text}'''"]
+    if not set(text) & set('"\\\x7f'):
+        ways += [f'"""\n{text}"""', f'"""\\\n   {text}"""']
+    return chance.choice(ways)
+
+
+def spelled_name(chance, name):
+    plain = not set(name) - set(LETTERS + "-_")
+    ways = [name] * 4 * plain + [json.dumps(name),
+                                 json.dumps(name, ensure_ascii=False)]
+    if "'" not in name:
+        ways.append(f"'{name}'")
+    return chance.choice(ways)
+
+
+def config_block(chance, header, name, source, value, end):
+    """A key with its value: [path, header, before, source, behind, value]."""
+    before = chance.choice(["", "", "  ", "\t"]) + spelled_name(
+        chance, name) + chance.choice([" = ", "=", "\t=  "])
+    behind = chance.choice(["", "", " # c", "\t", "  # = \"'["])
+    return [header + (name,), header, before, source, behind + end, value]
+
+
+def table_block(chance, path, end, is_array=False):
+    dot = chance.choice([".", ".", " . "])
+    names = dot.join(spelled_name(chance, name) for name in path)
+    form = "[[%s]]" if is_array else chance.choice(["[%s]", "[ %s\t]"])
+    line = chance.choice(["", "", "  "]) + form % names + chance.choice(
+        ["", "", " # [t]"])
+    return [path, path, line, "", end, None if is_array else {}]
+
+
+def foreign_keys(chance, header, end, names):
+    """Keys of nobody that we know, with values of every kind."""
+    for name in names:
+        if chance.random() < 0.4:
+            source = chance.choice(TOML_UNKNOWN + ["1e3", "true", '"x"'])
+            value = {"1e3": 1e3, "true": True, '"x"': "x"}.get(source)
+            yield config_block(chance, header, name,
+                               source.replace("\n", end), value, end)
+
+
+def notes(chance, end):
+    for _ in range(chance.choice([0, 0, 1, 2])):
+        yield [(), (), chance.choice(CONFIG_NOTES), "", end, None]
+
+
+def deployment_blocks(chance, name, end):
+    path = "deployment", name
+    yield table_block(chance, path, end)
+    keys = [key for key in CONFIG_VALUES if chance.random() < 0.4]
+    sources = [key for key in keys if key[:7] == "api_key"]
+    keys = [key for key in keys if key not in sources[1:]]
+    chance.shuffle(keys)
+    for key in keys:
+        yield from notes(chance, end)
+        value = CONFIG_VALUES[key]
+        text = "2.5" if key == "timeout" else spelled_string(chance, value)
+        yield config_block(chance, path, key, text, value, end)
+    yield from foreign_keys(chance, path, end, ["colour", "e f"])
+    if chance.random() < 0.2:
+        yield from notes(chance, end)
+        yield table_block(chance, path + ("more",), end, chance.random() < 0.3)
+        yield from foreign_keys(chance, path + ("more",), end, ["endpoint"])
+
+
+def config_blocks(chance):
+    """(blocks, byte order mark) of a config that is read."""
+    end = chance.choice(["\n", "\n", "\r\n"])
+    names = chance.sample(CONFIG_NAMES, chance.choice([0, 1, 2, 3]))
+    blocks = list(notes(chance, end))
+    if names and chance.random() < 0.6:
+        value = chance.choice(names)
+        blocks.append(config_block(chance, (), "current", spelled_string(
+            chance, value), value, end))
+    blocks += foreign_keys(chance, (), end, ["tags", "api_key"])
+    tables = [list(deployment_blocks(chance, name, end)) for name in names]
+    for path in (("other",), ("other", "prod"), ("prod",), ("deployment",)):
+        if chance.random() < 0.2:
+            tables.append([table_block(chance, path, end)] + list(
+                foreign_keys(chance, path, end, ["x", "current"])
+                if path[0] != "deployment" else ()))
+    chance.shuffle(tables)
+    for table in tables:
+        blocks += list(notes(chance, end)) + table
+    blocks += notes(chance, end)
+    if blocks and chance.random() < 0.3:
+        blocks[-1][4] = blocks[-1][4][:-len(end)]
+    return blocks, chance.choice([""] * 9 + ["\ufeff"])
+
+
+def config_changes(chance):
+    """A sequence of (verb, name, key, value) as the verbs of config have."""
+    for _ in range(chance.choice([1, 2, 4, 8])):
+        verb = chance.choice(["use", "put", "change", "change", "unset",
+                              "unset", "drop"])
+        name = chance.choice(CONFIG_NAMES[:5])
+        key = chance.choice(list(CONFIG_VALUES) + (
+            ["colour", "more"] if verb == "unset" else []))
+        value = 5.0 if key == "timeout" else chance.choice(
+            ["v", "a 'b' \"c\" \\", "\u65e5\x7f"])
+        if key in ("base_url", "api_key"):
+            value = "https://new/p/v1"
+        if key == "style":
+            value = "xerotier"
+        if verb == "put":
+            value = {"base_url": "https://put/p/v1", chance.choice(
+                ["api_key", "api_key_env"]): "K"}
+        yield verb, name, key, value
+
+
 # == keys, and what a server makes of them ===================================
 
 WORD_KEYS = ["test", "x", "null", "id", "1", "true", "EMPTY", "ollama", "none",
@@ -383,8 +511,6 @@ WORD_KEYS = ["test", "x", "null", "id", "1", "true", "EMPTY", "ollama", "none",
 LONG_KEYS = ["no-key-required", "completed", "1770000000", "lm-studio",
              "message-of", '"id":"id-1"', '{"object":"list",', "a" * 40,
              "abababababababab", "password1"]
-LETTERS = ("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-           "0123456789")
 SIGNS = "+/=-_.~!$&'()*,;:@%\\\"<>#?[]{}|^`"
 
 

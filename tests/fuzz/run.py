@@ -81,12 +81,19 @@ def toml_case(chance, bench):
 def edit_case(chance, _):
     data = generate.toml_document(chance, is_valid=chance.random() < 0.8)
     table = "deployment", chance.choice(generate.TOML_TABLES[:3] + ["new"])
-    value = chance.choice([None, None, "v", "", 'q"\n\\\u2028\x7f', 5.0, 1.5,
+    value = chance.choice([None, None, "v", "", 'q"\n\\\u2028\x7f',
                            "\u65e5"])
-    targets.check_drop(data, table)
-    targets.check_edit(data, table, chance.choice(generate.TOML_KEYS[:5]),
-                       value)
-    targets.check_edit(data, (), "current", value and str(value))
+    key = chance.choice(generate.TOML_KEYS[:5])
+    value = 1.5 if value is not None and key == "timeout" else value
+    for path, value in ((table, None), (table + (key,), value),
+                        (("current",), value and str(value))):
+        targets.check_edit(data, path, value)
+
+
+def config_case(chance, bench):
+    targets.check_config_edits(
+        generate.config_blocks(chance), generate.config_changes(chance),
+        bench.path if chance.random() < 0.03 else None)
 
 
 def jsonl_case(chance, bench):
@@ -104,7 +111,8 @@ def secrets_case(chance, bench):
 
 CASES = {"json": json_case, "stream": stream_case, "sse": sse_case,
          "secrets": secrets_case,
-         "toml": toml_case, "edit": edit_case, "jsonl": jsonl_case}
+         "toml": toml_case, "edit": edit_case, "config": config_case,
+         "jsonl": jsonl_case}
 
 
 def run_case(target, seed, number, bench):

@@ -164,7 +164,7 @@ def record_for(columns):
     """A record with a value for each of some columns."""
     record = {"id": "item_1", "object": "item", "status": "completed"}
     for column in columns:
-        column = xeroctl.Column(column)
+        column = xeroctl.as_column(column)
         plant(record, column.paths[0], SAMPLES.get(column.format, "text"))
     return record
 
@@ -616,22 +616,24 @@ def check_told_once(shown, form):
 
 # == TOML ====================================================================
 
-def line_of(problem, text):
-    """The line that an error names, which must be one of the text."""
-    found = re.match(r"line (\d+): .", str(problem), re.S)
-    assert found, (problem, text)
-    assert 1 <= int(found.group(1)) <= text.count("\n") + 1, (problem, text)
-    return int(found.group(1))
-
-
 def read_toml(text):
     """(the tree, None), or (None, the error)."""
     try:
-        return xeroctl.read_toml(text), None
-    except xeroctl.TomlError as problem:
+        tables = xeroctl.read_toml(text, "c.toml")
+    except xeroctl.NotConfigured as problem:
         assert SECRET not in str(problem), (problem, text)
-        line_of(problem, text)
+        found = re.match(r"c\.toml: line (\d+): .", str(problem), re.S)
+        assert found, (problem, text)
+        assert 1 <= int(found.group(1)) <= text.count("\n") + 1, (
+            problem, text)
         return None, str(problem)
+    return tree_of(tables), None
+
+
+def tree_of(tables):
+    """Tables as tomllib nests them."""
+    return dict(tables[()], deployment={
+        path[1]: table for path, table in tables.items() if path})
 
 
 def reference(text):
@@ -671,10 +673,10 @@ def ours_of(tree):
 def ours_alone(text):
     """The statements of a text that are about what is ours."""
     return "".join(
-        one.text for one in xeroctl.toml_statements(text) if one.path[:1] in (
-            ("current",), ("deployment",))
-        and (one.value is not None and len(one.path) < 4 if one.is_key
-             else len(one.path) < 3))
+        text[one.start:one.end] for one in xeroctl.toml_statements(text)
+        if one.path[:1] in (("current",), ("deployment",))
+        and one.value is not None
+        and len(one.path) < (3 if one.value == {} else 4))
 
 
 def utf8_of(data):
@@ -707,14 +709,14 @@ def check_toml(data):
         assert ours_of(tree) == ours_of(wanted), (text, tree, wanted)
     elif wanted is not None:
         assert holds_more(wanted) or re.search(
-            r"=[ \t]*\{|a deployment is a table|timeout has",
+            r"=[ \t]*\{|has to be a table|timeout has",
             text + problem), (text, problem)
 
 
-def changed(tree, table, key, value):
+def changed(tree, path, value):
     """What an edit shall make of a tree."""
-    place = tree
-    for name in table:
+    place, *parents, key = tree, *path
+    for name in parents:
         place = (place.get(name, {}) if value is None
                  else place.setdefault(name, {}))
     place.pop(key, None)
@@ -732,13 +734,15 @@ def ordered(tree):
 
 def rest_of(text, path):
     """The key of a path as (before, behind) its value; all other lines."""
-    key, rest = None, []
+    key, rest, end = None, [], 0
     for one in xeroctl.toml_statements(text):
-        rest += one.lead.split("\n")
-        if one.is_key and one.path == path:
-            key = one.text[:one.place[0]], one.text[one.place[1]:]
-        else:
-            rest.append(one.text)
+        rest += text[end:one.start].split("\n")
+        end = one.end
+        if one.path[:len(path)] != path:
+            rest.append(text[one.start:end])
+        elif one.path == path:
+            key = text[one.start:one.place[0]], text[one.place[1]:end]
+    rest += text[end:].split("\n")
     return key, [line for line in rest if line]
 
 
@@ -748,24 +752,34 @@ def is_in_order(lines, among):
     return all(line.rstrip("\r\n") in left for line in lines)
 
 
-def check_edit(data, table, key, value):
+def with_value(tables, path, value):
+    """The tables of read_toml with a key set, or without what is there."""
+    tables = {name: dict(table) for name, table in tables.items()}
+    if value is not None:
+        tables.setdefault(path[:-1], {})[path[-1]] = value
+    elif path in tables:
+        del tables[path]
+    else:
+        tables.get(path[:-1], {}).pop(path[-1], None)
+    return tables
+
+
+def check_edit(data, path, value):
     """An edit changes what it says in the tree, and no other line."""
     text = utf8_of(data)
     if text is None or read_toml(text)[1]:
         return
-    about = text, table, key, value
-    try:
-        edited = xeroctl.edit_toml(text, table, key, value)
-    except xeroctl.TomlError as problem:
-        assert "dotted keys" in str(problem) and "." in text, (problem, about)
-        return
+    about = text, path, value
+    tables = with_value(xeroctl.read_toml(text, ""), path, value)
+    edited = xeroctl.edit_toml(text, tables, "")
+    assert xeroctl.read_toml(edited, "") == tables, (about, edited)
     wanted = reference(text)
     if wanted is not None:
         assert ordered(reference(edited)) == ordered(
-            changed(wanted, table, key, value)), (about, edited)
-    assert xeroctl.edit_toml(edited, table, key, value) == edited, about
+            changed(wanted, path, value)), (about, edited)
+    assert xeroctl.edit_toml(edited, tables, "") == edited, about
     (old, before), (new, after) = (
-        rest_of(each, table + (key,)) for each in (text, edited))
+        rest_of(each, path) for each in (text, edited))
     assert is_in_order(before, after), (about, edited)
     if value is None or old:
         assert (new, after) == (None if value is None else old,
@@ -773,27 +787,157 @@ def check_edit(data, table, key, value):
     assert len(after) <= len(before) + 2, (about, edited)
 
 
-def check_drop(data, table):
-    """A table that is dropped takes nothing else along."""
-    text = utf8_of(data)
-    if text is None or read_toml(text)[1]:
-        return
-    about = text, table
-    try:
-        dropped = xeroctl.drop_toml_table(text, table)
-    except xeroctl.TomlError as problem:
-        assert "dotted keys" in str(problem) and "." in text, (problem, about)
-        return
-    wanted = reference(text)
-    if wanted is not None:
-        wanted.get(table[0], {}).pop(table[1], None)
-        assert ordered(reference(dropped)) == ordered(wanted), (about,
-                                                                dropped)
-    others = [one.text for one in xeroctl.toml_statements(text)
-              if one.path and one.path[:2] != table]
-    kept = [one.text for one in xeroctl.toml_statements(dropped)]
-    assert is_in_order(others, kept), (about, dropped)
-    assert xeroctl.drop_toml_table(dropped, table) == dropped, about
+# == the config, as its verbs change it ======================================
+
+class Model:
+    """A config file as a list of blocks, and what is to be read of it.
+
+    A block is [path, header, before, source, behind, value]: a statement,
+    whose value is source, or, with no path, comments and blank lines.
+    """
+
+    def __init__(self, blocks, mark):
+        self.blocks, self.mark = blocks, mark
+        self.tables = {(): {}}
+        for path, header, _, _, _, value in blocks:
+            self.note(path, value)
+
+    def note(self, path, value):
+        """Take note of what a statement says, if it is about what is ours."""
+        if path == ("current",):
+            self.tables[()]["current"] = value
+        elif path[:1] == ("deployment",) and path[1:]:
+            table = self.tables.setdefault(path[:2], {})
+            if path[2:]:
+                table[path[2]] = None if path[3:] else value
+
+    def text(self):
+        return self.mark + "".join("".join(block[2:5])
+                                   for block in self.blocks)
+
+    @property
+    def end(self):
+        return "\r\n" if "\r\n" in self.text() else "\n"
+
+    def cut(self, path):
+        self.blocks = [block for block in self.blocks
+                       if block[0][:len(path)] != path or not block[0]]
+        self.tables.pop(path, None)
+        self.tables.get(path[:-1], {}).pop(path[-1], None)
+
+    def set(self, path, value):
+        source = json.dumps(value, ensure_ascii=False)
+        source = source.replace("\x7f", "\\u007f")
+        header, name = path[:-1], path[-1]
+        same = [block for block in self.blocks if block[0] == path]
+        own = [index for index, block in enumerate(self.blocks)
+               if block[0] and block[1] == header]
+        if same and same[0][5] != value:
+            same[0][3], same[0][5] = source, value
+        elif same:
+            pass
+        else:
+            self.insert(own, header, [path, header, f"{name} = ", source,
+                                      self.end, value])
+        self.tables.setdefault(header, {})[name] = value
+
+    def insert(self, own, header, block):
+        blank = [(), (), self.end * (self.text() != self.mark), "", "", None]
+        if own:
+            self.finish(own[-1])
+            self.blocks.insert(own[-1] + 1, block)
+        elif not header:
+            self.blocks[:0] = [block, blank]
+        else:
+            self.finish(len(self.blocks) - 1)
+            names = ".".join(name if re.fullmatch("[A-Za-z0-9_-]+", name)
+                             else json.dumps(name, ensure_ascii=False)
+                             for name in header)
+            self.blocks += [blank, [header, header, f"[{names}]", "",
+                                    self.end, {}], block]
+
+    def finish(self, index):
+        """End a block with its line, if it does not yet."""
+        if self.blocks and not "".join(self.blocks[index][2:5]).endswith(
+                "\n") and "".join(self.blocks[index][2:5]):
+            self.blocks[index][4] += self.end
+
+    # The verbs, on a model that has what they are about.
+
+    def use(self, name):
+        self.set(("current",), name)
+
+    def put(self, name, values):
+        path = "deployment", name
+        for key in set(self.tables.get(path, {})) - set(values):
+            self.cut(path + (key,))
+        self.tables.pop(path, None)
+        for key, value in values.items():
+            self.set(path + (key,), value)
+        if "current" not in self.tables[()]:
+            self.use(name)
+
+    def change(self, name, key, value):
+        path = "deployment", name
+        for source in SOURCES if key in SOURCES else ():
+            if source != key:
+                self.cut(path + (source,))
+        self.set(path + (key,), value)
+
+    def drop(self, name):
+        self.cut(("deployment", name))
+        if self.tables[()].get("current") == name:
+            self.cut(("current",))
+
+
+SOURCES = ("api_key", "api_key_env", "api_key_file", "api_key_command",
+           "api_key_keychain")
+
+
+def verb_words(verb, name, key, value):
+    """The words of a config command."""
+    if verb == "put":
+        flags = ["--" + each.replace("_", "-") + "=" + text
+                 for each, text in value.items()]
+        return ["add", *flags, "-y", "--", name]
+    return {"use": ["use", "--", name], "drop": ["remove", "-y", "--", name],
+            "change": ["set", "--", name, key, str(value)],
+            "unset": ["unset", "--", name, key]}[verb]
+
+
+def check_config_edits(model, changes, path):
+    """A sequence of verbs: each changes the model and the file alike.
+
+    With a path it is the verbs themselves that run, on a file there.
+    """
+    model, text = Model(*model), None
+    for verb, name, key, value in changes:
+        text, before = model.text(), model.tables
+        assert xeroctl.read_toml(text, "") == model.tables, text
+        if verb != "put" and ("deployment", name) not in model.tables or (
+                verb == "unset" and key not in model.tables[
+                    "deployment", name]):
+            continue
+        if path:
+            put(path, text.encode("utf-8"))
+            shown = run(["config"] + verb_words(verb, name, key, value),
+                        {"XEROTIER_CONFIG": path})
+            assert shown.status == 0, (text, verb, name, key, value, shown)
+        if verb == "unset":
+            model.cut(("deployment", name, key))
+        else:
+            getattr(model, verb)(*{"change": (name, key, value),
+                                   "put": (name, value)}.get(verb, (name,)))
+        about = text, verb, name, key, value
+        if path:
+            with open(path, encoding="utf-8", newline="") as source:
+                edited = source.read()
+        else:
+            edited = xeroctl.edit_toml(text, model.tables, "")
+        assert edited == model.text(), (about, edited, model.text())
+        if tomllib and not model.mark:
+            assert ours_of(tomllib.loads(edited)) == ours_of(
+                tree_of(model.tables)), (about, edited)
 
 
 COMMANDS = (["config", "list"], ["config", "show"],

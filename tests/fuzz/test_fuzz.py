@@ -18,8 +18,8 @@ CASES = os.path.join(targets.HERE, "cases")
 SEED = 1
 
 # How many cases of each target run; --full runs twenty times as many.
-COUNTS = {"sse": 1000, "toml": 1000, "edit": 500, "jsonl": 200, "json": 200,
-          "secrets": 200, "stream": 50}
+COUNTS = {"sse": 1000, "toml": 1000, "edit": 500, "config": 250,
+          "jsonl": 200, "json": 200, "secrets": 200, "stream": 50}
 
 
 def kept(folder):

@@ -223,7 +223,7 @@ def test_a_deployment_is_replaced_by_force_alone(cli, two):
     check_refused(cli("add", *words), 2, "prod", "--force", "config set")
     assert two.read_text() == TWO
     assert cli("add", *words, "--force") == "added prod\n"
-    assert names(cli) == (["stag ing", "prod"], ["prod"])
+    assert names(cli) == (["prod", "stag ing"], ["prod"])
     shown = json.loads(cli("show", "prod", "-o", "json"))
     assert (shown["key"], "colour" in shown) == ("api_key_env K", False)
     assert SECRET not in two.read_text()
