@@ -7,6 +7,7 @@ it is compared with are written here, as simply as their standards allow.
 import csv
 import io
 import json
+import math
 import os
 import re
 import shlex
@@ -88,10 +89,16 @@ def strict(text):
         raise ValueError("too deep")
 
 
+def finite(text):
+    number = float(text)
+    return None if math.isinf(number) else number
+
+
 def lenient(text):
-    """Decode what a server sends: NaN and Infinity are null."""
+    """Decode what a server sends: NaN, Infinity and 1e999 are null."""
     try:
-        return json.loads(text, parse_constant=lambda name: None)
+        return json.loads(text, parse_constant=lambda name: None,
+                          parse_float=finite)
     except RecursionError:
         raise ValueError("too deep")
 
