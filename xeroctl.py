@@ -957,6 +957,13 @@ def integer(low=None, high=None):
 seconds = positive = bounded(float, "a number", 0, LONGEST_S, is_open=True)
 
 
+def some_text(text):
+    """Take a text that is not empty."""
+    if not text:
+        raise UsageError("the text is empty")
+    return text
+
+
 def choice(*words):
     """A converter that takes one of a few words, or numbers."""
     known = {str(word): word for word in words}
@@ -2151,8 +2158,11 @@ class Multipart:
 class Request:
     """One HTTP request: what the wire gets, and what a plan shows.
 
-    body is bytes, a Multipart, any other JSON value, or None for no body.
+    body is bytes, a Multipart, any other JSON value, or None for no body;
+    about is what a plan says before it, if that is not plain to see.
     """
+
+    about = None
 
     def __init__(self, method, url, headers, body=None, silence=TIMEOUT_S):
         self.method, self.url, self.headers = method, url, headers
@@ -3879,9 +3889,23 @@ class NewFile:
 # 8. Output
 # ---------------------------------------------------------------------------
 
+def camel(path):
+    """A snake_case name as some servers spell it."""
+    return re.sub("_([a-z])", lambda found: found.group(1).upper(), path)
+
+
+MOST_BRIEF = 120  # the product's page, of a model's description
+
+
+def as_brief(value):
+    text = as_text(value)
+    return text if len(text) <= MOST_BRIEF else text[:MOST_BRIEF - 1] + "…"
+
+
 CELL_FORMATS = {"": as_text, "time": as_time, "size": as_size,
                 "seconds": as_duration, "list": as_list, "pairs": as_pairs,
                 "count": as_count, "keys": as_keys,
+                "brief": as_brief,
                 # Some servers wrap it in an object (llama.cpp).
                 "state": lambda value: as_text(dig(value, "value") or value),
                 "content": lambda value: content_text(value) or "-",
@@ -3937,7 +3961,8 @@ def as_column(spec):
         return spec
     place, _, form = spec.partition(":")
     head, _, paths = place.lstrip("+").partition("=")
-    return Column(head, (paths or head.lower().replace(" ", "_")).split("|"),
+    paths = (paths or head.lower().replace(" ", "_")).split("|")
+    return Column(head, paths + [camel(path) for path in paths if "_" in path],
                   form, place[:1] == "+")
 
 
@@ -4069,10 +4094,11 @@ def curl_command(request, key, network):
 
 def planned_request(request, key):
     """A request as the object that -o json shows of a dry run."""
-    return {"method": request.method, "url": request.url,
-            "headers": {name: shown_header(name, value, key)
-                        for name, value in planned_headers(request)},
-            "body": request.shown_body()}
+    shown = {"method": request.method, "url": request.url,
+             "headers": {name: shown_header(name, value, key)
+                         for name, value in planned_headers(request)},
+             "body": request.shown_body()}
+    return dict(shown, about=request.about) if request.about else shown
 
 
 def planned_text(shown):
@@ -4080,6 +4106,8 @@ def planned_text(shown):
     if "curl" in shown:
         return shown["curl"]
     lines, body = [f"{shown['method']} {shown['url']}"], shown["body"]
+    if "about" in shown:
+        lines.insert(0, one_line(f"# {shown['about']}"))
     lines += [f"{name}: {value}" for name, value in shown["headers"].items()]
     if body is not None:
         lines += ["", body if isinstance(body, str) else pretty_json(body)]
@@ -4092,7 +4120,8 @@ class Strip:
     def __init__(self, column, cells, is_key):
         self.column, self.cells = column, cells
         self.full = self.width = max(map(display_width, cells))
-        is_id = is_key or re.search(r"(\b|_)(id|slug)\Z", column.paths[-1])
+        is_id = is_key or re.search(r"((\b|_)(id|slug)|Id)\Z",
+                                    column.paths[-1])
         is_text = column.format in TEXT_FORMATS and not is_id
         self.least = 12 if is_text else self.full
         self.rank = 2 if is_key else int(
@@ -4452,7 +4481,7 @@ def check_order(start, end, names):
 def path_steps(text):
     """Convert a dotted path to its steps."""
     if re.search(r"\A\Z|\A\.|\.\.|\.\Z|\[", text):
-        raise UsageError(f"--pick: {text!r} is no path, as"
+        raise UsageError(f"{text!r} is no path, as"
                          " choices.0.message.content and data.*.id are")
     return text.split(".")
 
@@ -4502,7 +4531,7 @@ def sent_fields(args):
         if declared.sends == "*":
             tree.update(value or ())
         elif declared.sends and value is not None:
-            is_map = isinstance(value, list) and isinstance(value[0], tuple)
+            is_map = isinstance(value, list) and tuple in map(type, value)
             plant(tree, declared.sends, dict(value) if is_map else
                   None if value is Null else value)
     return tree
@@ -4527,12 +4556,13 @@ class Verb:
 
     The standard verbs call method on path, below the group's own unless it
     begins with //, where {name} stands for an argument.  columns beat the
-    group's; said tells what a write has done that returns little, and asks
-    is the question before it, where {thing} is the group's.  once names the
-    member of an answer that is shown this one time; checks(app, args) checks
-    and completes arguments; paging is how a list goes on, None for a list
-    that is whole; id_path is where -o id finds the ids; sample is the id in
-    its examples, if it is not that of the group.
+    group's (ALL_FIELDS makes them of the answer); said tells what a write has
+    done that returns little, and asks is the question before it, where {thing}
+    is the group's.  once names the member of an answer that is shown this one
+    time; checks, one or several, check and complete arguments by
+    check(app, args); paging is how a list goes on, None for a list that is
+    whole; id_path is where -o id finds the ids; sample is the id in its
+    examples, if it is not that of the group.
     """
 
     word = None
@@ -4540,7 +4570,7 @@ class Verb:
     def __init__(self, name, summary, run, *flags, by=None, writes=False,
                  excludes=(), usage=None, examples=(), path="",
                  method="POST", columns=None, said=None, asks=None,
-                 once=None, checks=None, paging=None, id_path="id",
+                 once=None, checks=(), paging=None, id_path=None,
                  sample=None, also=()):
         self.name, self.summary, self.run = name, summary, run
         self.flags, self.by, self.writes = flags, by, writes
@@ -4548,7 +4578,7 @@ class Verb:
         self.path, self.method, self.columns = path, method, columns
         self.said, self.asks = said, asks
         self.once, self.paging = once, paging
-        self.checks = checks or (lambda app, args: None)
+        self.checks = checks if isinstance(checks, tuple) else (checks,)
         self.id_path, self.sample, self.also = id_path, sample, also
 
     @property
@@ -4581,6 +4611,7 @@ class Verb:
         return (self.name,) * bool(self.name) + same + self.also
 
 
+ALL_FIELDS = "*",
 BARE = "bare"
 
 
@@ -4681,20 +4712,21 @@ class Group:
     scope says once for the whole group whether its paths have the endpoint
     slug in them.  default names the verb that may be left out, main the one
     that the help begins with; item is what an id is called there, sample the
-    one that examples show, and notes what is said of the files it is about.
-    One thing is shown with fields, or with the columns and more.
+    one that examples show, id_path where -o id finds it, and notes what is
+    said of the files it is about.  One thing is shown with fields, or with
+    the columns and more.
     """
 
     def __init__(self, name, summary, path="", columns=(), fields=(),
                  verbs=(), scope=PROJECT, default=None, thing=None,
-                 sample=None, notes="", main=None, item="ID",
+                 sample=None, notes="", main=None, item="ID", id_path="id",
                  more=()):
         self.name, self.summary, self.path = name, summary, path
         self.columns, self.fields = columns, fields or columns + more
         self.verbs, self.scope, self.default = verbs, scope, default
         self.thing = thing or name.rstrip("s")
         self.sample, self.notes = sample or self.thing + "_1", notes
-        self.main, self.item = main or default, item
+        self.main, self.item, self.id_path = main or default, item, id_path
 
     def call(self, app, method, path="", **parts):
         """Call the API below the group's path, in the group's scope.
@@ -4713,9 +4745,10 @@ class Group:
         return None if self.scope == ASKED else slug
 
 
-def only(name, summary, run, *flags, columns=(), **options):
+def only(name, summary, run, *flags, path="", columns=(), scope=PROJECT,
+         **options):
     """A group that is one command, without a word for its verb."""
-    return Group(name, summary, columns=columns, default="", verbs=(
+    return Group(name, summary, path, columns, scope=scope, default="", verbs=(
         Verb("", summary, run, *flags, **options),))
 
 
@@ -4726,7 +4759,14 @@ SLUG = flag("--endpoint SLUG",
 NAME_FLAG = field("--name NAME", "its name")
 DESCRIPTION = field("--description TEXT", "what it is for")
 REGION = field("--region REGION", "where it is")
-OF_STATUS = field("--status STATUS", "of this status")
+
+
+def of_status(*words):
+    return field("--status STATUS", "only those of this status",
+                 choice(*words) if words else None)
+
+
+OF_STATUS = of_status()
 
 
 def filled(template, args, form=as_list):
@@ -4745,6 +4785,11 @@ def place_of(args):
         "/" + found if found[:1] not in ("", "/") else found)
 
 
+def tell_more(app, name, place):
+    app.terminal.note(f"more exist: --{name} {shell_word(place)} continues,"
+                      " --all shows everything")
+
+
 def pages_of(app, group, args):
     """Yield one page of the list that a verb is about, or all of them.
 
@@ -4761,29 +4806,46 @@ def pages_of(app, group, args):
     yield page
     following = paging and paging.following(page, query)
     if following:
-        place = shell_word(following[paging.name])
-        app.terminal.note(f"more exist: --{paging.name} {place} continues,"
-                          " --all shows everything")
+        tell_more(app, paging.name, following[paging.name])
+
+
+def check_args(app, args):
+    """Check the arguments of a verb, and complete them."""
+    for check in args.verb.checks:
+        check(app, args)
 
 
 def run_list(app, group, args):
-    args.verb.checks(app, args)
+    check_args(app, args)
     things = args.verb.path.rpartition("/")[2] or group.name
     app.out.pages(pages_of(app, group, args),
                   args.verb.columns or group.columns,
-                  re.sub("[-_]", " ", things), args.verb.id_path)
+                  re.sub("[-_]", " ", things),
+                  args.verb.id_path or group.id_path)
+
+
+def show_item(app, group, args, item):
+    """Show one thing, with the columns that a check has chosen, if any.
+
+    Some writes are answered with a list.
+    """
+    columns = (getattr(args, "columns", None) or args.verb.columns
+               or group.fields)
+    if args.verb.writes and isinstance(dig(item, "data"), list):
+        return app.out.rows(item, columns)
+    app.out.record(item, columns_of([item]) if columns == ALL_FIELDS
+                   else columns, args.verb.id_path or group.id_path)
 
 
 def run_show(app, group, args):
-    args.verb.checks(app, args)
-    item = group.call(app, "GET", place_of(args),
-                      query=sent_fields(args).items())
-    app.out.record(item, args.verb.columns or group.fields)
+    check_args(app, args)
+    show_item(app, group, args, group.call(
+        app, "GET", place_of(args), query=sent_fields(args).items()))
 
 
 def show_done(app, group, args, answer):
     """Show what a write has returned, or say in words what it did."""
-    verb, columns = args.verb, args.verb.columns or group.fields
+    verb = args.verb
     item_id = getattr(args, "id", None)
     if verb.said or item_id is not None and not answer:
         said = verb.said or verb.name + " of {id} is done"
@@ -4792,19 +4854,19 @@ def show_done(app, group, args, answer):
             answer.get("id") is None):
         answer = dict(answer, id=item_id)
     if not verb.once or app.plan:
-        return app.out.record(answer, columns)
+        return show_item(app, group, args, answer)
     value = id_in(answer, verb.once)
     app.terminal.err.secrets.add(as_text(value))
-    app.out.record(answer, tuple(columns) + (f"{verb.once}={verb.once}",),
-                   verb.once)
+    app.out.record(answer, (verb.columns or group.fields)
+                   + (f"{verb.once}={verb.once}",), verb.once)
     app.terminal.warn(f"keep the {verb.once}: it is not shown again")
 
 
 def run_write(app, group, args):
+    check_args(app, args)
     if args.verb.asks:
         question = args.verb.asks.replace("{thing}", group.thing)
         app.confirm(filled(question, args), args)
-    args.verb.checks(app, args)
     body = sent_fields(args) or (None if hasattr(args, "id") else {})
     answer = group.call(app, args.verb.method, place_of(args), body=body,
                         headers=sent_headers(args))
@@ -4889,6 +4951,18 @@ def with_status(item):
         item = dict(item, status=item["status"]["value"])
     id_in(item, "status")
     return item
+
+
+def call_again(app, command):
+    """A command line for a hint, with the deployment and endpoint of this.
+
+    Those of the environment and of the config hold without a word.
+    """
+    given = [(name, getattr(app.args, name, None))
+             for name in ("endpoint", "context")]
+    flags = "".join(f" --{name} {shell_word(value)}"
+                    for name, value in given if value)
+    return re.sub("(?= --|$)", lambda _: flags, command, count=1)
 
 
 def poll_patiently(app, poll, until, resume):
@@ -4993,10 +5067,13 @@ def tried(app, name, make, ends_at=(), **about):
     return dict({"id": item_id, "ok": error is None, "error": error}, **about)
 
 
-def check_outcomes(outcomes):
-    bad = sum(not each["ok"] for each in outcomes)
-    if bad:
-        raise XeroctlError(f"{bad} of {len(outcomes)} files failed")
+def show_outcomes(app, outcomes, done):
+    """Show what came of many things; raise unless all of them are done."""
+    if not app.plan:
+        app.out.outcomes(outcomes)
+    good = sum(each["ok"] for each in outcomes)
+    if good < len(outcomes):
+        raise XeroctlError(f"{good} of {len(outcomes)} {done}")
 
 
 # == answers: what a model says, as it comes =================================
@@ -6216,8 +6293,12 @@ def line_problems(request, url):
                       if url and is_filled(request.get("url")) else "")
     if not isinstance(body, dict):
         yield wrong_field(request, "body", "an object")
-    elif not is_filled(body.get("model")):
+        return
+    if not is_filled(body.get("model")):
         yield "body." + wrong_field(body, "model", "a text")
+    if request.get("url") == CHAT_URL and not isinstance(
+            body.get("messages"), list):
+        yield "body." + wrong_field(body, "messages", "a list of messages")
 
 
 def id_of(request):
@@ -6400,10 +6481,9 @@ def is_unclear(batch):
         or len(missing) == 2 and batch["status"] == "completed")
 
 
-def wait_command(batch_ids, slug):
-    endpoint = f" --endpoint {shell_word(slug)}" if slug else ""
-    return " and ".join(f"xeroctl batches {shell_word(batch_id)}{endpoint}"
-                        " --wait"
+def wait_command(app, batch_ids):
+    return " and ".join(call_again(
+        app, f"xeroctl batches {shell_word(batch_id)} --wait")
                         for batch_id in batch_ids) + " resumes the wait"
 
 
@@ -6422,8 +6502,7 @@ class BatchWait:
 
     def run(self, timeout, resume=None):
         """Return the batches as they have ended."""
-        resume = resume or wait_command(self.batches,
-                                        self.group.slug(self.app))
+        resume = resume or wait_command(self.app, self.batches)
         return wait_until(self.app, self.poll,
                           lambda batches: all(map(has_ended, batches)),
                           self.describe, timeout, resume)
@@ -8238,9 +8317,10 @@ def post_message(app, chat_id, text):
     except XeroctlError as error:
         raise XeroctlError(
             f"the chat {as_text(chat_id)} was created, but its message was"
-            f" not posted: {error}", "the chat is kept; to post the message:"
-            f" xeroctl api {shell_word(f'/chats/{chat_id}/messages')}"
-            " --raw-field role=user --raw-field content=TEXT", **error.facts)
+            f" not posted: {error}", "the chat is kept; to post the message: "
+            + call_again(
+                app, f"xeroctl chats send {shell_word(as_text(chat_id))}"
+                " --message TEXT"), **error.facts)
 
 
 def only_named(name, templates, workspace):
@@ -8251,9 +8331,9 @@ def only_named(name, templates, workspace):
         raise UsageError(f"{len(found)} templates are named {name}",
                          f"give the id: {ids}")
     if not found:
-        names = [t["name"] for t in templates
-                 if isinstance(dig(t, "name"), str)]
-        near = nearest(name, names) or names
+        names = dict.fromkeys(t["name"] for t in templates
+                              if isinstance(dig(t, "name"), str))
+        near = nearest(name, names) or list(names)
         where = f"workspace {workspace}" if workspace else "the project"
         raise NotFound(f"{where} has no template {name}",
                        near and "there is " + ", ".join(near[:5]))
@@ -8271,20 +8351,30 @@ def all_templates(app, workspace, stand_in=None, **query):
                                     stand_in=stand_in)))
 
 
+def shared_templates(templates):
+    """Those of a project's list that are not one workspace's own."""
+    return [t for t in templates if dig(t, "workspace_id") is None]
+
+
 def template_id(app, workspace, name):
-    """Return the id of a template given by id (ctpl_…) or by name."""
+    """Return the id of a template given by id (ctpl_…) or by name.
+
+    Those of the project and of the platform are visible in a workspace, too;
+    the project's list has those of other workspaces as well.
+    """
     if name.startswith("ctpl_"):
         return name
     unknown = StandIn(f"<id of {name}>")
     if app.plan.dry_run:
         return unknown  # the product's page: "without hitting the router"
-    return only_named(name, all_templates(app, workspace, {
-        "data": [{"id": unknown, "name": name}]}), workspace)
+    templates = all_templates(app, workspace, {
+        "data": [{"id": unknown, "name": name}]})
+    if all(dig(t, "name") != name for t in templates):
+        templates += shared_templates(all_templates(app, None))
+    return only_named(name, templates, workspace)
 
 
-NEW_CHAT_FIELDS = ("chat_id=chat_id|chatId", "url=url",
-                   "template_id=template_id|templateId",
-                   "template_version=template_version|templateVersion")
+NEW_CHAT_FIELDS = "chat_id", "url", "template_id", "template_version"
 
 
 def new_chat(app, group, args):
@@ -8323,6 +8413,8 @@ ROUTING = (
          integer(1), header="X-SLO-TTFT-Ms"),
     flag("--slo-tpot-ms N", "wanted time per output token, a routing hint",
          integer(1), header="X-SLO-TPOT-Ms"))
+THE_WORKSPACE = flag("--workspace ID", "the workspace", required=True,
+                     completes="", sample="ws_1")
 MESSAGE = flag("-m, --message TEXT",
                "the user's message; - reads standard input", from_stdin=True)
 
@@ -8377,32 +8469,29 @@ CHAT = Group(
                  "git diff | xeroctl chat --endpoint my-llm -m -")),
         Verb("new", "Start a chat in a workspace from a template.",
              new_chat,
-             flag("--workspace ID", "the workspace", required=True),
+             THE_WORKSPACE,
              flag("--template ID|NAME", "template: its ctpl_ id or its name",
-                  required=True),
-             MESSAGE, writes=True, examples=(
-                 "xeroctl chat new --workspace ws_1 --template triage",)),
+                  required=True, sample="triage"),
+             MESSAGE, writes=True),
     ))
 
 
 # == batches: JSON Lines in, JSON Lines out ==================================
 
+BATCH_COUNTS = ("Completed=request_counts.completed",
+                "Failed=request_counts.failed")
 BATCH_COLUMNS = (
     "ID", "Status:state", "Total requests=request_counts.total",
-    "Completed=request_counts.completed", "Failed=request_counts.failed",
-    "Created=created_at:time", "+Endpoint", "+Input File ID",
+    *BATCH_COUNTS, "Created=created_at:time", "+Endpoint", "+Input File ID",
     "+Output File ID", "+Error File ID")
 BATCH_FIELDS = (
     "ID", "Status:state", "Endpoint", "Input File ID", "Output File ID",
     "Error File ID", "Completion Window", "Total=request_counts.total",
-    "Completed=request_counts.completed", "Failed=request_counts.failed",
-    "Created=created_at:time", "Started At=in_progress_at:time",
+    *BATCH_COUNTS, "Created=created_at:time", "Started At=in_progress_at:time",
     "Expires=expires_at:time", "Completed At:time", "Cancelled At:time",
     "Metadata:pairs")
-ENDED_FIELDS = (
-    "ID", "Status:state", "Total=request_counts.total",
-    "Completed=request_counts.completed", "Failed=request_counts.failed",
-    "Output File ID", "Error File ID")
+ENDED_FIELDS = ("ID", "Status:state", "Total=request_counts.total",
+                *BATCH_COUNTS, "Output File ID", "Error File ID")
 RUN_FIELDS = (
     "Requests", "Done", "Failed", "Tokens", "Time=seconds:seconds",
     "Output=output_file", "Errors=errors_file")
@@ -8502,16 +8591,24 @@ def submit_prefix(app, group, args):
         tried(app, path, lambda: id_in(new_batch(app, group, args, file_id)),
               relative_path=path, file_id=file_id) for path, file_id in files]
     if app.plan:
+        for request, (path, _) in zip(app.plan.requests, files):
+            request.about = path
         return
     made = [about["id"] for about in outcomes if about["ok"]]
     batches = []
     if args.wait and made:
         batches = BatchWait(app, group, made).run(args.wait_timeout)
         tell_ended(app, outcomes, batches)
-    app.out.outcomes(outcomes)
-    if len(made) < len(outcomes):
-        raise XeroctlError(f"{len(made)} of {len(outcomes)} submitted")
+    show_outcomes(app, outcomes, "submitted")
     check_ended_well(batches)
+
+
+def say_instead(app, text, is_data_due=False):
+    """Say in words what there is no record of: on stdout, if a person reads
+    that and no data is due there."""
+    say = (app.out.line if app.out.is_table and not is_data_due
+           else app.terminal.say)
+    say(text)
 
 
 def download(app, slug, file_id, path, may_replace=True, **options):
@@ -8523,20 +8620,26 @@ def download(app, slug, file_id, path, may_replace=True, **options):
     app.out.done({"id": file_id, "path": path, "bytes": count}, text, file_id)
 
 
+# By verb: the name of its file id, the end of a file's, and the other flag.
+RESULT_FILES = {"download": ("output", "output", "--errors"),
+                "errors": ("error", "errors", "--download")}
+
+
 def fetch_result(app, group, args):
     """Download one of the two result files of a batch."""
-    name, end, other = (("error", "errors", "--download")
-                        if args.verb.name == "errors"
-                        else ("output", "output", "--errors"))
+    name, end, other = RESULT_FILES[args.verb.name]
     batch = group.call(app, "GET", path_of(args.id), stand_in={
         name + "_file_id": StandIn(f"<{name} file id>")})
     file_id = dig(batch, name + "_file_id")
+    if not file_id and name == "error" and dig(batch, "status") == (
+            "completed") and not dig(batch, "request_counts.failed"):
+        return say_instead(app, "no request failed", args.output_file == "-")
     if not file_id:
         raise XeroctlError(
             f"{name.capitalize()} file not yet available (status: "
             f"{as_text(dig(batch, 'status'))})",
             f"{other} has the other requests" if has_ended(batch)
-            else wait_command([args.id], args.endpoint))
+            else wait_command(app, [args.id]))
     file_id = id_in(batch, name + "_file_id")
     path = args.output_file or f"{safe_name(args.id)}-{end}.jsonl"
     download(app, group.slug(app), file_id, path, patience=PATIENCE)
@@ -8633,15 +8736,13 @@ BATCHES = Group(
              BATCH_ENDPOINT,
              by=flag("--input-prefix PATH",
                      "make a batch of each uploaded file whose relative path"
-                     " begins so", completes="", sample="exp/2/"),
+                     " begins so", some_text, completes="", sample="exp/2/"),
              excludes=("--input", "--cancel", "--download", "--errors"),
-             writes=True, examples=(
-                 "xeroctl batches --endpoint my-llm --input-prefix exp/1/",)),
+             writes=True),
         acts("cancel", "Cancel a batch; what is done is kept.", SLUG,
              asks="Cancel batch {id}?", columns=ENDED_FIELDS),
         Verb("download", "Download the results of a batch.",
-             fetch_result, ITEM, SLUG, OUTPUT_FILE, examples=(
-                 "xeroctl batches batch_1 --endpoint my-llm --download",)),
+             fetch_result, ITEM, SLUG, OUTPUT_FILE),
         Verb("errors", "Download the failed requests of a batch.",
              fetch_result, ITEM, SLUG, OUTPUT_FILE),
         Verb("wait", "Wait until a batch has ended.",
@@ -8693,20 +8794,16 @@ BATCHES = Group(
 MODEL_STATES = "active", "ready", "validated", "error", "failed", "invalid"
 BAD_MODEL_STATES = "error", "failed", "invalid"
 MODEL_COLUMNS = (
-    "ID", "Name", "Format", "Size=size_bytes|sizeBytes|size|bytes:size",
-    "Status:state", "Version", "Shared=shared|is_shared|isShared",
-    "+Architecture", "+Quantization", "+Context=context_length|contextLength",
-    "+Parameters=parameter_count|parameterCount:count",
-    "+Created=created|created_at|createdAt:time")
+    "ID", "Name", "Format", "Size=size_bytes|size|bytes:size", "Status:state",
+    "Version", "Shared=shared|is_shared", "+Architecture", "+Quantization",
+    "+Context=context_length", "+Parameters=parameter_count:count",
+    "+Created=created|created_at:time")
 MODEL_FIELDS = (
-    "ID", "Name", "Created=created|created_at|createdAt:time",
-    "Owner=owned_by|owner|ownedBy", "Format",
-    "Size=size_bytes|sizeBytes|size|bytes:size", "Status:state", "Version",
-    "Is Latest=is_latest|isLatest", "Description", "Architecture",
-    "Quantization", "Context Length=context_length|contextLength",
-    "Parameters=parameter_count|parameterCount:count",
-    "Workload Type=workload_type|workloadType",
-    "Shared=shared|is_shared|isShared")
+    "ID", "Name", "Created=created|created_at:time", "Owner=owned_by|owner",
+    "Format", "Size=size_bytes|size|bytes:size", "Status:state", "Version",
+    "Is Latest", "Description:brief", "Architecture", "Quantization",
+    "Context Length", "Parameters=parameter_count:count", "Workload Type",
+    "Shared=shared|is_shared")
 SEMVER = (
     r"(?a)(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}"
     r"(-(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)"
@@ -8727,21 +8824,10 @@ def ask_extended(app, args):
         args.extended = True
 
 
-def show_model(app, group, args):
-    model = group.call(app, "GET", path_of(args.id),
-                       query=sent_fields(args).items())
-    text = dig(model, "description")
-    if app.out.is_table and not args.full and isinstance(text, str):
-        model = dict(model, description=text if len(text) <= 120
-                     else text[:119] + "…")
-    app.out.record(model, group.fields)
-
-
-def delete_model(app, group, model_id):
-    def delete():
-        group.call(app, "DELETE", path_of(model_id), stand_in={})
-        return model_id
-    return tried(app, model_id, delete, id=model_id)
+def choose_fields(app, args):
+    """Have the description shown whole where that is asked for."""
+    if args.full:
+        args.columns = [name.partition(":brief")[0] for name in MODEL_FIELDS]
 
 
 def model_title(app, group, args):
@@ -8763,7 +8849,12 @@ def delete_models(app, group, args):
         app.confirm(f"Delete {group.thing} {title}?", args)
         return run_write(app, group, args)
     app.confirm(f"Delete {len(args.id)} models?", args)
-    outcomes = [delete_model(app, group, model_id) for model_id in args.id]
+
+    def delete(model_id):
+        group.call(app, "DELETE", path_of(model_id), stand_in={})
+        return model_id
+    outcomes = [tried(app, model_id, lambda: delete(model_id), id=model_id)
+                for model_id in args.id]
     if app.plan:
         return
     app.out.outcomes(outcomes)
@@ -8793,16 +8884,11 @@ def revalidate_model(app, group, args):
         return app.out.done(answer, f"revalidation of {args.id} queued",
                             args.id)
     model = wait_for(app, group, args.id, is_over, args.wait_timeout,
-                     f"xeroctl models {args.id} shows its status")
+                     call_again(app, f"xeroctl models {shell_word(args.id)}")
+                     + " shows its status")
     app.out.record(model, ("ID", "Name", "Status:state"))
     if model["status"] in BAD_MODEL_STATES:
         raise XeroctlError(f"model {args.id}: {model['status']}")
-
-
-def show_all_fields(app, group, args):
-    """Show one thing with every field that was received."""
-    item = group.call(app, "GET", place_of(args))
-    app.out.record(item, columns_of([item]))
 
 
 def show_overview(app, group, args):
@@ -8832,9 +8918,8 @@ def probe_model(app, group, args):
     except ApiError as error:
         if error.status != 501:
             raise
-        say = app.out.line if app.out.is_table else app.terminal.say
-        return say("Model probing is not available on this router deployment"
-                   " (501).")
+        return say_instead(app, "Model probing is not available on this"
+                           " router deployment (501).")
     if app.out.is_table:
         app.out.json(found)
     else:
@@ -8842,9 +8927,8 @@ def probe_model(app, group, args):
 
 
 VERSION_COLUMNS = (
-    "Version", "ID", "Latest=is_latest|isLatest", "Status:state",
-    "Notes=version_notes|versionNotes|notes",
-    "Created=created|created_at|createdAt:time")
+    "Version", "ID", "Latest=is_latest", "Status:state",
+    "Notes=version_notes|notes", "Created=created|created_at:time")
 
 
 def version_flag(name, summary, **options):
@@ -8852,19 +8936,20 @@ def version_flag(name, summary, **options):
                 completes="", **options)
 
 
+EXTENDED = field("--extended", "ask for the extended fields (for -o json)",
+                 is_ours=True)
+FULL = flag("--full", "do not cut the description")
+
 MODELS = Group(
     "models", "List, describe, version, share and delete models.",
     path="/models", columns=MODEL_COLUMNS, fields=MODEL_FIELDS,
     scope=GIVEN, verbs=by_flag(
-        lists(field("--extended", "ask for the extended fields (for -o json)",
-                    is_ours=True),
+        lists(EXTENDED,
               flag("--endpoint SLUG", "list what this endpoint serves"),
               summary="List the models of the project.", paging=Offset,
               checks=ask_extended, examples=("xeroctl models -o wide",)),
-        Verb("show", "Show one model in full.", show_model, ITEM,
-             flag("--full", "do not cut the description"),
-             field("--extended", "ask for the extended fields (for -o json)",
-                   is_ours=True)),
+        shows("Show one model in full.", FULL, EXTENDED,
+              checks=choose_fields),
         updates(
             "Change what is said about a model.",
             field("--description TEXT", "what it is for"),
@@ -8891,7 +8976,8 @@ MODELS = Group(
                   "gptq, awq or compressed-tensors",
                   choice("gptq", "awq", "compressed-tensors")),
             field("--pre-quantization-bits N", "4 or 8", choice(4, 8)),
-            method="PATCH", by=BARE, usage="ID --description TEXT",
+            FULL, method="PATCH", by=BARE, checks=choose_fields,
+            usage="ID --description TEXT",
             examples=("xeroctl models model_1 --context-length 8192",
                       "xeroctl models model_1 --pre-quantized"
                       " --pre-quantization-bits 4")),
@@ -8908,8 +8994,8 @@ MODELS = Group(
                   default=600, needs="--wait"),
              writes=True, examples=(
                  "xeroctl models model_1 --revalidate --wait",)),
-        Verb("catalog-info", "Show a model as the catalog has it.",
-             show_all_fields, ITEM, path="{id}/catalog"),
+        shows("Show a model as the catalog has it.", name="catalog-info",
+              path="{id}/catalog", columns=ALL_FIELDS),
     ) + below("versions", *by_flag(
         lists(summary="List the versions of a model.", path="{id}/versions",
               columns=VERSION_COLUMNS),
@@ -8937,9 +9023,8 @@ MODELS = Group(
         lists(name="recommend-for-workspace", paging=None,
               summary="List what suits a workspace best.",
               path="//workspaces/{id}/recommended-models", sample="ws_1",
-              id_path="model_id|modelId|id",
-              columns=("Model ID=model_id|modelId|id", "Name", "Score",
-                       "Reason")),
+              id_path="model_id|id",
+              columns=("Model ID=model_id|id", "Name", "Score", "Reason")),
     ))
 
 
@@ -9036,13 +9121,17 @@ def joined_embeddings(answers):
     return dict(joined, usage=usages[0]) if usages else joined
 
 
-def vector_row(item):
+def vector_row(item, form):
+    """A row on a vector; that of a person has the first of its numbers."""
     vector = floats_of(dig(item, "embedding"))
+    if form == JSONL:
+        return dict(item, embedding=vector)
     norm = sum(value * value for value in vector) ** 0.5
+    row = {"index": dig(item, "index"), "dimensions": len(vector),
+           "norm": norm, "values": vector}
     shown = " ".join(f"{value:.4f}" for value in vector[:6])
-    return {"index": dig(item, "index"), "dimensions": len(vector),
-            "norm": f"{norm:.4f}", "values": shown + " …" * (
-                len(vector) > 6)}
+    return row if form == CSV else dict(
+        row, norm=f"{norm:.4f}", values=shown + " …" * (len(vector) > 6))
 
 
 def npy_head(count, dimensions):
@@ -9084,11 +9173,9 @@ def create_embeddings(app, group, args):
         return app.out.done({"path": path, "count": len(texts)},
                             f"vectors: {len(texts)} -> {path}", path)
     answer = joined_embeddings(list(answers))
-    if app.out.form == JSONL:
-        answer["data"] = [dict(item, embedding=floats_of(item["embedding"]))
+    if app.out.form != JSON:
+        answer["data"] = [vector_row(item, app.out.form)
                           for item in answer["data"]]
-    if app.out.form not in (JSON, JSONL):
-        answer = dict(answer, data=list(map(vector_row, answer["data"])))
     app.out.rows(answer, ("Index", "Dimensions", "Norm", "Values"),
                  "embeddings", "index")
     if app.out.is_table and dig(answer, "usage"):
@@ -9164,44 +9251,34 @@ EMBEDDINGS = Group(
                  " out.npy")),
     ))
 
-RERANK = Group(
-    "rerank", "Rank documents by how well they answer a query.",
-    path="/rerank", scope=ENDPOINT, default="", verbs=(
-        Verb("", "Rank documents by how well they answer a query.",
-             rerank_documents, SLUG,
-             flag("--query TEXT", "what is asked", required=True),
-             flag("--documents TEXT…", "the documents, several after one flag",
-                  many=bool, from_stdin=True),
-             flag("--documents-file FILE",
-                  'one per line: plain, JSON, or {"text": …}',
-                  from_stdin=True),
-             field("--top-n N", "only the best so many", integer(1)),
-             field("--return-documents",
-                   "have the server send the documents back"),
-             MODEL, writes=True, examples=(
-                 "xeroctl rerank --endpoint my-rank --query kernel"
-                 " --documents linux bread",
-                 "xeroctl rerank --endpoint my-rank --query kernel"
-                 " --documents-file in.txt")),
-    ))
+ONE_PER_LINE = 'one per line: plain, JSON, or {"text": …}'
 
-SCORE = Group(
-    "score", "Score how alike texts are.", path="/score", scope=ENDPOINT,
-    default="", verbs=(
-        Verb("", "Score how alike texts are.", score_texts, SLUG,
-             flag("--text TEXT", "what to compare with", required=True),
-             flag("--candidates TEXT…",
-                  "the texts to score, several after one flag", many=bool,
-                  from_stdin=True),
-             flag("--candidates-file FILE",
-                  'one per line: plain, JSON, or {"text": …}',
-                  from_stdin=True),
-             MODEL, writes=True, examples=(
-                 "xeroctl score --endpoint my-rank --text kernel"
-                 " --candidates linux bread",
-                 "xeroctl score --endpoint my-rank --text kernel"
-                 " --candidates-file in.txt")),
-    ))
+RERANK = only(
+    "rerank", "Rank documents by how well they answer a query.",
+    rerank_documents, SLUG,
+    flag("--query TEXT", "what is asked", required=True),
+    flag("--documents TEXT…", "the documents, several after one flag",
+         many=bool, from_stdin=True),
+    flag("--documents-file FILE", ONE_PER_LINE, from_stdin=True),
+    field("--top-n N", "only the best so many", integer(1)),
+    field("--return-documents", "have the server send the documents back"),
+    MODEL, path="/rerank", scope=ENDPOINT, writes=True, examples=(
+        "xeroctl rerank --endpoint my-rank --query kernel --documents linux"
+        " bread",
+        "xeroctl rerank --endpoint my-rank --query kernel --documents-file"
+        " in.txt"))
+
+SCORE = only(
+    "score", "Score how alike texts are.", score_texts, SLUG,
+    flag("--text TEXT", "what to compare with", required=True),
+    flag("--candidates TEXT…", "the texts to score, several after one flag",
+         many=bool, from_stdin=True),
+    flag("--candidates-file FILE", ONE_PER_LINE, from_stdin=True),
+    MODEL, path="/score", scope=ENDPOINT, writes=True, examples=(
+        "xeroctl score --endpoint my-rank --text kernel --candidates linux"
+        " bread",
+        "xeroctl score --endpoint my-rank --text kernel --candidates-file"
+        " in.txt"))
 
 
 # == responses: answers that the server keeps ================================
@@ -9215,8 +9292,6 @@ RESPONSE_FIELDS = (
     "Incomplete=incomplete_details.reason", "Answer=output|output_text:said")
 ITEM_CONTENT = ("Content=content|output|arguments|input|action|tool_calls"
                 "|summary:item")
-RESPONSE_STATES = ("queued", "in_progress", "completed", "failed", "cancelled",
-                   "incomplete")
 
 
 def response_body(app, args):
@@ -9260,15 +9335,17 @@ def create_response(app, group, args):
     response_id, status = (dig(answer.response, key)
                            for key in ("id", "status"))
     if status in ("queued", "in_progress") and not answer.has_begun:
-        app.terminal.say(f"{response_id} is {status}: xeroctl responses"
-                         f" {shell_word(response_id)} --wait waits for it")
+        again = call_again(
+            app, f"xeroctl responses {shell_word(response_id)} --wait")
+        app.terminal.say(f"{response_id} is {status}: {again} waits for it")
 
 
 def wait_response(app, group, args):
     """Wait until a background response has ended."""
     see_end(app, group, args, ("queued", "in_progress"),
             ("completed", "incomplete"),
-            f"xeroctl responses {shell_word(args.id)} --wait resumes the wait")
+            call_again(app, f"xeroctl responses {shell_word(args.id)} --wait")
+            + " resumes the wait")
 
 
 CREATED_METADATA = field("--metadata K=V…",
@@ -9280,8 +9357,8 @@ RESPONSES = Group(
     columns=("ID", "Model", "Status:state", "Input tokens=usage.input_tokens",
              "Output tokens=usage.output_tokens", "Created=created_at:age"),
     fields=RESPONSE_FIELDS, verbs=by_flag(
-        lists(SLUG, field("--status STATUS", "only those of this status",
-                          choice(*RESPONSE_STATES)),
+        lists(SLUG, of_status("queued", "in_progress", "completed", "failed",
+                              "cancelled", "incomplete"),
               summary="List responses."),
         shows("Show one response.", SLUG, columns=RESPONSE_FIELDS[:-1] + (
             "Answer=output|output_text:lines",)),
@@ -9378,28 +9455,22 @@ def role_pair(text):
     return {"type": "message", "role": role, "content": content}
 
 
-def conversation_item(app, args):
-    """The item that the flags of add-item describe."""
-    if args.json is None:
-        if args.role is None or args.content is None:
-            raise UsageError("--role and --content, or --json, say what to"
-                             " add")
+def complete_item(app, args):
+    """Have args.json be the item: bare, or as OpenAI has it, in a list."""
+    path = args.json
+    if path is not None:
+        if args.role or args.content:
+            raise UsageError("--json and --role, --content cannot be combined")
+        args.json = app.read_json(path)
+        if not isinstance(args.json, dict):
+            raise UsageError(f"{path} is no JSON object")
+    elif args.role is None or args.content is None:
+        raise UsageError("--role and --content, or --json, say what to add")
+    else:
         text = app.read_text("-") if args.content == "-" else args.content
-        return {"type": "message", "role": args.role, "content": text}
-    if args.role or args.content:
-        raise UsageError("--json and --role, --content cannot be combined")
-    return app.read_json(args.json)
-
-
-def add_item(app, group, args):
-    """Add one item: bare, or as OpenAI has it, in a list."""
-    item = conversation_item(app, args)
+        args.json = {"type": "message", "role": args.role, "content": text}
     if app.settings.style() == OPENAI:
-        item = {"items": [item]}
-    answer = group.call(app, "POST", path_of(args.id, "items"), body=item)
-    if isinstance(dig(answer, "data"), list):
-        return app.out.rows(answer, CONVERSATION_ITEM_COLUMNS, "items")
-    app.out.record(answer, CONVERSATION_ITEM_COLUMNS)
+        args.json = {"items": [args.json]}
 
 
 CONVERSATIONS = Group(
@@ -9419,18 +9490,17 @@ CONVERSATIONS = Group(
         lists(SLUG, ORDER, name="list-items", path="{id}/items",
               summary="List the items of a conversation.",
               columns=CONVERSATION_ITEM_COLUMNS),
-        Verb("add-item", "Add an item to a conversation.", add_item, ITEM,
-             SLUG,
+        acts("add-item", "Add an item to a conversation.", SLUG,
              flag("--role ROLE", "user, assistant, system or developer",
                   choice(*CONVERSATION_ROLES)),
              flag("--content TEXT", "what is said; - is standard input",
                   from_stdin=True),
              flag("--json FILE", "any item as JSON; - is standard input",
-                  from_stdin=True),
-             writes=True, examples=(
-                 "xeroctl conversations add-item conv_1 --role user"
-                 " --content hi",
-                 "xeroctl conversations add-item conv_1 --json item.json")),
+                  from_stdin=True, sends="*"),
+             path="{id}/items", checks=complete_item,
+             columns=CONVERSATION_ITEM_COLUMNS, examples=(
+                 "xeroctl conversations add-item conv_1 --endpoint my-llm"
+                 " --role user --content hi",)),
         acts("delete-item", "Delete an item of a conversation.", SLUG,
              flag("--item-id ID", "the item", required=True, sample="msg_1"),
              path="{id}/items/{item_id}", method="DELETE",
@@ -9500,8 +9570,8 @@ def upload_model(app, group, args):
     except (XeroctlError,) + INTERRUPTS:
         words = [args.path, args.name, "--resume", engine.id] + [
             links.long_name for links in LINKS if getattr(args, links.dest)]
-        app.terminal.note(f"xeroctl upload {' '.join(map(shell_word, words))}"
-                          " goes on there")
+        again = f"xeroctl upload {' '.join(map(shell_word, words))}"
+        app.terminal.note(call_again(app, again) + " goes on there")
         raise
     if dig(done, "status") in ("failed", "cancelled", "expired"):
         raise ended_badly(done)
@@ -9519,32 +9589,26 @@ UPLOADS = Group(
     columns=("ID", "Filename", "Size=bytes:size", "Status:state",
              "Progress:progress", "Created=created_at:time"),
     fields=UPLOAD_FIELDS, verbs=by_flag(
-        lists(field("--status STATUS", "only those of this status",
-                    choice("pending", "uploading", "completed", "failed",
-                           "cancelled", "expired")),
-            summary="List uploads."),
+        lists(of_status("pending", "uploading", "completed", "failed",
+                        "cancelled", "expired"), summary="List uploads."),
         shows("Show one upload."),
         acts("cancel", "Cancel an upload; its parts are dropped.",
              asks="Cancel upload {id}?"),
         deletes("Delete an upload."),
     ))
 
-UPLOAD = Group(
-    "upload", "Upload a model: a file, or a folder as a tar.",
-    path="/uploads", default="", fields=UPLOAD_FIELDS + (
-        "Model ID=model_id|modelId|model.id|model|file.id",), verbs=(
-        Verb("", "Upload a model: a file, or a folder as a tar.",
-             upload_model,
-             flag("PATH", "the file or folder", sample="model.gguf"),
-             flag("NAME", "what the model will be called", completes="",
-                  sample="my-model"),
-             field("--format WORD", "as gguf or safetensors", is_ours=True),
-             field("--description TEXT", "what it is for", is_ours=True),
-             flag("--resume ID", "go on with this upload", completes=""),
-             *LINKS,
-             writes=True, examples=(
-                 "xeroctl upload model.gguf my-model --format gguf",)),
-    ))
+UPLOAD = only(
+    "upload", "Upload a model: a file, or a folder as a tar.", upload_model,
+    flag("PATH", "the file or folder", sample="model.gguf"),
+    flag("NAME", "what the model will be called", completes="",
+         sample="my-model"),
+    field("--format WORD", "as gguf or safetensors", is_ours=True),
+    field("--description TEXT", "what it is for", is_ours=True),
+    flag("--resume ID", "go on with this upload", completes=""), *LINKS,
+    path="/uploads", columns=UPLOAD_FIELDS + (
+        "Model ID=model_id|model.id|model|file.id",),
+    writes=True, examples=(
+        "xeroctl upload model.gguf my-model --format gguf",))
 
 
 # == files: what has been uploaded ===========================================
@@ -9577,14 +9641,23 @@ def tree_lines(tree):
 
 
 def list_files(app, group, args):
-    """List files; below a prefix, or as a tree, all pages are followed."""
+    """List files; below a prefix, or as a tree, all pages are followed.
+
+    Of what is found there --limit is the most, but with --all the page size.
+    """
     if not args.tree and args.prefix is None:
         return run_list(app, group, args)
-    args.all, args.limit = True, args.limit or 100
+    most = None if args.all else args.limit
+    args.limit, args.all = args.all and args.limit or 100, True
     page = merged(pages_of(app, group, args))
-    files = [file for file in page_records(page)
+    found = [file for file in page_records(page)
              if (relative_path(file) or "").startswith(args.prefix or "")]
-    page_records(page)[:] = files
+    page_records(page)[:] = files = found[:most]
+    if found[len(files):]:
+        after = id_in(files[-1])
+        if isinstance(page, dict):
+            page.update(has_more=True, last_id=after)
+        tell_more(app, "after", after)
     if args.tree and app.out.is_table and files:
         return list(map(app.out.line, tree_lines(tree_of(files))))
     app.out.rows(page, group.columns, group.name)
@@ -9619,10 +9692,9 @@ def upload_folder(app, group, args):
         app.out.outcome(name, None, trouble.strerror)
         outcomes.append({"id": None, "ok": False, "error": trouble.strerror,
                          "relative_path": name})
-    app.out.outcomes(outcomes)
+    show_outcomes(app, outcomes, "files uploaded")
     if not outcomes:
         raise XeroctlError(f"no files to upload in {args.upload}")
-    check_outcomes(outcomes)
 
 
 def upload_path(app, group, args):
@@ -9881,9 +9953,17 @@ def verify_webhook(app, group, args):
     app.out.done({"ok": True}, "the signature is good", None)
 
 
-ENDPOINT_ID = field("--endpoint UUID",
-                    "only for this endpoint: its id, which xeroctl endpoints"
-                    " get SLUG shows", sends="endpoint_id")
+def find_endpoint(app, args):
+    """Have --endpoint, which may be a slug, be the id of the endpoint."""
+    slug = args.endpoint
+    if slug and not re.match(r"[\da-fA-F]{8}(-[\da-fA-F]{4}){3}-", slug):
+        args.endpoint = id_in(app.api.call(
+            "GET", path_of("endpoints", slug),
+            stand_in={"id": StandIn(f"<id of {slug}>")}))
+
+
+ENDPOINT_ID = field("--endpoint SLUG|UUID", "only for this endpoint",
+                    sends="endpoint_id")
 WEBHOOK_FLAGS = (
     field("--url URL", "where events go (https)",
           sample="https://example.com/hook"),
@@ -9921,8 +10001,8 @@ WEBHOOKS = Group(
              flag("--signature HEX", "X-Webhook-Signature", required=True,
                   sample="HEX"),
              flag("--timestamp TIME", "X-Webhook-Timestamp", required=True),
-             flag("--body FILE", "the body (default: standard input)",
-                  default="-", from_stdin=True),
+             flag("--body FILE", "the body; - is standard input",
+                  required=True, from_stdin=True),
              examples=("xeroctl webhooks verify --secret-file secret.txt"
                        ' --signature "$SIGNATURE" --timestamp "$TIMESTAMP"'
                        " --body body.json",)),
@@ -9948,13 +10028,16 @@ def network(text):
         raise UsageError(f"{text!r} is no CIDR range")
 
 
-def filter_key(app, group, args):
-    """Replace the IP filter of a key."""
-    if args.allow is None and args.block is None:
-        raise UsageError("--allow or --block says what the filter is")
-    body = {"allow": args.allow or [], "block": args.block or []}
-    answer = group.call(app, "PUT", path_of(args.id, "ip-filter"), body=body)
-    show_done(app, group, args, answer)
+def or_cleared(empty, *names):
+    """A check of what is sent whole, that is empty where it is not given."""
+    def check(app, args):
+        given = {name: getattr(args, name) for name in names}
+        if any(given.values()) == bool(args.clear):
+            raise UsageError(" and ".join("--" + name.replace("_", "-")
+                                          for name in names)
+                             + ", or --clear alone, say what it is to be")
+        vars(args).update((name, given[name] or empty) for name in names)
+    return check
 
 
 def rotated(app, group, args):
@@ -9972,31 +10055,40 @@ KEYS = Group(
         lists(summary="List keys."), shows("Show one key."),
         creates("Make a key; its value is shown once.",
                 field("--name NAME", "what it is for", required=True),
-                field("--scopes A,B",
+                field("--scopes, --scope A,B",
                       "inference, management, execution, research", scopes,
                       required=True, sample="inference"),
                 ENDPOINT_ID,
                 field("--expires TIME", "ISO time, or 30d from now", moment,
                       sends="expires_at", sample="30d"),
-                once="key", checks=fixes(1, "expires")),
+                once="key", checks=(fixes(1, "expires"), find_endpoint),
+                examples=("xeroctl keys --create --name ci --scopes inference"
+                          " --expires 30d",)),
         deletes("Revoke a key.", also=("revoke",)),
         acts("rotate", "Give a key a new value, shown once.", run=rotated,
              once="key", asks="Rotate key {id}?"),
-        Verb("ip-filter", "Say from where a key may be used.", filter_key,
-             ITEM,
-             flag("--allow CIDR…", "only from these ranges", network,
-                  many=bool, sample="10.0.0.0/8"),
-             flag("--block CIDR…", "not from these ranges", network, many=bool,
-                  sample="192.0.2.7"),
-             writes=True,
-             examples=("xeroctl keys key_1 --ip-filter --allow 10.0.0.0/8",
-                       "xeroctl keys key_1 --ip-filter --block 192.0.2.7")),
+        acts("ip-filter", "Say from where a key may be used.",
+             field("--allow CIDR…", "only from these ranges", network,
+                   many=bool),
+             field("--block CIDR…", "not from these ranges", network,
+                   many=bool),
+             flag("--clear", "from everywhere"), method="PUT",
+             asks="Replace the IP filter of key {id}?",
+             checks=or_cleared([], "allow", "block"),
+             usage="ID --ip-filter --allow CIDR", examples=(
+                 "xeroctl keys key_1 --ip-filter --allow 10.0.0.0/8",
+                 "xeroctl keys key_1 --ip-filter --clear")),
         acts("quota", "Limit how often a key may be used.",
              field("--quota-requests N", "so many requests", integer(1),
-                   required=True, sends="requests", sample="1000"),
+                   sends="requests", needs="--quota-window"),
              field("--quota-window SECONDS", "in so many seconds", integer(1),
-                   required=True, sends="window_seconds", sample="3600"),
-             method="PUT"),
+                   sends="window_seconds", needs="--quota-requests"),
+             flag("--clear", "without limit"), method="PUT",
+             checks=or_cleared(Null, "quota_requests", "quota_window"),
+             usage="ID --quota --quota-requests N …", examples=(
+                 "xeroctl keys key_1 --quota --quota-requests 1000"
+                 " --quota-window 3600",
+                 "xeroctl keys key_1 --quota --clear")),
     ))
 
 
@@ -10031,7 +10123,7 @@ AGENTS = Group(
           "EXEC PAUSED", "PAUSED WORKSPACES:list", "CREATED=created_at:time"),
     verbs=by_flag(
         lists(summary="List agents."), shows("Show one agent."),
-        creates("Make an agent.", *needed(NAME_FLAG, REGION), *AGENT_FLAGS),
+        creates("Make an agent.", *needed(NAME_FLAG), REGION, *AGENT_FLAGS),
         updates("Change an agent.", NAME_FLAG, REGION, *AGENT_FLAGS,
                 method="PATCH"),
         deletes("Delete an agent."),
@@ -10095,20 +10187,28 @@ def complete_slo(app, args):
 
 def place_slos(app, args):
     """List all objectives, or those of an endpoint."""
+    find_endpoint(app, args)
     if args.endpoint:
         args.place = "/" + path_of("endpoints", args.endpoint, "slos")
 
 
-def show_slo_history(app, group, args):
-    """List how an objective was met, with a line of it."""
+def list_series(app, group, args):
+    """List what was measured, by time, and draw a line of each thing.
+
+    Its first column is the time; what is in per cent stands for all.
+    """
+    check_args(app, args)
     page = merged(pages_of(app, group, args))
-    app.out.rows(page, ("TIME=created_at|measured_at|time:time",
-                        "COMPLIANCE=compliance|compliance_percentage:percent",
-                        "VALUE"), "measurements")
-    rows = page_records(page)
-    if app.out.is_table and rows:
-        times = sorted(rows, key=lambda row: str(dig(row, "created_at")))
-        app.out.bars("compliance", [dig(row, "compliance") for row in times])
+    time, *columns = map(as_column, args.verb.columns)
+    app.out.rows(page, [time] + columns, "measurements",
+                 args.verb.id_path or group.id_path)
+    rows = sorted(page_records(page), key=lambda row: str(time.value(row)))
+    columns = [c for c in columns if c.format == "percent"] or columns
+    width = max(len(column.paths[0]) for column in columns)
+    for column in columns if app.out.is_table else ():
+        values = [column.value(row) for row in rows]
+        if any(value is not None for value in values):
+            app.out.bars(padded(column.paths[0], width), values)
 
 
 SLOS = Group(
@@ -10119,17 +10219,19 @@ SLOS = Group(
              "STATUS:state"),
     more=("COMPARISON", "WINDOW DAYS", "ENDPOINT=endpoint_id", "DESCRIPTION"),
     verbs=by_flag(
-        lists(flag("--endpoint UUID",
-                   "those of an endpoint (its id: xeroctl endpoints get SLUG"
-                   " shows it), and of the whole project"),
+        lists(flag("--endpoint SLUG|UUID",
+                   "those of an endpoint, and of the whole project"),
               summary="List objectives.", checks=place_slos),
         shows("Show one objective."),
         creates("Make an objective.", *needed(*SLO_FLAGS), *SLO_MORE,
-                ENDPOINT_ID, checks=complete_slo),
+                ENDPOINT_ID, checks=(complete_slo, find_endpoint)),
         updates("Change an objective.", *SLO_FLAGS, *SLO_MORE, method="PUT"),
         deletes("Delete an objective."),
-        Verb("history", "List how an objective was met.", show_slo_history,
-             ITEM, *Cursor.flags, path="{id}/history", paging=Cursor),
+        Verb("history", "List how an objective was met.", list_series, ITEM,
+             *Cursor.flags, path="{id}/history", paging=Cursor, columns=(
+                 "TIME=created_at|measured_at|time:time",
+                 "COMPLIANCE=compliance|compliance_percentage:percent",
+                 "VALUE")),
         acts("calculate", "Measure an objective now."),
         Verb("summary", "Show how all objectives are met.", show_overview,
              path="summary"),
@@ -10144,9 +10246,10 @@ PARAM = field("--param K=V…", "any field; a value of JSON or a text", any_pair
 ENDPOINTS = Group(
     "endpoints", "Manage the endpoints that serve models.",
     path="/endpoints", default="list", sample="my-llm", item="SLUG",
+    id_path="slug",
     columns=("SLUG", "MODEL=model|model_name", "TIER", "REGION",
-             "STATUS:state"),
-    more=("ID", "Parameters"), verbs=(
+             "STATUS:state", "+ID"),
+    more=("Parameters",), verbs=(
         lists(summary="List endpoints."),
         shows("Show one endpoint.", name="get"),
         creates("Make an endpoint.",
@@ -10272,6 +10375,7 @@ MAINTENANCE = Group(
                 field("--before TIME", "ISO time or date", moment,
                       required=True, sample="2026-01-01"),
                 name="purge", path="purge", checks=fixes(-1, "before"),
+                asks="Forget all maintenance that was over before {before}?",
                 columns=("Purged", "Before:time")),
     ))
 
@@ -10332,23 +10436,9 @@ fix_span = fixes(-1, "from", "to")
 USAGE_FLAGS = (
     FROM, TO, field("--endpoint SLUG", "only of this endpoint"),
     field("--model NAME", "only of this model"))
-USAGE_NUMBERS = ("requests", "errors", "input_tokens", "output_tokens",
-                 "cached_tokens", "total_tokens", "ttft_ms", "latency_ms")
-USAGE_NUMBER_COLUMNS = tuple(
-    name.replace("_", " ").capitalize() + "=" + name for name in USAGE_NUMBERS)
-
-
-def show_daily_usage(app, group, args):
-    """List usage day by day, with a line for each column."""
-    fix_span(app, args)
-    page = merged(pages_of(app, group, args))
-    app.out.rows(page, ("Date",) + USAGE_NUMBER_COLUMNS, "usage", "date")
-    rows = page_records(page)
-    if app.out.is_table and rows:
-        for name in USAGE_NUMBERS:
-            values = [dig(row, name) for row in rows]
-            if any(value is not None for value in values):
-                app.out.bars(f"{name:14}", values)
+USAGE_NUMBER_COLUMNS = (
+    "Requests", "Errors", "Input tokens", "Output tokens", "Cached tokens",
+    "Total tokens", "TTFT ms", "Latency ms")
 
 
 USAGE = Group(
@@ -10357,8 +10447,9 @@ USAGE = Group(
         shows("Show the sums.", *USAGE_FLAGS, name="summary", path="summary",
               checks=fix_span,
               columns=("From:time", "To:time") + USAGE_NUMBER_COLUMNS),
-        Verb("daily", "List usage by day.", show_daily_usage, *USAGE_FLAGS,
-             path="daily"),
+        Verb("daily", "List usage by day.", list_series, *USAGE_FLAGS,
+             path="daily", checks=fix_span, id_path="date",
+             columns=("Date",) + USAGE_NUMBER_COLUMNS),
         lists(*USAGE_FLAGS, name="endpoints", path="endpoints", paging=None,
               summary="List usage by endpoint.", checks=fix_span,
               id_path="endpoint_slug",
@@ -10392,7 +10483,8 @@ def create_export(app, group, args):
         return app.out.record(export, group.fields)
     args.id = id_in(export)
     see_end(app, group, args, ("pending", "processing"), ("completed",),
-            f"xeroctl exports get {shell_word(args.id)} shows it")
+            call_again(app, f"xeroctl exports get {shell_word(args.id)}")
+            + " shows it")
 
 
 def download_export(app, group, args):
@@ -10475,13 +10567,19 @@ def tool_arguments(app, text):
     return value
 
 
+def watch_again(app, item_id):
+    return call_again(
+        app, f"xeroctl exec watch {shell_word(item_id)}") + " watches it"
+
+
 def tell_approval(app, invocation):
     """Say what an invocation waits for, and who can end that."""
     approval = dig(invocation, "approval_id")
     if dig(invocation, "status") == "pending_approval":
+        again = call_again(
+            app, f"xeroctl approvals approve {shell_word(as_text(approval))}")
         app.terminal.say(
-            f"it waits for approval {as_text(approval)}: xeroctl approvals"
-            f" approve {shell_word(as_text(approval))}, or reject")
+            f"it waits for approval {as_text(approval)}: {again}, or reject")
 
 
 def watch_tool(app, group, args):
@@ -10500,7 +10598,7 @@ def watch_tool(app, group, args):
     found = wait_until(
         app, poll, lambda found: found["status"] in INVOCATION_ENDS, None,
         args.wait_timeout,
-        f"xeroctl exec watch {shell_word(args.id)} watches it")
+        watch_again(app, args.id))
     app.out.record(found, INVOCATION_FIELDS)
     if found["status"] != "completed":
         raise XeroctlError(f"invocation {args.id}: {found['status']}")
@@ -10517,8 +10615,7 @@ def invoke_tool(app, group, args):
     app.out.record(found, INVOCATION_FIELDS)
     if dig(found, "status") == "pending_approval":
         tell_approval(app, found)
-        app.terminal.say(f"xeroctl exec watch {shell_word(id_in(found))}"
-                         " watches it")
+        app.terminal.say(watch_again(app, id_in(found)))
 
 
 def show_raw_execution(app, group, args):
@@ -10542,13 +10639,11 @@ EXEC = Group(
         lists(name="tools", path="tools", paging=None, id_path="name",
               summary="List the tools.",
               columns=("Name", "Description", "+Risk", "+Domain")),
-        Verb("tool-show", "Show all about a tool.", show_all_fields,
+        Verb("tool-show", "Show all about a tool.", run_show,
              flag("NAME", "the tool", sample="kubectl_get", dest="id"),
-             path="tools/{id}"),
+             path="tools/{id}", columns=ALL_FIELDS),
         Verb("invoke", "Start a tool.", invoke_tool,
-             flag("--workspace ID", "the workspace", required=True,
-                  sample="ws_1"),
-             flag("--tool NAME", "the tool", required=True,
+             THE_WORKSPACE, flag("--tool NAME", "the tool", required=True,
                   sample="kubectl_get"),
              flag("--args JSON",
                   "its arguments; @FILE reads them from a file, - standard"
@@ -10578,8 +10673,7 @@ TEMPLATE_WORKSPACE = flag("--workspace ID", "the templates of this workspace",
                           completes="")
 TEMPLATE = flag("ID|NAME", "the template: its id or its name", sample="triage",
                 dest="id")
-
-
+ONE_TEMPLATE = TEMPLATE, TEMPLATE_WORKSPACE
 TEMPLATE_WORDS = {"scope": ("platform", "project", "workspace"),
                   "approval_policy": ("standard", "elevated", "restricted")}
 
@@ -10645,10 +10739,9 @@ class TemplateFolder:
     def __init__(self, app, args):
         self.app, self.args, self.files = app, args, {}
         self.known = defaultdict(list)
-        for each in all_templates(app, args.workspace, limit=100):
-            # The list of a project has those of its workspaces, too.
-            if args.workspace or dig(each, "workspace_id") is None:
-                self.known[as_text(dig(each, "name"))].append(each)
+        known = all_templates(app, args.workspace, limit=100)
+        for each in known if args.workspace else shared_templates(known):
+            self.known[as_text(dig(each, "name"))].append(each)
 
     def apply(self, name, path):
         """Create or update one; return what came of it, told as a line."""
@@ -10706,9 +10799,7 @@ def apply_folder(app, group, args):
                 for name in names]
     if app.plan:
         app.finish()
-    else:
-        app.out.outcomes(outcomes)
-    check_outcomes(outcomes)
+    show_outcomes(app, outcomes, "files applied")
 
 
 TEMPLATE_FILE = flag("--file FILE",
@@ -10736,24 +10827,21 @@ TEMPLATES = Group(
               path="", checks=place_template),
         creates("Make a template.", TEMPLATE_FILE, TEMPLATE_WORKSPACE,
                 checks=place_templates),
-        creates("Make a new version of a template.", TEMPLATE, TEMPLATE_FILE,
-                TEMPLATE_WORKSPACE, name="update", method="PUT",
+        creates("Make a new version of a template.", *ONE_TEMPLATE,
+                TEMPLATE_FILE, name="update", method="PUT",
                 checks=place_template),
-        deletes("Delete a template.", TEMPLATE, TEMPLATE_WORKSPACE, path="",
+        deletes("Delete a template.", *ONE_TEMPLATE, path="",
                 checks=place_template),
-        acts("promote", "Offer a template to more.", TEMPLATE,
+        acts("promote", "Offer a template to more.", *ONE_TEMPLATE,
              field("--scope SCOPE", "platform or project",
                    choice("platform", "project"), required=True),
-             TEMPLATE_WORKSPACE, path="promote", checks=place_template),
-        lists(TEMPLATE, TEMPLATE_WORKSPACE, name="versions",
+             path="promote", checks=place_template),
+        lists(*ONE_TEMPLATE, name="versions",
               summary="List the versions of a template.", path="versions",
               columns=("Version", "Created=created_at:time",
                        "Notes"), checks=place_template),
         Verb("apply", "Begin a chat from a template.", apply_template,
-             TEMPLATE,
-             flag("--workspace ID", "the workspace", required=True,
-                  sample="ws_1", completes=""),
-             writes=True),
+             TEMPLATE, THE_WORKSPACE, writes=True),
         Verb("apply-from-dir", "Create or update templates from files.",
              apply_folder,
              flag("DIR", "the folder with *.json files", sample="templates",
@@ -11430,6 +11518,20 @@ def store(args, declared, value):
             if declared.is_several else value)
 
 
+def unexpected(args, group, first, word):
+    """The error for a word that no argument takes; first may be a verb."""
+    called = args.verb.called
+    if ITEM in args.verb.flags:
+        told = f"{called} takes one {group.thing} ID: {word!r} is one more"
+    elif args.verb.by_flag and not args.by_word:
+        return UsageError(f"{called} cannot be combined with"
+                          f" a positional {group.thing} ID ({word!r})")
+    else:
+        told = f"unexpected argument {word!r}"
+    return UsageError(told, None if args.by_word else did_you_mean(
+        first, by_word(group)))
+
+
 def bind_words(args, group, places, words):
     """Pair the plain words with the arguments that take them, in order."""
     left, pairs = list(words), []
@@ -11439,13 +11541,8 @@ def bind_words(args, group, places, words):
                  declared.required or len(left) > after)
         taken, left = left[:max(count, 0)], left[max(count, 0):]
         pairs += [(declared, word) for word in taken]
-    if left and args.verb.by_flag and not args.by_word:
-        raise UsageError(f"{args.verb.called} cannot be combined with"
-                         f" a positional {group.thing} ID ({left[0]!r})")
     if left:
-        raise UsageError(f"unexpected argument {left[0]!r}", None
-                         if args.by_word else did_you_mean(
-                             words[0], by_word(group)))
+        raise unexpected(args, group, words[0], left[0])
     return pairs
 
 

@@ -3119,7 +3119,10 @@ def sets_of_key(name, rules, needed=""):
     """The handler that puts a whole object in a field of a key."""
     def handler(call, key_id):
         call.store.keys.get(key_id, call.project)
-        fields = check_fields(call.fields(), rules, needed)
+        given = call.fields()
+        if given.keys() == rules.keys() and not any(given.values()):
+            return call.store.keys.update(key_id, **{name: None})
+        fields = check_fields(given, rules, needed)
         whole = {each: fields.get(each, []) for each in rules}
         return call.store.keys.update(key_id, **{name: whole})
     return handler
@@ -3160,7 +3163,7 @@ def add_agent(store, project, **fields):
 
 
 def create_agent(call):
-    fields = check_fields(call.fields(), AGENT_RULES, "name region")
+    fields = check_fields(call.fields(), AGENT_RULES, "name")
     return made(add_agent(call.store, call.project, **fields))
 
 

@@ -488,6 +488,7 @@ uploads delete             Delete upload upload_1?
 webhooks delete            Delete webhook webhook_1?
 keys delete                Delete key key_1?
 keys rotate                Rotate key key_1?
+keys ip-filter             Replace the IP filter of key key_1?
 agents delete              Delete agent agent_1?
 agents join-keys revoke    Revoke join key jk_1?
 agents revoke-credentials  Revoke the credentials of agent agent_1?
@@ -497,6 +498,7 @@ workspaces delete          Delete workspace ws_1?
 workspaces unbind          Unbind agent agent_1 from ws_1?
 chats delete               Delete chat chat_1?
 maintenance cancel         Cancel mnt_1?
+maintenance purge          Forget all maintenance that was over before 2026-01-01?
 project remove-member      Remove member usr_1?
 project revoke-invitation  Revoke invitation invite_1?
 exports delete             Delete export exp_1?
@@ -631,8 +633,8 @@ def test_a_list_goes_on_where_it_ended(world, row):
 
 EMPTY = {"object": "list", "data": [], "has_more": False}
 ONE = {"object": "list", "has_more": False, "data": [
-    {"id": "x1", "zeta": 1.50, "created_at": None, "none": "\u00fc\u2028",
-     "big": 12345678901234567890}]}
+    {"id": "x1", "slug": "x1", "zeta": 1.50, "created_at": None,
+     "none": "\u00fc\u2028", "big": 12345678901234567890}]}
 
 
 @pytest.mark.parametrize("row", PAGED, ids=str)

@@ -690,6 +690,36 @@ def test_an_unknown_name_is_answered_with_the_nearest(run, router):
     assert router.seen("POST", "*") == []
 
 
+@pytest.mark.parametrize("name, template", [
+    ("write-release-notes", "ctpl_01HNOTES"),
+    ("triage-incident", "ctpl_01HTRIAGE")])
+def test_a_name_may_be_the_projects_or_the_platforms(run, router, name,
+                                                     template):
+    assert f"template_id: {template}\n" in run(*NEW, name)
+    assert asked(router)[0] == f"GET {TEMPLATES}"
+    assert "GET /chat-templates" in asked(router)
+
+
+def test_a_template_of_another_workspace_is_none_here(run, router):
+    other = router.store.templates.records["ctpl_01HROTATE"]
+    other["workspace_id"] = "ws_0123456789abcdef"
+    shown = run(*NEW, "rotate-certificates")
+    assert shown.exit_status == 4 and router.seen("POST", "*") == []
+
+
+def test_every_near_name_is_told_once(run, router):
+    shown = run(*NEW, "duplicate-nme")
+    assert shown.stderr.count("duplicate-name") == 1
+
+
+def test_two_shared_templates_of_a_name_are_told_by_id(run, router):
+    records = router.store.templates.records
+    records["ctpl_01HNOTES"]["name"] = "triage-incident"
+    shown = run(*NEW, "triage-incident")
+    assert shown.exit_status == 2 and "ctpl_01HNOTES" in shown.stderr
+    assert "ctpl_01HTRIAGE" in shown.stderr
+
+
 @pytest.mark.parametrize("argv", [
     (*NEW, "ctpl_none", "-m", "Hi"),
     ("chat", "new", "--workspace", "ws_none", "--template", "triage"),

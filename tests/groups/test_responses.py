@@ -614,7 +614,8 @@ def test_a_background_response_is_named_with_the_way_to_wait(run):
     assert (shown, shown.exit_status) == ("", 0)
     assert shown.stderr == (
         "resp_000000000000000000000001 is queued: xeroctl responses"
-        " resp_000000000000000000000001 --wait waits for it\n")
+        " resp_000000000000000000000001 --endpoint demo --wait waits for it\n"
+    )
     assert run(*HI, "--background", "-o", "id") == (
         "resp_000000000000000000000002\n")
 
@@ -675,8 +676,22 @@ def test_a_wait_that_is_too_long_names_the_way_on(run, router, clock, made):
     shown = run("responses", made_id, "--wait", "--wait-timeout", "3",
                 *ENDPOINT)
     assert (shown, shown.exit_status) == ("", 8)
-    assert f"xeroctl responses {made_id} --wait" in shown.stderr
+    assert f"xeroctl responses {made_id} --endpoint demo --wait resumes" in (
+        shown.stderr)
     assert sum(clock.slept) == 3
+
+
+def test_the_way_on_leads_to_the_same_deployment(run, router, made, tmp_path):
+    router.response_polls = 9
+    made_id = made("Hi", "--background")
+    (tmp_path / "config").write_text(
+        f'[deployment."a b"]\nbase_url = "{router.base_url}"\n'
+        f'api_key = "{router.key}"\nendpoint = "demo"\n')
+    shown = run("--context", "a b", "responses", made_id, "--wait",
+                "--wait-timeout", "3", against=None,
+                XEROTIER_CONFIG=str(tmp_path / "config"))
+    assert f"xeroctl responses {made_id} --context 'a b' --wait resumes" in (
+        shown.stderr)
 
 
 def test_a_wait_bears_failures_that_pass(run, router, made):

@@ -454,7 +454,7 @@ def test_a_file_that_fails_does_not_stop_the_others(templates, router):
     assert "No room." in lines[0] and "unknown field colour" in lines[1]
     assert "not JSON" in lines[2]
     assert shown.exit_status == 1
-    assert shown.stderr == "error: 3 of 4 files failed\n"
+    assert shown.stderr == "error: 1 of 4 files applied\n"
     assert len(writes(router)) == 2
 
 
