@@ -498,7 +498,7 @@ workspaces delete          Delete workspace ws_1?
 workspaces unbind          Unbind agent agent_1 from ws_1?
 chats delete               Delete chat chat_1?
 maintenance cancel         Cancel mnt_1?
-maintenance purge          Forget all maintenance that was over before 2026-01-01?
+maintenance purge  Forget all maintenance that was over before 2026-01-01?
 project remove-member      Remove member usr_1?
 project revoke-invitation  Revoke invitation invite_1?
 exports delete             Delete export exp_1?
