@@ -36,9 +36,11 @@ import os
 import re
 import sys
 import time
-from collections import Counter, defaultdict
-from contextlib import contextmanager, suppress
-from itertools import chain
+from _thread import RLock
+from collections import Counter, defaultdict, namedtuple
+from contextlib import (AbstractContextManager, closing, contextmanager,
+                        suppress)
+from itertools import chain, cycle
 from types import SimpleNamespace
 
 # An annotation is where a Python that is too old stops, and shows its line.
@@ -87,17 +89,14 @@ PROJECT, ENDPOINT, ASKED, GIVEN = "project", "endpoint", "asked", "given"
 
 # One word per colour, as SGR parameters (ECMA-48, 8.3.117).
 GREEN, YELLOW, RED, DIM, BOLD = "32", "33", "31", "2", "1"
-STATE_STYLES = dict(
-    [(word, GREEN) for word in (
-        "completed", "active", "ready", "validated", "ok", "succeeded",
-        "processed", "approved", "operational", "online")] +
-    [(word, YELLOW) for word in (
-        "queued", "pending", "validating", "in_progress", "finalizing",
-        "cancelling", "uploading", "running", "pending_approval",
-        "processing", "provisioning", "degraded")] +
-    [(word, RED) for word in (
-        "failed", "error", "invalid", "expired", "cancelled", "incomplete",
-        "rejected", "timeout", "offline", "revoked", "exhausted")])
+STATE_STYLES = {word: style for style, words in (
+    (GREEN, "completed active ready validated ok succeeded processed approved"
+            " operational online"),
+    (YELLOW, "queued pending validating in_progress finalizing cancelling"
+             " uploading running pending_approval processing provisioning"
+             " degraded"),
+    (RED, "failed error invalid expired cancelled incomplete rejected timeout"
+          " offline revoked exhausted")) for word in words.split()}
 
 EXIT_CODES = (
     (0, "done"),
@@ -174,14 +173,11 @@ class XeroctlError(Exception):
 
     def envelope(self):
         """The error as a JSON object, in the shape of the API's own."""
-        about = {"message": str(self), "type": self.kind,
-                 "code": None, "param": None}
-        about.update(self.facts)
-        if self.details:
-            about["details"] = self.details
-        if self.hint:
-            about["hint"] = self.hint
-        return {"error": about}
+        more = {"details": self.details, "hint": self.hint}
+        return {"error": dict(
+            {"message": str(self), "type": self.kind, "code": None,
+             "param": None}, **self.facts,
+            **{name: value for name, value in more.items() if value})}
 
 
 class AnswerError(XeroctlError):
@@ -215,20 +211,18 @@ class ApiError(XeroctlError):
     """The router answered, and the answer was no.
 
     body is the decoded JSON of the answer, or None; is_envelope whether it
-    has the API's own shape; retry_after is seconds, kind the server's type.
+    has the API's own shape; kind is the server's type.
     """
 
     kind = "api_error"
     CODES = {401: 3, 403: 3, 404: 4, 429: 6, 503: 6, 529: 6}
     USED_UP = "quota_exceeded", "insufficient_quota"
 
-    def __init__(self, status, message, hint=None, body=None, headers=None,
-                 is_envelope=False, retry_after=None, strategy=None,
-                 kind=None, **facts):
+    def __init__(self, status, message, hint, body, headers,
+                 is_envelope=False, kind=None, **facts):
         super().__init__(f"HTTP {status} {message}".rstrip(), hint, **facts)
         self.kind, self.is_envelope = kind or self.kind, is_envelope
-        self.status, self.body, self.headers = status, body, headers or {}
-        self.retry_after, self.strategy = retry_after, strategy
+        self.status, self.body, self.headers = status, body, headers
         self.exit_code = self.CODES.get(status, 1)
 
     @property
@@ -279,19 +273,13 @@ INTERRUPTS = KeyboardInterrupt, SystemExit
 class ReaderGone(Exception):
     """The reader of standard output went away; nothing is left to say."""
 
-    exit_code = 141
-
 
 class PlanEnds(Exception):
     """What follows depends on an answer that a plan does not have."""
 
 
 class HelpWanted(Exception):
-    """The command line asks for help, not for work: on these verbs."""
-
-    def __init__(self, group, verbs):
-        super().__init__()
-        self.group, self.verbs = group, verbs
+    """The command line asks for help, not for work: on a group, on verbs."""
 
 
 # ---------------------------------------------------------------------------
@@ -311,7 +299,7 @@ SURROGATES = re.compile("[\ud800-\udfff]")
 # Few calls need this or any later pattern: re compiles it at its first use.
 ISO_TIME = (
     r"(?i)(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?"
-    r"\s*(Z|[+-]\d\d(?::?\d\d)?)?)?\Z")
+    r"\s*(?:Z|([+-]\d\d)(?::?(\d\d))?)?)?\Z")
 
 
 def is_number(value):
@@ -483,14 +471,6 @@ def json_or_text(text):
         return text
 
 
-def zone_seconds(zone):
-    """Seconds east of UTC for "+02:00", "-0530", "+02", "Z" or None."""
-    if not zone or zone in "Zz":
-        return 0
-    minutes = int(zone[1:3]) * 60 + int(zone[3:].lstrip(":") or 0)
-    return minutes * (-60 if zone[0] == "-" else 60)
-
-
 def seconds_of(value):
     """Read epoch seconds or ISO 8601 as epoch seconds; None if neither."""
     if is_number(value):
@@ -499,12 +479,13 @@ def seconds_of(value):
     if not found:
         return None
     import calendar
-    year, month, day, *clock = [int(g or 0) for g in found.groups()[:6]]
+    *clock, hours, minutes = found.groups("0")
+    year, month, day, hour, minute, second = map(int, clock)
     try:
-        seconds = calendar.timegm((year, month, day, *clock))
+        return calendar.timegm((year, month, day, hour - int(hours), minute
+                                - int(hours[0] + minutes), second))
     except ValueError:
         return None
-    return seconds - zone_seconds(found.group(7))
 
 
 def as_text(value):
@@ -670,11 +651,15 @@ def as_pairs(value):
     return as_list([f"{k}={as_text(v)}" for k, v in value.items()])
 
 
-def as_bar(done, total, width=20):
-    """Draw a share as [#####...............] and per cent."""
-    share = min(done / total, 1) if total else 1
-    filled = int(share * width)
-    return f"[{'#' * filled}{'.' * (width - filled)}] {share * 100:.0f}%"
+def as_bar(share, width):
+    """Draw a share as [#####...............]."""
+    return f"[{'#' * min(int(share * width), width):.<{width}}]"
+
+
+def as_rate(rate, as_amount=str):
+    """Say how much of something passes: 11.7/s, 1.2 MB/s, 4.5/min."""
+    amount, unit = (rate, "s") if rate >= 1 else (rate * 60, "min")
+    return f"{as_amount(round(amount, 1))}/{unit}"
 
 
 # Two cells together: a flag, and a picture with U+FE0F, with skin tones, or
@@ -982,16 +967,9 @@ def choice(*words):
 # 4. Terminal
 # ---------------------------------------------------------------------------
 
-class Streams:
-    """The three standard streams of one run; None stands for a closed one.
-
-    Text streams with a .buffer, as sys.stdin is; output may have none.
-    """
-
-    def __init__(self, stdin=None, stdout=None, stderr=None):
-        self.stdin = stdin or io.BytesIO()
-        self.stdout = stdout or io.StringIO()
-        self.stderr = stderr or io.StringIO()
+# The three standard streams of one run: text streams with a .buffer, as
+# sys.stdin is; output may have none, and None stands for a closed one.
+Streams = namedtuple("Streams", "stdin stdout stderr")
 
 
 class Clock:
@@ -1032,15 +1010,16 @@ class Screen:
     UTF-8 cannot carry is escaped, in the way that JSON reads back.
     """
 
+    hidden = CONTROLS
+
     def __init__(self, stream, environ):
         self.stream = stream
         self.binary = getattr(stream, "buffer", None)
         self.sink = self.binary or stream
-        self.is_terminal = is_terminal(stream)
+        self.is_terminal = self.is_guarded = is_terminal(stream)
         self.is_live = self.is_terminal and environ.get("TERM") != "dumb"
         self.color = wants_color(environ, self.is_terminal)
-        self.raw = self.is_broken = False
-        self.column_zero = True
+        self.is_broken, self.column_zero = False, True
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def columns(self):
@@ -1054,21 +1033,21 @@ class Screen:
         """Write text of any origin, in a style where colour is on."""
         if text:
             self.column_zero = text[-1] == "\n"
-            if self.is_terminal:
-                text = self.shown(text)
-            if style and self.color:
-                text = f"\033[{style}m{text}\033[0m"
-            self.put(text.encode("utf-8", "backslashreplace")
-                     if self.binary else text)
+            self.control(self.dressed(text, style))
 
-    def shown(self, text, hidden=CONTROLS):
+    def dressed(self, text, style):
+        """The text as it is written here."""
+        text = self.shown(text)
+        return f"\033[{style}m{text}\033[0m" if style and self.color else text
+
+    def shown(self, text, hidden=None):
         """The text as it will look here: escapes take cells, too."""
-        is_guarded = self.is_terminal and not self.raw
-        return hidden.sub(as_escape, text) if is_guarded else text
+        return (hidden or self.hidden).sub(
+            as_escape, text) if self.is_guarded else text
 
     def write_json(self, text):
         """Write JSON text; on a terminal its controls are JSON escapes."""
-        if self.is_terminal and not self.raw:
+        if self.is_guarded:
             text = UNSEEN.sub(lambda c: re.sub(
                 "....", r"\\u\g<0>", c.group().encode("utf-16-be").hex()),
                 text)
@@ -1076,7 +1055,8 @@ class Screen:
 
     def control(self, text):
         """Write text that is ours, control sequences included."""
-        self.put(text.encode("utf-8") if self.binary else text)
+        self.put(text.encode("utf-8", "backslashreplace") if self.binary
+                 else text)
 
     def put(self, data):
         """Hand data to the stream; without any, let go what it holds.
@@ -1104,7 +1084,7 @@ class Stdout(Screen):
 
     def write_bytes(self, block):
         """Write bytes as they are; on a terminal, as harmless text."""
-        if self.binary is None or self.is_terminal and not self.raw:
+        if self.binary is None or self.is_guarded:
             self.write(self.decoder.decode(block))
         else:
             self.put(block)
@@ -1121,64 +1101,55 @@ class Stderr(Screen):
     """Standard error: remarks; if nobody can read them, so be it.
 
     It never shows a secret, whoever quotes it, nor what looks like a key.
+    On a live terminal it has a foot, a line that is written over and over,
+    and that goes where anything else is written; a lock keeps the spinner's
+    thread and the rest from writing into each other.
     """
+
+    hidden = UNSEEN
 
     def __init__(self, stream, environ):
         super().__init__(stream, environ)
-        self.secrets = Secrets(wary=True)
+        self.secrets, self.lock = Secrets(wary=True), RLock()
+        self.has_foot = False
 
     def write(self, text, style=None, is_masked=False):
-        super().write(text if is_masked else self.secrets.masked(text), style)
-        self.flush()
+        with self.lock:
+            self.clear_foot()
+            super().write(text if is_masked else self.secrets.masked(text),
+                          style)
+            self.flush()
 
-    def shown(self, text, hidden=UNSEEN):
-        return super().shown(text, hidden)
+    def write_foot(self, text):
+        """Write the line at the foot over."""
+        text = cut_to(one_line(self.shown(text)), self.columns() - 1)
+        with self.lock:
+            self.control(f"\r{self.dressed(text, DIM)}\033[K")
+            self.flush()
+            self.has_foot = self.column_zero = True
+
+    def clear_foot(self):
+        with self.lock:
+            if self.has_foot:
+                self.control("\r\033[K")
+                self.flush()
+            self.has_foot = False
 
     def failed(self, problem):
         """There is nobody left to tell."""
 
 
-class StatusLine:
-    """The line at the foot of a terminal that is written over and over.
-
-    Not live (a pipe, a dumb terminal, --quiet), it shows nothing.  A lock
-    keeps the spinner's thread and the rest from writing into each other.
-    """
-
-    def __init__(self, screen):
-        import threading
-        self.screen, self.shown = screen, False
-        self.lock = threading.RLock()
-
-    def show(self, text):
-        with self.lock:
-            text = one_line(self.screen.shown(text))
-            self.screen.control("\r")
-            self.screen.write(cut_to(text, self.screen.columns() - 1), DIM)
-            self.screen.control("\033[K")
-            self.screen.flush()
-            self.shown = True
-
-    def clear(self):
-        with self.lock:
-            if self.shown:
-                self.screen.control("\r\033[K")
-                self.screen.flush()
-                self.screen.column_zero = True
-                self.shown = False
-
-
 class Spinner:
-    """Turns on the status line until stopped; without a line, nothing."""
+    """Turns at the foot of the terminal until stopped, if it has a foot."""
 
     FRAMES = "|/-\\"
     TURN_S = 0.1
 
-    def __init__(self, line, label):
-        self.line, self.label, self.thread = line, label, None
+    def __init__(self, terminal, label):
+        self.terminal, self.label, self.thread = terminal, label, None
 
     def __enter__(self):
-        if self.line:
+        if self.terminal.has_foot:
             import threading
             self.stopped = threading.Event()
             self.thread = threading.Thread(target=self.turn, daemon=True)
@@ -1186,10 +1157,10 @@ class Spinner:
         return self
 
     def turn(self):
-        frame = 0
-        while not self.stopped.wait(self.TURN_S):
-            self.line.show(f"{self.FRAMES[frame % 4]} {self.label}")
-            frame += 1
+        for frame in cycle(self.FRAMES):
+            if self.stopped.wait(self.TURN_S):
+                break
+            self.terminal.err.write_foot(f"{frame} {self.label}")
 
     def stop(self, *_):
         """Stop and wipe the line; a second call does nothing."""
@@ -1197,86 +1168,113 @@ class Spinner:
             self.stopped.set()
             self.thread.join()
             self.thread = None
-            self.line.clear()
+            self.terminal.err.clear_foot()
 
     __exit__ = stop
 
 
-class Progress:
-    """How far a long job is: one line in place on a terminal.
+class Progress(AbstractContextManager):
+    """How far a long job is, in one line; its counts as as_amount says them.
 
-    In a pipe it is a line on its own when the text changes, at most one
-    every 30 seconds.
+        part 1/3 [####....] 412/2000, 2 failed, 11.7/s, 2m 32s left
+
+    On a terminal it stands in place, as wide as there is room.  Elsewhere it
+    is a line with the time when something has changed, at most one every 30
+    seconds, the first after so many as first says.
     """
 
-    def __init__(self, terminal):
-        self.terminal, self.told, self.due = terminal, None, 0
+    SURE_S, SURE_COUNT = 5, 5  # before that an estimate would be a guess
 
-    def __enter__(self):
-        return self
+    def __init__(self, terminal, as_amount=str, first=NOTE_EVERY_S):
+        self.terminal, self.as_amount = terminal, as_amount
+        self.told = None
+        self.due = terminal.clock.monotonic() + (
+            0 if terminal.has_foot else first)
+        self.begun = self.seen = None
+        self.span = self.gain = 0
 
     def __exit__(self, *_):
-        self.clear()
+        self.terminal.err.clear_foot()
 
-    def show(self, text):
-        if self.terminal.status_line:
-            self.terminal.status_line.show(text)
+    def show(self, label, count=None, total=None, failed=0, tokens=0):
+        """Show where it is, unless something has been shown just now."""
+        now = self.terminal.clock.monotonic()
+        if self.begun is None and count is not None:
+            self.begun = self.seen = now, count
+        if now < self.due:
             return
-        now = self.terminal.clock.monotonic()
-        if text != self.told and now >= self.due:
+        facts = [] if count is None else self.facts(
+            count, total, failed, tokens, self.rate(now, count))
+        if self.terminal.has_foot:
+            self.due = now + 0.1
+            return self.terminal.err.write_foot(
+                self.fitted(label, count, total, facts))
+        text = f"{label} {', '.join(facts)}".rstrip()
+        if text != self.told:
             self.told, self.due = text, now + NOTE_EVERY_S
-            self.terminal.note(text)
+            moment = iso_text(self.terminal.clock.now())
+            self.terminal.note(f"{moment} {text}")
 
-    def clear(self):
-        if self.terminal.status_line:
-            self.terminal.status_line.clear()
+    def rate(self, now, count):
+        """What passes in a second; older figures fade; None: who knows."""
+        took, age = now - self.seen[0], now - self.begun[0]
+        fade = 0.5 ** (took / max(NOTE_EVERY_S, age / 4))
+        self.span = self.span * fade + took
+        self.gain = self.gain * fade + count - self.seen[1]
+        self.seen = now, count
+        is_sure = (age >= self.SURE_S and self.gain > 0
+                   and count - self.begun[1] >= self.SURE_COUNT)
+        return self.gain / self.span if is_sure else None
 
+    def facts(self, count, total, failed, tokens, rate):
+        """What is told of it, a text each, the least important last."""
+        counts = [count, total] if total else [count]
+        return list(filter(None, [
+            "/".join(map(self.as_amount, counts)),
+            failed and f"{failed} failed",
+            rate and as_rate(rate, self.as_amount),
+            rate and count < (total or 0) and as_duration(
+                (total - count) / rate) + " left",
+            tokens and as_count(tokens, ("", "k", "M", "B")) + " tokens"]))
 
-class Meter(Progress):
-    """How far a transfer of bytes is, with its rate and the time left."""
-
-    def __init__(self, terminal, label, total=None, start=0):
-        super().__init__(terminal)
-        self.label, self.total, self.start = label, total, start
-        self.begun = self.due = terminal.clock.monotonic()
-        if not terminal.status_line:
-            self.due += NOTE_EVERY_S
-
-    def at(self, count):
-        """Take note that so many bytes have passed."""
-        now = self.terminal.clock.monotonic()
-        if now >= self.due:
-            self.show(self.text(count, max(now - self.begun, 0.001)))
-            self.due = max(self.due, now + 0.1)
-
-    def text(self, count, took):
-        rate = (count - self.start) / took
-        if not self.total:
-            return f"{self.label} {as_size(count)}, {as_size(rate)}/s"
-        left = as_duration((self.total - count) / rate) if rate else "-"
-        return (f"{self.label} {as_bar(count, self.total)} of"
-                f" {as_size(self.total)}, {as_size(rate)}/s, {left} left")
+    def fitted(self, label, count, total, facts):
+        """The line with a bar, or with what the width has room for."""
+        if not facts:
+            return label
+        room = self.terminal.err.columns() - 2
+        label = cut_to(label, max(room // 4, room - len(", ".join(facts)) - 8))
+        room -= display_width(label)
+        while len(facts) > 1 and len(", ".join(facts)) > room:
+            facts.pop()
+        text = ", ".join(facts)
+        width = min(room - len(text) - 3, 20)
+        if total and width > 3:
+            label += " " + as_bar(count / total, width)
+        return f"{label} {text}"
 
 
 class Terminal:
     """The three streams of one run: where to ask and where to remark."""
 
     def __init__(self, streams, environ, clock):
-        self.stdin, self.clock = streams.stdin, clock
-        self.out = Stdout(streams.stdout, environ)
-        self.err = Stderr(streams.stderr, environ)
+        self.stdin, self.clock = streams.stdin or io.BytesIO(), clock
+        self.out = Stdout(streams.stdout or io.StringIO(), environ)
+        self.err = Stderr(streams.stderr or io.StringIO(), environ)
         self.secrets = Secrets()
-        self.quiet, self.status_line = False, None
+        self.quiet = False
 
     def adjust(self, quiet, color, raw):
         """Take over what the command line says about the streams."""
         self.quiet = quiet
         for screen in (self.out, self.err):
-            screen.raw = raw
+            screen.is_guarded = screen.is_terminal and not raw
             if color != "auto":
                 screen.color = color == "always"
-        self.status_line = (StatusLine(self.err) if self.err.is_live
-                            and not quiet else None)
+
+    @property
+    def has_foot(self):
+        """Whether there is a line for what passes: a spinner, a bar."""
+        return self.err.is_live and not self.quiet
 
     def hide(self, secret):
         """Never show a secret, nor put it into a file, whoever quotes it."""
@@ -1288,13 +1286,12 @@ class Terminal:
 
         On a terminal it does not go on where running text has stopped.
         """
-        if self.status_line:
-            self.status_line.clear()
         if self.err.is_terminal and self.out.is_terminal:
             self.out.end_line()
             self.out.flush()
-        self.err.write(one_line(text), style, is_masked)
-        self.err.write("\n")
+        with self.err.lock:
+            self.err.write(one_line(text), style, is_masked)
+            self.err.write("\n")
 
     def end_echo(self):
         """End the line on which the terminal has echoed ^C or ^D."""
@@ -1313,28 +1310,19 @@ class Terminal:
 
     @property
     def input(self):
-        """Standard input, in bytes."""
+        """Standard input, in bytes: read only where `-` was written."""
         return getattr(self.stdin, "buffer", self.stdin)
-
-    def read_stdin(self):
-        """Read all of standard input: only where `-` was written."""
-        return self.input.read()
-
-    def input_blocks(self):
-        """Yield standard input block by block."""
-        return iter(lambda: self.input.read(BLOCK), b"")
 
     def read_line(self):
         """Read one line of standard input; empty at its end."""
-        line = self.input.readline()
-        return line if isinstance(line, str) else decoded(line)
+        return decoded(self.input.readline())
 
     def confirm(self, question):
         """Ask on the terminal; the end of input is a no."""
         if not is_terminal(self.stdin):
             raise UsageError(f"{question} There is no terminal to ask on",
                              "pass --force to go ahead without a question")
-        self.say_prompt(one_line(f"{question} [y/N] "))
+        self.err.write(one_line(f"{question} [y/N] "))
         line = self.read_line()
         if not line.endswith("\n"):
             self.say("")
@@ -1342,7 +1330,7 @@ class Terminal:
 
     def ask(self, question, default=""):
         """Ask for a line of text; an empty answer is the default."""
-        self.say_prompt(f"{question} [{default}]: " if default
+        self.err.write(f"{question} [{default}]: " if default
                         else f"{question}: ")
         line = self.read_line()
         if not line:
@@ -1364,14 +1352,6 @@ class Terminal:
                                 f" {hint}")
         except EOFError:
             raise XeroctlError("no answer: nothing was changed")
-
-    def say_prompt(self, text):
-        if self.status_line:
-            self.status_line.clear()
-        self.err.write(text)
-
-    def spinner(self, label):
-        return Spinner(self.status_line, label)
 
 
 def say_error(error, terminal):
@@ -1761,11 +1741,12 @@ def keep_access(number, path, widest):
             os.fchmod(number, old.st_mode & 0o7777)
 
 
-def write_privately(path, data):
+def write_privately(path, data, prepare=int):
     """Replace a file whole: old or new, never torn, for its owner only.
 
     Written beside it with mode 0600, synced and renamed; a link is kept and
-    what it points to is replaced.
+    what it points to is replaced.  prepare(number) sees the new file while
+    nobody else can.
     """
     path = os.path.realpath(path)
     if is_special(path):
@@ -1776,6 +1757,7 @@ def write_privately(path, data):
     try:
         with os.fdopen(os.open(beside, flags, 0o600), "wb") as target:
             keep_access(target.fileno(), path, 0o640)
+            prepare(target.fileno())
             target.write(data)
             target.flush()
             os.fsync(target.fileno())
@@ -2029,7 +2011,7 @@ class Settings:
         if not text:
             return None
         if text == "-":
-            text = decoded(self.terminal.read_stdin())
+            text = decoded(self.terminal.input.read())
         elif text.startswith("@"):
             text = decoded(read_file(text[1:], NotConfigured))
         return checked("api_key", text, "--api-key")
@@ -2254,20 +2236,6 @@ class Limits:
             "--timeout SECONDS waits longer", sent=True)
 
 
-class Reader(io.RawIOBase):
-    """What arrives on a socket, under limits."""
-
-    def __init__(self, sock, limits):
-        self.sock, self.limits = sock, limits
-
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        self.sock.settimeout(self.limits.left())
-        return self.sock.recv_into(buffer)
-
-
 class HeadReader(io.BufferedReader):
     """Reads heads that have an end: http.client takes one that was cut for
     a whole one, and any number of hints before it."""
@@ -2287,8 +2255,8 @@ class HeadReader(io.BufferedReader):
         return line
 
 
-class Wire:
-    """A connected socket in the form that http.client takes.
+class Wire(io.RawIOBase):
+    """A connected socket, under limits, in the form that http.client takes.
 
     sent tells whether any byte may have left.  http.client closes its
     socket as soon as it has read a head; the wire stays open until shut().
@@ -2296,25 +2264,23 @@ class Wire:
     """
 
     def __init__(self, sock, limits, keep=None):
-        self.sock, self.limits, self.sent = sock, limits, False
-        self.keep, self.pending = keep, b""
+        self.sock, self.limits, self.keep = sock, limits, keep
+        self.sent = False
 
     def sendall(self, data):
-        """Send data; a small piece waits for what follows it."""
-        self.pending += data
-        if len(self.pending) >= BLOCK:
-            self.flush()
+        self.sock.settimeout(self.limits.left())
+        self.sent = True
+        self.sock.sendall(data)
 
-    def flush(self):
-        """Let everything go that has been waiting."""
-        data, self.pending = self.pending, b""
-        if data:
-            self.sock.settimeout(self.limits.left())
-            self.sent = True
-            self.sock.sendall(data)
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        self.sock.settimeout(self.limits.left())
+        return self.sock.recv_into(buffer)
 
     def makefile(self, *_):
-        return HeadReader(Reader(self.sock, self.limits), BLOCK)
+        return HeadReader(self, BLOCK)
 
     def close(self):
         pass
@@ -2325,6 +2291,16 @@ class Wire:
             self.keep(self.sock)
         else:
             self.sock.close()
+
+
+@contextmanager
+def closed_on_error(thing):
+    """Close a socket or a file if what is done with it fails."""
+    try:
+        yield
+    except BaseException:
+        thing.close()
+        raise
 
 
 def look_up(host, port):
@@ -2345,32 +2321,27 @@ def connect(address, timeout):
     import socket
     family, kind, protocol, _, target = address
     sock = socket.socket(family, kind, protocol)
-    try:
+    with closed_on_error(sock):
         sock.settimeout(timeout)
         sock.connect(target)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except BaseException:
-        sock.close()
-        raise
     return sock
 
 
 def open_socket(host, port, limits):
     """Connect to the first address of a host that answers."""
-    addresses = look_up(host, port)
-    for number, address in enumerate(addresses, 1):
-        is_last = number == len(addresses)
-        try:
-            return connect(address, limits.left() if is_last
-                           else min(limits.left(), ADDRESS_TIMEOUT_S))
-        except OSError as problem:
-            limits.left()  # or is the time up?
-            reason = problem.strerror or "no answer in time"
-            if is_last:
-                raise ConnectionFailed(
-                    "connect", f"{host}:{port}: {reason}",
-                    "is the server up, and --base-url (XEROTIER_BASE_URL)"
-                    " right?")
+    *others, last = look_up(host, port)
+    for address in others:
+        with suppress(OSError):
+            return connect(address, min(limits.left(), ADDRESS_TIMEOUT_S))
+    try:
+        return connect(last, limits.left())
+    except OSError as problem:
+        limits.left()  # or is the time up?
+        reason = problem.strerror or "no answer in time"
+        raise ConnectionFailed(
+            "connect", f"{host}:{port}: {reason}",
+            "is the server up, and --base-url (XEROTIER_BASE_URL) right?")
 
 
 CA_HELP = "--cacert FILE trusts a private CA; --insecure checks nothing"
@@ -2417,29 +2388,26 @@ def tls_reason(problem):
 def is_dropped(problem):
     """Whether a handshake was cut or timed out, rather than refused."""
     import ssl
-    import socket
-    return (isinstance(problem, (socket.timeout, ConnectionError,
-                                 ssl.SSLEOFError, ssl.SSLZeroReturnError))
-            or tls_reason(problem) == "UNEXPECTED_EOF_WHILE_READING"
-            or not isinstance(problem, (ssl.SSLError, ValueError)))
+    return (not isinstance(problem, (ssl.SSLError, ValueError))
+            or isinstance(problem, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
+            or tls_reason(problem) == "UNEXPECTED_EOF_WHILE_READING")
 
 
 def tls_error(problem, host):
     """Return the ConnectionFailed for a handshake that failed."""
     import ssl
     import socket
+    reason, hint = reason_of(problem), "--retries N tries again"
     if isinstance(problem, socket.timeout):
         reason, hint = "no handshake in time", "--timeout SECONDS waits longer"
-    elif is_dropped(problem):
-        reason = ("the connection was cut" if isinstance(problem, ssl.SSLError)
-                  else reason_of(problem))
-        hint = "--retries N tries again"
-    else:
-        said, hint = next(
-            (row for pattern, *row in TLS_REASONS
-             if re.search(pattern, tls_reason(problem))),
-            (None, "is it a TLS server, and nothing in between?"))
-        reason = said or tls_reason(problem)
+    elif not is_dropped(problem):
+        said = tls_reason(problem)
+        reason, hint = next(
+            ((told or said, hint) for pattern, told, hint in TLS_REASONS
+             if re.search(pattern, said)),
+            (said, "is it a TLS server, and nothing in between?"))
+    elif isinstance(problem, ssl.SSLError):
+        reason = "the connection was cut"
     return ConnectionFailed("TLS", f"{host}: {reason}", hint,
                             lasting=not is_dropped(problem))
 
@@ -2510,11 +2478,10 @@ def ask(client, wire, request, relay=None):
         headers["Content-Length"] = str(request.body.size)
     if relay:
         target = request.url
-        headers.update(relay.headers())
+        headers.update(relay.headers)
     try:
         try:
             client.request(request.method, target, request.data(), headers)
-            wire.flush()
         except OSError as problem:
             if not isinstance(problem, (BrokenPipeError, ConnectionResetError)
                               ) and type(problem).__name__ != "SSLEOFError":
@@ -2549,38 +2516,9 @@ def plain_blocks(response):
         raise http.client.IncompleteRead(b"", left)
 
 
-CHUNK_HEAD = rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n"
-
-
-def unframed(block, left):
-    """Take the frame off a block of chunks; (data, rest, left, is_over).
-
-    A chunk is its size in hexadecimal, extensions, CRLF, data, and CRLF.
-    left is what is still to come of one, its CRLF included; the rest is the
-    beginning of what is not complete.
-    """
-    import http.client
-    position, pieces, is_over = 0, [], False
-    while not is_over:
-        if not left:
-            head = re.compile(CHUNK_HEAD).match(block, position)
-            if not head:
-                break
-            position, size = head.end(), int(head.group(1), 16)
-            left, is_over = size + 2, not size
-        end = position + left
-        pieces.append(block[position:end - 2])
-        if block[end - 2:end] != b"\r\n":
-            position += len(pieces[-1])
-            left -= len(pieces[-1])
-            break
-        position, left = end, 0
-    rest = block[position:]
-    is_short = len(rest) < 2 if left else (
-        b"\n" not in rest and len(rest) < BLOCK)
-    if not (is_over or is_short):
-        raise http.client.HTTPException(f"bad chunk {rest[:20]!r}")
-    return b"".join(pieces), rest, left, is_over
+# A chunk is its size in hexadecimal, extensions, CRLF, data, and CRLF: that
+# one is taken for the begin of the next.
+CHUNK_HEAD = rb"\r\n([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n"
 
 
 def chunked_blocks(response):
@@ -2590,14 +2528,28 @@ def chunked_blocks(response):
     tokens more than all the rest.
     """
     import http.client
-    rest, left, is_over = b"", 0, False
+    head, rest, left, is_over = re.compile(CHUNK_HEAD), b"\r\n", 0, False
     while not is_over:
-        block = response.fp.read1(BLOCK)
+        block, pieces, at = response.fp.read1(BLOCK), [], 0
         if not block:
             raise http.client.IncompleteRead(b"")
-        data, rest, left, is_over = unframed(rest + block, left)
-        if data:
-            yield data
+        block = rest + block
+        while not is_over and at < len(block):
+            if not left:
+                found = head.match(block, at)
+                if not found:
+                    break
+                at, left = found.end(), int(found.group(1), 16)
+                is_over = not left
+            pieces.append(block[at:at + left])
+            at += len(pieces[-1])
+            left -= len(pieces[-1])
+        if any(pieces):
+            yield b"".join(pieces)
+        rest = block[at:]
+        if not is_over and (rest[:2] != b"\r\n"[:len(rest)]
+                            or b"\n" in rest[2:] or len(rest) > BLOCK):
+            raise http.client.HTTPException(f"bad chunk {rest[:20]!r}")
 
 
 def json_of(answer, text):
@@ -2611,15 +2563,14 @@ def json_of(answer, text):
             "is the base URL that of an API?", request_id=answer.request_id)
 
 
-QUOTA_HELP = "the quota is used up: wait for its reset or raise it"
-
 # What to try next, by error code, or else by type, or by status.
 API_HINTS = {
     "endpoint_not_found": "--endpoint takes the slug, not the model's name;"
                           " xeroctl endpoints lists them",
     "model_not_found": "xeroctl models lists what is served",
     "scope_insufficient": "use a key with the scope that the message names",
-    "quota_exceeded": QUOTA_HELP, "insufficient_quota": QUOTA_HELP,
+    **dict.fromkeys(ApiError.USED_UP, "the quota is used up: wait for its"
+                                      " reset or raise it"),
     "endpoint_inactive": "the endpoint is not active yet: try again later",
     400: "-v shows the request, --dry-run its body",
     401: "is the key right? " + KEY_HELP,
@@ -2667,17 +2618,6 @@ def error_fact(body, name):
     return next((value for value in found if value is not None), None)
 
 
-def retry_after(answer, body):
-    """Seconds that an answer asks to wait: the most of headers and body."""
-    said = error_fact(body, "retry_after")
-    seconds, thousandths = (
-        header_seconds(answer.headers.get(name, ""),
-                       answer.wire.limits.clock.now())
-        for name in ("Retry-After", "Retry-After-Ms"))
-    return max(min(said, 1e9) if is_positive(said) else 0,
-               seconds, thousandths / 1000)
-
-
 def api_error(answer, text):
     """Read an error in any of the shapes that servers send.
 
@@ -2700,20 +2640,16 @@ def api_error(answer, text):
         status, said or named and "without a message: " + named
         or body_summary(text) or answer.response.reason,
         next(filter(None, map(API_HINTS.get, known)), None),
-        body=body, headers=answer.headers, kind=kind, code=code, param=param,
-        is_envelope=is_filled(dig(body, "error.message")),
-        retry_after=retry_after(answer, body),
-        strategy=error_fact(body, "retry_strategy"),
-        request_id=answer.request_id)
+        body, answer.headers, is_filled(dig(body, "error.message")), kind,
+        code=code, param=param, request_id=answer.request_id)
 
 
 # == the judge: what an answer is, told once for each kind ===================
 
 # How a choice or a response ends that broke off, in the words of vendors.
-BROKEN_ENDS = frozenset((
-    "error", "abort", "aborted", "cancelled", "canceled", "failed",
-    "network_error", "insufficient_system_resource",
-    "malformed_function_call"))
+BROKEN_ENDS = frozenset(
+    "error abort aborted cancelled canceled failed network_error"
+    " insufficient_system_resource malformed_function_call".split())
 
 
 def no_answer(value, what):
@@ -2729,11 +2665,9 @@ def is_error(value):
 
     A record with an id that tells its status may tell an error, too.
     """
-    if not isinstance(value, dict):
-        return False
-    is_record = is_filled(value.get("id")) and value.get("status")
-    return value.get("object") == "error" or bool(
-        value.get("error") and not is_record)
+    is_record = is_filled(dig(value, "id")) and dig(value, "status")
+    return dig(value, "object") == "error" or bool(
+        dig(value, "error") and not is_record)
 
 
 def check_answer(value, *_):
@@ -2790,11 +2724,11 @@ def check_completion(reply, *_):
 def response_failure(response, state=None):
     """Why a response has failed, or None; state beats what it says."""
     status, told = state or dig(response, "status"), dig(response, "error")
-    if not told and not (is_filled(status) and status in BROKEN_ENDS):
-        return None
-    said = error_message(response) if told else None
-    return f"the response {'failed' if told else 'is ' + as_text(status)}" + (
-        f": {said or as_text(told)}" if told else "")
+    if told:
+        said = error_message(response) or as_text(told)
+        return f"the response failed: {said}"
+    is_broken = is_filled(status) and status in BROKEN_ENDS
+    return f"the response is {status}" if is_broken else None
 
 
 def check_response(reply, *_):
@@ -2846,17 +2780,16 @@ def check_line(reply, request):
 
 def held(blocks):
     """The bytes of blocks together; too many would fill the memory."""
-    found, size = [], 0
+    found = bytearray()
     for block in blocks:
-        size += len(block)
-        if size > MOST_ANSWER_BYTES:
+        found += block
+        if len(found) > MOST_ANSWER_BYTES:
             raise AnswerError("the answer is larger than "
                               + as_size(MOST_ANSWER_BYTES))
-        found.append(block)
-    return b"".join(found)
+    return bytes(found)
 
 
-class Answer:
+class Answer(AbstractContextManager):
     """The open answer to one request; close it, or use it in a with."""
 
     def __init__(self, response, wire, url):
@@ -2866,9 +2799,6 @@ class Answer:
         self.media = self.headers.get_content_type()
         self.coding = self.headers.get("Content-Encoding", "identity")
         self.kept, self.is_whole = None, False
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *_):
         self.wire.shut(self.is_whole and not self.response.will_close)
@@ -2902,36 +2832,34 @@ class Answer:
 
 
 class Proxy:
-    """An HTTP proxy: its address, our credentials there, who named it.
+    """An HTTP proxy: its address, who named it, what authorises us there.
 
-    Its URL is http://[USER:PASSWORD@]HOST:PORT, or HOST:PORT.
+    Credentials go into headers (RFC 7617).  Its URL is http://[USER:PASSWORD@]HOST:PORT, or HOST:PORT.
     """
 
     def __init__(self, url, source):
         from urllib.parse import unquote, urlsplit
-        self.source, self.host = source, None
-        scheme = url.partition("://")[0].lower() if "://" in url else "http"
+        self.source, self.host, self.headers = source, None, {}
+        url = url if "://" in url else "http://" + url
+        scheme = url.partition("://")[0].lower()
         with suppress(ValueError):  # no URL at all
-            parts = urlsplit(url if "://" in url else "http://" + url)
+            parts = urlsplit(url)
             self.host, self.port = parts.hostname, parts.port or 80
         if scheme != "http" or not self.host:
             raise NotConfigured(
                 f"{source}: no proxy URL" if scheme == "http"
                 else f"{source}: a {scheme}:// proxy is not supported",
                 "http://[USER:PASSWORD@]HOST:PORT")
-        self.password, self.code = unquote(parts.password or ""), None
+        self.secrets = [unquote(parts.password or "")]
         if parts.username:
             import base64
-            user = whole(f"{unquote(parts.username)}:{self.password}")
-            self.code = base64.b64encode(user.encode("utf-8")).decode("ascii")
+            user = whole(f"{unquote(parts.username)}:{self.secrets[0]}")
+            code = base64.b64encode(user.encode("utf-8")).decode("ascii")
+            self.headers["Proxy-Authorization"] = "Basic " + code
+            self.secrets.append(code)
 
     def __str__(self):
         return f"{self.host}:{self.port} (from {self.source})"
-
-    def headers(self):
-        """What authorises us at the proxy (RFC 7617)."""
-        return {"Proxy-Authorization": "Basic " + self.code} if (
-            self.code) else {}
 
     def failed(self, reason, hint=None, lasting=False):
         """The error for whatever goes wrong at the proxy."""
@@ -2969,10 +2897,9 @@ def bypasses_proxy(host, port, no_proxy):
     each but the last with a :PORT if wanted.
     """
     for entry in re.split(r"[\s,]+", no_proxy.strip().lower()):
-        name, _, entry_port = entry.rpartition(":")
-        if not entry_port.isdecimal() or name.count(":") and name[-1] != "]":
-            name, entry_port = entry, ""
-        if entry_port and int(entry_port) != port:
+        found = re.match(r"(\[.*\]|[^:]*):(\d+)\Z", entry, re.A)
+        name, entry_port = found.groups() if found else (entry, port)
+        if int(entry_port) != port:
             continue
         name = name.strip("[]").lstrip(".")
         if name == "*" or name and (
@@ -2982,7 +2909,7 @@ def bypasses_proxy(host, port, no_proxy):
     return False
 
 
-def start_tls(sock, host, context, limits):
+def start_tls(sock, host, context, limits, proxy=None):
     """Wrap a connected socket in TLS; certificate and name are checked.
 
     An end without TLS's goodbye is an error, since anybody can make one.
@@ -2994,7 +2921,9 @@ def start_tls(sock, host, context, limits):
     except (OSError, ValueError) as problem:
         limits.left()  # or is the time up?
         # A mismatch of names is a ValueError in Python 3.6.
-        raise tls_error(problem, host)
+        error = tls_error(problem, host)
+        error.details += [f"through the proxy {proxy}"] * bool(proxy)
+        raise error
 
 
 def open_proxy(proxy, limits):
@@ -3010,11 +2939,10 @@ def open_tunnel(sock, proxy, host, port, limits):
     import http.client
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
-    lines += [f"{name}: {value}" for name, value in proxy.headers().items()]
+    lines += [f"{name}: {value}" for name, value in proxy.headers.items()]
     wire = Wire(sock, limits)
     try:
         wire.sendall("\r\n".join(lines + ["", ""]).encode("utf-8"))
-        wire.flush()
         response = http.client.HTTPResponse(wire, method="CONNECT")
         response.begin()
     except (OSError, http.client.HTTPException) as problem:
@@ -3034,53 +2962,44 @@ def is_readable(sock):
         return bool(waiting.select(0))
 
 
-def all_taken(place):
-    """Yield what a list holds, from its end; other threads take of it, too."""
-    while place:
-        try:
-            yield place.pop()
-        except IndexError:
-            return
-
-
 class Network:
     """How a socket is opened, as flags, variables and deployment say."""
 
     def __init__(self, settings, terminal):
         self.settings, self.terminal = settings, terminal
-        self.made_context, self.idle = None, None
+        self.made_context, self.idle, self.keeps = None, [], False
 
     def keep_alive(self):
         """From now on, keep connections open for the next request."""
-        self.idle = defaultdict(list)
+        self.keeps = True
 
     def close(self):
         """Close what is kept open, and keep nothing from now on."""
-        kept, self.idle = self.idle or {}, None
-        for place in list(kept.values()):
-            for sock, *_ in all_taken(place):
-                sock.close()
+        self.keeps = False
+        with suppress(IndexError):
+            while True:
+                self.idle.pop()[0].close()
 
-    def keeper(self, origin, proxy):
-        """What takes a socket back for an origin, or None."""
-        kept = self.idle
-        if kept is None:
-            return None
-        place = kept[origin]
-        return lambda sock: (place.append((sock, proxy, time.monotonic()))
-                             if self.idle is kept else sock.close())
+    def keeper(self, *about):
+        """What takes a socket back with what it is good for, or None."""
+        def keep(sock):
+            if self.keeps:
+                self.idle.append((sock, time.monotonic(), about))
+            else:
+                sock.close()
+        return keep if self.keeps else None
 
     def reuse(self, origin):
         """A kept (socket, proxy) that the server has not closed, or None."""
-        kept = self.idle
-        place = () if kept is None else kept[origin]
-        for sock, proxy, since in all_taken(place):
-            idle = time.monotonic() - since
-            if idle < IDLE_S and not is_readable(sock):
-                return sock, proxy
-            sock.close()
-            if idle < HASTY_S:
-                self.close()  # a server that closes without a word
+        with suppress(IndexError):  # other threads take of them, too
+            while True:
+                sock, since, (place, proxy) = self.idle.pop()
+                idle = time.monotonic() - since
+                if place == origin and idle < IDLE_S and not is_readable(sock):
+                    return sock, proxy
+                sock.close()
+                if place == origin and idle < HASTY_S:
+                    self.close()  # a server that closes without a word
         return None
 
     def proxy(self, scheme, host, port):
@@ -3095,7 +3014,7 @@ class Network:
         if not found:
             return None
         proxy = Proxy(found, source)
-        for secret in filter(None, (proxy.code, proxy.password)):
+        for secret in filter(None, proxy.secrets):
             self.terminal.hide(secret)
         return proxy
 
@@ -3113,20 +3032,14 @@ class Network:
         """
         scheme, host, port = origin_of(url)
         proxy = self.proxy(scheme, host, port)
-        if scheme == "https":
-            self.context()  # what is wrong here is told before a call is made
+        context = self.context() if scheme == "https" else None
         sock = (open_socket(host, port, limits) if proxy is None
                 else open_proxy(proxy, limits))
-        try:
-            if scheme == "https":
-                if proxy:
-                    open_tunnel(sock, proxy, host, port, limits)
-                sock = start_tls(sock, host, self.context(), limits)
-        except BaseException as error:
-            sock.close()
-            if proxy and getattr(error, "layer", None) == "TLS":
-                error.details.append(f"through the proxy {proxy}")
-            raise
+        with closed_on_error(sock):
+            if context and proxy:
+                open_tunnel(sock, proxy, host, port, limits)
+            if context:
+                sock = start_tls(sock, host, context, limits, proxy)
         return sock, proxy
 
     def context(self):
@@ -3166,8 +3079,6 @@ class Network:
         """Load --cert and --cert-key, with a password if it takes one."""
         args = self.settings.args
         if not args.cert:
-            if args.cert_key:
-                raise UsageError("--cert-key goes with --cert")
             return
         pem = read_file(args.cert_key or args.cert)
         password = self.password() if b"ENCRYPTED" in pem else ""
@@ -3200,7 +3111,7 @@ def exchange(request, network, limits, connect_limits):
     origin = scheme, host, port = origin_of(request.url)
     sock, proxy = network.reuse(origin) or network.open(request.url,
                                                         connect_limits)
-    try:
+    with closed_on_error(sock):
         wire = Wire(sock, limits, network.keeper(origin, proxy))
         client = http.client.HTTPConnection(host, port)
         client.default_port = 443 if scheme == "https" else 80
@@ -3210,9 +3121,6 @@ def exchange(request, network, limits, connect_limits):
         if relay and answer.status == 407:
             raise relay.refused(407, "")
         return answer
-    except BaseException:
-        sock.close()
-        raise
 
 
 def is_passing(error):
@@ -3233,13 +3141,15 @@ def is_worth_repeating(request, error):
                              and request.repeatable)
 
 
-def retry_wait(error, attempt, jitter):
+def retry_wait(error, attempt, clock):
     """Seconds until the next attempt: what the server asks for, or more.
 
     Exponential backoff with up to a quarter of jitter; a retry_strategy in
     the answer sets its numbers.
     """
-    strategy = getattr(error, "strategy", None)
+    body, headers = getattr(error, "body", None), getattr(error, "headers", {})
+    strategy, asked = (error_fact(body, name)
+                       for name in ("retry_strategy", "retry_after"))
     said = [dig(strategy, name) for name in (
         "multiplier", "initial_delay_ms", "max_delay_ms")]
     factor, initial, highest = (
@@ -3247,8 +3157,11 @@ def retry_wait(error, attempt, jitter):
         for value, unit, usual in zip(said, (1, 1000, 1000), (2,) + BACKOFF_S))
     wait = initial * factor ** min(attempt - 1, 30)
     if dig(strategy, "jitter") is not False:
-        wait *= 1 + jitter / 4
-    return max(getattr(error, "retry_after", None) or 0, min(wait, highest))
+        wait *= 1 + clock.jitter() / 4
+    seconds, thousandths = (header_seconds(headers.get(name, ""), clock.now())
+                            for name in ("Retry-After", "Retry-After-Ms"))
+    return max(min(asked, 1e9) if is_positive(asked) else 0, seconds,
+               thousandths / 1000, min(wait, highest))
 
 
 def redirected(request, answer):
@@ -3378,20 +3291,15 @@ class Api:
             self.plan.add(request, None)
         return self.send(request, self.settled)
 
-    def upload(self, excerpt, fields, slug=None, tell=None):
-        """Send a file (POST /files); return the file object."""
-        return self.call("POST", "/files", {"id": StandIn("<file id>")},
-                         slug=slug, silence=INFERENCE_TIMEOUT_S,
-                         body=Multipart(fields, excerpt, tell))
-
-    def settled(self, answer):
+    def settled(self, answer, is_json=False):
         """An answer whose body is read if it is JSON; else it stays open.
 
         Read here, a lost body is asked for again like any lost answer.  One
         that says that it is too large for that stays open, too.
         """
         size = answer.response.length or 0
-        if answer.media.endswith("json") and size <= MOST_ANSWER_BYTES:
+        if is_json or answer.media.endswith("json") and (
+                size <= MOST_ANSWER_BYTES):
             with answer:
                 answer.kept = answer.read()
             self.log_body("<", lambda: redacted(json_or_text(decoded(
@@ -3399,10 +3307,7 @@ class Api:
         return answer
 
     def read_json(self, answer):
-        with answer:
-            value = answer.json()
-        self.log_body("<", lambda: redacted(value))
-        return check_answer(value)
+        return check_answer(self.settled(answer, True).json())
 
     def send(self, request, read):
         """Send until read(answer) succeeds or trying again is no use.
@@ -3410,9 +3315,8 @@ class Api:
         None stands for what a DELETE finds gone when it is repeated: its
         first attempt did it, and the answer was lost.
         """
-        attempt = 1
         self.check_transport()
-        while True:
+        for attempt in range(1, self.retries + 2):  # the last one raises
             try:
                 return read(self.follow(request, attempt))
             except (ApiError, ConnectionFailed) as error:
@@ -3420,7 +3324,6 @@ class Api:
                         and getattr(error, "status", None) == 404):
                     return None
                 self.wait_for_retry(request, error, attempt)
-            attempt += 1
 
     def once(self, act):
         """Do something whose requests are asked again by the caller."""
@@ -3450,7 +3353,7 @@ class Api:
         if attempt > self.retries:
             error.add_hint("try again later, or raise --retries")
             raise error
-        wait = retry_wait(error, attempt, self.clock.jitter())
+        wait = retry_wait(error, attempt, self.clock)
         if wait > LONGEST_WAIT_S:
             error.hint = ("the server asks to wait "
                           f"{as_duration(wait)}: try again after that")
@@ -3536,25 +3439,21 @@ def sse_lines(blocks):
     at once, without waiting for the LF that may follow in the next block.
     Only the last line may lack its end.
     """
-    parts, size, after_cr = [], 0, False
+    rest, after_cr = bytearray(), False
     for block in blocks:
-        if after_cr and block[:1] == b"\n":
-            block = block[1:]
+        rest += block[after_cr and block[:1] == b"\n":]
         after_cr = block[-1:] == b"\r"
-        lines = block.splitlines(True) or [b""]
-        rest = b"" if lines[-1][-1:] in (b"\n", b"\r") else lines.pop()
-        if parts and lines:
-            lines[0] = b"".join(parts) + lines[0]
-            parts, size = [], 0
-        yield from lines
-        if rest:
-            parts.append(rest)
-            size += len(rest)
-        if size > MOST_LINE_BYTES:
+        if rest and (after_cr or b"\n" in block or b"\r" in block):
+            lines = bytes(rest).splitlines(True)
+            rest.clear()
+            if lines[-1][-1:] not in (b"\n", b"\r"):
+                rest += lines.pop()
+            yield from lines
+        if len(rest) > MOST_LINE_BYTES:
             raise AnswerError("a line of the stream is larger than "
                               + as_size(MOST_LINE_BYTES))
-    if parts:
-        yield b"".join(parts)
+    if rest:
+        yield bytes(rest)
 
 
 def is_own_event(data, field, value):
@@ -3587,15 +3486,12 @@ def sse_events(blocks):
     event, data, line = "", [], b""
     for line in chain([first], lines):
         bare = line.rstrip(b"\r\n")
-        if not bare:
-            if data:
-                yield event, "\n".join(data), True
-            event, data = "", []
-            continue
         field, _, value = bare.partition(b":")
-        if data and field in (b"data", b"event") and (
-                is_own_event("\n".join(data), field, value)):
+        is_over = not bare or data and field in (b"data", b"event") and (
+            is_own_event("\n".join(data), field, value))
+        if is_over and data:
             yield event, "\n".join(data), True
+        if is_over:
             event, data = "", []
         if field == b"data":
             data.append(value[value[:1] == b" ":].decode("utf-8", "replace"))
@@ -3717,13 +3613,13 @@ class Source:
                 yield block
 
 
-def spooled(blocks):
+def spooled(source):
     """Keep what comes only once in a temporary file that has no name."""
+    import shutil
     import tempfile
     with writing("a temporary file"):
         file = tempfile.TemporaryFile()
-        for block in blocks:
-            file.write(block)
+        shutil.copyfileobj(source, file, BLOCK)
         file.flush()
     return file
 
@@ -3775,20 +3671,17 @@ def open_to_write(path):
             number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         # By itself Python 3.14 would hold back two blocks of a download.
         file = os.fdopen(number, "r+b", 8192)
-        try:
+        with closed_on_error(file):
             if not try_lock(file):
                 raise UsageError(f"another run is writing {path}",
                                  "wait for its end, or choose another file")
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(number), os.stat(path)):
                     return file
-        except BaseException:
-            file.close()
-            raise
         file.close()
 
 
-class NewFile:
+class NewFile(AbstractContextManager):
     """A file that takes its place only once it is whole.
 
     It grows in PATH.part, beside what a link leads to.  PATH.part.json
@@ -3809,29 +3702,30 @@ class NewFile:
         self.about = self.part + ".json"
         self.known = {"url": url, "version": None, "size": None}
         found = self.recall()
-        for path in (self.part, self.about) if found is None else ():
-            if force:
-                remove_quietly(path)
-            if os.path.lexists(path):
-                raise UsageError(f"{path} exists, and nothing tells that it"
-                                 " is ours", "--force replaces it")
         if found is None:
-            self.begin(None, None, UsageError)
+            self.claim(force)
         self.file = open_to_write(self.part)
         keep_access(self.file.fileno(), self.target, 0o777)
         self.resume(**found or self.known)
 
     def recall(self):
         """What PATH.part.json says, if that is ours; else None."""
-        try:
-            if is_special(self.about):
-                return None
-            with open(self.about, "rb") as source:
-                found = parse_json(decoded(source.read(BLOCK)))
-        except (OSError, ValueError):
-            return None
-        is_ours = isinstance(found, dict) and set(found) == set(self.known)
-        return found if is_ours else None
+        with suppress(UsageError, ValueError):
+            found = not is_special(self.about) and parse_json(decoded(
+                read_file(self.about, size=BLOCK)))
+            if isinstance(found, dict) and set(found) == set(self.known):
+                return found
+        return None
+
+    def claim(self, force):
+        """Take the names beside the target, where nothing stands yet."""
+        for path in (self.part, self.about):
+            if force:
+                remove_quietly(path)
+            if os.path.lexists(path):
+                raise UsageError(f"{path} exists, and nothing tells that it"
+                                 " is ours", "--force replaces it")
+        self.begin(None, None, UsageError)
 
     def resume(self, url, version, size):
         """Go on where an earlier call has stopped, or begin anew."""
@@ -3847,9 +3741,6 @@ class NewFile:
         self.known.update(version=version, size=size)
         with writing(self.path, error):
             write_privately(self.about, pretty_json(self.known).encode())
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *_):
         if not self.file.closed and (not self.count or not self.is_resumed):
@@ -3904,7 +3795,7 @@ def as_brief(value):
 
 CELL_FORMATS = {"": as_text, "time": as_time, "size": as_size,
                 "seconds": as_duration, "list": as_list, "pairs": as_pairs,
-                "count": as_count, "keys": as_keys,
+                "count": as_count, "rate": as_rate, "keys": as_keys,
                 "brief": as_brief,
                 # Some servers wrap it in an object (llama.cpp).
                 "state": lambda value: as_text(dig(value, "value") or value),
@@ -4965,11 +4856,11 @@ def call_again(app, command):
     return re.sub("(?= --|$)", lambda _: flags, command, count=1)
 
 
-def poll_patiently(app, poll, until, resume):
+def poll_patiently(app, poll, until=float("inf"), resume=None):
     """Call poll() until it answers; raise what still fails after 5 minutes.
 
     A failure is told when it is another one than before.  until is when the
-    wait is over, or None; resume the hint that says then how to go on.
+    wait is over, resume the hint that says then how to go on.
     """
     started, told = app.clock.monotonic(), None
     while True:
@@ -4983,7 +4874,7 @@ def poll_patiently(app, poll, until, resume):
                 error.facts["url"] = error.url
                 error.hint = resume or error.hint
                 raise
-            if until and now >= until:
+            if now >= until:
                 raise WaitExpired(f"not over in time, and no answer: {error}",
                                   resume)
             if str(error) != told:
@@ -4997,50 +4888,42 @@ def poll_patiently(app, poll, until, resume):
 def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
     """Poll every 2 s until is_over(item); return that item.
 
-    describe(item) is the progress line; None for none.  A failure that
-    passes (network, 5xx, 429) is borne for 5 minutes.  On Ctrl-C the job
-    goes on, and resume, the command that takes the wait up again, is
-    printed.
+    describe(item) is what a Progress shows of it; None for nothing.  A
+    failure that passes (network, 5xx, 429) is borne for 5 minutes.  On Ctrl-C
+    the job goes on, and resume, the command for that, is printed.
     """
-    progress = Progress(app.terminal)
-    until = app.clock.monotonic() + timeout if timeout else None
+    until = app.clock.monotonic() + (timeout or float("inf"))
     try:
-        while True:
-            item = poll_patiently(app, poll, until, resume)
-            if describe:
-                progress.show(describe(item))
-            if is_over(item):
-                return item
-            if until and app.clock.monotonic() >= until:
-                raise WaitExpired(
-                    f"not over after {as_duration(timeout)}"
-                    + (": " + describe(item) if describe else ""), resume)
-            app.clock.sleep(POLL_S if until is None else min(
-                POLL_S, until - app.clock.monotonic()))
+        with Progress(app.terminal, first=0) as progress:
+            while True:
+                item = poll_patiently(app, poll, until, resume)
+                shown = describe(item) if describe else ()
+                if shown:
+                    progress.show(*shown)
+                if is_over(item):
+                    return item
+                left = until - app.clock.monotonic()
+                if left <= 0:
+                    raise WaitExpired(": ".join(
+                        (f"not over after {as_duration(timeout)}",)
+                        + shown[:1]), resume)
+                app.clock.sleep(min(POLL_S, left))
     except INTERRUPTS:
-        if resume:
-            app.terminal.note(f"it goes on without you; {resume}")
+        app.terminal.note(f"it goes on without you; {resume}")
         raise
-    finally:
-        progress.clear()
 
 
-def wait_for(app, group, item_id, is_over, timeout, resume):
-    """Wait until the status of an item is an end; return the item."""
-    return wait_until(
-        app, lambda: with_status(group.call(app, "GET", path_of(item_id))),
-        is_over, lambda item: f"{item_id} {item['status']}", timeout, resume)
+def see_end(app, group, args, is_over, good, resume, fields=None):
+    """Poll an item until is_over(status), and show how it has ended.
 
-
-def see_end(app, group, args, busy, good, resume):
-    """Poll an item while its status is one of busy, and show how it ended.
-
-    Raise unless that is in one of good.
+    Raise unless its status is one of good then.
     """
-    found = wait_for(app, group, args.id,
-                     lambda found: found["status"] not in busy,
-                     args.wait_timeout, resume)
-    app.out.record(found, group.fields)
+    found = wait_until(
+        app, lambda: with_status(group.call(app, "GET", path_of(args.id))),
+        lambda found: is_over(found["status"]),
+        lambda found: (f"{args.id} {found['status']}",),
+        args.wait_timeout, resume)
+    app.out.record(found, fields or group.fields)
     if found["status"] not in good:
         raise XeroctlError(f"{group.thing} {args.id}: {found['status']}")
 
@@ -5053,25 +4936,30 @@ FAILURES = AnswerError, ApiError, ConnectionFailed
 def tried(app, name, make, ends_at=(), **about):
     """Do one thing of many; return what came of it, told as a line.
 
-    make() returns an id.  What has an exit code of ends_at no other would
-    get past: it is raised.
+    make() returns an id, or it and what is told of it; about may have the
+    id.  What has an exit code of ends_at no other would get past: raised.
     """
-    item_id = error = None
+    item_id = told = error = None
     try:
-        item_id = make()
+        made = make()
+        item_id, told = made if isinstance(made, tuple) else (made, made)
     except (UsageError,) + FAILURES as problem:
         if problem.exit_code in ends_at:
             raise
         error = str(problem)
-    app.out.outcome(name, item_id, error)
+    if error and app.plan:
+        app.terminal.warn(f"{name}: {error}")
+    elif error or told:
+        app.out.outcome(name, told, error)
     return dict({"id": item_id, "ok": error is None, "error": error}, **about)
 
 
-def show_outcomes(app, outcomes, done):
-    """Show what came of many things; raise unless all of them are done."""
-    if not app.plan:
-        app.out.outcomes(outcomes)
+def end_bulk(app, outcomes, done):
+    """Show what came of all, or what is planned; raise if one went wrong."""
     good = sum(each["ok"] for each in outcomes)
+    app.out.outcomes(outcomes)
+    if app.plan:
+        app.finish()
     if good < len(outcomes):
         raise XeroctlError(f"{good} of {len(outcomes)} {done}")
 
@@ -5084,6 +4972,8 @@ GRACE_S = 1  # for usage and [DONE], once every choice has ended
 
 FINISH_HINTS = {
     "length": "the answer stopped at the token limit: raise --max-tokens",
+    "max_output_tokens": "the answer stopped at the token limit: raise"
+                         " --max-output-tokens",
     "content_filter": "the answer was cut by the content filter",
 }
 
@@ -5241,7 +5131,8 @@ class ChatChoice:
 
     def text(self, key="content"):
         """All of a text that has come so far."""
-        return paired(self.texts[key].decode("utf-8", "surrogatepass"))
+        said = self.texts.get(key, b"")  # to ask for it is not to tell it
+        return paired(said.decode("utf-8", "surrogatepass"))
 
     def json(self):
         """The choice as it stands in a chat.completion."""
@@ -5274,12 +5165,11 @@ class ChatAnswer:
     id = None  # a completion is seldom kept
     STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
     check = staticmethod(check_completion)
+    has_begun, is_finished, wanted, size = False, False, 1, 0
+    usage = received = failure = None
 
-    def __init__(self, wanted=1):
-        self.head, self.choices, self.usage = {}, {}, None
-        self.has_begun, self.is_finished, self.wanted = False, False, wanted
-        self.received = self.failure = None
-        self.size = 0
+    def __init__(self):
+        self.head, self.choices = {}, {}
 
     @staticmethod
     def takes(kind, payload):
@@ -5380,11 +5270,12 @@ class ResponseAnswer:
              "reasoning_text": REASONING, "reasoning_summary_text": REASONING}
     check = staticmethod(check_response)
 
-    def __init__(self, wanted=1):
-        self.response, self.items, self.arguments = {}, {}, {}
-        self.has_begun, self.is_finished, self.deltas = False, False, 0
-        self.begun, self.said = set(), defaultdict(bytearray)
-        self.received = self.failure = None
+    has_begun, is_finished, deltas = False, False, 0
+    received = failure = None
+
+    def __init__(self):
+        self.response, self.items = {}, {}
+        self.said = defaultdict(bytearray)
 
     @staticmethod
     def takes(kind, payload):
@@ -5403,9 +5294,9 @@ class ResponseAnswer:
         if name == "output_item" and isinstance(payload.get("item"), dict):
             self.take_item(place, payload["item"])
         elif name == "function_call_arguments":
-            self.take_arguments(as_text(place), payload)
+            self.take_arguments(place, payload)
         elif name in self.KINDS:
-            return self.kept(self.text_pieces(name, step, place, payload))
+            return self.kept(self.text_pieces(self.KINDS[name], step, payload))
         return []
 
     def end(self, kind):
@@ -5426,23 +5317,20 @@ class ResponseAnswer:
             self.has_begun = True
 
     def take_arguments(self, place, payload):
+        """Have a call hold its arguments, as far as they have come."""
         self.has_begun = True
-        self.arguments[place] = payload.get("arguments") or grown(
-            self.arguments.get(place), payload.get("delta"), "arguments")
+        call = next((item for key, item in self.items.items()
+                     if place in (key, dig(item, "id"))), {})
+        call["arguments"] = payload.get("arguments") or grown(
+            call.get("arguments"), payload.get("delta"), "arguments")
 
-    def text_pieces(self, name, step, place, payload):
+    def text_pieces(self, kind, step, payload):
         """The piece in a delta, or in a done that no delta came before."""
-        kind, text = self.KINDS[name], ""
-        place = name, as_text(place), as_text(payload.get(
-            "content_index", payload.get("summary_index")))
-        if step == "delta":
-            text = content_text(payload.get("delta"))
-            self.begun.add(place)
-        elif step == "done" and place not in self.begun:
-            text = content_text(payload.get("text")
-                                or payload.get("refusal"))
-            if self.text(kind).endswith(text):
-                text = ""  # the deltas had ids of their own
+        text = content_text(payload.get("delta" if step == "delta" else "text")
+                            or payload.get("refusal"))
+        if step not in ("delta", "done") or (
+                step == "done" and text in self.text(kind)):
+            text = ""
         return [(kind, text)] if text else []
 
     def kept(self, pieces):
@@ -5468,9 +5356,8 @@ class ResponseAnswer:
     def output(self):
         """The items of the output, those that came one by one included."""
         output = self.response.get("output")
-        places = (enumerate(output) if isinstance(output, list) and output
-                  else sorted(self.items.items()))
-        output = [self.with_arguments(*place) for place in places]
+        if not isinstance(output, list) or not output:
+            output = [item for _, item in sorted(self.items.items())]
         if self.said[TEXT] and not any(dig(item, "type") == "message" and dig(
                 item, "content") for item in output):
             output = [item for item in output
@@ -5480,13 +5367,6 @@ class ResponseAnswer:
                               "type": "output_text", "text": self.text(),
                               "annotations": []}]}]
         return output
-
-    def with_arguments(self, place, item):
-        """The same item; a call with the arguments that came for it."""
-        if dig(item, "type") != "function_call" or item.get("arguments"):
-            return item
-        found = map(self.arguments.get, (str(place), as_text(dig(item, "id"))))
-        return dict(item, arguments=next(filter(None, found), ""))
 
     @property
     def usage(self):
@@ -5510,15 +5390,12 @@ class ResponseAnswer:
 
     def hint(self):
         reason = dig(self.response, "incomplete_details.reason")
-        if reason == "max_output_tokens":
-            return ("the answer stopped at the token limit: raise"
-                    " --max-output-tokens")
-        if dig(self.response, "status") == "incomplete":
-            return FINISH_HINTS.get(as_text(reason)) or (
-                "the answer is incomplete" + (
-                    f": {as_text(reason)}" if reason
-                    else ", and the server does not say why"))
-        return None
+        if dig(self.response, "status") != "incomplete":
+            return None
+        return FINISH_HINTS.get(as_text(reason)) or (
+            "the answer is incomplete" + (
+                f": {as_text(reason)}" if reason
+                else ", and the server does not say why"))
 
     def whole(self):
         """The whole, as received or put together."""
@@ -5537,11 +5414,11 @@ class Talk:
     spinner turns until the first piece, the footer counts from it.
     """
 
-    def __init__(self, app, shows_reasoning=False):
+    def __init__(self, app, args):
         self.app, self.terminal = app, app.terminal
-        self.is_text = app.out.is_table
-        self.shows_reasoning = shows_reasoning
-        self.spinner = app.terminal.spinner("waiting for the first token")
+        self.is_text = app.out.is_table and not args.extract
+        self.shows_reasoning = args.show_reasoning
+        self.spinner = Spinner(app.terminal, "waiting for the first token")
         self.began_at, self.halves = None, {}
 
     def __enter__(self):
@@ -5642,8 +5519,8 @@ def raise_if_broken(answer, error):
         return
     if not answer.has_begun:
         raise error
-    raise StreamBroken(str(error), "what arrived is kept; the answer is not"
-                       " complete", **error.facts)
+    raise StreamBroken(str(error), "what arrived is not the whole answer",
+                       **error.facts)
 
 
 def with_params(body, pairs):
@@ -5723,28 +5600,50 @@ def usage_line(usage):
                                  for column in USAGE_COLUMNS)
 
 
-def tell_ends(app, answer, show_usage):
+def tell_ends(app, args, turns):
     """Say why an answer stopped early, and what it cost."""
-    hint = answer.hint()
+    answer, hint = turns.answer, turns.answer.hint()
     if hint:
         app.terminal.note("hint: " + hint)
-    if show_usage:
+    if args.show_usage:
         app.terminal.say(usage_line(answer.usage))
         if answer.id:
             app.terminal.say(f"id: {as_text(answer.id)}")
+    if not turns.is_kept and (args.interactive or args.session):
+        app.terminal.note("the answer has no text: the question is taken"
+                          " back")
 
 
-def answer_once(app, args, answer, body, headers, fields):
-    """Ask, show the answer in the form that is due, and how it ended."""
-    with Talk(app, args.show_reasoning) as talk:
-        ask_answer(app, talk, answer, body, headers, args.stream)
-        if app.out.is_table:
-            show_rest(app, answer)
-    if app.out.form not in (TABLE, WIDE, JSONL):
-        app.out.show(answer.whole(), fields)
+def first_block(text):
+    """The first fenced block of a text, without its fences (CommonMark).
+
+    One without an end is none: it was cut, and is not to be run.
+    """
+    found = re.search(r"(?ms)^([ \t]*)(`{3,}(?=[^`\n]*$)|~{3,})[^\n]*\n(.*?)"
+                      r"^[ \t]*\2[`~]*[ \t\r]*$", text)
+    if not found:
+        raise XeroctlError("the answer has no fenced block: "
+                           + (body_summary(text) or "it has no text"))
+    return re.sub("(?m)^" + found.group(1), "", found.group(3))
+
+
+def answer_once(app, args, turns, content, fields):
+    """Take one turn: show the answer in the form that is due."""
+    try:
+        with Talk(app, args) as talk:
+            turns.ask(talk, content, args.stream)
+            if talk.is_text:
+                show_rest(app, turns.answer)
+        if args.extract:
+            app.out.text(first_block(turns.answer.text()))
+        elif app.out.form not in (TABLE, WIDE, JSONL):
+            app.out.show(turns.answer.whole(), fields)
+    finally:
+        if turns.is_kept:
+            turns.write()
     if args.stream:
-        talk.footer(answer.tokens())
-    tell_ends(app, answer, args.show_usage)
+        talk.footer(turns.answer.tokens())
+    tell_ends(app, args, turns)
 
 
 # == downloads: whole or not at all, and taken up again ======================
@@ -5871,7 +5770,7 @@ class Download:
             if self.size is None:
                 self.has_come(0)
             try:
-                return self.persist(request)
+                self.persist(request)
             except (ApiError, ConnectionFailed) as error:
                 count = self.target.count
                 if count and isinstance(self.target, OpenEnd):
@@ -5880,6 +5779,7 @@ class Download:
                     error.facts["kept"] = f"{count} bytes in {path}.part"
                     error.add_hint("the same command goes on there")
                 raise
+        return self.target.count
 
     def has_come(self, count):
         """Whether so many bytes may be all; the file's object decides.
@@ -5888,27 +5788,27 @@ class Download:
         """
         if self.size not in (0, count):
             api = self.app.api
-            try:
+            with suppress(XeroctlError):  # the content will tell
                 self.about = api.once(lambda: api.call("GET", self.file,
                                                        slug=self.slug))
-            except XeroctlError:
-                pass  # the content will tell
             self.size = counted(dig(self.about, "bytes"))
         return self.size in (0, count)
 
     def persist(self, request):
         """Fetch until all is there, or trying again is no use."""
-        self.attempt, told = 1, ""
+        attempt, told = 1, ""
         while True:
             before = self.target.count
             try:
-                return self.fetch()
+                while not self.fetch(attempt):
+                    pass
+                return self.target.finish()
             except (ApiError, ConnectionFailed) as error:
                 if self.target.count > before:
-                    self.attempt, told = 1, ""
-                told = self.app.api.wait_for_retry(request, error,
-                                                   self.attempt, told)
-                self.attempt += 1
+                    attempt, told = 1, ""
+                told = self.app.api.wait_for_retry(request, error, attempt,
+                                                   told)
+                attempt += 1
 
     def request(self):
         headers, count = {}, self.target.count if self.target else 0
@@ -5919,38 +5819,32 @@ class Download:
         return self.app.api.request("GET", self.path, slug=self.slug,
                                     headers=headers, accept="*/*")
 
-    def fetch(self):
-        """Ask for what is left, and end the target with it."""
+    def fetch(self, attempt):
+        """Ask for what is left; False to ask once more, and at once."""
         try:
-            answer = self.app.api.follow(self.request(), self.attempt)
+            answer = self.app.api.follow(self.request(), attempt)
         except ApiError as error:
-            if not self.has_all(error):
-                self.bear(error)
-                return self.fetch()
-        else:
-            with answer:
-                is_usable = self.take(answer)
-            if not is_usable:
-                self.target.restart()
-                return self.fetch()
-        self.target.finish()
-        return self.target.count
+            return self.has_all(error)
+        with answer:
+            is_usable = self.take(answer)
+        if not is_usable:
+            self.target.restart()
+        return is_usable
 
     def has_all(self, error):
-        """Whether 416 only says that there is nothing left to fetch."""
-        size = self.target.known["size"]
-        return (error.status == 416 and self.target.count > 0
-                and self.target.count == size == (self.size or size)
-                and range_of(error.headers)[1] in (None, size))
-
-    def bear(self, error):
-        """Make ready to ask once more, or raise the error."""
-        if error.status == 416 and self.target.count:
-            return self.target.restart()
-        if error.status != 404 or not self.patience:
+        """Whether 416 says that nothing is left; raise what lasts."""
+        count, size = self.target.count, self.target.known["size"]
+        if error.status == 416 and count:
+            if count == size == (self.size or size) and (
+                    range_of(error.headers)[1] in (None, size)):
+                return True
+            self.target.restart()
+        elif error.status == 404 and self.patience:
+            self.patience -= 1
+            self.app.clock.sleep(POLL_S)
+        else:
             raise error
-        self.patience -= 1
-        self.app.clock.sleep(POLL_S)
+        return False
 
     def take(self, answer):
         """Add a body to the target; False if it is not what goes there."""
@@ -6024,24 +5918,23 @@ class Download:
 
     def copy(self, answer, blocks, size):
         target = self.target
-        with Meter(self.app.terminal, self.label, size or self.size,
-                   target.count) as meter:
-            for block in blocks:
+        with Progress(self.app.terminal, as_size) as progress:
+            for block in chain([b""], blocks):
                 target.write(block)
-                meter.at(target.count)
+                progress.show(self.label, target.count, size or self.size)
         count = target.count
         if size not in (None, count):
             if count > size:
                 target.restart()
-            raise ConnectionFailed(
-                "HTTP", f"{answer.url}: {count} bytes came of {size}",
-                "the same command goes on there", sent=True)
+            raise ConnectionFailed("HTTP", f"{answer.url}: {count} bytes came"
+                                   f" of {size}", sent=True)
 
 
 # == model uploads: in parts, from a file or a folder ========================
 
 CHUNK_BYTES = 100 * 1024 * 1024, 64 * 1024 * 1024  # the platform's, OpenAI's
 NOT_SENT = "a link that leaves the folder", "a link to nothing"
+NULS = bytes(1024)  # two blocks of them end a tar, and some each file
 
 
 def is_loop(path, folder):
@@ -6096,44 +5989,8 @@ def folder_files(app, args, folder):
     return found, troubles
 
 
-class TarEntry:
-    """One file in a tar: a head, its bytes, and zeros up to 512 (POSIX)."""
-
-    def __init__(self, start, path, inside):
-        import tarfile
-        about, head = os.stat(path), tarfile.TarInfo(inside)
-        self.start, self.path, self.inside = start, path, inside
-        self.size, self.mtime = about.st_size, about.st_mtime_ns
-        head.size, head.mtime = self.size, self.mtime // 10 ** 9
-        head.mode = 0o755 if about.st_mode & 0o100 else 0o644
-        self.head = head.tobuf(tarfile.PAX_FORMAT)
-        self.end = start + len(self.head) + -(-self.size // 512) * 512
-
-    def open(self):
-        """Open the file, which must be as it was when the upload began."""
-        try:
-            about = os.stat(self.path)
-            if (about.st_size, about.st_mtime_ns) == (self.size, self.mtime):
-                return open(self.path, "rb")
-            reason = "it has changed since the upload began"
-        except OSError as problem:
-            reason = problem.strerror
-        raise UsageError(f"cannot read {self.inside}: {reason}")
-
-    def blocks(self, start, end):
-        """Yield its bytes from start to end, places in the whole tar."""
-        start, end = start - self.start, end - self.start
-        yield self.head[start:end]
-        start, end = max(start - len(self.head), 0), end - len(self.head)
-        if start < min(end, self.size):
-            with self.open() as source:
-                yield from Source(source, self.inside).blocks(
-                    [(start, min(end, self.size))])
-        yield bytes(max(0, end - max(start, self.size)))
-
-
 class TarFolder:
-    """A folder as an uncompressed tar, made while it is read.
+    """A folder as an uncompressed tar (POSIX), made while it is read.
 
     Sorted by path, and the same bytes each time; it can be read in any
     place, as a Source can.
@@ -6143,7 +6000,7 @@ class TarFolder:
 
     def __init__(self, app, args, folder):
         top = from_disk(os.path.basename(os.path.abspath(folder)))
-        self.name, self.entries, self.size = top + ".tar", [], 0
+        self.app, self.name, self.pieces, self.size = app, top + ".tar", [], 0
         files, troubles = folder_files(app, args, folder)
         if troubles:
             raise UsageError(f"cannot read {troubles[0].filename}:"
@@ -6151,9 +6008,23 @@ class TarFolder:
         if not files:
             raise UsageError(f"there are no files in {from_disk(folder)}")
         for path, below in sorted(files, key=lambda file: file[1]):
-            self.entries.append(TarEntry(self.size, path, f"{top}/{below}"))
-            self.size = self.entries[-1].end
-        self.size += 1024  # two blocks of zeros end a tar
+            self.add_file(path, f"{top}/{below}")
+        self.add(NULS, len(NULS))
+
+    def add_file(self, path, inside):
+        import tarfile
+        about, head = os.stat(path), tarfile.TarInfo(inside)
+        head.size, head.mtime = about.st_size, about.st_mtime_ns // 10 ** 9
+        head.mode = 0o755 if about.st_mode & 0o100 else 0o644
+        raw = head.tobuf(tarfile.PAX_FORMAT)
+        self.add(raw, len(raw))
+        self.add((path, (head.size, about.st_mtime_ns)), head.size)
+        self.add(NULS, -head.size % 512)
+
+    def add(self, piece, size):
+        """Add so much of bytes, or of a file: its path and stamp."""
+        self.pieces.append((self.size, self.size + size, piece))
+        self.size += size
 
     def check_unchanged(self):
         """Each file is looked at when it is read."""
@@ -6161,13 +6032,21 @@ class TarFolder:
     def blocks(self, spans):
         """Yield the bytes of (start, end) spans, one after the other."""
         for start, end in spans:
-            for entry in self.entries:
-                if entry.end > start and entry.start < end:
-                    yield from filter(None, entry.blocks(
-                        max(start, entry.start), min(end, entry.end)))
-            last = max(start, self.entries[-1].end)
-            if end > last:
-                yield bytes(end - last)
+            for begin, stop, piece in self.pieces:
+                first, last = max(start, begin) - begin, min(end, stop) - begin
+                if first < last and isinstance(piece, bytes):
+                    yield piece[first:last]
+                elif first < last:
+                    yield from self.read(*piece, (first, last))
+
+    def read(self, path, stamp, span):
+        """Yield a part of a file, which must be as it was at first."""
+        source = self.app.open_source(from_disk(path))
+        with source.file:
+            if source.stamp != stamp:
+                raise UsageError(f"cannot read {source.name}: it has changed"
+                                 " since the upload began")
+            yield from source.blocks([span])
 
 
 class ModelUpload:
@@ -6183,9 +6062,13 @@ class ModelUpload:
         self.chunk = counted(dig(upload, "chunk_size")) or CHUNK_BYTES[
             not self.is_ours]
 
+    def post(self, action, body, stand_in):
+        return self.group.call(
+            self.app, "POST", path_of(self.id, action), body=body,
+            silence=INFERENCE_TIMEOUT_S, stand_in=stand_in)
+
     def refresh(self):
-        answer = self.group.call(self.app, "POST",
-                                 path_of(self.id, "resume"), stand_in={})
+        answer = self.post("resume", None, {})
         parts = dig(answer, "parts") or []
         if not isinstance(parts, list) or not all(
                 counted(dig(part, "part_number")) for part in parts):
@@ -6193,69 +6076,55 @@ class ModelUpload:
         self.parts = {part["part_number"]: id_in(part) for part in parts}
 
     def run(self):
-        """Send what has not arrived; return the upload as it is then."""
+        """Send what has not arrived; return the upload as it is then.
+
+        A plan has no hashes: it would have to read everything.
+        """
         import hashlib
-        whole_hash = hashlib.sha256()
-        name = os.path.basename(self.source.name)
-        arrived = min(len(self.parts) * self.chunk, self.source.size)
-        with Meter(self.app.terminal, f"uploading {name}",
-                   self.source.size, arrived) as meter:
-            for number, span in self.spans():
-                part_hash = hashlib.sha256()
-                for block in self.source.blocks([span]):
-                    part_hash.update(block)
-                    whole_hash.update(block)
+        of_all, size = hashlib.sha256(), self.source.size
+        with Progress(self.app.terminal, as_size) as self.progress:
+            self.tell(min(len(self.parts) * self.chunk, size))
+            for number, start in enumerate(range(0, size, self.chunk), 1):
+                span = start, min(start + self.chunk, size)
+                of_part = hashlib.sha256()
+                for block in self.source.blocks([span] * (not self.app.plan)):
+                    of_part.update(block)
+                    of_all.update(block)
                 if number not in self.parts:
-                    self.send(number, span, part_hash, meter)
-        return self.complete(whole_hash.hexdigest())
+                    self.send(number, span, self.shown(of_part))
+        return self.complete(self.shown(of_all))
 
-    def spans(self):
-        """(number, from 1, (start, end)) of each part."""
-        return enumerate(((start, min(start + self.chunk, self.source.size))
-                          for start in range(0, self.source.size, self.chunk)),
-                         1)
+    def shown(self, digest):
+        return "<sha256>" if self.app.plan else digest.hexdigest()
 
-    def plan(self):
-        """Show the requests that are left; hashes are not known yet."""
-        for number, span in self.spans():
-            if number not in self.parts:
-                self.post(number, span, "<sha256>")
-                self.parts[number] = f"<part {number}>"
-        self.post_complete("<sha256>")
+    def tell(self, count):
+        name = os.path.basename(self.source.name)
+        self.progress.show(f"uploading {name}", count, self.source.size)
 
-    def post(self, number, span, part_hash, meter=None):
-        fields = self.is_ours * [("part_number", str(number)),
-                                 ("sha256", part_hash)]
+    def send(self, number, span, sha256):
+        fields = [("part_number", str(number)), ("sha256", sha256)]
         form = Multipart(
-            fields, Excerpt(self.source, f"part-{number}", [span]),
-            meter and (lambda count: meter.at(span[0] + count)), "data")
-        return self.group.call(
-            self.app, "POST", path_of(self.id, "parts"), body=form,
-            silence=INFERENCE_TIMEOUT_S, stand_in={})
+            fields * self.is_ours, Excerpt(self.source, f"part-{number}",
+                                           [span]),
+            lambda count: self.tell(span[0] + count), "data")
 
-    def post_complete(self, whole_hash):
-        ids = [self.parts[number] for number in sorted(self.parts)]
-        body = dict({"part_ids": ids}, **{"sha256": whole_hash}
-                    if self.is_ours else {})
-        return self.group.call(
-            self.app, "POST", path_of(self.id, "complete"), stand_in={},
-            body=body, silence=INFERENCE_TIMEOUT_S)
-
-    def send(self, number, span, part_hash, meter):
         def look_up():
             self.refresh()
             return self.parts.get(number)
         self.parts[number] = made_once(
             self.app, lambda: id_in(self.post(
-                number, span, part_hash.hexdigest(), meter)),
+                "parts", form, {"id": f"<part {number}>"})),
             self.is_ours and look_up)
 
-    def complete(self, whole_hash):
+    def complete(self, sha256):
+        body = {"part_ids": [self.parts[each] for each in sorted(self.parts)]}
+        body.update({"sha256": sha256} if self.is_ours else {})
+
         def look_up():
             upload = self.group.call(self.app, "GET", path_of(self.id))
             return (None if dig(upload, "status") in ("pending", "uploading",
                                                       None) else upload)
-        return made_once(self.app, lambda: self.post_complete(whole_hash),
+        return made_once(self.app, lambda: self.post("complete", body, {}),
                          self.is_ours and look_up)
 
 
@@ -6307,11 +6176,15 @@ def id_of(request):
     return custom_id if is_filled(custom_id) else None
 
 
-def send_file(app, excerpt, slug=None, **fields):
-    """Send a file, with a bar; return the file object."""
-    with Meter(app.terminal, f"uploading {excerpt.name}",
-               excerpt.size) as meter:
-        return app.api.upload(excerpt, list(fields.items()), slug, meter.at)
+def send_file(app, excerpt, slug=None, label=None, **fields):
+    """Send a file (POST /files); return the file object."""
+    label = label or f"uploading {excerpt.name}"
+    with Progress(app.terminal, as_size) as progress:
+        return app.api.call(
+            "POST", "/files", {"id": StandIn("<file id>")}, slug=slug,
+            silence=INFERENCE_TIMEOUT_S, body=Multipart(
+                list(fields.items()), excerpt, lambda count: progress.show(
+                    label, count, excerpt.size)))
 
 
 class BatchInput:
@@ -6467,6 +6340,13 @@ def batch_problems(batch, line_of=lambda line: line):
         found if isinstance(found, list) else [found])]
 
 
+def seconds_taken(batch):
+    """How long a batch took from create to end; None if it does not say."""
+    begun, *ends = [seconds_of(dig(batch, name + "_at")) or 0
+                    for name in ("created",) + ENDED]
+    return max(ends) - begun if begun and max(ends) else None
+
+
 def has_ended(batch):
     return dig(batch, "status") in ENDED
 
@@ -6491,11 +6371,14 @@ class BatchWait:
     """Polls batches until all of them have ended.
 
     What fails for one of them is raised once all others have ended.
-    look_at(batch_id) gives each as it is; of the lines of all total is told.
+    look_at(batch_id) gives each as it is.  If they are the parts of a run,
+    total is how many lines they have, and tokens() what it has cost so far.
     """
 
-    def __init__(self, app, group, batch_ids, look_at=None, total=None):
-        self.app, self.group, self.total = app, group, total
+    def __init__(self, app, group, batch_ids, look_at=None, total=None,
+                 tokens=int):
+        self.app, self.group = app, group
+        self.total, self.tokens = total, tokens
         self.batches, self.failures = dict.fromkeys(batch_ids), []
         self.look_at = look_at or (lambda batch_id: with_status(
             group.call(app, "GET", path_of(batch_id))))
@@ -6528,19 +6411,23 @@ class BatchWait:
         return batches
 
     def describe(self, batches):
-        ended = sum(map(has_ended, batches))
-        text = (f"{next(iter(self.batches))} {batches[0]['status']}"
-                if len(batches) == 1 and self.total is None
-                else f"{ended} of {len(batches)} batches ended")
-        done, failed, told = (
-            sum(counted(dig(batch, "request_counts." + name))
+        """What a Progress shows: which has not ended, and all counts."""
+        left = [each for each in batches if not has_ended(each)]
+        place = f"{len(batches) - len(left[1:])}/{len(batches)}"
+        status = (left or batches)[0]["status"]
+        label = (f"part {place}" if self.total else f"batch {place}"
+                 if len(batches) > 1 else next(iter(self.batches)))
+        if not self.total or status != "in_progress":
+            label += " " + status
+        done, failed, total = (
+            sum(counted(dig(batch, "request_counts." + each))
                 for batch in batches)
-            for name in ("completed", "failed", "total"))
-        total = self.total or told
-        if total:
-            text += (f" {as_bar(done + failed, total)} {done + failed}/"
-                     f"{total}")
-        return text + (f", {failed} failed" if failed else "")
+            for each in ("completed", "failed", "total"))
+        tokens = self.tokens() + sum(
+            counted(dig(batch, "usage.total_tokens")) for batch in left)
+        total = self.total or total
+        return (label, done + failed if total else None, total, failed,
+                tokens)
 
 
 # == batch runs: a whole job, that no kill makes begin again =================
@@ -6749,6 +6636,7 @@ def is_part(part, count):
             and part["is_done"] in (True, False)
             and {type(name) for name in names} <= {str, type(None)}
             and {type(number) for span in spans for number in span} <= {int}
+            and is_number(part.get("seconds") or 0)
             and all(0 < first <= last <= count for first, last in spans)
             and all(isinstance(problem, str) for problem in problems))
 
@@ -6892,6 +6780,17 @@ class Run:
                 raise UsageError(f"{path} exists, and no run is under way"
                                  " there", "--force replaces it")
 
+    def announce(self, ranges, how):
+        """Say what there is to send; return how many lines that is."""
+        count = size = 0
+        for first, last in ranges:
+            start, end = self.input.span(first, last)
+            count, size = count + last - first + 1, size + end - start
+        if count:
+            self.app.terminal.note(f"{count} request{'s' * (count > 1)},"
+                                   f" {as_size(size)}, {how}")
+        return count
+
     def save(self):
         """Have the disk hold the state, old or new, never torn."""
         with writing(self.state_path):
@@ -6929,15 +6828,24 @@ class Run:
 
     def summary(self):
         count, done = self.input.count, self.journal.marks.count(Journal.OK)
+        took = self.app.clock.now() - self.state["started"]
         return {"requests": count, "done": done, "failed": count - done,
-                "tokens": self.tokens,
-                "seconds": round(self.app.clock.now()
-                                 - self.state["started"], 3),
+                "tokens": self.tokens, "seconds": round(took, 3),
+                "rate": round(count / max(took, 0.001), 3),
+                "slowest_part": self.slowest_part(),
                 "output_file": from_disk(self.output),
                 "errors_file": from_disk(self.errors) if self.kinds else None,
                 "batches": [part["batch"] for part in self.state["parts"]],
                 "problems": [problem for part in self.state["parts"]
                              for problem in part["problems"]]}
+
+
+    def slowest_part(self):
+        """Which of several parts took longest, and how long; or None."""
+        took, name = max([(part.get("seconds") or 0, part["batch"])
+                          for part in self.state["parts"]], default=(0, None))
+        is_one = len(self.state["parts"]) < 2
+        return None if is_one or not took else f"{name}, {as_duration(took)}"
 
 
 # == runs in batches: each part uploaded once, each batch created once =======
@@ -7008,7 +6916,7 @@ class BatchSender:
 
     def __init__(self, app, group, args):
         self.app, self.group, self.args = app, group, args
-        self.doubts = Counter()
+        self.slug, self.doubts = group.slug(app), Counter()
         self.limit = PART_BYTES if args.split else MOST_INPUT_BYTES
 
     def check(self, found):
@@ -7028,12 +6936,15 @@ class BatchSender:
 
     def __call__(self, run, round_number):
         self.run = run
-        parts = [part for part in run.state["parts"]
-                 if part["round"] == round_number]
-        parts = parts or self.divide(round_number)
+        self.parts = [part for part in run.state["parts"]
+                      if part["round"] == round_number]
+        self.parts = self.parts or self.divide(round_number)
+        left = [part for part in self.parts if not part["is_done"]]
+        run.announce(chain.from_iterable(part["lines"] for part in left),
+                     f"in {len(left)} part{'s' * (len(left) > 1)}")
         begun = []
         try:
-            for part in parts:
+            for part in self.parts:
                 self.begin(part)
                 begun.append(part)
         except FAILURES as error:
@@ -7070,7 +6981,7 @@ class BatchSender:
         """Whether create failed for the file: it is gone, or of no use."""
         try:
             file = self.app.api.call("GET", path_of("files", file_id),
-                                     slug=self.group.slug(self.app))
+                                     slug=self.slug)
         except XeroctlError as found:
             return getattr(found, "status", None) in GONE_STATUSES
         return (error.facts.get("param") == "input_file_id" or dig(
@@ -7114,11 +7025,13 @@ class BatchSender:
     def ensure(self, part, name, make, path, is_made):
         """Have the file or the batch of a part made exactly once.
 
-        The state says that it is being made before it is.  What a kill or a
-        lost answer has left in doubt is looked up before it is made again.
+        The state says that it is being made before it is.  What a kill, a
+        lost answer or a refusal has left in doubt is looked up before it is
+        made again.
         """
         if not part[name]:
-            is_doubtful = part["making"] == name
+            is_doubtful = part["making"] == name or (
+                name == "batch" and "refused" in part)
             self.save(part, making=name)
             self.save(part, **{name: made_once(
                 self.app, lambda: make(part), lambda: dig(self.search(
@@ -7130,8 +7043,9 @@ class BatchSender:
         return Excerpt(self.run.source, part["name"] + ".jsonl", spans)
 
     def upload(self, part):
-        return id_in(send_file(self.app, self.excerpt(part),
-                               self.group.slug(self.app), purpose="batch"))
+        place = f"{self.parts.index(part) + 1}/{len(self.parts)}"
+        return id_in(send_file(self.app, self.excerpt(part), self.slug,
+                               f"part {place} upload", purpose="batch"))
 
     def create(self, part):
         return id_in(new_batch(self.app, self.group, self.args, part["file"],
@@ -7142,8 +7056,7 @@ class BatchSender:
 
         may_lack tells whether a server without that list answers so, too.
         """
-        lists = record_lists(self.app, path, {"limit": 100},
-                             slug=self.group.slug(self.app))
+        lists = record_lists(self.app, path, {"limit": 100}, slug=self.slug)
         try:
             for number, records in enumerate(lists, 1):
                 for record in filter(is_wanted, records):
@@ -7164,9 +7077,10 @@ class BatchSender:
         total = sum(last - first + 1 for part in parts
                     for first, last in part["lines"])
         by_batch = {part["batch"]: part for part in parts}
-        BatchWait(self.app, self.group, by_batch, lambda batch_id: self.watch(
-            by_batch[batch_id]), total).run(self.args.wait_timeout,
-                                            "the same command goes on")
+        wait = BatchWait(self.app, self.group, by_batch,
+                         lambda batch_id: self.watch(by_batch[batch_id]),
+                         total, lambda: self.run.journal.tokens)
+        wait.run(self.args.wait_timeout, "the same command goes on")
 
     def watch(self, part):
         """The batch of a part as it is; at its end the results are taken."""
@@ -7227,7 +7141,8 @@ class BatchSender:
             if 0 < line <= len(numbers) else line)
         accounts.settle(what, status)
         self.run.journal.sync()
-        self.save(part, is_done=True, problems=first_of(told))
+        self.save(part, is_done=True, problems=first_of(told),
+                  seconds=seconds_taken(batch))
         for path in paths:
             remove_quietly(path)
 
@@ -7235,8 +7150,7 @@ class BatchSender:
         """Download a file, unless an earlier run has; False if it is gone."""
         try:
             if not os.path.exists(path):
-                Download(self.app, file_id, self.group.slug(self.app),
-                         patience=PATIENCE).to(path)
+                Download(self.app, file_id, self.slug, PATIENCE).to(path)
             return True
         except ApiError as error:
             if error.status not in GONE_STATUSES or self.search(
@@ -7261,11 +7175,9 @@ class Pace:
         self.since = None
 
     def wait(self):
-        while True:
-            left = self.until - self.app.clock.monotonic()
-            if left <= 0:
-                return
-            self.app.clock.sleep(min(left, 1))
+        clock = self.app.clock
+        while clock.monotonic() < self.until:
+            clock.sleep(min(self.until - clock.monotonic(), 1))
 
     def slow(self, error):
         """Have everybody wait; raise what has lasted for too long."""
@@ -7275,7 +7187,7 @@ class Pace:
                 return  # what was on its way when the first of them struck
             self.since = now if self.since is None else self.since
             self.strikes += 1
-            wait = retry_wait(error, self.strikes, self.app.clock.jitter())
+            wait = retry_wait(error, self.strikes, self.app.clock)
             if wait > LONGEST_WAIT_S or now - self.since > LONGEST_OUTAGE_S:
                 raise error
             self.until = now + wait
@@ -7330,38 +7242,35 @@ class DirectSender:
     is done in parallel.  The main thread waits, and takes the signals.
     """
 
-    NOTE_EVERY_S = 0.2
-
     def __init__(self, app, group, args):
         import threading
-        self.app, self.group, self.args = app, group, args
+        self.app, self.args, self.slug = app, args, group.slug(app)
         self.pace, self.lock = Pace(app), threading.Lock()
-        self.progress, self.due = Progress(app.terminal), 0
 
     def check(self, found):
         """Line by line there is no limit."""
 
     def __call__(self, run, round_number):
         self.run, self.round = run, round_number
-        self.slug = self.group.slug(self.app)
         if self.app.plan:
             return self.plan()
         self.app.api.check_transport()
         self.app.network.keep_alive()
-        self.begun, self.finished = self.app.clock.monotonic(), 0
-        self.total = sum(1 for _ in run.journal.todo(round_number))
+        total = run.announce(ranges_of(run.journal.todo(round_number)),
+                             f"{self.args.concurrency} at a time")
         self.todo = run.journal.todo(round_number)
         self.error, self.is_over, self.row = None, False, []
+        self.done = run.input.count - total
+        self.failures = run.journal.marks.count(Journal.FAILED + round_number)
         try:
-            self.work_together(min(self.args.concurrency, self.total))
+            with Progress(self.app.terminal) as self.progress:
+                self.tell()
+                self.work_together(min(self.args.concurrency, total))
         finally:
             with self.lock:
                 self.is_over = True
             run.journal.sync()
-            self.progress.clear()
             self.app.network.close()
-        if isinstance(self.error, (ApiError, ConnectionFailed)):
-            self.error.add_hint("the same command goes on")
         if self.error:
             raise self.error
 
@@ -7374,14 +7283,15 @@ class DirectSender:
             worker.start()
         for worker in workers:
             worker.join()
+        if isinstance(self.error, (ApiError, ConnectionFailed)):
+            self.error.add_hint("the same command goes on")
 
     def plan(self):
         """Show the first requests in place of all."""
         found = self.run.input
+        self.run.announce([(1, found.count)], "of which these are the first")
         for number in range(1, min(found.count, 3) + 1):
             self.app.plan.requests.append(self.request(found.request(number)))
-        if found.count > 3:
-            self.app.terminal.note(f"and {found.count - 3} more")
 
     def work(self):
         """What each worker does: answer line after line until none is left.
@@ -7419,22 +7329,14 @@ class DirectSender:
                 for number in self.row:
                     journal.add(number, False, self.round, journal.TAKEN_BACK)
                 raise stopped_by(fault)
-            self.finished += 1
+            self.done += 1
+            self.failures += bool(result["error"])
             self.tell()
 
     def tell(self):
-        now = self.app.clock.monotonic()
-        if now < self.due:
-            return
-        self.due = now + self.NOTE_EVERY_S
-        journal, count = self.run.journal, self.run.input.count
-        failed = sum(map(journal.marks.count, range(2, 2 + self.round + 1)))
-        rate = self.finished / max(now - self.begun, 0.001)
-        left = as_duration((self.total - self.finished) / rate)
-        done = journal.marks.count(journal.OK)
-        self.progress.show(
-            f"{as_bar(done + failed, count)} {done} done, {failed} failed,"
-            f" {journal.tokens} tokens, {rate:.1f}/s, {left} left")
+        self.progress.show("sending" + " again" * (self.round > 0), self.done,
+                           self.run.input.count, self.failures,
+                           self.run.journal.tokens)
 
     def request(self, request):
         body = {name: value for name, value in request["body"].items()
@@ -7495,14 +7397,74 @@ class DirectSender:
         return found, None if is_of_line else error
 
 
-# == sessions: many turns in one terminal ====================================
+# == sessions: many turns, in one terminal or in one file =====================
+
+def message_text(app, given, what="message"):
+    """What the user says: as given, or standard input for `-`."""
+    text = app.read_text("-") if given == "-" else given
+    if text == "":
+        raise UsageError(f"the {what} is empty")
+    return text
+
+
+def fenced(app, path):
+    """A file's text in a fence that it cannot close, below its name."""
+    text = app.read_text(path, may_be_odd=True)
+    ticks = max([2] + list(map(len, re.findall("`+", text)))) + 1
+    name = "stdin" if path == "-" else os.path.basename(path)
+    return f"{whole(name)}\n{'`' * ticks}\n{text}\n{'`' * ticks}"
+
+
+def image_url(app, source):
+    """The URL of an image; a file becomes a data: URL (RFC 2397)."""
+    if re.match("(https?|data):", source, re.I):
+        return source
+    import base64
+    data = app.read_bytes(source)
+    found = re.match(  # names lie, and some say nothing
+        rb"(?s)(?P<png>\x89PNG)|(?P<jpeg>\xff\xd8\xff)|(?P<gif>GIF8[79]a)|"
+        rb"(?P<webp>RIFF....WEBP)|(?P<bmp>BM....\0{4})|(?P<tiff>II\*\0|"
+        rb"MM\0\*)|....ftyp(?:(?P<avif>avi[fs])|(?P<heic>hei|hev|m[is]f1))",
+        data)
+    if not found:
+        raise UsageError(
+            f"{whole(source)} is " + ("no image" if data else "empty"),
+            "PNG, JPEG, GIF, WEBP, BMP, TIFF, AVIF and HEIC are known")
+    data = base64.b64encode(data).decode("ascii")
+    return f"data:image/{found.lastgroup};base64,{data}"
+
+
+def attached(app, args):
+    """The texts and the images that go along with a message."""
+    return ([fenced(app, path) for path in args.attach or ()],
+            [image_url(app, source) for source in args.image or ()])
+
+
+def content_of(text, blocks, images):
+    """The content of a user's message: a text, or parts with images."""
+    text = "\n\n".join([text] * bool(text) + blocks)
+    if not images:
+        return text
+    return [{"type": "text", "text": text}] * bool(text) + [
+        {"type": "image_url", "image_url": {"url": url}} for url in images]
+
 
 def completer(words):
-    """A readline completer for the words that may begin a line."""
+    """A readline completer for the words that may begin a line.
+
+    What {"/load ": True} says of one: behind it stands a file.
+    """
     def complete(text, state):
+        import glob
         import readline
-        begins = readline.get_begidx() == 0
-        found = [word for word in words if begins and word.startswith(text)]
+        line = readline.get_line_buffer()[:readline.get_endidx()]
+        name, space, path = line.partition(" ")
+        found = [word for word in words if word.startswith(line)]
+        if space:
+            begun = len(os.path.expanduser(path[:len(path) - len(text)]))
+            path = glob.escape(os.path.expanduser(path)) + "*"
+            found = [each[begun:] + "/" * os.path.isdir(each) for each
+                     in sorted(glob.glob(path)) if words.get(name + space)]
         return found[state] if state < len(found) else None
     return complete
 
@@ -7528,42 +7490,23 @@ def typed_line(prompt):
         sys.stdin = before
 
 
-class PlainLines:
-    """Reads messages where nobody sits: one a line, no prompt, no history."""
+class LineEditor:
+    """Reads messages: one a line where nobody sits, without a word.
 
-    def __init__(self, terminal):
-        self.terminal = terminal
-
-    def read(self, prompt=""):
-        line = self.terminal.read_line()
-        if not line:
-            raise EOFError()
-        return line.rstrip("\r\n")
-
-    def remember(self, text):
-        """Nobody will press Up."""
-
-    def close(self):
-        pass
-
-
-class LineEditor(PlainLines):
-    """Reads messages from a person: readline where there is one.
-
-    Without it, or where stdout is no terminal, lines are read as they come;
-    the terminal is asked to bracket what is pasted, so that a paste of many
-    lines is one message.
+    A person has readline, if there is one and stdout is a terminal; else the
+    terminal is asked to bracket what is pasted, so that a paste of many lines
+    is one message.
     """
 
     PROMPT, MORE = "> ", ". "
     PASTE, PASTED = "\033[200~", "\033[201~"
 
     def __init__(self, terminal, history, words):
-        super().__init__(terminal)
-        self.history = history
+        self.terminal, self.history = terminal, history
+        self.is_live = is_terminal(terminal.stdin)
         self.readline = self.load_readline(words)
-        if not self.readline and terminal.err.is_live:
-            terminal.err.control("\033[?2004h")
+        self.brackets = (self.is_live and not self.readline
+                         and terminal.err.is_live)
 
     def load_readline(self, words):
         """Import and set up readline; None where it cannot be used.
@@ -7600,11 +7543,25 @@ class LineEditor(PlainLines):
         if self.readline:
             self.terminal.err.flush()
             return whole(typed_line(prompt)).rstrip("\n")
-        self.terminal.say_prompt(prompt)
-        line = super().read()
+        if not self.is_live:
+            return self.line()
+        if self.brackets:  # each time: an editor may have ended it
+            self.terminal.err.control("\033[?2004h")
+        self.terminal.err.write(prompt)
+        line = self.line()
         while line.count(self.PASTE) > line.count(self.PASTED):
-            line += "\n" + super().read()
+            line += "\n" + self.line()
         return line.replace(self.PASTE, "").replace(self.PASTED, "")
+
+    def line(self):
+        line = self.terminal.read_line()
+        if not line:
+            raise EOFError()
+        return line.rstrip("\r\n")
+
+    def was_empty(self):
+        """Whether nothing is known to have stood where Ctrl-C came."""
+        return not (self.readline and self.readline.get_line_buffer())
 
     def remember(self, text):
         """Keep a message within reach of Up, and in the history file."""
@@ -7614,7 +7571,7 @@ class LineEditor(PlainLines):
 
     def close(self):
         self.history.trim()
-        if not self.readline and self.terminal.err.is_live:
+        if self.brackets:
             self.terminal.err.control("\033[?2004l")
 
 
@@ -7675,60 +7632,129 @@ def is_message(value):
             and isinstance(dig(value, "content"), (str, list)))
 
 
+def as_conversation(raw, path):
+    """The conversation that a file holds: as it was saved, or a bare list."""
+    try:
+        data = parse_json(decoded(raw))
+    except ValueError as problem:
+        raise UsageError(f"{whole(path)} is not JSON: {problem}")
+    data = {"messages": data} if isinstance(data, list) else data
+    messages = dig(data, "messages")
+    if not isinstance(messages, list) or not all(map(is_message, messages)):
+        raise UsageError(f"{whole(path)} is no conversation: it has no list"
+                         " of messages with role and content")
+    return data
+
+
+class ConversationFile:
+    """The file that a conversation lives in, for one process at a time.
+
+    Read when it is opened, and written whole when it has changed.  What is
+    not there, or empty, is a conversation that begins.  A plan neither locks
+    nor writes; without a path there is no file.
+    """
+
+    def __init__(self, path, is_plan=False):
+        self.path, self.raw, self.lock = path, b"", None
+        if path == "-" or "\0" in (path or ""):
+            raise UsageError(f"cannot write {visible(path)}: a conversation"
+                             " is kept in a file")
+        self.place = path and os.path.realpath(on_disk(path))
+        self.is_new = bool(path) and not os.path.exists(self.place)
+        if path is not None and not is_plan:
+            self.lock = open_to_write(self.place)
+
+    def read(self):
+        """The conversation as it stands there."""
+        if self.path is not None and os.path.isfile(self.place):
+            self.raw = read_file(self.path)
+        return (as_conversation(self.raw, self.path) if self.raw
+                else {"messages": []})
+
+    def is_saved(self):
+        """Whether nothing is lost there but a conversation that was saved."""
+        with suppress(UsageError):
+            return "version" in self.read() or not self.raw
+        return False
+
+    def write(self, data):
+        """Have the disk hold the conversation, old or new, never torn."""
+        raw, held = whole(pretty_json(data) + "\n").encode("utf-8"), []
+
+        def hold(number):
+            held.append(os.fdopen(os.dup(number), "rb"))
+            try_lock(number)
+        if self.lock and raw != self.raw:
+            with writing(self.path, UsageError):
+                write_privately(self.place, raw, hold)
+            self.lock.close()
+            self.lock, self.raw = held[0], raw
+
+    def close(self):
+        """Let it go; what was begun for nothing is not left behind."""
+        if self.lock:
+            if self.is_new and not self.raw:
+                remove_quietly(self.place)
+            self.lock.close()
+
+
 class ChatTurns:
     """A conversation kept here and sent whole with each request.
 
     messages are those of the API; one that was cut short has "cut": true,
-    which is saved but not sent.
+    which is saved but not sent.  options are the rest of a request's body.
     """
 
     ANSWER = ChatAnswer
+    SAYS, FIXED = "message", ("messages",)  # which a session decides on
+    link = dict  # what a turn holds beside its text, for the next to follow
 
-    def __init__(self, app, body, headers, is_model_named=False):
-        self.app, self.headers = app, headers
-        self.is_model_named = is_model_named
-        self.options = {k: v for k, v in body.items() if k != "messages"}
-        self.messages = [m for m in body.get("messages", ())
-                         if m["role"] != "user"]
-        self.spent = Counter()
-        self.answer = None
+    def __init__(self, app, args, file, data, options):
+        self.app, self.args, self.file = app, args, file
+        self.options, self.headers = options, sent_headers(args)
+        self.messages, self.spent = data["messages"], Counter()
+        self.count(data.get("usage"))
+        self.answer, self.is_kept = None, False
 
-    def ask(self, talk, content):
-        """Send one more user message; return whether both turns are kept.
+    def ask(self, talk, content, is_stream=True):
+        """Send one more user message, and keep both turns.
 
-        What had arrived when it was interrupted is kept as a cut turn.
+        What had come when somebody, or the loss of the terminal, stopped it
+        is kept as a cut turn; what the server broke off is not.
         """
         self.messages.append({"role": "user", "content": content})
-        self.answer = self.ANSWER()
+        self.answer, self.is_kept = self.ANSWER(), False
         try:
-            ask_answer(self.app, talk, self.answer, self.body(),
-                       self.headers)
-        except BaseException:
-            self.keep(True)
+            self.send(talk, is_stream)
+        except BaseException as error:
+            is_lost = isinstance(error, XeroctlError) and not (
+                self.app.terminal.out.is_broken)
+            self.keep(not self.answer.is_finished, is_lost)
             raise
-        return self.keep(False)
+        self.keep(False)
+
+    def send(self, talk, is_stream):
+        ask_answer(self.app, talk, self.answer, with_params(
+            self.body(), self.args.param), self.headers, is_stream)
 
     def body(self):
-        sent = [{key: m[key] for key in m if key != "cut"}
-                for m in self.messages]
-        return dict(self.options, messages=sent)
+        return dict(self.options, messages=[
+            {key: m[key] for key in m if key not in ("cut", "response_id")}
+            for m in self.messages])
 
-    def keep(self, is_cut):
+    def keep(self, is_cut, is_lost=False):
         """Keep the answer as a turn; without one, take the question back."""
-        text = (self.answer.text() or self.answer.text(REFUSAL)
-                or "\n".join(self.answer.rest()))
+        text = not is_lost and (
+            self.answer.text() or self.answer.text(REFUSAL)
+            or "\n".join(self.answer.rest()))
         if not text:
             self.messages.pop()
-            return False
+            return
         turn = {"role": "assistant", "content": text}
         self.messages.append(dict(turn, cut=True) if is_cut else
                              dict(turn, **self.link()))
         self.count(self.answer.usage)
-        return True
-
-    def link(self):
-        """What a turn holds beside its text, so that the next follows it."""
-        return {}
+        self.is_kept = True
 
     def count(self, usage):
         for column, name in zip(USAGE_COLUMNS, ("prompt_tokens",
@@ -7745,6 +7771,7 @@ class ChatTurns:
 
     def clear(self):
         self.messages = [m for m in self.messages if m["role"] == "system"]
+        self.options.pop("previous_response_id", None)
 
     def undo(self):
         """Drop the last question and its answer; return the question."""
@@ -7761,56 +7788,123 @@ class ChatTurns:
                 "messages": self.messages,
                 "usage": dict(self.spent)}
 
-    def load(self, data):
-        """Take over a saved conversation, or a bare list of messages."""
-        messages = data if isinstance(data, list) else dig(data, "messages")
-        if not isinstance(messages, list) or not all(
-                map(is_message, messages)):
-            raise UsageError("this is no conversation: it has no list of"
-                             " messages with role and content")
-        self.messages = messages
-        self.spent = Counter()
-        self.count(dig(data, "usage"))
+    def write(self):
+        """Have the file hold the conversation, once there is one."""
+        if self.turns() or self.file.raw:
+            self.file.write(self.saved())
+
+
+def input_parts(content):
+    """A content of chat as the Responses API has it."""
+    if isinstance(content, str):
+        return content
+    return [{"type": "input_image", "image_url": dig(part, "image_url.url")}
+            if dig(part, "type") == "image_url"
+            else {"type": "input_text", "text": content_text(part)}
+            for part in content]
 
 
 class ResponseTurns(ChatTurns):
     """A conversation that the server keeps, each response on the last one.
 
     What it does not know (a loaded conversation, an answer that was cut, no
-    store) is sent along with the next message.
+    store) is sent along with the next message; the whole, where it does not
+    know the last response.  A turn that it forgot has "response_id": null.
     """
 
     ANSWER = ResponseAnswer
+    SAYS, FIXED = "input", ("input", "background")
+
+    def known(self):
+        """The place of the last turn that the server knows; None without."""
+        return next((place for place in reversed(range(len(self.messages)))
+                     if self.messages[place].get("response_id")), None)
+
+    def send(self, talk, is_stream):
+        last = self.known()
+        try:
+            super().send(talk, is_stream)
+        except XeroctlError as error:
+            told = f"{error} {error.facts}"
+            if last is None or self.answer.has_begun or not (
+                    re.search("previous.response", told, re.I)
+                    or self.messages[last]["response_id"] in told):
+                raise
+            self.unlink()
+            self.answer = self.ANSWER()
+            super().send(talk, is_stream)
+
+    def unlink(self):
+        """Have the conversation sent whole, from now on."""
+        for message in self.messages:
+            if message.get("response_id"):
+                message["response_id"] = None
+        self.app.terminal.note("the server does not know what was said: the"
+                               " conversation is sent whole")
 
     def link(self):
         """The id of a response that can be followed."""
-        is_kept = self.answer.id and self.options.get("store") is not False
+        response, last = self.answer.response, self.known()
+        if last is not None and "conversation" not in self.options and (
+                response.get("previous_response_id")
+                != self.messages[last]["response_id"]):
+            self.unlink()  # what it takes without a word it has not obeyed
+        is_kept = (self.answer.id and self.options.get("store") is not False
+                   and response.get("store") is not False
+                   and all(m.get("response_id", "") is not None
+                           for m in self.messages))
         return {"response_id": self.answer.id} if is_kept else {}
 
     def body(self):
-        known = [place for place, message in enumerate(self.messages)
-                 if message.get("response_id")]
-        in_conversation = "conversation" in self.options
-        first = known[-1] + 1 if known else 0
-        items = [{"role": m["role"], "content": m["content"]}
-                 for m in self.messages[first:] if m["role"] != "system"]
-        items = items[-1:] if in_conversation else items
-        body = dict(self.options, input=items if len(items) > 1
-                    else items[0]["content"])
-        if known and not in_conversation:
-            body["previous_response_id"] = (
-                self.messages[known[-1]]["response_id"])
-        system = [m["content"] for m in self.messages
-                  if m["role"] == "system"]
-        return dict(body, instructions=system[-1]) if system else body
+        last, body = self.known(), dict(self.options)
+        items = [{"role": m["role"], "content": input_parts(m["content"])}
+                 for m in self.messages[0 if last is None else last + 1:]
+                 if m["role"] != "system"]
+        if "conversation" in body:
+            items = items[-1:]
+        elif last is not None:
+            body["previous_response_id"] = self.messages[last]["response_id"]
+        is_text = len(items) == 1 and isinstance(items[0]["content"], str)
+        body["input"] = items[0]["content"] if is_text else items
+        for message in self.messages:
+            if message["role"] == "system":
+                body["instructions"] = message["content"]
+        return body
 
 
-def show_text(app, args):
-    """Have a session show text, whatever form is set, unless by a flag."""
-    if args.output not in (None, TABLE, WIDE):
-        raise UsageError(f"--interactive and -o {args.output} cannot be"
-                         " combined: a session shows text")
-    app.out.form, app.out.is_table = TABLE, True
+def edited(environ):
+    """The text that a person writes in the editor of the environment."""
+    import shlex
+    import subprocess
+    import tempfile
+    command = environ.get("VISUAL") or environ.get("EDITOR") or "vi"
+    with tempfile.NamedTemporaryFile(suffix=".md") as file:  # mode 0600
+        try:
+            editor = subprocess.Popen(shlex.split(command) + [file.name],
+                                      env=environ)
+        except (OSError, ValueError, IndexError) as problem:
+            raise UsageError(f"cannot run {command}: {reason_of(problem)}",
+                             "VISUAL or EDITOR names an editor")
+        while editor.poll() is None:
+            with suppress(KeyboardInterrupt):  # it is the editor's
+                editor.wait()
+        if editor.returncode:
+            raise UsageError(f"{command} ended with exit code"
+                             f" {editor.returncode}: nothing is sent")
+        return decoded(read_file(file.name)).rstrip("\r\n")
+
+
+def adopt(app, args, data):
+    """Take endpoint and model from a conversation, unless a flag has one.
+
+    With style openai the endpoint is the model.
+    """
+    endpoint, model = (value if isinstance(value, str) else None
+                       for value in map(data.get, ("endpoint", "model")))
+    if not args.model and model != endpoint and not (
+            args.endpoint and app.settings.style() == OPENAI):
+        args.model = model
+    args.endpoint = args.endpoint or endpoint
 
 
 class Session:
@@ -7821,7 +7915,7 @@ class Session:
     """
 
     KEYS = (("Up / Down", "recall earlier messages"),
-            ("Tab", "complete slash commands"),
+            ("Tab", "complete slash commands and file names"),
             ("Ctrl+A / Ctrl+E", "start or end of the line"),
             ("Ctrl+U / Ctrl+K", "clear before or after the cursor"),
             ("Ctrl+W", "delete the previous word"),
@@ -7834,32 +7928,46 @@ class Session:
         self.args = args
         self.is_live = is_terminal(self.terminal.stdin)
         self.is_over = False
-        self.lines = (self.editor(not args.no_history) if self.is_live
-                      else PlainLines(self.terminal))
-
-    def editor(self, has_history):
-        environ = self.app.settings.environ
-        folder = home_path(environ, "XDG_STATE_HOME", ".local", "state")
-        path = (os.path.join(folder, "history") if has_history and folder
-                else None)
-        history = History(path, self.app.terminal.secrets)
-        words = sorted(name + " " * bool(usage) for name, (usage, _, _)
-                       in self.COMMANDS.items())
-        return LineEditor(self.terminal, history, words)
+        self.unsaid, self.files = None, attached(app, args)
+        folder = home_path(app.settings.environ, "XDG_STATE_HOME", ".local",
+                           "state")
+        has_history = self.is_live and folder and not args.no_history
+        self.lines = LineEditor(self.terminal, History(
+            os.path.join(folder, "history") if has_history else None,
+            app.terminal.secrets), {
+                name + " " * bool(usage): "file" in usage for
+                name, (usage, _, _) in sorted(self.COMMANDS.items())})
 
     def run(self, first=None):
         """Read and answer until the end of input, /quit or two Ctrl-C."""
         failed = None
         try:
-            if first is not None:
-                failed = self.answer(first)
+            if first is not None or any(self.files):
+                failed = self.tried(self.say, first or "")
             while not self.is_over:
-                failed = self.turn() or failed
+                failed = self.tried(self.turn) or failed
         finally:
             self.lines.close()
+            self.turns.write()
         self.terminal.note(self.totals())
         if failed and not self.is_live:
             raise failed
+
+    def tried(self, act, *given):
+        """Do something that may fail; return the error, once it is told.
+
+        The session goes on, unless nobody can read what it says.
+        """
+        try:
+            act(*given)
+            self.turns.write()
+        except XeroctlError as error:
+            if self.terminal.out.is_broken:
+                raise
+            say_error(error, self.terminal)
+            error.is_told = True
+            return error
+        return None
 
     def turn(self):
         """One message or command, and what it asks for."""
@@ -7867,12 +7975,12 @@ class Session:
         if text is None:
             self.is_over = True
         elif is_block or not text.startswith("/"):
-            return self.answer(text) if text.strip() else None
+            if text.strip():
+                self.say(text)
         elif text.startswith("//"):
-            return self.answer(text[1:])
+            self.say(text[1:])
         else:
-            return self.command(text)
-        return None
+            self.command(text)
 
     def read_message(self):
         """Read (message, is it a block); (None, False) at the end of input.
@@ -7893,9 +8001,10 @@ class Session:
             except KeyboardInterrupt:
                 if interrupted or not self.is_live:
                     raise
-                interrupted = True
+                interrupted = self.lines.was_empty()
                 self.terminal.end_echo()
-                self.terminal.note("(Ctrl-C again leaves, Ctrl-D ends)")
+                if interrupted:
+                    self.terminal.note("(Ctrl-C again leaves, Ctrl-D ends)")
 
     def block(self, line):
         """The whole message that a line begins, and whether it is a block."""
@@ -7914,8 +8023,8 @@ class Session:
         if not self.is_live or self.terminal.quiet:
             return
         parts = [f"endpoint: {self.app.endpoint()}"]
-        if self.turns.is_model_named:
-            parts.append(f"model: {self.turns.options['model']}")
+        if self.args.model:
+            parts.append(f"model: {self.args.model}")
         spent = self.turns.spent
         parts += [f"tokens: {spent['prompt_tokens']}/"
                   f"{spent['completion_tokens']}",
@@ -7928,58 +8037,53 @@ class Session:
                 f" {spent['completion_tokens']} output tokens,"
                 f" {self.turns.turns()} messages")
 
-    def answer(self, content):
-        """Ask, and show the answer; return the error if it failed.
+    def say(self, text):
+        """Send a message and the files that wait for it.
 
-        The session goes on after a failure, and the message is one Up away.
+        If that fails they wait on, and /retry and Up have the message.
         """
-        if isinstance(content, str):
-            self.lines.remember(content)
+        if text:
+            self.lines.remember(text)
+        self.unsaid = text
+        self.answer(content_of(text, *self.files))
+        if self.turns.is_kept:
+            self.unsaid, self.files = None, ([], [])
+
+    def answer(self, content):
+        """Ask, and show the answer; Ctrl-C stops it, and it alone."""
         try:
-            with Talk(self.app, self.args.show_reasoning) as talk:
-                is_kept = self.turns.ask(talk, content)
+            with Talk(self.app, self.args) as talk:
+                self.turns.ask(talk, content)
                 show_rest(self.app, self.turns.answer)
             self.terminal.out.flush()
-            tell_ends(self.app, self.turns.answer, self.args.show_usage)
-            if not is_kept:
-                self.terminal.note("the answer has no text: the question is"
-                                   " taken back")
+            tell_ends(self.app, self.args, self.turns)
         except KeyboardInterrupt:
             if not self.is_live:
                 raise
             self.terminal.end_echo()
-            self.terminal.note("stopped; what came is kept")
-        except XeroctlError as error:
-            return self.told(error)
-        return None
-
-    def told(self, error):
-        """Say what went wrong, once: its exit code may still count."""
-        say_error(error, self.terminal)
-        error.is_told = True
-        return error
+            self.terminal.note("stopped; " + (
+                "what came is kept" if self.turns.is_kept else
+                "the question is taken back, /retry asks it again"))
 
     def command(self, line):
-        """Run a slash command; return the error if it failed."""
+        """Run a slash command."""
         name, _, rest = line.strip().partition(" ")
         self.lines.remember(line)
-        try:
-            if name not in self.COMMANDS:
-                raise UsageError(f"unknown command {name}",
-                                 did_you_mean(name, self.COMMANDS) or "/help")
-            usage, _, command = self.COMMANDS[name]
-            if usage and not rest.strip():
-                raise UsageError(f"{name} needs {usage}")
-            return command(self, rest.strip())
-        except XeroctlError as error:
-            return self.told(error)
+        if name not in self.COMMANDS:
+            raise UsageError(f"unknown command {name}",
+                             did_you_mean(name, self.COMMANDS) or "/help")
+        usage, _, command = self.COMMANDS[name]
+        rest = rest.strip()
+        if usage and not rest:
+            raise UsageError(f"{name} needs {usage}")
+        command(self, os.path.expanduser(rest) if "file" in usage else rest)
 
     def show_commands(self, _):
         rows = [(f"{name} {usage}".rstrip(), summary)
                 for name, (usage, summary, _) in self.COMMANDS.items()]
         for name, summary in rows + [('\"\"\"', "opens and closes a message of"
                                       " several lines"), *self.KEYS]:
-            self.terminal.say(f"  {name:16} {summary}")
+            self.terminal.say(f"  {name:17} {summary}")
 
     def clear(self, _):
         self.turns.clear()
@@ -7989,37 +8093,54 @@ class Session:
         self.turns.set_system(text)
         self.terminal.say("system message set")
 
-    def save(self, path):
-        """Write the conversation to a file, whole or not at all."""
-        data = pretty_json(self.turns.saved()) + "\n"
-        try:
-            write_privately(path, whole(data).encode("utf-8"))
-        except (OSError, ValueError) as problem:
-            raise UsageError(f"cannot write {path}: {reason_of(problem)}")
+    def save(self, path, is_any=False):
+        """Write the conversation to a file, whole or not at all.
+
+        What is no saved conversation is replaced only if any file may be.
+        """
+        if path == self.args.session:
+            return self.terminal.say(f"{path} has it after each turn")
+        with closing(ConversationFile(path)) as file:
+            if not (is_any or file.is_saved()):
+                raise UsageError(f"{path} is no conversation that was saved",
+                                 "/save! replaces it")
+            file.write(self.turns.saved())
         self.terminal.say(f"saved {self.turns.turns()} messages to {path}")
 
     def load(self, path):
         """Replace the conversation by that of a file; else change nothing."""
-        try:
-            data = parse_json(decoded(read_file(path)))
-        except ValueError as problem:
-            raise UsageError(f"{path} is not JSON: {problem}")
-        self.turns.load(data)
+        messages = as_conversation(read_file(path), path)["messages"]
+        self.turns.clear()
+        self.turns.messages = messages
         self.terminal.say(f"loaded {self.turns.turns()} messages")
+
+    def attach(self, source, place=0, read=fenced):
+        """Have a file go with the next message, or an image."""
+        self.files[place].append(read(self.app, source))
+        self.terminal.say(f"{source} goes with the next message")
+
+    def edit(self, _):
+        """Have a message written in the editor, and send it."""
+        text = edited(self.app.settings.environ)
+        if text.strip():
+            self.say(text)
 
     def quit(self, _):
         self.is_over = True
 
     def retry(self, _):
         """Ask the last question again; if that fails, forget nothing."""
+        if self.unsaid is not None:
+            return self.say(self.unsaid)
         before = list(self.turns.messages)
         content = self.turns.undo()
         if content is None:
             raise UsageError("there is nothing to ask again")
-        error = self.answer(content)
-        if error:
-            self.turns.messages = before
-        return error
+        try:
+            self.answer(content)
+        finally:
+            if not self.turns.is_kept:
+                self.turns.messages = before
 
     def undo(self, _):
         if self.turns.undo() is None:
@@ -8027,9 +8148,16 @@ class Session:
         self.terminal.say("the last question and its answer are forgotten")
 
     def set_model(self, name):
-        self.turns.options["model"] = name
-        self.turns.is_model_named = True
-        self.terminal.say(f"model: {name}")
+        self.args.model = self.turns.options["model"] = name
+        self.terminal.say(f"model: {name}" + " (a name: the endpoint decides)"
+                          * (self.app.slug() is not None))
+
+    def set_endpoint(self, slug):
+        """Ask another endpoint; a model that was named stays."""
+        self.args.endpoint = slug
+        if not self.args.model or self.app.slug() is None:
+            self.turns.options["model"] = slug
+        self.terminal.say(f"endpoint: {slug}")
 
     # name: (argument, summary, what runs it)
     COMMANDS = {
@@ -8038,15 +8166,72 @@ class Session:
                    clear),
         "/system": ("<msg>", "set or replace the system message",
                     set_system),
+        "/attach": ("<file>", "add a file's text to the next message",
+                    attach),
+        "/image": ("<file|url>", "add an image to the next message",
+                   lambda self, source: self.attach(source, 1, image_url)),
+        "/edit": ("", "write the message in $VISUAL or $EDITOR", edit),
         "/save": ("<file>", "save the conversation as JSON", save),
+        "/save!": ("<file>", "the same, whatever the file was before",
+                   lambda self, path: self.save(path, True)),
         "/load": ("<file>", "load a saved conversation", load),
         "/tokens": ("", "show token usage and message count",
                     lambda self, _: self.terminal.say(self.totals())),
-        "/retry": ("", "ask the last question again", retry),
+        "/retry": ("", "ask the last question again, failed or not", retry),
         "/undo": ("", "take the last question and its answer back", undo),
         "/model": ("<name>", "use another model", set_model),
+        "/endpoint": ("<slug>", "ask another endpoint", set_endpoint),
         "/quit": ("", "end the session (also Ctrl+D)", quit),
     }
+
+
+def check_turn(app, args, kind):
+    """Raise for what is missing or does not go together.
+
+    A session and a block are text, whatever form is set, unless by a flag.
+    """
+    given = dict(sent_fields(args), **dict(args.param or ()))
+    fixed = (kind.FIXED * bool(args.interactive or args.session)
+             + ("previous_response_id",) * bool(args.session))
+    for name in filter(given.__contains__, fixed):
+        raise UsageError(f"a session decides on {name} itself")
+    if not (args.interactive or args.attach or kind.FIXED[0] in given
+            or args.message is not None):
+        raise UsageError(f"--{kind.SAYS} is missing", "-m TEXT, or -m - to"
+                         " read it from standard input; --interactive asks"
+                         " for it")
+    shown = [name for name in ("--interactive", "--extract")
+             if getattr(args, name[2:])]
+    other = shown[1:] + [f"-o {args.output}"] * (
+        args.output not in (None, TABLE, WIDE))
+    if shown and other:
+        raise UsageError(f"{shown[0]} and {other[0]} cannot be combined")
+    if shown:
+        app.out.form, app.out.is_table = TABLE, True
+
+
+def converse(app, args, kind, make_options, fields):
+    """Take one turn of a conversation, or many in an interactive session.
+
+    Of a conversation on file endpoint and model are taken where no flag
+    names others; args.system replaces its system message.
+    """
+    check_turn(app, args, kind)
+    text = message_text(app, args.message, kind.SAYS)
+    system = (app.read_text(args.from_file) if args.from_file is not None
+              else args.system)
+    with closing(ConversationFile(args.session, bool(app.plan))) as file:
+        data = file.read()
+        adopt(app, args, data)
+        turns = kind(app, args, file, data, make_options(app, args))
+        if system is not None:
+            turns.set_system(system)
+        if args.interactive:
+            Session(app, turns, args).run(text)
+        else:
+            answer_once(app, args, turns,
+                        content_of(text, *attached(app, args)), fields)
+    return turns
 
 
 def ask_health(api):
@@ -8079,15 +8264,15 @@ class Doctor:
     def __init__(self, app):
         self.app, self.clock = app, app.clock
         self.sock = self.failure = None
-        self.steps = (("config", self.config), ("proxy", self.proxy),
-                      ("DNS", self.look_up), ("connect", self.connect),
-                      ("TLS", self.tls), ("healthz", self.healthz),
-                      ("key", self.key), ("latency", self.latency))
 
     def rows(self):
         """One record a step: {step, status, detail, ms}."""
         try:
-            return [self.row(name, step) for name, step in self.steps]
+            return [self.row(name, step) for name, step in (
+                ("config", self.config), ("proxy", self.proxy),
+                ("DNS", self.look_up), ("connect", self.connect),
+                ("TLS", self.tls), ("healthz", self.healthz),
+                ("key", self.key), ("latency", self.latency))]
         finally:
             if self.sock:
                 self.sock.close()
@@ -8103,12 +8288,9 @@ class Doctor:
             self.failure = error
             said = self.app.terminal.err.secrets.masked(str(error))
             row["status"], row["detail"] = "failed", said
-        row["ms"] = round((self.clock.monotonic() - started) * 1000, 1)
+        self.took = row["ms"] = round(
+            (self.clock.monotonic() - started) * 1000, 1)
         return row
-
-    def limits(self):
-        silence = self.app.settings.get("timeout") or TIMEOUT_S
-        return Limits(self.clock, silence, self.app.deadline)
 
     def config(self):
         deployment = self.app.api.deployment
@@ -8116,6 +8298,8 @@ class Doctor:
         self.scheme, self.host, self.port = origin_of(self.url)
         name = self.app.settings.context() or "flags and environment"
         self.app.settings.tell_beaten(name)
+        self.limits = Limits(self.clock, self.app.settings.get("timeout")
+                             or TIMEOUT_S, self.app.deadline)
         return "ok", f"{name}: {self.url}"
 
     def proxy(self):
@@ -8123,17 +8307,17 @@ class Doctor:
         return ("ok", str(self.relay)) if self.relay else ("-", "none")
 
     def look_up(self):
-        host, port = (self.relay.host, self.relay.port) if self.relay else (
-            self.host, self.port)
+        place = self.relay or self
         try:
-            addresses = sorted({a[4][0] for a in look_up(host, port)})
+            found = look_up(place.host, place.port)
         except ConnectionFailed as error:
             raise self.relay.failed(str(error)) if self.relay else error
-        return "ok", f"{host}: {', '.join(addresses)}"
+        addresses = ", ".join(sorted({each[4][0] for each in found}))
+        return "ok", f"{place.host}: {addresses}"
 
     def connect(self):
-        self.sock = (open_proxy(self.relay, self.limits()) if self.relay
-                     else open_socket(self.host, self.port, self.limits()))
+        self.sock = (open_proxy(self.relay, self.limits) if self.relay
+                     else open_socket(self.host, self.port, self.limits))
         return "ok", "{}:{}".format(*self.sock.getpeername()[:2])
 
     def tls(self):
@@ -8141,9 +8325,9 @@ class Doctor:
             return "-", "http: nothing is encrypted"
         if self.relay:
             open_tunnel(self.sock, self.relay, self.host, self.port,
-                        self.limits())
+                        self.limits)
         self.sock = start_tls(self.sock, self.host,
-                              self.app.network.context(), self.limits())
+                              self.app.network.context(), self.limits)
         until = (self.sock.getpeercert() or {}).get("notAfter")
         if until is None:
             return "ok", f"{self.sock.version()}, certificate not checked"
@@ -8156,17 +8340,16 @@ class Doctor:
         """Ask for it without a key; many keep all behind one, or have none."""
         try:
             ask_health(self.app.api)
-        except ApiError as error:
-            if error.status not in (401, 403, 404, 405):
+        except (ApiError, AnswerError) as error:
+            # LM Studio has a 200 for paths that it does not know.
+            status = getattr(error, "status", 404)
+            if status not in (401, 403, 404, 405):
                 raise
-            return "-", ("behind the key" if error.status in (401, 403)
+            return "-", ("behind the key" if status in (401, 403)
                          else "this server has no /healthz")
-        except AnswerError:  # LM Studio has a 200 for paths it does not know
-            return "-", "this server has no /healthz"
         return "ok", "the server says that it is well"
 
     def key(self):
-        started = self.clock.monotonic()
         request = self.app.api.request("GET", "/models")
         try:
             page = self.app.api.send(request, self.app.api.read_json)
@@ -8174,14 +8357,13 @@ class Doctor:
             if error.status not in NO_LIST:
                 raise
             return "-", f"not tried: there is no GET {self.url}/models"
-        finally:
-            self.took = self.clock.monotonic() - started
         key = self.app.api.deployment.key
         said = f"{redacted_key(key)} is accepted" if key else "none is needed"
         return "ok", f"{said}; {len(page_records(page))} models"
 
     def latency(self):
-        return "ok", f"{self.took * 1000:.0f} ms for GET /models"
+        """How long the step before took, of which a request is most."""
+        return "ok", f"{self.took:.0f} ms for GET /models"
 
 
 # ---------------------------------------------------------------------------
@@ -8189,55 +8371,6 @@ class Doctor:
 # ---------------------------------------------------------------------------
 
 # == chat: answers from a model, and chats from a template ===================
-
-def message_text(app, given, what="message"):
-    """What the user says: as given, or standard input for `-`."""
-    text = app.read_text("-") if given == "-" else given
-    if text == "":
-        raise UsageError(f"the {what} is empty")
-    return text
-
-
-def fenced(app, path):
-    """A file's text in a fence that it cannot close, below its name."""
-    text = app.read_text(path, may_be_odd=True)
-    ticks = max([2] + list(map(len, re.findall("`+", text)))) + 1
-    name = "stdin" if path == "-" else os.path.basename(path)
-    return f"{whole(name)}\n{'`' * ticks}\n{text}\n{'`' * ticks}"
-
-
-def image_url(app, source):
-    """The URL of an image; a file becomes a data: URL (RFC 2397)."""
-    if re.match("(https?|data):", source, re.I):
-        return source
-    import base64
-    data = app.read_bytes(source)
-    found = re.match(  # names lie, and some say nothing
-        rb"(?s)(?P<png>\x89PNG)|(?P<jpeg>\xff\xd8\xff)|(?P<gif>GIF8[79]a)|"
-        rb"(?P<webp>RIFF....WEBP)|(?P<bmp>BM....\0{4})|(?P<tiff>II\*\0|"
-        rb"MM\0\*)|....ftyp(?:(?P<avif>avi[fs])|(?P<heic>hei|hev|m[is]f1))",
-        data)
-    if not found:
-        raise UsageError(
-            f"{whole(source)} is " + ("no image" if data else "empty"),
-            "PNG, JPEG, GIF, WEBP, BMP, TIFF, AVIF and HEIC are known")
-    data = base64.b64encode(data).decode("ascii")
-    return f"data:image/{found.lastgroup};base64,{data}"
-
-
-def message_content(app, args):
-    """The content of the user's message: text, and images as parts."""
-    text = message_text(app, args.message)
-    blocks = [] if text is None else [text]
-    blocks += [fenced(app, path) for path in args.attach or ()]
-    text = "\n\n".join(blocks)
-    if not args.image:
-        return text
-    parts = [{"type": "text", "text": text}] if text else []
-    return parts + [{"type": "image_url",
-                     "image_url": {"url": image_url(app, source)}}
-                    for source in args.image]
-
 
 def response_format(app, text):
     """text, json_object, or a JSON schema from @FILE, as OpenAI has it."""
@@ -8254,40 +8387,23 @@ def response_format(app, text):
             "json_schema": {"name": name, "schema": schema}}
 
 
-def chat_body(app, args):
+def chat_options(app, args):
+    """The body of a chat request; its messages come later."""
     if args.agentic:
         app.terminal.note("-> agentic mode")
-    messages = []
-    system = (app.read_text(args.from_file) if args.from_file is not None
-              else args.system)
-    if system is not None:
-        messages.append({"role": "system", "content": system})
-    content = message_content(app, args)
-    if content:
-        messages.append({"role": "user", "content": content})
-    body = {"model": args.model or app.endpoint(), "messages": messages}
+    body = {"model": args.model or app.endpoint(), "messages": []}
     body.update(sent_fields(args))
     if args.response_format:
         body["response_format"] = response_format(app, args.response_format)
     if args.interactive and app.settings.style() == XEROTIER:
         body.setdefault("max_tokens", SESSION_TOKENS)
-    return with_params(body, args.param)
+    return body
 
 
 def schema_or_word(text):
     """Convert text, json_object or @FILE."""
     return text if text.startswith("@") else choice("text",
                                                     "json_object")(text)
-
-
-def talk_chat(app, args):
-    """Hold an interactive session; it always streams."""
-    show_text(app, args)
-    body = chat_body(app, args)
-    first = next((m["content"] for m in body.get("messages", ())
-                  if m["role"] == "user"), None)
-    turns = ChatTurns(app, body, sent_headers(args), bool(args.model))
-    Session(app, turns, args).run(first)
 
 
 CHAT_FIELDS = ("ID", "Model", "Created:time", "Finish=choices.0.finish_reason",
@@ -8297,14 +8413,8 @@ CHAT_FIELDS = ("ID", "Model", "Created:time", "Finish=choices.0.finish_reason",
 
 
 def send_chat(app, group, args):
-    """Send one message and show the answer, at once or as it comes."""
-    if args.interactive:
-        return talk_chat(app, args)
-    if args.message is None and not args.attach:
-        raise UsageError("--message is missing", "-m TEXT, or -m - to read it"
-                         " from standard input; --interactive asks for it")
-    answer_once(app, args, ChatAnswer(), chat_body(app, args),
-                sent_headers(args), CHAT_FIELDS)
+    """Send a message and show the answer; or hold a session."""
+    converse(app, args, ChatTurns, chat_options, CHAT_FIELDS)
 
 
 def post_message(app, chat_id, text):
@@ -8415,6 +8525,19 @@ ROUTING = (
          integer(1), header="X-SLO-TPOT-Ms"))
 THE_WORKSPACE = flag("--workspace ID", "the workspace", required=True,
                      completes="", sample="ws_1")
+FILES = (
+    flag("--attach FILE…",
+         "add a file's text to the message; - is standard input",
+         from_stdin=True),
+    flag("--image FILE|URL…", "add an image; - is standard input",
+         from_stdin=True, completes="file"))
+TALKING = (
+    flag("--interactive",
+         "hold a session of many turns; /help lists its commands"),
+    flag("--session FILE",
+         "go on with the conversation in this file, and keep it there"),
+    flag("--no-history", "keep no history file of the session"),
+    flag("--extract", "print the first fenced block of the answer alone"))
 MESSAGE = flag("-m, --message TEXT",
                "the user's message; - reads standard input", from_stdin=True)
 
@@ -8441,11 +8564,7 @@ CHAT = Group(
                    number(-2, 2)),
              field("--seed N", "random seed for reproducible output",
                    integer()),
-             flag("--attach FILE…",
-                  "add a file's text to the message; - is standard input",
-                  from_stdin=True),
-             flag("--image FILE|URL…", "add an image; - is standard input",
-                  from_stdin=True, completes="file"),
+             *FILES,
              flag("--response-format FORMAT",
                   "text, json_object, or @FILE with a JSON schema",
                   schema_or_word),
@@ -8453,9 +8572,7 @@ CHAT = Group(
              field("--stop TEXT…", "end the answer before this text"),
              STREAM,
              field("--store", "keep the completion on the server"),
-             flag("--interactive",
-                  "hold a session of many turns; /help lists its commands"),
-             flag("--no-history", "keep no history file of the session"),
+             *TALKING,
              SHOW_REASONING,
              flag("--show-usage",
                   "print token usage after the answer, on stderr"),
@@ -8494,7 +8611,7 @@ ENDED_FIELDS = ("ID", "Status:state", "Total=request_counts.total",
                 *BATCH_COUNTS, "Output File ID", "Error File ID")
 RUN_FIELDS = (
     "Requests", "Done", "Failed", "Tokens", "Time=seconds:seconds",
-    "Output=output_file", "Errors=errors_file")
+    "Rate:rate", "Output=output_file", "Errors=errors_file")
 
 
 def show_batch(app, group, args):
@@ -8593,13 +8710,12 @@ def submit_prefix(app, group, args):
     if app.plan:
         for request, (path, _) in zip(app.plan.requests, files):
             request.about = path
-        return
     made = [about["id"] for about in outcomes if about["ok"]]
     batches = []
-    if args.wait and made:
+    if args.wait and made and not app.plan:
         batches = BatchWait(app, group, made).run(args.wait_timeout)
         tell_ended(app, outcomes, batches)
-    show_outcomes(app, outcomes, "submitted")
+    end_bulk(app, outcomes, "submitted")
     check_ended_well(batches)
 
 
@@ -8668,7 +8784,8 @@ def run_batches(app, group, args):
     summary = run.run(sender)
     if summary is None:
         return
-    app.out.record(summary, RUN_FIELDS, id_path="output_file")
+    app.out.record(summary, RUN_FIELDS + ("Slowest part",) * bool(
+        summary["slowest_part"]), id_path="output_file")
     if run.kinds or summary["problems"]:
         raise XeroctlError(
             f"{summary['failed']} of {summary['requests']} requests failed",
@@ -8791,7 +8908,7 @@ BATCHES = Group(
 
 # == models: the whole life of a model =======================================
 
-MODEL_STATES = "active", "ready", "validated", "error", "failed", "invalid"
+GOOD_MODEL_STATES = "active", "ready", "validated"
 BAD_MODEL_STATES = "error", "failed", "invalid"
 MODEL_COLUMNS = (
     "ID", "Name", "Format", "Size=size_bytes|size|bytes:size", "Status:state",
@@ -8849,22 +8966,13 @@ def delete_models(app, group, args):
         app.confirm(f"Delete {group.thing} {title}?", args)
         return run_write(app, group, args)
     app.confirm(f"Delete {len(args.id)} models?", args)
-
-    def delete(model_id):
-        group.call(app, "DELETE", path_of(model_id), stand_in={})
-        return model_id
-    outcomes = [tried(app, model_id, lambda: delete(model_id), id=model_id)
-                for model_id in args.id]
-    if app.plan:
-        return
-    app.out.outcomes(outcomes)
-    good = sum(each["ok"] for each in outcomes)
+    outcomes = [tried(app, each, lambda: (group.call(
+        app, "DELETE", path_of(each), stand_in={}), each), id=each)
+                for each in args.id]
     if app.out.is_table:
-        app.out.line(f"{good} of {len(outcomes)} deleted")
-    if good < len(outcomes):
-        error = XeroctlError(f"{good} of {len(outcomes)} deleted")
-        error.is_told = app.out.is_table
-        raise error
+        app.out.line(f"{sum(each['ok'] for each in outcomes)} of"
+                     f" {len(outcomes)} deleted")
+    end_bulk(app, outcomes, "deleted")
 
 
 def revalidate_model(app, group, args):
@@ -8875,20 +8983,17 @@ def revalidate_model(app, group, args):
     """
     seen = []
 
-    def is_over(model):
-        seen.append(model["status"])
-        return seen[-1] in MODEL_STATES and (
-            seen[-1] != seen[0] or len(seen) >= 3)
+    def is_over(status):
+        seen.append(status)
+        return status in GOOD_MODEL_STATES + BAD_MODEL_STATES and (
+            status != seen[0] or len(seen) >= 3)
     answer = group.call(app, "POST", path_of(args.id, "revalidate"))
     if not args.wait:
         return app.out.done(answer, f"revalidation of {args.id} queued",
                             args.id)
-    model = wait_for(app, group, args.id, is_over, args.wait_timeout,
-                     call_again(app, f"xeroctl models {shell_word(args.id)}")
-                     + " shows its status")
-    app.out.record(model, ("ID", "Name", "Status:state"))
-    if model["status"] in BAD_MODEL_STATES:
-        raise XeroctlError(f"model {args.id}: {model['status']}")
+    again = call_again(app, f"xeroctl models {shell_word(args.id)}")
+    see_end(app, group, args, is_over, GOOD_MODEL_STATES,
+            again + " shows its status", ("ID", "Name", "Status:state"))
 
 
 def show_overview(app, group, args):
@@ -9294,45 +9399,17 @@ ITEM_CONTENT = ("Content=content|output|arguments|input|action|tool_calls"
                 "|summary:item")
 
 
-def response_body(app, args):
-    """Build the body of a response from the flags, without the input."""
-    instructions = (app.read_text(args.from_file)
-                    if args.from_file is not None else args.instructions)
-    body = {"model": args.model or app.endpoint()}
-    if instructions is not None:
-        body["instructions"] = instructions
-    body.update(sent_fields(args))
-    return with_params(body, args.param)
-
-
-def talk_response(app, args):
-    """Hold a session in which each response follows the last one."""
-    show_text(app, args)
-    body = response_body(app, args)
-    system = body.pop("instructions", None)
-    previous = body.pop("previous_response_id", None)
-    turns = ResponseTurns(app, dict(body, messages=[
-        {"role": "system", "content": system}] if system else []),
-        sent_headers(args), bool(args.model))
-    if previous:
-        turns.messages.append({"role": "assistant", "content": "",
-                               "response_id": previous})
-    args.no_history = False
-    Session(app, turns, args).run(args.input)
+def response_options(app, args):
+    """The body of a request for a response; its input comes later."""
+    return dict({"input": None, "model": args.model or app.endpoint()},
+                **sent_fields(args))
 
 
 def create_response(app, group, args):
-    """Ask for a response and show it, at once or as it comes."""
-    if args.interactive:
-        return talk_response(app, args)
-    body, answer = response_body(app, args), ResponseAnswer()
-    if "input" not in body and args.input is None:
-        raise UsageError("--input is missing", "-m TEXT, or -m - to read it"
-                         " from standard input; --interactive asks for it")
-    text = message_text(app, args.input, "input")
-    answer_once(app, args, answer, dict({"input": text}, **body),
-                sent_headers(args), RESPONSE_FIELDS)
-    response_id, status = (dig(answer.response, key)
+    """Ask for a response and show it; or hold a session."""
+    answer = converse(app, args, ResponseTurns, response_options,
+                      RESPONSE_FIELDS).answer
+    response_id, status = (dig(answer and answer.response, key)
                            for key in ("id", "status"))
     if status in ("queued", "in_progress") and not answer.has_begun:
         again = call_again(
@@ -9342,10 +9419,10 @@ def create_response(app, group, args):
 
 def wait_response(app, group, args):
     """Wait until a background response has ended."""
-    see_end(app, group, args, ("queued", "in_progress"),
-            ("completed", "incomplete"),
-            call_again(app, f"xeroctl responses {shell_word(args.id)} --wait")
-            + " resumes the wait")
+    again = call_again(app, f"xeroctl responses {shell_word(args.id)} --wait")
+    see_end(app, group, args, lambda status: status not in (
+        "queued", "in_progress"), ("completed", "incomplete"),
+            again + " resumes the wait")
 
 
 CREATED_METADATA = field("--metadata K=V…",
@@ -9373,8 +9450,8 @@ RESPONSES = Group(
         Verb("create", "Ask for a response and show it.", create_response,
              SLUG,
              flag("-m, --input TEXT", "what to answer; - is standard input",
-                  from_stdin=True),
-             flag("--instructions TEXT", "system message"),
+                  from_stdin=True, dest="message"),
+             flag("--instructions TEXT", "system message", dest="system"),
              flag("--from-file PATH",
                   "read the instructions from a file (beats --instructions)",
                   from_stdin=True),
@@ -9392,8 +9469,7 @@ RESPONSES = Group(
              field("--reasoning-effort WORD", "as low, medium or high",
                    sends="reasoning.effort"),
              ANY_FIELD,
-             STREAM,
-             flag("--interactive", "hold a session of many turns"),
+             STREAM, *FILES, *TALKING,
              SHOW_REASONING,
              flag("--show-usage", "print token usage and the id, on stderr"),
              *ROUTING,
@@ -9563,8 +9639,6 @@ def upload_model(app, group, args):
     engine = ModelUpload(app, group, source, upload)
     if args.resume:
         engine.refresh()
-    if app.plan:
-        return engine.plan()
     try:
         done = engine.run()
     except (XeroctlError,) + INTERRUPTS:
@@ -9692,7 +9766,7 @@ def upload_folder(app, group, args):
         app.out.outcome(name, None, trouble.strerror)
         outcomes.append({"id": None, "ok": False, "error": trouble.strerror,
                          "relative_path": name})
-    show_outcomes(app, outcomes, "files uploaded")
+    end_bulk(app, outcomes, "files uploaded")
     if not outcomes:
         raise XeroctlError(f"no files to upload in {args.upload}")
 
@@ -10482,9 +10556,9 @@ def create_export(app, group, args):
     if not args.wait:
         return app.out.record(export, group.fields)
     args.id = id_in(export)
-    see_end(app, group, args, ("pending", "processing"), ("completed",),
-            call_again(app, f"xeroctl exports get {shell_word(args.id)}")
-            + " shows it")
+    again = call_again(app, f"xeroctl exports get {shell_word(args.id)}")
+    see_end(app, group, args, lambda status: status not in (
+        "pending", "processing"), ("completed",), again + " shows it")
 
 
 def download_export(app, group, args):
@@ -10744,27 +10818,15 @@ class TemplateFolder:
             self.known[as_text(dig(each, "name"))].append(each)
 
     def apply(self, name, path):
-        """Create or update one; return what came of it, told as a line."""
-        made = error = None
-        try:
-            template = template_in(self.app, path)
-            before = self.before(template["name"], name)
-            is_same = before and all(before.get(key) == value
-                                     for key, value in template.items())
-            made = before if is_same else self.send(template, before)
-            said = f"{id_in(made)} v{as_text(dig(made, 'version'))}"
-            if is_same:
-                self.app.terminal.note(f"{name} is unchanged")
-            elif not self.app.plan:
-                self.app.out.outcome(name, said, None)
-        except (UsageError,) + FAILURES as problem:
-            error = str(problem)
-            if self.app.plan:
-                self.app.terminal.warn(f"{name}: {error}")
-            else:
-                self.app.out.outcome(name, None, error)
-        return {"id": dig(made, "id"), "ok": error is None, "error": error,
-                "file": name}
+        """Create or update one; return its id, and what is told of it."""
+        template = template_in(self.app, path)
+        before = self.before(template["name"], name)
+        if before and all(before.get(key) == value
+                          for key, value in template.items()):
+            self.app.terminal.note(f"{name} is unchanged")
+            return id_in(before), None
+        made = self.send(template, before)
+        return id_in(made), f"{id_in(made)} v{as_text(dig(made, 'version'))}"
 
     def before(self, template, name):
         """The template of a name as it is, or None."""
@@ -10795,11 +10857,11 @@ def apply_folder(app, group, args):
     if not names:
         raise UsageError(f"there is no *.json in {args.folder}")
     templates = TemplateFolder(app, args)
-    outcomes = [templates.apply(from_disk(name), os.path.join(folder, name))
-                for name in names]
-    if app.plan:
-        app.finish()
-    show_outcomes(app, outcomes, "files applied")
+    outcomes = [
+        tried(app, from_disk(name), lambda: templates.apply(
+            from_disk(name), os.path.join(folder, name)), file=from_disk(name))
+        for name in names]
+    end_bulk(app, outcomes, "files applied")
 
 
 TEMPLATE_FILE = flag("--file FILE",
@@ -10855,6 +10917,9 @@ TEMPLATES = Group(
 RISKS = "read", "write", "destructive", "irreversible"
 RISK = field("--risk RISK", ", ".join(RISKS), choice(*RISKS))
 WATCH_EVERY_S = 5
+DECIDED_ON = ("Tool=tool|tool_name", "Risk", "Arguments=args|arguments",
+              "Workspace=workspace_id", "Agent=agent_id|agent", "Requested by",
+              "Expires=expires_at:time")
 
 
 def check_tool_name(app, args, tool):
@@ -10870,12 +10935,24 @@ def check_tool_name(app, args, tool):
         raise refusal(f"{args.confirm!r} is not {tool}: nothing was approved")
 
 
+def check_approval(app, args, found):
+    """Show on stderr what is asked for; ask, unless it harms nothing."""
+    for column in map(as_column, DECIDED_ON):
+        app.terminal.say(f"{column.head + ':':13} "
+                         + column.cell(found, app.clock.now()))
+    tool = as_column(DECIDED_ON[0]).text(found, 0)
+    risk = dig(found, "risk")
+    if risk == "irreversible":
+        check_tool_name(app, args, tool)
+    elif risk not in ("read", "write"):
+        app.confirm(f"Approve {tool}?", args)
+
+
 def approve(app, group, args):
     """Approve a request; what cannot be undone asks for the tool's name."""
     found = group.call(app, "GET", path_of(args.id), stand_in={})
-    tool = dig(found, "tool") or dig(found, "tool_name")
-    if dig(found, "risk") == "irreversible" and not app.plan:
-        check_tool_name(app, args, as_text(tool))
+    if not app.plan:
+        check_approval(app, args, found)
     body = {key: value for key, value in (("note", args.note), ("confirm",
             args.confirm)) if value is not None}
     answer = group.call(app, "POST", path_of(args.id, "approve"), body=body)
@@ -10892,11 +10969,11 @@ def watch_approvals(app, group, args):
     def poll():
         return list(chain(*record_lists(app, group.path, query)))
     while True:
-        new = [each for each in poll_patiently(app, poll, None, None)
+        new = [each for each in poll_patiently(app, poll)
                if as_text(dig(each, "id")) not in seen]
         seen.update(as_text(dig(each, "id")) for each in new)
         for each in new:
-            app.out.passing(each, "id", "risk", "tool", "workspace_id")
+            app.out.passing(each, "id", "risk", "tool", "workspace_id", "args")
         app.clock.sleep(args.interval)
 
 
@@ -10909,10 +10986,8 @@ APPROVALS = Group(
     default="list",
     columns=("ID", "Status:state", "Risk", "Tool=tool|tool_name",
              "Created=created_at:time"),
-    fields=("ID", "Status:state", "Risk", "Tool=tool|tool_name",
-            "Workspace=workspace_id", "Arguments=args", "Requested by", "Note",
-            "Reason", "Created=created_at:time", "Expires=expires_at:time",
-            "Decided=decided_at:time"),
+    fields=("ID", "Status:state", *DECIDED_ON, "Note", "Reason",
+            "Created=created_at:time", "Decided=decided_at:time"),
     verbs=(
         lists(RISK, WORKSPACE, OF_STATUS,
               summary="List requests for approval."),
@@ -10926,6 +11001,8 @@ APPROVALS = Group(
              field("--reason TEXT", "why")),
         Verb("watch", "Print each new request once, until Ctrl-C.",
              watch_approvals, RISK,
+             field("--agent ID", "only what this agent is to do",
+                   sends="agent_id"),
              flag("--interval SECONDS", "how often to look (default: 5)",
                   seconds, default=WATCH_EVERY_S)),
         lists(name="delegations", path="delegations",
@@ -11261,7 +11338,8 @@ GLOBALS = (
          counts=True),
     flag("--cacert FILE", "trust the CAs in this file"),
     flag("--cert FILE", "client certificate"),
-    flag("--cert-key FILE", "its key (XEROTIER_CERT_PASSWORD if encrypted)"),
+    flag("--cert-key FILE", "its key (XEROTIER_CERT_PASSWORD if encrypted)",
+         needs="--cert"),
     flag("--insecure", "do not check the server's certificate"),
     flag("--proxy URL", "proxy to use; '' is none (beats HTTPS_PROXY)"),
     flag("--raw", "let server text reach a terminal unchanged"),
@@ -11421,6 +11499,13 @@ def unnamed_in(group, verbs):
             if verb.by is not None or verb.name == group.default]
 
 
+def where_texts_go(verbs):
+    """What to say of a word where a text is given by a flag: -m TEXT."""
+    return next((f": a text goes with {f.names[0]} TEXT" for verb in verbs
+                 for f in verb.flags
+                 if f.long_name in ("--message", "--input")), "")
+
+
 def check_no_verb(group, level, unnamed, word):
     """Raise unless the first word can be something else than a verb.
 
@@ -11435,11 +11520,9 @@ def check_no_verb(group, level, unnamed, word):
     elif not is_verb and any(verb.places for verb in unnamed):
         return
     else:
-        hint = did_you_mean(word, named) or next(
-            (f"a text goes with it: {f.names[0]} TEXT" for verb in unnamed
-             for f in verb.flags if f.long_name in ("--message", "--input")),
-            "it has " + ", ".join(named))
-    raise UsageError(f"{name} has no verb {word!r}", hint)
+        hint = did_you_mean(word, named) or "it has " + ", ".join(named)
+    raise UsageError(f"{name} has no verb {word!r}" + where_texts_go(unnamed),
+                     hint)
 
 
 def find_verb(group, words, level=None):
@@ -11527,7 +11610,7 @@ def unexpected(args, group, first, word):
         return UsageError(f"{called} cannot be combined with"
                           f" a positional {group.thing} ID ({word!r})")
     else:
-        told = f"unexpected argument {word!r}"
+        told = f"unexpected argument {word!r}" + where_texts_go([args.verb])
     return UsageError(told, None if args.by_word else did_you_mean(
         first, by_word(group)))
 
@@ -12172,20 +12255,18 @@ class App:
         What can be read only once is kept in a temporary file.
         """
         if path == "-":
-            return Source(spooled(self.terminal.input_blocks()),
-                          "stdin.jsonl", is_stdin=True)
+            return Source(spooled(self.terminal.input), "stdin.jsonl", True)
         try:
             file = open(on_disk(path), "rb", 4 * BLOCK)
         except (OSError, ValueError) as problem:
             raise UsageError(f"cannot read {path}: {reason_of(problem)}")
         if not file.seekable() or not os.fstat(file.fileno()).st_size:
-            file = spooled(iter(lambda: file.read(BLOCK), b""))
+            file = spooled(file)
         return Source(file, path)
 
     def read_bytes(self, path):
         """Read an input file whole; - is standard input."""
-        return (self.terminal.read_stdin() if path == "-"
-                else read_file(path))
+        return self.terminal.input.read() if path == "-" else read_file(path)
 
     def read_text(self, path, may_be_odd=False):
         """Read an input text, without its last line end."""
@@ -12227,6 +12308,7 @@ def check_pick(args):
         raise UsageError(f"--pick and -o {args.output} cannot be combined")
     if ("-" in (given.get("output_file"), given.get("download"))
             or given.get("format") == "md" or given.get("interactive")
+            or given.get("extract")
             or args.verb.run in (show_help, complete_shell,
                                  show_raw_execution)):
         raise UsageError("--pick takes its pick of JSON, and none is printed")
@@ -12255,12 +12337,15 @@ def run(argv, environ, terminal, groups):
     """Run one command line; raise what goes wrong."""
     if argv[:1] == [COMPLETE]:
         return show_offers(argv[1:], environ, terminal, groups)
-    group, args = parse(argv, groups)
+    try:
+        group, args = parse(argv, groups)
+    except HelpWanted as wanted:
+        return write_help(terminal, help_text(groups, *wanted.args))
     terminal.adjust(args.quiet, args.color or "auto", args.raw)
     if args.version:
         return terminal.out.write(f"xeroctl {__version__}\n")
     if group is TOP:
-        raise HelpWanted(group, group.verbs)
+        return write_help(terminal, help_text(groups, group, group.verbs))
     app = App(args, environ, terminal, groups)
     if args.pick:
         check_pick(args)
@@ -12282,40 +12367,30 @@ def run(argv, environ, terminal, groups):
     tell_unread(args, terminal)
 
 
-def said_last(argv, long, short=None):
-    """The last value of a flag on a command line that may be broken."""
-    value = None
+def early_args(argv):
+    """The global flags of a command line that may be broken, but for that."""
+    args, table = SimpleNamespace(), flag_table()
+    vars(args).update((f.dest, f.default) for f in GLOBALS)
     for word, following in zip(argv, argv[1:] + [""]):
-        name, equals, rest = word.partition("=")
-        if name in (long, short):
-            value = rest if equals else following
-        elif short and word.startswith(short) and word[1] != "-":
-            value = word[2:]
-    return value
+        if word[:2] in table or word.partition("=")[0] in table:
+            with suppress(UsageError):
+                for declared, value in flags_in(word, table):
+                    store(args, declared,
+                          following if value is None else value)
+    return args
 
 
-def wants_json(error, argv, environ, terminal):
-    """Whether an error is due as JSON; the command line may be broken."""
-    settings = error.settings or Settings(SimpleNamespace(
-        context=said_last(argv, "--context"),
-        output=said_last(argv, "--output", "-o")), environ, terminal)
+def wants_json(error, args, environ, terminal):
+    """Whether an error is due as JSON; args are what could be read."""
+    settings = error.settings or Settings(args, environ, terminal)
     try:
         return (settings.get("output") in (JSON, JSONL)
-                or said_last(argv, "--pick") is not None)
+                or args.pick is not None)
     except XeroctlError:
         return environ.get("XEROTIER_OUTPUT") in (JSON, JSONL)
 
 
-def adjust_early(argv, terminal):
-    """Obey --color and --quiet even where the command line is broken."""
-    color = said_last(argv, "--color")
-    if "--no-color" in argv:
-        color = "never"
-    terminal.adjust("-q" in argv or "--quiet" in argv,
-                    color if color in COLOR_MODES else "auto", "--raw" in argv)
-
-
-def fail(error, argv, environ, terminal):
+def fail(error, args, environ, terminal):
     """Say what went wrong, as JSON where that is due; return the exit code."""
     if environ.get("XEROTIER_DEBUG"):
         import traceback
@@ -12324,27 +12399,13 @@ def fail(error, argv, environ, terminal):
     terminal.out.end_line()
     if error.is_told:
         return error.exit_code
-    if wants_json(error, argv, environ, terminal):
+    if wants_json(error, args, environ, terminal):
         told = terminal.err.secrets.masked_json(error.envelope())
         terminal.err.write_json(pretty_json(told) + "\n")
         terminal.err.flush()
     else:
         say_error(error, terminal)
     return error.exit_code
-
-
-def guarded(argv, environ, terminal, groups):
-    """Run one command line; return its exit code."""
-    code = 0
-    try:
-        run(argv, environ, terminal, groups)
-    except HelpWanted as wanted:
-        write_help(terminal, help_text(groups, wanted.group, wanted.verbs))
-        terminal.out.end_line()
-    except XeroctlError as error:
-        code = fail(error, argv, environ, terminal)
-    terminal.out.flush()
-    return code
 
 
 def internal_error(problem):
@@ -12372,24 +12433,30 @@ def main(argv=None, environ=None, streams=None, clock=None, groups=GROUPS):
     """Run one command line; return its exit code.
 
     argv is without the program's name; what is left out is the process's.
+    What can still fail once an error was told, the last write, is one more.
     """
     argv = process_argv() if argv is None else list(argv)
     environ = os.environ if environ is None else environ
     streams = streams or Streams(sys.stdin, sys.stdout, sys.stderr)
     terminal = Terminal(streams, environ, clock or Clock())
-    groups = groups + ABOUT
-    adjust_early(argv, terminal)
+    args, code = early_args(argv), 0
+    terminal.adjust(args.quiet, args.color or "auto", args.raw)
     try:
-        return guarded(argv, environ, terminal, groups)
-    except ReaderGone as gone:
-        return gone.exit_code
+        try:
+            run(argv, environ, terminal, groups + ABOUT)
+        except XeroctlError as error:
+            code = fail(error, args, environ, terminal)
+        terminal.out.flush()
+        return code
+    except ReaderGone:
+        return 141
     except KeyboardInterrupt:
         terminal.end_echo()
         return 130
     except XeroctlError as error:
-        return fail(error, argv, environ, terminal)
+        return fail(error, args, environ, terminal)
     except Exception as problem:
-        return fail(internal_error(problem), argv, environ, terminal)
+        return fail(internal_error(problem), args, environ, terminal)
 
 
 def nowhere():
@@ -12400,24 +12467,20 @@ def nowhere():
         return os.pipe()[1]
 
 
-def flush_at_once(stream, number):
-    """Flush without waiting for a reader that has stopped reading."""
-    if not hasattr(os, "set_blocking"):
-        return stream.flush()  # Windows
-    os.set_blocking(number, False)
-    try:
-        stream.flush()
-    finally:
-        os.set_blocking(number, True)
-
-
 def let_go(stream, number, is_stopped):
-    """Flush; what cannot be written, the interpreter shall not try again."""
+    """Flush, once stopped without waiting for a reader that has, too.
+
+    What cannot be written, the interpreter shall not try again.
+    """
+    is_hasty = is_stopped and hasattr(os, "set_blocking")  # Windows has not
     try:
-        if is_stopped:
-            flush_at_once(stream, number)
-        else:
+        if is_hasty:
+            os.set_blocking(number, False)
+        try:
             stream.flush()
+        finally:
+            if is_hasty:
+                os.set_blocking(number, True)
     except (AttributeError, OSError, ValueError):
         os.dup2(nowhere(), number)
 
@@ -12437,6 +12500,13 @@ def open_closed_streams():
 STOP_SIGNALS = ("SIGTERM", 143), ("SIGHUP", 129)
 
 
+def stop(code):
+    """Unwind the program, as Ctrl-C does; no second signal comes between."""
+    for name, _ in STOP_SIGNALS:
+        on_signal(name, lambda *_: None)
+    sys.exit(code)
+
+
 def on_signal(name, handler=None):
     """Let a signal call this, or end the process at once, without a word.
 
@@ -12451,8 +12521,8 @@ def on_signal(name, handler=None):
 def console():
     """Run as the program: the entry point of script and package alike."""
     open_closed_streams()
-    for name, code in STOP_SIGNALS:  # unwind the program, as Ctrl-C does
-        on_signal(name, lambda *_, code=code: sys.exit(code))
+    for name, code in STOP_SIGNALS:
+        on_signal(name, lambda *_, code=code: stop(code))
     code = 130
     try:
         code = main()

@@ -3772,7 +3772,7 @@ def add_approval(store, project, invocation):
     return store.approvals.create(
         project, invocation_id=invocation["id"], tool=invocation["tool"],
         workspace_id=invocation["workspace_id"], risk=invocation["risk"],
-        status="pending", args=invocation["args"],
+        status="pending", args=invocation["args"], agent_id="agt_1",
         requested_by="ada@example.com", note=None, reason=None,
         expires_at=int(store.clock()) + wait, decided_at=None)
 
@@ -4180,7 +4180,7 @@ ROUTES = tuple(itertools.chain(
               DELEGATION_DEFAULTS)),
           ("DELETE", "/approvals/delegations/{}", deletes("delegations")),
           ("GET", "/approvals", lists("approvals", "risk", "workspace_id",
-                                      "status")),
+                                      "status", "agent_id")),
           ("GET", "/approvals/{}", shows("approvals")),
           ("POST", "/approvals/{}/approve", approve),
           ("POST", "/approvals/{}/reject", reject),

@@ -571,7 +571,7 @@ def test_a_wait_polls_every_2_s_and_shows_the_end(run, router, clock):
         f"Error File ID:  {batch['error_file_id']}\n")
     assert shown.stderr == (
         f"uploaded requests.jsonl -> {batch['input_file_id']}\n"
-        "batch_1 validating\n")
+        "2026-02-02T02:40:00Z batch_1 validating\n")
 
 
 def test_a_wait_may_be_for_a_batch_that_is_there(run, router, made):
@@ -592,9 +592,11 @@ def test_of_a_long_wait_a_pipe_gets_a_line_each_30_s(run, clock, made):
     clock.steps += [count] * 40
     shown = run(*DEMO, "batch_1", "--wait")
     assert shown.stderr.splitlines() == [
-        "batch_1 validating",
-        "batch_1 in_progress [######..............] 31% 31/100, 1 failed",
-        "batch_1 completed [############........] 61% 61/100, 1 failed"]
+        "2026-02-02T02:40:00Z batch_1 validating",
+        "2026-02-02T02:40:30Z batch_1 in_progress 31/100, 1 failed, 1.0/s,"
+        " 69 s left, 27 tokens",
+        "2026-02-02T02:41:00Z batch_1 completed 61/100, 1 failed, 1.0/s,"
+        " 39 s left"]
     assert run(*DEMO, "batch_1", "--wait", "-q").stderr == ""
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 import xeroctl
-from conftest import environment
+from conftest import environment, every_case
 from helpers import asked_paths as asked, encoded, pretty, sent
 
 NOW = 1770000000
@@ -849,6 +849,55 @@ def test_a_dry_run_of_new_sends_nothing_at_all(run, router, template,
     assert apply["url"] == f"{below}{TEMPLATES}/{shown_as}/apply"
     assert message["url"] == f"{below}/chats/<chat id>/messages"
     assert message["body"] == {"role": "user", "content": "Hi"}
+
+
+# == the first block alone ===================================================
+
+BLOCKS = [
+    ("Here:\n```python\nx = 1\n```\nor\n```\ny\n```", "x = 1\n"),
+    ("```\nx\n\n  y\n```", "x\n\n  y\n"),
+    ("~~~sh\nls\n~~~ \n", "ls\n"),
+    ("````md\n```\nx\n```\n````", "```\nx\n```\n"),
+    ("1. do\n\n   ```sh\n   ls\n     -l\n   ```\n", "ls\n  -l\n"),
+    ("```\r\nx\r\n```\r\n", "x\r\n"),
+    ("a ```code``` b\n```\nx\n```", "x\n"),
+    ("```not ``` a fence\n```\nx\n```", "x\n"),
+    ("```\nx ```\n~~~\ny\n```", "x ```\n~~~\ny\n"),
+    ("```\n```", "")]
+
+
+@pytest.mark.parametrize("said, block", BLOCKS)
+@pytest.mark.parametrize("is_stream", [True, False])
+@every_case
+def test_the_first_block_comes_alone(run, router, said, block, is_stream):
+    more = says(router, frames(chunk({"content": said},
+                                     finish_reason="stop"))
+                if is_stream else answer({"content": said}))
+    shown = run(*HI, *more, "--extract", "-q", XEROTIER_OUTPUT="json")
+    assert (shown, shown.stderr, shown.exit_status) == (block, "", 0)
+
+
+@pytest.mark.parametrize("said", ["", "no block", "a `word`", "```\nx",
+                                  "```\nx\n ~~~", "x\n```", "````\nx\n```"])
+def test_an_answer_without_a_block_is_a_failure(run, router, said):
+    says(router, answer({"content": said}))
+    shown = run(*HI, "--extract")
+    assert (shown, shown.exit_status) == ("", 1)
+    assert "has no fenced block" in shown.stderr
+
+
+@pytest.mark.parametrize("more", [
+    ["-o", "json"], ["-o", "csv"], ["--interactive"], ["--pick", "id"]])
+def test_a_block_is_text(run, router, more):
+    shown = run(*HI, "--extract", *more)
+    assert (shown, shown.exit_status) == ("", 2)
+    assert router.requests == []
+
+
+def test_a_block_of_a_response_comes_alone(run):
+    shown = run("responses", "create", "--endpoint", "demo", "-m",
+                "\n```\nx\n```\n", "--extract")
+    assert (shown, shown.exit_status) == ("x\n", 0)
 
 
 # == what a person sees ======================================================
