@@ -503,6 +503,7 @@ project remove-member      Remove member usr_1?
 project revoke-invitation  Revoke invitation invite_1?
 exports delete             Delete export exp_1?
 templates delete           Delete template triage?
+approvals approve          Approve kubectl_drain?
 approvals revoke-delegation  Revoke delegation dlg_1?
 config remove              Remove deployment prod?
 """
