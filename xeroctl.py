@@ -12859,9 +12859,8 @@ STOP_SIGNALS = ("SIGTERM", 143), ("SIGHUP", 129)
 
 def stop(code):
     """Unwind the program, as Ctrl-C does; no second signal comes between."""
-    import signal
     for name, _ in STOP_SIGNALS:
-        on_signal(name, signal.SIG_IGN)
+        on_signal(name, lambda *_: None)
     sys.exit(code)
 
 
@@ -12881,16 +12880,17 @@ def console():
     open_closed_streams()
     for name, code in STOP_SIGNALS:
         on_signal(name, lambda *_, code=code: stop(code))
-    code = 130
+    code, last = 130, ["SIGINT", *dict(STOP_SIGNALS)]
     try:
         code = main()
     except KeyboardInterrupt:
         pass
-    finally:
-        for name in ("SIGINT", *dict(STOP_SIGNALS)):
-            on_signal(name)
-        let_go(sys.stdout, 1, code == 130)
-        let_go(sys.stderr, 2, code == 130)
+    except SystemExit as stopped:
+        code, last = stopped.code, ["SIGINT"]
+    for name in last:
+        on_signal(name)
+    for number, stream in enumerate((sys.stdout, sys.stderr), 1):
+        let_go(stream, number, code in (129, 130, 143))
     sys.exit(code)
 
 

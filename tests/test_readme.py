@@ -116,11 +116,11 @@ TOOLS = {
 }
 
 
-@pytest.fixture
-def world(tmp_path):
+@pytest.fixture(scope="module")
+def first_world(tmp_path_factory):
     with Remembering() as router:
         router.store.clock, router.exec_polls = time.time, 0
-        world = World(router, tmp_path)
+        world = World(router, tmp_path_factory.mktemp("world"))
         os.symlink(os.path.join(ROOT, "xeroctl.py"), world.place("xeroctl.py"))
         os.symlink(os.path.join(ROOT, "tests"), world.place("tests"))
         for name in ("prompts/one.txt", "app.log", "ca.pem", "slow.sh",
@@ -132,7 +132,14 @@ def world(tmp_path):
             world.write("bin/" + name, "#!/bin/sh\n" + script % {
                 "python": sys.executable, "started": STARTED} + "\n")
             os.chmod(path, stat.S_IRWXU)
+        world.saved[None] = router.save(), world.files_now()
         yield world
+
+
+@pytest.fixture
+def world(first_world):
+    first_world.reset(None)
+    return first_world
 
 
 def made_true(text, world, other):

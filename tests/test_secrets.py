@@ -17,7 +17,7 @@ import pytest
 import xeroctl
 from conftest import IS_FULL, at_both_ends, costly
 from test_faults import FAULTS, SLOW, meet
-from world import CALLS, SECRET, Interrupting, Remembering, World
+from world import CALLS, SECRET, Interrupting, command_of
 
 SEED = 5
 PASSWORD = "pr0xy-Passw0rd-91"
@@ -52,27 +52,11 @@ WITH_SECRETS = (
 )
 
 
-def command_of(row):
-    return xeroctl.verb_map(row.group, row.verb)["command"]
-
-
 def sample(cases, count, most=None):
     """Some of the cases, the same ones each time; most: with --full."""
     cases = list(cases)
     count = min(most or len(cases), len(cases)) if IS_FULL else count
     return random.Random(SEED).sample(cases, count)
-
-
-@pytest.fixture(scope="module")
-def shared_world(tmp_path_factory):
-    with Remembering() as router:
-        yield World(router, tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture
-def world(shared_world, monkeypatch):
-    monkeypatch.chdir(shared_world.folder)
-    return shared_world
 
 
 def halves(secret):
