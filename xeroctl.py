@@ -2345,52 +2345,36 @@ def open_socket(host, port, limits):
 
 
 CA_HELP = "--cacert FILE trusts a private CA; --insecure checks nothing"
-CLOCK_HELP = "is this machine's clock right?"
-NAME_HELP = "does the base URL name the host as its certificate does?"
 
-# What OpenSSL says (a part of its reason), what it means, and what helps.
-TLS_REASONS = (
-    ("WRONG_VERSION_NUMBER", "the server does not speak TLS",
-     "is it http:// in --base-url?"),
-    ("NOT_YET_VALID", "the certificate is not valid yet", CLOCK_HELP),
-    ("HAS_EXPIRED", "the certificate has expired", CLOCK_HELP),
-    ("SIGNED_CERTIFICATE_IN_",
-     "the certificate's issuer, a self-signed CA, is not trusted", CA_HELP),
-    ("SELF.SIGNED", "the certificate is self-signed", CA_HELP),
-    ("ISSUER_CERTIFICATE|FIRST_CERTIFICATE",
-     "the certificate's issuer is not known", CA_HELP),
-    (":_(HOSTNAME|IP_ADDRESS)_MISMATCH",
-     "the certificate is for another host name or address", NAME_HELP),
-    ("VERIFY_FAILED:", None, CA_HELP),
-    # Python 3.6 does not tell which; of a host name it says it in words.
-    ("CERTIFICATE_VERIFY_FAILED|HOSTNAME|SUBJECTALTNAME",
-     "the certificate is self-signed, expired, for another host name, or of"
-     " an unknown issuer", CA_HELP),
-    ("ALERT.*(CERTIFICATE|HANDSHAKE_FAILURE|UNKNOWN_CA|ACCESS_DENIED)", None,
+# What helps, by what OpenSSL says; Python 3.6 leaves out what it refuses.
+TLS_HINTS = (
+    ("wrong version number",
+     "a server without TLS has an http:// URL in --base-url"),
+    ("not yet valid|has expired", "is this machine's clock right?"),
+    ("mismatch|hostname|unrecognized name",
+     "does the base URL name the host as its certificate does?"),
+    ("verify failed$", "it is self-signed, expired, for another host name, or"
+                       " of an unknown issuer: " + CA_HELP),
+    ("verify failed", CA_HELP),
+    ("alert.*(certificate|handshake failure|unknown ca|access denied)",
      "does the server want a client certificate? --cert FILE"),
-    ("PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL|SSL_VERSION|LEGACY_SIGALG",
-     "the server speaks no version of TLS that this Python takes", None),
-    ("UNRECOGNIZED_NAME", "the server does not know this host name",
-     NAME_HELP),
+    ("protocol version|unsupported protocol|ssl version|legacy sigalg",
+     "the server speaks no version of TLS that this Python takes"),
+    ("", "is it a TLS server, and nothing in between?"),
 )
 
 
 def tls_reason(problem):
-    """What OpenSSL says, as BAD_RECORD_TYPE.
-
-    It is in the text: an old Python has no reason for what is new, or a wrong
-    one, as in "[SSL: BAD_MAC_LENGTH] legacy sigalg disallowed (_ssl.c:1)".
-    """
-    text = re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", str(problem))
-    return text.replace(" ", "_").upper()
+    """What OpenSSL says, without the code before it: an old Python has a
+    wrong one for what is new, as in "[SSL: BAD_MAC_LENGTH] legacy sigalg"."""
+    return re.sub(r"^\[.*?\] |\.? \(_ssl\.c:\d+\)$", "", str(problem))
 
 
 def is_dropped(problem):
     """Whether a handshake was cut or timed out, rather than refused."""
     import ssl
     return (not isinstance(problem, (ssl.SSLError, ValueError))
-            or isinstance(problem, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
-            or tls_reason(problem) == "UNEXPECTED_EOF_WHILE_READING")
+            or bool(re.search(r"\beof\b", tls_reason(problem), re.I)))
 
 
 def tls_error(problem, host):
@@ -2401,11 +2385,9 @@ def tls_error(problem, host):
     if isinstance(problem, socket.timeout):
         reason, hint = "no handshake in time", "--timeout SECONDS waits longer"
     elif not is_dropped(problem):
-        said = tls_reason(problem)
-        reason, hint = next(
-            ((told or said, hint) for pattern, told, hint in TLS_REASONS
-             if re.search(pattern, said)),
-            (said, "is it a TLS server, and nothing in between?"))
+        reason = tls_reason(problem)
+        hint = next(hint for pattern, hint in TLS_HINTS
+                    if re.search(pattern, reason, re.I))
     elif isinstance(problem, ssl.SSLError):
         reason = "the connection was cut"
     return ConnectionFailed("TLS", f"{host}: {reason}", hint,
@@ -2430,7 +2412,7 @@ def network_error(problem, where, limits, sent):
         reason = reason_of(problem)
     elif is_dropped(problem):
         reason = "the server cut the connection"
-    elif "ALERT" not in tls_reason(problem):
+    elif " alert " not in tls_reason(problem):
         reason = f"the connection was disturbed ({tls_reason(problem)})"
     else:
         error = tls_error(problem, where)
