@@ -3615,7 +3615,8 @@ class Source:
         return self.file.read(end - start)
 
     def blocks(self, spans):
-        """Yield the bytes of (start, end) spans, one after the other."""
+        """Yield the bytes of (start, end) spans, all of one moment."""
+        self.check_unchanged()
         for start, end in spans:
             while start < end:
                 block = self.read(start, min(end, start + BLOCK))
@@ -3624,6 +3625,7 @@ class Source:
                                      " it was read")
                 start += len(block)
                 yield block
+        self.check_unchanged()
 
 
 def spooled(blocks):
@@ -3651,10 +3653,8 @@ class Excerpt:
         self.size = sum(end - start for start, end in self.spans)
 
     def blocks(self):
-        """Yield the bytes; raise if they are not those of one moment."""
-        self.source.check_unchanged()
-        yield from self.source.blocks(self.spans)
-        self.source.check_unchanged()
+        """Yield the bytes, which are those of one moment."""
+        return self.source.blocks(self.spans)
 
 
 def open_to_write(path):
@@ -3704,14 +3704,18 @@ class NewFile(AbstractContextManager):
             self.claim(force)
         self.file = open_to_write(self.part)
         keep_access(self.file.fileno(), self.target, 0o777)
-        self.resume(**found or self.known)
+        is_of_use = self.is_resumed and found and found["url"] == url
+        self.known = found if is_of_use else self.known
+        self.restart(os.fstat(self.file.fileno()).st_size if is_of_use else 0)
+        self.begin(self.known["version"], self.known["size"])
 
     def recall(self):
         """What PATH.part.json says, if that is ours; else None."""
-        with suppress(UsageError, ValueError):
+        with suppress(UsageError, ValueError, TypeError):
             found = not is_special(self.about) and parse_json(decoded(
                 read_file(self.about, size=BLOCK)))
-            if isinstance(found, dict) and set(found) == set(self.known):
+            if isinstance(found, dict) and set(found) == set(self.known) and (
+                    re.match(r"[ -~\xa0-\xff]*\Z", found["version"] or "")):
                 return found
         return None
 
@@ -3724,15 +3728,6 @@ class NewFile(AbstractContextManager):
                 raise UsageError(f"{path} exists, and nothing tells that it"
                                  " is ours", "--force replaces it")
         self.begin(None, None, UsageError)
-
-    def resume(self, url, version, size):
-        """Go on where an earlier call has stopped, or begin anew."""
-        is_of_use = (self.is_resumed and url == self.known["url"]
-                     and isinstance(version, (str, type(None)))
-                     and isinstance(size, (int, type(None)))
-                     and re.match(r"[ -~\xa0-\xff]*\Z", version or ""))
-        self.restart(os.fstat(self.file.fileno()).st_size if is_of_use else 0)
-        self.begin(*(version, size) if is_of_use else (None, None))
 
     def begin(self, version, size, error=XeroctlError):
         """Take note of what the bytes that follow belong to."""
@@ -6032,9 +6027,6 @@ class TarFolder:
         """Add so much of bytes, or of a file: its path and stamp."""
         self.pieces.append((self.size, self.size + size, piece))
         self.size += size
-
-    def check_unchanged(self):
-        """Each file is looked at when it is read."""
 
     def blocks(self, spans):
         """Yield the bytes of (start, end) spans, one after the other."""
