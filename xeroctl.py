@@ -57,7 +57,7 @@ ADDRESS_TIMEOUT_S = 10
 RETRIES = 2
 BACKOFF_S = 0.5, 30.0
 LONGEST_WAIT_S = 60
-IDLE_S, HASTY_S = 3, 0.5
+IDLE_S = 3  # for so long a connection is kept between two requests
 LONGEST_S = 10 ** 9
 SESSION_TOKENS = 4096
 LONGEST_OUTAGE_S = 300
@@ -2240,7 +2240,7 @@ class HeadReader(io.BufferedReader):
     """Reads heads that have an end: http.client takes one that was cut for
     a whole one, and any number of hints before it."""
 
-    has_begun, size = False, 0
+    size = 0
 
     def readline(self, limit=-1):
         import http.client
@@ -2249,9 +2249,8 @@ class HeadReader(io.BufferedReader):
         if self.size > MOST_HEAD_BYTES:
             raise http.client.HTTPException("its head does not end")
         if line[-1:] != b"\n" and len(line) != limit and (
-                line.startswith(b"HTTP/") or self.has_begun):
+                line.startswith(b"HTTP/") or self.size > len(line)):
             raise ConnectionResetError(0, "the answer broke off")
-        self.has_begun = True
         return line
 
 
@@ -2308,9 +2307,9 @@ def look_up(host, port):
     import socket
     try:
         # Of bytes, since a str goes through the idna codec, a large table.
-        name = host if re.search("[^ -~]", host) else host.encode("ascii")
-        return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError, LookupError) as problem:
+        return socket.getaddrinfo(host.encode("ascii"), port,
+                                  type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as problem:
         raise ConnectionFailed(
             "DNS", f"cannot look up {host}: {reason_of(problem)}",
             "check the host in --base-url (XEROTIER_BASE_URL)")
@@ -2920,13 +2919,11 @@ def open_tunnel(sock, proxy, host, port, limits):
     """Ask a proxy for a tunnel (RFC 9110, 9.3.6)."""
     import http.client
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
-    lines += [f"{name}: {value}" for name, value in proxy.headers.items()]
-    wire = Wire(sock, limits)
+    client = http.client.HTTPConnection(host, port)
+    client.sock = Wire(sock, limits)
     try:
-        wire.sendall("\r\n".join(lines + ["", ""]).encode("utf-8"))
-        response = http.client.HTTPResponse(wire, method="CONNECT")
-        response.begin()
+        client.request("CONNECT", target, headers=proxy.headers)
+        response = client.getresponse()
     except (OSError, http.client.HTTPException) as problem:
         error = network_error(problem, host, limits, False)
         raise proxy.failed(f"no tunnel to {target}: {error}")
@@ -2976,12 +2973,10 @@ class Network:
         with suppress(IndexError):  # other threads take of them, too
             while True:
                 sock, since, (place, proxy) = self.idle.pop()
-                idle = time.monotonic() - since
-                if place == origin and idle < IDLE_S and not is_readable(sock):
+                if place == origin and not is_readable(sock) and (
+                        time.monotonic() - since < IDLE_S):
                     return sock, proxy
                 sock.close()
-                if place == origin and idle < HASTY_S:
-                    self.close()  # a server that closes without a word
         return None
 
     def proxy(self, scheme, host, port):

@@ -897,15 +897,6 @@ def test_a_connection_that_has_ended_is_opened_anew(attempt, folder, files,
     assert shown.exit_status == 0, shown
 
 
-def test_a_server_that_closes_without_a_word_is_kept_open_no_more(
-        attempt, folder):
-    with Echo(closes) as server:
-        attempt("direct", server.url(), *ONE_AT_A_TIME)
-        asked = [b"Connection: close" in about
-                 for about, _ in server.requests]
-    assert asked == [False, True, True, True]
-
-
 @with_and_without_tls
 def test_a_good_connection_is_used_again(attempt, folder, files, scheme):
     context = server_context(files) if scheme == "https" else None
