@@ -2225,15 +2225,15 @@ class Limits:
         until = self.clock.monotonic() + seconds
         self.deadline = min(until, self.deadline or until)
 
-    def expired(self):
+    def expired(self, sent=True):
         """The error for a wait that took too long."""
         if (self.deadline is not None
                 and self.clock.monotonic() >= self.deadline - 0.01):
             return ConnectionFailed("timeout", "the call took longer than"
-                                    " --max-time", sent=True, lasting=True)
+                                    " --max-time", None, sent, lasting=True)
         return ConnectionFailed(
             "timeout", f"nothing came for {as_duration(self.silence)}",
-            "--timeout SECONDS waits longer", sent=True)
+            "--timeout SECONDS waits longer", sent)
 
 
 class HeadReader(io.BufferedReader):
@@ -2363,43 +2363,20 @@ TLS_HINTS = (
 )
 
 
-def tls_reason(problem):
-    """What OpenSSL says, without the code before it: an old Python has a
-    wrong one for what is new, as in "[SSL: BAD_MAC_LENGTH] legacy sigalg"."""
-    return re.sub(r"^\[.*?\] |\.? \(_ssl\.c:\d+\)$", "", str(problem))
+def network_error(problem, where, limits, sent, layer="HTTP"):
+    """Return the ConnectionFailed for whatever http.client or ssl raised.
 
-
-def is_dropped(problem):
-    """Whether a handshake was cut or timed out, rather than refused."""
-    import ssl
-    return (not isinstance(problem, (ssl.SSLError, ValueError))
-            or bool(re.search(r"\beof\b", tls_reason(problem), re.I)))
-
-
-def tls_error(problem, host):
-    """Return the ConnectionFailed for a handshake that failed."""
-    import ssl
-    import socket
-    reason, hint = reason_of(problem), "--retries N tries again"
-    if isinstance(problem, socket.timeout):
-        reason, hint = "no handshake in time", "--timeout SECONDS waits longer"
-    elif not is_dropped(problem):
-        reason = tls_reason(problem)
-        hint = next(hint for pattern, hint in TLS_HINTS
-                    if re.search(pattern, reason, re.I))
-    elif isinstance(problem, ssl.SSLError):
-        reason = "the connection was cut"
-    return ConnectionFailed("TLS", f"{host}: {reason}", hint,
-                            lasting=not is_dropped(problem))
-
-
-def network_error(problem, where, limits, sent):
-    """Return the ConnectionFailed for whatever http.client raised."""
+    OpenSSL's code in front is left out: an old Python has a wrong one for
+    what is new, as in "[SSL: BAD_MAC_LENGTH] legacy sigalg".
+    """
     import http.client
     import socket
-    error = hint = None
+    reason = re.sub(r"^\[.*?\] |\.? \(_ssl\.c:\d+\)$", "", str(problem))
+    hint, is_refused = None, False
     if isinstance(problem, socket.timeout):
-        error = limits.expired()
+        if layer == "HTTP":
+            return limits.expired(sent)
+        reason, hint = "no handshake in time", "--timeout SECONDS waits longer"
     elif isinstance(problem, http.client.RemoteDisconnected):
         reason = "the server closed the connection without an answer"
     elif isinstance(problem, http.client.IncompleteRead):
@@ -2407,17 +2384,17 @@ def network_error(problem, where, limits, sent):
     elif isinstance(problem, http.client.HTTPException):
         reason = f"not an HTTP answer: {visible(str(problem))[:100]}"
         hint = "is it https:// in --base-url?"
-    elif type(problem).__module__ != "ssl":
-        reason = reason_of(problem)
-    elif is_dropped(problem):
+    elif re.search(r"\beof\b", reason, re.I):
         reason = "the server cut the connection"
-    elif " alert " not in tls_reason(problem):
-        reason = f"the connection was disturbed ({tls_reason(problem)})"
-    else:
-        error = tls_error(problem, where)
-    error = error or ConnectionFailed("HTTP", f"{where}: {reason}", hint)
-    error.sent = sent
-    return error
+    elif isinstance(problem, ValueError) or type(problem).__module__ == "ssl":
+        is_refused = layer == "TLS" or " alert " in reason
+        if is_refused:
+            layer, hint = "TLS", next(hint for said, hint in TLS_HINTS
+                                      if re.search(said, reason, re.I))
+        else:
+            reason = f"the connection was disturbed ({reason})"
+    return ConnectionFailed(layer, f"{where}: {reason}", hint, sent,
+                            is_refused)
 
 
 def bare_url(url):
@@ -2902,7 +2879,7 @@ def start_tls(sock, host, context, limits, proxy=None):
     except (OSError, ValueError) as problem:
         limits.left()  # or is the time up?
         # A mismatch of names is a ValueError in Python 3.6.
-        error = tls_error(problem, host)
+        error = network_error(problem, host, limits, False, "TLS")
         error.details += [f"through the proxy {proxy}"] * bool(proxy)
         raise error
 

@@ -1228,7 +1228,7 @@ HANDSHAKES = {
         tls_problem("[SSL: WRONG_VERSION_NUMBER] wrong version number",
                     "WRONG_VERSION_NUMBER"),
         tls_problem("wrong version number")],
-    ("the connection was cut", "--retries"): [
+    ("the server cut the connection", ""): [
         tls_problem("[SSL] unexpected eof while reading"),
         tls_problem("[SSL: KRB5_S_TKT_NYV] unexpected eof while reading",
                     "KRB5_S_TKT_NYV"),
@@ -1248,7 +1248,7 @@ HANDSHAKES = {
 @pytest.mark.parametrize("reason, hint", HANDSHAKES)
 def test_a_handshake_is_told_alike_in_whatever_form_it_fails(reason, hint):
     for problem in HANDSHAKES[reason, hint]:
-        error = xeroctl.tls_error(problem, "h")
+        error = xeroctl.network_error(problem, "h", None, False, "TLS")
         assert str(error) == "TLS: h: " + reason, problem
         assert hint in (error.hint or ""), problem
 
