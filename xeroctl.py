@@ -2652,13 +2652,21 @@ def id_in(answer, name="id"):
     return item_id
 
 
-def broken_end(choice):
-    """Why a choice has broken off, or None."""
-    reason, error = choice.get("finish_reason"), choice.get("error")
+def broken_end(answer, state):
+    """Why a choice or a response that ends in a state broke off, or None."""
+    error = dig(answer, "error")
     if error:
-        return error_message(choice) or as_text(error)
-    is_broken = is_filled(reason) and reason.lower() in BROKEN_ENDS
-    return f"it ended with {reason}" if is_broken else None
+        return error_message(answer) or as_text(error)
+    is_broken = is_filled(state) and state.lower() in BROKEN_ENDS
+    return f"it ended with {state}" if is_broken else None
+
+
+def check_end(answer, state):
+    """Raise if a choice or a response has broken off."""
+    why = broken_end(answer, state)
+    if why:
+        raise AnswerError(f"the answer broke off: {why}",
+                          code=dig(answer, "error.code"))
 
 
 def is_said(choice):
@@ -2673,20 +2681,7 @@ def check_completion(reply, *_):
     if not isinstance(choices, list) or not any(map(is_said, choices)):
         raise no_answer(reply, "is no chat.completion")
     for choice in choices:
-        why = isinstance(choice, dict) and broken_end(choice)
-        if why:
-            raise AnswerError(f"the answer broke off: {why}",
-                              code=dig(choice, "error.code"))
-
-
-def response_failure(response, state=None):
-    """Why a response has failed, or None; state beats what it says."""
-    status, told = state or dig(response, "status"), dig(response, "error")
-    if told:
-        said = error_message(response) or as_text(told)
-        return f"the response failed: {said}"
-    is_broken = is_filled(status) and status in BROKEN_ENDS
-    return f"the response is {status}" if is_broken else None
+        check_end(choice, dig(choice, "finish_reason"))
 
 
 def check_response(reply, *_):
@@ -2694,9 +2689,7 @@ def check_response(reply, *_):
     if dig(reply, "object") != "response" and not isinstance(
             dig(check_answer(reply), "output"), list):
         raise no_answer(reply, "is no response")
-    why = response_failure(reply)
-    if why:
-        raise AnswerError(why, code=dig(reply, "error.code"))
+    check_end(reply, dig(reply, "status"))
 
 
 def check_count(found, wanted, what, has_index=True):
@@ -5185,7 +5178,7 @@ class ChatAnswer:
     def end(self, chunk, choice):
         """Take note of how a choice has ended, and of what came with it."""
         self.take_head(chunk)
-        why = broken_end(choice)
+        why = broken_end(choice, choice.get("finish_reason"))
         if why:
             self.failure = StreamError("the server broke off the stream: "
                                        + why, code=dig(choice, "error.code"))
@@ -5276,10 +5269,12 @@ class ResponseAnswer:
     def end(self, kind):
         """Take note of how it has ended; return what was not yet told."""
         state = kind[len("response."):] if kind != WHOLE else None
-        why = response_failure(self.response, state)
+        why = broken_end(self.response,
+                         state or dig(self.response, "status"))
         if why:
-            self.failure = StreamError(why, code=dig(self.response,
-                                                     "error.code"))
+            self.failure = StreamError("the server broke off the stream: "
+                                       + why, code=dig(self.response,
+                                                       "error.code"))
         self.is_finished = True
         return self.kept([piece for piece in self.pieces()
                           if not self.said[piece[0]]])
