@@ -2526,7 +2526,7 @@ API_HINTS = {
     "endpoint_not_found": "--endpoint takes the slug, not the model's name;"
                           " xeroctl endpoints lists them",
     "model_not_found": "xeroctl models lists what is served",
-    "scope_insufficient": "use a key with the scope that the message names",
+    "scope_insufficient": "use a key with the scope that this call needs",
     **dict.fromkeys(ApiError.USED_UP, "the quota is used up: wait for its"
                                       " reset or raise it"),
     "endpoint_inactive": "the endpoint is not active yet: try again later",
@@ -2592,13 +2592,11 @@ def api_error(answer, text):
                          for name in ("type", "code", "param"))
     kind = as_text(kind) if kind else None
     named = ", ".join(as_text(each) for each in (kind, code) if each)
-    known = ([as_text(code), kind, status]
-             if said or code != "scope_insufficient" else [status])
     return ApiError(
         status, said or named and "without a message: " + named
         or body_summary(text) or answer.response.reason,
-        next(filter(None, map(API_HINTS.get, known)), None),
-        body, answer.headers, is_filled(dig(body, "error.message")), kind,
+        next(filter(None, map(API_HINTS.get, (as_text(code), kind, status))),
+             None), body, answer.headers, is_filled(dig(body, "error.message")), kind,
         code=code, param=param, request_id=answer.request_id)
 
 
@@ -2916,11 +2914,8 @@ class Network:
 
     def __init__(self, settings, terminal):
         self.settings, self.terminal = settings, terminal
-        self.made_context, self.idle, self.keeps = None, [], False
-
-    def keep_alive(self):
-        """From now on, keep connections open for the next request."""
-        self.keeps = True
+        self.made_context, self.idle = None, []
+        self.keeps = False  # connections open for the next request
 
     def close(self):
         """Close what is kept open, and keep nothing from now on."""
@@ -2930,13 +2925,9 @@ class Network:
                 self.idle.pop()[0].close()
 
     def keeper(self, *about):
-        """What takes a socket back with what it is good for, or None."""
-        def keep(sock):
-            if self.keeps:
-                self.idle.append((sock, time.monotonic(), about))
-            else:
-                sock.close()
-        return keep if self.keeps else None
+        """What takes a socket back with what it is good for, if any."""
+        return self.keeps and (
+            lambda sock: self.idle.append((sock, time.monotonic(), about)))
 
     def reuse(self, origin):
         """A kept (socket, proxy) that the server has not closed, or None."""
@@ -3280,22 +3271,16 @@ class Api:
         finally:
             self.retries = retries
 
-    def wait_for_retry(self, request, error, attempt, told=None):
-        """Sleep until the next attempt, or raise the error for good.
-
-        Return what was said of it; what was told last is not said again.
-        """
+    def wait_for_retry(self, request, error, attempt):
+        """Sleep until the next attempt, or raise the error for good."""
         error.url = bare_url(request.url)
         if not is_worth_repeating(request, error):
             if getattr(error, "layer", None) == "HTTP" and not error.hint:
                 error.hint = "it may have been acted on; -v shows the request"
             raise error
-        said = f"{error.url}: " * (error.url not in str(error)) + str(error)
-        self.pause(error, attempt, error if told is None else
-                   said if told != said else None)
-        return said
+        self.pause(error, attempt)
 
-    def pause(self, error, attempt, said=None):
+    def pause(self, error, attempt):
         """Sleep until the next attempt, or raise the error of the last."""
         if attempt > self.retries:
             error.add_hint("try again later, or raise --retries")
@@ -3307,9 +3292,8 @@ class Api:
             raise error
         if self.deadline and self.clock.monotonic() + wait > self.deadline:
             raise error
-        if said:
-            self.terminal.note(f"{said}: attempt {attempt + 1} of "
-                               f"{self.retries + 1} in {as_duration(wait)}")
+        self.terminal.note(f"{error}: attempt {attempt + 1} of "
+                           f"{self.retries + 1} in {as_duration(wait)}")
         self.clock.sleep(wait)
 
     def follow(self, request, attempt):
@@ -4799,7 +4783,7 @@ def made_once(app, make, look_up, is_doubtful=False):
         except (ApiError, ConnectionFailed) as error:
             if not is_passing(error):
                 raise
-            app.api.pause(error, attempt, error)
+            app.api.pause(error, attempt)
         is_doubtful, attempt = True, attempt + 1
 
 
@@ -5765,7 +5749,7 @@ class Download:
 
     def persist(self, request):
         """Fetch until all is there, or trying again is no use."""
-        attempt, told = 1, ""
+        attempt = 1
         while True:
             before = self.target.count
             try:
@@ -5774,9 +5758,8 @@ class Download:
                 return self.target.finish()
             except (ApiError, ConnectionFailed) as error:
                 if self.target.count > before:
-                    attempt, told = 1, ""
-                told = self.app.api.wait_for_retry(request, error, attempt,
-                                                   told)
+                    attempt = 1
+                self.app.api.wait_for_retry(request, error, attempt)
                 attempt += 1
 
     def request(self):
@@ -7494,7 +7477,7 @@ class DirectSender:
         if self.app.plan:
             return self.plan()
         self.app.api.check_transport()
-        self.app.network.keep_alive()
+        self.app.network.keeps = True
         total = run.announce(ranges_of(run.journal.todo(round_number)),
                              f"{self.args.concurrency} at a time")
         self.todo = run.journal.todo(round_number)
