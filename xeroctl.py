@@ -2577,9 +2577,7 @@ def error_fact(body, name):
 
 
 def api_error(answer, text):
-    """Read an error in any of the shapes that servers send.
-
-    Where a stream was asked for, some send it as the frame of one (LiteLLM).
+    """Read an error in any shape; LiteLLM sends it as a stream's frame, too.
     """
     if text.startswith("data:"):
         text = text[len("data:"):].partition("\n")[0]
@@ -2592,11 +2590,12 @@ def api_error(answer, text):
                          for name in ("type", "code", "param"))
     kind = as_text(kind) if kind else None
     named = ", ".join(as_text(each) for each in (kind, code) if each)
+    hints = map(API_HINTS.get, (as_text(code), kind, status))
     return ApiError(
         status, said or named and "without a message: " + named
         or body_summary(text) or answer.response.reason,
-        next(filter(None, map(API_HINTS.get, (as_text(code), kind, status))),
-             None), body, answer.headers, is_filled(dig(body, "error.message")), kind,
+        next(filter(None, hints), None), body, answer.headers,
+        is_filled(dig(body, "error.message")), kind,
         code=code, param=param, request_id=answer.request_id)
 
 
@@ -2617,10 +2616,7 @@ def no_answer(value, what):
 
 
 def is_error(value):
-    """Whether JSON is an error in place of an answer.
-
-    A record with an id that tells its status may tell an error, too.
-    """
+    """Whether JSON is an error; a record with a status may tell one, too."""
     is_record = is_filled(dig(value, "id")) and dig(value, "status")
     return dig(value, "object") == "error" or bool(
         dig(value, "error") and not is_record)
@@ -2781,10 +2777,7 @@ class Answer(AbstractContextManager):
 
 
 class Proxy:
-    """An HTTP proxy: its address, who named it, what authorises us there.
-
-    Credentials go into headers (RFC 7617).  Its URL is http://[USER:PASSWORD@]HOST:PORT, or HOST:PORT.
-    """
+    """An HTTP proxy: its address, who named it, its credentials (RFC 7617)."""
 
     def __init__(self, url, source):
         from urllib.parse import unquote, urlsplit
@@ -2829,14 +2822,11 @@ class Proxy:
 
 def is_in_network(host, network):
     """Whether a host is an address within a range or equal to an address."""
-    if not re.match(r"[0-9a-f.:]+(/\d+)?$", network):
-        return False
     import ipaddress
-    try:
+    with suppress(ValueError):
         return ipaddress.ip_address(host) in ipaddress.ip_network(network,
                                                                   False)
-    except ValueError:
-        return False
+    return False
 
 
 def bypasses_proxy(host, port, no_proxy):
@@ -2853,7 +2843,7 @@ def bypasses_proxy(host, port, no_proxy):
         name = name.strip("[]").lstrip(".")
         if name == "*" or name and (
                 host == name or host.endswith("." + name)
-                or is_in_network(host, name)):
+                or re.search(r":|\d$", host) and is_in_network(host, name)):
             return True
     return False
 
@@ -2963,11 +2953,7 @@ class Network:
         return name, environ.get(name, "")
 
     def open(self, url, limits):
-        """Connect to the origin of a URL; return (socket, proxy).
-
-        Look-up, connection, tunnel and TLS each fail with an error of their
-        own layer.
-        """
+        """Connect to the origin of a URL; return (socket, proxy)."""
         scheme, host, port = origin_of(url)
         proxy = self.proxy(scheme, host, port)
         context = self.context() if scheme == "https" else None
@@ -3023,14 +3009,12 @@ class Network:
         try:
             context.load_cert_chain(args.cert, args.cert_key, password)
         except (OSError, ValueError) as problem:
-            reason = reason_of(problem)
-            if password:
-                reason = "wrong password of the key (XEROTIER_CERT_PASSWORD)"
-            elif "PEM" in str(reason):
-                reason = "no PEM, or not the certificate's key"
             key = f" with the key {args.cert_key}" if args.cert_key else ""
+            reason = ("wrong password of the key (XEROTIER_CERT_PASSWORD)"
+                      if password else reason_of(problem))
             raise UsageError("cannot use the client certificate"
-                             f" {args.cert}{key}: {reason}")
+                             f" {args.cert}{key}: {reason}",
+                             "both are PEM, the key that of the certificate")
 
     def password(self):
         """The password of an encrypted key: from the variable, or asked."""
@@ -3191,10 +3175,8 @@ class Api:
     def headers(self, accept, body, more):
         """The headers of one request; --header beats all of them."""
         system = os.uname().sysname if hasattr(os, "uname") else sys.platform
-        python = ".".join(map(str, sys.version_info[:2]))
-        headers = {"User-Agent": f"xeroctl/{__version__} "
-                                 f"(Python {python}; {system})",
-                   "Accept": accept}
+        headers = {"User-Agent": "xeroctl/{} (Python {}.{}; {})".format(
+            __version__, *sys.version_info[:2], system), "Accept": accept}
         if self.deployment.key:
             headers["Authorization"] = "Bearer " + self.deployment.key
         if isinstance(body, Multipart):
