@@ -2209,12 +2209,11 @@ class Limits:
     """How long one call may be silent, and when the run must be over."""
 
     def __init__(self, clock, silence, deadline=None):
-        self.clock, self.silence, self.deadline = clock, silence, deadline
+        self.clock, self.silence = clock, silence
+        self.deadline = deadline or float("inf")
 
     def left(self):
         """Seconds that the next wait may take; raise if the time is up."""
-        if self.deadline is None:
-            return self.silence
         left = self.deadline - self.clock.monotonic()
         if left <= 0:
             raise self.expired()
@@ -2222,13 +2221,11 @@ class Limits:
 
     def end_in(self, seconds):
         """Have the run be over so soon, if not sooner."""
-        until = self.clock.monotonic() + seconds
-        self.deadline = min(until, self.deadline or until)
+        self.deadline = min(self.clock.monotonic() + seconds, self.deadline)
 
     def expired(self, sent=True):
         """The error for a wait that took too long."""
-        if (self.deadline is not None
-                and self.clock.monotonic() >= self.deadline - 0.01):
+        if self.clock.monotonic() >= self.deadline - 0.01:
             return ConnectionFailed("timeout", "the call took longer than"
                                     " --max-time", None, sent, lasting=True)
         return ConnectionFailed(
@@ -3142,7 +3139,7 @@ class Api:
             return
         self.is_checked = True
         proxy = self.network.proxy(scheme, host, port)
-        for there in ([proxy.host] if proxy else []) + [host]:
+        for there in [proxy.host, host] if proxy else [host]:
             if not is_loopback(there):
                 return self.terminal.warn("the key travels unencrypted to"
                                           f" {there} (http, not https)")
@@ -3179,10 +3176,9 @@ class Api:
             __version__, *sys.version_info[:2], system), "Accept": accept}
         if self.deployment.key:
             headers["Authorization"] = "Bearer " + self.deployment.key
-        if isinstance(body, Multipart):
-            headers["Content-Type"] = body.media
-        elif body is not None:
-            headers["Content-Type"] = "application/json"
+        if body is not None:
+            headers["Content-Type"] = getattr(body, "media",
+                                              "application/json")
         headers.update(more or {})
         given = dict(self.options.header or ())
         names = {name.lower() for name in given}
