@@ -2092,7 +2092,7 @@ class Multipart:
     as its bytes leave.
     """
 
-    def __init__(self, fields, excerpt, tell=None, part="file"):
+    def __init__(self, fields, excerpt, tell, part="file"):
         self.fields, self.excerpt, self.tell = fields, excerpt, tell
         self.part = part
         boundary = "xeroctl-" + os.urandom(16).hex()
@@ -2118,8 +2118,7 @@ class Multipart:
         for block in self.excerpt.blocks():
             yield block
             count += len(block)
-            if self.tell:
-                self.tell(count)
+            self.tell(count)
         yield self.tail
 
     def shown(self):
@@ -2809,12 +2808,10 @@ class Proxy:
 
     def refused(self, status, reason):
         """The error for an answer that is no tunnel."""
-        said = f"HTTP {status} {reason}".rstrip()
-        if status == 407:
-            said = "it asks for a user and a password (HTTP 407)"
-        hint = ("give them in its URL: http://USER:PASSWORD@HOST:PORT"
+        hint = ("give user and password: http://USER:PASSWORD@HOST:PORT"
                 if status in (401, 407) else None)
-        return self.failed(said, hint, lasting=status < 500)
+        return self.failed(f"HTTP {status} {reason}".rstrip(), hint,
+                           lasting=status < 500)
 
 
 def is_in_network(host, network):
@@ -3038,7 +3035,7 @@ def exchange(request, network, limits, connect_limits):
         relay = proxy if scheme == "http" else None
         answer = Answer(ask(client, wire, request, relay), wire, request.url)
         if relay and answer.status == 407:
-            raise relay.refused(407, "")
+            raise relay.refused(407, answer.response.reason)
         return answer
 
 
@@ -3094,8 +3091,7 @@ def redirected(request, answer):
                    safe=URL_CHARACTERS)
     with suppress(ValueError):  # no URL, and so not of this origin
         target = urljoin(request.url, target).partition("#")[0]
-    if (request.method not in ("GET", "HEAD")
-            or not is_same_origin(target, request.url)):
+    if request.writes or not is_same_origin(target, request.url):
         raise AnswerError(
             f"HTTP {answer.status}: the server redirects {request.method} to"
             f" {bare_url(target)}, which is not followed",

@@ -597,7 +597,7 @@ def test_names_are_checked_at_the_end_of_a_tunnel(run, router, files, proxy):
                     XEROTIER_BASE_URL=front.url("elsewhere.example"))
         assert there.exit_status == 0, there
         shown = run(*MODELS, *options, XEROTIER_BASE_URL=front.url())
-    check_failed(shown, "error: TLS: 127.0.0.1: certificate verify failed")
+    check_failed(shown, "error: TLS: 127.0.0.1: ", hint="base URL")
     assert len(router.requests) == 1
 
 
@@ -703,7 +703,7 @@ def test_a_key_in_the_clear_is_warned_of_wherever_it_leaves_the_loopback(
 # What it does: words of the error, hint, and how often we ask.
 BY_PROXY = r"--proxy.*NO_PROXY"
 PROXY_FAILURES = {
-    "wants a password": (WANTS_PASSWORD, ["407", "password"],
+    "wants a password": (WANTS_PASSWORD, ["407"],
                          "http://USER:PASSWORD@", 1),
     # tinyproxy's word for a wrong one
     "takes no such password": (page("401 Unauthorized"), ["HTTP 401"],
