@@ -2615,6 +2615,7 @@ API_HINTS = {
     401: "is the key right? " + KEY_HELP,
     403: "the key is known, but may not do this",
     404: "is it there? also check the base URL (…/v1) and --style",
+    405: "this server does not offer it",
     501: "this server does not offer it",
 }
 
@@ -2627,7 +2628,8 @@ FACT_PLACES = "error.", "", "detail.", "errors.0.", "error.0.", "0.error."
 def error_message(body, depth=5):
     """Find the message where servers put it, in any JSON; None if nowhere.
 
-    FastAPI says in loc what each of several is about.
+    FastAPI says in loc what each of several is about, and Fastify, Express
+    and Spring in error only the status or a class, with a message beside it.
     """
     if isinstance(body, list) and len(body) == 1:
         body, = body
@@ -2647,7 +2649,9 @@ def error_message(body, depth=5):
             if loc and isinstance(loc, list):
                 found = ".".join(str(step) for step in loc if isinstance(
                     step, (str, int))) + ": " + found
-            return found
+            more = body.get("message") if found == body[place] else None
+            return found if not is_filled(more) or more in found else (
+                f"{found}: {more}")
     return None
 
 
@@ -6959,6 +6963,9 @@ class BatchSender:
                 begun.append(part)
         except FAILURES as error:
             error.facts["part"] = part["name"]
+            if not begun and getattr(error, "status", None) in NO_LIST:
+                error.add_hint("without a Batch API --direct --force sends"
+                               " line by line")
             if begun:
                 self.app.terminal.note(f"{part['name']}: {error}")
                 self.collect(begun)
@@ -8727,13 +8734,24 @@ def ask_extended(app, args):
         args.extended = True
 
 
+def model_of(app, group, args):
+    """A model; out of the list, where a server has no more (llama.cpp)."""
+    try:
+        return group.call(app, "GET", path_of(args.id),
+                          query=sent_fields(args).items())
+    except ApiError as error:
+        if app.settings.style() == OPENAI and error.status in NO_LIST:
+            for model in page_records(group.call(app, "GET")):
+                if dig(model, "id") == args.id:
+                    return model
+        raise
+
+
 def show_model(app, group, args):
-    model = group.call(app, "GET", path_of(args.id),
-                       query=sent_fields(args).items())
+    model = model_of(app, group, args)
     text = dig(model, "description")
     if app.out.is_table and not args.full and isinstance(text, str):
-        model = dict(model, description=text if len(text) <= 120
-                     else text[:119] + "…")
+        model = dict(model, description=cut_to(text, 120))
     app.out.record(model, group.fields)
 
 
