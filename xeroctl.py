@@ -169,8 +169,9 @@ class XeroctlError(Exception):
         return pairs + ([("hint", self.hint)] if self.hint else [])
 
     def add_hint(self, text):
-        """Name one more thing to try."""
-        self.hint = f"{self.hint}; {text}" if self.hint else text
+        """Name one more thing to try; two layers may name the same."""
+        if text not in (self.hint or ""):
+            self.hint = f"{self.hint}; {text}" if self.hint else text
 
     def envelope(self):
         """The error as a JSON object, in the shape of the API's own."""
@@ -2649,9 +2650,10 @@ def error_message(body, depth=5):
             if loc and isinstance(loc, list):
                 found = ".".join(str(step) for step in loc if isinstance(
                     step, (str, int))) + ": " + found
-            more = body.get("message") if found == body[place] else None
-            return found if not is_filled(more) or more in found else (
-                f"{found}: {more}")
+            more = body.get("message")
+            if found == body[place] and is_filled(more) and more not in found:
+                found += f": {more}"
+            return found
     return None
 
 
