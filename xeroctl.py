@@ -8736,24 +8736,22 @@ def ask_extended(app, args):
         args.extended = True
 
 
-def model_of(app, group, args):
-    """A model; out of the list, where a server has no more (llama.cpp)."""
-    try:
-        return group.call(app, "GET", path_of(args.id),
-                          query=sent_fields(args).items())
-    except ApiError as error:
-        if app.settings.style() == OPENAI and error.status in NO_LIST:
-            for model in page_records(group.call(app, "GET")):
-                if dig(model, "id") == args.id:
-                    return model
-        raise
-
-
 def show_model(app, group, args):
-    model = model_of(app, group, args)
+    """Show a model; out of the list, where there is no more (llama.cpp)."""
+    try:
+        model = group.call(app, "GET", path_of(args.id),
+                           query=sent_fields(args).items())
+    except ApiError as error:
+        if app.settings.style() != OPENAI or error.status not in NO_LIST:
+            raise
+        model = next((each for each in page_records(group.call(app, "GET"))
+                      if dig(each, "id") == args.id), None)
+        if not model:
+            raise
     text = dig(model, "description")
     if app.out.is_table and not args.full and isinstance(text, str):
-        model = dict(model, description=cut_to(text, 120))
+        model = dict(model, description=text if len(text) <= 120
+                     else text[:119] + "…")
     app.out.record(model, group.fields)
 
 
