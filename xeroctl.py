@@ -37,7 +37,7 @@ import re
 import sys
 import time
 from collections import Counter, defaultdict
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import chain
 from types import SimpleNamespace
 
@@ -671,11 +671,15 @@ def as_pairs(value):
     return as_list([f"{k}={as_text(v)}" for k, v in value.items()])
 
 
-def as_bar(done, total, width=20):
-    """Draw a share as [#####...............] and per cent."""
-    share = min(done / total, 1) if total else 1
-    filled = int(share * width)
-    return f"[{'#' * filled}{'.' * (width - filled)}] {share * 100:.0f}%"
+def as_bar(share, width):
+    """Draw a share as [#####...............]."""
+    return f"[{'#' * min(int(share * width), width):.<{width}}]"
+
+
+def as_rate(rate, as_amount=str):
+    """Say how much of something passes: 11.7/s, 1.2 MB/s, 4.5/min."""
+    amount, unit = (rate, "s") if rate >= 1 else (rate * 60, "min")
+    return f"{as_amount(round(amount, 1))}/{unit}"
 
 
 # Two cells together: a flag, and a picture with U+FE0F, with skin tones, or
@@ -958,6 +962,13 @@ def integer(low=None, high=None):
 seconds = positive = bounded(float, "a number", 0, LONGEST_S, is_open=True)
 
 
+def some_text(text):
+    """Take a text that is not empty."""
+    if not text:
+        raise UsageError("the text is empty")
+    return text
+
+
 def choice(*words):
     """A converter that takes one of a few words, or numbers."""
     known = {str(word): word for word in words}
@@ -1197,59 +1208,85 @@ class Spinner:
 
 
 class Progress:
-    """How far a long job is: one line in place on a terminal.
+    """How far a long job is, in one line; its counts as as_amount says them.
 
-    In a pipe it is a line on its own when the text changes, at most one
-    every 30 seconds.
+        part 1/3 [####....] 412/2000, 2 failed, 11.7/s, 2m 32s left
+
+    On a terminal it stands in place, as wide as there is room.  Elsewhere it
+    is a line with the time when something has changed, at most one every 30
+    seconds, the first after so many as first says.
     """
 
-    def __init__(self, terminal):
-        self.terminal, self.told, self.due = terminal, None, 0
+    SURE_S, SURE_COUNT = 5, 5  # before that an estimate would be a guess
+
+    def __init__(self, terminal, as_amount=str, first=NOTE_EVERY_S):
+        self.terminal, self.as_amount = terminal, as_amount
+        self.line, self.told = terminal.status_line, None
+        self.due = terminal.clock.monotonic() + (0 if self.line else first)
+        self.begun = self.seen = None
+        self.span = self.gain = 0
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.clear()
+        if self.line:
+            self.line.clear()
 
-    def show(self, text):
-        if self.terminal.status_line:
-            self.terminal.status_line.show(text)
+    def show(self, label, count=None, total=None, failed=0, tokens=0):
+        """Show where it is, unless something has been shown just now."""
+        now = self.terminal.clock.monotonic()
+        if self.begun is None and count is not None:
+            self.begun = self.seen = now, count
+        if now < self.due:
             return
-        now = self.terminal.clock.monotonic()
-        if text != self.told and now >= self.due:
+        facts = [] if count is None else self.facts(
+            count, total, failed, tokens, self.rate(now, count))
+        if self.line:
+            self.due = now + 0.1
+            return self.line.show(self.fitted(label, count, total, facts))
+        text = f"{label} {', '.join(facts)}".rstrip()
+        if text != self.told:
             self.told, self.due = text, now + NOTE_EVERY_S
-            self.terminal.note(text)
+            moment = iso_text(self.terminal.clock.now())
+            self.terminal.note(f"{moment} {text}")
 
-    def clear(self):
-        if self.terminal.status_line:
-            self.terminal.status_line.clear()
+    def rate(self, now, count):
+        """What passes in a second; older figures fade; None: who knows."""
+        took, age = now - self.seen[0], now - self.begun[0]
+        fade = 0.5 ** (took / max(NOTE_EVERY_S, age / 4))
+        self.span = self.span * fade + took
+        self.gain = self.gain * fade + count - self.seen[1]
+        self.seen = now, count
+        is_sure = (age >= self.SURE_S and self.gain > 0
+                   and count - self.begun[1] >= self.SURE_COUNT)
+        return self.gain / self.span if is_sure else None
 
+    def facts(self, count, total, failed, tokens, rate):
+        """What is told of it, a text each, the least important last."""
+        counts = [count, total] if total else [count]
+        return list(filter(None, [
+            "/".join(map(self.as_amount, counts)),
+            failed and f"{failed} failed",
+            rate and as_rate(rate, self.as_amount),
+            rate and count < (total or 0) and as_duration(
+                (total - count) / rate) + " left",
+            tokens and as_count(tokens, ("", "k", "M", "B")) + " tokens"]))
 
-class Meter(Progress):
-    """How far a transfer of bytes is, with its rate and the time left."""
-
-    def __init__(self, terminal, label, total=None, start=0):
-        super().__init__(terminal)
-        self.label, self.total, self.start = label, total, start
-        self.begun = self.due = terminal.clock.monotonic()
-        if not terminal.status_line:
-            self.due += NOTE_EVERY_S
-
-    def at(self, count):
-        """Take note that so many bytes have passed."""
-        now = self.terminal.clock.monotonic()
-        if now >= self.due:
-            self.show(self.text(count, max(now - self.begun, 0.001)))
-            self.due = max(self.due, now + 0.1)
-
-    def text(self, count, took):
-        rate = (count - self.start) / took
-        if not self.total:
-            return f"{self.label} {as_size(count)}, {as_size(rate)}/s"
-        left = as_duration((self.total - count) / rate) if rate else "-"
-        return (f"{self.label} {as_bar(count, self.total)} of"
-                f" {as_size(self.total)}, {as_size(rate)}/s, {left} left")
+    def fitted(self, label, count, total, facts):
+        """The line with a bar, or with what the width has room for."""
+        if not facts:
+            return label
+        room = self.terminal.err.columns() - 2
+        label = cut_to(label, max(room // 4, room - len(", ".join(facts)) - 8))
+        room -= display_width(label)
+        while len(facts) > 1 and len(", ".join(facts)) > room:
+            facts.pop()
+        text = ", ".join(facts)
+        width = min(room - len(text) - 3, 20)
+        if total and width > 3:
+            label += " " + as_bar(count / total, width)
+        return f"{label} {text}"
 
 
 class Terminal:
@@ -1755,11 +1792,12 @@ def keep_access(number, path, widest):
             os.fchmod(number, old.st_mode & 0o7777)
 
 
-def write_privately(path, data):
+def write_privately(path, data, prepare=int):
     """Replace a file whole: old or new, never torn, for its owner only.
 
     Written beside it with mode 0600, synced and renamed; a link is kept and
-    what it points to is replaced.
+    what it points to is replaced.  prepare(number) sees the new file while
+    nobody else can.
     """
     path = os.path.realpath(path)
     if is_special(path):
@@ -1770,6 +1808,7 @@ def write_privately(path, data):
     try:
         with os.fdopen(os.open(beside, flags, 0o600), "wb") as target:
             keep_access(target.fileno(), path, 0o640)
+            prepare(target.fileno())
             target.write(data)
             target.flush()
             os.fsync(target.fileno())
@@ -2152,8 +2191,11 @@ class Multipart:
 class Request:
     """One HTTP request: what the wire gets, and what a plan shows.
 
-    body is bytes, a Multipart, any other JSON value, or None for no body.
+    body is bytes, a Multipart, any other JSON value, or None for no body;
+    about is what a plan says before it, if that is not plain to see.
     """
+
+    about = None
 
     def __init__(self, method, url, headers, body=None, silence=TIMEOUT_S):
         self.method, self.url, self.headers = method, url, headers
@@ -3374,12 +3416,6 @@ class Api:
             self.plan.add(request, None)
         return self.send(request, self.settled)
 
-    def upload(self, excerpt, fields, slug=None, tell=None):
-        """Send a file (POST /files); return the file object."""
-        return self.call("POST", "/files", {"id": StandIn("<file id>")},
-                         slug=slug, silence=INFERENCE_TIMEOUT_S,
-                         body=Multipart(fields, excerpt, tell))
-
     def settled(self, answer):
         """An answer whose body is read if it is JSON; else it stays open.
 
@@ -3885,9 +3921,23 @@ class NewFile:
 # 8. Output
 # ---------------------------------------------------------------------------
 
+def camel(path):
+    """A snake_case name as some servers spell it."""
+    return re.sub("_([a-z])", lambda found: found.group(1).upper(), path)
+
+
+MOST_BRIEF = 120  # the product's page, of a model's description
+
+
+def as_brief(value):
+    text = as_text(value)
+    return text if len(text) <= MOST_BRIEF else text[:MOST_BRIEF - 1] + "…"
+
+
 CELL_FORMATS = {"": as_text, "time": as_time, "size": as_size,
                 "seconds": as_duration, "list": as_list, "pairs": as_pairs,
-                "count": as_count, "keys": as_keys,
+                "count": as_count, "rate": as_rate, "keys": as_keys,
+                "brief": as_brief,
                 # Some servers wrap it in an object (llama.cpp).
                 "state": lambda value: as_text(dig(value, "value") or value),
                 "content": lambda value: content_text(value) or "-",
@@ -3943,7 +3993,8 @@ def as_column(spec):
         return spec
     place, _, form = spec.partition(":")
     head, _, paths = place.lstrip("+").partition("=")
-    return Column(head, (paths or head.lower().replace(" ", "_")).split("|"),
+    paths = (paths or head.lower().replace(" ", "_")).split("|")
+    return Column(head, paths + [camel(path) for path in paths if "_" in path],
                   form, place[:1] == "+")
 
 
@@ -4075,10 +4126,11 @@ def curl_command(request, key, network):
 
 def planned_request(request, key):
     """A request as the object that -o json shows of a dry run."""
-    return {"method": request.method, "url": request.url,
-            "headers": {name: shown_header(name, value, key)
-                        for name, value in planned_headers(request)},
-            "body": request.shown_body()}
+    shown = {"method": request.method, "url": request.url,
+             "headers": {name: shown_header(name, value, key)
+                         for name, value in planned_headers(request)},
+             "body": request.shown_body()}
+    return dict(shown, about=request.about) if request.about else shown
 
 
 def planned_text(shown):
@@ -4086,6 +4138,8 @@ def planned_text(shown):
     if "curl" in shown:
         return shown["curl"]
     lines, body = [f"{shown['method']} {shown['url']}"], shown["body"]
+    if "about" in shown:
+        lines.insert(0, one_line(f"# {shown['about']}"))
     lines += [f"{name}: {value}" for name, value in shown["headers"].items()]
     if body is not None:
         lines += ["", body if isinstance(body, str) else pretty_json(body)]
@@ -4098,7 +4152,8 @@ class Strip:
     def __init__(self, column, cells, is_key):
         self.column, self.cells = column, cells
         self.full = self.width = max(map(display_width, cells))
-        is_id = is_key or re.search(r"(\b|_)(id|slug)\Z", column.paths[-1])
+        is_id = is_key or re.search(r"((\b|_)(id|slug)|Id)\Z",
+                                    column.paths[-1])
         is_text = column.format in TEXT_FORMATS and not is_id
         self.least = 12 if is_text else self.full
         self.rank = 2 if is_key else int(
@@ -4458,7 +4513,7 @@ def check_order(start, end, names):
 def path_steps(text):
     """Convert a dotted path to its steps."""
     if re.search(r"\A\Z|\A\.|\.\.|\.\Z|\[", text):
-        raise UsageError(f"--pick: {text!r} is no path, as"
+        raise UsageError(f"{text!r} is no path, as"
                          " choices.0.message.content and data.*.id are")
     return text.split(".")
 
@@ -4508,7 +4563,7 @@ def sent_fields(args):
         if declared.sends == "*":
             tree.update(value or ())
         elif declared.sends and value is not None:
-            is_map = isinstance(value, list) and isinstance(value[0], tuple)
+            is_map = isinstance(value, list) and tuple in map(type, value)
             plant(tree, declared.sends, dict(value) if is_map else
                   None if value is Null else value)
     return tree
@@ -4533,12 +4588,13 @@ class Verb:
 
     The standard verbs call method on path, below the group's own unless it
     begins with //, where {name} stands for an argument.  columns beat the
-    group's; said tells what a write has done that returns little, and asks
-    is the question before it, where {thing} is the group's.  once names the
-    member of an answer that is shown this one time; checks(app, args) checks
-    and completes arguments; paging is how a list goes on, None for a list
-    that is whole; id_path is where -o id finds the ids; sample is the id in
-    its examples, if it is not that of the group.
+    group's (ALL_FIELDS makes them of the answer); said tells what a write has
+    done that returns little, and asks is the question before it, where {thing}
+    is the group's.  once names the member of an answer that is shown this one
+    time; checks, one or several, check and complete arguments by
+    check(app, args); paging is how a list goes on, None for a list that is
+    whole; id_path is where -o id finds the ids; sample is the id in its
+    examples, if it is not that of the group.
     """
 
     word = None
@@ -4546,7 +4602,7 @@ class Verb:
     def __init__(self, name, summary, run, *flags, by=None, writes=False,
                  excludes=(), usage=None, examples=(), path="",
                  method="POST", columns=None, said=None, asks=None,
-                 once=None, checks=None, paging=None, id_path="id",
+                 once=None, checks=(), paging=None, id_path=None,
                  sample=None, also=()):
         self.name, self.summary, self.run = name, summary, run
         self.flags, self.by, self.writes = flags, by, writes
@@ -4554,7 +4610,7 @@ class Verb:
         self.path, self.method, self.columns = path, method, columns
         self.said, self.asks = said, asks
         self.once, self.paging = once, paging
-        self.checks = checks or (lambda app, args: None)
+        self.checks = checks if isinstance(checks, tuple) else (checks,)
         self.id_path, self.sample, self.also = id_path, sample, also
 
     @property
@@ -4587,6 +4643,7 @@ class Verb:
         return (self.name,) * bool(self.name) + same + self.also
 
 
+ALL_FIELDS = "*",
 BARE = "bare"
 
 
@@ -4687,20 +4744,21 @@ class Group:
     scope says once for the whole group whether its paths have the endpoint
     slug in them.  default names the verb that may be left out, main the one
     that the help begins with; item is what an id is called there, sample the
-    one that examples show, and notes what is said of the files it is about.
-    One thing is shown with fields, or with the columns and more.
+    one that examples show, id_path where -o id finds it, and notes what is
+    said of the files it is about.  One thing is shown with fields, or with
+    the columns and more.
     """
 
     def __init__(self, name, summary, path="", columns=(), fields=(),
                  verbs=(), scope=PROJECT, default=None, thing=None,
-                 sample=None, notes="", main=None, item="ID",
+                 sample=None, notes="", main=None, item="ID", id_path="id",
                  more=()):
         self.name, self.summary, self.path = name, summary, path
         self.columns, self.fields = columns, fields or columns + more
         self.verbs, self.scope, self.default = verbs, scope, default
         self.thing = thing or name.rstrip("s")
         self.sample, self.notes = sample or self.thing + "_1", notes
-        self.main, self.item = main or default, item
+        self.main, self.item, self.id_path = main or default, item, id_path
 
     def call(self, app, method, path="", **parts):
         """Call the API below the group's path, in the group's scope.
@@ -4719,9 +4777,10 @@ class Group:
         return None if self.scope == ASKED else slug
 
 
-def only(name, summary, run, *flags, columns=(), **options):
+def only(name, summary, run, *flags, path="", columns=(), scope=PROJECT,
+         **options):
     """A group that is one command, without a word for its verb."""
-    return Group(name, summary, columns=columns, default="", verbs=(
+    return Group(name, summary, path, columns, scope=scope, default="", verbs=(
         Verb("", summary, run, *flags, **options),))
 
 
@@ -4732,7 +4791,14 @@ SLUG = flag("--endpoint SLUG",
 NAME_FLAG = field("--name NAME", "its name")
 DESCRIPTION = field("--description TEXT", "what it is for")
 REGION = field("--region REGION", "where it is")
-OF_STATUS = field("--status STATUS", "of this status")
+
+
+def of_status(*words):
+    return field("--status STATUS", "only those of this status",
+                 choice(*words) if words else None)
+
+
+OF_STATUS = of_status()
 
 
 def filled(template, args, form=as_list):
@@ -4751,6 +4817,11 @@ def place_of(args):
         "/" + found if found[:1] not in ("", "/") else found)
 
 
+def tell_more(app, name, place):
+    app.terminal.note(f"more exist: --{name} {shell_word(place)} continues,"
+                      " --all shows everything")
+
+
 def pages_of(app, group, args):
     """Yield one page of the list that a verb is about, or all of them.
 
@@ -4767,29 +4838,46 @@ def pages_of(app, group, args):
     yield page
     following = paging and paging.following(page, query)
     if following:
-        place = shell_word(following[paging.name])
-        app.terminal.note(f"more exist: --{paging.name} {place} continues,"
-                          " --all shows everything")
+        tell_more(app, paging.name, following[paging.name])
+
+
+def check_args(app, args):
+    """Check the arguments of a verb, and complete them."""
+    for check in args.verb.checks:
+        check(app, args)
 
 
 def run_list(app, group, args):
-    args.verb.checks(app, args)
+    check_args(app, args)
     things = args.verb.path.rpartition("/")[2] or group.name
     app.out.pages(pages_of(app, group, args),
                   args.verb.columns or group.columns,
-                  re.sub("[-_]", " ", things), args.verb.id_path)
+                  re.sub("[-_]", " ", things),
+                  args.verb.id_path or group.id_path)
+
+
+def show_item(app, group, args, item):
+    """Show one thing, with the columns that a check has chosen, if any.
+
+    Some writes are answered with a list.
+    """
+    columns = (getattr(args, "columns", None) or args.verb.columns
+               or group.fields)
+    if args.verb.writes and isinstance(dig(item, "data"), list):
+        return app.out.rows(item, columns)
+    app.out.record(item, columns_of([item]) if columns == ALL_FIELDS
+                   else columns, args.verb.id_path or group.id_path)
 
 
 def run_show(app, group, args):
-    args.verb.checks(app, args)
-    item = group.call(app, "GET", place_of(args),
-                      query=sent_fields(args).items())
-    app.out.record(item, args.verb.columns or group.fields)
+    check_args(app, args)
+    show_item(app, group, args, group.call(
+        app, "GET", place_of(args), query=sent_fields(args).items()))
 
 
 def show_done(app, group, args, answer):
     """Show what a write has returned, or say in words what it did."""
-    verb, columns = args.verb, args.verb.columns or group.fields
+    verb = args.verb
     item_id = getattr(args, "id", None)
     if verb.said or item_id is not None and not answer:
         said = verb.said or verb.name + " of {id} is done"
@@ -4798,19 +4886,19 @@ def show_done(app, group, args, answer):
             answer.get("id") is None):
         answer = dict(answer, id=item_id)
     if not verb.once or app.plan:
-        return app.out.record(answer, columns)
+        return show_item(app, group, args, answer)
     value = id_in(answer, verb.once)
     app.terminal.err.secrets.add(as_text(value))
-    app.out.record(answer, tuple(columns) + (f"{verb.once}={verb.once}",),
-                   verb.once)
+    app.out.record(answer, (verb.columns or group.fields)
+                   + (f"{verb.once}={verb.once}",), verb.once)
     app.terminal.warn(f"keep the {verb.once}: it is not shown again")
 
 
 def run_write(app, group, args):
+    check_args(app, args)
     if args.verb.asks:
         question = args.verb.asks.replace("{thing}", group.thing)
         app.confirm(filled(question, args), args)
-    args.verb.checks(app, args)
     body = sent_fields(args) or (None if hasattr(args, "id") else {})
     answer = group.call(app, args.verb.method, place_of(args), body=body,
                         headers=sent_headers(args))
@@ -4839,8 +4927,8 @@ def lists(*flags, summary="List items.", name="list", path="", paging=Cursor,
 
 
 def shows(summary="Show one item.", *flags, name="show", path="{id}",
-          **options):
-    return Verb(name, summary, run_show, *with_item(path, flags), path=path,
+          run=run_show, **options):
+    return Verb(name, summary, run, *with_item(path, flags), path=path,
                 **options)
 
 
@@ -4897,11 +4985,23 @@ def with_status(item):
     return item
 
 
-def poll_patiently(app, poll, until, resume):
+def call_again(app, command):
+    """A command line for a hint, with the deployment and endpoint of this.
+
+    Those of the environment and of the config hold without a word.
+    """
+    given = [(name, getattr(app.args, name, None))
+             for name in ("endpoint", "context")]
+    flags = "".join(f" --{name} {shell_word(value)}"
+                    for name, value in given if value)
+    return re.sub("(?= --|$)", lambda _: flags, command, count=1)
+
+
+def poll_patiently(app, poll, until=float("inf"), resume=None):
     """Call poll() until it answers; raise what still fails after 5 minutes.
 
     A failure is told when it is another one than before.  until is when the
-    wait is over, or None; resume the hint that says then how to go on.
+    wait is over, resume the hint that says then how to go on.
     """
     started, told = app.clock.monotonic(), None
     while True:
@@ -4915,7 +5015,7 @@ def poll_patiently(app, poll, until, resume):
                 error.facts["url"] = error.url
                 error.hint = resume or error.hint
                 raise
-            if until and now >= until:
+            if now >= until:
                 raise WaitExpired(f"not over in time, and no answer: {error}",
                                   resume)
             if str(error) != told:
@@ -4929,50 +5029,42 @@ def poll_patiently(app, poll, until, resume):
 def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
     """Poll every 2 s until is_over(item); return that item.
 
-    describe(item) is the progress line; None for none.  A failure that
-    passes (network, 5xx, 429) is borne for 5 minutes.  On Ctrl-C the job
-    goes on, and resume, the command that takes the wait up again, is
-    printed.
+    describe(item) is what a Progress shows of it; None for nothing.  A
+    failure that passes (network, 5xx, 429) is borne for 5 minutes.  On Ctrl-C
+    the job goes on, and resume, the command for that, is printed.
     """
-    progress = Progress(app.terminal)
-    until = app.clock.monotonic() + timeout if timeout else None
+    until = app.clock.monotonic() + (timeout or float("inf"))
     try:
-        while True:
-            item = poll_patiently(app, poll, until, resume)
-            if describe:
-                progress.show(describe(item))
-            if is_over(item):
-                return item
-            if until and app.clock.monotonic() >= until:
-                raise WaitExpired(
-                    f"not over after {as_duration(timeout)}"
-                    + (": " + describe(item) if describe else ""), resume)
-            app.clock.sleep(POLL_S if until is None else min(
-                POLL_S, until - app.clock.monotonic()))
+        with Progress(app.terminal, first=0) as progress:
+            while True:
+                item = poll_patiently(app, poll, until, resume)
+                shown = describe(item) if describe else ()
+                if shown:
+                    progress.show(*shown)
+                if is_over(item):
+                    return item
+                left = until - app.clock.monotonic()
+                if left <= 0:
+                    raise WaitExpired(": ".join(
+                        (f"not over after {as_duration(timeout)}",)
+                        + shown[:1]), resume)
+                app.clock.sleep(min(POLL_S, left))
     except INTERRUPTS:
-        if resume:
-            app.terminal.note(f"it goes on without you; {resume}")
+        app.terminal.note(f"it goes on without you; {resume}")
         raise
-    finally:
-        progress.clear()
 
 
-def wait_for(app, group, item_id, is_over, timeout, resume):
-    """Wait until the status of an item is an end; return the item."""
-    return wait_until(
-        app, lambda: with_status(group.call(app, "GET", path_of(item_id))),
-        is_over, lambda item: f"{item_id} {item['status']}", timeout, resume)
+def see_end(app, group, args, is_over, good, resume, fields=None):
+    """Poll an item until is_over(status), and show how it has ended.
 
-
-def see_end(app, group, args, busy, good, resume):
-    """Poll an item while its status is one of busy, and show how it ended.
-
-    Raise unless that is in one of good.
+    Raise unless its status is one of good then.
     """
-    found = wait_for(app, group, args.id,
-                     lambda found: found["status"] not in busy,
-                     args.wait_timeout, resume)
-    app.out.record(found, group.fields)
+    found = wait_until(
+        app, lambda: with_status(group.call(app, "GET", path_of(args.id))),
+        lambda found: is_over(found["status"]),
+        lambda found: (f"{args.id} {found['status']}",),
+        args.wait_timeout, resume)
+    app.out.record(found, fields or group.fields)
     if found["status"] not in good:
         raise XeroctlError(f"{group.thing} {args.id}: {found['status']}")
 
@@ -4985,24 +5077,32 @@ FAILURES = AnswerError, ApiError, ConnectionFailed
 def tried(app, name, make, ends_at=(), **about):
     """Do one thing of many; return what came of it, told as a line.
 
-    make() returns an id.  What has an exit code of ends_at no other would
-    get past: it is raised.
+    make() returns an id, or it and what is told of it; about may have the
+    id.  What has an exit code of ends_at no other would get past: raised.
     """
-    item_id = error = None
+    item_id = told = error = None
     try:
-        item_id = make()
+        made = make()
+        item_id, told = made if isinstance(made, tuple) else (made, made)
     except (UsageError,) + FAILURES as problem:
         if problem.exit_code in ends_at:
             raise
         error = str(problem)
-    app.out.outcome(name, item_id, error)
+    if error and app.plan:
+        app.terminal.warn(f"{name}: {error}")
+    elif error or told:
+        app.out.outcome(name, told, error)
     return dict({"id": item_id, "ok": error is None, "error": error}, **about)
 
 
-def check_outcomes(outcomes):
-    bad = sum(not each["ok"] for each in outcomes)
-    if bad:
-        raise XeroctlError(f"{bad} of {len(outcomes)} files failed")
+def end_bulk(app, outcomes, done):
+    """Show what came of all, or what is planned; raise if one went wrong."""
+    good = sum(each["ok"] for each in outcomes)
+    app.out.outcomes(outcomes)
+    if app.plan:
+        app.finish()
+    if good < len(outcomes):
+        raise XeroctlError(f"{good} of {len(outcomes)} {done}")
 
 
 # == answers: what a model says, as it comes =================================
@@ -5013,6 +5113,8 @@ GRACE_S = 1  # for usage and [DONE], once every choice has ended
 
 FINISH_HINTS = {
     "length": "the answer stopped at the token limit: raise --max-tokens",
+    "max_output_tokens": "the answer stopped at the token limit: raise"
+                         " --max-output-tokens",
     "content_filter": "the answer was cut by the content filter",
 }
 
@@ -5170,7 +5272,8 @@ class ChatChoice:
 
     def text(self, key="content"):
         """All of a text that has come so far."""
-        return paired(self.texts[key].decode("utf-8", "surrogatepass"))
+        said = self.texts.get(key, b"")  # to ask for it is not to tell it
+        return paired(said.decode("utf-8", "surrogatepass"))
 
     def json(self):
         """The choice as it stands in a chat.completion."""
@@ -5203,12 +5306,11 @@ class ChatAnswer:
     id = None  # a completion is seldom kept
     STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
     check = staticmethod(check_completion)
+    has_begun, is_finished, wanted, size = False, False, 1, 0
+    usage = received = failure = None
 
-    def __init__(self, wanted=1):
-        self.head, self.choices, self.usage = {}, {}, None
-        self.has_begun, self.is_finished, self.wanted = False, False, wanted
-        self.received = self.failure = None
-        self.size = 0
+    def __init__(self):
+        self.head, self.choices = {}, {}
 
     @staticmethod
     def takes(kind, payload):
@@ -5309,11 +5411,12 @@ class ResponseAnswer:
              "reasoning_text": REASONING, "reasoning_summary_text": REASONING}
     check = staticmethod(check_response)
 
-    def __init__(self, wanted=1):
-        self.response, self.items, self.arguments = {}, {}, {}
-        self.has_begun, self.is_finished, self.deltas = False, False, 0
-        self.begun, self.said = set(), defaultdict(bytearray)
-        self.received = self.failure = None
+    has_begun, is_finished, deltas = False, False, 0
+    received = failure = None
+
+    def __init__(self):
+        self.response, self.items = {}, {}
+        self.said = defaultdict(bytearray)
 
     @staticmethod
     def takes(kind, payload):
@@ -5332,9 +5435,9 @@ class ResponseAnswer:
         if name == "output_item" and isinstance(payload.get("item"), dict):
             self.take_item(place, payload["item"])
         elif name == "function_call_arguments":
-            self.take_arguments(as_text(place), payload)
+            self.take_arguments(place, payload)
         elif name in self.KINDS:
-            return self.kept(self.text_pieces(name, step, place, payload))
+            return self.kept(self.text_pieces(self.KINDS[name], step, payload))
         return []
 
     def end(self, kind):
@@ -5355,23 +5458,20 @@ class ResponseAnswer:
             self.has_begun = True
 
     def take_arguments(self, place, payload):
+        """Have a call hold its arguments, as far as they have come."""
         self.has_begun = True
-        self.arguments[place] = payload.get("arguments") or grown(
-            self.arguments.get(place), payload.get("delta"), "arguments")
+        call = next((item for key, item in self.items.items()
+                     if place in (key, dig(item, "id"))), {})
+        call["arguments"] = payload.get("arguments") or grown(
+            call.get("arguments"), payload.get("delta"), "arguments")
 
-    def text_pieces(self, name, step, place, payload):
+    def text_pieces(self, kind, step, payload):
         """The piece in a delta, or in a done that no delta came before."""
-        kind, text = self.KINDS[name], ""
-        place = name, as_text(place), as_text(payload.get(
-            "content_index", payload.get("summary_index")))
-        if step == "delta":
-            text = content_text(payload.get("delta"))
-            self.begun.add(place)
-        elif step == "done" and place not in self.begun:
-            text = content_text(payload.get("text")
-                                or payload.get("refusal"))
-            if self.text(kind).endswith(text):
-                text = ""  # the deltas had ids of their own
+        text = content_text(payload.get("delta" if step == "delta" else "text")
+                            or payload.get("refusal"))
+        if step not in ("delta", "done") or (
+                step == "done" and text in self.text(kind)):
+            text = ""
         return [(kind, text)] if text else []
 
     def kept(self, pieces):
@@ -5397,9 +5497,8 @@ class ResponseAnswer:
     def output(self):
         """The items of the output, those that came one by one included."""
         output = self.response.get("output")
-        places = (enumerate(output) if isinstance(output, list) and output
-                  else sorted(self.items.items()))
-        output = [self.with_arguments(*place) for place in places]
+        if not isinstance(output, list) or not output:
+            output = [item for _, item in sorted(self.items.items())]
         if self.said[TEXT] and not any(dig(item, "type") == "message" and dig(
                 item, "content") for item in output):
             output = [item for item in output
@@ -5409,13 +5508,6 @@ class ResponseAnswer:
                               "type": "output_text", "text": self.text(),
                               "annotations": []}]}]
         return output
-
-    def with_arguments(self, place, item):
-        """The same item; a call with the arguments that came for it."""
-        if dig(item, "type") != "function_call" or item.get("arguments"):
-            return item
-        found = map(self.arguments.get, (str(place), as_text(dig(item, "id"))))
-        return dict(item, arguments=next(filter(None, found), ""))
 
     @property
     def usage(self):
@@ -5439,15 +5531,12 @@ class ResponseAnswer:
 
     def hint(self):
         reason = dig(self.response, "incomplete_details.reason")
-        if reason == "max_output_tokens":
-            return ("the answer stopped at the token limit: raise"
-                    " --max-output-tokens")
-        if dig(self.response, "status") == "incomplete":
-            return FINISH_HINTS.get(as_text(reason)) or (
-                "the answer is incomplete" + (
-                    f": {as_text(reason)}" if reason
-                    else ", and the server does not say why"))
-        return None
+        if dig(self.response, "status") != "incomplete":
+            return None
+        return FINISH_HINTS.get(as_text(reason)) or (
+            "the answer is incomplete" + (
+                f": {as_text(reason)}" if reason
+                else ", and the server does not say why"))
 
     def whole(self):
         """The whole, as received or put together."""
@@ -5466,10 +5555,10 @@ class Talk:
     spinner turns until the first piece, the footer counts from it.
     """
 
-    def __init__(self, app, shows_reasoning=False):
+    def __init__(self, app, args):
         self.app, self.terminal = app, app.terminal
-        self.is_text = app.out.is_table
-        self.shows_reasoning = shows_reasoning
+        self.is_text = app.out.is_table and not args.extract
+        self.shows_reasoning = args.show_reasoning
         self.spinner = app.terminal.spinner("waiting for the first token")
         self.began_at, self.halves = None, {}
 
@@ -5571,8 +5660,8 @@ def raise_if_broken(answer, error):
         return
     if not answer.has_begun:
         raise error
-    raise StreamBroken(str(error), "what arrived is kept; the answer is not"
-                       " complete", **error.facts)
+    raise StreamBroken(str(error), "what arrived is not the whole answer",
+                       **error.facts)
 
 
 def with_params(body, pairs):
@@ -5652,28 +5741,50 @@ def usage_line(usage):
                                  for column in USAGE_COLUMNS)
 
 
-def tell_ends(app, answer, show_usage):
+def tell_ends(app, args, turns):
     """Say why an answer stopped early, and what it cost."""
-    hint = answer.hint()
+    answer, hint = turns.answer, turns.answer.hint()
     if hint:
         app.terminal.note("hint: " + hint)
-    if show_usage:
+    if args.show_usage:
         app.terminal.say(usage_line(answer.usage))
         if answer.id:
             app.terminal.say(f"id: {as_text(answer.id)}")
+    if not turns.is_kept and (args.interactive or args.session):
+        app.terminal.note("the answer has no text: the question is taken"
+                          " back")
 
 
-def answer_once(app, args, answer, body, headers, fields):
-    """Ask, show the answer in the form that is due, and how it ended."""
-    with Talk(app, args.show_reasoning) as talk:
-        ask_answer(app, talk, answer, body, headers, args.stream)
-        if app.out.is_table:
-            show_rest(app, answer)
-    if app.out.form not in (TABLE, WIDE, JSONL):
-        app.out.show(answer.whole(), fields)
+def first_block(text):
+    """The first fenced block of a text, without its fences (CommonMark).
+
+    One without an end is none: it was cut, and is not to be run.
+    """
+    found = re.search(r"(?ms)^([ \t]*)(`{3,}(?=[^`\n]*$)|~{3,})[^\n]*\n(.*?)"
+                      r"^[ \t]*\2[`~]*[ \t\r]*$", text)
+    if not found:
+        raise XeroctlError("the answer has no fenced block: "
+                           + (body_summary(text) or "it has no text"))
+    return re.sub("(?m)^" + found.group(1), "", found.group(3))
+
+
+def answer_once(app, args, turns, content, fields):
+    """Take one turn: show the answer in the form that is due."""
+    try:
+        with Talk(app, args) as talk:
+            turns.ask(talk, content, args.stream)
+            if talk.is_text:
+                show_rest(app, turns.answer)
+        if args.extract:
+            app.out.text(first_block(turns.answer.text()))
+        elif app.out.form not in (TABLE, WIDE, JSONL):
+            app.out.show(turns.answer.whole(), fields)
+    finally:
+        if turns.is_kept:
+            turns.write()
     if args.stream:
-        talk.footer(answer.tokens())
-    tell_ends(app, answer, args.show_usage)
+        talk.footer(turns.answer.tokens())
+    tell_ends(app, args, turns)
 
 
 # == downloads: whole or not at all, and taken up again ======================
@@ -5800,7 +5911,7 @@ class Download:
             if self.size is None:
                 self.has_come(0)
             try:
-                return self.persist(request)
+                self.persist(request)
             except (ApiError, ConnectionFailed) as error:
                 count = self.target.count
                 if count and isinstance(self.target, OpenEnd):
@@ -5809,6 +5920,7 @@ class Download:
                     error.facts["kept"] = f"{count} bytes in {path}.part"
                     error.add_hint("the same command goes on there")
                 raise
+        return self.target.count
 
     def has_come(self, count):
         """Whether so many bytes may be all; the file's object decides.
@@ -5817,27 +5929,27 @@ class Download:
         """
         if self.size not in (0, count):
             api = self.app.api
-            try:
+            with suppress(XeroctlError):  # the content will tell
                 self.about = api.once(lambda: api.call("GET", self.file,
                                                        slug=self.slug))
-            except XeroctlError:
-                pass  # the content will tell
             self.size = counted(dig(self.about, "bytes"))
         return self.size in (0, count)
 
     def persist(self, request):
         """Fetch until all is there, or trying again is no use."""
-        self.attempt, told = 1, ""
+        attempt, told = 1, ""
         while True:
             before = self.target.count
             try:
-                return self.fetch()
+                while not self.fetch(attempt):
+                    pass
+                return self.target.finish()
             except (ApiError, ConnectionFailed) as error:
                 if self.target.count > before:
-                    self.attempt, told = 1, ""
-                told = self.app.api.wait_for_retry(request, error,
-                                                   self.attempt, told)
-                self.attempt += 1
+                    attempt, told = 1, ""
+                told = self.app.api.wait_for_retry(request, error, attempt,
+                                                   told)
+                attempt += 1
 
     def request(self):
         headers, count = {}, self.target.count if self.target else 0
@@ -5848,38 +5960,32 @@ class Download:
         return self.app.api.request("GET", self.path, slug=self.slug,
                                     headers=headers, accept="*/*")
 
-    def fetch(self):
-        """Ask for what is left, and end the target with it."""
+    def fetch(self, attempt):
+        """Ask for what is left; False to ask once more, and at once."""
         try:
-            answer = self.app.api.follow(self.request(), self.attempt)
+            answer = self.app.api.follow(self.request(), attempt)
         except ApiError as error:
-            if not self.has_all(error):
-                self.bear(error)
-                return self.fetch()
-        else:
-            with answer:
-                is_usable = self.take(answer)
-            if not is_usable:
-                self.target.restart()
-                return self.fetch()
-        self.target.finish()
-        return self.target.count
+            return self.has_all(error)
+        with answer:
+            is_usable = self.take(answer)
+        if not is_usable:
+            self.target.restart()
+        return is_usable
 
     def has_all(self, error):
-        """Whether 416 only says that there is nothing left to fetch."""
-        size = self.target.known["size"]
-        return (error.status == 416 and self.target.count > 0
-                and self.target.count == size == (self.size or size)
-                and range_of(error.headers)[1] in (None, size))
-
-    def bear(self, error):
-        """Make ready to ask once more, or raise the error."""
-        if error.status == 416 and self.target.count:
-            return self.target.restart()
-        if error.status != 404 or not self.patience:
+        """Whether 416 says that nothing is left; raise what lasts."""
+        count, size = self.target.count, self.target.known["size"]
+        if error.status == 416 and count:
+            if count == size == (self.size or size) and (
+                    range_of(error.headers)[1] in (None, size)):
+                return True
+            self.target.restart()
+        elif error.status == 404 and self.patience:
+            self.patience -= 1
+            self.app.clock.sleep(POLL_S)
+        else:
             raise error
-        self.patience -= 1
-        self.app.clock.sleep(POLL_S)
+        return False
 
     def take(self, answer):
         """Add a body to the target; False if it is not what goes there."""
@@ -5953,24 +6059,23 @@ class Download:
 
     def copy(self, answer, blocks, size):
         target = self.target
-        with Meter(self.app.terminal, self.label, size or self.size,
-                   target.count) as meter:
-            for block in blocks:
+        with Progress(self.app.terminal, as_size) as progress:
+            for block in chain([b""], blocks):
                 target.write(block)
-                meter.at(target.count)
+                progress.show(self.label, target.count, size or self.size)
         count = target.count
         if size not in (None, count):
             if count > size:
                 target.restart()
-            raise ConnectionFailed(
-                "HTTP", f"{answer.url}: {count} bytes came of {size}",
-                "the same command goes on there", sent=True)
+            raise ConnectionFailed("HTTP", f"{answer.url}: {count} bytes came"
+                                   f" of {size}", sent=True)
 
 
 # == model uploads: in parts, from a file or a folder ========================
 
 CHUNK_BYTES = 100 * 1024 * 1024, 64 * 1024 * 1024  # the platform's, OpenAI's
 NOT_SENT = "a link that leaves the folder", "a link to nothing"
+NULS = bytes(1024)  # two blocks of them end a tar, and some each file
 
 
 def is_loop(path, folder):
@@ -6025,44 +6130,8 @@ def folder_files(app, args, folder):
     return found, troubles
 
 
-class TarEntry:
-    """One file in a tar: a head, its bytes, and zeros up to 512 (POSIX)."""
-
-    def __init__(self, start, path, inside):
-        import tarfile
-        about, head = os.stat(path), tarfile.TarInfo(inside)
-        self.start, self.path, self.inside = start, path, inside
-        self.size, self.mtime = about.st_size, about.st_mtime_ns
-        head.size, head.mtime = self.size, self.mtime // 10 ** 9
-        head.mode = 0o755 if about.st_mode & 0o100 else 0o644
-        self.head = head.tobuf(tarfile.PAX_FORMAT)
-        self.end = start + len(self.head) + -(-self.size // 512) * 512
-
-    def open(self):
-        """Open the file, which must be as it was when the upload began."""
-        try:
-            about = os.stat(self.path)
-            if (about.st_size, about.st_mtime_ns) == (self.size, self.mtime):
-                return open(self.path, "rb")
-            reason = "it has changed since the upload began"
-        except OSError as problem:
-            reason = problem.strerror
-        raise UsageError(f"cannot read {self.inside}: {reason}")
-
-    def blocks(self, start, end):
-        """Yield its bytes from start to end, places in the whole tar."""
-        start, end = start - self.start, end - self.start
-        yield self.head[start:end]
-        start, end = max(start - len(self.head), 0), end - len(self.head)
-        if start < min(end, self.size):
-            with self.open() as source:
-                yield from Source(source, self.inside).blocks(
-                    [(start, min(end, self.size))])
-        yield bytes(max(0, end - max(start, self.size)))
-
-
 class TarFolder:
-    """A folder as an uncompressed tar, made while it is read.
+    """A folder as an uncompressed tar (POSIX), made while it is read.
 
     Sorted by path, and the same bytes each time; it can be read in any
     place, as a Source can.
@@ -6072,7 +6141,7 @@ class TarFolder:
 
     def __init__(self, app, args, folder):
         top = from_disk(os.path.basename(os.path.abspath(folder)))
-        self.name, self.entries, self.size = top + ".tar", [], 0
+        self.app, self.name, self.pieces, self.size = app, top + ".tar", [], 0
         files, troubles = folder_files(app, args, folder)
         if troubles:
             raise UsageError(f"cannot read {troubles[0].filename}:"
@@ -6080,9 +6149,23 @@ class TarFolder:
         if not files:
             raise UsageError(f"there are no files in {from_disk(folder)}")
         for path, below in sorted(files, key=lambda file: file[1]):
-            self.entries.append(TarEntry(self.size, path, f"{top}/{below}"))
-            self.size = self.entries[-1].end
-        self.size += 1024  # two blocks of zeros end a tar
+            self.add_file(path, f"{top}/{below}")
+        self.add(NULS, len(NULS))
+
+    def add_file(self, path, inside):
+        import tarfile
+        about, head = os.stat(path), tarfile.TarInfo(inside)
+        head.size, head.mtime = about.st_size, about.st_mtime_ns // 10 ** 9
+        head.mode = 0o755 if about.st_mode & 0o100 else 0o644
+        raw = head.tobuf(tarfile.PAX_FORMAT)
+        self.add(raw, len(raw))
+        self.add((path, (head.size, about.st_mtime_ns)), head.size)
+        self.add(NULS, -head.size % 512)
+
+    def add(self, piece, size):
+        """Add so much of bytes, or of a file: its path and stamp."""
+        self.pieces.append((self.size, self.size + size, piece))
+        self.size += size
 
     def check_unchanged(self):
         """Each file is looked at when it is read."""
@@ -6090,13 +6173,21 @@ class TarFolder:
     def blocks(self, spans):
         """Yield the bytes of (start, end) spans, one after the other."""
         for start, end in spans:
-            for entry in self.entries:
-                if entry.end > start and entry.start < end:
-                    yield from filter(None, entry.blocks(
-                        max(start, entry.start), min(end, entry.end)))
-            last = max(start, self.entries[-1].end)
-            if end > last:
-                yield bytes(end - last)
+            for begin, stop, piece in self.pieces:
+                first, last = max(start, begin) - begin, min(end, stop) - begin
+                if first < last and isinstance(piece, bytes):
+                    yield piece[first:last]
+                elif first < last:
+                    yield from self.read(*piece, (first, last))
+
+    def read(self, path, stamp, span):
+        """Yield a part of a file, which must be as it was at first."""
+        source = self.app.open_source(from_disk(path))
+        with source.file:
+            if source.stamp != stamp:
+                raise UsageError(f"cannot read {source.name}: it has changed"
+                                 " since the upload began")
+            yield from source.blocks([span])
 
 
 class ModelUpload:
@@ -6112,9 +6203,13 @@ class ModelUpload:
         self.chunk = counted(dig(upload, "chunk_size")) or CHUNK_BYTES[
             not self.is_ours]
 
+    def post(self, action, body, stand_in):
+        return self.group.call(
+            self.app, "POST", path_of(self.id, action), body=body,
+            silence=INFERENCE_TIMEOUT_S, stand_in=stand_in)
+
     def refresh(self):
-        answer = self.group.call(self.app, "POST",
-                                 path_of(self.id, "resume"), stand_in={})
+        answer = self.post("resume", None, {})
         parts = dig(answer, "parts") or []
         if not isinstance(parts, list) or not all(
                 counted(dig(part, "part_number")) for part in parts):
@@ -6122,69 +6217,55 @@ class ModelUpload:
         self.parts = {part["part_number"]: id_in(part) for part in parts}
 
     def run(self):
-        """Send what has not arrived; return the upload as it is then."""
+        """Send what has not arrived; return the upload as it is then.
+
+        A plan has no hashes: it would have to read everything.
+        """
         import hashlib
-        whole_hash = hashlib.sha256()
-        name = os.path.basename(self.source.name)
-        arrived = min(len(self.parts) * self.chunk, self.source.size)
-        with Meter(self.app.terminal, f"uploading {name}",
-                   self.source.size, arrived) as meter:
-            for number, span in self.spans():
-                part_hash = hashlib.sha256()
-                for block in self.source.blocks([span]):
-                    part_hash.update(block)
-                    whole_hash.update(block)
+        of_all, size = hashlib.sha256(), self.source.size
+        with Progress(self.app.terminal, as_size) as self.progress:
+            self.tell(min(len(self.parts) * self.chunk, size))
+            for number, start in enumerate(range(0, size, self.chunk), 1):
+                span = start, min(start + self.chunk, size)
+                of_part = hashlib.sha256()
+                for block in self.source.blocks([span] * (not self.app.plan)):
+                    of_part.update(block)
+                    of_all.update(block)
                 if number not in self.parts:
-                    self.send(number, span, part_hash, meter)
-        return self.complete(whole_hash.hexdigest())
+                    self.send(number, span, self.shown(of_part))
+        return self.complete(self.shown(of_all))
 
-    def spans(self):
-        """(number, from 1, (start, end)) of each part."""
-        return enumerate(((start, min(start + self.chunk, self.source.size))
-                          for start in range(0, self.source.size, self.chunk)),
-                         1)
+    def shown(self, digest):
+        return "<sha256>" if self.app.plan else digest.hexdigest()
 
-    def plan(self):
-        """Show the requests that are left; hashes are not known yet."""
-        for number, span in self.spans():
-            if number not in self.parts:
-                self.post(number, span, "<sha256>")
-                self.parts[number] = f"<part {number}>"
-        self.post_complete("<sha256>")
+    def tell(self, count):
+        name = os.path.basename(self.source.name)
+        self.progress.show(f"uploading {name}", count, self.source.size)
 
-    def post(self, number, span, part_hash, meter=None):
-        fields = self.is_ours * [("part_number", str(number)),
-                                 ("sha256", part_hash)]
+    def send(self, number, span, sha256):
+        fields = [("part_number", str(number)), ("sha256", sha256)]
         form = Multipart(
-            fields, Excerpt(self.source, f"part-{number}", [span]),
-            meter and (lambda count: meter.at(span[0] + count)), "data")
-        return self.group.call(
-            self.app, "POST", path_of(self.id, "parts"), body=form,
-            silence=INFERENCE_TIMEOUT_S, stand_in={})
+            fields * self.is_ours, Excerpt(self.source, f"part-{number}",
+                                           [span]),
+            lambda count: self.tell(span[0] + count), "data")
 
-    def post_complete(self, whole_hash):
-        ids = [self.parts[number] for number in sorted(self.parts)]
-        body = dict({"part_ids": ids}, **{"sha256": whole_hash}
-                    if self.is_ours else {})
-        return self.group.call(
-            self.app, "POST", path_of(self.id, "complete"), stand_in={},
-            body=body, silence=INFERENCE_TIMEOUT_S)
-
-    def send(self, number, span, part_hash, meter):
         def look_up():
             self.refresh()
             return self.parts.get(number)
         self.parts[number] = made_once(
             self.app, lambda: id_in(self.post(
-                number, span, part_hash.hexdigest(), meter)),
+                "parts", form, {"id": f"<part {number}>"})),
             self.is_ours and look_up)
 
-    def complete(self, whole_hash):
+    def complete(self, sha256):
+        body = {"part_ids": [self.parts[each] for each in sorted(self.parts)]}
+        body.update({"sha256": sha256} if self.is_ours else {})
+
         def look_up():
             upload = self.group.call(self.app, "GET", path_of(self.id))
             return (None if dig(upload, "status") in ("pending", "uploading",
                                                       None) else upload)
-        return made_once(self.app, lambda: self.post_complete(whole_hash),
+        return made_once(self.app, lambda: self.post("complete", body, {}),
                          self.is_ours and look_up)
 
 
@@ -6222,8 +6303,12 @@ def line_problems(request, url):
                       if url and is_filled(request.get("url")) else "")
     if not isinstance(body, dict):
         yield wrong_field(request, "body", "an object")
-    elif not is_filled(body.get("model")):
+        return
+    if not is_filled(body.get("model")):
         yield "body." + wrong_field(body, "model", "a text")
+    if request.get("url") == CHAT_URL and not isinstance(
+            body.get("messages"), list):
+        yield "body." + wrong_field(body, "messages", "a list of messages")
 
 
 def id_of(request):
@@ -6232,11 +6317,15 @@ def id_of(request):
     return custom_id if is_filled(custom_id) else None
 
 
-def send_file(app, excerpt, slug=None, **fields):
-    """Send a file, with a bar; return the file object."""
-    with Meter(app.terminal, f"uploading {excerpt.name}",
-               excerpt.size) as meter:
-        return app.api.upload(excerpt, list(fields.items()), slug, meter.at)
+def send_file(app, excerpt, slug=None, label=None, **fields):
+    """Send a file (POST /files); return the file object."""
+    label = label or f"uploading {excerpt.name}"
+    with Progress(app.terminal, as_size) as progress:
+        return app.api.call(
+            "POST", "/files", {"id": StandIn("<file id>")}, slug=slug,
+            silence=INFERENCE_TIMEOUT_S, body=Multipart(
+                list(fields.items()), excerpt, lambda count: progress.show(
+                    label, count, excerpt.size)))
 
 
 class BatchInput:
@@ -6392,6 +6481,13 @@ def batch_problems(batch, line_of=lambda line: line):
         found if isinstance(found, list) else [found])]
 
 
+def seconds_taken(batch):
+    """How long a batch took from create to end; None if it does not say."""
+    begun, *ends = [seconds_of(dig(batch, name + "_at")) or 0
+                    for name in ("created",) + ENDED]
+    return max(ends) - begun if begun and max(ends) else None
+
+
 def has_ended(batch):
     return dig(batch, "status") in ENDED
 
@@ -6406,10 +6502,9 @@ def is_unclear(batch):
         or len(missing) == 2 and batch["status"] == "completed")
 
 
-def wait_command(batch_ids, slug):
-    endpoint = f" --endpoint {shell_word(slug)}" if slug else ""
-    return " and ".join(f"xeroctl batches {shell_word(batch_id)}{endpoint}"
-                        " --wait"
+def wait_command(app, batch_ids):
+    return " and ".join(call_again(
+        app, f"xeroctl batches {shell_word(batch_id)} --wait")
                         for batch_id in batch_ids) + " resumes the wait"
 
 
@@ -6417,19 +6512,21 @@ class BatchWait:
     """Polls batches until all of them have ended.
 
     What fails for one of them is raised once all others have ended.
-    look_at(batch_id) gives each as it is; of the lines of all total is told.
+    look_at(batch_id) gives each as it is.  If they are the parts of a run,
+    total is how many lines they have, and tokens() what it has cost so far.
     """
 
-    def __init__(self, app, group, batch_ids, look_at=None, total=None):
-        self.app, self.group, self.total = app, group, total
+    def __init__(self, app, group, batch_ids, look_at=None, total=None,
+                 tokens=int):
+        self.app, self.group = app, group
+        self.total, self.tokens = total, tokens
         self.batches, self.failures = dict.fromkeys(batch_ids), []
         self.look_at = look_at or (lambda batch_id: with_status(
             group.call(app, "GET", path_of(batch_id))))
 
     def run(self, timeout, resume=None):
         """Return the batches as they have ended."""
-        resume = resume or wait_command(self.batches,
-                                        self.group.slug(self.app))
+        resume = resume or wait_command(self.app, self.batches)
         return wait_until(self.app, self.poll,
                           lambda batches: all(map(has_ended, batches)),
                           self.describe, timeout, resume)
@@ -6455,19 +6552,23 @@ class BatchWait:
         return batches
 
     def describe(self, batches):
-        ended = sum(map(has_ended, batches))
-        text = (f"{next(iter(self.batches))} {batches[0]['status']}"
-                if len(batches) == 1 and self.total is None
-                else f"{ended} of {len(batches)} batches ended")
-        done, failed, told = (
-            sum(counted(dig(batch, "request_counts." + name))
+        """What a Progress shows: which has not ended, and all counts."""
+        left = [each for each in batches if not has_ended(each)]
+        place = f"{len(batches) - len(left[1:])}/{len(batches)}"
+        status = (left or batches)[0]["status"]
+        label = (f"part {place}" if self.total else f"batch {place}"
+                 if len(batches) > 1 else next(iter(self.batches)))
+        if not self.total or status != "in_progress":
+            label += " " + status
+        done, failed, total = (
+            sum(counted(dig(batch, "request_counts." + each))
                 for batch in batches)
-            for name in ("completed", "failed", "total"))
-        total = self.total or told
-        if total:
-            text += (f" {as_bar(done + failed, total)} {done + failed}/"
-                     f"{total}")
-        return text + (f", {failed} failed" if failed else "")
+            for each in ("completed", "failed", "total"))
+        tokens = self.tokens() + sum(
+            counted(dig(batch, "usage.total_tokens")) for batch in left)
+        total = self.total or total
+        return (label, done + failed if total else None, total, failed,
+                tokens)
 
 
 # == batch runs: a whole job, that no kill makes begin again =================
@@ -6676,6 +6777,7 @@ def is_part(part, count):
             and part["is_done"] in (True, False)
             and {type(name) for name in names} <= {str, type(None)}
             and {type(number) for span in spans for number in span} <= {int}
+            and is_number(part.get("seconds") or 0)
             and all(0 < first <= last <= count for first, last in spans)
             and all(isinstance(problem, str) for problem in problems))
 
@@ -6819,6 +6921,17 @@ class Run:
                 raise UsageError(f"{path} exists, and no run is under way"
                                  " there", "--force replaces it")
 
+    def announce(self, ranges, how):
+        """Say what there is to send; return how many lines that is."""
+        count = size = 0
+        for first, last in ranges:
+            start, end = self.input.span(first, last)
+            count, size = count + last - first + 1, size + end - start
+        if count:
+            self.app.terminal.note(f"{count} request{'s' * (count > 1)},"
+                                   f" {as_size(size)}, {how}")
+        return count
+
     def save(self):
         """Have the disk hold the state, old or new, never torn."""
         with writing(self.state_path):
@@ -6856,15 +6969,24 @@ class Run:
 
     def summary(self):
         count, done = self.input.count, self.journal.marks.count(Journal.OK)
+        took = self.app.clock.now() - self.state["started"]
         return {"requests": count, "done": done, "failed": count - done,
-                "tokens": self.tokens,
-                "seconds": round(self.app.clock.now()
-                                 - self.state["started"], 3),
+                "tokens": self.tokens, "seconds": round(took, 3),
+                "rate": round(count / max(took, 0.001), 3),
+                "slowest_part": self.slowest_part(),
                 "output_file": from_disk(self.output),
                 "errors_file": from_disk(self.errors) if self.kinds else None,
                 "batches": [part["batch"] for part in self.state["parts"]],
                 "problems": [problem for part in self.state["parts"]
                              for problem in part["problems"]]}
+
+
+    def slowest_part(self):
+        """Which of several parts took longest, and how long; or None."""
+        took, name = max([(part.get("seconds") or 0, part["batch"])
+                          for part in self.state["parts"]], default=(0, None))
+        is_one = len(self.state["parts"]) < 2
+        return None if is_one or not took else f"{name}, {as_duration(took)}"
 
 
 # == runs in batches: each part uploaded once, each batch created once =======
@@ -6935,7 +7057,7 @@ class BatchSender:
 
     def __init__(self, app, group, args):
         self.app, self.group, self.args = app, group, args
-        self.doubts = Counter()
+        self.slug, self.doubts = group.slug(app), Counter()
         self.limit = PART_BYTES if args.split else MOST_INPUT_BYTES
 
     def check(self, found):
@@ -6955,19 +7077,21 @@ class BatchSender:
 
     def __call__(self, run, round_number):
         self.run = run
-        parts = [part for part in run.state["parts"]
-                 if part["round"] == round_number]
-        parts = parts or self.divide(round_number)
+        self.parts = [part for part in run.state["parts"]
+                      if part["round"] == round_number]
+        self.parts = self.parts or self.divide(round_number)
+        left = [part for part in self.parts if not part["is_done"]]
+        run.announce(chain.from_iterable(part["lines"] for part in left),
+                     f"in {len(left)} part{'s' * (len(left) > 1)}")
         begun = []
         try:
-            for part in parts:
+            for part in self.parts:
                 self.begin(part)
                 begun.append(part)
         except FAILURES as error:
             error.facts["part"] = part["name"]
             if not begun and getattr(error, "status", None) in NO_LIST:
-                error.add_hint("without a Batch API --direct --force sends"
-                               " line by line")
+                error.add_hint("--direct --force needs no Batch API")
             if begun:
                 self.app.terminal.note(f"{part['name']}: {error}")
                 self.collect(begun)
@@ -7000,7 +7124,7 @@ class BatchSender:
         """Whether create failed for the file: it is gone, or of no use."""
         try:
             file = self.app.api.call("GET", path_of("files", file_id),
-                                     slug=self.group.slug(self.app))
+                                     slug=self.slug)
         except XeroctlError as found:
             return getattr(found, "status", None) in GONE_STATUSES
         return (error.facts.get("param") == "input_file_id" or dig(
@@ -7044,11 +7168,13 @@ class BatchSender:
     def ensure(self, part, name, make, path, is_made):
         """Have the file or the batch of a part made exactly once.
 
-        The state says that it is being made before it is.  What a kill or a
-        lost answer has left in doubt is looked up before it is made again.
+        The state says that it is being made before it is.  What a kill, a
+        lost answer or a refusal has left in doubt is looked up before it is
+        made again.
         """
         if not part[name]:
-            is_doubtful = part["making"] == name
+            is_doubtful = part["making"] == name or (
+                name == "batch" and "refused" in part)
             self.save(part, making=name)
             self.save(part, **{name: made_once(
                 self.app, lambda: make(part), lambda: dig(self.search(
@@ -7060,8 +7186,9 @@ class BatchSender:
         return Excerpt(self.run.source, part["name"] + ".jsonl", spans)
 
     def upload(self, part):
-        return id_in(send_file(self.app, self.excerpt(part),
-                               self.group.slug(self.app), purpose="batch"))
+        place = f"{self.parts.index(part) + 1}/{len(self.parts)}"
+        return id_in(send_file(self.app, self.excerpt(part), self.slug,
+                               f"part {place} upload", purpose="batch"))
 
     def create(self, part):
         return id_in(new_batch(self.app, self.group, self.args, part["file"],
@@ -7072,8 +7199,7 @@ class BatchSender:
 
         may_lack tells whether a server without that list answers so, too.
         """
-        lists = record_lists(self.app, path, {"limit": 100},
-                             slug=self.group.slug(self.app))
+        lists = record_lists(self.app, path, {"limit": 100}, slug=self.slug)
         try:
             for number, records in enumerate(lists, 1):
                 for record in filter(is_wanted, records):
@@ -7094,9 +7220,10 @@ class BatchSender:
         total = sum(last - first + 1 for part in parts
                     for first, last in part["lines"])
         by_batch = {part["batch"]: part for part in parts}
-        BatchWait(self.app, self.group, by_batch, lambda batch_id: self.watch(
-            by_batch[batch_id]), total).run(self.args.wait_timeout,
-                                            "the same command goes on")
+        wait = BatchWait(self.app, self.group, by_batch,
+                         lambda batch_id: self.watch(by_batch[batch_id]),
+                         total, lambda: self.run.journal.tokens)
+        wait.run(self.args.wait_timeout, "the same command goes on")
 
     def watch(self, part):
         """The batch of a part as it is; at its end the results are taken."""
@@ -7157,7 +7284,8 @@ class BatchSender:
             if 0 < line <= len(numbers) else line)
         accounts.settle(what, status)
         self.run.journal.sync()
-        self.save(part, is_done=True, problems=first_of(told))
+        self.save(part, is_done=True, problems=first_of(told),
+                  seconds=seconds_taken(batch))
         for path in paths:
             remove_quietly(path)
 
@@ -7165,8 +7293,7 @@ class BatchSender:
         """Download a file, unless an earlier run has; False if it is gone."""
         try:
             if not os.path.exists(path):
-                Download(self.app, file_id, self.group.slug(self.app),
-                         patience=PATIENCE).to(path)
+                Download(self.app, file_id, self.slug, PATIENCE).to(path)
             return True
         except ApiError as error:
             if error.status not in GONE_STATUSES or self.search(
@@ -7191,11 +7318,9 @@ class Pace:
         self.since = None
 
     def wait(self):
-        while True:
-            left = self.until - self.app.clock.monotonic()
-            if left <= 0:
-                return
-            self.app.clock.sleep(min(left, 1))
+        clock = self.app.clock
+        while clock.monotonic() < self.until:
+            clock.sleep(min(self.until - clock.monotonic(), 1))
 
     def slow(self, error):
         """Have everybody wait; raise what has lasted for too long."""
@@ -7260,38 +7385,35 @@ class DirectSender:
     is done in parallel.  The main thread waits, and takes the signals.
     """
 
-    NOTE_EVERY_S = 0.2
-
     def __init__(self, app, group, args):
         import threading
-        self.app, self.group, self.args = app, group, args
+        self.app, self.args, self.slug = app, args, group.slug(app)
         self.pace, self.lock = Pace(app), threading.Lock()
-        self.progress, self.due = Progress(app.terminal), 0
 
     def check(self, found):
         """Line by line there is no limit."""
 
     def __call__(self, run, round_number):
         self.run, self.round = run, round_number
-        self.slug = self.group.slug(self.app)
         if self.app.plan:
             return self.plan()
         self.app.api.check_transport()
         self.app.network.keep_alive()
-        self.begun, self.finished = self.app.clock.monotonic(), 0
-        self.total = sum(1 for _ in run.journal.todo(round_number))
+        total = run.announce(ranges_of(run.journal.todo(round_number)),
+                             f"{self.args.concurrency} at a time")
         self.todo = run.journal.todo(round_number)
         self.error, self.is_over, self.row = None, False, []
+        self.done = run.input.count - total
+        self.failures = run.journal.marks.count(Journal.FAILED + round_number)
         try:
-            self.work_together(min(self.args.concurrency, self.total))
+            with Progress(self.app.terminal) as self.progress:
+                self.tell()
+                self.work_together(min(self.args.concurrency, total))
         finally:
             with self.lock:
                 self.is_over = True
             run.journal.sync()
-            self.progress.clear()
             self.app.network.close()
-        if isinstance(self.error, (ApiError, ConnectionFailed)):
-            self.error.add_hint("the same command goes on")
         if self.error:
             raise self.error
 
@@ -7304,14 +7426,15 @@ class DirectSender:
             worker.start()
         for worker in workers:
             worker.join()
+        if isinstance(self.error, (ApiError, ConnectionFailed)):
+            self.error.add_hint("the same command goes on")
 
     def plan(self):
         """Show the first requests in place of all."""
         found = self.run.input
+        self.run.announce([(1, found.count)], "of which these are the first")
         for number in range(1, min(found.count, 3) + 1):
             self.app.plan.requests.append(self.request(found.request(number)))
-        if found.count > 3:
-            self.app.terminal.note(f"and {found.count - 3} more")
 
     def work(self):
         """What each worker does: answer line after line until none is left.
@@ -7349,22 +7472,14 @@ class DirectSender:
                 for number in self.row:
                     journal.add(number, False, self.round, journal.TAKEN_BACK)
                 raise stopped_by(fault)
-            self.finished += 1
+            self.done += 1
+            self.failures += bool(result["error"])
             self.tell()
 
     def tell(self):
-        now = self.app.clock.monotonic()
-        if now < self.due:
-            return
-        self.due = now + self.NOTE_EVERY_S
-        journal, count = self.run.journal, self.run.input.count
-        failed = sum(map(journal.marks.count, range(2, 2 + self.round + 1)))
-        rate = self.finished / max(now - self.begun, 0.001)
-        left = as_duration((self.total - self.finished) / rate)
-        done = journal.marks.count(journal.OK)
-        self.progress.show(
-            f"{as_bar(done + failed, count)} {done} done, {failed} failed,"
-            f" {journal.tokens} tokens, {rate:.1f}/s, {left} left")
+        self.progress.show("sending" + " again" * (self.round > 0), self.done,
+                           self.run.input.count, self.failures,
+                           self.run.journal.tokens)
 
     def request(self, request):
         body = {name: value for name, value in request["body"].items()
@@ -7425,14 +7540,74 @@ class DirectSender:
         return found, None if is_of_line else error
 
 
-# == sessions: many turns in one terminal ====================================
+# == sessions: many turns, in one terminal or in one file =====================
+
+def message_text(app, given, what="message"):
+    """What the user says: as given, or standard input for `-`."""
+    text = app.read_text("-") if given == "-" else given
+    if text == "":
+        raise UsageError(f"the {what} is empty")
+    return text
+
+
+def fenced(app, path):
+    """A file's text in a fence that it cannot close, below its name."""
+    text = app.read_text(path, may_be_odd=True)
+    ticks = max([2] + list(map(len, re.findall("`+", text)))) + 1
+    name = "stdin" if path == "-" else os.path.basename(path)
+    return f"{whole(name)}\n{'`' * ticks}\n{text}\n{'`' * ticks}"
+
+
+def image_url(app, source):
+    """The URL of an image; a file becomes a data: URL (RFC 2397)."""
+    if re.match("(https?|data):", source, re.I):
+        return source
+    import base64
+    data = app.read_bytes(source)
+    found = re.match(  # names lie, and some say nothing
+        rb"(?s)(?P<png>\x89PNG)|(?P<jpeg>\xff\xd8\xff)|(?P<gif>GIF8[79]a)|"
+        rb"(?P<webp>RIFF....WEBP)|(?P<bmp>BM....\0{4})|(?P<tiff>II\*\0|"
+        rb"MM\0\*)|....ftyp(?:(?P<avif>avi[fs])|(?P<heic>hei|hev|m[is]f1))",
+        data)
+    if not found:
+        raise UsageError(
+            f"{whole(source)} is " + ("no image" if data else "empty"),
+            "PNG, JPEG, GIF, WEBP, BMP, TIFF, AVIF and HEIC are known")
+    data = base64.b64encode(data).decode("ascii")
+    return f"data:image/{found.lastgroup};base64,{data}"
+
+
+def attached(app, args):
+    """The texts and the images that go along with a message."""
+    return ([fenced(app, path) for path in args.attach or ()],
+            [image_url(app, source) for source in args.image or ()])
+
+
+def content_of(text, blocks, images):
+    """The content of a user's message: a text, or parts with images."""
+    text = "\n\n".join([text] * bool(text) + blocks)
+    if not images:
+        return text
+    return [{"type": "text", "text": text}] * bool(text) + [
+        {"type": "image_url", "image_url": {"url": url}} for url in images]
+
 
 def completer(words):
-    """A readline completer for the words that may begin a line."""
+    """A readline completer for the words that may begin a line.
+
+    What {"/load ": True} says of one: behind it stands a file.
+    """
     def complete(text, state):
+        import glob
         import readline
-        begins = readline.get_begidx() == 0
-        found = [word for word in words if begins and word.startswith(text)]
+        line = readline.get_line_buffer()[:readline.get_endidx()]
+        name, space, path = line.partition(" ")
+        found = [word for word in words if word.startswith(line)]
+        if space:
+            begun = len(os.path.expanduser(path[:len(path) - len(text)]))
+            path = glob.escape(os.path.expanduser(path)) + "*"
+            found = [each[begun:] + "/" * os.path.isdir(each) for each
+                     in sorted(glob.glob(path)) if words.get(name + space)]
         return found[state] if state < len(found) else None
     return complete
 
@@ -7458,42 +7633,23 @@ def typed_line(prompt):
         sys.stdin = before
 
 
-class PlainLines:
-    """Reads messages where nobody sits: one a line, no prompt, no history."""
+class LineEditor:
+    """Reads messages: one a line where nobody sits, without a word.
 
-    def __init__(self, terminal):
-        self.terminal = terminal
-
-    def read(self, prompt=""):
-        line = self.terminal.read_line()
-        if not line:
-            raise EOFError()
-        return line.rstrip("\r\n")
-
-    def remember(self, text):
-        """Nobody will press Up."""
-
-    def close(self):
-        pass
-
-
-class LineEditor(PlainLines):
-    """Reads messages from a person: readline where there is one.
-
-    Without it, or where stdout is no terminal, lines are read as they come;
-    the terminal is asked to bracket what is pasted, so that a paste of many
-    lines is one message.
+    A person has readline, if there is one and stdout is a terminal; else the
+    terminal is asked to bracket what is pasted, so that a paste of many lines
+    is one message.
     """
 
     PROMPT, MORE = "> ", ". "
     PASTE, PASTED = "\033[200~", "\033[201~"
 
     def __init__(self, terminal, history, words):
-        super().__init__(terminal)
-        self.history = history
+        self.terminal, self.history = terminal, history
+        self.is_live = is_terminal(terminal.stdin)
         self.readline = self.load_readline(words)
-        if not self.readline and terminal.err.is_live:
-            terminal.err.control("\033[?2004h")
+        self.brackets = (self.is_live and not self.readline
+                         and terminal.err.is_live)
 
     def load_readline(self, words):
         """Import and set up readline; None where it cannot be used.
@@ -7530,11 +7686,25 @@ class LineEditor(PlainLines):
         if self.readline:
             self.terminal.err.flush()
             return whole(typed_line(prompt)).rstrip("\n")
+        if not self.is_live:
+            return self.line()
+        if self.brackets:  # each time: an editor may have ended it
+            self.terminal.err.control("\033[?2004h")
         self.terminal.say_prompt(prompt)
-        line = super().read()
+        line = self.line()
         while line.count(self.PASTE) > line.count(self.PASTED):
-            line += "\n" + super().read()
+            line += "\n" + self.line()
         return line.replace(self.PASTE, "").replace(self.PASTED, "")
+
+    def line(self):
+        line = self.terminal.read_line()
+        if not line:
+            raise EOFError()
+        return line.rstrip("\r\n")
+
+    def was_empty(self):
+        """Whether nothing is known to have stood where Ctrl-C came."""
+        return not (self.readline and self.readline.get_line_buffer())
 
     def remember(self, text):
         """Keep a message within reach of Up, and in the history file."""
@@ -7544,7 +7714,7 @@ class LineEditor(PlainLines):
 
     def close(self):
         self.history.trim()
-        if not self.readline and self.terminal.err.is_live:
+        if self.brackets:
             self.terminal.err.control("\033[?2004l")
 
 
@@ -7605,60 +7775,129 @@ def is_message(value):
             and isinstance(dig(value, "content"), (str, list)))
 
 
+def as_conversation(raw, path):
+    """The conversation that a file holds: as it was saved, or a bare list."""
+    try:
+        data = parse_json(decoded(raw))
+    except ValueError as problem:
+        raise UsageError(f"{whole(path)} is not JSON: {problem}")
+    data = {"messages": data} if isinstance(data, list) else data
+    messages = dig(data, "messages")
+    if not isinstance(messages, list) or not all(map(is_message, messages)):
+        raise UsageError(f"{whole(path)} is no conversation: it has no list"
+                         " of messages with role and content")
+    return data
+
+
+class ConversationFile:
+    """The file that a conversation lives in, for one process at a time.
+
+    Read when it is opened, and written whole when it has changed.  What is
+    not there, or empty, is a conversation that begins.  A plan neither locks
+    nor writes; without a path there is no file.
+    """
+
+    def __init__(self, path, is_plan=False):
+        self.path, self.raw, self.lock = path, b"", None
+        if path == "-" or "\0" in (path or ""):
+            raise UsageError(f"cannot write {visible(path)}: a conversation"
+                             " is kept in a file")
+        self.place = path and os.path.realpath(on_disk(path))
+        self.is_new = bool(path) and not os.path.exists(self.place)
+        if path is not None and not is_plan:
+            self.lock = open_to_write(self.place)
+
+    def read(self):
+        """The conversation as it stands there."""
+        if self.path is not None and os.path.isfile(self.place):
+            self.raw = read_file(self.path)
+        return (as_conversation(self.raw, self.path) if self.raw
+                else {"messages": []})
+
+    def is_saved(self):
+        """Whether nothing is lost there but a conversation that was saved."""
+        with suppress(UsageError):
+            return "version" in self.read() or not self.raw
+        return False
+
+    def write(self, data):
+        """Have the disk hold the conversation, old or new, never torn."""
+        raw, held = whole(pretty_json(data) + "\n").encode("utf-8"), []
+
+        def hold(number):
+            held.append(os.fdopen(os.dup(number), "rb"))
+            try_lock(number)
+        if self.lock and raw != self.raw:
+            with writing(self.path, UsageError):
+                write_privately(self.place, raw, hold)
+            self.lock.close()
+            self.lock, self.raw = held[0], raw
+
+    def close(self):
+        """Let it go; what was begun for nothing is not left behind."""
+        if self.lock:
+            if self.is_new and not self.raw:
+                remove_quietly(self.place)
+            self.lock.close()
+
+
 class ChatTurns:
     """A conversation kept here and sent whole with each request.
 
     messages are those of the API; one that was cut short has "cut": true,
-    which is saved but not sent.
+    which is saved but not sent.  options are the rest of a request's body.
     """
 
     ANSWER = ChatAnswer
+    SAYS, FIXED = "message", ("messages",)  # which a session decides on
+    link = dict  # what a turn holds beside its text, for the next to follow
 
-    def __init__(self, app, body, headers, is_model_named=False):
-        self.app, self.headers = app, headers
-        self.is_model_named = is_model_named
-        self.options = {k: v for k, v in body.items() if k != "messages"}
-        self.messages = [m for m in body.get("messages", ())
-                         if m["role"] != "user"]
-        self.spent = Counter()
-        self.answer = None
+    def __init__(self, app, args, file, data, options):
+        self.app, self.args, self.file = app, args, file
+        self.options, self.headers = options, sent_headers(args)
+        self.messages, self.spent = data["messages"], Counter()
+        self.count(data.get("usage"))
+        self.answer, self.is_kept = None, False
 
-    def ask(self, talk, content):
-        """Send one more user message; return whether both turns are kept.
+    def ask(self, talk, content, is_stream=True):
+        """Send one more user message, and keep both turns.
 
-        What had arrived when it was interrupted is kept as a cut turn.
+        What had come when somebody, or the loss of the terminal, stopped it
+        is kept as a cut turn; what the server broke off is not.
         """
         self.messages.append({"role": "user", "content": content})
-        self.answer = self.ANSWER()
+        self.answer, self.is_kept = self.ANSWER(), False
         try:
-            ask_answer(self.app, talk, self.answer, self.body(),
-                       self.headers)
-        except BaseException:
-            self.keep(True)
+            self.send(talk, is_stream)
+        except BaseException as error:
+            is_lost = isinstance(error, XeroctlError) and not (
+                self.app.terminal.out.is_broken)
+            self.keep(not self.answer.is_finished, is_lost)
             raise
-        return self.keep(False)
+        self.keep(False)
+
+    def send(self, talk, is_stream):
+        ask_answer(self.app, talk, self.answer, with_params(
+            self.body(), self.args.param), self.headers, is_stream)
 
     def body(self):
-        sent = [{key: m[key] for key in m if key != "cut"}
-                for m in self.messages]
-        return dict(self.options, messages=sent)
+        return dict(self.options, messages=[
+            {key: m[key] for key in m if key not in ("cut", "response_id")}
+            for m in self.messages])
 
-    def keep(self, is_cut):
+    def keep(self, is_cut, is_lost=False):
         """Keep the answer as a turn; without one, take the question back."""
-        text = (self.answer.text() or self.answer.text(REFUSAL)
-                or "\n".join(self.answer.rest()))
+        text = not is_lost and (
+            self.answer.text() or self.answer.text(REFUSAL)
+            or "\n".join(self.answer.rest()))
         if not text:
             self.messages.pop()
-            return False
+            return
         turn = {"role": "assistant", "content": text}
         self.messages.append(dict(turn, cut=True) if is_cut else
                              dict(turn, **self.link()))
         self.count(self.answer.usage)
-        return True
-
-    def link(self):
-        """What a turn holds beside its text, so that the next follows it."""
-        return {}
+        self.is_kept = True
 
     def count(self, usage):
         for column, name in zip(USAGE_COLUMNS, ("prompt_tokens",
@@ -7675,6 +7914,7 @@ class ChatTurns:
 
     def clear(self):
         self.messages = [m for m in self.messages if m["role"] == "system"]
+        self.options.pop("previous_response_id", None)
 
     def undo(self):
         """Drop the last question and its answer; return the question."""
@@ -7691,56 +7931,123 @@ class ChatTurns:
                 "messages": self.messages,
                 "usage": dict(self.spent)}
 
-    def load(self, data):
-        """Take over a saved conversation, or a bare list of messages."""
-        messages = data if isinstance(data, list) else dig(data, "messages")
-        if not isinstance(messages, list) or not all(
-                map(is_message, messages)):
-            raise UsageError("this is no conversation: it has no list of"
-                             " messages with role and content")
-        self.messages = messages
-        self.spent = Counter()
-        self.count(dig(data, "usage"))
+    def write(self):
+        """Have the file hold the conversation, once there is one."""
+        if self.turns() or self.file.raw:
+            self.file.write(self.saved())
+
+
+def input_parts(content):
+    """A content of chat as the Responses API has it."""
+    if isinstance(content, str):
+        return content
+    return [{"type": "input_image", "image_url": dig(part, "image_url.url")}
+            if dig(part, "type") == "image_url"
+            else {"type": "input_text", "text": content_text(part)}
+            for part in content]
 
 
 class ResponseTurns(ChatTurns):
     """A conversation that the server keeps, each response on the last one.
 
     What it does not know (a loaded conversation, an answer that was cut, no
-    store) is sent along with the next message.
+    store) is sent along with the next message; the whole, where it does not
+    know the last response.  A turn that it forgot has "response_id": null.
     """
 
     ANSWER = ResponseAnswer
+    SAYS, FIXED = "input", ("input", "background")
+
+    def known(self):
+        """The place of the last turn that the server knows; None without."""
+        return next((place for place in reversed(range(len(self.messages)))
+                     if self.messages[place].get("response_id")), None)
+
+    def send(self, talk, is_stream):
+        last = self.known()
+        try:
+            super().send(talk, is_stream)
+        except XeroctlError as error:
+            told = f"{error} {error.facts}"
+            if last is None or self.answer.has_begun or not (
+                    re.search("previous.response", told, re.I)
+                    or self.messages[last]["response_id"] in told):
+                raise
+            self.unlink()
+            self.answer = self.ANSWER()
+            super().send(talk, is_stream)
+
+    def unlink(self):
+        """Have the conversation sent whole, from now on."""
+        for message in self.messages:
+            if message.get("response_id"):
+                message["response_id"] = None
+        self.app.terminal.note("the server does not know what was said: the"
+                               " conversation is sent whole")
 
     def link(self):
         """The id of a response that can be followed."""
-        is_kept = self.answer.id and self.options.get("store") is not False
+        response, last = self.answer.response, self.known()
+        if last is not None and "conversation" not in self.options and (
+                response.get("previous_response_id")
+                != self.messages[last]["response_id"]):
+            self.unlink()  # what it takes without a word it has not obeyed
+        is_kept = (self.answer.id and self.options.get("store") is not False
+                   and response.get("store") is not False
+                   and all(m.get("response_id", "") is not None
+                           for m in self.messages))
         return {"response_id": self.answer.id} if is_kept else {}
 
     def body(self):
-        known = [place for place, message in enumerate(self.messages)
-                 if message.get("response_id")]
-        in_conversation = "conversation" in self.options
-        first = known[-1] + 1 if known else 0
-        items = [{"role": m["role"], "content": m["content"]}
-                 for m in self.messages[first:] if m["role"] != "system"]
-        items = items[-1:] if in_conversation else items
-        body = dict(self.options, input=items if len(items) > 1
-                    else items[0]["content"])
-        if known and not in_conversation:
-            body["previous_response_id"] = (
-                self.messages[known[-1]]["response_id"])
-        system = [m["content"] for m in self.messages
-                  if m["role"] == "system"]
-        return dict(body, instructions=system[-1]) if system else body
+        last, body = self.known(), dict(self.options)
+        items = [{"role": m["role"], "content": input_parts(m["content"])}
+                 for m in self.messages[0 if last is None else last + 1:]
+                 if m["role"] != "system"]
+        if "conversation" in body:
+            items = items[-1:]
+        elif last is not None:
+            body["previous_response_id"] = self.messages[last]["response_id"]
+        is_text = len(items) == 1 and isinstance(items[0]["content"], str)
+        body["input"] = items[0]["content"] if is_text else items
+        for message in self.messages:
+            if message["role"] == "system":
+                body["instructions"] = message["content"]
+        return body
 
 
-def show_text(app, args):
-    """Have a session show text, whatever form is set, unless by a flag."""
-    if args.output not in (None, TABLE, WIDE):
-        raise UsageError(f"--interactive and -o {args.output} cannot be"
-                         " combined: a session shows text")
-    app.out.form, app.out.is_table = TABLE, True
+def edited(environ):
+    """The text that a person writes in the editor of the environment."""
+    import shlex
+    import subprocess
+    import tempfile
+    command = environ.get("VISUAL") or environ.get("EDITOR") or "vi"
+    with tempfile.NamedTemporaryFile(suffix=".md") as file:  # mode 0600
+        try:
+            editor = subprocess.Popen(shlex.split(command) + [file.name],
+                                      env=environ)
+        except (OSError, ValueError, IndexError) as problem:
+            raise UsageError(f"cannot run {command}: {reason_of(problem)}",
+                             "VISUAL or EDITOR names an editor")
+        while editor.poll() is None:
+            with suppress(KeyboardInterrupt):  # it is the editor's
+                editor.wait()
+        if editor.returncode:
+            raise UsageError(f"{command} ended with exit code"
+                             f" {editor.returncode}: nothing is sent")
+        return decoded(read_file(file.name)).rstrip("\r\n")
+
+
+def adopt(app, args, data):
+    """Take endpoint and model from a conversation, unless a flag has one.
+
+    With style openai the endpoint is the model.
+    """
+    endpoint, model = (value if isinstance(value, str) else None
+                       for value in map(data.get, ("endpoint", "model")))
+    if not args.model and model != endpoint and not (
+            args.endpoint and app.settings.style() == OPENAI):
+        args.model = model
+    args.endpoint = args.endpoint or endpoint
 
 
 class Session:
@@ -7751,7 +8058,7 @@ class Session:
     """
 
     KEYS = (("Up / Down", "recall earlier messages"),
-            ("Tab", "complete slash commands"),
+            ("Tab", "complete slash commands and file names"),
             ("Ctrl+A / Ctrl+E", "start or end of the line"),
             ("Ctrl+U / Ctrl+K", "clear before or after the cursor"),
             ("Ctrl+W", "delete the previous word"),
@@ -7764,32 +8071,46 @@ class Session:
         self.args = args
         self.is_live = is_terminal(self.terminal.stdin)
         self.is_over = False
-        self.lines = (self.editor(not args.no_history) if self.is_live
-                      else PlainLines(self.terminal))
-
-    def editor(self, has_history):
-        environ = self.app.settings.environ
-        folder = home_path(environ, "XDG_STATE_HOME", ".local", "state")
-        path = (os.path.join(folder, "history") if has_history and folder
-                else None)
-        history = History(path, self.app.terminal.secrets)
-        words = sorted(name + " " * bool(usage) for name, (usage, _, _)
-                       in self.COMMANDS.items())
-        return LineEditor(self.terminal, history, words)
+        self.unsaid, self.files = None, attached(app, args)
+        folder = home_path(app.settings.environ, "XDG_STATE_HOME", ".local",
+                           "state")
+        has_history = self.is_live and folder and not args.no_history
+        self.lines = LineEditor(self.terminal, History(
+            os.path.join(folder, "history") if has_history else None,
+            app.terminal.secrets), {
+                name + " " * bool(usage): "file" in usage for
+                name, (usage, _, _) in sorted(self.COMMANDS.items())})
 
     def run(self, first=None):
         """Read and answer until the end of input, /quit or two Ctrl-C."""
         failed = None
         try:
-            if first is not None:
-                failed = self.answer(first)
+            if first is not None or any(self.files):
+                failed = self.tried(self.say, first or "")
             while not self.is_over:
-                failed = self.turn() or failed
+                failed = self.tried(self.turn) or failed
         finally:
             self.lines.close()
+            self.turns.write()
         self.terminal.note(self.totals())
         if failed and not self.is_live:
             raise failed
+
+    def tried(self, act, *given):
+        """Do something that may fail; return the error, once it is told.
+
+        The session goes on, unless nobody can read what it says.
+        """
+        try:
+            act(*given)
+            self.turns.write()
+        except XeroctlError as error:
+            if self.terminal.out.is_broken:
+                raise
+            say_error(error, self.terminal)
+            error.is_told = True
+            return error
+        return None
 
     def turn(self):
         """One message or command, and what it asks for."""
@@ -7797,12 +8118,12 @@ class Session:
         if text is None:
             self.is_over = True
         elif is_block or not text.startswith("/"):
-            return self.answer(text) if text.strip() else None
+            if text.strip():
+                self.say(text)
         elif text.startswith("//"):
-            return self.answer(text[1:])
+            self.say(text[1:])
         else:
-            return self.command(text)
-        return None
+            self.command(text)
 
     def read_message(self):
         """Read (message, is it a block); (None, False) at the end of input.
@@ -7823,9 +8144,10 @@ class Session:
             except KeyboardInterrupt:
                 if interrupted or not self.is_live:
                     raise
-                interrupted = True
+                interrupted = self.lines.was_empty()
                 self.terminal.end_echo()
-                self.terminal.note("(Ctrl-C again leaves, Ctrl-D ends)")
+                if interrupted:
+                    self.terminal.note("(Ctrl-C again leaves, Ctrl-D ends)")
 
     def block(self, line):
         """The whole message that a line begins, and whether it is a block."""
@@ -7844,8 +8166,8 @@ class Session:
         if not self.is_live or self.terminal.quiet:
             return
         parts = [f"endpoint: {self.app.endpoint()}"]
-        if self.turns.is_model_named:
-            parts.append(f"model: {self.turns.options['model']}")
+        if self.args.model:
+            parts.append(f"model: {self.args.model}")
         spent = self.turns.spent
         parts += [f"tokens: {spent['prompt_tokens']}/"
                   f"{spent['completion_tokens']}",
@@ -7858,58 +8180,53 @@ class Session:
                 f" {spent['completion_tokens']} output tokens,"
                 f" {self.turns.turns()} messages")
 
-    def answer(self, content):
-        """Ask, and show the answer; return the error if it failed.
+    def say(self, text):
+        """Send a message and the files that wait for it.
 
-        The session goes on after a failure, and the message is one Up away.
+        If that fails they wait on, and /retry and Up have the message.
         """
-        if isinstance(content, str):
-            self.lines.remember(content)
+        if text:
+            self.lines.remember(text)
+        self.unsaid = text
+        self.answer(content_of(text, *self.files))
+        if self.turns.is_kept:
+            self.unsaid, self.files = None, ([], [])
+
+    def answer(self, content):
+        """Ask, and show the answer; Ctrl-C stops it, and it alone."""
         try:
-            with Talk(self.app, self.args.show_reasoning) as talk:
-                is_kept = self.turns.ask(talk, content)
+            with Talk(self.app, self.args) as talk:
+                self.turns.ask(talk, content)
                 show_rest(self.app, self.turns.answer)
             self.terminal.out.flush()
-            tell_ends(self.app, self.turns.answer, self.args.show_usage)
-            if not is_kept:
-                self.terminal.note("the answer has no text: the question is"
-                                   " taken back")
+            tell_ends(self.app, self.args, self.turns)
         except KeyboardInterrupt:
             if not self.is_live:
                 raise
             self.terminal.end_echo()
-            self.terminal.note("stopped; what came is kept")
-        except XeroctlError as error:
-            return self.told(error)
-        return None
-
-    def told(self, error):
-        """Say what went wrong, once: its exit code may still count."""
-        say_error(error, self.terminal)
-        error.is_told = True
-        return error
+            self.terminal.note("stopped; " + (
+                "what came is kept" if self.turns.is_kept else
+                "the question is taken back, /retry asks it again"))
 
     def command(self, line):
-        """Run a slash command; return the error if it failed."""
+        """Run a slash command."""
         name, _, rest = line.strip().partition(" ")
         self.lines.remember(line)
-        try:
-            if name not in self.COMMANDS:
-                raise UsageError(f"unknown command {name}",
-                                 did_you_mean(name, self.COMMANDS) or "/help")
-            usage, _, command = self.COMMANDS[name]
-            if usage and not rest.strip():
-                raise UsageError(f"{name} needs {usage}")
-            return command(self, rest.strip())
-        except XeroctlError as error:
-            return self.told(error)
+        if name not in self.COMMANDS:
+            raise UsageError(f"unknown command {name}",
+                             did_you_mean(name, self.COMMANDS) or "/help")
+        usage, _, command = self.COMMANDS[name]
+        rest = rest.strip()
+        if usage and not rest:
+            raise UsageError(f"{name} needs {usage}")
+        command(self, os.path.expanduser(rest) if "file" in usage else rest)
 
     def show_commands(self, _):
         rows = [(f"{name} {usage}".rstrip(), summary)
                 for name, (usage, summary, _) in self.COMMANDS.items()]
         for name, summary in rows + [('\"\"\"', "opens and closes a message of"
                                       " several lines"), *self.KEYS]:
-            self.terminal.say(f"  {name:16} {summary}")
+            self.terminal.say(f"  {name:17} {summary}")
 
     def clear(self, _):
         self.turns.clear()
@@ -7919,37 +8236,54 @@ class Session:
         self.turns.set_system(text)
         self.terminal.say("system message set")
 
-    def save(self, path):
-        """Write the conversation to a file, whole or not at all."""
-        data = pretty_json(self.turns.saved()) + "\n"
-        try:
-            write_privately(path, whole(data).encode("utf-8"))
-        except (OSError, ValueError) as problem:
-            raise UsageError(f"cannot write {path}: {reason_of(problem)}")
+    def save(self, path, is_any=False):
+        """Write the conversation to a file, whole or not at all.
+
+        What is no saved conversation is replaced only if any file may be.
+        """
+        if path == self.args.session:
+            return self.terminal.say(f"{path} has it after each turn")
+        with closing(ConversationFile(path)) as file:
+            if not (is_any or file.is_saved()):
+                raise UsageError(f"{path} is no conversation that was saved",
+                                 "/save! replaces it")
+            file.write(self.turns.saved())
         self.terminal.say(f"saved {self.turns.turns()} messages to {path}")
 
     def load(self, path):
         """Replace the conversation by that of a file; else change nothing."""
-        try:
-            data = parse_json(decoded(read_file(path)))
-        except ValueError as problem:
-            raise UsageError(f"{path} is not JSON: {problem}")
-        self.turns.load(data)
+        messages = as_conversation(read_file(path), path)["messages"]
+        self.turns.clear()
+        self.turns.messages = messages
         self.terminal.say(f"loaded {self.turns.turns()} messages")
+
+    def attach(self, source, place=0, read=fenced):
+        """Have a file go with the next message, or an image."""
+        self.files[place].append(read(self.app, source))
+        self.terminal.say(f"{source} goes with the next message")
+
+    def edit(self, _):
+        """Have a message written in the editor, and send it."""
+        text = edited(self.app.settings.environ)
+        if text.strip():
+            self.say(text)
 
     def quit(self, _):
         self.is_over = True
 
     def retry(self, _):
         """Ask the last question again; if that fails, forget nothing."""
+        if self.unsaid is not None:
+            return self.say(self.unsaid)
         before = list(self.turns.messages)
         content = self.turns.undo()
         if content is None:
             raise UsageError("there is nothing to ask again")
-        error = self.answer(content)
-        if error:
-            self.turns.messages = before
-        return error
+        try:
+            self.answer(content)
+        finally:
+            if not self.turns.is_kept:
+                self.turns.messages = before
 
     def undo(self, _):
         if self.turns.undo() is None:
@@ -7957,9 +8291,16 @@ class Session:
         self.terminal.say("the last question and its answer are forgotten")
 
     def set_model(self, name):
-        self.turns.options["model"] = name
-        self.turns.is_model_named = True
-        self.terminal.say(f"model: {name}")
+        self.args.model = self.turns.options["model"] = name
+        self.terminal.say(f"model: {name}" + " (a name: the endpoint decides)"
+                          * (self.app.slug() is not None))
+
+    def set_endpoint(self, slug):
+        """Ask another endpoint; a model that was named stays."""
+        self.args.endpoint = slug
+        if not self.args.model or self.app.slug() is None:
+            self.turns.options["model"] = slug
+        self.terminal.say(f"endpoint: {slug}")
 
     # name: (argument, summary, what runs it)
     COMMANDS = {
@@ -7968,15 +8309,72 @@ class Session:
                    clear),
         "/system": ("<msg>", "set or replace the system message",
                     set_system),
+        "/attach": ("<file>", "add a file's text to the next message",
+                    attach),
+        "/image": ("<file|url>", "add an image to the next message",
+                   lambda self, source: self.attach(source, 1, image_url)),
+        "/edit": ("", "write the message in $VISUAL or $EDITOR", edit),
         "/save": ("<file>", "save the conversation as JSON", save),
+        "/save!": ("<file>", "the same, whatever the file was before",
+                   lambda self, path: self.save(path, True)),
         "/load": ("<file>", "load a saved conversation", load),
         "/tokens": ("", "show token usage and message count",
                     lambda self, _: self.terminal.say(self.totals())),
-        "/retry": ("", "ask the last question again", retry),
+        "/retry": ("", "ask the last question again, failed or not", retry),
         "/undo": ("", "take the last question and its answer back", undo),
         "/model": ("<name>", "use another model", set_model),
+        "/endpoint": ("<slug>", "ask another endpoint", set_endpoint),
         "/quit": ("", "end the session (also Ctrl+D)", quit),
     }
+
+
+def check_turn(app, args, kind):
+    """Raise for what is missing or does not go together.
+
+    A session and a block are text, whatever form is set, unless by a flag.
+    """
+    given = dict(sent_fields(args), **dict(args.param or ()))
+    fixed = (kind.FIXED * bool(args.interactive or args.session)
+             + ("previous_response_id",) * bool(args.session))
+    for name in filter(given.__contains__, fixed):
+        raise UsageError(f"a session decides on {name} itself")
+    if not (args.interactive or args.attach or kind.FIXED[0] in given
+            or args.message is not None):
+        raise UsageError(f"--{kind.SAYS} is missing", "-m TEXT, or -m - to"
+                         " read it from standard input; --interactive asks"
+                         " for it")
+    shown = [name for name in ("--interactive", "--extract")
+             if getattr(args, name[2:])]
+    other = shown[1:] + [f"-o {args.output}"] * (
+        args.output not in (None, TABLE, WIDE))
+    if shown and other:
+        raise UsageError(f"{shown[0]} and {other[0]} cannot be combined")
+    if shown:
+        app.out.form, app.out.is_table = TABLE, True
+
+
+def converse(app, args, kind, make_options, fields):
+    """Take one turn of a conversation, or many in an interactive session.
+
+    Of a conversation on file endpoint and model are taken where no flag
+    names others; args.system replaces its system message.
+    """
+    check_turn(app, args, kind)
+    text = message_text(app, args.message, kind.SAYS)
+    system = (app.read_text(args.from_file) if args.from_file is not None
+              else args.system)
+    with closing(ConversationFile(args.session, bool(app.plan))) as file:
+        data = file.read()
+        adopt(app, args, data)
+        turns = kind(app, args, file, data, make_options(app, args))
+        if system is not None:
+            turns.set_system(system)
+        if args.interactive:
+            Session(app, turns, args).run(text)
+        else:
+            answer_once(app, args, turns,
+                        content_of(text, *attached(app, args)), fields)
+    return turns
 
 
 def ask_health(api):
@@ -8009,15 +8407,15 @@ class Doctor:
     def __init__(self, app):
         self.app, self.clock = app, app.clock
         self.sock = self.failure = None
-        self.steps = (("config", self.config), ("proxy", self.proxy),
-                      ("DNS", self.look_up), ("connect", self.connect),
-                      ("TLS", self.tls), ("healthz", self.healthz),
-                      ("key", self.key), ("latency", self.latency))
 
     def rows(self):
         """One record a step: {step, status, detail, ms}."""
         try:
-            return [self.row(name, step) for name, step in self.steps]
+            return [self.row(name, step) for name, step in (
+                ("config", self.config), ("proxy", self.proxy),
+                ("DNS", self.look_up), ("connect", self.connect),
+                ("TLS", self.tls), ("healthz", self.healthz),
+                ("key", self.key), ("latency", self.latency))]
         finally:
             if self.sock:
                 self.sock.close()
@@ -8033,12 +8431,9 @@ class Doctor:
             self.failure = error
             said = self.app.terminal.err.secrets.masked(str(error))
             row["status"], row["detail"] = "failed", said
-        row["ms"] = round((self.clock.monotonic() - started) * 1000, 1)
+        self.took = row["ms"] = round(
+            (self.clock.monotonic() - started) * 1000, 1)
         return row
-
-    def limits(self):
-        silence = self.app.settings.get("timeout") or TIMEOUT_S
-        return Limits(self.clock, silence, self.app.deadline)
 
     def config(self):
         deployment = self.app.api.deployment
@@ -8046,6 +8441,8 @@ class Doctor:
         self.scheme, self.host, self.port = origin_of(self.url)
         name = self.app.settings.context() or "flags and environment"
         self.app.settings.tell_beaten(name)
+        self.limits = Limits(self.clock, self.app.settings.get("timeout")
+                             or TIMEOUT_S, self.app.deadline)
         return "ok", f"{name}: {self.url}"
 
     def proxy(self):
@@ -8053,17 +8450,17 @@ class Doctor:
         return ("ok", str(self.relay)) if self.relay else ("-", "none")
 
     def look_up(self):
-        host, port = (self.relay.host, self.relay.port) if self.relay else (
-            self.host, self.port)
+        place = self.relay or self
         try:
-            addresses = sorted({a[4][0] for a in look_up(host, port)})
+            found = look_up(place.host, place.port)
         except ConnectionFailed as error:
             raise self.relay.failed(str(error)) if self.relay else error
-        return "ok", f"{host}: {', '.join(addresses)}"
+        addresses = ", ".join(sorted({each[4][0] for each in found}))
+        return "ok", f"{place.host}: {addresses}"
 
     def connect(self):
-        self.sock = (open_proxy(self.relay, self.limits()) if self.relay
-                     else open_socket(self.host, self.port, self.limits()))
+        self.sock = (open_proxy(self.relay, self.limits) if self.relay
+                     else open_socket(self.host, self.port, self.limits))
         return "ok", "{}:{}".format(*self.sock.getpeername()[:2])
 
     def tls(self):
@@ -8071,9 +8468,9 @@ class Doctor:
             return "-", "http: nothing is encrypted"
         if self.relay:
             open_tunnel(self.sock, self.relay, self.host, self.port,
-                        self.limits())
+                        self.limits)
         self.sock = start_tls(self.sock, self.host,
-                              self.app.network.context(), self.limits())
+                              self.app.network.context(), self.limits)
         until = (self.sock.getpeercert() or {}).get("notAfter")
         if until is None:
             return "ok", f"{self.sock.version()}, certificate not checked"
@@ -8086,17 +8483,16 @@ class Doctor:
         """Ask for it without a key; many keep all behind one, or have none."""
         try:
             ask_health(self.app.api)
-        except ApiError as error:
-            if error.status not in (401, 403, 404, 405):
+        except (ApiError, AnswerError) as error:
+            # LM Studio has a 200 for paths that it does not know.
+            status = getattr(error, "status", 404)
+            if status not in (401, 403, 404, 405):
                 raise
-            return "-", ("behind the key" if error.status in (401, 403)
+            return "-", ("behind the key" if status in (401, 403)
                          else "this server has no /healthz")
-        except AnswerError:  # LM Studio has a 200 for paths it does not know
-            return "-", "this server has no /healthz"
         return "ok", "the server says that it is well"
 
     def key(self):
-        started = self.clock.monotonic()
         request = self.app.api.request("GET", "/models")
         try:
             page = self.app.api.send(request, self.app.api.read_json)
@@ -8104,14 +8500,13 @@ class Doctor:
             if error.status not in NO_LIST:
                 raise
             return "-", f"not tried: there is no GET {self.url}/models"
-        finally:
-            self.took = self.clock.monotonic() - started
         key = self.app.api.deployment.key
         said = f"{redacted_key(key)} is accepted" if key else "none is needed"
         return "ok", f"{said}; {len(page_records(page))} models"
 
     def latency(self):
-        return "ok", f"{self.took * 1000:.0f} ms for GET /models"
+        """How long the step before took, of which a request is most."""
+        return "ok", f"{self.took:.0f} ms for GET /models"
 
 
 # ---------------------------------------------------------------------------
@@ -8119,55 +8514,6 @@ class Doctor:
 # ---------------------------------------------------------------------------
 
 # == chat: answers from a model, and chats from a template ===================
-
-def message_text(app, given, what="message"):
-    """What the user says: as given, or standard input for `-`."""
-    text = app.read_text("-") if given == "-" else given
-    if text == "":
-        raise UsageError(f"the {what} is empty")
-    return text
-
-
-def fenced(app, path):
-    """A file's text in a fence that it cannot close, below its name."""
-    text = app.read_text(path, may_be_odd=True)
-    ticks = max([2] + list(map(len, re.findall("`+", text)))) + 1
-    name = "stdin" if path == "-" else os.path.basename(path)
-    return f"{whole(name)}\n{'`' * ticks}\n{text}\n{'`' * ticks}"
-
-
-def image_url(app, source):
-    """The URL of an image; a file becomes a data: URL (RFC 2397)."""
-    if re.match("(https?|data):", source, re.I):
-        return source
-    import base64
-    data = app.read_bytes(source)
-    found = re.match(  # names lie, and some say nothing
-        rb"(?s)(?P<png>\x89PNG)|(?P<jpeg>\xff\xd8\xff)|(?P<gif>GIF8[79]a)|"
-        rb"(?P<webp>RIFF....WEBP)|(?P<bmp>BM....\0{4})|(?P<tiff>II\*\0|"
-        rb"MM\0\*)|....ftyp(?:(?P<avif>avi[fs])|(?P<heic>hei|hev|m[is]f1))",
-        data)
-    if not found:
-        raise UsageError(
-            f"{whole(source)} is " + ("no image" if data else "empty"),
-            "PNG, JPEG, GIF, WEBP, BMP, TIFF, AVIF and HEIC are known")
-    data = base64.b64encode(data).decode("ascii")
-    return f"data:image/{found.lastgroup};base64,{data}"
-
-
-def message_content(app, args):
-    """The content of the user's message: text, and images as parts."""
-    text = message_text(app, args.message)
-    blocks = [] if text is None else [text]
-    blocks += [fenced(app, path) for path in args.attach or ()]
-    text = "\n\n".join(blocks)
-    if not args.image:
-        return text
-    parts = [{"type": "text", "text": text}] if text else []
-    return parts + [{"type": "image_url",
-                     "image_url": {"url": image_url(app, source)}}
-                    for source in args.image]
-
 
 def response_format(app, text):
     """text, json_object, or a JSON schema from @FILE, as OpenAI has it."""
@@ -8184,40 +8530,23 @@ def response_format(app, text):
             "json_schema": {"name": name, "schema": schema}}
 
 
-def chat_body(app, args):
+def chat_options(app, args):
+    """The body of a chat request; its messages come later."""
     if args.agentic:
         app.terminal.note("-> agentic mode")
-    messages = []
-    system = (app.read_text(args.from_file) if args.from_file is not None
-              else args.system)
-    if system is not None:
-        messages.append({"role": "system", "content": system})
-    content = message_content(app, args)
-    if content:
-        messages.append({"role": "user", "content": content})
-    body = {"model": args.model or app.endpoint(), "messages": messages}
+    body = {"model": args.model or app.endpoint(), "messages": []}
     body.update(sent_fields(args))
     if args.response_format:
         body["response_format"] = response_format(app, args.response_format)
     if args.interactive and app.settings.style() == XEROTIER:
         body.setdefault("max_tokens", SESSION_TOKENS)
-    return with_params(body, args.param)
+    return body
 
 
 def schema_or_word(text):
     """Convert text, json_object or @FILE."""
     return text if text.startswith("@") else choice("text",
                                                     "json_object")(text)
-
-
-def talk_chat(app, args):
-    """Hold an interactive session; it always streams."""
-    show_text(app, args)
-    body = chat_body(app, args)
-    first = next((m["content"] for m in body.get("messages", ())
-                  if m["role"] == "user"), None)
-    turns = ChatTurns(app, body, sent_headers(args), bool(args.model))
-    Session(app, turns, args).run(first)
 
 
 CHAT_FIELDS = ("ID", "Model", "Created:time", "Finish=choices.0.finish_reason",
@@ -8227,14 +8556,8 @@ CHAT_FIELDS = ("ID", "Model", "Created:time", "Finish=choices.0.finish_reason",
 
 
 def send_chat(app, group, args):
-    """Send one message and show the answer, at once or as it comes."""
-    if args.interactive:
-        return talk_chat(app, args)
-    if args.message is None and not args.attach:
-        raise UsageError("--message is missing", "-m TEXT, or -m - to read it"
-                         " from standard input; --interactive asks for it")
-    answer_once(app, args, ChatAnswer(), chat_body(app, args),
-                sent_headers(args), CHAT_FIELDS)
+    """Send a message and show the answer; or hold a session."""
+    converse(app, args, ChatTurns, chat_options, CHAT_FIELDS)
 
 
 def post_message(app, chat_id, text):
@@ -8247,9 +8570,10 @@ def post_message(app, chat_id, text):
     except XeroctlError as error:
         raise XeroctlError(
             f"the chat {as_text(chat_id)} was created, but its message was"
-            f" not posted: {error}", "the chat is kept; to post the message:"
-            f" xeroctl api {shell_word(f'/chats/{chat_id}/messages')}"
-            " --raw-field role=user --raw-field content=TEXT", **error.facts)
+            f" not posted: {error}", "the chat is kept; to post the message: "
+            + call_again(
+                app, f"xeroctl chats send {shell_word(as_text(chat_id))}"
+                " --message TEXT"), **error.facts)
 
 
 def only_named(name, templates, workspace):
@@ -8260,9 +8584,9 @@ def only_named(name, templates, workspace):
         raise UsageError(f"{len(found)} templates are named {name}",
                          f"give the id: {ids}")
     if not found:
-        names = [t["name"] for t in templates
-                 if isinstance(dig(t, "name"), str)]
-        near = nearest(name, names) or names
+        names = dict.fromkeys(t["name"] for t in templates
+                              if isinstance(dig(t, "name"), str))
+        near = nearest(name, names) or list(names)
         where = f"workspace {workspace}" if workspace else "the project"
         raise NotFound(f"{where} has no template {name}",
                        near and "there is " + ", ".join(near[:5]))
@@ -8280,20 +8604,30 @@ def all_templates(app, workspace, stand_in=None, **query):
                                     stand_in=stand_in)))
 
 
+def shared_templates(templates):
+    """Those of a project's list that are not one workspace's own."""
+    return [t for t in templates if dig(t, "workspace_id") is None]
+
+
 def template_id(app, workspace, name):
-    """Return the id of a template given by id (ctpl_…) or by name."""
+    """Return the id of a template given by id (ctpl_…) or by name.
+
+    Those of the project and of the platform are visible in a workspace, too;
+    the project's list has those of other workspaces as well.
+    """
     if name.startswith("ctpl_"):
         return name
     unknown = StandIn(f"<id of {name}>")
     if app.plan.dry_run:
         return unknown  # the product's page: "without hitting the router"
-    return only_named(name, all_templates(app, workspace, {
-        "data": [{"id": unknown, "name": name}]}), workspace)
+    templates = all_templates(app, workspace, {
+        "data": [{"id": unknown, "name": name}]})
+    if all(dig(t, "name") != name for t in templates):
+        templates += shared_templates(all_templates(app, None))
+    return only_named(name, templates, workspace)
 
 
-NEW_CHAT_FIELDS = ("chat_id=chat_id|chatId", "url=url",
-                   "template_id=template_id|templateId",
-                   "template_version=template_version|templateVersion")
+NEW_CHAT_FIELDS = "chat_id", "url", "template_id", "template_version"
 
 
 def new_chat(app, group, args):
@@ -8332,6 +8666,21 @@ ROUTING = (
          integer(1), header="X-SLO-TTFT-Ms"),
     flag("--slo-tpot-ms N", "wanted time per output token, a routing hint",
          integer(1), header="X-SLO-TPOT-Ms"))
+THE_WORKSPACE = flag("--workspace ID", "the workspace", required=True,
+                     completes="", sample="ws_1")
+FILES = (
+    flag("--attach FILE…",
+         "add a file's text to the message; - is standard input",
+         from_stdin=True),
+    flag("--image FILE|URL…", "add an image; - is standard input",
+         from_stdin=True, completes="file"))
+TALKING = (
+    flag("--interactive",
+         "hold a session of many turns; /help lists its commands"),
+    flag("--session FILE",
+         "go on with the conversation in this file, and keep it there"),
+    flag("--no-history", "keep no history file of the session"),
+    flag("--extract", "print the first fenced block of the answer alone"))
 MESSAGE = flag("-m, --message TEXT",
                "the user's message; - reads standard input", from_stdin=True)
 
@@ -8358,11 +8707,7 @@ CHAT = Group(
                    number(-2, 2)),
              field("--seed N", "random seed for reproducible output",
                    integer()),
-             flag("--attach FILE…",
-                  "add a file's text to the message; - is standard input",
-                  from_stdin=True),
-             flag("--image FILE|URL…", "add an image; - is standard input",
-                  from_stdin=True, completes="file"),
+             *FILES,
              flag("--response-format FORMAT",
                   "text, json_object, or @FILE with a JSON schema",
                   schema_or_word),
@@ -8370,9 +8715,7 @@ CHAT = Group(
              field("--stop TEXT…", "end the answer before this text"),
              STREAM,
              field("--store", "keep the completion on the server"),
-             flag("--interactive",
-                  "hold a session of many turns; /help lists its commands"),
-             flag("--no-history", "keep no history file of the session"),
+             *TALKING,
              SHOW_REASONING,
              flag("--show-usage",
                   "print token usage after the answer, on stderr"),
@@ -8386,35 +8729,32 @@ CHAT = Group(
                  "git diff | xeroctl chat --endpoint my-llm -m -")),
         Verb("new", "Start a chat in a workspace from a template.",
              new_chat,
-             flag("--workspace ID", "the workspace", required=True),
+             THE_WORKSPACE,
              flag("--template ID|NAME", "template: its ctpl_ id or its name",
-                  required=True),
-             MESSAGE, writes=True, examples=(
-                 "xeroctl chat new --workspace ws_1 --template triage",)),
+                  required=True, sample="triage"),
+             MESSAGE, writes=True),
     ))
 
 
 # == batches: JSON Lines in, JSON Lines out ==================================
 
+BATCH_COUNTS = ("Completed=request_counts.completed",
+                "Failed=request_counts.failed")
 BATCH_COLUMNS = (
     "ID", "Status:state", "Total requests=request_counts.total",
-    "Completed=request_counts.completed", "Failed=request_counts.failed",
-    "Created=created_at:time", "+Endpoint", "+Input File ID",
+    *BATCH_COUNTS, "Created=created_at:time", "+Endpoint", "+Input File ID",
     "+Output File ID", "+Error File ID")
 BATCH_FIELDS = (
     "ID", "Status:state", "Endpoint", "Input File ID", "Output File ID",
     "Error File ID", "Completion Window", "Total=request_counts.total",
-    "Completed=request_counts.completed", "Failed=request_counts.failed",
-    "Created=created_at:time", "Started At=in_progress_at:time",
+    *BATCH_COUNTS, "Created=created_at:time", "Started At=in_progress_at:time",
     "Expires=expires_at:time", "Completed At:time", "Cancelled At:time",
     "Metadata:pairs")
-ENDED_FIELDS = (
-    "ID", "Status:state", "Total=request_counts.total",
-    "Completed=request_counts.completed", "Failed=request_counts.failed",
-    "Output File ID", "Error File ID")
+ENDED_FIELDS = ("ID", "Status:state", "Total=request_counts.total",
+                *BATCH_COUNTS, "Output File ID", "Error File ID")
 RUN_FIELDS = (
     "Requests", "Done", "Failed", "Tokens", "Time=seconds:seconds",
-    "Output=output_file", "Errors=errors_file")
+    "Rate:rate", "Output=output_file", "Errors=errors_file")
 
 
 def show_batch(app, group, args):
@@ -8511,16 +8851,23 @@ def submit_prefix(app, group, args):
         tried(app, path, lambda: id_in(new_batch(app, group, args, file_id)),
               relative_path=path, file_id=file_id) for path, file_id in files]
     if app.plan:
-        return
+        for request, (path, _) in zip(app.plan.requests, files):
+            request.about = path
     made = [about["id"] for about in outcomes if about["ok"]]
     batches = []
-    if args.wait and made:
+    if args.wait and made and not app.plan:
         batches = BatchWait(app, group, made).run(args.wait_timeout)
         tell_ended(app, outcomes, batches)
-    app.out.outcomes(outcomes)
-    if len(made) < len(outcomes):
-        raise XeroctlError(f"{len(made)} of {len(outcomes)} submitted")
+    end_bulk(app, outcomes, "submitted")
     check_ended_well(batches)
+
+
+def say_instead(app, text, is_data_due=False):
+    """Say in words what there is no record of: on stdout, if a person reads
+    that and no data is due there."""
+    say = (app.out.line if app.out.is_table and not is_data_due
+           else app.terminal.say)
+    say(text)
 
 
 def download(app, slug, file_id, path, may_replace=True, **options):
@@ -8532,20 +8879,26 @@ def download(app, slug, file_id, path, may_replace=True, **options):
     app.out.done({"id": file_id, "path": path, "bytes": count}, text, file_id)
 
 
+# By verb: the name of its file id, the end of a file's, and the other flag.
+RESULT_FILES = {"download": ("output", "output", "--errors"),
+                "errors": ("error", "errors", "--download")}
+
+
 def fetch_result(app, group, args):
     """Download one of the two result files of a batch."""
-    name, end, other = (("error", "errors", "--download")
-                        if args.verb.name == "errors"
-                        else ("output", "output", "--errors"))
+    name, end, other = RESULT_FILES[args.verb.name]
     batch = group.call(app, "GET", path_of(args.id), stand_in={
         name + "_file_id": StandIn(f"<{name} file id>")})
     file_id = dig(batch, name + "_file_id")
+    if not file_id and name == "error" and dig(batch, "status") == (
+            "completed") and not dig(batch, "request_counts.failed"):
+        return say_instead(app, "no request failed", args.output_file == "-")
     if not file_id:
         raise XeroctlError(
             f"{name.capitalize()} file not yet available (status: "
             f"{as_text(dig(batch, 'status'))})",
             f"{other} has the other requests" if has_ended(batch)
-            else wait_command([args.id], args.endpoint))
+            else wait_command(app, [args.id]))
     file_id = id_in(batch, name + "_file_id")
     path = args.output_file or f"{safe_name(args.id)}-{end}.jsonl"
     download(app, group.slug(app), file_id, path, patience=PATIENCE)
@@ -8574,7 +8927,8 @@ def run_batches(app, group, args):
     summary = run.run(sender)
     if summary is None:
         return
-    app.out.record(summary, RUN_FIELDS, id_path="output_file")
+    app.out.record(summary, RUN_FIELDS + ("Slowest part",) * bool(
+        summary["slowest_part"]), id_path="output_file")
     if run.kinds or summary["problems"]:
         raise XeroctlError(
             f"{summary['failed']} of {summary['requests']} requests failed",
@@ -8642,15 +8996,13 @@ BATCHES = Group(
              BATCH_ENDPOINT,
              by=flag("--input-prefix PATH",
                      "make a batch of each uploaded file whose relative path"
-                     " begins so", completes="", sample="exp/2/"),
+                     " begins so", some_text, completes="", sample="exp/2/"),
              excludes=("--input", "--cancel", "--download", "--errors"),
-             writes=True, examples=(
-                 "xeroctl batches --endpoint my-llm --input-prefix exp/1/",)),
+             writes=True),
         acts("cancel", "Cancel a batch; what is done is kept.", SLUG,
              asks="Cancel batch {id}?", columns=ENDED_FIELDS),
         Verb("download", "Download the results of a batch.",
-             fetch_result, ITEM, SLUG, OUTPUT_FILE, examples=(
-                 "xeroctl batches batch_1 --endpoint my-llm --download",)),
+             fetch_result, ITEM, SLUG, OUTPUT_FILE),
         Verb("errors", "Download the failed requests of a batch.",
              fetch_result, ITEM, SLUG, OUTPUT_FILE),
         Verb("wait", "Wait until a batch has ended.",
@@ -8699,23 +9051,19 @@ BATCHES = Group(
 
 # == models: the whole life of a model =======================================
 
-MODEL_STATES = "active", "ready", "validated", "error", "failed", "invalid"
+GOOD_MODEL_STATES = "active", "ready", "validated"
 BAD_MODEL_STATES = "error", "failed", "invalid"
 MODEL_COLUMNS = (
-    "ID", "Name", "Format", "Size=size_bytes|sizeBytes|size|bytes:size",
-    "Status:state", "Version", "Shared=shared|is_shared|isShared",
-    "+Architecture", "+Quantization", "+Context=context_length|contextLength",
-    "+Parameters=parameter_count|parameterCount:count",
-    "+Created=created|created_at|createdAt:time")
+    "ID", "Name", "Format", "Size=size_bytes|size|bytes:size", "Status:state",
+    "Version", "Shared=shared|is_shared", "+Architecture", "+Quantization",
+    "+Context=context_length", "+Parameters=parameter_count:count",
+    "+Created=created|created_at:time")
 MODEL_FIELDS = (
-    "ID", "Name", "Created=created|created_at|createdAt:time",
-    "Owner=owned_by|owner|ownedBy", "Format",
-    "Size=size_bytes|sizeBytes|size|bytes:size", "Status:state", "Version",
-    "Is Latest=is_latest|isLatest", "Description", "Architecture",
-    "Quantization", "Context Length=context_length|contextLength",
-    "Parameters=parameter_count|parameterCount:count",
-    "Workload Type=workload_type|workloadType",
-    "Shared=shared|is_shared|isShared")
+    "ID", "Name", "Created=created|created_at:time", "Owner=owned_by|owner",
+    "Format", "Size=size_bytes|size|bytes:size", "Status:state", "Version",
+    "Is Latest", "Description:brief", "Architecture", "Quantization",
+    "Context Length", "Parameters=parameter_count:count", "Workload Type",
+    "Shared=shared|is_shared")
 SEMVER = (
     r"(?a)(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}"
     r"(-(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)"
@@ -8736,30 +9084,22 @@ def ask_extended(app, args):
         args.extended = True
 
 
+def choose_fields(app, args):
+    """Have the description shown whole where that is asked for."""
+    if args.full:
+        args.columns = [name.partition(":brief")[0] for name in MODEL_FIELDS]
+
+
 def show_model(app, group, args):
     """Show a model; out of the list, where there is no more (llama.cpp)."""
     try:
-        model = group.call(app, "GET", path_of(args.id),
-                           query=sent_fields(args).items())
+        return run_show(app, group, args)
     except ApiError as error:
-        if app.settings.style() != OPENAI or error.status not in NO_LIST:
-            raise
-        model = next((each for each in page_records(group.call(app, "GET"))
-                      if dig(each, "id") == args.id), None)
-        if not model:
-            raise
-    text = dig(model, "description")
-    if app.out.is_table and not args.full and isinstance(text, str):
-        model = dict(model, description=text if len(text) <= 120
-                     else text[:119] + "…")
-    app.out.record(model, group.fields)
-
-
-def delete_model(app, group, model_id):
-    def delete():
-        group.call(app, "DELETE", path_of(model_id), stand_in={})
-        return model_id
-    return tried(app, model_id, delete, id=model_id)
+        if app.settings.style() == OPENAI and error.status in NO_LIST:
+            for model in page_records(group.call(app, "GET")):
+                if dig(model, "id") == args.id:
+                    return show_item(app, group, args, model)
+        raise
 
 
 def model_title(app, group, args):
@@ -8781,17 +9121,13 @@ def delete_models(app, group, args):
         app.confirm(f"Delete {group.thing} {title}?", args)
         return run_write(app, group, args)
     app.confirm(f"Delete {len(args.id)} models?", args)
-    outcomes = [delete_model(app, group, model_id) for model_id in args.id]
-    if app.plan:
-        return
-    app.out.outcomes(outcomes)
-    good = sum(each["ok"] for each in outcomes)
+    outcomes = [tried(app, each, lambda: (group.call(
+        app, "DELETE", path_of(each), stand_in={}), each), id=each)
+                for each in args.id]
     if app.out.is_table:
-        app.out.line(f"{good} of {len(outcomes)} deleted")
-    if good < len(outcomes):
-        error = XeroctlError(f"{good} of {len(outcomes)} deleted")
-        error.is_told = app.out.is_table
-        raise error
+        app.out.line(f"{sum(each['ok'] for each in outcomes)} of"
+                     f" {len(outcomes)} deleted")
+    end_bulk(app, outcomes, "deleted")
 
 
 def revalidate_model(app, group, args):
@@ -8802,25 +9138,17 @@ def revalidate_model(app, group, args):
     """
     seen = []
 
-    def is_over(model):
-        seen.append(model["status"])
-        return seen[-1] in MODEL_STATES and (
-            seen[-1] != seen[0] or len(seen) >= 3)
+    def is_over(status):
+        seen.append(status)
+        return status in GOOD_MODEL_STATES + BAD_MODEL_STATES and (
+            status != seen[0] or len(seen) >= 3)
     answer = group.call(app, "POST", path_of(args.id, "revalidate"))
     if not args.wait:
         return app.out.done(answer, f"revalidation of {args.id} queued",
                             args.id)
-    model = wait_for(app, group, args.id, is_over, args.wait_timeout,
-                     f"xeroctl models {args.id} shows its status")
-    app.out.record(model, ("ID", "Name", "Status:state"))
-    if model["status"] in BAD_MODEL_STATES:
-        raise XeroctlError(f"model {args.id}: {model['status']}")
-
-
-def show_all_fields(app, group, args):
-    """Show one thing with every field that was received."""
-    item = group.call(app, "GET", place_of(args))
-    app.out.record(item, columns_of([item]))
+    again = call_again(app, f"xeroctl models {shell_word(args.id)}")
+    see_end(app, group, args, is_over, GOOD_MODEL_STATES,
+            again + " shows its status", ("ID", "Name", "Status:state"))
 
 
 def show_overview(app, group, args):
@@ -8850,9 +9178,8 @@ def probe_model(app, group, args):
     except ApiError as error:
         if error.status != 501:
             raise
-        say = app.out.line if app.out.is_table else app.terminal.say
-        return say("Model probing is not available on this router deployment"
-                   " (501).")
+        return say_instead(app, "Model probing is not available on this"
+                           " router deployment (501).")
     if app.out.is_table:
         app.out.json(found)
     else:
@@ -8860,9 +9187,8 @@ def probe_model(app, group, args):
 
 
 VERSION_COLUMNS = (
-    "Version", "ID", "Latest=is_latest|isLatest", "Status:state",
-    "Notes=version_notes|versionNotes|notes",
-    "Created=created|created_at|createdAt:time")
+    "Version", "ID", "Latest=is_latest", "Status:state",
+    "Notes=version_notes|notes", "Created=created|created_at:time")
 
 
 def version_flag(name, summary, **options):
@@ -8870,19 +9196,20 @@ def version_flag(name, summary, **options):
                 completes="", **options)
 
 
+EXTENDED = field("--extended", "ask for the extended fields (for -o json)",
+                 is_ours=True)
+FULL = flag("--full", "do not cut the description")
+
 MODELS = Group(
     "models", "List, describe, version, share and delete models.",
     path="/models", columns=MODEL_COLUMNS, fields=MODEL_FIELDS,
     scope=GIVEN, verbs=by_flag(
-        lists(field("--extended", "ask for the extended fields (for -o json)",
-                    is_ours=True),
+        lists(EXTENDED,
               flag("--endpoint SLUG", "list what this endpoint serves"),
               summary="List the models of the project.", paging=Offset,
               checks=ask_extended, examples=("xeroctl models -o wide",)),
-        Verb("show", "Show one model in full.", show_model, ITEM,
-             flag("--full", "do not cut the description"),
-             field("--extended", "ask for the extended fields (for -o json)",
-                   is_ours=True)),
+        shows("Show one model in full.", FULL, EXTENDED, run=show_model,
+              checks=choose_fields),
         updates(
             "Change what is said about a model.",
             field("--description TEXT", "what it is for"),
@@ -8909,7 +9236,8 @@ MODELS = Group(
                   "gptq, awq or compressed-tensors",
                   choice("gptq", "awq", "compressed-tensors")),
             field("--pre-quantization-bits N", "4 or 8", choice(4, 8)),
-            method="PATCH", by=BARE, usage="ID --description TEXT",
+            FULL, method="PATCH", by=BARE, checks=choose_fields,
+            usage="ID --description TEXT",
             examples=("xeroctl models model_1 --context-length 8192",
                       "xeroctl models model_1 --pre-quantized"
                       " --pre-quantization-bits 4")),
@@ -8926,8 +9254,8 @@ MODELS = Group(
                   default=600, needs="--wait"),
              writes=True, examples=(
                  "xeroctl models model_1 --revalidate --wait",)),
-        Verb("catalog-info", "Show a model as the catalog has it.",
-             show_all_fields, ITEM, path="{id}/catalog"),
+        shows("Show a model as the catalog has it.", name="catalog-info",
+              path="{id}/catalog", columns=ALL_FIELDS),
     ) + below("versions", *by_flag(
         lists(summary="List the versions of a model.", path="{id}/versions",
               columns=VERSION_COLUMNS),
@@ -8955,9 +9283,8 @@ MODELS = Group(
         lists(name="recommend-for-workspace", paging=None,
               summary="List what suits a workspace best.",
               path="//workspaces/{id}/recommended-models", sample="ws_1",
-              id_path="model_id|modelId|id",
-              columns=("Model ID=model_id|modelId|id", "Name", "Score",
-                       "Reason")),
+              id_path="model_id|id",
+              columns=("Model ID=model_id|id", "Name", "Score", "Reason")),
     ))
 
 
@@ -9054,13 +9381,17 @@ def joined_embeddings(answers):
     return dict(joined, usage=usages[0]) if usages else joined
 
 
-def vector_row(item):
+def vector_row(item, form):
+    """A row on a vector; that of a person has the first of its numbers."""
     vector = floats_of(dig(item, "embedding"))
+    if form == JSONL:
+        return dict(item, embedding=vector)
     norm = sum(value * value for value in vector) ** 0.5
+    row = {"index": dig(item, "index"), "dimensions": len(vector),
+           "norm": norm, "values": vector}
     shown = " ".join(f"{value:.4f}" for value in vector[:6])
-    return {"index": dig(item, "index"), "dimensions": len(vector),
-            "norm": f"{norm:.4f}", "values": shown + " …" * (
-                len(vector) > 6)}
+    return row if form == CSV else dict(
+        row, norm=f"{norm:.4f}", values=shown + " …" * (len(vector) > 6))
 
 
 def npy_head(count, dimensions):
@@ -9102,11 +9433,9 @@ def create_embeddings(app, group, args):
         return app.out.done({"path": path, "count": len(texts)},
                             f"vectors: {len(texts)} -> {path}", path)
     answer = joined_embeddings(list(answers))
-    if app.out.form == JSONL:
-        answer["data"] = [dict(item, embedding=floats_of(item["embedding"]))
+    if app.out.form != JSON:
+        answer["data"] = [vector_row(item, app.out.form)
                           for item in answer["data"]]
-    if app.out.form not in (JSON, JSONL):
-        answer = dict(answer, data=list(map(vector_row, answer["data"])))
     app.out.rows(answer, ("Index", "Dimensions", "Norm", "Values"),
                  "embeddings", "index")
     if app.out.is_table and dig(answer, "usage"):
@@ -9182,44 +9511,34 @@ EMBEDDINGS = Group(
                  " out.npy")),
     ))
 
-RERANK = Group(
-    "rerank", "Rank documents by how well they answer a query.",
-    path="/rerank", scope=ENDPOINT, default="", verbs=(
-        Verb("", "Rank documents by how well they answer a query.",
-             rerank_documents, SLUG,
-             flag("--query TEXT", "what is asked", required=True),
-             flag("--documents TEXT…", "the documents, several after one flag",
-                  many=bool, from_stdin=True),
-             flag("--documents-file FILE",
-                  'one per line: plain, JSON, or {"text": …}',
-                  from_stdin=True),
-             field("--top-n N", "only the best so many", integer(1)),
-             field("--return-documents",
-                   "have the server send the documents back"),
-             MODEL, writes=True, examples=(
-                 "xeroctl rerank --endpoint my-rank --query kernel"
-                 " --documents linux bread",
-                 "xeroctl rerank --endpoint my-rank --query kernel"
-                 " --documents-file in.txt")),
-    ))
+ONE_PER_LINE = 'one per line: plain, JSON, or {"text": …}'
 
-SCORE = Group(
-    "score", "Score how alike texts are.", path="/score", scope=ENDPOINT,
-    default="", verbs=(
-        Verb("", "Score how alike texts are.", score_texts, SLUG,
-             flag("--text TEXT", "what to compare with", required=True),
-             flag("--candidates TEXT…",
-                  "the texts to score, several after one flag", many=bool,
-                  from_stdin=True),
-             flag("--candidates-file FILE",
-                  'one per line: plain, JSON, or {"text": …}',
-                  from_stdin=True),
-             MODEL, writes=True, examples=(
-                 "xeroctl score --endpoint my-rank --text kernel"
-                 " --candidates linux bread",
-                 "xeroctl score --endpoint my-rank --text kernel"
-                 " --candidates-file in.txt")),
-    ))
+RERANK = only(
+    "rerank", "Rank documents by how well they answer a query.",
+    rerank_documents, SLUG,
+    flag("--query TEXT", "what is asked", required=True),
+    flag("--documents TEXT…", "the documents, several after one flag",
+         many=bool, from_stdin=True),
+    flag("--documents-file FILE", ONE_PER_LINE, from_stdin=True),
+    field("--top-n N", "only the best so many", integer(1)),
+    field("--return-documents", "have the server send the documents back"),
+    MODEL, path="/rerank", scope=ENDPOINT, writes=True, examples=(
+        "xeroctl rerank --endpoint my-rank --query kernel --documents linux"
+        " bread",
+        "xeroctl rerank --endpoint my-rank --query kernel --documents-file"
+        " in.txt"))
+
+SCORE = only(
+    "score", "Score how alike texts are.", score_texts, SLUG,
+    flag("--text TEXT", "what to compare with", required=True),
+    flag("--candidates TEXT…", "the texts to score, several after one flag",
+         many=bool, from_stdin=True),
+    flag("--candidates-file FILE", ONE_PER_LINE, from_stdin=True),
+    MODEL, path="/score", scope=ENDPOINT, writes=True, examples=(
+        "xeroctl score --endpoint my-rank --text kernel --candidates linux"
+        " bread",
+        "xeroctl score --endpoint my-rank --text kernel --candidates-file"
+        " in.txt"))
 
 
 # == responses: answers that the server keeps ================================
@@ -9233,60 +9552,32 @@ RESPONSE_FIELDS = (
     "Incomplete=incomplete_details.reason", "Answer=output|output_text:said")
 ITEM_CONTENT = ("Content=content|output|arguments|input|action|tool_calls"
                 "|summary:item")
-RESPONSE_STATES = ("queued", "in_progress", "completed", "failed", "cancelled",
-                   "incomplete")
 
 
-def response_body(app, args):
-    """Build the body of a response from the flags, without the input."""
-    instructions = (app.read_text(args.from_file)
-                    if args.from_file is not None else args.instructions)
-    body = {"model": args.model or app.endpoint()}
-    if instructions is not None:
-        body["instructions"] = instructions
-    body.update(sent_fields(args))
-    return with_params(body, args.param)
-
-
-def talk_response(app, args):
-    """Hold a session in which each response follows the last one."""
-    show_text(app, args)
-    body = response_body(app, args)
-    system = body.pop("instructions", None)
-    previous = body.pop("previous_response_id", None)
-    turns = ResponseTurns(app, dict(body, messages=[
-        {"role": "system", "content": system}] if system else []),
-        sent_headers(args), bool(args.model))
-    if previous:
-        turns.messages.append({"role": "assistant", "content": "",
-                               "response_id": previous})
-    args.no_history = False
-    Session(app, turns, args).run(args.input)
+def response_options(app, args):
+    """The body of a request for a response; its input comes later."""
+    return dict({"input": None, "model": args.model or app.endpoint()},
+                **sent_fields(args))
 
 
 def create_response(app, group, args):
-    """Ask for a response and show it, at once or as it comes."""
-    if args.interactive:
-        return talk_response(app, args)
-    body, answer = response_body(app, args), ResponseAnswer()
-    if "input" not in body and args.input is None:
-        raise UsageError("--input is missing", "-m TEXT, or -m - to read it"
-                         " from standard input; --interactive asks for it")
-    text = message_text(app, args.input, "input")
-    answer_once(app, args, answer, dict({"input": text}, **body),
-                sent_headers(args), RESPONSE_FIELDS)
-    response_id, status = (dig(answer.response, key)
+    """Ask for a response and show it; or hold a session."""
+    answer = converse(app, args, ResponseTurns, response_options,
+                      RESPONSE_FIELDS).answer
+    response_id, status = (dig(answer and answer.response, key)
                            for key in ("id", "status"))
     if status in ("queued", "in_progress") and not answer.has_begun:
-        app.terminal.say(f"{response_id} is {status}: xeroctl responses"
-                         f" {shell_word(response_id)} --wait waits for it")
+        again = call_again(
+            app, f"xeroctl responses {shell_word(response_id)} --wait")
+        app.terminal.say(f"{response_id} is {status}: {again} waits for it")
 
 
 def wait_response(app, group, args):
     """Wait until a background response has ended."""
-    see_end(app, group, args, ("queued", "in_progress"),
-            ("completed", "incomplete"),
-            f"xeroctl responses {shell_word(args.id)} --wait resumes the wait")
+    again = call_again(app, f"xeroctl responses {shell_word(args.id)} --wait")
+    see_end(app, group, args, lambda status: status not in (
+        "queued", "in_progress"), ("completed", "incomplete"),
+            again + " resumes the wait")
 
 
 CREATED_METADATA = field("--metadata K=V…",
@@ -9298,8 +9589,8 @@ RESPONSES = Group(
     columns=("ID", "Model", "Status:state", "Input tokens=usage.input_tokens",
              "Output tokens=usage.output_tokens", "Created=created_at:age"),
     fields=RESPONSE_FIELDS, verbs=by_flag(
-        lists(SLUG, field("--status STATUS", "only those of this status",
-                          choice(*RESPONSE_STATES)),
+        lists(SLUG, of_status("queued", "in_progress", "completed", "failed",
+                              "cancelled", "incomplete"),
               summary="List responses."),
         shows("Show one response.", SLUG, columns=RESPONSE_FIELDS[:-1] + (
             "Answer=output|output_text:lines",)),
@@ -9314,8 +9605,8 @@ RESPONSES = Group(
         Verb("create", "Ask for a response and show it.", create_response,
              SLUG,
              flag("-m, --input TEXT", "what to answer; - is standard input",
-                  from_stdin=True),
-             flag("--instructions TEXT", "system message"),
+                  from_stdin=True, dest="message"),
+             flag("--instructions TEXT", "system message", dest="system"),
              flag("--from-file PATH",
                   "read the instructions from a file (beats --instructions)",
                   from_stdin=True),
@@ -9333,8 +9624,7 @@ RESPONSES = Group(
              field("--reasoning-effort WORD", "as low, medium or high",
                    sends="reasoning.effort"),
              ANY_FIELD,
-             STREAM,
-             flag("--interactive", "hold a session of many turns"),
+             STREAM, *FILES, *TALKING,
              SHOW_REASONING,
              flag("--show-usage", "print token usage and the id, on stderr"),
              *ROUTING,
@@ -9396,28 +9686,22 @@ def role_pair(text):
     return {"type": "message", "role": role, "content": content}
 
 
-def conversation_item(app, args):
-    """The item that the flags of add-item describe."""
-    if args.json is None:
-        if args.role is None or args.content is None:
-            raise UsageError("--role and --content, or --json, say what to"
-                             " add")
+def complete_item(app, args):
+    """Have args.json be the item: bare, or as OpenAI has it, in a list."""
+    path = args.json
+    if path is not None:
+        if args.role or args.content:
+            raise UsageError("--json and --role, --content cannot be combined")
+        args.json = app.read_json(path)
+        if not isinstance(args.json, dict):
+            raise UsageError(f"{path} is no JSON object")
+    elif args.role is None or args.content is None:
+        raise UsageError("--role and --content, or --json, say what to add")
+    else:
         text = app.read_text("-") if args.content == "-" else args.content
-        return {"type": "message", "role": args.role, "content": text}
-    if args.role or args.content:
-        raise UsageError("--json and --role, --content cannot be combined")
-    return app.read_json(args.json)
-
-
-def add_item(app, group, args):
-    """Add one item: bare, or as OpenAI has it, in a list."""
-    item = conversation_item(app, args)
+        args.json = {"type": "message", "role": args.role, "content": text}
     if app.settings.style() == OPENAI:
-        item = {"items": [item]}
-    answer = group.call(app, "POST", path_of(args.id, "items"), body=item)
-    if isinstance(dig(answer, "data"), list):
-        return app.out.rows(answer, CONVERSATION_ITEM_COLUMNS, "items")
-    app.out.record(answer, CONVERSATION_ITEM_COLUMNS)
+        args.json = {"items": [args.json]}
 
 
 CONVERSATIONS = Group(
@@ -9437,18 +9721,17 @@ CONVERSATIONS = Group(
         lists(SLUG, ORDER, name="list-items", path="{id}/items",
               summary="List the items of a conversation.",
               columns=CONVERSATION_ITEM_COLUMNS),
-        Verb("add-item", "Add an item to a conversation.", add_item, ITEM,
-             SLUG,
+        acts("add-item", "Add an item to a conversation.", SLUG,
              flag("--role ROLE", "user, assistant, system or developer",
                   choice(*CONVERSATION_ROLES)),
              flag("--content TEXT", "what is said; - is standard input",
                   from_stdin=True),
              flag("--json FILE", "any item as JSON; - is standard input",
-                  from_stdin=True),
-             writes=True, examples=(
-                 "xeroctl conversations add-item conv_1 --role user"
-                 " --content hi",
-                 "xeroctl conversations add-item conv_1 --json item.json")),
+                  from_stdin=True, sends="*"),
+             path="{id}/items", checks=complete_item,
+             columns=CONVERSATION_ITEM_COLUMNS, examples=(
+                 "xeroctl conversations add-item conv_1 --endpoint my-llm"
+                 " --role user --content hi",)),
         acts("delete-item", "Delete an item of a conversation.", SLUG,
              flag("--item-id ID", "the item", required=True, sample="msg_1"),
              path="{id}/items/{item_id}", method="DELETE",
@@ -9511,15 +9794,13 @@ def upload_model(app, group, args):
     engine = ModelUpload(app, group, source, upload)
     if args.resume:
         engine.refresh()
-    if app.plan:
-        return engine.plan()
     try:
         done = engine.run()
     except (XeroctlError,) + INTERRUPTS:
         words = [args.path, args.name, "--resume", engine.id] + [
             links.long_name for links in LINKS if getattr(args, links.dest)]
-        app.terminal.note(f"xeroctl upload {' '.join(map(shell_word, words))}"
-                          " goes on there")
+        again = f"xeroctl upload {' '.join(map(shell_word, words))}"
+        app.terminal.note(call_again(app, again) + " goes on there")
         raise
     if dig(done, "status") in ("failed", "cancelled", "expired"):
         raise ended_badly(done)
@@ -9537,32 +9818,26 @@ UPLOADS = Group(
     columns=("ID", "Filename", "Size=bytes:size", "Status:state",
              "Progress:progress", "Created=created_at:time"),
     fields=UPLOAD_FIELDS, verbs=by_flag(
-        lists(field("--status STATUS", "only those of this status",
-                    choice("pending", "uploading", "completed", "failed",
-                           "cancelled", "expired")),
-            summary="List uploads."),
+        lists(of_status("pending", "uploading", "completed", "failed",
+                        "cancelled", "expired"), summary="List uploads."),
         shows("Show one upload."),
         acts("cancel", "Cancel an upload; its parts are dropped.",
              asks="Cancel upload {id}?"),
         deletes("Delete an upload."),
     ))
 
-UPLOAD = Group(
-    "upload", "Upload a model: a file, or a folder as a tar.",
-    path="/uploads", default="", fields=UPLOAD_FIELDS + (
-        "Model ID=model_id|modelId|model.id|model|file.id",), verbs=(
-        Verb("", "Upload a model: a file, or a folder as a tar.",
-             upload_model,
-             flag("PATH", "the file or folder", sample="model.gguf"),
-             flag("NAME", "what the model will be called", completes="",
-                  sample="my-model"),
-             field("--format WORD", "as gguf or safetensors", is_ours=True),
-             field("--description TEXT", "what it is for", is_ours=True),
-             flag("--resume ID", "go on with this upload", completes=""),
-             *LINKS,
-             writes=True, examples=(
-                 "xeroctl upload model.gguf my-model --format gguf",)),
-    ))
+UPLOAD = only(
+    "upload", "Upload a model: a file, or a folder as a tar.", upload_model,
+    flag("PATH", "the file or folder", sample="model.gguf"),
+    flag("NAME", "what the model will be called", completes="",
+         sample="my-model"),
+    field("--format WORD", "as gguf or safetensors", is_ours=True),
+    field("--description TEXT", "what it is for", is_ours=True),
+    flag("--resume ID", "go on with this upload", completes=""), *LINKS,
+    path="/uploads", columns=UPLOAD_FIELDS + (
+        "Model ID=model_id|model.id|model|file.id",),
+    writes=True, examples=(
+        "xeroctl upload model.gguf my-model --format gguf",))
 
 
 # == files: what has been uploaded ===========================================
@@ -9595,14 +9870,23 @@ def tree_lines(tree):
 
 
 def list_files(app, group, args):
-    """List files; below a prefix, or as a tree, all pages are followed."""
+    """List files; below a prefix, or as a tree, all pages are followed.
+
+    Of what is found there --limit is the most, but with --all the page size.
+    """
     if not args.tree and args.prefix is None:
         return run_list(app, group, args)
-    args.all, args.limit = True, args.limit or 100
+    most = None if args.all else args.limit
+    args.limit, args.all = args.all and args.limit or 100, True
     page = merged(pages_of(app, group, args))
-    files = [file for file in page_records(page)
+    found = [file for file in page_records(page)
              if (relative_path(file) or "").startswith(args.prefix or "")]
-    page_records(page)[:] = files
+    page_records(page)[:] = files = found[:most]
+    if found[len(files):]:
+        after = id_in(files[-1])
+        if isinstance(page, dict):
+            page.update(has_more=True, last_id=after)
+        tell_more(app, "after", after)
     if args.tree and app.out.is_table and files:
         return list(map(app.out.line, tree_lines(tree_of(files))))
     app.out.rows(page, group.columns, group.name)
@@ -9637,10 +9921,9 @@ def upload_folder(app, group, args):
         app.out.outcome(name, None, trouble.strerror)
         outcomes.append({"id": None, "ok": False, "error": trouble.strerror,
                          "relative_path": name})
-    app.out.outcomes(outcomes)
+    end_bulk(app, outcomes, "files uploaded")
     if not outcomes:
         raise XeroctlError(f"no files to upload in {args.upload}")
-    check_outcomes(outcomes)
 
 
 def upload_path(app, group, args):
@@ -9899,9 +10182,17 @@ def verify_webhook(app, group, args):
     app.out.done({"ok": True}, "the signature is good", None)
 
 
-ENDPOINT_ID = field("--endpoint UUID",
-                    "only for this endpoint: its id, which xeroctl endpoints"
-                    " get SLUG shows", sends="endpoint_id")
+def find_endpoint(app, args):
+    """Have --endpoint, which may be a slug, be the id of the endpoint."""
+    slug = args.endpoint
+    if slug and not re.match(r"[\da-fA-F]{8}(-[\da-fA-F]{4}){3}-", slug):
+        args.endpoint = id_in(app.api.call(
+            "GET", path_of("endpoints", slug),
+            stand_in={"id": StandIn(f"<id of {slug}>")}))
+
+
+ENDPOINT_ID = field("--endpoint SLUG|UUID", "only for this endpoint",
+                    sends="endpoint_id")
 WEBHOOK_FLAGS = (
     field("--url URL", "where events go (https)",
           sample="https://example.com/hook"),
@@ -9939,8 +10230,8 @@ WEBHOOKS = Group(
              flag("--signature HEX", "X-Webhook-Signature", required=True,
                   sample="HEX"),
              flag("--timestamp TIME", "X-Webhook-Timestamp", required=True),
-             flag("--body FILE", "the body (default: standard input)",
-                  default="-", from_stdin=True),
+             flag("--body FILE", "the body; - is standard input",
+                  required=True, from_stdin=True),
              examples=("xeroctl webhooks verify --secret-file secret.txt"
                        ' --signature "$SIGNATURE" --timestamp "$TIMESTAMP"'
                        " --body body.json",)),
@@ -9966,13 +10257,16 @@ def network(text):
         raise UsageError(f"{text!r} is no CIDR range")
 
 
-def filter_key(app, group, args):
-    """Replace the IP filter of a key."""
-    if args.allow is None and args.block is None:
-        raise UsageError("--allow or --block says what the filter is")
-    body = {"allow": args.allow or [], "block": args.block or []}
-    answer = group.call(app, "PUT", path_of(args.id, "ip-filter"), body=body)
-    show_done(app, group, args, answer)
+def or_cleared(empty, *names):
+    """A check of what is sent whole, that is empty where it is not given."""
+    def check(app, args):
+        given = {name: getattr(args, name) for name in names}
+        if any(given.values()) == bool(args.clear):
+            raise UsageError(" and ".join("--" + name.replace("_", "-")
+                                          for name in names)
+                             + ", or --clear alone, say what it is to be")
+        vars(args).update((name, given[name] or empty) for name in names)
+    return check
 
 
 def rotated(app, group, args):
@@ -9990,31 +10284,40 @@ KEYS = Group(
         lists(summary="List keys."), shows("Show one key."),
         creates("Make a key; its value is shown once.",
                 field("--name NAME", "what it is for", required=True),
-                field("--scopes A,B",
+                field("--scopes, --scope A,B",
                       "inference, management, execution, research", scopes,
                       required=True, sample="inference"),
                 ENDPOINT_ID,
                 field("--expires TIME", "ISO time, or 30d from now", moment,
                       sends="expires_at", sample="30d"),
-                once="key", checks=fixes(1, "expires")),
+                once="key", checks=(fixes(1, "expires"), find_endpoint),
+                examples=("xeroctl keys --create --name ci --scopes inference"
+                          " --expires 30d",)),
         deletes("Revoke a key.", also=("revoke",)),
         acts("rotate", "Give a key a new value, shown once.", run=rotated,
              once="key", asks="Rotate key {id}?"),
-        Verb("ip-filter", "Say from where a key may be used.", filter_key,
-             ITEM,
-             flag("--allow CIDR…", "only from these ranges", network,
-                  many=bool, sample="10.0.0.0/8"),
-             flag("--block CIDR…", "not from these ranges", network, many=bool,
-                  sample="192.0.2.7"),
-             writes=True,
-             examples=("xeroctl keys key_1 --ip-filter --allow 10.0.0.0/8",
-                       "xeroctl keys key_1 --ip-filter --block 192.0.2.7")),
+        acts("ip-filter", "Say from where a key may be used.",
+             field("--allow CIDR…", "only from these ranges", network,
+                   many=bool),
+             field("--block CIDR…", "not from these ranges", network,
+                   many=bool),
+             flag("--clear", "from everywhere"), method="PUT",
+             asks="Replace the IP filter of key {id}?",
+             checks=or_cleared([], "allow", "block"),
+             usage="ID --ip-filter --allow CIDR", examples=(
+                 "xeroctl keys key_1 --ip-filter --allow 10.0.0.0/8",
+                 "xeroctl keys key_1 --ip-filter --clear")),
         acts("quota", "Limit how often a key may be used.",
              field("--quota-requests N", "so many requests", integer(1),
-                   required=True, sends="requests", sample="1000"),
+                   sends="requests", needs="--quota-window"),
              field("--quota-window SECONDS", "in so many seconds", integer(1),
-                   required=True, sends="window_seconds", sample="3600"),
-             method="PUT"),
+                   sends="window_seconds", needs="--quota-requests"),
+             flag("--clear", "without limit"), method="PUT",
+             checks=or_cleared(Null, "quota_requests", "quota_window"),
+             usage="ID --quota --quota-requests N …", examples=(
+                 "xeroctl keys key_1 --quota --quota-requests 1000"
+                 " --quota-window 3600",
+                 "xeroctl keys key_1 --quota --clear")),
     ))
 
 
@@ -10049,7 +10352,7 @@ AGENTS = Group(
           "EXEC PAUSED", "PAUSED WORKSPACES:list", "CREATED=created_at:time"),
     verbs=by_flag(
         lists(summary="List agents."), shows("Show one agent."),
-        creates("Make an agent.", *needed(NAME_FLAG, REGION), *AGENT_FLAGS),
+        creates("Make an agent.", *needed(NAME_FLAG), REGION, *AGENT_FLAGS),
         updates("Change an agent.", NAME_FLAG, REGION, *AGENT_FLAGS,
                 method="PATCH"),
         deletes("Delete an agent."),
@@ -10113,20 +10416,28 @@ def complete_slo(app, args):
 
 def place_slos(app, args):
     """List all objectives, or those of an endpoint."""
+    find_endpoint(app, args)
     if args.endpoint:
         args.place = "/" + path_of("endpoints", args.endpoint, "slos")
 
 
-def show_slo_history(app, group, args):
-    """List how an objective was met, with a line of it."""
+def list_series(app, group, args):
+    """List what was measured, by time, and draw a line of each thing.
+
+    Its first column is the time; what is in per cent stands for all.
+    """
+    check_args(app, args)
     page = merged(pages_of(app, group, args))
-    app.out.rows(page, ("TIME=created_at|measured_at|time:time",
-                        "COMPLIANCE=compliance|compliance_percentage:percent",
-                        "VALUE"), "measurements")
-    rows = page_records(page)
-    if app.out.is_table and rows:
-        times = sorted(rows, key=lambda row: str(dig(row, "created_at")))
-        app.out.bars("compliance", [dig(row, "compliance") for row in times])
+    time, *columns = map(as_column, args.verb.columns)
+    app.out.rows(page, [time] + columns, "measurements",
+                 args.verb.id_path or group.id_path)
+    rows = sorted(page_records(page), key=lambda row: str(time.value(row)))
+    columns = [c for c in columns if c.format == "percent"] or columns
+    width = max(len(column.paths[0]) for column in columns)
+    for column in columns if app.out.is_table else ():
+        values = [column.value(row) for row in rows]
+        if any(value is not None for value in values):
+            app.out.bars(padded(column.paths[0], width), values)
 
 
 SLOS = Group(
@@ -10137,17 +10448,19 @@ SLOS = Group(
              "STATUS:state"),
     more=("COMPARISON", "WINDOW DAYS", "ENDPOINT=endpoint_id", "DESCRIPTION"),
     verbs=by_flag(
-        lists(flag("--endpoint UUID",
-                   "those of an endpoint (its id: xeroctl endpoints get SLUG"
-                   " shows it), and of the whole project"),
+        lists(flag("--endpoint SLUG|UUID",
+                   "those of an endpoint, and of the whole project"),
               summary="List objectives.", checks=place_slos),
         shows("Show one objective."),
         creates("Make an objective.", *needed(*SLO_FLAGS), *SLO_MORE,
-                ENDPOINT_ID, checks=complete_slo),
+                ENDPOINT_ID, checks=(complete_slo, find_endpoint)),
         updates("Change an objective.", *SLO_FLAGS, *SLO_MORE, method="PUT"),
         deletes("Delete an objective."),
-        Verb("history", "List how an objective was met.", show_slo_history,
-             ITEM, *Cursor.flags, path="{id}/history", paging=Cursor),
+        Verb("history", "List how an objective was met.", list_series, ITEM,
+             *Cursor.flags, path="{id}/history", paging=Cursor, columns=(
+                 "TIME=created_at|measured_at|time:time",
+                 "COMPLIANCE=compliance|compliance_percentage:percent",
+                 "VALUE")),
         acts("calculate", "Measure an objective now."),
         Verb("summary", "Show how all objectives are met.", show_overview,
              path="summary"),
@@ -10162,9 +10475,10 @@ PARAM = field("--param K=V…", "any field; a value of JSON or a text", any_pair
 ENDPOINTS = Group(
     "endpoints", "Manage the endpoints that serve models.",
     path="/endpoints", default="list", sample="my-llm", item="SLUG",
+    id_path="slug",
     columns=("SLUG", "MODEL=model|model_name", "TIER", "REGION",
-             "STATUS:state"),
-    more=("ID", "Parameters"), verbs=(
+             "STATUS:state", "+ID"),
+    more=("Parameters",), verbs=(
         lists(summary="List endpoints."),
         shows("Show one endpoint.", name="get"),
         creates("Make an endpoint.",
@@ -10290,6 +10604,7 @@ MAINTENANCE = Group(
                 field("--before TIME", "ISO time or date", moment,
                       required=True, sample="2026-01-01"),
                 name="purge", path="purge", checks=fixes(-1, "before"),
+                asks="Forget all maintenance that was over before {before}?",
                 columns=("Purged", "Before:time")),
     ))
 
@@ -10350,23 +10665,9 @@ fix_span = fixes(-1, "from", "to")
 USAGE_FLAGS = (
     FROM, TO, field("--endpoint SLUG", "only of this endpoint"),
     field("--model NAME", "only of this model"))
-USAGE_NUMBERS = ("requests", "errors", "input_tokens", "output_tokens",
-                 "cached_tokens", "total_tokens", "ttft_ms", "latency_ms")
-USAGE_NUMBER_COLUMNS = tuple(
-    name.replace("_", " ").capitalize() + "=" + name for name in USAGE_NUMBERS)
-
-
-def show_daily_usage(app, group, args):
-    """List usage day by day, with a line for each column."""
-    fix_span(app, args)
-    page = merged(pages_of(app, group, args))
-    app.out.rows(page, ("Date",) + USAGE_NUMBER_COLUMNS, "usage", "date")
-    rows = page_records(page)
-    if app.out.is_table and rows:
-        for name in USAGE_NUMBERS:
-            values = [dig(row, name) for row in rows]
-            if any(value is not None for value in values):
-                app.out.bars(f"{name:14}", values)
+USAGE_NUMBER_COLUMNS = (
+    "Requests", "Errors", "Input tokens", "Output tokens", "Cached tokens",
+    "Total tokens", "TTFT ms", "Latency ms")
 
 
 USAGE = Group(
@@ -10375,8 +10676,9 @@ USAGE = Group(
         shows("Show the sums.", *USAGE_FLAGS, name="summary", path="summary",
               checks=fix_span,
               columns=("From:time", "To:time") + USAGE_NUMBER_COLUMNS),
-        Verb("daily", "List usage by day.", show_daily_usage, *USAGE_FLAGS,
-             path="daily"),
+        Verb("daily", "List usage by day.", list_series, *USAGE_FLAGS,
+             path="daily", checks=fix_span, id_path="date",
+             columns=("Date",) + USAGE_NUMBER_COLUMNS),
         lists(*USAGE_FLAGS, name="endpoints", path="endpoints", paging=None,
               summary="List usage by endpoint.", checks=fix_span,
               id_path="endpoint_slug",
@@ -10409,8 +10711,9 @@ def create_export(app, group, args):
     if not args.wait:
         return app.out.record(export, group.fields)
     args.id = id_in(export)
-    see_end(app, group, args, ("pending", "processing"), ("completed",),
-            f"xeroctl exports get {shell_word(args.id)} shows it")
+    again = call_again(app, f"xeroctl exports get {shell_word(args.id)}")
+    see_end(app, group, args, lambda status: status not in (
+        "pending", "processing"), ("completed",), again + " shows it")
 
 
 def download_export(app, group, args):
@@ -10493,13 +10796,19 @@ def tool_arguments(app, text):
     return value
 
 
+def watch_again(app, item_id):
+    return call_again(
+        app, f"xeroctl exec watch {shell_word(item_id)}") + " watches it"
+
+
 def tell_approval(app, invocation):
     """Say what an invocation waits for, and who can end that."""
     approval = dig(invocation, "approval_id")
     if dig(invocation, "status") == "pending_approval":
+        again = call_again(
+            app, f"xeroctl approvals approve {shell_word(as_text(approval))}")
         app.terminal.say(
-            f"it waits for approval {as_text(approval)}: xeroctl approvals"
-            f" approve {shell_word(as_text(approval))}, or reject")
+            f"it waits for approval {as_text(approval)}: {again}, or reject")
 
 
 def watch_tool(app, group, args):
@@ -10518,7 +10827,7 @@ def watch_tool(app, group, args):
     found = wait_until(
         app, poll, lambda found: found["status"] in INVOCATION_ENDS, None,
         args.wait_timeout,
-        f"xeroctl exec watch {shell_word(args.id)} watches it")
+        watch_again(app, args.id))
     app.out.record(found, INVOCATION_FIELDS)
     if found["status"] != "completed":
         raise XeroctlError(f"invocation {args.id}: {found['status']}")
@@ -10535,8 +10844,7 @@ def invoke_tool(app, group, args):
     app.out.record(found, INVOCATION_FIELDS)
     if dig(found, "status") == "pending_approval":
         tell_approval(app, found)
-        app.terminal.say(f"xeroctl exec watch {shell_word(id_in(found))}"
-                         " watches it")
+        app.terminal.say(watch_again(app, id_in(found)))
 
 
 def show_raw_execution(app, group, args):
@@ -10560,13 +10868,11 @@ EXEC = Group(
         lists(name="tools", path="tools", paging=None, id_path="name",
               summary="List the tools.",
               columns=("Name", "Description", "+Risk", "+Domain")),
-        Verb("tool-show", "Show all about a tool.", show_all_fields,
+        Verb("tool-show", "Show all about a tool.", run_show,
              flag("NAME", "the tool", sample="kubectl_get", dest="id"),
-             path="tools/{id}"),
+             path="tools/{id}", columns=ALL_FIELDS),
         Verb("invoke", "Start a tool.", invoke_tool,
-             flag("--workspace ID", "the workspace", required=True,
-                  sample="ws_1"),
-             flag("--tool NAME", "the tool", required=True,
+             THE_WORKSPACE, flag("--tool NAME", "the tool", required=True,
                   sample="kubectl_get"),
              flag("--args JSON",
                   "its arguments; @FILE reads them from a file, - standard"
@@ -10596,8 +10902,7 @@ TEMPLATE_WORKSPACE = flag("--workspace ID", "the templates of this workspace",
                           completes="")
 TEMPLATE = flag("ID|NAME", "the template: its id or its name", sample="triage",
                 dest="id")
-
-
+ONE_TEMPLATE = TEMPLATE, TEMPLATE_WORKSPACE
 TEMPLATE_WORDS = {"scope": ("platform", "project", "workspace"),
                   "approval_policy": ("standard", "elevated", "restricted")}
 
@@ -10663,33 +10968,20 @@ class TemplateFolder:
     def __init__(self, app, args):
         self.app, self.args, self.files = app, args, {}
         self.known = defaultdict(list)
-        for each in all_templates(app, args.workspace, limit=100):
-            # The list of a project has those of its workspaces, too.
-            if args.workspace or dig(each, "workspace_id") is None:
-                self.known[as_text(dig(each, "name"))].append(each)
+        known = all_templates(app, args.workspace, limit=100)
+        for each in known if args.workspace else shared_templates(known):
+            self.known[as_text(dig(each, "name"))].append(each)
 
     def apply(self, name, path):
-        """Create or update one; return what came of it, told as a line."""
-        made = error = None
-        try:
-            template = template_in(self.app, path)
-            before = self.before(template["name"], name)
-            is_same = before and all(before.get(key) == value
-                                     for key, value in template.items())
-            made = before if is_same else self.send(template, before)
-            said = f"{id_in(made)} v{as_text(dig(made, 'version'))}"
-            if is_same:
-                self.app.terminal.note(f"{name} is unchanged")
-            elif not self.app.plan:
-                self.app.out.outcome(name, said, None)
-        except (UsageError,) + FAILURES as problem:
-            error = str(problem)
-            if self.app.plan:
-                self.app.terminal.warn(f"{name}: {error}")
-            else:
-                self.app.out.outcome(name, None, error)
-        return {"id": dig(made, "id"), "ok": error is None, "error": error,
-                "file": name}
+        """Create or update one; return its id, and what is told of it."""
+        template = template_in(self.app, path)
+        before = self.before(template["name"], name)
+        if before and all(before.get(key) == value
+                          for key, value in template.items()):
+            self.app.terminal.note(f"{name} is unchanged")
+            return id_in(before), None
+        made = self.send(template, before)
+        return id_in(made), f"{id_in(made)} v{as_text(dig(made, 'version'))}"
 
     def before(self, template, name):
         """The template of a name as it is, or None."""
@@ -10720,13 +11012,11 @@ def apply_folder(app, group, args):
     if not names:
         raise UsageError(f"there is no *.json in {args.folder}")
     templates = TemplateFolder(app, args)
-    outcomes = [templates.apply(from_disk(name), os.path.join(folder, name))
-                for name in names]
-    if app.plan:
-        app.finish()
-    else:
-        app.out.outcomes(outcomes)
-    check_outcomes(outcomes)
+    outcomes = [
+        tried(app, from_disk(name), lambda: templates.apply(
+            from_disk(name), os.path.join(folder, name)), file=from_disk(name))
+        for name in names]
+    end_bulk(app, outcomes, "files applied")
 
 
 TEMPLATE_FILE = flag("--file FILE",
@@ -10754,24 +11044,21 @@ TEMPLATES = Group(
               path="", checks=place_template),
         creates("Make a template.", TEMPLATE_FILE, TEMPLATE_WORKSPACE,
                 checks=place_templates),
-        creates("Make a new version of a template.", TEMPLATE, TEMPLATE_FILE,
-                TEMPLATE_WORKSPACE, name="update", method="PUT",
+        creates("Make a new version of a template.", *ONE_TEMPLATE,
+                TEMPLATE_FILE, name="update", method="PUT",
                 checks=place_template),
-        deletes("Delete a template.", TEMPLATE, TEMPLATE_WORKSPACE, path="",
+        deletes("Delete a template.", *ONE_TEMPLATE, path="",
                 checks=place_template),
-        acts("promote", "Offer a template to more.", TEMPLATE,
+        acts("promote", "Offer a template to more.", *ONE_TEMPLATE,
              field("--scope SCOPE", "platform or project",
                    choice("platform", "project"), required=True),
-             TEMPLATE_WORKSPACE, path="promote", checks=place_template),
-        lists(TEMPLATE, TEMPLATE_WORKSPACE, name="versions",
+             path="promote", checks=place_template),
+        lists(*ONE_TEMPLATE, name="versions",
               summary="List the versions of a template.", path="versions",
               columns=("Version", "Created=created_at:time",
                        "Notes"), checks=place_template),
         Verb("apply", "Begin a chat from a template.", apply_template,
-             TEMPLATE,
-             flag("--workspace ID", "the workspace", required=True,
-                  sample="ws_1", completes=""),
-             writes=True),
+             TEMPLATE, THE_WORKSPACE, writes=True),
         Verb("apply-from-dir", "Create or update templates from files.",
              apply_folder,
              flag("DIR", "the folder with *.json files", sample="templates",
@@ -10785,6 +11072,9 @@ TEMPLATES = Group(
 RISKS = "read", "write", "destructive", "irreversible"
 RISK = field("--risk RISK", ", ".join(RISKS), choice(*RISKS))
 WATCH_EVERY_S = 5
+DECIDED_ON = ("Tool=tool|tool_name", "Risk", "Arguments=args|arguments",
+              "Workspace=workspace_id", "Agent=agent_id|agent", "Requested by",
+              "Expires=expires_at:time")
 
 
 def check_tool_name(app, args, tool):
@@ -10800,12 +11090,24 @@ def check_tool_name(app, args, tool):
         raise refusal(f"{args.confirm!r} is not {tool}: nothing was approved")
 
 
+def check_approval(app, args, found):
+    """Show on stderr what is asked for; ask, unless it harms nothing."""
+    for column in map(as_column, DECIDED_ON):
+        app.terminal.say(f"{column.head + ':':13} "
+                         + column.cell(found, app.clock.now()))
+    tool = as_column(DECIDED_ON[0]).text(found, 0)
+    risk = dig(found, "risk")
+    if risk == "irreversible":
+        check_tool_name(app, args, tool)
+    elif risk not in ("read", "write"):
+        app.confirm(f"Approve {tool}?", args)
+
+
 def approve(app, group, args):
     """Approve a request; what cannot be undone asks for the tool's name."""
     found = group.call(app, "GET", path_of(args.id), stand_in={})
-    tool = dig(found, "tool") or dig(found, "tool_name")
-    if dig(found, "risk") == "irreversible" and not app.plan:
-        check_tool_name(app, args, as_text(tool))
+    if not app.plan:
+        check_approval(app, args, found)
     body = {key: value for key, value in (("note", args.note), ("confirm",
             args.confirm)) if value is not None}
     answer = group.call(app, "POST", path_of(args.id, "approve"), body=body)
@@ -10822,11 +11124,11 @@ def watch_approvals(app, group, args):
     def poll():
         return list(chain(*record_lists(app, group.path, query)))
     while True:
-        new = [each for each in poll_patiently(app, poll, None, None)
+        new = [each for each in poll_patiently(app, poll)
                if as_text(dig(each, "id")) not in seen]
         seen.update(as_text(dig(each, "id")) for each in new)
         for each in new:
-            app.out.passing(each, "id", "risk", "tool", "workspace_id")
+            app.out.passing(each, "id", "risk", "tool", "workspace_id", "args")
         app.clock.sleep(args.interval)
 
 
@@ -10839,10 +11141,8 @@ APPROVALS = Group(
     default="list",
     columns=("ID", "Status:state", "Risk", "Tool=tool|tool_name",
              "Created=created_at:time"),
-    fields=("ID", "Status:state", "Risk", "Tool=tool|tool_name",
-            "Workspace=workspace_id", "Arguments=args", "Requested by", "Note",
-            "Reason", "Created=created_at:time", "Expires=expires_at:time",
-            "Decided=decided_at:time"),
+    fields=("ID", "Status:state", *DECIDED_ON, "Note", "Reason",
+            "Created=created_at:time", "Decided=decided_at:time"),
     verbs=(
         lists(RISK, WORKSPACE, OF_STATUS,
               summary="List requests for approval."),
@@ -10856,6 +11156,8 @@ APPROVALS = Group(
              field("--reason TEXT", "why")),
         Verb("watch", "Print each new request once, until Ctrl-C.",
              watch_approvals, RISK,
+             field("--agent ID", "only what this agent is to do",
+                   sends="agent_id"),
              flag("--interval SECONDS", "how often to look (default: 5)",
                   seconds, default=WATCH_EVERY_S)),
         lists(name="delegations", path="delegations",
@@ -11351,6 +11653,13 @@ def unnamed_in(group, verbs):
             if verb.by is not None or verb.name == group.default]
 
 
+def where_texts_go(verbs):
+    """What to say of a word where a text is given by a flag: -m TEXT."""
+    return next((f": a text goes with {f.names[0]} TEXT" for verb in verbs
+                 for f in verb.flags
+                 if f.long_name in ("--message", "--input")), "")
+
+
 def check_no_verb(group, level, unnamed, word):
     """Raise unless the first word can be something else than a verb.
 
@@ -11365,11 +11674,9 @@ def check_no_verb(group, level, unnamed, word):
     elif not is_verb and any(verb.places for verb in unnamed):
         return
     else:
-        hint = did_you_mean(word, named) or next(
-            (f"a text goes with it: {f.names[0]} TEXT" for verb in unnamed
-             for f in verb.flags if f.long_name in ("--message", "--input")),
-            "it has " + ", ".join(named))
-    raise UsageError(f"{name} has no verb {word!r}", hint)
+        hint = did_you_mean(word, named) or "it has " + ", ".join(named)
+    raise UsageError(f"{name} has no verb {word!r}" + where_texts_go(unnamed),
+                     hint)
 
 
 def find_verb(group, words, level=None):
@@ -11448,6 +11755,20 @@ def store(args, declared, value):
             if declared.is_several else value)
 
 
+def unexpected(args, group, first, word):
+    """The error for a word that no argument takes; first may be a verb."""
+    called = args.verb.called
+    if ITEM in args.verb.flags:
+        told = f"{called} takes one {group.thing} ID: {word!r} is one more"
+    elif args.verb.by_flag and not args.by_word:
+        return UsageError(f"{called} cannot be combined with"
+                          f" a positional {group.thing} ID ({word!r})")
+    else:
+        told = f"unexpected argument {word!r}" + where_texts_go([args.verb])
+    return UsageError(told, None if args.by_word else did_you_mean(
+        first, by_word(group)))
+
+
 def bind_words(args, group, places, words):
     """Pair the plain words with the arguments that take them, in order."""
     left, pairs = list(words), []
@@ -11457,13 +11778,8 @@ def bind_words(args, group, places, words):
                  declared.required or len(left) > after)
         taken, left = left[:max(count, 0)], left[max(count, 0):]
         pairs += [(declared, word) for word in taken]
-    if left and args.verb.by_flag and not args.by_word:
-        raise UsageError(f"{args.verb.called} cannot be combined with"
-                         f" a positional {group.thing} ID ({left[0]!r})")
     if left:
-        raise UsageError(f"unexpected argument {left[0]!r}", None
-                         if args.by_word else did_you_mean(
-                             words[0], by_word(group)))
+        raise unexpected(args, group, words[0], left[0])
     return pairs
 
 
@@ -12148,6 +12464,7 @@ def check_pick(args):
         raise UsageError(f"--pick and -o {args.output} cannot be combined")
     if ("-" in (given.get("output_file"), given.get("download"))
             or given.get("format") == "md" or given.get("interactive")
+            or given.get("extract")
             or args.verb.run in (show_help, complete_shell,
                                  show_raw_execution)):
         raise UsageError("--pick takes its pick of JSON, and none is printed")
@@ -12358,6 +12675,13 @@ def open_closed_streams():
 STOP_SIGNALS = ("SIGTERM", 143), ("SIGHUP", 129)
 
 
+def stop(code):
+    """Unwind the program, as Ctrl-C does; no second signal comes between."""
+    for name, _ in STOP_SIGNALS:
+        on_signal(name, lambda *_: None)
+    sys.exit(code)
+
+
 def on_signal(name, handler=None):
     """Let a signal call this, or end the process at once, without a word.
 
@@ -12372,8 +12696,8 @@ def on_signal(name, handler=None):
 def console():
     """Run as the program: the entry point of script and package alike."""
     open_closed_streams()
-    for name, code in STOP_SIGNALS:  # unwind the program, as Ctrl-C does
-        on_signal(name, lambda *_, code=code: sys.exit(code))
+    for name, code in STOP_SIGNALS:
+        on_signal(name, lambda *_, code=code: stop(code))
     code = 130
     try:
         code = main()

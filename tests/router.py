@@ -2891,7 +2891,10 @@ def sets_of_key(name, rules, needed=""):
     """The handler that puts a whole object in a field of a key."""
     def handler(call, key_id):
         call.store.keys.get(key_id, call.project)
-        fields = check_fields(call.fields(), rules, needed)
+        given = call.fields()
+        if given.keys() == rules.keys() and not any(given.values()):
+            return call.store.keys.update(key_id, **{name: None})
+        fields = check_fields(given, rules, needed)
         whole = {each: fields.get(each, []) for each in rules}
         return call.store.keys.update(key_id, **{name: whole})
     return handler
@@ -2932,7 +2935,7 @@ def add_agent(store, project, **fields):
 
 
 def create_agent(call):
-    fields = check_fields(call.fields(), AGENT_RULES, "name region")
+    fields = check_fields(call.fields(), AGENT_RULES, "name")
     return made(add_agent(call.store, call.project, **fields))
 
 
@@ -3541,7 +3544,7 @@ def add_approval(store, project, invocation):
     return store.approvals.create(
         project, invocation_id=invocation["id"], tool=invocation["tool"],
         workspace_id=invocation["workspace_id"], risk=invocation["risk"],
-        status="pending", args=invocation["args"],
+        status="pending", args=invocation["args"], agent_id="agt_1",
         requested_by="ada@example.com", note=None, reason=None,
         expires_at=int(store.clock()) + wait, decided_at=None)
 
@@ -3949,7 +3952,7 @@ ROUTES = tuple(itertools.chain(
               DELEGATION_DEFAULTS)),
           ("DELETE", "/approvals/delegations/{}", deletes("delegations")),
           ("GET", "/approvals", lists("approvals", "risk", "workspace_id",
-                                      "status")),
+                                      "status", "agent_id")),
           ("GET", "/approvals/{}", shows("approvals")),
           ("POST", "/approvals/{}/approve", approve),
           ("POST", "/approvals/{}/reject", reject),

@@ -580,7 +580,7 @@ def test_no_piece_of_a_stream_acts(ask, router, frames, more):
 @pytest.mark.parametrize("argv, said", [
     (("models", ATTACK, "--delete"), f"Delete model {ESCAPED}? [y/N] "),
     (("batches", ATTACK, "--cancel"), f"Cancel batch {ESCAPED}? [y/N] "),
-    (("templates", "delete", ATTACK), f"{ESCAPED}? [y/N] ")])
+    (("templates", "delete", "ctpl_" + ATTACK), f"{ESCAPED}? [y/N] ")])
 def test_a_question_names_a_thing_harmlessly(ask, argv, said):
     shown = ask(*argv, typed=b"n\n")
     assert not strays(shown) and said in shown

@@ -42,7 +42,7 @@ def wait_for_job(app, group, args):
     job = wait_until(
         app, lambda: group.call(app, "GET", path_of(args.id)),
         lambda job: job.get("state", "done") == "done",
-        lambda job: f"state: {job.get('state')}", timeout=args.wait_timeout,
+        lambda job: (f"state: {job.get('state')}",), timeout=args.wait_timeout,
         resume=f"xeroctl jobs {args.id} --wait")
     app.out.record(job, group.fields)
 
@@ -804,14 +804,17 @@ def test_in_a_pipe_a_change_is_told_every_30_seconds_at_most(cli, router):
         come(router, f"{done} of 40")
     come(router, "done")
     assert cli(*WAIT).stderr.splitlines() == [
-        "state: 0 of 40", "state: 15 of 40", "state: 30 of 40"]
+        "2026-02-02T02:40:00Z state: 0 of 40",
+        "2026-02-02T02:40:30Z state: 15 of 40",
+        "2026-02-02T02:41:00Z state: 30 of 40"]
 
 
 def test_in_a_pipe_nothing_new_is_not_told(cli, router):
     come(router, "queued", 40)
     come(router, "done")
     said = cli(*WAIT).stderr.splitlines()
-    assert said == ["state: queued", "state: done"]
+    assert said == ["2026-02-02T02:40:00Z state: queued",
+                    "2026-02-02T02:41:20Z state: done"]
 
 
 def test_in_a_pipe_a_change_is_told_late_but_told(cli, router):
@@ -819,7 +822,8 @@ def test_in_a_pipe_a_change_is_told_late_but_told(cli, router):
     come(router, "running", 20)
     come(router, "done")
     said = cli(*WAIT).stderr.splitlines()
-    assert said == ["state: queued", "state: running"]
+    assert said == ["2026-02-02T02:40:00Z state: queued",
+                    "2026-02-02T02:40:30Z state: running"]
 
 
 def test_a_quiet_wait_says_nothing(cli, router):

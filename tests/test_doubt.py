@@ -135,6 +135,17 @@ def test_it_is_uploaded_again_once(run, router, job):
         assert len(router.seen("POST", "/files")) == count
 
 
+@pytest.mark.parametrize("status", [400, 404, 409, 422])
+def test_a_refusal_of_a_file_does_not_say_that_nothing_was_made(
+        run, router, job, status):
+    router.order("POST /batches", status=status, after_acting=True,
+                 param="input_file_id")
+    shown = run(*job.argv())
+    assert shown.exit_status == 0, shown
+    assert len(router.seen("POST", "/batches")) == 1
+    assert job.done() == "abcd" and len(runs(router)) == 1
+
+
 def test_a_refusal_of_something_else_uploads_nothing(run, router, job):
     router.order("POST /batches", status=400, message="Bad metadata.")
     assert run(*job.argv()).exit_status == 1

@@ -6,6 +6,7 @@ with its URL, and ends with how to go on.
 """
 
 import json
+import re
 
 import pytest
 
@@ -42,8 +43,12 @@ def error_of(shown):
 
 
 def remarks_of(shown):
-    """What was said before the error."""
-    return shown.stderr.partition("error: ")[0].splitlines()
+    """What was said of failures before the error.
+
+    How far the job is, is said beside them, as often as its pace asks for.
+    """
+    said = shown.stderr.partition("error: ")[0].splitlines()
+    return [line for line in said if re.search("asked again|attempt", line)]
 
 
 def say(router, body, status=400, **more):

@@ -185,9 +185,9 @@ def test_a_word_that_nothing_has_is_a_usage_error(run):
 
 @pytest.mark.parametrize("line, told", [
     ("chat send", "--max-tokens N .*4096"),
-    ("keys create", "--endpoint UUID .*xeroctl endpoints get SLUG"),
-    ("slos create", "--endpoint UUID .*xeroctl endpoints get SLUG"),
-    ("slos list", "--endpoint UUID .*xeroctl endpoints get SLUG"),
+    ("keys create", r"--endpoint SLUG\|UUID only for this endpoint"),
+    ("slos create", r"--endpoint SLUG\|UUID only for this endpoint"),
+    ("slos list", r"--endpoint SLUG\|UUID those of an endpoint"),
     ("exports create", r"--filter K=V .*'status_codes=\[200,500\]'"),
     ("exports download", "NDJSON")])
 def test_a_page_tells_what_a_person_needs(run, line, told):

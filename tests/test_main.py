@@ -232,7 +232,7 @@ def test_a_peer_that_goes_away_is_no_closed_pipe(run, router):
 
 def wait_in_vain(app, group, args):
     xeroctl.wait_until(app, lambda: {}, lambda item: False,
-                       lambda item: "running", timeout=60)
+                       lambda item: ("running",), timeout=60)
 
 
 def fail_badly(app, group, args):

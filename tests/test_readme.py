@@ -68,6 +68,10 @@ LEADS_TO = {
     "xeroctl chat --endpoint my-endpoint -m \"Hello\" -o json":
         "./answer.json",
     "git diff | xeroctl chat": "./review.txt",
+    "xeroctl chat --endpoint my-endpoint --session talk.json": "./talk.json",
+    "xeroctl chat --session talk.json -m \"What takes": CHAT,
+    "xeroctl chat --session talk.json -m \"Write": "./fast.sh",
+    "xeroctl chat --session talk.json --interactive": CHAT,
     "xeroctl models --all -o id | head -1": "GET /models",
     "xeroctl files --all -o csv > files.csv": "./files.csv",
     "xeroctl chat --endpoint my-endpoint -m \"Hello\" -q --max-time": CHAT,
@@ -119,7 +123,8 @@ def world(tmp_path):
         world = World(router, tmp_path)
         os.symlink(os.path.join(ROOT, "xeroctl.py"), world.place("xeroctl.py"))
         os.symlink(os.path.join(ROOT, "tests"), world.place("tests"))
-        for name in "prompts/one.txt", "app.log", "ca.pem":
+        for name in ("prompts/one.txt", "app.log", "ca.pem", "slow.sh",
+                     "profile.txt"):
             world.write(name, "one line\n")
         world.write("screen.png", b"\x89PNG\r\n\x1a\n")
         for name, script in TOOLS.items():
@@ -138,8 +143,7 @@ def made_true(text, world, other):
     text = text.replace("xero_…", world.router.key)
     text = text.replace("http://USER:PASSWORD@proxy.example:3128",
                         "http://u:p@127.0.0.1:9")
-    text = text.replace("xeroctl chat --interactive",
-                        "echo Hello | xeroctl chat --interactive")
+    text = re.sub("xeroctl chat .*--interactive", r"echo Hello | \g<0>", text)
     if "XEROTIER_STYLE" in text:
         text = text.replace("my-model", OPENAI_MODEL)
         world.write("in.jsonl", LINE.replace("demo-model", OPENAI_MODEL))
@@ -198,6 +202,18 @@ def test_a_block_of_the_readme_does_what_is_said(text, world):
         output = play(made_true(text, world, other), world, {})
         for line, effect in effects:
             assert is_seen(effect, output, world, other), (line, output)
+
+
+def test_a_script_of_the_readme_holds_one_conversation(world):
+    text, = [each for each in BLOCKS if "--session" in each]
+    world.write("slow.sh", "sleep 9\n")
+    with Router(openai=True) as other:
+        play(made_true(text, world, other), world, {})
+    asked = [seen.json["messages"] for seen in world.router.requests]
+    assert [len(each) for each in asked] == [2, 4, 6, 8]
+    assert {each[0]["content"] for each in asked} == {"Be brief."}
+    with open(world.place("fast.sh")) as source:
+        assert source.read() == "sleep 9\n"  # the router repeats it
 
 
 def test_the_exit_codes_of_the_readme_are_those_of_the_program(run):

@@ -224,7 +224,7 @@ def test_the_summary_is_a_table(run, router, job):
     shown = run(*job.argv())
     assert shown.exit_status == 1
     labels = [line.partition(":")[0] for line in shown.splitlines()]
-    assert labels == ["Requests", "Done", "Failed", "Tokens", "Time",
+    assert labels == ["Requests", "Done", "Failed", "Tokens", "Time", "Rate",
                       "Output", "Errors"]
     rows = dict(line.split(None, 1) for line in shown.splitlines())
     assert (rows["Requests:"], rows["Done:"], rows["Failed:"]) == (
@@ -268,9 +268,9 @@ def test_the_summary_is_an_object_as_json(run, router, job, direct):
     tokens = sum(each["response"]["body"]["usage"]["total_tokens"]
                  for each in read_lines(job.output))
     assert summary["seconds"] >= 0
-    assert dict(summary, seconds=None) == {
+    assert dict(summary, seconds=None, rate=None) == {
         "requests": 4, "done": 4, "failed": 0, "tokens": tokens,
-        "seconds": None, "output_file": job.output, "errors_file": None,
+        "seconds": None, "rate": None, "slowest_part": None, "output_file": job.output, "errors_file": None,
         "batches": [] if direct else list(router.batches), "problems": []}
     assert tokens > 0
 
@@ -1802,14 +1802,6 @@ def test_batches_run_with_another_style_too(run, openai_router, job):
     assert openai_router.seen("POST", "/v1/files")
     assert all("demo" not in seen.path for seen in openai_router.requests)
     assert job.done() == "abcd"
-
-
-def test_progress_in_a_pipe_is_a_line_now_and_then(run, router, job):
-    job.fill("abcdefghijkl")
-    shown = run(*job.argv("--direct", "--concurrency", "1"))
-    line, = shown.stderr.splitlines()
-    assert "1 done, 0 failed" in line and "\r" not in line
-    assert "\x1b" not in shown.stderr
 
 
 @pytest.mark.parametrize("direct", [[], ["--direct"]])

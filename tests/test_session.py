@@ -428,12 +428,12 @@ def test_a_failed_request_takes_its_message_back(sit, router, fault):
 
 @pytest.mark.parametrize("frames", [
     HALF, [says("Half")], [says("Ha"), says("lf"), b"data: no JSON\n\n"]])
-def test_a_broken_stream_keeps_what_came(sit, router, frames):
+def test_a_broken_stream_is_no_turn(sit, router, frames):
     router.order(COMPLETIONS, frames=frames)
     shown = sit("one", "two")
     assert shown == "Half\n" + answer_to("two") + "\n"
     assert shown.stderr.count("error: ") == 1 and shown.exit_status == 0
-    assert asked(router)[-1] == [user("one"), assistant("Half"), user("two")]
+    assert asked(router)[-1] == [user("two")]
 
 
 @pytest.mark.parametrize("delta, shown_as", [
@@ -481,7 +481,8 @@ def test_ctrl_c_before_an_answer_takes_the_message_back(sit, router, clock):
 # == slash commands
 
 SLASH_COMMANDS = ["/help", "/clear", "/system", "/save", "/load", "/tokens",
-                  "/quit", "/retry", "/undo", "/model"]
+                  "/quit", "/retry", "/undo", "/model", "/save!", "/endpoint",
+                  "/attach", "/image", "/edit"]
 KEYS = ["Up", "Down", "Tab", "Ctrl+A", "Ctrl+E", "Ctrl+U", "Ctrl+K",
         "Ctrl+W", "Ctrl+C", "Ctrl+D"]
 
@@ -507,8 +508,9 @@ def test_an_unknown_command_names_the_nearest(sit):
     assert "did you mean /save?" in sit("/sav x").stderr
 
 
-@pytest.mark.parametrize("line", ["/system", "/save", "/load", "/model",
-                                  "/retry", "/undo"])
+@pytest.mark.parametrize("line", [
+    "/system", "/save", "/load", "/model", "/retry", "/undo", "/endpoint",
+    "/attach", "/image", "/attach missing.txt", "/image missing.png"])
 def test_a_command_that_cannot_be_run_changes_nothing(sit, router, line):
     shown = sit(line, "one")
     assert shown.stderr.count("error: ") == 1 and shown.exit_status == 0
@@ -567,6 +569,118 @@ def test_a_failed_retry_loses_nothing(sit, router):
     assert asked(router)[-1] == [user("one"), assistant("first"), user("two")]
 
 
+@pytest.mark.parametrize("fault", [
+    {"status": 500}, {"drop": "after"}, {"frames": HALF},
+    {"frames": [chunk({}, "stop"), DONE]}])
+def test_retry_asks_a_question_again_that_failed(sit, router, fault):
+    router.order(COMPLETIONS, frames=answered("first"))
+    router.order(COMPLETIONS, **fault)
+    shown = sit("one", "two", "/retry", "/retry", "three")
+    assert shown.exit_status == 0
+    before = [user("one"), assistant("first")]
+    assert asked(router)[1:] == [before + [user("two")]] * 3 + [
+        before + exchange("two") + [user("three")]]
+
+
+def test_retry_asks_a_question_again_that_was_stopped(sit, router, clock):
+    router.order(COMPLETIONS, status=503)
+    clock.sleep = press_ctrl_c
+    assert "/retry" in sit("one", "/retry").stderr
+    assert asked(router) == [[user("one")]] * 2
+
+
+def test_a_retry_that_was_stopped_loses_nothing(sit, router, clock):
+    router.order(COMPLETIONS, frames=answered("first"))
+    router.order(COMPLETIONS, status=503)
+    clock.sleep = press_ctrl_c
+    sit("one", "/retry", "two")
+    assert asked(router)[-1] == [user("one"), assistant("first"), user("two")]
+
+
+def test_another_endpoint_goes_on_with_the_conversation(sit, router):
+    shown = sit("one", "/endpoint my-endpoint", "two")
+    assert [seen.path.split("/")[2] for seen in router.requests] == [
+        "demo", "my-endpoint"]
+    assert asked(router)[1] == exchange("one") + [user("two")]
+    assert [seen.json["model"] for seen in router.requests] == [
+        "demo", "my-endpoint"]
+    assert "endpoint: my-endpoint | tokens: " in shown.stderr
+
+
+def test_a_model_that_was_named_stays_at_another_endpoint(pipe, router):
+    pipe("/model llama-3", "/endpoint my-endpoint", "one")
+    assert router.requests[0].json["model"] == "llama-3"
+
+
+@pytest.mark.parametrize("style, is_told", [("xerotier", True),
+                                            ("openai", False)])
+def test_a_model_decides_only_without_endpoints(run, style, is_told):
+    shown = run(*SESSION, "--style", style, stdin=b"/model llama-3\n")
+    assert ("endpoint decides" in shown.stderr) == is_told
+
+
+def test_files_and_images_wait_for_the_next_message(sit, router, tmp_path):
+    path = tmp_path / "a b.txt"
+    path.write_text("some notes")
+    url = "https://example.com/a.png"
+    router.order(COMPLETIONS, status=500)
+    sit(f"/attach {path}", f"/image {url}", "/tokens", "Look:", "Look!",
+        "three")
+    content = [{"type": "text",
+                "text": "Look!\n\na b.txt\n```\nsome notes\n```"},
+               {"type": "image_url", "image_url": {"url": url}}]
+    failed, good, last = asked(router)
+    assert failed[0]["content"][1] == content[1]
+    assert good == [user(content)]
+    assert last[0] == user(content) and last[2] == user("three")
+
+
+def test_a_retry_has_the_files_of_what_failed(sit, router, tmp_path):
+    path = tmp_path / "notes"
+    path.write_text("some notes")
+    router.order(COMPLETIONS, status=500)
+    sit(f"/attach {path}", "Look:", "/retry", "two")
+    text = "Look:\n\nnotes\n```\nsome notes\n```"
+    assert [turns[-1] for turns in asked(router)] == [
+        user(text), user(text), user("two")]
+
+
+def test_a_tilde_is_the_home_of_the_user(sit, router, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sit("one", "/save ~/a b.json", "/clear", "/load ~/a b.json", "two")
+    assert (tmp_path / "a b.json").exists()
+    assert asked(router)[-1] == exchange("one") + [user("two")]
+
+
+EDITORS = [
+    ("VISUAL", "printf 'Grüße\\n\\n  two\\n' >", "Grüße\n\n  two"),
+    ("EDITOR", "printf /quit >", "/quit"),
+    ("EDITOR", ":", None), ("EDITOR", "exit 3; :", None)]
+
+
+@pytest.mark.parametrize("variable, does, text", EDITORS)
+def test_a_message_is_written_in_the_editor(sit, router, tmp_path, variable,
+                                            does, text):
+    editor = tmp_path / "an editor"
+    editor.write_text(f'#!/bin/sh\n[ "$1" = -w ] || exit 9\n{does} "$2"\n',
+                      "utf-8")
+    editor.chmod(0o700)
+    shown = sit("/edit", "end", PATH="/usr/bin:/bin", TMPDIR=str(tmp_path),
+                **{variable: f"'{editor}' -w"})
+    assert shown.exit_status == 0
+    assert [turns[-1] for turns in asked(router)] == [
+        user(each) for each in (text, "end") if each]
+    assert ("exit code 3" in shown.stderr) == ("exit" in does)
+
+
+@pytest.mark.parametrize("command", ["/missing/editor", "'", " "])
+def test_an_editor_that_cannot_be_run_is_told(sit, router, command):
+    shown = sit("/edit", "end", EDITOR=command)
+    assert shown.stderr.count("error: ") == 1
+    assert "internal" not in shown.stderr
+    assert asked(router) == [[user("end")]]
+
+
 TOTALS = "total: 148 input tokens, 532 output tokens, 6 messages"
 
 
@@ -617,20 +731,37 @@ def test_a_saved_conversation_is_for_its_owner_only(pipe, tmp_path):
     old, new = tmp_path / "old.json", tmp_path / "new.json"
     old.write_text("old")
     old.chmod(0o644)
-    pipe("one", f"/save {old}", f"/save {new}")
+    pipe("one", f"/save! {old}", f"/save {new}")
     assert mode_of(old) == mode_of(new) == 0o600
 
 
 def test_save_replaces_a_file_whole(pipe, tmp_path):
     path, link = tmp_path / "chat.json", tmp_path / "link.json"
-    path.write_text("old")
+    pipe(f"/save {path}")
+    old = path.read_text()
     os.link(str(path), str(tmp_path / "other.json"))
     os.symlink("chat.json", str(link))
     pipe("one", f"/save {link}")
     assert json.loads(path.read_text())["messages"] == exchange("one")
-    assert (tmp_path / "other.json").read_text() == "old"
+    assert (tmp_path / "other.json").read_text() == old
     assert link.is_symlink()
     assert len(os.listdir(str(tmp_path))) == 3
+
+
+@pytest.mark.parametrize("content", [
+    b"notes", b"{}", b"[]", b'{"messages": []}', b'{"version": 1}',
+    b"\xff\xfe"])
+def test_save_replaces_no_file_of_another_kind(sit, router, tmp_path,
+                                               content):
+    path = tmp_path / "notes.json"
+    path.write_bytes(content)
+    shown = sit("one", f"/save {path}", "two")
+    assert shown.stderr.count("error: ") == 1 and "/save!" in shown.stderr
+    assert path.read_bytes() == content
+    assert len(router.requests) == 2 and shown.exit_status == 0
+    assert "error: " not in sit("one", f"/save! {path}", f"/save {path}"
+                                ).stderr
+    assert json.loads(path.read_text())["messages"] == exchange("one")
 
 
 @pytest.mark.parametrize("name", ["folder", "missing/chat.json", "a\0b"])
@@ -660,13 +791,16 @@ def test_a_conversation_is_taken_up_where_it_was_saved(pipe, router,
     path = tmp_path / "chat.json"
     pipe("one", f"/save {path}", more=["--system", "Be brief."])
     saved = path.read_bytes()
-    shown = pipe("lost", f"/load {path}", f"/save {path}", "two",
-                 more=["--system", "Be long."])
-    assert path.read_bytes() == saved
-    assert asked(router)[-1] == [system("Be brief."), *exchange("one"),
-                                 user("two")]
-    assert "total: 26 input tokens, 38 output tokens, 4 messages" in (
-        shown.stderr)
+    shown = pipe("lost", "and found", f"/load {path}", "/tokens",
+                 f"/save {path}", "two", more=["--system", "Be long."])
+    before = [system("Be brief."), *exchange("one")]
+    assert json.loads(path.read_text())["messages"] == before == (
+        json.loads(saved.decode())["messages"])
+    assert asked(router)[-1] == before + [user("two")]
+    first, last = [line for line in shown.stderr.splitlines()
+                   if line.startswith("total: ")]
+    assert first.endswith("39 output tokens, 2 messages")   # as they stood
+    assert last.endswith("58 output tokens, 4 messages")
 
 
 @pytest.mark.parametrize("wrap", [
@@ -1066,7 +1200,7 @@ def test_ctrl_c_at_the_prompt_clears_the_line(desk, router):
     at = desk()
     at.type("not sent")
     at.press_ctrl_c()
-    at.until("Ctrl-C again leaves", "> ")
+    at.until("> ")
     at.say("one", 2)
     assert asked(router) == [[user("one")]]
     at.press_ctrl_c()
@@ -1086,6 +1220,16 @@ def test_a_paste_is_one_message(desk, router):
     assert asked(router) == [[user("def f():\n\n    return 1\n\n# end")]]
 
 
+def test_a_paste_is_one_message_after_an_editor_too(desk, router, tmp_path):
+    """Vim ends by telling the terminal to mark no paste."""
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\nprintf '\\033[?2004lfound' >&2\n")
+    editor.chmod(0o700)
+    at = desk(EDITOR=str(editor), PATH="/usr/bin:/bin")
+    at.type("/edit\n")
+    at.until("\x1b[?2004lfound", "\x1b[?2004h", "> ")
+
+
 def test_a_failure_on_a_terminal_keeps_the_session(desk, router):
     router.order(COMPLETIONS, status=500, message="\x1b]0;it broke\x07")
     router.order(COMPLETIONS, frames=[says("\x1b]52;c;QQ==\x07"),
@@ -1096,11 +1240,9 @@ def test_a_failure_on_a_terminal_keeps_the_session(desk, router):
     at.prompt(0)
     at.type("two\n")
     at.until("\\x1b]52;c;QQ==\\x07\\x9b31m\\u202e\n", "error: ")
-    at.prompt(2)
-    at.say("three", 4)
-    assert asked(router)[1:] == [[user("two")], [
-        user("two"), assistant("\x1b]52;c;QQ==\x07\x9b31m\u202e"),
-        user("three")]]
+    at.prompt(0)
+    at.say("three", 2)
+    assert asked(router)[1:] == [[user("two")], [user("three")]]
     at.type(CTRL_D)
     assert at.end() == 0
     assert b"\x1b]" not in at.shown and b"\x07" not in at.shown
@@ -1153,6 +1295,44 @@ def test_tab_completes_a_command_that_begins_the_line(desk, router):
     at.say("/sy\tBe brief.", 0)
     at.say("see /sy\t", 2)
     assert asked(router) == [[system("Be brief."), user("see /sy")]]
+
+
+@with_readline
+def test_tab_completes_files_where_a_command_takes_one(desk, router,
+                                                       tmp_path):
+    (tmp_path / "a folder").mkdir()
+    (tmp_path / "a folder" / "my notes.txt").write_text("notes")
+    at = desk()
+    at.say(f"/attach {tmp_path}/a f\tmy\t", 0)
+    at.say(f"/model {tmp_path}/a\t", 0)
+    at.say(f"see {tmp_path}/a\t", 2)
+    assert asked(router)[0] == [user(
+        f"see {tmp_path}/a\n\nmy notes.txt\n```\nnotes\n```")]
+    assert router.requests[0].json["model"] == f"{tmp_path}/a"
+
+
+@with_readline
+def test_ctrl_c_on_a_line_with_text_only_clears_it(desk, router):
+    at = desk()
+    for _ in range(3):
+        at.type("not sent")
+        at.press_ctrl_c()
+        at.until("> ")
+    at.say("one", 2)
+    assert asked(router) == [[user("one")]]
+
+
+def test_ctrl_c_in_the_editor_is_the_editors(desk, router, tmp_path):
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\ntrap 'printf caught > \"$1\"; exit 0' INT\n"
+                      "echo ready >&2\nwhile :; do sleep 0.05; done\n")
+    editor.chmod(0o700)
+    at = desk(EDITOR=str(editor), PATH="/usr/bin:/bin")
+    at.type("/edit\n")
+    at.until("ready")
+    at.press_ctrl_c()
+    at.prompt(2)
+    assert asked(router) == [[user("caught")]]
 
 
 @with_readline

@@ -149,7 +149,7 @@ def test_every_list_fits(show, shared_router, group, verb):
         lines, remark = show(width, *words.split()[1:])
         assert max(map(xeroctl.display_width, lines)) <= width
         columns = verb.columns or group.columns
-        if not columns or verb.run is xeroctl.show_slo_history:
+        if not columns or verb.run is xeroctl.list_series:
             continue
         left = re.search(r"left out to fit: (.*) \(-o wide", remark)
         left = left.group(1).split(", ") if left else []
@@ -276,7 +276,7 @@ def test_a_joiner_that_joins_no_pictures_is_seen(things):
 # == nouns ===================================================================
 
 NOUNS = {"models versions list": "versions", "agents events": "events",
-         "agents join-keys list": "join keys", "usage daily": "usage",
+         "agents join-keys list": "join keys", "usage daily": "measurements",
          "conversations list-items": "items", "exec list": "executions",
          "responses input-items": "input items", "exec tools": "tools",
          "agents candidates list": "candidates", "chats list": "chats",

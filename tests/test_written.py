@@ -105,7 +105,7 @@ SCENES = {
     "use": config("config use dev"),
     "remove": config("config remove dev -y", again=3),
     "save": Scene(SESSION + " --no-history", "chat.json", OLD, {0},
-                  typed=["one", "/save {at}/chat.json"], is_private=True),
+                  typed=["one", "/save! {at}/chat.json"], is_private=True),
     "trim": Scene(SESSION, "xeroctl/history", LINES, (), typed=["one"],
                   shape=entries, is_private=True),
     "npy": Scene(EMBED + "{at}/out.npy", "out.npy", OLD, {1, 2}),

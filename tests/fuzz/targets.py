@@ -89,9 +89,13 @@ def strict(text):
 
 
 def lenient(text):
-    """Decode what a server sends: NaN and Infinity are null."""
+    """Decode what a server sends: NaN and infinities, 1e999 too, are null."""
+    def finite(digits):
+        value = float(digits)
+        return value if value - value == 0 else None
     try:
-        return json.loads(text, parse_constant=lambda name: None)
+        return json.loads(text, parse_constant=lambda name: None,
+                          parse_float=finite)
     except RecursionError:
         raise ValueError("too deep")
 
@@ -271,7 +275,7 @@ ROWS_BY_HAND = [
                         "status": "ready", "parameterCount": 7e9}), OTHER),
 ]
 KINDS = {"run_list": LIST, "list_completions": LIST, "list_files": LIST,
-         "run_show": SHOW, "show_all_fields": OTHER, "run_write": OTHER,
+         "run_show": SHOW, "run_write": OTHER,
          "run_update": OTHER, "show_overview": OTHER, "run_delete": OTHER,
          "rotated": OTHER, "apply_template": OTHER, "create_export": OTHER,
          "approve": OTHER}
@@ -284,15 +288,16 @@ def rows():
     for group in xeroctl.GROUPS:
         for verb in group.verbs:
             kind = KINDS.get(verb.run.__name__)
-            if not kind or "--file" in xeroctl.sample_call(group, verb):
+            call = xeroctl.examples_of(group, verb)[0]
+            if not kind or "--file" in call:
                 continue
-            if "triage" in xeroctl.sample_call(group, verb):
+            if "triage" in call:
                 kind = OTHER    # a name is looked up first
             columns = verb.columns or group.columns
             record = record_for(tuple(columns) + tuple(group.fields))
             if verb.once:
                 record[verb.once] = "secret"
-            words = shlex.split(xeroctl.sample_call(group, verb))[1:]
+            words = shlex.split(call)[1:]
             words = [{"url": "http://localhost/"}.get(word, word)
                      for word in words]
             found.append((words, page_of(record) if kind == LIST else record,
@@ -1025,7 +1030,10 @@ def wrong_lines(data):
         wrong += [number] * (
             (not is_text(custom_id)) + (value.get("method") != "POST")
             + (value.get("url") != "/v1/chat/completions")
-            + (not isinstance(body, dict) or not is_text(body.get("model"))))
+            + (not isinstance(body, dict) or not is_text(body.get("model")))
+            + (isinstance(body, dict)
+               and value.get("url") == "/v1/chat/completions"
+               and not isinstance(body.get("messages"), list)))
         if is_text(custom_id):
             wrong += [number] * (custom_id in ids)
             ids.add(custom_id)

@@ -101,6 +101,7 @@ def test_events_are_listed(run, router):
 
 
 SENT = [
+    (["--create", "--name", "n"], f"POST {AGENTS}", {"name": "n"}),
     (["--create", "--name", "n", "--region", "r"], f"POST {AGENTS}",
      {"name": "n", "region": "r"}),
     (["--create", "--name", "n", "--region", "r", "--max-concurrent", "0",
@@ -154,7 +155,6 @@ def test_a_dry_run_sends_nothing(run, router, words, call, body):
 
 
 @pytest.mark.parametrize("words, said", [
-    (["--create", "--name", "n"], "--region"),
     (["--create", "--region", "r"], "--name"),
     (["--create", "--name", "n", "--region", "r", "--max-concurrent", "-1"],
      "--max-concurrent"),

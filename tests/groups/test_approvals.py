@@ -10,8 +10,9 @@ import threading
 
 import pytest
 
-from conftest import FakeClock, at_both_ends
+from conftest import STARTED, FakeClock, at_both_ends, environment
 from router import Router
+from test_session import Desk
 
 pty = pytest.importorskip("pty")
 
@@ -23,9 +24,20 @@ FOURTH = "00000004-0000-4000-800a-000000000004"
 TOOL = "kubectl_delete_namespace"
 INVOCATIONS = {DRAIN: "inv_000000000000000000000002",
                DELETE: "inv_000000000000000000000003"}
-LINES = {DRAIN: f"{DRAIN}  destructive  kubectl_drain  ws_kube_prod",
-         DELETE: f"{DELETE}  irreversible  {TOOL}  ws_kube_prod",
-         FOURTH: f"{FOURTH}  destructive  kubectl_drain  ws_kube_prod"}
+LINES = {DRAIN: f"{DRAIN}  destructive  kubectl_drain  ws_kube_prod"
+                '  {"node":"worker-07"}',
+         DELETE: f"{DELETE}  irreversible  {TOOL}  ws_kube_prod"
+                 '  {"name":"old"}',
+         FOURTH: f"{FOURTH}  destructive  kubectl_drain  ws_kube_prod  {{}}"}
+SHOWN = """\
+Tool:         kubectl_drain
+Risk:         destructive
+Arguments:    {"node":"worker-07"}
+Workspace:    ws_kube_prod
+Agent:        agt_1
+Requested by: ada@example.com
+Expires:      2026-02-02 02:55 UTC
+"""
 WATCHED = "GET /approvals?status=pending"
 LEARNING = "lrn_0000000000000001"
 LIMIT_S = 10
@@ -196,7 +208,8 @@ def test_an_empty_id_is_not_sent(refused, words):
 # == approve =================================================================
 
 def test_a_request_is_approved_with_a_note(approvals, router):
-    shown = labelled(approvals("approve", DRAIN, "--note", "go on"))
+    shown = labelled(approvals("approve", DRAIN, "--force", "--note",
+                               "go on"))
     assert (shown["Status"], shown["Note"]) == ("approved", "go on")
     assert shown["Decided"] == "2026-02-02 02:40 UTC"
     assert asked(router)[-1] == f"POST /approvals/{DRAIN}/approve"
@@ -205,19 +218,76 @@ def test_a_request_is_approved_with_a_note(approvals, router):
 
 
 def test_what_was_approved_runs(approvals, run, clock):
-    approvals("approve", DRAIN)
+    approvals("approve", DRAIN, "--force")
     clock.steps = [int] * 5
     shown = run("exec", "watch", INVOCATIONS[DRAIN])
     assert labelled(shown)["Status"] == "completed"
 
 
 def test_an_approval_without_words_says_nothing_more(approvals, router):
-    assert approvals("approve", DRAIN, "-o", "id") == DRAIN + "\n"
+    assert approvals("approve", DRAIN, "-y", "-o", "id") == DRAIN + "\n"
     assert router.requests[-1].json in ({}, None)
 
 
+def test_what_is_approved_is_shown_first(approvals, router):
+    shown = approvals("approve", DRAIN, "--force", "-o", "id")
+    assert (shown, shown.stderr) == (DRAIN + "\n", SHOWN)
+    assert approvals("approve", DRAIN, "--dry-run").stderr == ""
+
+
+def test_what_destroys_is_approved_by_a_yes(answer, router):
+    status, said = answer("approvals", "approve", DRAIN, typed=b"y\n")
+    assert status == 0 and SHOWN in said, said
+    assert said.index("Expires:") < said.index(
+        "Approve kubectl_drain? [y/N] ")
+    assert status_of(router, DRAIN) == ("approved", "queued")
+
+
+@pytest.mark.parametrize("typed", [b"\n", b"n\n", b"kubectl_drain\n",
+                                   b"\x04"])
+def test_anything_but_a_yes_approves_nothing(answer, router, typed):
+    status, said = answer("approvals", "approve", DRAIN, typed=typed)
+    assert status == 1 and "nothing was" in said
+    assert router.seen("POST", "/approve") == []
+
+
+def test_nobody_to_ask_is_no_yes(approvals, router):
+    shown = approvals("approve", DRAIN)
+    assert (shown, shown.exit_status) == ("", 2)
+    assert "--force" in shown.stderr and SHOWN in shown.stderr
+    assert router.seen("POST", "/approve") == []
+
+
+@pytest.mark.parametrize("risk, exit_status", [
+    ("read", 0), ("write", 0), (None, 2), ("unheard-of", 2)])
+def test_what_harms_nothing_is_not_asked_about(approvals, router, risk,
+                                               exit_status):
+    with router.lock:
+        router.store.approvals.get(DRAIN)["risk"] = risk
+    assert approvals("approve", DRAIN).exit_status == exit_status
+
+
+def test_a_request_cannot_pass_for_another_one(router, python):
+    """On a terminal: what hides a line, and what adds one."""
+    with router.lock:
+        router.store.approvals.get(DRAIN).update(
+            tool="a\x1b[2K\rb", args={"x": "\x1b[1A\nTool: harmless"},
+            requested_by="eve\nTool: harmless")
+    desk = Desk([python, STARTED, "approvals", "approve", DRAIN], environment(
+        router, TERM="xterm", NO_COLOR="1"))
+    try:
+        desk.until("Approve a\\x1b[2K\\x0db? [y/N] ")
+        desk.type("n\n")
+        assert desk.end() == 1
+    finally:
+        desk.close()
+    assert b"\x1b" not in desk.shown.replace(b"\x1b[K", b"")
+    assert desk.shown.count(b"\nTool: harmless") == 0
+    assert router.seen("POST", "/approve") == []
+
+
 def test_what_was_decided_stays_so(approvals):
-    shown = approvals("approve", REJECTED)
+    shown = approvals("approve", REJECTED, "--force")
     assert (shown, shown.exit_status) == ("", 1)
     assert "HTTP 409" in shown.stderr and "rejected" in shown.stderr
 
@@ -252,7 +322,7 @@ def test_without_a_terminal_the_name_is_a_flag(approvals, router, words):
 
 def test_a_name_given_as_a_flag_is_not_asked_for(approvals, router):
     shown = approvals("approve", DELETE, "--confirm", TOOL)
-    assert (shown.exit_status, shown.stderr) == (0, "")
+    assert shown.exit_status == 0 and "?" not in shown.stderr
     assert router.requests[-1].json == {"confirm": TOOL}
     assert status_of(router, DELETE) == ("approved", "queued")
 
@@ -308,7 +378,9 @@ def test_what_is_decided_meanwhile_is_not_told_again(approvals, clock):
 
 @pytest.mark.parametrize("words, query, found", [
     (("--risk", "irreversible"), "&risk=irreversible", [DELETE]),
-    (("--risk", "read"), "&risk=read", [])])
+    (("--risk", "read"), "&risk=read", []),
+    (("--agent", "agt_1"), "&agent_id=agt_1", [DELETE, DRAIN]),
+    (("--agent", "agt_2"), "&agent_id=agt_2", [])])
 def test_a_watch_is_narrowed(approvals, router, words, query, found):
     shown = approvals("watch", *words, "-o", "id")
     assert shown.split() == found
@@ -331,7 +403,7 @@ def test_a_request_takes_one_line_whatever_it_says(approvals, router):
     router.order("GET /approvals", body=json.dumps({"data": [
         {"id": "1", "risk": None, "tool": "a\nb\tc", "workspace_id": "w"},
         {"id": "2"}]}).encode())
-    assert approvals("watch") == "1  -  a\\nb\\tc  w\n2  -  -  -\n"
+    assert approvals("watch") == "1  -  a\\nb\\tc  w  -\n2  -  -  -  -\n"
 
 
 @pytest.mark.parametrize("body", [b"{}", b"<html>", b'{"data": 7}'])

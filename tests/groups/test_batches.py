@@ -349,10 +349,13 @@ WRONG = [
                                      "--batch-endpoint"]),
     (request(body=None), ["body is missing"]),
     (request(body=[1]), ["body [1] is not an object"]),
-    (request(body={}), ["body.model is missing"]),
-    (request(body={"model": ""}), ['body.model ""']),
-    (request(body={"model": 7}), ["body.model 7"]),
-    (request(body={"model": None}), ["body.model null"]),
+    (request(body={"messages": []}), ["body.model is missing"]),
+    (request(body={"model": "", "messages": []}), ['body.model ""']),
+    (request(body={"model": 7, "messages": []}), ["body.model 7"]),
+    (request(body={"model": None, "messages": []}), ["body.model null"]),
+    (request(body={"model": "m"}), ["body.messages is missing"]),
+    (request(body={"model": "m", "messages": "Hi"}),
+     ['body.messages "Hi" is not a list of messages']),
 ]
 WRONG = [(wrong if isinstance(wrong, bytes) else encoded(wrong), said)
          for wrong, said in WRONG]
@@ -615,7 +618,7 @@ def test_a_wait_polls_every_2_s_and_shows_the_end(run, router, clock):
         f"Error File ID:  {batch['error_file_id']}\n")
     assert shown.stderr == (
         f"uploaded requests.jsonl -> {batch['input_file_id']}\n"
-        "batch_1 validating\n")
+        "2026-02-02T02:40:00Z batch_1 validating\n")
 
 
 def test_a_wait_may_be_for_a_batch_that_is_there(run, router, made):
@@ -636,9 +639,11 @@ def test_of_a_long_wait_a_pipe_gets_a_line_each_30_s(run, clock, made):
     clock.steps += [count] * 40
     shown = run(*DEMO, "batch_1", "--wait")
     assert shown.stderr.splitlines() == [
-        "batch_1 validating",
-        "batch_1 in_progress [######..............] 31% 31/100, 1 failed",
-        "batch_1 completed [############........] 61% 61/100, 1 failed"]
+        "2026-02-02T02:40:00Z batch_1 validating",
+        "2026-02-02T02:40:30Z batch_1 in_progress 31/100, 1 failed, 1.0/s,"
+        " 69 s left, 27 tokens",
+        "2026-02-02T02:41:00Z batch_1 completed 61/100, 1 failed, 1.0/s,"
+        " 39 s left"]
     assert run(*DEMO, "batch_1", "--wait", "-q").stderr == ""
 
 
@@ -911,12 +916,23 @@ def test_a_path_without_files_is_named_under_json_too(run, router):
     json.loads(shown.stderr)
 
 
-def test_an_empty_path_never_breaks_down(run, router):
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_an_empty_path_is_refused_and_nothing_is_sent(run, router, more):
     staged(router, "exp/a.jsonl")
-    router.add_file("b.jsonl", numbered(1))
-    shown = run(*DEMO, "--input-prefix", "")
-    assert "internal" not in shown.stderr.lower()
-    assert shown.exit_status in (0, 2)
+    shown = run(*DEMO, "--input-prefix", "", *more)
+    assert (shown, shown.exit_status, router.requests) == ("", 2, [])
+    assert "--input-prefix: the text is empty" in shown.stderr
+
+
+def test_a_plan_names_each_file(run, router):
+    paths = ["exp/a.jsonl", "exp/b\x1b.jsonl"]
+    ids = staged(router, *paths)
+    shown = run(*PREFIX, "--dry-run", "-q")
+    assert re.findall("# (.*)\nPOST ", shown) == paths
+    plan = json.loads(run(*PREFIX, "--dry-run", "-o", "json"))
+    assert [(each["about"], each["body"]["input_file_id"])
+            for each in plan] == list(zip(paths, ids))
+    assert router.batches == {}
 
 
 def test_after_a_failure_the_rest_is_submitted(run, router):
@@ -1400,7 +1416,8 @@ def test_without_an_output_file_the_status_is_told(run, router, flag, plan,
     assert os.listdir() == ["requests.jsonl"]
 
 
-@pytest.mark.parametrize("plan", [{}, {"fail": FLAWS}])
+@pytest.mark.parametrize("plan", [
+    {"fail": FLAWS}, {"expire_after": 3, "no_files": True}])
 def test_without_an_error_file_the_status_is_told(run, router, made, plan):
     batch = made(**plan)
     shown = run(*DEMO, "batch_1", "--errors")
@@ -1409,11 +1426,27 @@ def test_without_an_error_file_the_status_is_told(run, router, made, plan):
     assert os.listdir() == ["made.jsonl"]
 
 
+def test_a_batch_without_failures_has_no_errors_to_fetch(run, made):
+    made()
+    shown = run(*DEMO, "batch_1", "--errors")
+    assert (shown, shown.exit_status) == ("no request failed\n", 0)
+    for words in ("--output-file", "-"), ("-o", "json"), ("-o", "id"):
+        shown = run(*DEMO, "batch_1", "--errors", *words)
+        assert (shown, shown.exit_status) == ("", 0)
+        assert shown.stderr == "no request failed\n"
+    assert os.listdir() == ["made.jsonl"]
+
+
+def test_failures_that_are_counted_and_in_no_file_are_not_denied(run, made):
+    made()["request_counts"].update(completed=2, failed=1)
+    shown = run(*DEMO, "batch_1", "--errors")
+    assert shown.exit_status == 1 and "no request" not in shown.stderr
+
+
 @pytest.mark.parametrize("flag", sorted(BOTH.values()))
 def test_nobody_is_sent_to_wait_for_what_has_ended(run, made, flag):
     made(no_files=True)
-    shown = run(*DEMO, "batch_1", flag)
-    assert shown.exit_status == 1 and "--wait" not in shown.stderr
+    assert "--wait" not in run(*DEMO, "batch_1", flag).stderr
 
 
 @pytest.mark.parametrize("flag", sorted(BOTH.values()))
@@ -1642,7 +1675,8 @@ CHECK = "batches", "check", "requests.jsonl"
 
 
 def test_a_check_needs_neither_config_nor_network(run, router):
-    lines = [request(str(number), body=body) for number, body in enumerate([
+    lines = [request(str(number), body=dict(body, messages=[]))
+             for number, body in enumerate([
         {"model": "b", "max_tokens": 5},
         {"model": "a", "max_completion_tokens": 7}, {"model": "b"},
         {"model": "b", "max_tokens": "9"}, {"model": "b", "max_tokens": None}
@@ -1656,7 +1690,8 @@ def test_a_check_needs_neither_config_nor_network(run, router):
 
 
 def test_a_check_adds_up_numbers_only(run):
-    put(jsonl(request(body={"model": "b", "max_tokens": True})))
+    put(jsonl(request(body={"model": "b", "max_tokens": True,
+                            "messages": []})))
     assert json.loads(run(*CHECK, "-o", "json"))["max_tokens"] == 0
 
 

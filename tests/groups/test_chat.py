@@ -7,7 +7,7 @@ import json
 import pytest
 
 import xeroctl
-from conftest import environment
+from conftest import environment, every_case
 
 NOW = 1770000000
 HI = "chat", "send", "--endpoint", "demo", "-m", "Hi"
@@ -720,6 +720,36 @@ def test_an_unknown_name_is_answered_with_the_nearest(run, router):
     assert router.seen("POST", "*") == []
 
 
+@pytest.mark.parametrize("name, template", [
+    ("write-release-notes", "ctpl_01HNOTES"),
+    ("triage-incident", "ctpl_01HTRIAGE")])
+def test_a_name_may_be_the_projects_or_the_platforms(run, router, name,
+                                                     template):
+    assert f"template_id: {template}\n" in run(*NEW, name)
+    assert asked(router)[0] == f"GET {TEMPLATES}"
+    assert "GET /chat-templates" in asked(router)
+
+
+def test_a_template_of_another_workspace_is_none_here(run, router):
+    other = router.store.templates.records["ctpl_01HROTATE"]
+    other["workspace_id"] = "ws_0123456789abcdef"
+    shown = run(*NEW, "rotate-certificates")
+    assert shown.exit_status == 4 and router.seen("POST", "*") == []
+
+
+def test_every_near_name_is_told_once(run, router):
+    shown = run(*NEW, "duplicate-nme")
+    assert shown.stderr.count("duplicate-name") == 1
+
+
+def test_two_shared_templates_of_a_name_are_told_by_id(run, router):
+    records = router.store.templates.records
+    records["ctpl_01HNOTES"]["name"] = "triage-incident"
+    shown = run(*NEW, "triage-incident")
+    assert shown.exit_status == 2 and "ctpl_01HNOTES" in shown.stderr
+    assert "ctpl_01HTRIAGE" in shown.stderr
+
+
 @pytest.mark.parametrize("argv", [
     (*NEW, "ctpl_none", "-m", "Hi"),
     ("chat", "new", "--workspace", "ws_none", "--template", "triage"),
@@ -849,6 +879,55 @@ def test_a_dry_run_of_new_sends_nothing_at_all(run, router, template,
     assert apply["url"] == f"{below}{TEMPLATES}/{shown_as}/apply"
     assert message["url"] == f"{below}/chats/<chat id>/messages"
     assert message["body"] == {"role": "user", "content": "Hi"}
+
+
+# == the first block alone ===================================================
+
+BLOCKS = [
+    ("Here:\n```python\nx = 1\n```\nor\n```\ny\n```", "x = 1\n"),
+    ("```\nx\n\n  y\n```", "x\n\n  y\n"),
+    ("~~~sh\nls\n~~~ \n", "ls\n"),
+    ("````md\n```\nx\n```\n````", "```\nx\n```\n"),
+    ("1. do\n\n   ```sh\n   ls\n     -l\n   ```\n", "ls\n  -l\n"),
+    ("```\r\nx\r\n```\r\n", "x\r\n"),
+    ("a ```code``` b\n```\nx\n```", "x\n"),
+    ("```not ``` a fence\n```\nx\n```", "x\n"),
+    ("```\nx ```\n~~~\ny\n```", "x ```\n~~~\ny\n"),
+    ("```\n```", "")]
+
+
+@pytest.mark.parametrize("said, block", BLOCKS)
+@pytest.mark.parametrize("is_stream", [True, False])
+@every_case
+def test_the_first_block_comes_alone(run, router, said, block, is_stream):
+    more = says(router, frames(chunk({"content": said},
+                                     finish_reason="stop"))
+                if is_stream else answer({"content": said}))
+    shown = run(*HI, *more, "--extract", "-q", XEROTIER_OUTPUT="json")
+    assert (shown, shown.stderr, shown.exit_status) == (block, "", 0)
+
+
+@pytest.mark.parametrize("said", ["", "no block", "a `word`", "```\nx",
+                                  "```\nx\n ~~~", "x\n```", "````\nx\n```"])
+def test_an_answer_without_a_block_is_a_failure(run, router, said):
+    says(router, answer({"content": said}))
+    shown = run(*HI, "--extract")
+    assert (shown, shown.exit_status) == ("", 1)
+    assert "has no fenced block" in shown.stderr
+
+
+@pytest.mark.parametrize("more", [
+    ["-o", "json"], ["-o", "csv"], ["--interactive"], ["--pick", "id"]])
+def test_a_block_is_text(run, router, more):
+    shown = run(*HI, "--extract", *more)
+    assert (shown, shown.exit_status) == ("", 2)
+    assert router.requests == []
+
+
+def test_a_block_of_a_response_comes_alone(run):
+    shown = run("responses", "create", "--endpoint", "demo", "-m",
+                "\n```\nx\n```\n", "--extract")
+    assert (shown, shown.exit_status) == ("x\n", 0)
 
 
 # == what a person sees ======================================================

@@ -6,6 +6,8 @@ are read here by hand, as their formats say.
 
 import ast
 import base64
+import csv
+import io
 import json
 import math
 import os
@@ -88,6 +90,16 @@ def read_npy(path):
 
 
 # == embeddings: what is sent ================================================
+
+def test_csv_has_whole_vectors(embed):
+    words = "--input", "a", "--input", "b", "--dimensions", "12", "-o"
+    head, *found = csv.reader(io.StringIO(embed(*words, "csv"), newline=""))
+    assert head == ["Index", "Dimensions", "Norm", "Values"]
+    wanted = vectors_in(json.loads(embed(*words, "json")))
+    assert [json.loads(row[3]) for row in found] == wanted
+    assert [row[:2] for row in found] == [["0", "12"], ["1", "12"]]
+    assert all(abs(float(row[2]) - 1) < 0.001 for row in found)
+
 
 def test_one_text_is_sent_as_it_is(embed, router):
     assert embed("--input", "hello").exit_status == 0

@@ -364,7 +364,7 @@ def test_a_watch_has_a_limit_too(tools, clock):
 
 def test_a_watch_goes_on_when_it_is_approved(tools, run, clock):
     clock.steps = [lambda: None, lambda: run(
-        "approvals", "approve", WAITS_FOR)]
+        "approvals", "approve", WAITS_FOR, "--force")]
     shown = tools("watch", WAITING)
     assert shown.exit_status == 0
     assert labelled(shown)["Status"] == "completed"

@@ -301,6 +301,36 @@ def test_a_tree_follows_every_page(files, router):
     assert len(router.requests) == 2
 
 
+@pytest.mark.parametrize("words", [["--prefix", "d/"], ["--tree"]])
+def test_a_limit_is_one_of_what_is_shown(files, router, words):
+    fill(router, *(f"d/{number:03}" for number in range(150)))
+    fill(router, *(f"e/{number:03}" for number in range(101)))
+    shown = files(*words, "--limit", "2", "-o", "id")
+    first, last = shown.split()
+    assert shown.stderr == (f"more exist: --after {last} continues, --all"
+                            " shows everything\n")
+    page = json.loads(files(*words, "--limit", "2", "-o", "json"))
+    assert [each["id"] for each in page["data"]] == [first, last]
+    assert (page["has_more"], page["last_id"]) == (True, last)
+    rest = files(*words, "--after", last, "-o", "id")
+    assert files(*words, "-o", "id") == shown + rest
+    every = files(*words, "--all", "--limit", "90", "-o", "id")
+    assert every == shown + rest and every.stderr == ""
+
+
+def test_a_limit_that_all_fit_in_cuts_nothing(files, router):
+    fill(router, "d/1", "d/2", "e/1")
+    shown = files("--prefix", "d/", "--limit", "2", "-o", "json")
+    page = json.loads(shown)
+    assert len(page["data"]) == 2 and page["has_more"] is False
+    assert shown.stderr == ""
+
+
+def test_a_tree_may_be_cut(files, router):
+    fill(router, "d/1", "d/2", "e/1")
+    assert files("--tree", "--limit", "1") == "└── e/\n    └── 1  10 B\n"
+
+
 def test_a_tree_below_a_prefix(files, router):
     fill(router, "a/1", "b/2")
     assert files("--tree", "--prefix", "b") == "└── b/\n    └── 2  10 B\n"
@@ -668,7 +698,7 @@ def test_a_failure_does_not_stop_the_others(files, router, folder):
         "[OK] data/a -> file-000000000000000000000001",
         "[FAIL] data/b (HTTP 400 not\\nthis one)",
         "[OK] data/c -> file-000000000000000000000002"]
-    assert shown.stderr.startswith("error: 1 of 3 files failed\n")
+    assert shown.stderr.startswith("error: 2 of 3 files uploaded\n")
 
 
 def test_a_bulk_result_is_one_document(files, router, folder):

@@ -116,12 +116,18 @@ SENT = [
       "2026-12-01"], f"POST {KEYS}", {"name": "n", "scopes": ["inference"],
                                       "expires_at": "2026-12-01"}),
     (["key_1", "--ip-filter", "--allow", "127.0.0.0/8", "10.1.2.3/32",
-      "--block", "fe80::/10"], f"PUT {KEYS}/key_1/ip-filter",
+      "--block", "fe80::/10", "--force"], f"PUT {KEYS}/key_1/ip-filter",
      {"allow": ["127.0.0.0/8", "10.1.2.3/32"], "block": ["fe80::/10"]}),
     (["ip-filter", "key_1", "--allow", "127.0.0.1", "--allow",
-      "10.0.0.0/8"], f"PUT {KEYS}/key_1/ip-filter",
+      "10.0.0.0/8", "-y"], f"PUT {KEYS}/key_1/ip-filter",
      {"allow": ["127.0.0.1/32", "10.0.0.0/8"], "block": []}),
-    (["key_1", "--ip-filter", "--block", "10.1.2.3/24"],
+    (["key_1", "--ip-filter", "--clear", "--force"],
+     f"PUT {KEYS}/key_1/ip-filter", {"allow": [], "block": []}),
+    (["key_1", "--quota", "--clear"], f"PUT {KEYS}/key_1/quota",
+     {"requests": None, "window_seconds": None}),
+    (["--create", "--name", "n", "--scope", "inference"], f"POST {KEYS}",
+     {"name": "n", "scopes": ["inference"]}),
+    (["key_1", "--ip-filter", "--block", "10.1.2.3/24", "--force"],
      f"PUT {KEYS}/key_1/ip-filter",
      {"allow": [], "block": ["10.1.2.0/24"]}),
     (["key_1", "--quota", "--quota-requests", "50", "--quota-window", "60"],
@@ -175,7 +181,13 @@ def test_a_dry_run_sends_nothing(run, router, words, call, body):
     (["ip-filter", "key_1", "--block", "example.com"], "CIDR"),
     (["key_1", "--ip-filter"], "--allow"),
     (["ip-filter", "key_1", "--allow"], "--allow"),
+    (["key_1", "--ip-filter", "--clear", "--block", "::/0"], "--clear"),
+    (["key_1", "--ip-filter", "--clear"], "IP filter of key key_1?"),
+    (["key_1", "--ip-filter", "--allow", "10.0.0.0/8"], "Replace"),
+    (["key_1", "--clear"], "--ip-filter or --quota"),
     (["key_1", "--allow", "10.0.0.0/8"], "--ip-filter"),
+    (["key_1", "--quota"], "--quota-window"),
+    (["key_1", "--quota", "--clear", "--quota-window", "5"], "--clear"),
     (["key_1", "--quota", "--quota-requests", "5"], "--quota-window"),
     (["key_1", "--quota", "--quota-requests", "0", "--quota-window", "1"],
      "--quota-requests"),
@@ -268,12 +280,46 @@ def test_a_revoked_key_is_not_rotated(run, key):
 def test_a_filter_keeps_callers_out(run, router, key):
     assert works(run, "xero_demo_small") == 0
     assert run("keys", key, "--ip-filter", "--block",
-               "127.0.0.0/8").exit_status == 0
+               "127.0.0.0/8", "--force").exit_status == 0
     shown = run("workspaces", "--api-key", "xero_demo_small")
     assert shown.exit_status == 3 and "ip_not_allowed" in shown.stderr
     assert run("keys", key, "--ip-filter", "--allow",
-               "127.0.0.1/32").exit_status == 0
+               "127.0.0.1/32", "--force").exit_status == 0
     assert works(run, "xero_demo_small") == 0
+
+
+def test_limits_are_lifted(run, key):
+    run("keys", key, "--ip-filter", "--block", "127.0.0.0/8", "--force")
+    run("keys", key, "--quota", "--quota-requests", "1", "--quota-window",
+        "3600")
+    assert works(run, "xero_demo_small") == 3
+    assert run("keys", key, "--ip-filter", "--clear", "-y").exit_status == 0
+    assert [works(run, "xero_demo_small") for _ in range(2)] == [0, 6]
+    assert run("keys", key, "--quota", "--clear").exit_status == 0
+    assert works(run, "xero_demo_small") == 0
+
+
+# == a key for one endpoint ==================================================
+
+def test_an_endpoint_is_looked_up_by_its_slug(run, router):
+    made = json.loads(run("keys", *CREATE, "--endpoint", "demo", "-o", "json"))
+    assert made["endpoint_id"] == "00000001-0000-4000-8009-000000000001"
+    assert asked(router) == ["GET /endpoints/demo", f"POST {KEYS}"]
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_key_for_an_endpoint_that_is_not_there_is_not_made(run, router,
+                                                             more):
+    shown = run("keys", *CREATE, "--endpoint", "demmo", *more)
+    assert (shown, shown.exit_status) == ("", 4)
+    assert "'demmo'" in shown.stderr and "did you mean demo?" in shown.stderr
+    assert router.seen("POST", "*") == []
+
+
+def test_curl_shows_the_look_up_too(run, router):
+    shown = run("keys", *CREATE, "--endpoint", "demo", "--curl")
+    assert "/endpoints/demo" in shown and "<id of demo>" in shown
+    assert router.requests == []
 
 
 def test_a_quota_that_is_used_up_is_not_slept_through(run, clock, key):

@@ -311,6 +311,18 @@ def test_full_shows_all_of_a_description(models, router):
     assert labelled(models(QWEN, "--full"))["Description"] == text
 
 
+def test_a_change_shows_the_description_as_the_model_does(models):
+    text = "word " * 99 + "end"
+    cut = labelled(models(QWEN, "--description", text))["Description"]
+    assert cut == text[:119] + "…"
+    shown = models("update", QWEN, "--full", "--description", text)
+    assert labelled(shown)["Description"] == text
+
+
+def test_full_alone_changes_nothing(refused):
+    assert "nothing to update" in refused("update", QWEN, "--full")
+
+
 def test_json_never_cuts_a_description(models, router):
     text = router.models[QWEN]["description"] = "x" * 500
     assert json.loads(models(QWEN, "-o", "json"))["description"] == text
@@ -442,7 +454,8 @@ def test_an_action_needs_a_model(refused, action):
     [], ["--share"], ["--unshare"], ["--revalidate"], ["--catalog-info"],
     ["--description", "x"], ["--full"]])
 def test_several_ids_are_for_delete_alone(refused, words):
-    refused(QWEN, LLAMA, *words)
+    assert f"takes one model ID: '{LLAMA}' is one more" in refused(
+        QWEN, LLAMA, *words)
 
 
 # == delete ==================================================================

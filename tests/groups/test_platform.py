@@ -263,6 +263,8 @@ def test_a_dry_run_sends_nothing(run, router, line, call, body):
     ("maintenance update mnt_1", "nothing to update"),
     ("maintenance cancel mnt_1", "Cancel mnt_1?"),
     ("maintenance purge", "--before"),
+    ("maintenance purge --before 2026-01-01",
+     "Forget all maintenance that was over before 2026-01-01?"),
     ("maintenance purge --before yesterday", "yesterday"),
     ("project update", "nothing to update"),
     ("project set-role usr_1", "--role"),
@@ -342,6 +344,26 @@ def test_an_endpoint_comes_serves_and_goes(run, router):
                "--force") == "deleted my-llm\n"
     assert "my-llm" not in run("endpoints")
     assert run("endpoints", "get", "my-llm").exit_status == 4
+
+
+@pytest.mark.parametrize("words", [
+    ["get", "demo"], ["create", "demo-2", "--model", "m"],
+    ["update", "demo", "--param", "a=1"], ["delete", "demo", "--force"]])
+def test_the_id_of_an_endpoint_is_the_slug_that_its_verbs_take(run, words):
+    assert run("endpoints", *words, "-o", "id") == words[1] + "\n"
+
+
+def test_a_list_of_endpoints_is_for_xargs_and_wide_has_their_ids(run, router):
+    slugs = run("endpoints", "-o", "id").split()
+    assert slugs[0] == "demo" and len(slugs) > 1
+    for slug in slugs:
+        assert run("endpoints", "get", slug).exit_status == 0
+    known = {each["slug"]: each["id"]
+             for each in router.store.endpoints.records.values()}
+    heads, first, *_ = run("endpoints", "-o", "wide").splitlines()
+    assert heads.split()[-1] == "ID" and first.split()[-1] == known["demo"]
+    assert run("endpoints", "-o", "csv").split()[1].endswith(known["demo"])
+    assert known["demo"] not in run("endpoints")
 
 
 def test_a_slug_is_taken_once(run):
@@ -499,7 +521,7 @@ def test_days_end_in_a_line_for_each_column(run, golden):
     shown = run(*argv)
     golden("usage-daily", argv, shown)
     assert len(BARS.findall(shown)) == 4 * 8
-    assert all(len(line) == 15 + 4 for line in shown.splitlines()[-8:])
+    assert all(len(line) == 14 + 4 for line in shown.splitlines()[-8:])
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "jsonl", "id"])

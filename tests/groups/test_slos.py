@@ -191,6 +191,15 @@ def test_those_of_an_endpoint_come_with_those_of_the_project(run, router):
     assert run("slos", "--endpoint", "nowhere").exit_status == 4
 
 
+def test_an_endpoint_may_be_given_by_its_slug(run, router):
+    assert ids(run, "--endpoint", "demo") == [SECOND, FIRST]
+    made = json.loads(run("slos", *NEW, "--endpoint", "demo", "-o", "json"))
+    assert made["endpoint_id"] == DEMO
+    assert asked(router) == [
+        "GET /endpoints/demo", f"GET /endpoints/{DEMO}/slos",
+        "GET /endpoints/demo", "POST /slos"]
+
+
 def test_a_summary_tells_how_all_are_kept(run, router):
     whole, head, *rows = run("slos", "--summary").splitlines()
     assert whole == ("total: 2; met: 0; at risk: 1; breached: 1;"

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import tarfile
@@ -854,6 +855,9 @@ def test_what_does_not_go_together_is_refused(run, router, words):
 
 # == progress ================================================================
 
+WIPED = b"\r\x1b[K"
+
+
 @pytest.fixture
 def bar(router, clock):
     """bar(path) uploads it before a terminal of 80 columns; what it shows."""
@@ -862,10 +866,13 @@ def bar(router, clock):
         stderr = io.TextIOWrapper(os.fdopen(near, "wb", 0),
                                   encoding="utf-8", write_through=True)
         streams = xeroctl.Streams(text_stream(), text_stream(), stderr)
+        shown = b""
         try:
             assert xeroctl.main(("upload", path, "m"), environment(
                 router, COLUMNS="80"), streams, clock) == 0
-            return os.read(far, 1 << 16).decode("utf-8")
+            while not shown.endswith(WIPED):
+                shown += os.read(far, 1 << 16)
+            return shown.decode("utf-8")
         finally:
             stderr.close()
             os.close(far)
@@ -884,7 +891,7 @@ def test_a_bar_is_for_terminals(bar, router, clock, model, monkeypatch):
     monkeypatch.chdir(os.path.dirname(model(DATA * 4)))
     pass_time(router, clock)
     shown = bar("model.bin")
-    assert "uploading model.bin" in shown and "%" in shown
+    assert "uploading model.bin [##" in shown
 
 
 def test_a_long_path_leaves_room_for_the_figures(bar, router, clock,
@@ -893,4 +900,4 @@ def test_a_long_path_leaves_room_for_the_figures(bar, router, clock,
     path.parent.mkdir()
     path.write_bytes(DATA * 4)
     pass_time(router, clock)
-    assert "%" in bar(str(path))
+    assert re.search(r"uploading model.bin \[#+\.*\] .*/", bar(str(path)))

@@ -342,17 +342,22 @@ def test_no_word_of_the_secret_is_said(verify):
 
 
 @pytest.mark.parametrize("words", [
-    ["--secret-file", "no-such-file"], ["--body", "no-such-file"],
-    ["--secret-file", "-", "--body", "-"],
-    ["--secret-file", "-"]])
+    ["--body", "-", "--secret-file", "no-such-file"],
+    ["--body", "no-such-file"], ["--secret-file", "-", "--body", "-"]])
 def test_what_cannot_be_read_is_a_wrong_argument(verify, words):
     shown = verify(*words, stdin=SECRET)
     assert shown.exit_status == 2 and shown == ""
     assert words[-1] in shown.stderr
 
 
+def test_standard_input_is_read_only_where_it_is_named(verify):
+    shown = verify(stdin=BODY)
+    assert shown.exit_status == 2 and "--body is missing" in shown.stderr
+
+
 def test_an_empty_secret_is_none(refused, tmp_path):
     (tmp_path / "none").write_bytes(b"\n")
     assert "no secret" in refused(
         "verify", "--secret-file", str(tmp_path / "none"), "--signature",
-        signed(NOW, secret=b""), "--timestamp", str(NOW), stdin=BODY)
+        signed(NOW, secret=b""), "--timestamp", str(NOW), "--body", "-",
+        stdin=BODY)
