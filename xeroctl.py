@@ -8000,7 +8000,8 @@ class ResponseTurns(ChatTurns):
 
     def body(self):
         last, body = self.known(), dict(self.options)
-        items = [{"role": m["role"], "content": input_parts(m["content"])}
+        items = [{"type": "message", "role": m["role"],
+                  "content": input_parts(m["content"])}
                  for m in self.messages[0 if last is None else last + 1:]
                  if m["role"] != "system"]
         if "conversation" in body:
