@@ -36,9 +36,11 @@ import os
 import re
 import sys
 import time
-from collections import Counter, defaultdict
-from contextlib import closing, contextmanager, suppress
-from itertools import chain
+from _thread import RLock
+from collections import Counter, defaultdict, namedtuple
+from contextlib import (AbstractContextManager, closing, contextmanager,
+                        suppress)
+from itertools import chain, cycle
 from types import SimpleNamespace
 
 # An annotation is where a Python that is too old stops, and shows its line.
@@ -87,17 +89,14 @@ PROJECT, ENDPOINT, ASKED, GIVEN = "project", "endpoint", "asked", "given"
 
 # One word per colour, as SGR parameters (ECMA-48, 8.3.117).
 GREEN, YELLOW, RED, DIM, BOLD = "32", "33", "31", "2", "1"
-STATE_STYLES = dict(
-    [(word, GREEN) for word in (
-        "completed", "active", "ready", "validated", "ok", "succeeded",
-        "processed", "approved", "operational", "online")] +
-    [(word, YELLOW) for word in (
-        "queued", "pending", "validating", "in_progress", "finalizing",
-        "cancelling", "uploading", "running", "pending_approval",
-        "processing", "provisioning", "degraded")] +
-    [(word, RED) for word in (
-        "failed", "error", "invalid", "expired", "cancelled", "incomplete",
-        "rejected", "timeout", "offline", "revoked", "exhausted")])
+STATE_STYLES = {word: style for style, words in (
+    (GREEN, "completed active ready validated ok succeeded processed approved"
+            " operational online"),
+    (YELLOW, "queued pending validating in_progress finalizing cancelling"
+             " uploading running pending_approval processing provisioning"
+             " degraded"),
+    (RED, "failed error invalid expired cancelled incomplete rejected timeout"
+          " offline revoked exhausted")) for word in words.split()}
 
 EXIT_CODES = (
     (0, "done"),
@@ -175,14 +174,11 @@ class XeroctlError(Exception):
 
     def envelope(self):
         """The error as a JSON object, in the shape of the API's own."""
-        about = {"message": str(self), "type": self.kind,
-                 "code": None, "param": None}
-        about.update(self.facts)
-        if self.details:
-            about["details"] = self.details
-        if self.hint:
-            about["hint"] = self.hint
-        return {"error": about}
+        more = {"details": self.details, "hint": self.hint}
+        return {"error": dict(
+            {"message": str(self), "type": self.kind, "code": None,
+             "param": None}, **self.facts,
+            **{name: value for name, value in more.items() if value})}
 
 
 class AnswerError(XeroctlError):
@@ -216,20 +212,18 @@ class ApiError(XeroctlError):
     """The router answered, and the answer was no.
 
     body is the decoded JSON of the answer, or None; is_envelope whether it
-    has the API's own shape; retry_after is seconds, kind the server's type.
+    has the API's own shape; kind is the server's type.
     """
 
     kind = "api_error"
     CODES = {401: 3, 403: 3, 404: 4, 429: 6, 503: 6, 529: 6}
     USED_UP = "quota_exceeded", "insufficient_quota"
 
-    def __init__(self, status, message, hint=None, body=None, headers=None,
-                 is_envelope=False, retry_after=None, strategy=None,
-                 kind=None, **facts):
+    def __init__(self, status, message, hint, body, headers,
+                 is_envelope=False, kind=None, **facts):
         super().__init__(f"HTTP {status} {message}".rstrip(), hint, **facts)
         self.kind, self.is_envelope = kind or self.kind, is_envelope
-        self.status, self.body, self.headers = status, body, headers or {}
-        self.retry_after, self.strategy = retry_after, strategy
+        self.status, self.body, self.headers = status, body, headers
         self.exit_code = self.CODES.get(status, 1)
 
     @property
@@ -280,19 +274,13 @@ INTERRUPTS = KeyboardInterrupt, SystemExit
 class ReaderGone(Exception):
     """The reader of standard output went away; nothing is left to say."""
 
-    exit_code = 141
-
 
 class PlanEnds(Exception):
     """What follows depends on an answer that a plan does not have."""
 
 
 class HelpWanted(Exception):
-    """The command line asks for help, not for work: on these verbs."""
-
-    def __init__(self, group, verbs):
-        super().__init__()
-        self.group, self.verbs = group, verbs
+    """The command line asks for help, not for work: on a group, on verbs."""
 
 
 # ---------------------------------------------------------------------------
@@ -312,7 +300,7 @@ SURROGATES = re.compile("[\ud800-\udfff]")
 # Few calls need this or any later pattern: re compiles it at its first use.
 ISO_TIME = (
     r"(?i)(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?"
-    r"\s*(Z|[+-]\d\d(?::?\d\d)?)?)?\Z")
+    r"\s*(?:Z|([+-]\d\d)(?::?(\d\d))?)?)?\Z")
 
 
 def is_number(value):
@@ -484,14 +472,6 @@ def json_or_text(text):
         return text
 
 
-def zone_seconds(zone):
-    """Seconds east of UTC for "+02:00", "-0530", "+02", "Z" or None."""
-    if not zone or zone in "Zz":
-        return 0
-    minutes = int(zone[1:3]) * 60 + int(zone[3:].lstrip(":") or 0)
-    return minutes * (-60 if zone[0] == "-" else 60)
-
-
 def seconds_of(value):
     """Read epoch seconds or ISO 8601 as epoch seconds; None if neither."""
     if is_number(value):
@@ -500,12 +480,13 @@ def seconds_of(value):
     if not found:
         return None
     import calendar
-    year, month, day, *clock = [int(g or 0) for g in found.groups()[:6]]
+    *clock, hours, minutes = found.groups("0")
+    year, month, day, hour, minute, second = map(int, clock)
     try:
-        seconds = calendar.timegm((year, month, day, *clock))
+        return calendar.timegm((year, month, day, hour - int(hours), minute
+                                - int(hours[0] + minutes), second))
     except ValueError:
         return None
-    return seconds - zone_seconds(found.group(7))
 
 
 def as_text(value):
@@ -987,16 +968,9 @@ def choice(*words):
 # 4. Terminal
 # ---------------------------------------------------------------------------
 
-class Streams:
-    """The three standard streams of one run; None stands for a closed one.
-
-    Text streams with a .buffer, as sys.stdin is; output may have none.
-    """
-
-    def __init__(self, stdin=None, stdout=None, stderr=None):
-        self.stdin = stdin or io.BytesIO()
-        self.stdout = stdout or io.StringIO()
-        self.stderr = stderr or io.StringIO()
+# The three standard streams of one run: text streams with a .buffer, as
+# sys.stdin is; output may have none, and None stands for a closed one.
+Streams = namedtuple("Streams", "stdin stdout stderr")
 
 
 class Clock:
@@ -1037,15 +1011,16 @@ class Screen:
     UTF-8 cannot carry is escaped, in the way that JSON reads back.
     """
 
+    hidden = CONTROLS
+
     def __init__(self, stream, environ):
         self.stream = stream
         self.binary = getattr(stream, "buffer", None)
         self.sink = self.binary or stream
-        self.is_terminal = is_terminal(stream)
+        self.is_terminal = self.is_guarded = is_terminal(stream)
         self.is_live = self.is_terminal and environ.get("TERM") != "dumb"
         self.color = wants_color(environ, self.is_terminal)
-        self.raw = self.is_broken = False
-        self.column_zero = True
+        self.is_broken, self.column_zero = False, True
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def columns(self):
@@ -1059,21 +1034,21 @@ class Screen:
         """Write text of any origin, in a style where colour is on."""
         if text:
             self.column_zero = text[-1] == "\n"
-            if self.is_terminal:
-                text = self.shown(text)
-            if style and self.color:
-                text = f"\033[{style}m{text}\033[0m"
-            self.put(text.encode("utf-8", "backslashreplace")
-                     if self.binary else text)
+            self.control(self.dressed(text, style))
 
-    def shown(self, text, hidden=CONTROLS):
+    def dressed(self, text, style):
+        """The text as it is written here."""
+        text = self.shown(text)
+        return f"\033[{style}m{text}\033[0m" if style and self.color else text
+
+    def shown(self, text, hidden=None):
         """The text as it will look here: escapes take cells, too."""
-        is_guarded = self.is_terminal and not self.raw
-        return hidden.sub(as_escape, text) if is_guarded else text
+        return (hidden or self.hidden).sub(
+            as_escape, text) if self.is_guarded else text
 
     def write_json(self, text):
         """Write JSON text; on a terminal its controls are JSON escapes."""
-        if self.is_terminal and not self.raw:
+        if self.is_guarded:
             text = UNSEEN.sub(lambda c: re.sub(
                 "....", r"\\u\g<0>", c.group().encode("utf-16-be").hex()),
                 text)
@@ -1081,7 +1056,8 @@ class Screen:
 
     def control(self, text):
         """Write text that is ours, control sequences included."""
-        self.put(text.encode("utf-8") if self.binary else text)
+        self.put(text.encode("utf-8", "backslashreplace") if self.binary
+                 else text)
 
     def put(self, data):
         """Hand data to the stream; without any, let go what it holds.
@@ -1109,7 +1085,7 @@ class Stdout(Screen):
 
     def write_bytes(self, block):
         """Write bytes as they are; on a terminal, as harmless text."""
-        if self.binary is None or self.is_terminal and not self.raw:
+        if self.binary is None or self.is_guarded:
             self.write(self.decoder.decode(block))
         else:
             self.put(block)
@@ -1126,64 +1102,55 @@ class Stderr(Screen):
     """Standard error: remarks; if nobody can read them, so be it.
 
     It never shows a secret, whoever quotes it, nor what looks like a key.
+    On a live terminal it has a foot, a line that is written over and over,
+    and that goes where anything else is written; a lock keeps the spinner's
+    thread and the rest from writing into each other.
     """
+
+    hidden = UNSEEN
 
     def __init__(self, stream, environ):
         super().__init__(stream, environ)
-        self.secrets = Secrets(wary=True)
+        self.secrets, self.lock = Secrets(wary=True), RLock()
+        self.has_foot = False
 
     def write(self, text, style=None, is_masked=False):
-        super().write(text if is_masked else self.secrets.masked(text), style)
-        self.flush()
+        with self.lock:
+            self.clear_foot()
+            super().write(text if is_masked else self.secrets.masked(text),
+                          style)
+            self.flush()
 
-    def shown(self, text, hidden=UNSEEN):
-        return super().shown(text, hidden)
+    def write_foot(self, text):
+        """Write the line at the foot over."""
+        text = cut_to(one_line(self.shown(text)), self.columns() - 1)
+        with self.lock:
+            self.control(f"\r{self.dressed(text, DIM)}\033[K")
+            self.flush()
+            self.has_foot = self.column_zero = True
+
+    def clear_foot(self):
+        with self.lock:
+            if self.has_foot:
+                self.control("\r\033[K")
+                self.flush()
+            self.has_foot = False
 
     def failed(self, problem):
         """There is nobody left to tell."""
 
 
-class StatusLine:
-    """The line at the foot of a terminal that is written over and over.
-
-    Not live (a pipe, a dumb terminal, --quiet), it shows nothing.  A lock
-    keeps the spinner's thread and the rest from writing into each other.
-    """
-
-    def __init__(self, screen):
-        import threading
-        self.screen, self.shown = screen, False
-        self.lock = threading.RLock()
-
-    def show(self, text):
-        with self.lock:
-            text = one_line(self.screen.shown(text))
-            self.screen.control("\r")
-            self.screen.write(cut_to(text, self.screen.columns() - 1), DIM)
-            self.screen.control("\033[K")
-            self.screen.flush()
-            self.shown = True
-
-    def clear(self):
-        with self.lock:
-            if self.shown:
-                self.screen.control("\r\033[K")
-                self.screen.flush()
-                self.screen.column_zero = True
-                self.shown = False
-
-
 class Spinner:
-    """Turns on the status line until stopped; without a line, nothing."""
+    """Turns at the foot of the terminal until stopped, if it has a foot."""
 
     FRAMES = "|/-\\"
     TURN_S = 0.1
 
-    def __init__(self, line, label):
-        self.line, self.label, self.thread = line, label, None
+    def __init__(self, terminal, label):
+        self.terminal, self.label, self.thread = terminal, label, None
 
     def __enter__(self):
-        if self.line:
+        if self.terminal.has_foot:
             import threading
             self.stopped = threading.Event()
             self.thread = threading.Thread(target=self.turn, daemon=True)
@@ -1191,10 +1158,10 @@ class Spinner:
         return self
 
     def turn(self):
-        frame = 0
-        while not self.stopped.wait(self.TURN_S):
-            self.line.show(f"{self.FRAMES[frame % 4]} {self.label}")
-            frame += 1
+        for frame in cycle(self.FRAMES):
+            if self.stopped.wait(self.TURN_S):
+                break
+            self.terminal.err.write_foot(f"{frame} {self.label}")
 
     def stop(self, *_):
         """Stop and wipe the line; a second call does nothing."""
@@ -1202,12 +1169,12 @@ class Spinner:
             self.stopped.set()
             self.thread.join()
             self.thread = None
-            self.line.clear()
+            self.terminal.err.clear_foot()
 
     __exit__ = stop
 
 
-class Progress:
+class Progress(AbstractContextManager):
     """How far a long job is, in one line; its counts as as_amount says them.
 
         part 1/3 [####....] 412/2000, 2 failed, 11.7/s, 2m 32s left
@@ -1221,17 +1188,14 @@ class Progress:
 
     def __init__(self, terminal, as_amount=str, first=NOTE_EVERY_S):
         self.terminal, self.as_amount = terminal, as_amount
-        self.line, self.told = terminal.status_line, None
-        self.due = terminal.clock.monotonic() + (0 if self.line else first)
+        self.told = None
+        self.due = terminal.clock.monotonic() + (
+            0 if terminal.has_foot else first)
         self.begun = self.seen = None
         self.span = self.gain = 0
 
-    def __enter__(self):
-        return self
-
     def __exit__(self, *_):
-        if self.line:
-            self.line.clear()
+        self.terminal.err.clear_foot()
 
     def show(self, label, count=None, total=None, failed=0, tokens=0):
         """Show where it is, unless something has been shown just now."""
@@ -1242,9 +1206,10 @@ class Progress:
             return
         facts = [] if count is None else self.facts(
             count, total, failed, tokens, self.rate(now, count))
-        if self.line:
+        if self.terminal.has_foot:
             self.due = now + 0.1
-            return self.line.show(self.fitted(label, count, total, facts))
+            return self.terminal.err.write_foot(
+                self.fitted(label, count, total, facts))
         text = f"{label} {', '.join(facts)}".rstrip()
         if text != self.told:
             self.told, self.due = text, now + NOTE_EVERY_S
@@ -1293,21 +1258,24 @@ class Terminal:
     """The three streams of one run: where to ask and where to remark."""
 
     def __init__(self, streams, environ, clock):
-        self.stdin, self.clock = streams.stdin, clock
-        self.out = Stdout(streams.stdout, environ)
-        self.err = Stderr(streams.stderr, environ)
+        self.stdin, self.clock = streams.stdin or io.BytesIO(), clock
+        self.out = Stdout(streams.stdout or io.StringIO(), environ)
+        self.err = Stderr(streams.stderr or io.StringIO(), environ)
         self.secrets = Secrets()
-        self.quiet, self.status_line = False, None
+        self.quiet = False
 
     def adjust(self, quiet, color, raw):
         """Take over what the command line says about the streams."""
         self.quiet = quiet
         for screen in (self.out, self.err):
-            screen.raw = raw
+            screen.is_guarded = screen.is_terminal and not raw
             if color != "auto":
                 screen.color = color == "always"
-        self.status_line = (StatusLine(self.err) if self.err.is_live
-                            and not quiet else None)
+
+    @property
+    def has_foot(self):
+        """Whether there is a line for what passes: a spinner, a bar."""
+        return self.err.is_live and not self.quiet
 
     def hide(self, secret):
         """Never show a secret, nor put it into a file, whoever quotes it."""
@@ -1319,13 +1287,12 @@ class Terminal:
 
         On a terminal it does not go on where running text has stopped.
         """
-        if self.status_line:
-            self.status_line.clear()
         if self.err.is_terminal and self.out.is_terminal:
             self.out.end_line()
             self.out.flush()
-        self.err.write(one_line(text), style, is_masked)
-        self.err.write("\n")
+        with self.err.lock:
+            self.err.write(one_line(text), style, is_masked)
+            self.err.write("\n")
 
     def end_echo(self):
         """End the line on which the terminal has echoed ^C or ^D."""
@@ -1344,28 +1311,19 @@ class Terminal:
 
     @property
     def input(self):
-        """Standard input, in bytes."""
+        """Standard input, in bytes: read only where `-` was written."""
         return getattr(self.stdin, "buffer", self.stdin)
-
-    def read_stdin(self):
-        """Read all of standard input: only where `-` was written."""
-        return self.input.read()
-
-    def input_blocks(self):
-        """Yield standard input block by block."""
-        return iter(lambda: self.input.read(BLOCK), b"")
 
     def read_line(self):
         """Read one line of standard input; empty at its end."""
-        line = self.input.readline()
-        return line if isinstance(line, str) else decoded(line)
+        return decoded(self.input.readline())
 
     def confirm(self, question):
         """Ask on the terminal; the end of input is a no."""
         if not is_terminal(self.stdin):
             raise UsageError(f"{question} There is no terminal to ask on",
                              "pass --force to go ahead without a question")
-        self.say_prompt(one_line(f"{question} [y/N] "))
+        self.err.write(one_line(f"{question} [y/N] "))
         line = self.read_line()
         if not line.endswith("\n"):
             self.say("")
@@ -1373,7 +1331,7 @@ class Terminal:
 
     def ask(self, question, default=""):
         """Ask for a line of text; an empty answer is the default."""
-        self.say_prompt(f"{question} [{default}]: " if default
+        self.err.write(f"{question} [{default}]: " if default
                         else f"{question}: ")
         line = self.read_line()
         if not line:
@@ -1395,14 +1353,6 @@ class Terminal:
                                 f" {hint}")
         except EOFError:
             raise XeroctlError("no answer: nothing was changed")
-
-    def say_prompt(self, text):
-        if self.status_line:
-            self.status_line.clear()
-        self.err.write(text)
-
-    def spinner(self, label):
-        return Spinner(self.status_line, label)
 
 
 def say_error(error, terminal):
@@ -2062,7 +2012,7 @@ class Settings:
         if not text:
             return None
         if text == "-":
-            text = decoded(self.terminal.read_stdin())
+            text = decoded(self.terminal.input.read())
         elif text.startswith("@"):
             text = decoded(read_file(text[1:], NotConfigured))
         return checked("api_key", text, "--api-key")
@@ -2287,20 +2237,6 @@ class Limits:
             "--timeout SECONDS waits longer", sent=True)
 
 
-class Reader(io.RawIOBase):
-    """What arrives on a socket, under limits."""
-
-    def __init__(self, sock, limits):
-        self.sock, self.limits = sock, limits
-
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        self.sock.settimeout(self.limits.left())
-        return self.sock.recv_into(buffer)
-
-
 class HeadReader(io.BufferedReader):
     """Reads heads that have an end: http.client takes one that was cut for
     a whole one, and any number of hints before it."""
@@ -2320,8 +2256,8 @@ class HeadReader(io.BufferedReader):
         return line
 
 
-class Wire:
-    """A connected socket in the form that http.client takes.
+class Wire(io.RawIOBase):
+    """A connected socket, under limits, in the form that http.client takes.
 
     sent tells whether any byte may have left.  http.client closes its
     socket as soon as it has read a head; the wire stays open until shut().
@@ -2329,25 +2265,23 @@ class Wire:
     """
 
     def __init__(self, sock, limits, keep=None):
-        self.sock, self.limits, self.sent = sock, limits, False
-        self.keep, self.pending = keep, b""
+        self.sock, self.limits, self.keep = sock, limits, keep
+        self.sent = False
 
     def sendall(self, data):
-        """Send data; a small piece waits for what follows it."""
-        self.pending += data
-        if len(self.pending) >= BLOCK:
-            self.flush()
+        self.sock.settimeout(self.limits.left())
+        self.sent = True
+        self.sock.sendall(data)
 
-    def flush(self):
-        """Let everything go that has been waiting."""
-        data, self.pending = self.pending, b""
-        if data:
-            self.sock.settimeout(self.limits.left())
-            self.sent = True
-            self.sock.sendall(data)
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        self.sock.settimeout(self.limits.left())
+        return self.sock.recv_into(buffer)
 
     def makefile(self, *_):
-        return HeadReader(Reader(self.sock, self.limits), BLOCK)
+        return HeadReader(self, BLOCK)
 
     def close(self):
         pass
@@ -2358,6 +2292,16 @@ class Wire:
             self.keep(self.sock)
         else:
             self.sock.close()
+
+
+@contextmanager
+def closed_on_error(thing):
+    """Close a socket or a file if what is done with it fails."""
+    try:
+        yield
+    except BaseException:
+        thing.close()
+        raise
 
 
 def look_up(host, port):
@@ -2378,32 +2322,27 @@ def connect(address, timeout):
     import socket
     family, kind, protocol, _, target = address
     sock = socket.socket(family, kind, protocol)
-    try:
+    with closed_on_error(sock):
         sock.settimeout(timeout)
         sock.connect(target)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except BaseException:
-        sock.close()
-        raise
     return sock
 
 
 def open_socket(host, port, limits):
     """Connect to the first address of a host that answers."""
-    addresses = look_up(host, port)
-    for number, address in enumerate(addresses, 1):
-        is_last = number == len(addresses)
-        try:
-            return connect(address, limits.left() if is_last
-                           else min(limits.left(), ADDRESS_TIMEOUT_S))
-        except OSError as problem:
-            limits.left()  # or is the time up?
-            reason = problem.strerror or "no answer in time"
-            if is_last:
-                raise ConnectionFailed(
-                    "connect", f"{host}:{port}: {reason}",
-                    "is the server up, and --base-url (XEROTIER_BASE_URL)"
-                    " right?")
+    *others, last = look_up(host, port)
+    for address in others:
+        with suppress(OSError):
+            return connect(address, min(limits.left(), ADDRESS_TIMEOUT_S))
+    try:
+        return connect(last, limits.left())
+    except OSError as problem:
+        limits.left()  # or is the time up?
+        reason = problem.strerror or "no answer in time"
+        raise ConnectionFailed(
+            "connect", f"{host}:{port}: {reason}",
+            "is the server up, and --base-url (XEROTIER_BASE_URL) right?")
 
 
 CA_HELP = "--cacert FILE trusts a private CA; --insecure checks nothing"
@@ -2450,29 +2389,26 @@ def tls_reason(problem):
 def is_dropped(problem):
     """Whether a handshake was cut or timed out, rather than refused."""
     import ssl
-    import socket
-    return (isinstance(problem, (socket.timeout, ConnectionError,
-                                 ssl.SSLEOFError, ssl.SSLZeroReturnError))
-            or tls_reason(problem) == "UNEXPECTED_EOF_WHILE_READING"
-            or not isinstance(problem, (ssl.SSLError, ValueError)))
+    return (not isinstance(problem, (ssl.SSLError, ValueError))
+            or isinstance(problem, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
+            or tls_reason(problem) == "UNEXPECTED_EOF_WHILE_READING")
 
 
 def tls_error(problem, host):
     """Return the ConnectionFailed for a handshake that failed."""
     import ssl
     import socket
+    reason, hint = reason_of(problem), "--retries N tries again"
     if isinstance(problem, socket.timeout):
         reason, hint = "no handshake in time", "--timeout SECONDS waits longer"
-    elif is_dropped(problem):
-        reason = ("the connection was cut" if isinstance(problem, ssl.SSLError)
-                  else reason_of(problem))
-        hint = "--retries N tries again"
-    else:
-        said, hint = next(
-            (row for pattern, *row in TLS_REASONS
-             if re.search(pattern, tls_reason(problem))),
-            (None, "is it a TLS server, and nothing in between?"))
-        reason = said or tls_reason(problem)
+    elif not is_dropped(problem):
+        said = tls_reason(problem)
+        reason, hint = next(
+            ((told or said, hint) for pattern, told, hint in TLS_REASONS
+             if re.search(pattern, said)),
+            (said, "is it a TLS server, and nothing in between?"))
+    elif isinstance(problem, ssl.SSLError):
+        reason = "the connection was cut"
     return ConnectionFailed("TLS", f"{host}: {reason}", hint,
                             lasting=not is_dropped(problem))
 
@@ -2543,11 +2479,10 @@ def ask(client, wire, request, relay=None):
         headers["Content-Length"] = str(request.body.size)
     if relay:
         target = request.url
-        headers.update(relay.headers())
+        headers.update(relay.headers)
     try:
         try:
             client.request(request.method, target, request.data(), headers)
-            wire.flush()
         except OSError as problem:
             if not isinstance(problem, (BrokenPipeError, ConnectionResetError)
                               ) and type(problem).__name__ != "SSLEOFError":
@@ -2582,38 +2517,9 @@ def plain_blocks(response):
         raise http.client.IncompleteRead(b"", left)
 
 
-CHUNK_HEAD = rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n"
-
-
-def unframed(block, left):
-    """Take the frame off a block of chunks; (data, rest, left, is_over).
-
-    A chunk is its size in hexadecimal, extensions, CRLF, data, and CRLF.
-    left is what is still to come of one, its CRLF included; the rest is the
-    beginning of what is not complete.
-    """
-    import http.client
-    position, pieces, is_over = 0, [], False
-    while not is_over:
-        if not left:
-            head = re.compile(CHUNK_HEAD).match(block, position)
-            if not head:
-                break
-            position, size = head.end(), int(head.group(1), 16)
-            left, is_over = size + 2, not size
-        end = position + left
-        pieces.append(block[position:end - 2])
-        if block[end - 2:end] != b"\r\n":
-            position += len(pieces[-1])
-            left -= len(pieces[-1])
-            break
-        position, left = end, 0
-    rest = block[position:]
-    is_short = len(rest) < 2 if left else (
-        b"\n" not in rest and len(rest) < BLOCK)
-    if not (is_over or is_short):
-        raise http.client.HTTPException(f"bad chunk {rest[:20]!r}")
-    return b"".join(pieces), rest, left, is_over
+# A chunk is its size in hexadecimal, extensions, CRLF, data, and CRLF: that
+# one is taken for the begin of the next.
+CHUNK_HEAD = rb"\r\n([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n"
 
 
 def chunked_blocks(response):
@@ -2623,14 +2529,28 @@ def chunked_blocks(response):
     tokens more than all the rest.
     """
     import http.client
-    rest, left, is_over = b"", 0, False
+    head, rest, left, is_over = re.compile(CHUNK_HEAD), b"\r\n", 0, False
     while not is_over:
-        block = response.fp.read1(BLOCK)
+        block, pieces, at = response.fp.read1(BLOCK), [], 0
         if not block:
             raise http.client.IncompleteRead(b"")
-        data, rest, left, is_over = unframed(rest + block, left)
-        if data:
-            yield data
+        block = rest + block
+        while not is_over and at < len(block):
+            if not left:
+                found = head.match(block, at)
+                if not found:
+                    break
+                at, left = found.end(), int(found.group(1), 16)
+                is_over = not left
+            pieces.append(block[at:at + left])
+            at += len(pieces[-1])
+            left -= len(pieces[-1])
+        if any(pieces):
+            yield b"".join(pieces)
+        rest = block[at:]
+        if not is_over and (rest[:2] != b"\r\n"[:len(rest)]
+                            or b"\n" in rest[2:] or len(rest) > BLOCK):
+            raise http.client.HTTPException(f"bad chunk {rest[:20]!r}")
 
 
 def json_of(answer, text):
@@ -2644,15 +2564,14 @@ def json_of(answer, text):
             "is the base URL that of an API?", request_id=answer.request_id)
 
 
-QUOTA_HELP = "the quota is used up: wait for its reset or raise it"
-
 # What to try next, by error code, or else by type, or by status.
 API_HINTS = {
     "endpoint_not_found": "--endpoint takes the slug, not the model's name;"
                           " xeroctl endpoints lists them",
     "model_not_found": "xeroctl models lists what is served",
     "scope_insufficient": "use a key with the scope that the message names",
-    "quota_exceeded": QUOTA_HELP, "insufficient_quota": QUOTA_HELP,
+    **dict.fromkeys(ApiError.USED_UP, "the quota is used up: wait for its"
+                                      " reset or raise it"),
     "endpoint_inactive": "the endpoint is not active yet: try again later",
     400: "-v shows the request, --dry-run its body",
     401: "is the key right? " + KEY_HELP,
@@ -2705,17 +2624,6 @@ def error_fact(body, name):
     return next((value for value in found if value is not None), None)
 
 
-def retry_after(answer, body):
-    """Seconds that an answer asks to wait: the most of headers and body."""
-    said = error_fact(body, "retry_after")
-    seconds, thousandths = (
-        header_seconds(answer.headers.get(name, ""),
-                       answer.wire.limits.clock.now())
-        for name in ("Retry-After", "Retry-After-Ms"))
-    return max(min(said, 1e9) if is_positive(said) else 0,
-               seconds, thousandths / 1000)
-
-
 def api_error(answer, text):
     """Read an error in any of the shapes that servers send.
 
@@ -2738,20 +2646,16 @@ def api_error(answer, text):
         status, said or named and "without a message: " + named
         or body_summary(text) or answer.response.reason,
         next(filter(None, map(API_HINTS.get, known)), None),
-        body=body, headers=answer.headers, kind=kind, code=code, param=param,
-        is_envelope=is_filled(dig(body, "error.message")),
-        retry_after=retry_after(answer, body),
-        strategy=error_fact(body, "retry_strategy"),
-        request_id=answer.request_id)
+        body, answer.headers, is_filled(dig(body, "error.message")), kind,
+        code=code, param=param, request_id=answer.request_id)
 
 
 # == the judge: what an answer is, told once for each kind ===================
 
 # How a choice or a response ends that broke off, in the words of vendors.
-BROKEN_ENDS = frozenset((
-    "error", "abort", "aborted", "cancelled", "canceled", "failed",
-    "network_error", "insufficient_system_resource",
-    "malformed_function_call"))
+BROKEN_ENDS = frozenset(
+    "error abort aborted cancelled canceled failed network_error"
+    " insufficient_system_resource malformed_function_call".split())
 
 
 def no_answer(value, what):
@@ -2767,11 +2671,9 @@ def is_error(value):
 
     A record with an id that tells its status may tell an error, too.
     """
-    if not isinstance(value, dict):
-        return False
-    is_record = is_filled(value.get("id")) and value.get("status")
-    return value.get("object") == "error" or bool(
-        value.get("error") and not is_record)
+    is_record = is_filled(dig(value, "id")) and dig(value, "status")
+    return dig(value, "object") == "error" or bool(
+        dig(value, "error") and not is_record)
 
 
 def check_answer(value, *_):
@@ -2828,11 +2730,11 @@ def check_completion(reply, *_):
 def response_failure(response, state=None):
     """Why a response has failed, or None; state beats what it says."""
     status, told = state or dig(response, "status"), dig(response, "error")
-    if not told and not (is_filled(status) and status in BROKEN_ENDS):
-        return None
-    said = error_message(response) if told else None
-    return f"the response {'failed' if told else 'is ' + as_text(status)}" + (
-        f": {said or as_text(told)}" if told else "")
+    if told:
+        said = error_message(response) or as_text(told)
+        return f"the response failed: {said}"
+    is_broken = is_filled(status) and status in BROKEN_ENDS
+    return f"the response is {status}" if is_broken else None
 
 
 def check_response(reply, *_):
@@ -2884,17 +2786,16 @@ def check_line(reply, request):
 
 def held(blocks):
     """The bytes of blocks together; too many would fill the memory."""
-    found, size = [], 0
+    found = bytearray()
     for block in blocks:
-        size += len(block)
-        if size > MOST_ANSWER_BYTES:
+        found += block
+        if len(found) > MOST_ANSWER_BYTES:
             raise AnswerError("the answer is larger than "
                               + as_size(MOST_ANSWER_BYTES))
-        found.append(block)
-    return b"".join(found)
+    return bytes(found)
 
 
-class Answer:
+class Answer(AbstractContextManager):
     """The open answer to one request; close it, or use it in a with."""
 
     def __init__(self, response, wire, url):
@@ -2904,9 +2805,6 @@ class Answer:
         self.media = self.headers.get_content_type()
         self.coding = self.headers.get("Content-Encoding", "identity")
         self.kept, self.is_whole = None, False
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *_):
         self.wire.shut(self.is_whole and not self.response.will_close)
@@ -2940,36 +2838,34 @@ class Answer:
 
 
 class Proxy:
-    """An HTTP proxy: its address, our credentials there, who named it.
+    """An HTTP proxy: its address, who named it, what authorises us there.
 
-    Its URL is http://[USER:PASSWORD@]HOST:PORT, or HOST:PORT.
+    Credentials go into headers (RFC 7617).  Its URL is http://[USER:PASSWORD@]HOST:PORT, or HOST:PORT.
     """
 
     def __init__(self, url, source):
         from urllib.parse import unquote, urlsplit
-        self.source, self.host = source, None
-        scheme = url.partition("://")[0].lower() if "://" in url else "http"
+        self.source, self.host, self.headers = source, None, {}
+        url = url if "://" in url else "http://" + url
+        scheme = url.partition("://")[0].lower()
         with suppress(ValueError):  # no URL at all
-            parts = urlsplit(url if "://" in url else "http://" + url)
+            parts = urlsplit(url)
             self.host, self.port = parts.hostname, parts.port or 80
         if scheme != "http" or not self.host:
             raise NotConfigured(
                 f"{source}: no proxy URL" if scheme == "http"
                 else f"{source}: a {scheme}:// proxy is not supported",
                 "http://[USER:PASSWORD@]HOST:PORT")
-        self.password, self.code = unquote(parts.password or ""), None
+        self.secrets = [unquote(parts.password or "")]
         if parts.username:
             import base64
-            user = whole(f"{unquote(parts.username)}:{self.password}")
-            self.code = base64.b64encode(user.encode("utf-8")).decode("ascii")
+            user = whole(f"{unquote(parts.username)}:{self.secrets[0]}")
+            code = base64.b64encode(user.encode("utf-8")).decode("ascii")
+            self.headers["Proxy-Authorization"] = "Basic " + code
+            self.secrets.append(code)
 
     def __str__(self):
         return f"{self.host}:{self.port} (from {self.source})"
-
-    def headers(self):
-        """What authorises us at the proxy (RFC 7617)."""
-        return {"Proxy-Authorization": "Basic " + self.code} if (
-            self.code) else {}
 
     def failed(self, reason, hint=None, lasting=False):
         """The error for whatever goes wrong at the proxy."""
@@ -3007,10 +2903,9 @@ def bypasses_proxy(host, port, no_proxy):
     each but the last with a :PORT if wanted.
     """
     for entry in re.split(r"[\s,]+", no_proxy.strip().lower()):
-        name, _, entry_port = entry.rpartition(":")
-        if not entry_port.isdecimal() or name.count(":") and name[-1] != "]":
-            name, entry_port = entry, ""
-        if entry_port and int(entry_port) != port:
+        found = re.match(r"(\[.*\]|[^:]*):(\d+)\Z", entry, re.A)
+        name, entry_port = found.groups() if found else (entry, port)
+        if int(entry_port) != port:
             continue
         name = name.strip("[]").lstrip(".")
         if name == "*" or name and (
@@ -3020,7 +2915,7 @@ def bypasses_proxy(host, port, no_proxy):
     return False
 
 
-def start_tls(sock, host, context, limits):
+def start_tls(sock, host, context, limits, proxy=None):
     """Wrap a connected socket in TLS; certificate and name are checked.
 
     An end without TLS's goodbye is an error, since anybody can make one.
@@ -3032,7 +2927,9 @@ def start_tls(sock, host, context, limits):
     except (OSError, ValueError) as problem:
         limits.left()  # or is the time up?
         # A mismatch of names is a ValueError in Python 3.6.
-        raise tls_error(problem, host)
+        error = tls_error(problem, host)
+        error.details += [f"through the proxy {proxy}"] * bool(proxy)
+        raise error
 
 
 def open_proxy(proxy, limits):
@@ -3048,11 +2945,10 @@ def open_tunnel(sock, proxy, host, port, limits):
     import http.client
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
-    lines += [f"{name}: {value}" for name, value in proxy.headers().items()]
+    lines += [f"{name}: {value}" for name, value in proxy.headers.items()]
     wire = Wire(sock, limits)
     try:
         wire.sendall("\r\n".join(lines + ["", ""]).encode("utf-8"))
-        wire.flush()
         response = http.client.HTTPResponse(wire, method="CONNECT")
         response.begin()
     except (OSError, http.client.HTTPException) as problem:
@@ -3072,53 +2968,44 @@ def is_readable(sock):
         return bool(waiting.select(0))
 
 
-def all_taken(place):
-    """Yield what a list holds, from its end; other threads take of it, too."""
-    while place:
-        try:
-            yield place.pop()
-        except IndexError:
-            return
-
-
 class Network:
     """How a socket is opened, as flags, variables and deployment say."""
 
     def __init__(self, settings, terminal):
         self.settings, self.terminal = settings, terminal
-        self.made_context, self.idle = None, None
+        self.made_context, self.idle, self.keeps = None, [], False
 
     def keep_alive(self):
         """From now on, keep connections open for the next request."""
-        self.idle = defaultdict(list)
+        self.keeps = True
 
     def close(self):
         """Close what is kept open, and keep nothing from now on."""
-        kept, self.idle = self.idle or {}, None
-        for place in list(kept.values()):
-            for sock, *_ in all_taken(place):
-                sock.close()
+        self.keeps = False
+        with suppress(IndexError):
+            while True:
+                self.idle.pop()[0].close()
 
-    def keeper(self, origin, proxy):
-        """What takes a socket back for an origin, or None."""
-        kept = self.idle
-        if kept is None:
-            return None
-        place = kept[origin]
-        return lambda sock: (place.append((sock, proxy, time.monotonic()))
-                             if self.idle is kept else sock.close())
+    def keeper(self, *about):
+        """What takes a socket back with what it is good for, or None."""
+        def keep(sock):
+            if self.keeps:
+                self.idle.append((sock, time.monotonic(), about))
+            else:
+                sock.close()
+        return keep if self.keeps else None
 
     def reuse(self, origin):
         """A kept (socket, proxy) that the server has not closed, or None."""
-        kept = self.idle
-        place = () if kept is None else kept[origin]
-        for sock, proxy, since in all_taken(place):
-            idle = time.monotonic() - since
-            if idle < IDLE_S and not is_readable(sock):
-                return sock, proxy
-            sock.close()
-            if idle < HASTY_S:
-                self.close()  # a server that closes without a word
+        with suppress(IndexError):  # other threads take of them, too
+            while True:
+                sock, since, (place, proxy) = self.idle.pop()
+                idle = time.monotonic() - since
+                if place == origin and idle < IDLE_S and not is_readable(sock):
+                    return sock, proxy
+                sock.close()
+                if place == origin and idle < HASTY_S:
+                    self.close()  # a server that closes without a word
         return None
 
     def proxy(self, scheme, host, port):
@@ -3133,7 +3020,7 @@ class Network:
         if not found:
             return None
         proxy = Proxy(found, source)
-        for secret in filter(None, (proxy.code, proxy.password)):
+        for secret in filter(None, proxy.secrets):
             self.terminal.hide(secret)
         return proxy
 
@@ -3151,20 +3038,14 @@ class Network:
         """
         scheme, host, port = origin_of(url)
         proxy = self.proxy(scheme, host, port)
-        if scheme == "https":
-            self.context()  # what is wrong here is told before a call is made
+        context = self.context() if scheme == "https" else None
         sock = (open_socket(host, port, limits) if proxy is None
                 else open_proxy(proxy, limits))
-        try:
-            if scheme == "https":
-                if proxy:
-                    open_tunnel(sock, proxy, host, port, limits)
-                sock = start_tls(sock, host, self.context(), limits)
-        except BaseException as error:
-            sock.close()
-            if proxy and getattr(error, "layer", None) == "TLS":
-                error.details.append(f"through the proxy {proxy}")
-            raise
+        with closed_on_error(sock):
+            if context and proxy:
+                open_tunnel(sock, proxy, host, port, limits)
+            if context:
+                sock = start_tls(sock, host, context, limits, proxy)
         return sock, proxy
 
     def context(self):
@@ -3204,8 +3085,6 @@ class Network:
         """Load --cert and --cert-key, with a password if it takes one."""
         args = self.settings.args
         if not args.cert:
-            if args.cert_key:
-                raise UsageError("--cert-key goes with --cert")
             return
         pem = read_file(args.cert_key or args.cert)
         password = self.password() if b"ENCRYPTED" in pem else ""
@@ -3238,7 +3117,7 @@ def exchange(request, network, limits, connect_limits):
     origin = scheme, host, port = origin_of(request.url)
     sock, proxy = network.reuse(origin) or network.open(request.url,
                                                         connect_limits)
-    try:
+    with closed_on_error(sock):
         wire = Wire(sock, limits, network.keeper(origin, proxy))
         client = http.client.HTTPConnection(host, port)
         client.default_port = 443 if scheme == "https" else 80
@@ -3248,9 +3127,6 @@ def exchange(request, network, limits, connect_limits):
         if relay and answer.status == 407:
             raise relay.refused(407, "")
         return answer
-    except BaseException:
-        sock.close()
-        raise
 
 
 def is_passing(error):
@@ -3271,13 +3147,15 @@ def is_worth_repeating(request, error):
                              and request.repeatable)
 
 
-def retry_wait(error, attempt, jitter):
+def retry_wait(error, attempt, clock):
     """Seconds until the next attempt: what the server asks for, or more.
 
     Exponential backoff with up to a quarter of jitter; a retry_strategy in
     the answer sets its numbers.
     """
-    strategy = getattr(error, "strategy", None)
+    body, headers = getattr(error, "body", None), getattr(error, "headers", {})
+    strategy, asked = (error_fact(body, name)
+                       for name in ("retry_strategy", "retry_after"))
     said = [dig(strategy, name) for name in (
         "multiplier", "initial_delay_ms", "max_delay_ms")]
     factor, initial, highest = (
@@ -3285,8 +3163,11 @@ def retry_wait(error, attempt, jitter):
         for value, unit, usual in zip(said, (1, 1000, 1000), (2,) + BACKOFF_S))
     wait = initial * factor ** min(attempt - 1, 30)
     if dig(strategy, "jitter") is not False:
-        wait *= 1 + jitter / 4
-    return max(getattr(error, "retry_after", None) or 0, min(wait, highest))
+        wait *= 1 + clock.jitter() / 4
+    seconds, thousandths = (header_seconds(headers.get(name, ""), clock.now())
+                            for name in ("Retry-After", "Retry-After-Ms"))
+    return max(min(asked, 1e9) if is_positive(asked) else 0, seconds,
+               thousandths / 1000, min(wait, highest))
 
 
 def redirected(request, answer):
@@ -3416,14 +3297,15 @@ class Api:
             self.plan.add(request, None)
         return self.send(request, self.settled)
 
-    def settled(self, answer):
+    def settled(self, answer, is_json=False):
         """An answer whose body is read if it is JSON; else it stays open.
 
         Read here, a lost body is asked for again like any lost answer.  One
         that says that it is too large for that stays open, too.
         """
         size = answer.response.length or 0
-        if answer.media.endswith("json") and size <= MOST_ANSWER_BYTES:
+        if is_json or answer.media.endswith("json") and (
+                size <= MOST_ANSWER_BYTES):
             with answer:
                 answer.kept = answer.read()
             self.log_body("<", lambda: redacted(json_or_text(decoded(
@@ -3431,10 +3313,7 @@ class Api:
         return answer
 
     def read_json(self, answer):
-        with answer:
-            value = answer.json()
-        self.log_body("<", lambda: redacted(value))
-        return check_answer(value)
+        return check_answer(self.settled(answer, True).json())
 
     def send(self, request, read):
         """Send until read(answer) succeeds or trying again is no use.
@@ -3442,9 +3321,8 @@ class Api:
         None stands for what a DELETE finds gone when it is repeated: its
         first attempt did it, and the answer was lost.
         """
-        attempt = 1
         self.check_transport()
-        while True:
+        for attempt in range(1, self.retries + 2):  # the last one raises
             try:
                 return read(self.follow(request, attempt))
             except (ApiError, ConnectionFailed) as error:
@@ -3452,7 +3330,6 @@ class Api:
                         and getattr(error, "status", None) == 404):
                     return None
                 self.wait_for_retry(request, error, attempt)
-            attempt += 1
 
     def once(self, act):
         """Do something whose requests are asked again by the caller."""
@@ -3482,7 +3359,7 @@ class Api:
         if attempt > self.retries:
             error.add_hint("try again later, or raise --retries")
             raise error
-        wait = retry_wait(error, attempt, self.clock.jitter())
+        wait = retry_wait(error, attempt, self.clock)
         if wait > LONGEST_WAIT_S:
             error.hint = ("the server asks to wait "
                           f"{as_duration(wait)}: try again after that")
@@ -3568,25 +3445,21 @@ def sse_lines(blocks):
     at once, without waiting for the LF that may follow in the next block.
     Only the last line may lack its end.
     """
-    parts, size, after_cr = [], 0, False
+    rest, after_cr = bytearray(), False
     for block in blocks:
-        if after_cr and block[:1] == b"\n":
-            block = block[1:]
+        rest += block[after_cr and block[:1] == b"\n":]
         after_cr = block[-1:] == b"\r"
-        lines = block.splitlines(True) or [b""]
-        rest = b"" if lines[-1][-1:] in (b"\n", b"\r") else lines.pop()
-        if parts and lines:
-            lines[0] = b"".join(parts) + lines[0]
-            parts, size = [], 0
-        yield from lines
-        if rest:
-            parts.append(rest)
-            size += len(rest)
-        if size > MOST_LINE_BYTES:
+        if rest and (after_cr or b"\n" in block or b"\r" in block):
+            lines = bytes(rest).splitlines(True)
+            rest.clear()
+            if lines[-1][-1:] not in (b"\n", b"\r"):
+                rest += lines.pop()
+            yield from lines
+        if len(rest) > MOST_LINE_BYTES:
             raise AnswerError("a line of the stream is larger than "
                               + as_size(MOST_LINE_BYTES))
-    if parts:
-        yield b"".join(parts)
+    if rest:
+        yield bytes(rest)
 
 
 def is_own_event(data, field, value):
@@ -3619,15 +3492,12 @@ def sse_events(blocks):
     event, data, line = "", [], b""
     for line in chain([first], lines):
         bare = line.rstrip(b"\r\n")
-        if not bare:
-            if data:
-                yield event, "\n".join(data), True
-            event, data = "", []
-            continue
         field, _, value = bare.partition(b":")
-        if data and field in (b"data", b"event") and (
-                is_own_event("\n".join(data), field, value)):
+        is_over = not bare or data and field in (b"data", b"event") and (
+            is_own_event("\n".join(data), field, value))
+        if is_over and data:
             yield event, "\n".join(data), True
+        if is_over:
             event, data = "", []
         if field == b"data":
             data.append(value[value[:1] == b" ":].decode("utf-8", "replace"))
@@ -3749,13 +3619,13 @@ class Source:
                 yield block
 
 
-def spooled(blocks):
+def spooled(source):
     """Keep what comes only once in a temporary file that has no name."""
+    import shutil
     import tempfile
     with writing("a temporary file"):
         file = tempfile.TemporaryFile()
-        for block in blocks:
-            file.write(block)
+        shutil.copyfileobj(source, file, BLOCK)
         file.flush()
     return file
 
@@ -3807,20 +3677,17 @@ def open_to_write(path):
             number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         # By itself Python 3.14 would hold back two blocks of a download.
         file = os.fdopen(number, "r+b", 8192)
-        try:
+        with closed_on_error(file):
             if not try_lock(file):
                 raise UsageError(f"another run is writing {path}",
                                  "wait for its end, or choose another file")
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(number), os.stat(path)):
                     return file
-        except BaseException:
-            file.close()
-            raise
         file.close()
 
 
-class NewFile:
+class NewFile(AbstractContextManager):
     """A file that takes its place only once it is whole.
 
     It grows in PATH.part, beside what a link leads to.  PATH.part.json
@@ -3841,29 +3708,30 @@ class NewFile:
         self.about = self.part + ".json"
         self.known = {"url": url, "version": None, "size": None}
         found = self.recall()
-        for path in (self.part, self.about) if found is None else ():
-            if force:
-                remove_quietly(path)
-            if os.path.lexists(path):
-                raise UsageError(f"{path} exists, and nothing tells that it"
-                                 " is ours", "--force replaces it")
         if found is None:
-            self.begin(None, None, UsageError)
+            self.claim(force)
         self.file = open_to_write(self.part)
         keep_access(self.file.fileno(), self.target, 0o777)
         self.resume(**found or self.known)
 
     def recall(self):
         """What PATH.part.json says, if that is ours; else None."""
-        try:
-            if is_special(self.about):
-                return None
-            with open(self.about, "rb") as source:
-                found = parse_json(decoded(source.read(BLOCK)))
-        except (OSError, ValueError):
-            return None
-        is_ours = isinstance(found, dict) and set(found) == set(self.known)
-        return found if is_ours else None
+        with suppress(UsageError, ValueError):
+            found = not is_special(self.about) and parse_json(decoded(
+                read_file(self.about, size=BLOCK)))
+            if isinstance(found, dict) and set(found) == set(self.known):
+                return found
+        return None
+
+    def claim(self, force):
+        """Take the names beside the target, where nothing stands yet."""
+        for path in (self.part, self.about):
+            if force:
+                remove_quietly(path)
+            if os.path.lexists(path):
+                raise UsageError(f"{path} exists, and nothing tells that it"
+                                 " is ours", "--force replaces it")
+        self.begin(None, None, UsageError)
 
     def resume(self, url, version, size):
         """Go on where an earlier call has stopped, or begin anew."""
@@ -3879,9 +3747,6 @@ class NewFile:
         self.known.update(version=version, size=size)
         with writing(self.path, error):
             write_privately(self.about, pretty_json(self.known).encode())
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *_):
         if not self.file.closed and (not self.count or not self.is_resumed):
@@ -5559,7 +5424,7 @@ class Talk:
         self.app, self.terminal = app, app.terminal
         self.is_text = app.out.is_table and not args.extract
         self.shows_reasoning = args.show_reasoning
-        self.spinner = app.terminal.spinner("waiting for the first token")
+        self.spinner = Spinner(app.terminal, "waiting for the first token")
         self.began_at, self.halves = None, {}
 
     def __enter__(self):
@@ -7330,7 +7195,7 @@ class Pace:
                 return  # what was on its way when the first of them struck
             self.since = now if self.since is None else self.since
             self.strikes += 1
-            wait = retry_wait(error, self.strikes, self.app.clock.jitter())
+            wait = retry_wait(error, self.strikes, self.app.clock)
             if wait > LONGEST_WAIT_S or now - self.since > LONGEST_OUTAGE_S:
                 raise error
             self.until = now + wait
@@ -7690,7 +7555,7 @@ class LineEditor:
             return self.line()
         if self.brackets:  # each time: an editor may have ended it
             self.terminal.err.control("\033[?2004h")
-        self.terminal.say_prompt(prompt)
+        self.terminal.err.write(prompt)
         line = self.line()
         while line.count(self.PASTE) > line.count(self.PASTED):
             line += "\n" + self.line()
@@ -11494,7 +11359,8 @@ GLOBALS = (
          counts=True),
     flag("--cacert FILE", "trust the CAs in this file"),
     flag("--cert FILE", "client certificate"),
-    flag("--cert-key FILE", "its key (XEROTIER_CERT_PASSWORD if encrypted)"),
+    flag("--cert-key FILE", "its key (XEROTIER_CERT_PASSWORD if encrypted)",
+         needs="--cert"),
     flag("--insecure", "do not check the server's certificate"),
     flag("--proxy URL", "proxy to use; '' is none (beats HTTPS_PROXY)"),
     flag("--raw", "let server text reach a terminal unchanged"),
@@ -12410,20 +12276,18 @@ class App:
         What can be read only once is kept in a temporary file.
         """
         if path == "-":
-            return Source(spooled(self.terminal.input_blocks()),
-                          "stdin.jsonl", is_stdin=True)
+            return Source(spooled(self.terminal.input), "stdin.jsonl", True)
         try:
             file = open(on_disk(path), "rb", 4 * BLOCK)
         except (OSError, ValueError) as problem:
             raise UsageError(f"cannot read {path}: {reason_of(problem)}")
         if not file.seekable() or not os.fstat(file.fileno()).st_size:
-            file = spooled(iter(lambda: file.read(BLOCK), b""))
+            file = spooled(file)
         return Source(file, path)
 
     def read_bytes(self, path):
         """Read an input file whole; - is standard input."""
-        return (self.terminal.read_stdin() if path == "-"
-                else read_file(path))
+        return self.terminal.input.read() if path == "-" else read_file(path)
 
     def read_text(self, path, may_be_odd=False):
         """Read an input text, without its last line end."""
@@ -12494,12 +12358,15 @@ def run(argv, environ, terminal, groups):
     """Run one command line; raise what goes wrong."""
     if argv[:1] == [COMPLETE]:
         return show_offers(argv[1:], environ, terminal, groups)
-    group, args = parse(argv, groups)
+    try:
+        group, args = parse(argv, groups)
+    except HelpWanted as wanted:
+        return write_help(terminal, help_text(groups, *wanted.args))
     terminal.adjust(args.quiet, args.color or "auto", args.raw)
     if args.version:
         return terminal.out.write(f"xeroctl {__version__}\n")
     if group is TOP:
-        raise HelpWanted(group, group.verbs)
+        return write_help(terminal, help_text(groups, group, group.verbs))
     app = App(args, environ, terminal, groups)
     if args.pick:
         check_pick(args)
@@ -12521,40 +12388,30 @@ def run(argv, environ, terminal, groups):
     tell_unread(args, terminal)
 
 
-def said_last(argv, long, short=None):
-    """The last value of a flag on a command line that may be broken."""
-    value = None
+def early_args(argv):
+    """The global flags of a command line that may be broken, but for that."""
+    args, table = SimpleNamespace(), flag_table()
+    vars(args).update((f.dest, f.default) for f in GLOBALS)
     for word, following in zip(argv, argv[1:] + [""]):
-        name, equals, rest = word.partition("=")
-        if name in (long, short):
-            value = rest if equals else following
-        elif short and word.startswith(short) and word[1] != "-":
-            value = word[2:]
-    return value
+        if word[:2] in table or word.partition("=")[0] in table:
+            with suppress(UsageError):
+                for declared, value in flags_in(word, table):
+                    store(args, declared,
+                          following if value is None else value)
+    return args
 
 
-def wants_json(error, argv, environ, terminal):
-    """Whether an error is due as JSON; the command line may be broken."""
-    settings = error.settings or Settings(SimpleNamespace(
-        context=said_last(argv, "--context"),
-        output=said_last(argv, "--output", "-o")), environ, terminal)
+def wants_json(error, args, environ, terminal):
+    """Whether an error is due as JSON; args are what could be read."""
+    settings = error.settings or Settings(args, environ, terminal)
     try:
         return (settings.get("output") in (JSON, JSONL)
-                or said_last(argv, "--pick") is not None)
+                or args.pick is not None)
     except XeroctlError:
         return environ.get("XEROTIER_OUTPUT") in (JSON, JSONL)
 
 
-def adjust_early(argv, terminal):
-    """Obey --color and --quiet even where the command line is broken."""
-    color = said_last(argv, "--color")
-    if "--no-color" in argv:
-        color = "never"
-    terminal.adjust("-q" in argv or "--quiet" in argv,
-                    color if color in COLOR_MODES else "auto", "--raw" in argv)
-
-
-def fail(error, argv, environ, terminal):
+def fail(error, args, environ, terminal):
     """Say what went wrong, as JSON where that is due; return the exit code."""
     if environ.get("XEROTIER_DEBUG"):
         import traceback
@@ -12563,27 +12420,13 @@ def fail(error, argv, environ, terminal):
     terminal.out.end_line()
     if error.is_told:
         return error.exit_code
-    if wants_json(error, argv, environ, terminal):
+    if wants_json(error, args, environ, terminal):
         told = terminal.err.secrets.masked_json(error.envelope())
         terminal.err.write_json(pretty_json(told) + "\n")
         terminal.err.flush()
     else:
         say_error(error, terminal)
     return error.exit_code
-
-
-def guarded(argv, environ, terminal, groups):
-    """Run one command line; return its exit code."""
-    code = 0
-    try:
-        run(argv, environ, terminal, groups)
-    except HelpWanted as wanted:
-        write_help(terminal, help_text(groups, wanted.group, wanted.verbs))
-        terminal.out.end_line()
-    except XeroctlError as error:
-        code = fail(error, argv, environ, terminal)
-    terminal.out.flush()
-    return code
 
 
 def internal_error(problem):
@@ -12611,24 +12454,30 @@ def main(argv=None, environ=None, streams=None, clock=None, groups=GROUPS):
     """Run one command line; return its exit code.
 
     argv is without the program's name; what is left out is the process's.
+    What can still fail once an error was told, the last write, is one more.
     """
     argv = process_argv() if argv is None else list(argv)
     environ = os.environ if environ is None else environ
     streams = streams or Streams(sys.stdin, sys.stdout, sys.stderr)
     terminal = Terminal(streams, environ, clock or Clock())
-    groups = groups + ABOUT
-    adjust_early(argv, terminal)
+    args, code = early_args(argv), 0
+    terminal.adjust(args.quiet, args.color or "auto", args.raw)
     try:
-        return guarded(argv, environ, terminal, groups)
-    except ReaderGone as gone:
-        return gone.exit_code
+        try:
+            run(argv, environ, terminal, groups + ABOUT)
+        except XeroctlError as error:
+            code = fail(error, args, environ, terminal)
+        terminal.out.flush()
+        return code
+    except ReaderGone:
+        return 141
     except KeyboardInterrupt:
         terminal.end_echo()
         return 130
     except XeroctlError as error:
-        return fail(error, argv, environ, terminal)
+        return fail(error, args, environ, terminal)
     except Exception as problem:
-        return fail(internal_error(problem), argv, environ, terminal)
+        return fail(internal_error(problem), args, environ, terminal)
 
 
 def nowhere():
@@ -12639,24 +12488,20 @@ def nowhere():
         return os.pipe()[1]
 
 
-def flush_at_once(stream, number):
-    """Flush without waiting for a reader that has stopped reading."""
-    if not hasattr(os, "set_blocking"):
-        return stream.flush()  # Windows
-    os.set_blocking(number, False)
-    try:
-        stream.flush()
-    finally:
-        os.set_blocking(number, True)
-
-
 def let_go(stream, number, is_stopped):
-    """Flush; what cannot be written, the interpreter shall not try again."""
+    """Flush, once stopped without waiting for a reader that has, too.
+
+    What cannot be written, the interpreter shall not try again.
+    """
+    is_hasty = is_stopped and hasattr(os, "set_blocking")  # Windows has not
     try:
-        if is_stopped:
-            flush_at_once(stream, number)
-        else:
+        if is_hasty:
+            os.set_blocking(number, False)
+        try:
             stream.flush()
+        finally:
+            if is_hasty:
+                os.set_blocking(number, True)
     except (AttributeError, OSError, ValueError):
         os.dup2(nowhere(), number)
 

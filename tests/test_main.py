@@ -643,3 +643,17 @@ def test_every_interpreter_shows_every_form(spawn, python):
                            PYTHONPATH=ROOT))
     codes = json.loads(shown.splitlines()[-1])
     assert [words for words, code in zip(tour, codes) if code] == [], shown
+
+
+# == what counts though the command line is broken ===========================
+
+@pytest.mark.parametrize("line, is_json", [
+    ("models --bogus -o json", True), ("models --bogus -ojson", True),
+    ("models --bogus -qojson", True), ("models --bogus -o=json", True),
+    ("-q models --output=json --bogus", True), ("models --bogus", False),
+    ("models --bogus -o json -o csv", False), ("models --bogus -o", False),
+    ("models --bogus -o bogus", False), ("models --bogus --pick id", True)])
+def test_how_an_error_is_due_is_read_from_a_broken_line(run, line, is_json):
+    shown = run(*line.split())
+    assert (shown.exit_status, shown) == (2, ""), shown
+    assert shown.stderr.startswith("{" if is_json else "error: "), shown

@@ -105,11 +105,11 @@ class Keyboard:
         while self.typed:
             item = self.typed.pop(0)
             if isinstance(item, str):
-                return item + "\n"
+                return item.encode("utf-8", "surrogateescape") + b"\n"
             item()
         self.ends += 1
         assert self.ends < 9, "it reads on after the end of input"
-        return ""
+        return b""
 
 
 def press_ctrl_c(*_):

@@ -1102,7 +1102,8 @@ class SlowReader(threading.Thread):
     def run(self):
         with self.listener, self.listener.accept()[0] as client:
             client.settimeout(LIMIT_S)
-            self.got = client.recv(4096)
+            while len(self.got) < 4096:
+                self.got += client.recv(4096)
             self.meanwhile()
             while not self.is_whole():
                 block = client.recv(1 << 20)

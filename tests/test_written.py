@@ -129,7 +129,8 @@ class Typist:
         return True
 
     def readline(self):
-        return self.lines.pop(0) + "\n" if self.lines else ""
+        line = self.lines.pop(0) + "\n" if self.lines else ""
+        return line.encode("utf-8", "surrogateescape")
 
 
 def streams_of(typed):

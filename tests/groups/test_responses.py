@@ -1097,7 +1097,7 @@ class Keyboard:
     """A terminal in the place of stdin; after the last line comes Ctrl-D."""
 
     def __init__(self, *lines):
-        self.lines = [line + "\n" for line in lines] + [""]
+        self.lines = [line.encode() + b"\n" for line in lines] + [b""]
 
     def isatty(self):
         return True
