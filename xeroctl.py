@@ -40,7 +40,7 @@ from _thread import RLock
 from collections import Counter, defaultdict, namedtuple
 from contextlib import (AbstractContextManager, closing, contextmanager,
                         suppress)
-from itertools import chain, cycle
+from itertools import chain, cycle, zip_longest
 from types import SimpleNamespace
 
 # An annotation is where a Python that is too old stops, and shows its line.
@@ -3577,11 +3577,38 @@ def answer_events(answer, flush):
 
 # == files: read from any place, written whole or not at all =================
 
+def utf8_text(raw):
+    """Decode UTF-8; raise a ValueError that says where it is none."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        raise ValueError(f"not UTF-8 at byte {problem.start + 1}")
+
+
+def parse_line(raw, decoder=DECODER):
+    """Decode a line of JSON Lines; raise ValueError with what is wrong."""
+    text = utf8_text(raw).rstrip(" \t\r\n")
+    if not text:
+        raise ValueError("a blank line")
+    if text[0] == "\ufeff":
+        raise ValueError("begins with a byte order mark, which is no JSON")
+    try:
+        return parse_json(text, decoder)
+    except json.JSONDecodeError as problem:
+        raise ValueError(f"not JSON: {problem.msg} at column"
+                         f" {problem.colno}")
+    except ValueError as problem:
+        raise ValueError(f"not JSON: {problem}")
+
+
 class Source:
     """An input file that is read in pieces, from any place, repeatedly.
 
-    name is what errors call it; the file is open for reading, in binary.
+    name is what errors call it, unit what they call a line of it; the file
+    is open for reading, in binary.
     """
+
+    unit, start, is_made, digest = "line", 0, False, None
 
     def __init__(self, file, name, is_stdin=False):
         self.file, self.name, self.is_stdin = file, name, is_stdin
@@ -3602,6 +3629,10 @@ class Source:
         self.file.seek(0)
         yield from self.file
 
+    def parse(self, raw, number):
+        """The request that a line holds; raise ValueError with its fault."""
+        return parse_line(raw)
+
     def read(self, start, end):
         """Return the bytes from start to before end."""
         self.file.seek(start)
@@ -3619,15 +3650,19 @@ class Source:
                 yield block
 
 
-def spooled(source):
+def spooled(blocks):
     """Keep what comes only once in a temporary file that has no name."""
-    import shutil
     import tempfile
     with writing("a temporary file"):
         file = tempfile.TemporaryFile()
-        shutil.copyfileobj(source, file, BLOCK)
+        file.writelines(blocks)
         file.flush()
     return file
+
+
+def blocks_of(file):
+    """What is left of a file, in blocks."""
+    return iter(lambda: file.read(BLOCK), b"")
 
 
 class Excerpt:
@@ -3644,25 +3679,6 @@ class Excerpt:
         self.source.check_unchanged()
         yield from self.source.blocks(self.spans)
         self.source.check_unchanged()
-
-
-def parse_line(raw, decoder=DECODER):
-    """Decode a line of JSON Lines; raise ValueError with what is wrong."""
-    try:
-        text = raw.decode("utf-8").rstrip(" \t\r\n")
-    except UnicodeDecodeError as problem:
-        raise ValueError(f"not UTF-8 at byte {problem.start + 1}")
-    if not text:
-        raise ValueError("a blank line")
-    if text[0] == "\ufeff":
-        raise ValueError("begins with a byte order mark, which is no JSON")
-    try:
-        return parse_json(text, decoder)
-    except json.JSONDecodeError as problem:
-        raise ValueError(f"not JSON: {problem.msg} at column"
-                         f" {problem.colno}")
-    except ValueError as problem:
-        raise ValueError(f"not JSON: {problem}")
 
 
 def open_to_write(path):
@@ -3935,13 +3951,17 @@ def id_of_record(item, id_path):
     return one_line(as_text(value))
 
 
-def csv_text(rows, line_end):
+def cell_text(value):
+    """A raw JSON value as a cell of a CSV file."""
+    return "" if value is None else text_or_json(value)
+
+
+def csv_text(rows, line_end, delimiter=","):
     """Render rows of raw JSON values after RFC 4180."""
     import csv
     target = io.StringIO()
-    csv.writer(target, lineterminator=line_end).writerows(
-        ["" if value is None else value if isinstance(value, str)
-         else compact_json(value) for value in row] for row in rows)
+    csv.writer(target, delimiter=delimiter, lineterminator=line_end).writerows(
+        map(cell_text, row) for row in rows)
     return target.getvalue()
 
 
@@ -4297,12 +4317,17 @@ def field(spec, help, type=None, **options):
     return declared
 
 
-def needed(*flags):
-    """Yield the same arguments, as ones that have to be given."""
+def changed(flags, **changes):
+    """Yield the same arguments, declared otherwise."""
     for declared in flags:
         same = Flag.__new__(Flag)
-        vars(same).update(vars(declared), required=True)
+        vars(same).update(vars(declared), **changes)
         yield same
+
+
+def needed(*flags):
+    """The same arguments, as ones that have to be given."""
+    return changed(flags, required=True)
 
 
 def text_pair(text):
@@ -6182,6 +6207,15 @@ def id_of(request):
     return custom_id if is_filled(custom_id) else None
 
 
+def as_result(value):
+    return whole(compact_json(value)).encode("utf-8")
+
+
+def made_line(request):
+    """The line of a batch that asks for what is made of a row."""
+    return as_result(request) + b"\n"
+
+
 def send_file(app, excerpt, slug=None, label=None, **fields):
     """Send a file (POST /files); return the file object."""
     label = label or f"uploading {excerpt.name}"
@@ -6198,7 +6232,8 @@ class BatchInput:
 
     url is what each line's url must be; None takes any path below /v1/.
     Of each line 8 bytes are kept, in 256 arrays the hash of its id; with
-    places 8 more, where it begins, and of the file its SHA-256.
+    places 8 more, where it begins, and of the file its SHA-256.  largest is
+    the size of a line as it is sent, and its number.
     """
 
     MOST_MODELS = 1000
@@ -6210,7 +6245,8 @@ class BatchInput:
         self.wrong, self.problems = 0, []
         self.models, self.max_tokens = set(), 0
         self.hashes = [array.array("q") for _ in range(256)]
-        self.starts, self.digest = array.array("q", [0]), None
+        self.starts, self.digest = array.array("q", [source.start]), None
+        self.size, self.largest = 0, (0, 0)
 
     def check(self):
         """Read all of it; raise a UsageError that names what is wrong."""
@@ -6237,9 +6273,12 @@ class BatchInput:
     def take(self, raw):
         self.count += 1
         try:
-            request = parse_line(raw)
+            request = self.source.parse(raw, self.count)
         except ValueError as problem:
             return self.complain(self.count, str(problem))
+        size = len(made_line(request) if self.source.is_made else raw)
+        self.size += size
+        self.largest = max(self.largest, (size, self.count))
         wrong = self.wrong
         for problem in line_problems(request, self.url):
             self.complain(self.count, problem)
@@ -6268,17 +6307,17 @@ class BatchInput:
         first = {}
         for number, raw in enumerate(self.source.lines(), 1):
             with suppress(ValueError):
-                custom_id = id_of(parse_line(raw))
+                custom_id = id_of(self.source.parse(raw, number))
                 before = (first.setdefault(custom_id, number)
                           if hash(custom_id) in codes else number)
                 if before < number:
                     self.complain(number, f"custom_id {json_text(custom_id)}"
-                                  f" repeats line {before}")
+                                  f" repeats {self.source.unit} {before}")
 
     def error(self):
         """All that is wrong, in the order of the lines."""
         name = self.source.name
-        found = [f"{name}: line {number}: {text}"
+        found = [f"{name}: {self.source.unit} {number}: {text}"
                  for number, text in self.problems]
         if self.wrong == 1:
             return UsageError(found[0], self.hint)
@@ -6289,18 +6328,26 @@ class BatchInput:
     def request(self, number):
         """The decoded line of a number, from 1."""
         self.source.check_unchanged()
-        return parse_line(self.source.read(*self.span(number, number)))
+        return self.source.parse(self.raw(number), number)
+
+    def raw(self, number):
+        """The bytes of a line, from 1."""
+        return self.source.read(*self.span(number, number))
 
     def span(self, first, last):
         """Where lines begin and end in the file."""
         return self.starts[first - 1], self.starts[last]
 
+    def as_sent(self, number):
+        """The line of a batch that a line, from 1, is or makes."""
+        return (made_line(self.request(number)) if self.source.is_made
+                else self.raw(number))
 
-def check_size(source):
+
+def check_size(name, size):
     """Raise for what the Batch API takes for too large."""
-    if source.size > MOST_INPUT_BYTES:
-        raise UsageError(f"{source.name}: Input file exceeds 100 MB"
-                         f" ({source.size} bytes)",
+    if size > MOST_INPUT_BYTES:
+        raise UsageError(f"{name}: Input file exceeds 100 MB ({size} bytes)",
                          "xeroctl batches run --split sends it in parts")
 
 
@@ -6311,6 +6358,150 @@ def check_metadata(args):
     if size > MOST_METADATA_BYTES:
         raise UsageError("Metadata exceeds maximum size of 16KB"
                          f" ({size} bytes)", "drop the largest value")
+
+
+# == prompts: requests made of the rows that people have =====================
+
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+ROW_FORMS = tuple(DELIMITERS) + ("jsonl", "txt")
+
+
+def digest_of(value):
+    import hashlib
+    return hashlib.sha256(as_result(value)).hexdigest()
+
+
+def extension_of(path):
+    return os.path.splitext(path)[1][1:].lower()
+
+
+class Rows(Source):
+    """A file of rows: CSV or TSV below a head, JSON objects, or lines.
+
+    lines() yields each as bytes, and with it what is empty before it.
+    columns are those of the head, of the objects read so far, or line.
+    """
+
+    unit = "row"
+
+    def __init__(self, source, form):
+        super().__init__(source.file, source.name, source.is_stdin)
+        self.form, self.delimiter = form, DELIMITERS.get(form)
+        self.columns = ["line"] if form == "txt" else []
+        self.file.seek(0)
+        first = self.file.readline()
+        self.bom = first[:3] if first.startswith(codecs.BOM_UTF8) else b""
+        self.line_end = "\r\n" if first.endswith(b"\r\n") else "\n"
+        self.start = len(self.bom)
+        if self.delimiter:
+            head = next(self.lines(), b"")
+            self.columns, self.start = self.cells(head), self.start + len(head)
+        for name, count in Counter(self.columns).items():
+            if count > 1:
+                raise ValueError(f"the head has {json_text(name)} twice")
+
+    def lines(self):
+        self.file.seek(self.start)
+        taken = []
+        for row in self.split(self.texts(taken)):
+            if row:
+                yield b"".join(taken)
+                del taken[:]
+
+    def texts(self, taken):
+        """Yield lines in which only what ends a row is told apart."""
+        for raw in self.file:
+            taken.append(raw)
+            raw = raw.replace(b"\0", b"0").replace(b"\r", b"")
+            yield raw.decode("latin-1")
+
+    def split(self, texts, **how):
+        """Yield each row of some lines; of an empty line, what is empty."""
+        if not self.delimiter:
+            return map(str.strip, texts)
+        import csv
+        csv.field_size_limit(2 ** 31 - 1)
+        return csv.reader(texts, delimiter=self.delimiter, **how)
+
+    def cells(self, raw):
+        """The cells of a row of CSV, strictly as RFC 4180 has it."""
+        import csv
+        text = utf8_text(raw)
+        if "\0" in text:  # which the module takes from 3.11 on only
+            raise ValueError("not CSV: it holds a NUL")
+        try:
+            for row in filter(None, self.split(
+                    io.StringIO(text, newline="\n"), strict=True)):
+                return row
+        except csv.Error as problem:
+            told = str(problem).partition(" - ")[0]
+            raise ValueError("not CSV: " + told.replace(
+                "unexpected end of data", "a quote is not closed"))
+        raise ValueError("the file is empty")
+
+    def record(self, raw):
+        """What a row holds, by column; a short one ends with empty cells."""
+        if self.delimiter:
+            cells = self.cells(raw)
+            if len(cells) > len(self.columns):
+                raise ValueError(f"{len(cells)} cells below a head of"
+                                 f" {len(self.columns)}")
+            return dict(zip_longest(self.columns, cells, fillvalue=""))
+        line = raw.rstrip(b"\r\n").rpartition(b"\n")[2]
+        if self.form == "txt":
+            return {"line": utf8_text(line)}
+        found = parse_line(line)
+        if not isinstance(found, dict):
+            raise ValueError("not a JSON object")
+        self.columns += [name for name in found if name not in self.columns]
+        return found
+
+
+class Prompts(Rows):
+    """Rows, and the requests for chat completions that are made of them.
+
+    {column} in the template is filled, once; {word} has to be one, any other
+    brace stays.  {{ and }} are braces in a template with a {{: without one,
+    JSON ends so.  body is that of each request, but for the messages.
+    """
+
+    is_made = True
+
+    def __init__(self, source, form, template, body, args):
+        super().__init__(source, form)
+        self.template, self.body, self.args = template, body, args
+        self.places = re.compile(
+            r"\{\{|\}\}|" * ("{{" in template) + r"\{([^{}]+)\}")
+        self.digest = digest_of([form, self.columns, template, body,
+                                 args.id_column, args.system, args.param])
+        if self.columns:
+            self.texts_of(dict.fromkeys(self.columns, ""))
+
+    def texts_of(self, record):
+        """The prompt and the id that a row gives."""
+        def cell(name):
+            if name not in record:
+                raise ValueError(f"no column {json_text(name)}: there are "
+                                 + ", ".join(map(json_text, record)))
+            return cell_text(record[name])
+
+        def piece(found):
+            name, text = found.group(1), found.group()
+            is_cell = name in record or re.match(r"\w[\w.-]*\Z", name or "")
+            return cell(name) if is_cell else text if name else text[0]
+        return (self.places.sub(piece, self.template),
+                self.args.id_column and cell(self.args.id_column))
+
+    def parse(self, raw, number):
+        prompt, custom_id = self.texts_of(self.record(raw))
+        if custom_id == "":
+            raise ValueError(f"{self.args.id_column} is empty")
+        messages = [{"role": "user", "content": prompt}]
+        if self.args.system is not None:
+            messages.insert(0, {"role": "system", "content": self.args.system})
+        body = with_params(dict(self.body, messages=messages), self.args.param)
+        return {"custom_id": custom_id or f"row-{number}", "method": "POST",
+                "url": CHAT_URL, "body": body}
 
 
 # == batches: made, waited for, and how they have ended ======================
@@ -6327,17 +6518,17 @@ def new_batch(app, group, args, file_id, **metadata):
 
 def batch_problem(error, line_of):
     line, code, param = (dig(error, key) for key in ("line", "code", "param"))
-    place = f"line {line_of(line)}: " if isinstance(line, int) else ""
+    place = f"{line_of(line)}: " if isinstance(line, int) else ""
     more = ", ".join(as_text(fact) for fact in (code, param) if fact)
     return (place + (error_message(error) or as_text(error))
             + (f" ({more})" if more else ""))
 
 
-def batch_problems(batch, line_of=lambda line: line):
+def batch_problems(batch, line_of="line {}".format):
     """What a batch says of itself that is wrong, a text each.
 
     It stands in `errors`, a list, alone or under data, or a text, or in
-    `error`.  line_of turns a line number of the batch into one of the input.
+    `error`.  line_of says what a line of the batch is in the input.
     """
     found = dig(batch, "errors")
     found = found.get("data", found) if isinstance(found, dict) else found
@@ -6440,7 +6631,6 @@ class BatchWait:
 
 RECORD = (rb'(?s)\{"line":(\d{1,18}),"ok":(true|false),"round":(\d\d?|100),'
           rb'"tokens":(\d{1,300}),"result":(.*)\}\r?\n\Z')
-PART_NAME = r"xeroctl-[0-9a-f]{12}-\d{1,9}\Z"
 HEAD = b'{"run":"'
 RUN_END = len(HEAD) + 12
 SYNC_S = 5
@@ -6576,10 +6766,6 @@ def failure(custom_id, code, message, response=None, **more):
             "error": dict(code=code, message=message, **more)}
 
 
-def as_result(value):
-    return whole(compact_json(value)).encode("utf-8")
-
-
 def read_result(raw):
     """(value, bytes) of a server's line: as it is, or NaN as null."""
     try:
@@ -6613,7 +6799,7 @@ def failure_kind(raw):
             or as_text(dig(result, "error")))
     if status >= 300 and not said.startswith("HTTP"):
         said = f"HTTP {status} {said}"
-    return one_line(said)[:200]
+    return one_line(said)[:200] or "no reason told"
 
 
 def judged(result, request):
@@ -6634,228 +6820,6 @@ def judged(result, request):
         return dict(result, error=told), False
 
 
-def is_part(part, count):
-    """Whether a part is as a run notes it; it may raise what says no, too."""
-    names = [part[name] for name in ("file", "batch", "making")]
-    spans, problems = part["lines"], part["problems"]
-    return (re.match(PART_NAME, part["name"]) and part["round"] in range(101)
-            and part["is_done"] in (True, False)
-            and {type(name) for name in names} <= {str, type(None)}
-            and {type(number) for span in spans for number in span} <= {int}
-            and is_number(part.get("seconds") or 0)
-            and all(0 < first <= last <= count for first, last in spans)
-            and all(isinstance(problem, str) for problem in problems))
-
-
-def is_state(state, count):
-    """Whether all that is read of a state is as a run has written it."""
-    try:
-        return (re.match(r"[0-9a-f]{12}\Z", state["run"])
-                and is_number(state["started"])
-                and isinstance(state["parts"], list)
-                and all(is_part(part, count) for part in state["parts"]))
-    except (KeyError, TypeError, ValueError):
-        return False
-
-
-class Run:
-    """A whole job: from an input file to its results, in input order.
-
-    OUT.state.json says how far it is, and OUT.journal.jsonl holds the
-    results so far.  With them the same command goes on where a kill or a
-    lost network has stopped it; both are gone once OUT and the file of the
-    errors stand complete.  send(run, round) has every line answered.
-    """
-
-    def __init__(self, app, group, args, source):
-        self.app, self.group, self.args, self.source = (
-            app, group, args, source)
-        self.output = on_disk(args.output_file)
-        self.errors = on_disk(args.errors_file
-                              or args.output_file + ".errors.jsonl")
-        self.state_path = self.output + ".state.json"
-        self.journal_path = self.output + ".journal.jsonl"
-        self.check_paths()
-        self.state = None
-
-    def check_paths(self):
-        """Raise unless input and outputs are files of their own."""
-        if "-" in (self.output, self.errors):
-            raise UsageError("a run keeps its state beside its output: name"
-                             " a file, not -")
-        taken, named = {}, [(on_disk(self.source.name), "the input"),
-                            (self.state_path, "the state"),
-                            (self.journal_path, "the journal")]
-        for path, what in named + [
-                (path + end, what + end) for path, what in (
-                    (self.output, "--output-file"),
-                    (self.errors, "--errors-file"))
-                for end in ("", ".part", ".part.json")]:
-            other = taken.setdefault(os.path.realpath(path), what)
-            if other != what:
-                raise UsageError(f"{path} cannot be both {other} and {what}")
-
-    def run(self, sender):
-        """Do the job, or the rest of it; return its summary."""
-        url = None if self.args.direct else self.args.batch_endpoint
-        self.input = BatchInput(self.source, url, places=True)
-        if self.app.plan:
-            sender.check(self.input.check())
-            self.state = self.new_state()
-            return sender(self, 0)
-        self.journal = Journal(self.journal_path, self.app.clock)
-        try:
-            with NewFile(self.errors, self.args.force) as errors, \
-                    NewFile(self.output, self.args.force) as output:
-                sender.check(self.input.check())
-                self.open_state()
-                for round_number in range(self.args.retry_failed + 1):
-                    sender(self, round_number)
-                return self.merge(output, errors)
-        except INTERRUPTS:
-            self.app.terminal.note("the same command goes on where this one"
-                                   " has stopped")
-            raise
-        finally:
-            # A journal without a state is of no more use.
-            if self.journal.is_ours and not os.path.exists(self.state_path):
-                remove_quietly(self.journal_path)
-            with suppress(OSError):  # told before, by the write
-                self.journal.file.close()
-
-    def purpose(self):
-        """What the state of another run must not differ in."""
-        return {"version": 1,
-                "input": {"bytes": self.source.size,
-                          "sha256": self.input.digest,
-                          "lines": self.input.count},
-                "direct": bool(self.args.direct),
-                "base_url": self.app.api.deployment.base_url,
-                "endpoint": self.group.slug(self.app),
-                "batch_endpoint": self.args.batch_endpoint}
-
-    def new_state(self):
-        return dict(self.purpose(), run=os.urandom(6).hex(),
-                    started=self.app.clock.now(), parts=[])
-
-    def head(self):
-        """The first line of the journal: which run it is of, and what for."""
-        import hashlib
-        purpose = hashlib.sha256(as_result(self.purpose())).hexdigest()
-        return as_result({"run": self.state["run"], "for": purpose}) + b"\n"
-
-    def open_state(self):
-        """Take up the state and journal that are there, or begin anew."""
-        state = self.read_state()
-        if state is None:
-            self.check_free()
-        self.state = state or self.new_state()
-        self.journal.load(self.input.count, self.head(), self.args.force)
-        if state is None:
-            self.save()
-
-    def read_state(self):
-        """The state that is there; None to begin anew."""
-        state, problem = None, "not as a run leaves it"
-        try:
-            with open(self.state_path, "rb") as source:
-                state = parse_json(decoded(source.read()))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as found:
-            problem = found
-        other = [name for name, value in self.purpose().items()
-                 if dig(state, name) != value]
-        if not other and is_state(state, self.input.count):
-            return state
-        if self.args.force:
-            return None
-        if not other or not isinstance(state, dict):
-            raise UsageError(
-                f"{self.state_path} is broken: {problem}",
-                "--force begins anew: what the journal has is kept, batches"
-                " that are not fetched are lost")
-        raise UsageError(
-            f"{self.state_path} is of another run: its {' and '.join(other)}"
-            " differ", "finish that run, or begin anew with --force")
-
-    def check_free(self):
-        foreign = [] if self.journal.is_ours else [self.journal_path]
-        for path in foreign + [self.output, self.errors]:
-            if os.path.exists(path) and not self.args.force:
-                raise UsageError(f"{path} exists, and no run is under way"
-                                 " there", "--force replaces it")
-
-    def announce(self, ranges, how):
-        """Say what there is to send; return how many lines that is."""
-        count = size = 0
-        for first, last in ranges:
-            start, end = self.input.span(first, last)
-            count, size = count + last - first + 1, size + end - start
-        if count:
-            self.app.terminal.note(f"{count} request{'s' * (count > 1)},"
-                                   f" {as_size(size)}, {how}")
-        return count
-
-    def save(self):
-        """Have the disk hold the state, old or new, never torn."""
-        with writing(self.state_path):
-            write_privately(self.state_path,
-                            whole(pretty_json(self.state)).encode("utf-8"))
-
-    def merge(self, output, errors):
-        """Write the results in input order, and end the run."""
-        self.journal.sync()
-        self.tokens, self.kinds = 0, Counter()
-        for is_good, tokens, result in self.journal.results():
-            (output if is_good else errors).write(result + b"\n")
-            self.tokens += tokens
-            if not is_good:
-                self.kinds[failure_kind(result)] += 1
-        if errors.count:
-            errors.finish()
-        else:
-            remove_quietly(self.errors)
-        output.finish()
-        self.clear_away()
-        with writing(self.state_path):
-            os.unlink(self.state_path)
-        return self.summary()
-
-    def clear_away(self):
-        """Remove what kills have left behind."""
-        folder, name = os.path.split(os.path.realpath(self.output))
-        left = re.compile(r"%s\.(xeroctl-%s-.*|(errors\.jsonl\.)?(state|part)"
-                          r"\.json\.[0-9a-f]{8}\.tmp\Z)" % (
-                              re.escape(name), self.state["run"]))
-        for other in os.listdir(folder):
-            if left.match(other):
-                remove_quietly(os.path.join(folder, other))
-
-    def summary(self):
-        count, done = self.input.count, self.journal.marks.count(Journal.OK)
-        took = self.app.clock.now() - self.state["started"]
-        return {"requests": count, "done": done, "failed": count - done,
-                "tokens": self.tokens, "seconds": round(took, 3),
-                "rate": round(count / max(took, 0.001), 3),
-                "slowest_part": self.slowest_part(),
-                "output_file": from_disk(self.output),
-                "errors_file": from_disk(self.errors) if self.kinds else None,
-                "batches": [part["batch"] for part in self.state["parts"]],
-                "problems": [problem for part in self.state["parts"]
-                             for problem in part["problems"]]}
-
-
-    def slowest_part(self):
-        """Which of several parts took longest, and how long; or None."""
-        took, name = max([(part.get("seconds") or 0, part["batch"])
-                          for part in self.state["parts"]], default=(0, None))
-        is_one = len(self.state["parts"]) < 2
-        return None if is_one or not took else f"{name}, {as_duration(took)}"
-
-
-# == runs in batches: each part uploaded once, each batch created once =======
-
 class Accounts:
     """Holds the server's files against what was asked of it.
 
@@ -6870,7 +6834,7 @@ class Accounts:
 
     def take(self, path, name):
         """Put the results of one of the server's files into the journal."""
-        with open(path, "rb") as source:
+        with self.run.app.open_source(path).file as source:
             for number, raw in enumerate(source, 1):
                 if number == 1 and raw.startswith(codecs.BOM_UTF8):
                     raw = raw[3:]
@@ -6881,6 +6845,10 @@ class Accounts:
                 except ValueError as problem:
                     self.leave(raw, "unreadable", f"{place}: {problem}")
                 except KeyError as found:
+                    if dig(result, "custom_id") is None and dig(
+                            result, "error.line"):
+                        self.add(0, False, text)  # left by a finished run
+                        continue
                     self.leave(raw, "unexpected",
                                f"{place}: nobody waits for custom_id {found}")
                 else:
@@ -6913,6 +6881,332 @@ class Accounts:
             self.add(line, False, as_result(failure(custom_id, code, text)))
 
 
+class Sheet:
+    """OUT as CSV or TSV: each row of the input, and its answer beside it.
+
+    A cell is written as it is, whatever a spreadsheet takes it for; but NUL,
+    which no reader of CSV takes, is U+FFFD.
+    """
+
+    ADDED = ["answer", "finish_reason", "error", "tokens"]
+
+    def __init__(self, run, form):
+        self.run, self.source, self.form = run, run.source, form
+
+    def check(self):
+        """Raise for a column that the answers need."""
+        for name in set(self.ADDED) & set(self.source.columns):
+            raise UsageError(
+                f"{self.source.name} has a column {name} of its own",
+                "rename it, or let --output-file end in .jsonl")
+
+    def line(self, cells):
+        """A row as bytes, with the line end of the input."""
+        text = csv_text([cells], "\r\n", DELIMITERS[self.form])[:-2]
+        return (text + self.source.line_end).encode("utf-8")
+
+    def head(self):
+        return self.source.bom + self.line(self.columns())
+
+    def columns(self):
+        return list(map(self.text, self.source.columns)) + self.ADDED
+
+    @staticmethod
+    def text(value):
+        return whole(cell_text(value)).replace("\0", "\ufffd")
+
+    def cells(self, number):
+        """The cells that a row has in the input."""
+        record = self.source.record(self.run.input.raw(number))
+        return [self.text(record.get(name)) for name in self.source.columns]
+
+    def row(self, number, is_good, raw):
+        """A row of the input, and what has come of it."""
+        body = body_of(read_result(raw)[0])
+        pieces = content_pieces(dig(body, "choices.0.message.content")
+                                or dig(body, "choices.0.message.refusal"))
+        answer = "".join(text for kind, text in pieces if kind != REASONING)
+        return self.line(self.cells(number) + list(map(self.text, [
+            answer * is_good, dig(body, "choices.0.finish_reason"),
+            None if is_good else failure_kind(raw),
+            dig(body, "usage.total_tokens")])))
+
+    def take(self, accounts):
+        """Account for the rows of an OUT that stands; yield what is wrong."""
+        rows = Rows(self.run.app.open_source(self.run.output), self.form)
+        if rows.columns != self.columns():
+            raise ValueError("its head is another")
+        for number, raw in enumerate(rows.lines(), 1):
+            *cells, answer, reason, error, tokens = rows.record(raw).values()
+            if number > self.run.input.count:
+                raise ValueError(f"row {number} is not in the input")
+            custom_id = self.run.input.request(number)["custom_id"]
+            if cells != self.cells(number):
+                yield f"row {number}, of {custom_id}, is not that of the input"
+            elif error == "" and not accounts.left.pop(custom_id, None):
+                yield f"{custom_id} is done and has failed"
+            elif error == "":
+                body = {"choices": [{"message": {"content": answer},
+                                     "finish_reason": reason or None}],
+                        "usage": {"total_tokens": json_or_text(tokens)}}
+                result = {"response": {"body": body}}
+                accounts.add(number, True, as_result(result),
+                             tokens_of(result))
+
+
+class Run:
+    """A whole job: from an input file to its results, in input order.
+
+    OUT.state.json says how far it is, and OUT.journal.jsonl holds the
+    results so far.  With them the same command goes on where a kill or a
+    lost network has stopped it; both are gone once OUT stands complete, but
+    the state stays as long as there are errors: what has failed is sent again
+    by the same command, too.  send(run, round) has every line answered.
+    """
+
+    def __init__(self, app, group, args, source):
+        self.app, self.group, self.args, self.source = (
+            app, group, args, source)
+        self.output = on_disk(args.output_file)
+        self.errors = on_disk(args.errors_file
+                              or args.output_file + ".errors.jsonl")
+        form = extension_of(self.output)
+        self.sheet = (Sheet(self, form) if source.is_made
+                      and form in DELIMITERS else None)
+        self.state_path = self.output + ".state.json"
+        self.journal_path = self.output + ".journal.jsonl"
+        self.check_paths()
+        self.state, self.is_over = None, False
+
+    def check_paths(self):
+        """Raise unless input and outputs are files of their own."""
+        if "-" in (self.output, self.errors):
+            raise UsageError("a run keeps its state beside its output: name"
+                             " a file, not -")
+        taken, named = {}, [(on_disk(self.source.name), "the input"),
+                            (self.state_path, "the state"),
+                            (self.journal_path, "the journal")]
+        for path, what in named + [
+                (path + end, what + end) for path, what in (
+                    (self.output, "--output-file"),
+                    (self.errors, "--errors-file"))
+                for end in ("", ".part", ".part.json")]:
+            other = taken.setdefault(os.path.realpath(path), what)
+            if other != what:
+                raise UsageError(f"{path} cannot be both {other} and {what}")
+
+    def run(self, sender):
+        """Do the job, or the rest of it; return its summary."""
+        url = None if self.args.direct else self.args.batch_endpoint
+        self.input = BatchInput(self.source, url, places=True)
+        if self.app.plan:
+            self.check(sender)
+            self.state = self.new_state()
+            if self.source.is_made and not self.args.direct:
+                self.app.terminal.note("the first request: " + compact_json(
+                    self.input.request(1)))
+            return sender(self, 0)
+        self.journal = Journal(self.journal_path, self.app.clock)
+        try:
+            with NewFile(self.errors, self.args.force) as errors, \
+                    NewFile(self.output, self.args.force) as output:
+                self.check(sender)
+                self.open_state()
+                for round_number in range(self.args.retry_failed + 1):
+                    sender(self, round_number)
+                return self.merge(output, errors)
+        except INTERRUPTS:
+            self.app.terminal.note("the same command goes on where this one"
+                                   " has stopped")
+            raise
+        finally:
+            # A journal without a run under way is of no more use.
+            if self.journal.is_ours and (
+                    self.is_over or not os.path.exists(self.state_path)):
+                remove_quietly(self.journal_path)
+            with suppress(OSError):  # told before, by the write
+                self.journal.file.close()
+
+    def check(self, sender):
+        """Raise for what is wrong before anything is sent."""
+        sender.check(self.input.check())
+        if self.sheet:
+            self.sheet.check()
+
+    def purpose(self):
+        """What the state of another run must not differ in."""
+        return {"version": 1, "prompts": self.source.digest,
+                "input": {"bytes": self.source.size,
+                          "sha256": self.input.digest,
+                          "lines": self.input.count},
+                "direct": bool(self.args.direct),
+                "base_url": self.app.api.deployment.base_url,
+                "endpoint": self.group.slug(self.app),
+                "batch_endpoint": self.args.batch_endpoint}
+
+    def new_state(self):
+        return dict(self.purpose(), run=os.urandom(6).hex(),
+                    started=self.app.clock.now(), parts=[])
+
+    def head(self):
+        """The first line of the journal: which run it is of, and what for."""
+        return as_result({"run": self.state["run"],
+                          "for": digest_of(self.purpose())}) + b"\n"
+
+    def open_state(self):
+        """Take up the state and journal that are there, or begin anew."""
+        state = self.read_state()
+        if state is None:
+            self.check_free()
+        is_again = self.is_over and not self.args.force
+        if is_again and not self.args.retry_failed:
+            raise UsageError(
+                f"{self.output} is done, and {state['failed']} of"
+                f" {self.input.count} requests failed",
+                "--retry-failed N sends only those again; --force begins anew")
+        self.state = not self.is_over and state or self.new_state()
+        self.journal.load(self.input.count, self.head(),
+                          self.args.force and not self.is_over)
+        if is_again:
+            self.take_up()
+        if self.state is not state:
+            self.save()
+            self.is_over = False
+
+    def take_up(self):
+        """Have the journal hold what a finished run has left.
+
+        Raise unless OUT and the errors have each id of the input once.
+        """
+        accounts = Accounts(self, {"batch": self.output, "round": 0,
+                                   "lines": [[1, self.input.count]]})
+        accounts.take(self.errors, "error")
+        try:
+            wrong = list(self.sheet.take(accounts) if self.sheet else
+                         accounts.take(self.output, "output") or ())
+        except ValueError as problem:
+            wrong = [f"{self.output}: {problem}"]
+        wrong += [result["error"]["message"] for _, result in accounts.spare]
+        wrong += [f"neither has {name}" for name in accounts.left]
+        if wrong:
+            raise UsageError(
+                f"{self.output} and {self.errors} do not have each id of the"
+                " input once", "--force begins anew", first_of(wrong))
+
+    def read_state(self):
+        """The state that is there; None to begin anew."""
+        state, problem = None, "not as a run leaves it"
+        try:
+            with open(self.state_path, "rb") as source:
+                state = parse_json(decoded(source.read()))
+            self.is_over = dig(state, "failed") is not None
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as found:
+            problem = found
+        other = [name for name, value in self.purpose().items()
+                 if dig(state, name) != value]
+        if not other and state.pop("seal", None) == digest_of(state):
+            return state
+        if self.args.force:
+            return None
+        if not other or not isinstance(state, dict):
+            raise UsageError(
+                f"{self.state_path} is broken: {problem}",
+                "--force begins anew: what the journal has is kept, batches"
+                " that are not fetched are lost")
+        raise UsageError(
+            f"{self.state_path} is of another run: its {' and '.join(other)}"
+            " differ", "finish that run, or begin anew with --force")
+
+    def check_free(self):
+        foreign = [] if self.journal.is_ours else [self.journal_path]
+        for path in foreign + [self.output, self.errors]:
+            if os.path.exists(path) and not self.args.force:
+                raise UsageError(f"{path} exists, and no run is under way"
+                                 " there", "--force replaces it")
+
+    def announce(self, ranges, how):
+        """Say what there is to send; return how many requests that is."""
+        count = sum(last - first + 1 for first, last in ranges)
+        if count:
+            size = self.input.size * count // self.input.count
+            self.app.terminal.note(
+                f"{count} request{'s' * (count > 1)}, {as_size(size)}, {how}")
+        return count
+
+    def save(self):
+        """Have the disk hold the state, old or new, never torn."""
+        with writing(self.state_path):
+            sealed = dict(self.state, seal=digest_of(self.state))
+            write_privately(self.state_path,
+                            whole(pretty_json(sealed)).encode("utf-8"))
+
+    def merge(self, output, errors):
+        """Write the results in input order, and end the run."""
+        self.journal.sync()
+        self.tokens, self.kinds = 0, Counter()
+        if self.sheet:
+            output.write(self.sheet.head())
+        for number, (is_good, tokens, result) in enumerate(
+                self.journal.results(), 1):
+            if self.sheet and number <= self.input.count:
+                output.write(self.sheet.row(number, is_good, result))
+            elif is_good:
+                output.write(result + b"\n")
+            self.tokens += tokens
+            if not is_good:
+                errors.write(result + b"\n")
+                self.kinds[failure_kind(result)] += 1
+        if errors.count:
+            errors.finish()
+        else:
+            remove_quietly(self.errors)
+        output.finish()
+        self.clear_away()
+        summary = self.summary()
+        if errors.count:
+            self.state["failed"] = summary["failed"]
+            self.save()
+        else:
+            with writing(self.state_path):
+                os.unlink(self.state_path)
+        self.is_over = True
+        return summary
+
+    def clear_away(self):
+        """Remove what kills have left behind."""
+        folder, name = os.path.split(os.path.realpath(self.output))
+        left = re.compile(r"%s\.(xeroctl-%s-.*|(errors\.jsonl\.)?(state|part)"
+                          r"\.json\.[0-9a-f]{8}\.tmp\Z)" % (
+                              re.escape(name), self.state["run"]))
+        for other in os.listdir(folder):
+            if left.match(other):
+                remove_quietly(os.path.join(folder, other))
+
+    def summary(self):
+        count, done = self.input.count, self.journal.marks.count(Journal.OK)
+        took = self.app.clock.now() - self.state["started"]
+        return {"requests": count, "done": done, "failed": count - done,
+                "tokens": self.tokens, "seconds": round(took, 3),
+                "rate": round(count / max(took, 0.001), 3),
+                "slowest_part": self.slowest_part(),
+                "output_file": from_disk(self.output),
+                "errors_file": from_disk(self.errors) if self.kinds else None,
+                "batches": [part["batch"] for part in self.state["parts"]],
+                "problems": [problem for part in self.state["parts"]
+                             for problem in part["problems"]]}
+
+    def slowest_part(self):
+        """Which of several parts took longest, and how long; or None."""
+        took, name = max([(part.get("seconds") or 0, part["batch"])
+                          for part in self.state["parts"]], default=(0, None))
+        is_one = len(self.state["parts"]) < 2
+        return None if is_one or not took else f"{name}, {as_duration(took)}"
+
+
+# == runs in batches: each part uploaded once, each batch created once =======
+
 NO_LIST, GONE_STATUSES, MOST_PAGES = (404, 405, 501), (404, 410), 1000
 PATIENCE, CLEARING_POLLS = 3, 25  # with what is gone, with an unclear end
 
@@ -6926,19 +7220,18 @@ class BatchSender:
         self.limit = PART_BYTES if args.split else MOST_INPUT_BYTES
 
     def check(self, found):
-        is_over = (found.source.size > MOST_INPUT_BYTES
+        is_over = (found.size > MOST_INPUT_BYTES
                    or found.count > self.args.max_requests)
         if is_over and not self.args.split:
             raise UsageError(
                 f"{found.source.name} is over the limit of one batch"
-                f" ({found.count} requests, {found.source.size} bytes)",
+                f" ({found.count} requests, {found.size} bytes)",
                 "--split sends it in several")
-        for number in range(1, found.count + 1):
-            start, end = found.span(number, number)
-            if end - start > self.limit:
-                raise UsageError(
-                    f"{found.source.name}: line {number} alone is larger"
-                    f" than a batch may be ({end - start} bytes)")
+        size, number = found.largest
+        if size > self.limit:
+            raise UsageError(
+                f"{found.source.name}: {found.source.unit} {number} alone is"
+                f" larger than a batch may be ({size} bytes)")
 
     def __call__(self, run, round_number):
         self.run = run
@@ -6969,10 +7262,10 @@ class BatchSender:
 
         A file that create refuses is uploaded again, once.
         """
-        excerpt = self.excerpt(part)
         self.ensure(part, "file", self.upload, "/files?purpose=batch",
-                    lambda file: dig(file, "filename") == excerpt.name
-                    and dig(file, "bytes") == excerpt.size
+                    lambda file: dig(file, "filename") == part["name"]
+                    + ".jsonl" and dig(file, "bytes") == self.excerpt(
+                        part).size
                     and dig(file, "id") != part.get("refused"))
         try:
             self.ensure(part, "batch", self.create, self.group.path,
@@ -7014,13 +7307,13 @@ class BatchSender:
         """Yield ranges for each part, within its bytes and requests."""
         lines, size = [], 0
         for number in numbers:
-            start, end = self.run.input.span(number, number)
-            if lines and (size + end - start > self.limit
+            more = len(self.run.input.as_sent(number))
+            if lines and (size + more > self.limit
                           or len(lines) == self.args.max_requests):
                 yield ranges_of(lines)
                 lines, size = [], 0
             lines.append(number)
-            size += end - start
+            size += more
         if lines:
             yield ranges_of(lines)
 
@@ -7047,8 +7340,13 @@ class BatchSender:
                 is_doubtful), "making": None})
 
     def excerpt(self, part):
-        spans = [self.run.input.span(*lines) for lines in part["lines"]]
-        return Excerpt(self.run.source, part["name"] + ".jsonl", spans)
+        """What is uploaded of a part; what is made of rows is made now."""
+        found, name = self.run.input, part["name"] + ".jsonl"
+        if not found.source.is_made:
+            return Excerpt(found.source, name, [
+                found.span(*lines) for lines in part["lines"]])
+        made = map(found.as_sent, numbers_in(part["lines"]))
+        return Excerpt(Source(spooled(made), name))
 
     def upload(self, part):
         place = f"{self.parts.index(part) + 1}/{len(self.parts)}"
@@ -7144,9 +7442,9 @@ class BatchSender:
                 else:
                     what, status = f"{file_id} of {part['batch']}", GONE
         numbers = list(numbers_in(part["lines"]))
-        told = batch_problems(
-            batch, lambda line: numbers[line - 1]
-            if 0 < line <= len(numbers) else line)
+        told = batch_problems(batch, lambda line: "{} {}".format(
+            self.run.source.unit, numbers[line - 1])
+            if 0 < line <= len(numbers) else f"line {line}")
         accounts.settle(what, status)
         self.run.journal.sync()
         self.save(part, is_done=True, problems=first_of(told),
@@ -8651,7 +8949,7 @@ def create_batch(app, group, args):
     """Upload a file, make a batch of it, and wait if asked to."""
     source = app.open_source(args.input)
     if not args.no_validate:
-        check_size(source)
+        check_size(source.name, source.size)
         check_metadata(args)
         BatchInput(source, args.batch_endpoint,
                    "--no-validate lets the server judge").check()
@@ -8770,17 +9068,49 @@ def fetch_result(app, group, args):
     download(app, group.slug(app), file_id, path, patience=PATIENCE)
 
 
+def open_requests(app, args, path, model=None):
+    """The source of a batch: its lines, or the rows that --template fills.
+
+    Without --model the model is this one, or the endpoint.
+    """
+    form, text = args.input_format or extension_of(path), args.template
+    if text is None and form in DELIMITERS:
+        raise UsageError(f"{path} holds rows, and no requests",
+                         "--template 'TEXT {COLUMN}' makes them")
+    if text is None:
+        return app.open_source(path)
+    if form not in ROW_FORMS:
+        raise UsageError(f"nothing tells in what form {path} is",
+                         "--input-format " + ", ".join(ROW_FORMS))
+    source = app.open_source(path, f"stdin.{form}")
+    text = app.read_text(text[1:]) if text.startswith("@") else text
+    if not text:
+        raise UsageError("the template is empty")
+    body = dict({"model": args.model or model or app.endpoint(),
+                 "messages": None}, **sent_fields(args))
+    try:
+        return Prompts(source, form, text, body, args)
+    except ValueError as problem:
+        raise UsageError(f"{source.name}: {problem}")
+
+
 def check_batch_input(app, group, args):
     """Check a batch input offline, and say what is in it."""
-    source = app.open_source(args.file)
-    if not args.split:
-        check_size(source)
+    source = open_requests(app, args, args.file, "<endpoint>")
+    if not (args.split or source.is_made):
+        check_size(source.name, source.size)
     found = BatchInput(source, args.batch_endpoint).check()
-    app.out.record({"file": source.name, "lines": found.count,
-                    "bytes": source.size, "models": sorted(found.models),
-                    "max_tokens": found.max_tokens}, (
+    if not args.split:
+        check_size(source.name, found.size)
+    about = {"file": source.name, "lines": found.count, "bytes": found.size,
+             "models": sorted(found.models), "max_tokens": found.max_tokens}
+    if source.is_made:
+        first = source.parse(next(source.lines()), 1)
+        about["first"] = pretty_json(first) if app.out.is_table else first
+    app.out.record(about, (
         "File", "Lines", "Bytes:size", "Models:list",
-        "Sum of max_tokens=max_tokens"), id_path="file")
+        "Sum of max_tokens=max_tokens") + (
+            "First request=first:lines",) * source.is_made, id_path="file")
 
 
 def run_batches(app, group, args):
@@ -8789,7 +9119,7 @@ def run_batches(app, group, args):
         args.batch_endpoint = CHAT_URL
     check_metadata(args)
     sender = (DirectSender if args.direct else BatchSender)(app, group, args)
-    run = Run(app, group, args, app.open_source(args.input))
+    run = Run(app, group, args, open_requests(app, args, args.input))
     summary = run.run(sender)
     if summary is None:
         return
@@ -8816,6 +9146,19 @@ OUTPUT_FILE = flag("--output-file PATH",
                    "where to write to; - is standard output (default:"
                    " ID-output.jsonl, ID-errors.jsonl)")
 SPLIT = flag("--split", "cut what is over a limit into several batches")
+PROMPTS = (
+    flag("--template TEXT|@FILE",
+         "make a chat request of each row of the input, {COLUMN} filled"),
+    *changed((
+        flag("--system TEXT", "system message of these requests"),
+        field("--model NAME", "their model (default: the endpoint)"),
+        field("--max-tokens N", "most tokens to generate for each",
+              integer(1)),
+        TEMPERATURE, ANY_FIELD,
+        flag("--id-column NAME", "column with the custom_id (default: row-N)"),
+        flag("--input-format FORM",
+             "csv, tsv, jsonl or txt (default: by name)",
+             choice(*ROW_FORMS))), needs="--template"))
 
 BATCH_NOTES = """
 the input file:
@@ -8837,6 +9180,14 @@ the output file:
      "request_id": "…", "body": {…}}, "error": null}
 
   Requests that failed stand in the errors file, in the same form.
+
+rows and --template (batches run and batches check):
+  A request is made of each row of a .csv or .tsv with a head, each object of
+  a .jsonl, each line of a .txt.  {title} is the row's cell below title,
+  {line} a line; {{ and }} are braces, and what is no {word} stays.  Where
+  OUT ends in .csv or .tsv, it has the rows, and behind their cells answer,
+  finish_reason, error and tokens.  A cell that begins with = + - or @ is
+  written as it is: to a spreadsheet it may be a formula.
 """
 
 BATCHES = Group(
@@ -8877,8 +9228,9 @@ BATCHES = Group(
         Verb("run", "Do a whole job: check, send, wait, fetch, merge.",
              run_batches, SLUG,
              flag("--input FILE",
-                  "the JSON Lines file of requests; - is standard input",
-                  required=True, from_stdin=True),
+                  "the JSON Lines file of requests, or rows for --template;"
+                  " - is standard input", required=True, from_stdin=True),
+             *PROMPTS,
              flag("--output-file OUT", "where the results go, in input order",
                   required=True, completes="file"),
              flag("--errors-file ERR",
@@ -8889,7 +9241,8 @@ BATCHES = Group(
                   f"most requests in one batch (default: {MOST_REQUESTS})",
                   integer(1), default=MOST_REQUESTS),
              flag("--retry-failed N",
-                  "send failed requests again, up to N times (default: 0)",
+                  "send failed requests again, up to N times (default: 0);"
+                  " of a run that has ended, only those",
                   integer(0, 100), default=0),
              METADATA, BATCH_ENDPOINT,
              flag("--wait-timeout SECONDS",
@@ -8905,10 +9258,14 @@ BATCHES = Group(
                  "xeroctl batches run --endpoint my-llm --input in.jsonl"
                  " --output-file out.jsonl",
                  "xeroctl batches run --endpoint my-llm --input in.jsonl"
-                 " --output-file out.jsonl --direct --concurrency 16")),
+                 " --output-file out.jsonl --direct --concurrency 16",
+                 "xeroctl batches run --endpoint my-llm --input in.csv"
+                 " --template 'Sum up {title}: {text}' --output-file out.csv"
+             )),
         Verb("check", "Check a batch file, offline.", check_batch_input,
-             flag("FILE", "the JSON Lines file; - is standard input",
+             flag("FILE", "the file, as for run; - is standard input",
                   from_stdin=True),
+             *PROMPTS,
              flag("--split", "take files over 100 MB, as run --split does"),
              BATCH_ENDPOINT, examples=(
                  "xeroctl batches check requests.jsonl",)),
@@ -12270,19 +12627,19 @@ class App:
             return
         raise XeroctlError("not confirmed: nothing was changed")
 
-    def open_source(self, path):
+    def open_source(self, path, name="stdin.jsonl"):
         """Open an input file to be read in pieces; - is standard input.
 
         What can be read only once is kept in a temporary file.
         """
         if path == "-":
-            return Source(spooled(self.terminal.input), "stdin.jsonl", True)
+            return Source(spooled(blocks_of(self.terminal.input)), name, True)
         try:
             file = open(on_disk(path), "rb", 4 * BLOCK)
         except (OSError, ValueError) as problem:
             raise UsageError(f"cannot read {path}: {reason_of(problem)}")
         if not file.seekable() or not os.fstat(file.fileno()).st_size:
-            file = spooled(file)
+            file = spooled(blocks_of(file))
         return Source(file, path)
 
     def read_bytes(self, path):
@@ -12544,16 +12901,17 @@ def console():
     open_closed_streams()
     for name, code in STOP_SIGNALS:
         on_signal(name, lambda *_, code=code: stop(code))
-    code = 130
+    code, last = 130, ["SIGINT", *dict(STOP_SIGNALS)]
     try:
         code = main()
     except KeyboardInterrupt:
         pass
-    finally:
-        for name in ("SIGINT", *dict(STOP_SIGNALS)):
-            on_signal(name)
-        let_go(sys.stdout, 1, code == 130)
-        let_go(sys.stderr, 2, code == 130)
+    except SystemExit as stopped:
+        code, last = stopped.code, ["SIGINT"]
+    for name in last:
+        on_signal(name)
+    for number, stream in enumerate((sys.stdout, sys.stderr), 1):
+        let_go(stream, number, code in (129, 130, 143))
     sys.exit(code)
 
 

@@ -9,6 +9,9 @@ import collections
 import gc
 import io
 import os
+import signal
+import socket
+import stat
 import subprocess
 import sys
 from shlex import quote
@@ -28,14 +31,25 @@ from everywhere import about, interpreters  # noqa: E402
 from router import Router  # noqa: E402
 
 
-# Thousands of tests keep much that never becomes garbage: look less often.
-gc.set_threshold(100000, 50, 50)
+# What only a loss of power shows, no test can see: no disk is waited for.
+# Those that are about os.fsync() put one of their own in its place.
+if not IS_FULL:
+    os.fsync = lambda descriptor: None
+
+# What is imported and collected stays: no look at it is worth its time.
+gc.disable()
+
+
+# The children of a job in the background ignore Ctrl-C unless it is handed on.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish():
-    """What has been collected stays: no look at it is worth its time."""
+    """Look for garbage from here on, seldom: thousands of tests keep much."""
     if hasattr(gc, "freeze"):  # 3.7
         gc.freeze()
+    gc.set_threshold(100000, 50, 50)
+    gc.enable()
 
 
 class Result(str):
@@ -108,9 +122,60 @@ def router():
 
 
 @pytest.fixture
+def other():
+    """One more router, to which another address leads."""
+    with Router() as router:
+        yield router
+
+
+@pytest.fixture
 def openai_router():
     with Router(openai=True) as router:
         yield router
+
+
+@pytest.fixture
+def closed_port():
+    """A port of the loopback where nobody listens."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+@pytest.fixture
+def device(tmp_path):
+    """device(name) is a /dev/name to write to.
+
+    For root it is a node of our own: a client that puts a file in its
+    place shall not take the machine's.
+    """
+    def maker(name):
+        path = "/dev/" + name
+        if os.geteuid() != 0:
+            return path         # may be written, not replaced
+        number = os.stat(path).st_rdev
+        path = str(tmp_path / name)
+        try:
+            os.mknod(path, 0o666 | stat.S_IFCHR, number)
+            open(path, "wb").close()
+        except OSError:
+            pytest.skip("no devices can be made here")
+        return path
+    return maker
+
+
+@pytest.fixture(scope="module")
+def shared_world(tmp_path_factory):
+    """A world (world.py) of the file; `world` is put back for each test."""
+    import world
+    with world.Remembering() as router:
+        yield world.World(router, tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def world(shared_world, monkeypatch):
+    monkeypatch.chdir(shared_world.folder)
+    return shared_world
 
 
 @pytest.fixture

@@ -993,7 +993,117 @@ def check_range(fields, name, kind, low, high):
         raise bad(name, f"must be from {low} to {high}")
 
 
-def check_completion(fields):
+# == what is asked of the choices
+
+CHOICES = Rule("must be a whole number from 1 to 128",
+               lambda value: type(value) is int and 1 <= value <= 128)
+STOPS = Rule("must be a text or a list of 1 to 4 texts, none of them empty",
+             lambda value: is_text(value) or (
+                 is_texts(value) and 1 <= len(value) <= 4))
+TOOL = Rule("must be a function that has a name",
+            lambda value: called_name(value) is not None)
+MODES = "none", "auto", "required"
+FORMATS = "text", "json_object", "json_schema"
+SCHEMA = "response_format.json_schema.schema"
+SCHEMA_WORDS = frozenset(
+    "$defs $ref $schema additionalProperties anyOf const default definitions"
+    " description enum items minItems properties required title type".split())
+
+
+def called_name(value):
+    """The name in {"type": "function", "function": {"name": …}}, or None."""
+    if not isinstance(value, dict) or value.get("type") != "function":
+        return None
+    function = value.get("function")
+    name = function.get("name") if isinstance(function, dict) else None
+    return name if is_text(name) else None
+
+
+def check_tools(fields):
+    tools, choice = fields.get("tools"), fields.get("tool_choice")
+    if tools is not None and not (isinstance(tools, list) and tools):
+        raise bad("tools", "must be a list that is not empty")
+    for number, tool in enumerate(tools or ()):
+        if not TOOL.is_met(tool):
+            raise bad(f"tools[{number}]", TOOL.says)
+    if choice is None:
+        return
+    if not tools:
+        raise bad("tool_choice", "is only allowed with tools")
+    name = called_name(choice)
+    if choice not in MODES and name is None:
+        raise bad("tool_choice", f"must be {', '.join(MODES)} or a function")
+    if name is not None and name not in map(called_name, tools):
+        raise bad("tool_choice", f"no tool has the name '{name}'")
+
+
+def check_format(call, fields):
+    given = fields.get("response_format")
+    kind = given.get("type") if isinstance(given, dict) else None
+    if given is not None and kind not in FORMATS:
+        raise bad("response_format",
+                  f"its type must be one of {', '.join(FORMATS)}")
+    if kind == "json_object" and call.form == PLAIN and not any(
+            "json" in text_of(each).lower() for each in fields["messages"]):
+        raise Refusal(400, "'messages' must contain the word 'json' in some"
+                      " form, to use 'response_format' of type"
+                      " 'json_object'.", param="messages")
+    if kind != "json_schema":
+        return
+    asked = given.get("json_schema")
+    if not (isinstance(asked, dict) and is_text(asked.get("name"))):
+        raise bad("response_format.json_schema.name", "is missing")
+    if fields.get("tools") and call.form != PLAIN:
+        raise bad("response_format", "a schema goes with no tools")
+    sample_of(asked.get("schema", {}), asked.get("schema"), "")
+
+
+def sample_of(schema, whole, text):
+    """A value that a JSON schema allows, whose texts are this one."""
+    if not isinstance(schema, dict):
+        raise bad(SCHEMA, "must be an object, and each part of it, too")
+    for name in schema:
+        if name not in SCHEMA_WORDS:
+            raise bad(SCHEMA, f"'{name}' is not permitted here")
+    try:
+        return allowed_by(schema, whole, text)
+    except (AttributeError, LookupError, RecursionError, TypeError):
+        raise bad(SCHEMA, "is none that a value can follow")
+
+
+def allowed_by(schema, whole, text):
+    for name in ("const", "default"):
+        if name in schema:
+            return schema[name]
+    if "enum" in schema:
+        return schema["enum"][0]
+    if "$ref" in schema:
+        steps = schema["$ref"].split("/")[1:]
+        return sample_of(functools.reduce(dict.__getitem__, steps, whole),
+                         whole, text)
+    if "anyOf" in schema:
+        return sample_of(schema["anyOf"][-1], whole, text)
+    kind = schema.get("type", "object")
+    if kind == "object":
+        return {name: sample_of(each, whole, text)
+                for name, each in schema.get("properties", {}).items()}
+    if kind == "array":
+        return [sample_of(schema["items"], whole, text)
+                for _ in range(schema.get("minItems", 0))]
+    return {"string": text, "integer": 0, "number": 0.5, "boolean": True,
+            "null": None}[kind]
+
+
+def check_choices(call, fields):
+    """What says how many choices there are, and what they may be."""
+    for name, rule in (("n", CHOICES), ("stop", STOPS)):
+        if fields.get(name) is not None and not rule.is_met(fields[name]):
+            raise bad(name, rule.says)
+    check_tools(fields)
+    check_format(call, fields)
+
+
+def check_completion(call, fields):
     """What the real router refuses of a chat completion, it refuses too."""
     if not (isinstance(fields.get("model"), str) and fields["model"]):
         raise bad("model", "must be a text that is not empty")
@@ -1006,6 +1116,7 @@ def check_completion(fields):
         check_range(fields, *limits)
     if fields.get("stream_options") and not fields.get("stream"):
         raise bad("stream_options", "is only allowed with stream")
+    check_choices(call, fields)
     check_metadata(fields)
 
 
@@ -1038,16 +1149,86 @@ def usage_of(messages, token_count):
             "completion_tokens_details": {"reasoning_tokens": 0}}
 
 
-def make_completion(call, fields, tokens, finish_reason):
-    message = {"role": "assistant", "content": "".join(tokens),
-               "refusal": None}
+# == what the choices are
+
+def tokens_of(text):
+    return re.findall(r"\s*\S+|\s+\Z", text)
+
+
+def said_last(messages):
+    return next((text_of(message) for message in messages[::-1]
+                 if message["role"] == "user"), "")
+
+
+def words_of(call, fields, number):
+    """The tokens of a choice: an echo, or the JSON that is asked for."""
+    given = fields.get("response_format") or {"type": "text"}
+    text = said_last(fields["messages"])
+    if given["type"] == "json_object":
+        return tokens_of(json.dumps({"said": text}))
+    if given["type"] == "json_schema":
+        schema = given["json_schema"].get("schema", {})
+        return tokens_of(json.dumps(sample_of(schema, schema, text)))
+    words = reply_tokens(fields["messages"], call.slug or fields["model"])
+    return words + [f" ({number + 1})"] * bool(number)
+
+
+def cut(tokens, fields):
+    """(the tokens up to a stop or the limit, why they end)."""
+    limit = (fields.get("max_completion_tokens") or fields.get("max_tokens")
+             or len(tokens))
+    stops = fields.get("stop") or []
+    text = "".join(tokens[:limit])
+    ends = [text.index(stop) for stop in (
+        [stops] if isinstance(stops, str) else stops) if stop in text]
+    if ends:
+        return tokens_of(text[:min(ends)]), "stop"
+    return tokens[:limit], "length" if limit < len(tokens) else "stop"
+
+
+def tool_to_call(fields):
+    """The function that a request insists on, or None."""
+    choice = fields.get("tool_choice")
+    if choice in (None, "auto", "none"):
+        return None
+    return next(tool["function"] for tool in fields["tools"]
+                if choice == "required"
+                or called_name(choice) == called_name(tool))
+
+
+def make_choice(call, fields, number):
+    """(choice, its tokens); a function by name ends it, too, with "stop"."""
+    message = {"role": "assistant", "content": None, "refusal": None}
+    function = tool_to_call(fields)
+    if function:
+        schema = function.get("parameters") or {}
+        arguments = json.dumps(sample_of(schema, schema,
+                                         said_last(fields["messages"])))
+        message["tool_calls"] = [{
+            "id": f"call_{next(call.store.numbers):024x}", "type": "function",
+            "function": {"name": function["name"], "arguments": arguments}}]
+        tokens = tokens_of(arguments)
+        reason = ("tool_calls" if fields["tool_choice"] == "required"
+                  else "stop")
+    else:
+        tokens, reason = cut(words_of(call, fields, number), fields)
+        message["content"] = "".join(tokens)
+    return {"index": number, "message": message, "logprobs": None,
+            "finish_reason": reason}, tokens
+
+
+def make_completion(call, fields):
+    """(completion, the tokens of each of its choices)."""
+    made = [make_choice(call, fields, number)
+            for number in range(fields.get("n") or 1)]
+    choices, tokens = map(list, zip(*made))
     return {"id": call.store.completions.next_id(),
             "object": "chat.completion",
             "created": int(call.store.clock()), "model": fields["model"],
             "service_tier": None, "system_fingerprint": None,
-            "choices": [{"index": 0, "message": message, "logprobs": None,
-                         "finish_reason": finish_reason}],
-            "usage": usage_of(fields["messages"], len(tokens))}
+            "choices": choices,
+            "usage": usage_of(fields["messages"], sum(map(len, tokens)))
+            }, tokens
 
 
 def make_chunk(completion, choices, **more):
@@ -1058,9 +1239,22 @@ def make_chunk(completion, choices, **more):
                 **more)
 
 
-def delta_frame(completion, delta, finish_reason=None):
-    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+def delta_frame(completion, number, delta, finish_reason=None):
+    choice = {"index": number, "delta": delta, "finish_reason": finish_reason}
     return as_frame(make_chunk(completion, [choice]))
+
+
+def deltas_of(choice, tokens):
+    """What a choice is streamed as: its role, and then token by token."""
+    head = {"role": "assistant", "content": ""}
+    if "tool_calls" not in choice["message"]:
+        return [head] + [{"content": token} for token in tokens]
+    called, = choice["message"]["tool_calls"]
+    begun = dict(called, index=0, function=dict(called["function"],
+                                                arguments=""))
+    return [dict(head, content=None, tool_calls=[begun])] + [
+        {"tool_calls": [{"index": 0, "function": {"arguments": token}}]}
+        for token in tokens]
 
 
 def vendor_frame(kind, **fields):
@@ -1068,20 +1262,28 @@ def vendor_frame(kind, **fields):
 
 
 def completion_frames(completion, tokens, has_usage, has_events):
-    """The frames of a streamed completion, from the role to [DONE]."""
-    yield delta_frame(completion, {"role": "assistant", "content": ""})
+    """The frames of a streamed completion, from the roles to [DONE].
+
+    Of several choices each has its turn, token by token.
+    """
+    choices = completion["choices"]
+    deltas = list(map(deltas_of, choices, tokens))
+    frames = [delta_frame(completion, number, delta)
+              for turn in itertools.zip_longest(*deltas)
+              for number, delta in enumerate(turn) if delta]
+    yield from frames[:len(choices)]
     if has_events:
         yield vendor_frame("x_research.progress", step=1,
                            message="Reading the question")
-    for token in tokens:
-        yield delta_frame(completion, {"content": token})
+    yield from frames[len(choices):]
     if has_events:
         yield vendor_frame("x_research.progress", step=2,
                            message="Writing it down")
         yield vendor_frame("x_artifact.created", artifact_id="cart_1",
                            title="What was said")
-    finish_reason = completion["choices"][0]["finish_reason"]
-    yield delta_frame(completion, {}, finish_reason)
+    for choice in choices:
+        yield delta_frame(completion, choice["index"], {},
+                          choice["finish_reason"])
     if has_usage:
         yield as_frame(make_chunk(completion, [], usage=completion["usage"]))
     yield b"data: [DONE]\n\n"
@@ -1112,17 +1314,12 @@ def stream_completion(call, completion, tokens, fields):
 
 def create_completion(call):
     fields = call.fields()
-    check_completion(fields)
+    check_completion(call, fields)
     model = fields["model"]
     if call.form == PLAIN and model != OPENAI_MODEL:
         raise Refusal(404, f"The model '{model}' does not exist.",
                       code="model_not_found", param="model")
-    words = reply_tokens(fields["messages"], call.slug or model)
-    limit = (fields.get("max_completion_tokens")
-             or fields.get("max_tokens") or len(words))
-    tokens = words[:limit]
-    finish_reason = "stop" if tokens == words else "length"
-    completion = make_completion(call, fields, tokens, finish_reason)
+    completion, tokens = make_completion(call, fields)
     if fields.get("store"):
         store_completion(call, completion, fields)
     if not fields.get("stream"):
@@ -1293,10 +1490,6 @@ def compose(call, fields, messages, turns):
             text += f" I know {turns} turns before this."
         part = dict(as_part(text, "assistant"), logprobs=[])
     return output + [message_item(call.store, part)]
-
-
-def tokens_of(text):
-    return re.findall(r"\s*\S+", text)
 
 
 def texts_of(output):
@@ -1533,10 +1726,32 @@ def put_content(store, record, content):
     store.contents[record["id"]] = new_etag(store), content
 
 
-def store_file(store, project, name, content, purpose, relative_path=None):
+def seconds_left(name, given):
+    """How long a file lasts by {"anchor": …, "seconds": …}; None: for ever."""
+    if given is None:
+        return None
+    if not isinstance(given, dict) or given.get("anchor") != "created_at":
+        raise bad(f"{name}.anchor", "must be created_at")
+    seconds = given.get("seconds")
+    if type(seconds) is not int or not 3600 <= seconds <= 30 * DAY:
+        raise bad(f"{name}.seconds", f"must be from 3600 to {30 * DAY}")
+    return seconds
+
+
+def forget_files(store):
+    """Have those whose time is over be gone."""
+    for record in list(store.files.records.values()):
+        if record["expires_at"] and record["expires_at"] <= store.clock():
+            store.files.delete(record["id"])
+
+
+def store_file(store, project, name, content, purpose, relative_path=None,
+               lasts=None):
     record = store.files.create(
         project, bytes=content.size, filename=name, purpose=purpose,
         status="processed", expires_at=None, x_relative_path=relative_path)
+    if lasts is not None:
+        record["expires_at"] = record["created_at"] + lasts
     put_content(store, record, content)
     return record
 
@@ -1545,6 +1760,16 @@ def text_part(parts, name):
     if name not in parts:
         return None
     return parts[name].content.read().decode("utf-8", "replace")
+
+
+def asked_expiry(parts):
+    """What expires_after[anchor] and expires_after[seconds] say, or None."""
+    given = {name: text_part(parts, f"expires_after[{name}]")
+             for name in ("anchor", "seconds")}
+    if given == {"anchor": None, "seconds": None}:
+        return None
+    seconds = given["seconds"] or ""
+    return dict(given, seconds=int(seconds) if seconds.isdecimal() else None)
 
 
 def create_file(call):
@@ -1561,7 +1786,8 @@ def create_file(call):
         raise Refusal(413, f"The file exceeds {call.store.file_limit} bytes.",
                       param="file")
     record = store_file(call.store, call.project, name, content, purpose,
-                        text_part(parts, "relative_path"))
+                        text_part(parts, "relative_path"),
+                        seconds_left("expires_after", asked_expiry(parts)))
     return Answer(200 if call.form == PLAIN else 201, as_json(record))
 
 
@@ -1755,6 +1981,8 @@ def create_batch(call):
     fields = call.fields()
     check_batch(call, fields)
     check_input(call, fields["input_file_id"])
+    lasts = seconds_left("output_expires_after",
+                         fields.get("output_expires_after"))
     store = call.store
     plan = store.plans.pop(0) if store.plans else Plan()
     record = store.batches.create(
@@ -1770,7 +1998,7 @@ def create_batch(call):
     if plan.no_counts:
         del record["request_counts"]
     store.start_batch(record, plan, call.project, lines_base(call),
-                      call.seen.headers["Authorization"])
+                      call.seen.headers["Authorization"], lasts)
     return record
 
 
@@ -4010,6 +4238,7 @@ def dispatch(call):
     try:
         if call.form != ROOT:
             check_place(call)
+        forget_files(call.store)
         route = find_route(call)
         if route.needs:
             check_scopes(call, route.needs)
@@ -4552,8 +4781,10 @@ class Work(threading.Thread):
     The lock is held for one line at a time, so that others get answers.
     """
 
-    def __init__(self, router, record, plan, project, base, authorization):
+    def __init__(self, router, record, plan, project, base, authorization,
+                 lasts=None):
         super().__init__(name=f"router {record['id']}", daemon=True)
+        self.lasts = lasts      # seconds that its files are there
         self.router = router
         self.record = record
         self.plan = plan
@@ -4708,7 +4939,7 @@ class Work(threading.Thread):
                     self.record[f"{kind}_file_id"] = store_file(
                         self.router.store, self.project,
                         f"{self.record['id']}_{kind}.jsonl", content,
-                        "batch_output")["id"]
+                        "batch_output", lasts=self.lasts)["id"]
             self.record["usage"] = self.usage
             self.note("cancelled" if self.is_cancelled else ending)
 
@@ -4961,10 +5192,17 @@ class Router:
             connection.join()
         for work in self.works:     # a last call may have begun one
             work.join()
+        self.let_go()
         for _, content in self.store.contents.values():
             content.spool.close()
         for spool in self.store.weights.values():
             spool.close()
+
+    def let_go(self):
+        """Forget what refers to this router: nothing has to look for it."""
+        self.acceptor = self.store.start_batch = None
+        self.connections = []
+        self.store.invocations.courses.clear()
 
 
 # ---------------------------------------------------------------------------

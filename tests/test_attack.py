@@ -22,7 +22,6 @@ from test_session import Desk, has_readline
 
 pytest.importorskip("termios")
 
-LIMIT_S = 10
 COMPLETIONS = "POST /chat/completions"
 CHAT = "chat", "send", "--endpoint", "demo", "-m", "hi"
 TALK = "responses", "create", "--endpoint", "demo", "-m", "hi"

@@ -37,6 +37,7 @@ import pytest
 import xeroctl
 from conftest import (HERE, INTERPRETERS, SCRIPT, STARTED, FakeClock, Result,
                       costly, every_case, text_stream, written)
+from helpers import as_json
 
 pytestmark = every_case
 
@@ -113,6 +114,7 @@ class Server(ThreadingMixIn, http.server.HTTPServer):
     """Serves one case at a time, and keeps what it was sent."""
 
     daemon_threads = True
+    request_queue_size = 128    # what does not fit waits for a second
 
     def take(self, case):
         self.case, self.bodies = case, []
@@ -139,13 +141,6 @@ def server():
 
 
 # == what is right ===========================================================
-
-def as_json(data):
-    try:
-        return json.loads(data.decode("utf-8"))
-    except ValueError:
-        return None
-
 
 def dig(value, path):
     """What stands at a dotted path, or None."""

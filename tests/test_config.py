@@ -17,7 +17,8 @@ import pytest
 
 import xeroctl
 from conftest import STARTED, Result, environment, text_stream, written
-from router import DEMO_KEY, Router
+from helpers import asked_whole as asked, keys_sent
+from router import DEMO_KEY
 
 SECRET = DEMO_KEY.rpartition("_")[2]
 OTHER_KEY = "xero_other_0000000000000000"
@@ -53,21 +54,6 @@ def make_tool(path, *lines):
     path.write_text("\n".join(("#!/bin/sh",) + lines) + "\n")
     path.chmod(0o755)
     return path
-
-
-def asked(router):
-    """What was asked of the router, as METHOD and the target."""
-    return [f"{seen.method} {seen.target}" for seen in router.requests]
-
-
-def keys_sent(router):
-    return [seen.headers["Authorization"] for seen in router.requests]
-
-
-@pytest.fixture
-def other():
-    with Router() as other:
-        yield other
 
 
 @pytest.fixture

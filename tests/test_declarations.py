@@ -11,6 +11,7 @@ from conftest import Result, costly, environment, text_stream, written
 from xeroctl import (ENDPOINT, ITEM, SLUG, Group, Verb, acts, below, by_flag,
                      creates, deletes, field, flag, integer, json_pair, lists,
                      number, path_of, shows, text_pair, updates, wait_until)
+from helpers import asked_paths as asked, sent
 
 
 # == a table of groups =======================================================
@@ -151,28 +152,6 @@ class TerminalStream(io.TextIOWrapper):
         return True
 
 
-class SilentStream(io.RawIOBase):
-    """A standard input on which nothing ever comes: reading it would hang."""
-
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        raise AssertionError("standard input was read")
-
-
-def asked(router):
-    """What was asked of the router: "METHOD /path below v1"."""
-    return [f"{seen.method} {seen.path.partition('/v1')[2]}"
-            for seen in router.requests]
-
-
-def sent(router):
-    """The body of the only request."""
-    seen, = router.requests
-    return seen.json
-
-
 def check_refused(shown, router, *words):
     """It is a usage error that names the words, and nothing was asked."""
     assert (shown, shown.exit_status, asked(router)) == ("", 2, []), shown
@@ -294,18 +273,6 @@ def test_too_little_or_too_much_is_a_usage_error(cli, router, line, words):
     check_refused(cli(*line.split()), router, *words)
 
 
-@pytest.mark.parametrize("name", ["", ".", ".."])
-@pytest.mark.parametrize("verb", ["show", "delete", "tag"])
-def test_an_empty_id_is_a_usage_error(cli, router, verb, name):
-    force = ["--force"] if verb == "delete" else []
-    check_refused(cli("notes", verb, name, *force), router)
-
-
-def test_an_id_is_one_segment_of_the_path(cli, router):
-    cli("notes", "show", "a/b ü?")
-    assert asked(router) == ["GET /conversations/a%2Fb%20%C3%BC%3F"]
-
-
 def test_nothing_is_sent_that_was_not_given(cli, router):
     cli("notes", "create")
     assert sent(router) == {}
@@ -352,11 +319,6 @@ def test_a_group_of_an_endpoint_has_its_slug_in_the_path(
     assert cli("stored", "list", *argv, **environ).exit_status == 0
     seen, = router.requests
     assert seen.path == "/proj_demo/demo/v1/chat/completions"
-
-
-def test_an_endpoint_that_is_missing_is_a_usage_error(cli, router):
-    check_refused(cli("stored", "list"), router, "--endpoint",
-                  "XEROTIER_ENDPOINT")
 
 
 def test_style_openai_has_no_slug_in_a_path(cli, openai_router):
@@ -654,16 +616,6 @@ def test_a_dash_is_standard_input_where_a_flag_says_so(cli, router):
     assert sent(router) == {"metadata": {"message": "né", "system": "s"}}
 
 
-@pytest.mark.parametrize("line", [
-    "notes list", "notes show n1", "notes create -m -", "asks -m hi",
-    "notes delete n1 --force", "notes delete n1 --dry-run", "help", "jobs",
-    "notes delete n1", "notes"])
-def test_nothing_waits_on_a_silent_standard_input(with_stdin, line):
-    silent = io.TextIOWrapper(io.BufferedReader(SilentStream()))
-    shown = with_stdin(silent, *line.split())
-    assert "standard input was read" not in shown.stderr
-
-
 # == confirmation ============================================================
 
 @pytest.mark.parametrize("reply", [b"y\n", b"yes\n", b"Y\r\n", b" YES \n"])
@@ -692,11 +644,6 @@ def test_all_else_is_a_no(with_stdin, router, reply):
 def test_the_end_of_input_ends_the_line_of_the_question(with_stdin):
     shown = with_stdin(TerminalStream(), "notes", "delete", "n1")
     assert shown.stderr.startswith("Delete note n1? [y/N] \nerror: ")
-
-
-def test_without_a_terminal_there_is_nobody_to_ask(cli, router):
-    shown = cli("notes", "delete", "n1", stdin=b"y\n")
-    check_refused(shown, router, "Delete note n1?", "--force")
 
 
 @pytest.mark.parametrize("force", ["--force", "-y"])

@@ -11,8 +11,8 @@ import json
 import pytest
 
 from conftest import IS_FULL, costly, every_case
-from test_runs import (Job, PARTS, check_made_once, check_undisturbed,
-                       expected_answers, forks, go_on, kills, parts_of,
+from test_runs import (PARTS, Job, check_made_once, check_undisturbed,
+                       expected_answers, forks, go_on, job, kills, parts_of,
                        plan_for_kills, read_lines, runs, step, uploads)
 
 TWO = "--split", "--max-requests", "2"
@@ -20,12 +20,7 @@ STATUSES = (400, 404, 408, 429, 500, 502, 503, 529) + IS_FULL * (
     401, 403, 405, 409, 410, 413, 418, 422, 425, 499, 501, 504, 507, 520)
 PASSING = 408, 429
 MADE = "POST /files", "POST /batches"
-assert forks and step  # fixtures
-
-
-@pytest.fixture
-def job(tmp_path):
-    return Job(tmp_path)
+assert forks and job and step  # fixtures
 
 
 def codes(job):

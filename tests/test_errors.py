@@ -11,6 +11,7 @@ import re
 import pytest
 
 import xeroctl
+from helpers import facts_of
 
 CHAT = "chat", "--endpoint", "demo", "-m", "hi"
 ALL = "GET", "PUT", "DELETE", "POST", "PATCH"
@@ -28,12 +29,6 @@ def batch(tmp_path, monkeypatch):
     (tmp_path / "in.jsonl").write_text("".join(
         json.dumps(dict(LINE, custom_id=name)) + "\n" for name in "abc"))
     return RUN + ("--output-file", "out.jsonl")
-
-
-def facts_of(shown):
-    """The lines below the error: {label: value}."""
-    return dict(line.strip().split(": ", 1) for line
-                in shown.stderr.partition("error: ")[2].splitlines()[1:])
 
 
 def error_of(shown):

@@ -17,8 +17,9 @@ import pytest
 
 import xeroctl
 from conftest import IS_FULL, FakeClock, costly, every_case
+from helpers import as_json
 from router import ODD
-from world import CALLS, Interrupting, Remembering, World
+from world import CALLS, Interrupting, Remembering, World, command_of
 
 pytestmark = every_case
 
@@ -174,10 +175,6 @@ BULK = ("batches create", "batches submit", "batches run", "batches wait",
         "models probe", "upload")
 
 
-def command_of(row):
-    return xeroctl.verb_map(row.group, row.verb)["command"]
-
-
 DRIVEN = [row for row in CALLS if not row.is_init
           and not command_of(row).startswith(("help", "shell", "commands"))
           and row.group.name != "config"
@@ -221,13 +218,6 @@ def with_all(value, new):
     if isinstance(value, list):
         return [with_all(item, new) for item in value]
     return new
-
-
-def as_json(data):
-    try:
-        return json.loads(data.decode("utf-8"))
-    except ValueError:
-        return None
 
 
 def frame_json(frame):
@@ -299,12 +289,6 @@ def shared_world(tmp_path_factory):
         world = World(router, tmp_path_factory.mktemp("world"))
         world.runs = {}
         yield world
-
-
-@pytest.fixture
-def world(shared_world, monkeypatch):
-    monkeypatch.chdir(shared_world.folder)
-    return shared_world
 
 
 @pytest.fixture(scope="module")

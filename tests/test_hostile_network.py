@@ -31,7 +31,6 @@ from test_network import (
 
 ssl = pytest.importorskip("ssl")
 files = test_network.files
-closed_port = test_network.closed_port
 TLSVersion = getattr(ssl, "TLSVersion", None)
 
 SEED, LIMIT_S = 7, 2

@@ -4,24 +4,22 @@ Run by pytest, which starts the script as people do: in a pipe, by a shell
 that closes descriptors, from a zip, with Ctrl-C in the middle.
 """
 
-import errno
 import json
 import os
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 
 import pytest
 
 import xeroctl
-from conftest import (ROOT, SCRIPT, STARTED, Result, at_both_ends, costly,
-                      environment, every_case, sampled)
+from conftest import (ROOT, SCRIPT, STARTED, at_both_ends, costly, environment,
+                      every_case, sampled)
+from helpers import as_frame, chunk, finished, read_until, send, until
 
 pytestmark = pytest.mark.skipif(os.name != "posix",
                                 reason="signals and descriptors of POSIX")
@@ -33,14 +31,6 @@ STREAM = CHAT + ("--stream",)
 COMPLETIONS = "POST /chat/completions"
 ANSWER = ('Hello! You said: "Hello". I am the demo endpoint of the reference'
           " router; I repeat what I am told.\n")
-
-
-@pytest.fixture(autouse=True)
-def ctrl_c():
-    """Hand Ctrl-C on: the children of a job in the background ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -65,48 +55,6 @@ def spawn(router):
         process.stderr.close()
 
 
-def finished(process):
-    """Wait for a process; return its Result."""
-    stdout, stderr = process.communicate(timeout=LIMIT_S)
-    return Result(stdout.decode("utf-8"), stderr.decode("utf-8"),
-                  process.returncode)
-
-
-def read_until(stream, wanted):
-    """Read a pipe as it comes until something has come; return all of it."""
-    data = b""
-    while wanted not in data:
-        assert select.select([stream], [], [], LIMIT_S)[0], data
-        block = os.read(stream.fileno(), 4096)
-        assert block, data
-        data += block
-    return data
-
-
-def wait_for(condition):
-    """Wait until a condition holds, for what no event tells."""
-    end = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
-
-
-def send(process, number):
-    """Send a signal to a process that is about to wait, once it waits."""
-    time.sleep(0.02)
-    process.send_signal(number)
-
-
-def as_frame(value):
-    return b"data: " + json.dumps(value).encode() + b"\n\n"
-
-
-def chunk(text, finish_reason=None):
-    return as_frame({"object": "chat.completion.chunk", "choices": [
-        {"index": 0, "delta": {"content": text},
-         "finish_reason": finish_reason}]})
-
-
 ERROR_FRAME = as_frame({"error": {"message": "no more"}})
 
 
@@ -116,16 +64,6 @@ def readme_command(*more):
     return [sys.executable, "tests/router.py", "--", sys.executable,
             "xeroctl.py", "chat", "send", *more, "--message", "Hello",
             "--stream"]
-
-
-@costly
-def test_the_first_command_of_the_readme_works(spawn):
-    shown = finished(spawn(*readme_command("--endpoint", "demo"), cwd=ROOT,
-                           against=None))
-    assert shown == ANSWER
-    assert re.match(r"-- 19 tokens in \d+\.\ds \(\d+\.\d tok/s\)\n\Z",
-                    shown.stderr), shown
-    assert shown.exit_status == 0
 
 
 def test_the_exit_code_passes_through_the_router(spawn):
@@ -149,16 +87,6 @@ def test_the_first_token_comes_before_the_second_is_sent(start, router):
 
 
 # == exit codes
-
-@pytest.mark.parametrize("status, code", [
-    (400, 1), (401, 3), (402, 1), (403, 3), (404, 4), (409, 1), (413, 1),
-    (422, 1), (429, 6), (500, 1), (501, 1), (502, 1), (503, 6), (504, 1)])
-def test_an_http_error_has_its_exit_code(run, router, status, code):
-    router.order("*", times=None, status=status)
-    shown = run(*CHAT)
-    assert shown.exit_status == code and shown == ""
-    assert f"error: HTTP {status} " in shown.stderr
-
 
 @pytest.mark.parametrize("fault, code", [
     ({}, 0),
@@ -184,13 +112,6 @@ def test_an_answer_has_its_exit_code(run, router, fault, code):
     assert len(router.requests) == 1
 
 
-def test_a_broken_stream_leaves_no_json_behind(run, router):
-    router.order(COMPLETIONS, frames=[chunk("Half"), ERROR_FRAME])
-    shown = run(*STREAM, "-o", "json")
-    assert shown.exit_status == 7 and shown == ""
-    assert "no more" in json.loads(shown.stderr)["error"]["message"]
-
-
 @pytest.mark.parametrize("argv, environ, code", [
     (("bogus",), {}, 2),
     (("chat", "bogus"), {}, 2),
@@ -214,25 +135,10 @@ def test_what_is_wrong_before_a_request_has_its_exit_code(run, router, argv,
     assert router.requests == []
 
 
-def test_a_port_where_nobody_listens_is_exit_5(run, router):
-    with socket.socket() as deaf:
-        deaf.bind(("127.0.0.1", 0))
-        url = "http://127.0.0.1:%d/p/v1" % deaf.getsockname()[1]
-        shown = run(*CHAT, "--base-url", url)
-    assert shown.exit_status == 5
-    assert os.strerror(errno.ECONNREFUSED) in shown.stderr
-    assert router.requests == []
-
-
 def test_a_peer_that_goes_away_is_no_closed_pipe(run, router):
     router.order(COMPLETIONS, times=None, drop="before")
     shown = run("chat", "--endpoint", "demo", "-m", "x" * 8000000)
     assert shown.exit_status == 5 and shown.stderr.startswith("error: ")
-
-
-def wait_in_vain(app, group, args):
-    xeroctl.wait_until(app, lambda: {}, lambda item: False,
-                       lambda item: ("running",), timeout=60)
 
 
 def fail_badly(app, group, args):
@@ -243,11 +149,6 @@ def single(name, function):
     """A table of one command, of one verb."""
     return (xeroctl.Group(name, "A test.", default="", verbs=(
         xeroctl.Verb("", "A test.", function),)),)
-
-
-def test_a_wait_that_runs_out_is_exit_8(run):
-    shown = run("wait", groups=single("wait", wait_in_vain))
-    assert shown.exit_status == 8 and "running" in shown.stderr
 
 
 # == never a traceback
@@ -292,7 +193,7 @@ def check_is_closed(router):
 def test_ctrl_c_while_waiting_for_the_answer(start, router):
     router.order(COMPLETIONS, hang=True)
     process = start(*CHAT)
-    wait_for(lambda: router.requests)
+    until(lambda: router.requests)
     send(process, signal.SIGINT)
     check_is_closed(router)
     shown = finished(process)
@@ -345,7 +246,7 @@ def test_ctrl_c_while_standard_input_is_read(spawn, router, open_pipe):
     reading, writing = open_pipe
     process = spawn(sys.executable, STARTED, *CHAT[:-1], "-", stdin=reading)
     os.write(writing, b"Half a mess")
-    wait_for(lambda: not select.select([reading], [], [], 0)[0])
+    until(lambda: not select.select([reading], [], [], 0)[0])
     send(process, signal.SIGINT)
     shown = finished(process)
     assert shown.exit_status == 130
@@ -428,7 +329,7 @@ def test_no_socket_gets_the_number_of_a_stream(spawn, router, descriptors,
                                                closed):
     router.order(COMPLETIONS, hang=True)
     process = spawn(*closing(descriptors, sys.executable, STARTED, *CHAT))
-    wait_for(lambda: router.requests)
+    until(lambda: router.requests)
     for number in closed:
         path = f"/proc/{process.pid}/fd/{number}"
         assert os.readlink(path) == os.devnull

@@ -22,6 +22,7 @@ import pytest
 import xeroctl
 from conftest import (INTERPRETERS, STARTED, costly, environment,
                       python_name, sampled, version_of)
+from helpers import error_of
 from router import DEMO_KEY, PROXY_PAGE, TLS_HANDSHAKE
 
 ssl = pytest.importorskip("ssl")
@@ -396,27 +397,12 @@ def proxy():
 
 
 @pytest.fixture
-def closed_port():
-    """A port of the loopback where nobody listens."""
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        yield holder.getsockname()[1]
-
-
-@pytest.fixture
 def secured(run, front, files):
     """Run against the router behind TLS, its CA trusted."""
     def runner(*argv, url=None, **environ):
         return run(*argv, "--cacert", files("ca.pem"),
                    XEROTIER_BASE_URL=url or front.url(), **environ)
     return runner
-
-
-def error_of(shown):
-    """The one error line on standard error."""
-    line, = [line for line in shown.stderr.splitlines()
-             if line.startswith("error: ")]
-    return line
 
 
 def hint_of(shown):

@@ -11,15 +11,11 @@ import os
 import pytest
 
 from conftest import FakeClock, every_case
-from test_runs import (SAY, Job, asks_for, finished_lines, lines_sent,
+from test_runs import (SAY, asks_for, finished_lines, job, lines_sent,
                        read_lines, stop_before_the_end, stopped, uploads)
 
 DIRECT = "--direct", "--concurrency", "1"
-
-
-@pytest.fixture
-def job(tmp_path):
-    return Job(tmp_path)
+assert job  # a fixture
 
 
 # == work files of somebody else =============================================

@@ -11,6 +11,7 @@ import pytest
 
 import xeroctl
 from conftest import environment, every_case, text_stream, written
+from helpers import TerminalStream as Terminal
 
 QWEN = "8b1f4c2d-9e7a-4f3b-bc11-2d8e6a4c5f01"
 FIRST = "reference-parrot-1b"
@@ -184,11 +185,6 @@ def test_a_read_of_a_dry_run_is_picked_from(run):
 
 
 # == terminals ===============================================================
-
-class Terminal(io.TextIOWrapper):
-    def isatty(self):
-        return True
-
 
 @pytest.mark.parametrize("path, shown", [
     ("a", "x\\x1b[2Jy\n"), ("b", '["\\u001b"]\n')])

@@ -116,11 +116,11 @@ TOOLS = {
 }
 
 
-@pytest.fixture
-def world(tmp_path):
+@pytest.fixture(scope="module")
+def first_world(tmp_path_factory):
     with Remembering() as router:
         router.store.clock, router.exec_polls = time.time, 0
-        world = World(router, tmp_path)
+        world = World(router, tmp_path_factory.mktemp("world"))
         os.symlink(os.path.join(ROOT, "xeroctl.py"), world.place("xeroctl.py"))
         os.symlink(os.path.join(ROOT, "tests"), world.place("tests"))
         for name in ("prompts/one.txt", "app.log", "ca.pem", "slow.sh",
@@ -132,7 +132,14 @@ def world(tmp_path):
             world.write("bin/" + name, "#!/bin/sh\n" + script % {
                 "python": sys.executable, "started": STARTED} + "\n")
             os.chmod(path, stat.S_IRWXU)
+        world.saved[None] = router.save(), world.files_now()
         yield world
+
+
+@pytest.fixture
+def world(first_world):
+    first_world.reset(None)
+    return first_world
 
 
 def made_true(text, world, other):
@@ -151,7 +158,7 @@ def made_true(text, world, other):
                   lambda found: world.ids[found.group()], text)
 
 
-def play(text, world, more):
+def play(text, world, more, exit_status=0):
     """Run a block as a person would; return its output."""
     environ = environment(
         world.router, PATH=world.place("bin") + ":/usr/bin:/bin",
@@ -164,7 +171,7 @@ def play(text, world, more):
         output = process.communicate(timeout=LIMIT_S)[0].decode()
     finally:
         process.kill()
-    assert process.returncode == 0, (text, output)
+    assert process.returncode == exit_status, (text, output)
     return output
 
 
@@ -214,6 +221,33 @@ def test_a_script_of_the_readme_holds_one_conversation(world):
     assert {each[0]["content"] for each in asked} == {"Be brief."}
     with open(world.place("fast.sh")) as source:
         assert source.read() == "sleep 9\n"  # the router repeats it
+
+
+def shown_steps():
+    """(command, exit status, lines shown) of each step that is shown."""
+    for block in re.findall(r"```console\n(.*?)```", README, re.S):
+        for step in re.split(r"(?m)^\$ ", block)[1:]:
+            command, *lines = step.splitlines()
+            yield command, "error: " in step, lines
+
+
+def assert_shown(lines, output):
+    """Each line is shown; … stands for anything."""
+    for line in lines:
+        parts = map(re.escape, line.split("…"))
+        assert re.search(f"(?ms)^{'.*'.join(parts)}$", output), (line, output)
+
+
+def test_a_night_of_the_readme_goes_as_it_is_shown(world):
+    """Its steps in their order, on one machine."""
+    steps = list(shown_steps())
+    world.write("prompts.csv", "\n".join(steps[0][2]) + "\n")
+    world.router.batch_plan(fail_lines={"row-2": 500})
+    for command, fails, lines in steps:
+        output = play(command, world, {}, int(fails))
+        assert_shown(lines, output)
+    assert len(steps) == 5 and not os.path.exists(world.place(
+        "answers.csv.state.json"))
 
 
 def test_the_exit_codes_of_the_readme_are_those_of_the_program(run):

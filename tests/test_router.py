@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from conftest import every_case
 from router import BATCH_ENDS, DOC_KEY, ODD, Router
 
 
@@ -366,6 +367,142 @@ def test_upload_in_parts_becomes_a_model(router):
     model_id = router.uploads[upload["id"]]["model_id"]
     assert router.upload_bytes(upload["id"]) == b"abcdefghij"
     assert call(router, "GET", "/models")[1]["data"][-1]["id"] == model_id
+
+
+# -- Choices, as OpenAI has them
+
+HI = [{"role": "user", "content": "hi, as JSON"}]
+LOOK_UP = {"type": "function", "function": {"name": "look_up", "parameters": {
+    "type": "object", "properties": {"what": {"type": "string"}}}}}
+OTHER = {"type": "function", "function": {"name": "other"}}
+NAMED = {"type": "function", "function": {"name": "look_up"}}
+SHAPE = {"type": "object", "properties": {
+    "a": {"$ref": "#/$defs/a"}, "b": {"type": "array", "minItems": 2, "items": {
+        "enum": [3]}}, "c": {"anyOf": [{"type": "string"}, {"type": "null"}]}},
+    "$defs": {"a": {"type": "string"}}}
+LONGEST = 30 * 24 * 3600
+
+
+def shaped(schema, **more):
+    return dict({"type": "json_schema",
+                 "json_schema": {"name": "x", "schema": schema}}, **more)
+
+
+def complete(router, **body):
+    """What came of a completion: its status, and the error or the choices."""
+    status, said = call(router, "POST", "/chat/completions", dict(
+        {"model": "demo", "messages": HI}, **body), base="/v1")
+    return status, said.get("error") or said["choices"]
+
+
+def streamed(router, **body):
+    """[content, arguments of the tool, reason] of each streamed choice."""
+    data = ask(router, "POST", "/chat/completions", dict(
+        {"model": "demo", "messages": HI, "stream": True}, **body),
+        base="/v1")[2].decode()
+    choices = [["", "", None] for _ in range(body.get("n", 1))]
+    for line in data.split("\n\n")[:-2]:
+        for each in json.loads(line[6:])["choices"]:
+            kept, delta = choices[each["index"]], each["delta"]
+            kept[0] += delta.get("content") or ""
+            for tool in delta.get("tool_calls", ()):
+                kept[1] += tool["function"]["arguments"]
+            kept[2] = each["finish_reason"]
+    return choices
+
+
+@every_case
+@pytest.mark.parametrize("body, text, arguments, reason", [
+    ({"stop": ["zzz", " as"]}, 'Hello! You said: "hi,', None, "stop"),
+    ({"stop": " said"}, "Hello! You", None, "stop"),
+    ({"stop": " said", "max_tokens": 1}, "Hello!", None, "length"),
+    ({"response_format": {"type": "json_object"}},
+     '{"said": "hi, as JSON"}', None, "stop"),
+    ({"response_format": shaped(SHAPE)},
+     '{"a": "hi, as JSON", "b": [3, 3], "c": null}', None, "stop"),
+    ({"tool_choice": "required"}, None, '{"what": "hi, as JSON"}',
+     "tool_calls"),
+    ({"tool_choice": NAMED}, None, '{"what": "hi, as JSON"}', "stop")])
+def test_what_is_asked_of_a_choice_is_done(openai_router, body, text,
+                                           arguments, reason):
+    if "tool_choice" in body:
+        body = dict(body, tools=[LOOK_UP, OTHER])
+    status, (choice,) = complete(openai_router, **body)
+    called = choice["message"].get("tool_calls")
+    assert (status, choice["message"]["content"], choice["finish_reason"]) == (
+        200, text, reason)
+    assert (called and called[0]["function"]) == (arguments and {
+        "name": "look_up", "arguments": arguments})
+    assert streamed(openai_router, **body) == [
+        [text or "", arguments or "", reason]]
+
+
+@pytest.mark.parametrize("choice", [None, "auto", "none"])
+def test_a_tool_need_not_be_called(openai_router, choice):
+    status, (said,) = complete(openai_router, tools=[OTHER],
+                               tool_choice=choice)
+    assert status == 200 and "tool_calls" not in said["message"]
+
+
+def test_there_are_n_choices_and_each_is_another(openai_router):
+    status, choices = complete(openai_router, n=3)
+    texts = [each["message"]["content"] for each in choices]
+    assert status == 200 and len(set(texts)) == 3
+    assert [each["index"] for each in choices] == [0, 1, 2]
+    assert streamed(openai_router, n=3) == [[text, "", "stop"]
+                                            for text in texts]
+
+
+@every_case
+@pytest.mark.parametrize("param, body", [
+    ("n", {"n": 0}), ("n", {"n": 129}), ("n", {"n": True}),
+    ("stop", {"stop": list("abcde")}), ("stop", {"stop": ""}),
+    ("stop", {"stop": [5]}), ("response_format", {"response_format": "json"}),
+    ("response_format", {"response_format": {"type": "xml"}}),
+    ("messages", {"response_format": {"type": "json_object"},
+                  "messages": [{"role": "user", "content": "hi"}]}),
+    ("response_format.json_schema.name",
+     {"response_format": shaped({}, json_schema={})}),
+    ("response_format.json_schema.schema",
+     {"response_format": shaped({"allOf": []})}),
+    ("response_format.json_schema.schema",
+     {"response_format": shaped({"$ref": "#"})}),
+    ("tools", {"tools": []}), ("tools[1]", {"tools": [OTHER, {}]}),
+    ("tool_choice", {"tool_choice": "auto"}),
+    ("tool_choice", {"tool_choice": "any", "tools": [OTHER]}),
+    ("tool_choice", {"tool_choice": NAMED, "tools": [OTHER]})])
+def test_what_cannot_be_done_is_refused_by_name(openai_router, param, body):
+    status, error = complete(openai_router, **body)
+    assert (status, error["param"]) == (400, param), error
+
+
+def test_a_file_is_there_until_it_expires(clock):
+    with Router(openai=True, clock=clock.now) as router:
+        for word, seconds, status in (
+                ("now", 3600, 400), ("created_at", "x", 400),
+                ("created_at", 3599, 400), ("created_at", LONGEST + 1, 400),
+                ("created_at", 3600, 200)):
+            got, _, data = upload(router, LINES, base="/v1", **{
+                "expires_after[anchor]": word,
+                "expires_after[seconds]": seconds})
+            assert got == status, data
+        record = json.loads(data.decode())
+        assert record["expires_at"] == record["created_at"] + 3600
+        for seconds, status in ((3599, 200), (1, 404)):
+            clock.sleep(seconds)
+            assert ask(router, "GET", "/files/" + record["id"],
+                       base="/v1")[0] == status
+
+
+def test_so_is_a_file_of_results(router):
+    lasts = {"anchor": "created_at", "seconds": 7200}
+    status, said = submit(router, output_expires_after=dict(lasts, seconds=1))
+    assert (status, said["error"]["param"]) == (
+        400, "output_expires_after.seconds")
+    batch = until(router, submit(router, output_expires_after=lasts)[1],
+                  *BATCH_ENDS)
+    record = router.files[batch["output_file_id"]]
+    assert record["expires_at"] == record["created_at"] + 7200
 
 
 # -- Responses

@@ -1,7 +1,10 @@
 """Every example of the help does what it says, in every form of output.
 
-A world (world.py) holds what the examples are about; the plain command runs
-the first example of each verb, --full every one, in every form.
+So is all that holds of every command alike said here, once: what it plans is
+what it sends; what cannot be taken back wants a yes; a key without the scope
+and an id that is not there end it; a list goes on, and is told as it was
+received.  A world (world.py) holds what the examples are about; the plain
+command runs the first example of each verb, --full every one, in every form.
 """
 
 import csv
@@ -19,7 +22,7 @@ import pytest
 import xeroctl
 from conftest import (INTERPRETERS, IS_FULL, SCRIPT, costly, environment,
                       every_case)
-from world import BODY, CALLS, ROWS, Remembering, Row, World, signature
+from world import BODY, CALLS, ROWS, Row, command_of, signature
 
 pytestmark = every_case
 
@@ -131,11 +134,9 @@ BARE = ("chats export", "exports download", "exec raw", "files download",
         "batches download", "batches errors", "shell-completion", "help")
 REFUSED = {     # forms that a row has not
     "approvals watch": ("csv",)}
+WITHOUT_ID = ("models probe", "slos summary", "maintenance purge",
+              "usage summary", "health dashboard", "exec tool-show")
 FORMS = "json", "jsonl", "csv", "id", "table", "wide"
-
-
-def command_of(row):
-    return xeroctl.verb_map(row.group, row.verb)["command"]
 
 
 def first_rows():
@@ -152,18 +153,6 @@ def sample(cases, count, seed=7):
     return cases if IS_FULL else random.Random(seed).sample(cases, count)
 
 
-@pytest.fixture(scope="module")
-def shared_world(tmp_path_factory):
-    with Remembering() as router:
-        yield World(router, tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture
-def world(shared_world, monkeypatch):
-    monkeypatch.chdir(shared_world.folder)
-    return shared_world
-
-
 def asked(world, row):
     """The last write that the router saw, in the words of WRITES."""
     names = {value: name for name, value in world.ids.items()}
@@ -171,7 +160,8 @@ def asked(world, row):
               if seen.method not in ("GET", "HEAD")]
     if not writes:
         return None
-    path = writes[-1].path.replace("ctpl_01HDRAIN", "triage")
+    path = writes[-1].path.replace("ctpl_01HDRAIN", "triage").replace(
+        "/exports/usage", "/exports/logs")
     path = re.sub(r"^/proj_demo(/[^/]+)?/v1",
                   lambda slug: "/E" if slug.group(1) else "", path)
     for value, name in names.items():
@@ -303,6 +293,8 @@ def check_id(text):
 CHECKS = {"json": check_json, "jsonl": check_jsonl, "csv": check_csv,
           "id": check_id, "table": check_lines, "wide": check_lines}
 DRIVEN = [row for row in CALLS if not row.is_init]
+FEW = DRIVEN if IS_FULL else [row for row in first_rows()
+                              if not row.is_init and not row.is_plan]
 SHAPED = [row for row in DRIVEN if command_of(row) not in BARE]
 
 
@@ -320,6 +312,10 @@ def test_every_row_has_every_form(world, row, form):
     if not has_form(row, form):
         assert shown.exit_status == 2 and shown == ""
         assert "-o" in shown.stderr and world.router.requests == []
+        return
+    if form == "id" and "the answer has no id" in shown.stderr:
+        assert (shown, shown.exit_status) == ("", 1)
+        assert command_of(row) in WITHOUT_ID
         return
     assert shown.exit_status == (130 if row.is_endless else 0)
     if not (row.is_endless and form == "json"):
@@ -406,3 +402,298 @@ def stamped():
     """A signature of now, since a process has no clock of ours."""
     now = str(int(time.time()))
     return {"TIMESTAMP": now, "SIGNATURE": signature(now)}
+
+
+# == plans ===================================================================
+
+def writes_of(world):
+    return [seen for seen in world.router.requests
+            if seen.method not in ("GET", "HEAD")]
+
+
+# What is not known yet stands in <…>; the name of a run is new each time.
+UNKNOWN = re.compile("<[^>]*>|xeroctl-[0-9a-f]{12}")
+
+
+def text_of(method, url, body):
+    return json.dumps([method, url, body], sort_keys=True, ensure_ascii=False)
+
+
+def is_planned(plan, seen, origin):
+    """Whether a request is that of the plan; of a form: but for its parts."""
+    body = seen.json if seen.body and not seen.form else None
+    wanted = text_of(plan["method"], plan["url"],
+                     None if seen.form else plan.get("body"))
+    pattern = "[^/\"]+".join(map(re.escape, UNKNOWN.split(wanted)))
+    return re.fullmatch(pattern, text_of(seen.method, origin + seen.target,
+                                         body))
+
+
+PLANNED = [row for row in FEW if command_of(row) in WRITES
+           and not row.is_interactive]
+
+
+@pytest.mark.parametrize("row", PLANNED, ids=str)
+def test_a_plan_is_what_is_sent(world, row):
+    """And it sends nothing but what it has to look up."""
+    world.prepare(row)
+    shown = world.start(row, "--dry-run", "-o", "json")
+    assert shown.exit_status == 0
+    assert world.router.key not in shown + shown.stderr
+    assert world.start(row, "--curl").startswith("curl -sS")
+    assert writes_of(world) == []
+    plans = json.loads(shown)
+    plans = plans if isinstance(plans, list) else [plans]
+    world.prepare(row)
+    world.start(row)
+    world.router.rest()
+    for plan, seen in zip(plans, writes_of(world)):
+        assert is_planned(plan, seen, world.router.origin), (
+            plan, seen.method, seen.target)
+
+
+# == a key that may not ======================================================
+
+SCOPELESS = "xero_demo_0123456789abcdef"
+
+
+@pytest.mark.parametrize("row", FEW, ids=str)
+def test_a_key_without_the_scope_is_told_which_it_lacks(world, row):
+    world.prepare(row)
+    world.router.add_key(SCOPELESS)
+    world.write("scopeless.txt", SCOPELESS)
+    shown = world.start(row, "--api-key", "@" + world.place("scopeless.txt"))
+    assert SCOPELESS not in shown + shown.stderr
+    if world.router.requests and command_of(row) != "health check":
+        assert shown.exit_status == 3
+        assert re.search("lacks the scope '(inference|management|execution)'",
+                         shown + shown.stderr)
+    else:
+        assert shown.exit_status == 0
+
+
+# == questions ===============================================================
+
+# What is asked before a command does what cannot be taken back.
+QUESTIONS = """
+batches cancel             Cancel batch batch_1?
+models delete              Delete model model_1?
+responses delete           Delete response resp_1?
+completions delete         Delete completion chatcmpl-1?
+conversations delete       Delete conversation conv_1?
+conversations delete-item  Delete item msg_1?
+files delete               Delete file file-1?
+uploads cancel             Cancel upload upload_1?
+uploads delete             Delete upload upload_1?
+webhooks delete            Delete webhook webhook_1?
+keys delete                Delete key key_1?
+keys rotate                Rotate key key_1?
+keys ip-filter             Replace the IP filter of key key_1?
+agents delete              Delete agent agent_1?
+agents join-keys revoke    Revoke join key jk_1?
+agents revoke-credentials  Revoke the credentials of agent agent_1?
+slos delete                Delete SLO slo_1?
+endpoints delete           Delete endpoint my-llm?
+workspaces delete          Delete workspace ws_1?
+workspaces unbind          Unbind agent agent_1 from ws_1?
+chats delete               Delete chat chat_1?
+maintenance cancel         Cancel mnt_1?
+maintenance purge  Forget all maintenance that was over before 2026-01-01?
+project remove-member      Remove member usr_1?
+project revoke-invitation  Revoke invitation invite_1?
+exports delete             Delete export exp_1?
+templates delete           Delete template triage?
+approvals approve          Approve kubectl_drain?
+approvals revoke-delegation  Revoke delegation dlg_1?
+config remove              Remove deployment prod?
+"""
+QUESTIONS = dict(re.findall(r"(?m)^(\S.*?)  +(\S.*\?)$", QUESTIONS))
+NO_TERMINAL = "There is no terminal to ask on"
+
+
+def unforced(world, row, answer=b""):
+    """What a row does that is not told to go ahead; what it wrote."""
+    world.prepare(row)
+    words = [word for word in row.words if word not in ("--force", "-y")]
+    shown = world.start(row, words=words, force=False, **(
+        {"stdin": Typed(answer)} if answer else {}))
+    return shown, [(seen.method, seen.target) for seen in writes_of(world)]
+
+
+def question_in(world, shown):
+    """The question in an error or before an answer, with names for ids."""
+    text = re.search(r"(?m)^(?:error: )?(.*\?) (?:\[y/N\]|There is no)",
+                     shown.stderr).group(1)
+    for name, value in world.ids.items():
+        text = text.replace(value, name)
+    return text
+
+
+class Typed(io.TextIOWrapper):
+    """A terminal on which something is typed."""
+
+    def __init__(self, data):
+        super().__init__(io.BytesIO(data), encoding="ascii", newline="")
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("row", [row for row in FEW if row.asks], ids=str)
+def test_what_cannot_be_taken_back_wants_a_yes(world, row):
+    shown, writes = unforced(world, row)
+    if command_of(row) not in QUESTIONS:
+        assert NO_TERMINAL not in shown.stderr
+        return
+    assert (shown, shown.exit_status, writes) == ("", 2, [])
+    assert NO_TERMINAL in shown.stderr and "--force" in shown.stderr
+    assert question_in(world, shown) == QUESTIONS[command_of(row)]
+    shown, writes = unforced(world, row, b"n\n")
+    assert (shown, shown.exit_status, writes) == ("", 1, [])
+    shown, writes = unforced(world, row, b"y\n")
+    assert shown.exit_status == 0 and question_in(world, shown)
+    forced = world.prepare(row) or world.start(row)
+    assert forced == shown
+    assert writes == [(seen.method, seen.target)
+                      for seen in writes_of(world)]
+
+
+# == what is not there =======================================================
+
+NOWHERE = "no/such ?"
+WITH_ID = [row for row in FEW if set(row.words) & set(
+    "agent_1 approval_1 batch_1 cand_1 chat_1 chatcmpl-1 conv_1 dlg_1 exp_1"
+    " file-1 inv_1 invite_1 jk_1 key_1 lrn_1 mnt_1 model_1 resp_1 slo_1"
+    " triage upload_1 usr_1 webhook_1 ws_1".split())]
+
+IN_BODY = [row for row in WITH_ID
+           if command_of(row) in ("chats create", "exec invoke")]
+
+
+@pytest.mark.parametrize("row", WITH_ID, ids=str)
+def test_what_is_not_there_is_exit_4(world, row):
+    """Its id is one piece of the path, whatever stands in it."""
+    world.prepare(row)
+    shown = world.start(row, words=[NOWHERE if word in world.ids else word
+                                    for word in row.words])
+    assert shown.exit_status == 4
+    targets = [seen.target for seen in world.router.requests]
+    assert targets and not any("no/such" in target for target in targets)
+    if row not in IN_BODY and row.group.name != "templates":
+        assert all("no%2Fsuch%20%3F" in target for target in targets)
+
+
+@pytest.mark.parametrize("row", [row for row in WITH_ID
+                                 if row not in IN_BODY], ids=str)
+def test_what_is_no_id_is_not_sent(world, row):
+    world.prepare(row)
+    for word in "", "..":
+        shown = world.start(row, words=[
+            word if each in world.ids else each for each in row.words])
+        assert (shown, shown.exit_status) == ("", 2)
+        assert world.router.requests == []
+
+
+# == pages ===================================================================
+
+PAGES = [{"object": "list", "data": [{"id": "x1"}, {"id": "x2"}],
+          "has_more": True, "last_id": "x2"},
+         {"object": "list", "data": [{"id": "x3"}], "has_more": False}]
+PAGED = [row for row in CALLS if row.verb.paging
+         and not set(row.words) & {"--limit", "--all", "--tree"}
+         and command_of(row) != "templates versions"]     # looks a name up
+
+
+def paged(world, row, *words, pages=PAGES):
+    """What a list shows of these pages, and the query for each of them."""
+    world.prepare(row)
+    for page in pages:
+        world.router.order("GET *", body=json.dumps(page).encode())
+    shown = world.start(row, "--limit", "2", *words)
+    assert shown.exit_status == 0
+    return shown, [dict(seen.query) for seen in world.router.requests]
+
+
+@pytest.mark.parametrize("row", PAGED, ids=str)
+def test_a_list_goes_on_where_it_ended(world, row):
+    name, place = (("offset", "2") if row.verb.paging is xeroctl.Offset
+                   else ("after", "x2"))
+    shown, (query,) = paged(world, row, pages=PAGES[:1])
+    assert f"more exist: --{name} {place} continues, --all" in shown.stderr
+    assert query["limit"] == "2" and name not in query
+    more = dict(query, **{name: place})
+    shown, asked = paged(world, row, f"--{name}", place, pages=PAGES[1:])
+    assert asked == [more] and "more exist" not in shown.stderr
+    shown, asked = paged(world, row, "--all", "-o", "json")
+    page = json.loads(shown)
+    assert [each["id"] for each in page["data"]] == ["x1", "x2", "x3"]
+    assert page["has_more"] is False and shown.stderr == ""
+    assert asked == [query, more]
+    assert paged(world, row, "-q", pages=PAGES[:1])[0].stderr == ""
+
+
+EMPTY = {"object": "list", "data": [], "has_more": False}
+ONE = {"object": "list", "has_more": False, "data": [
+    {"id": "x1", "slug": "x1", "zeta": 1.50, "created_at": None,
+     "none": "\u00fc\u2028", "big": 12345678901234567890}]}
+
+
+@pytest.mark.parametrize("row", PAGED, ids=str)
+def test_an_empty_list_has_a_form(world, row):
+    shown, _ = paged(world, row, pages=[EMPTY])
+    assert shown == "" and re.fullmatch("No [a-z ]+ found.\n", shown.stderr)
+    for form, text in (("jsonl", ""), ("id", ""),
+                       ("json", json.dumps(EMPTY, indent=2) + "\n")):
+        assert paged(world, row, "-o", form, pages=[EMPTY])[0] == text, form
+    head, end = paged(world, row, "-o", "csv", pages=[EMPTY])[0].split("\r\n")
+    assert head and not end
+
+
+@pytest.mark.parametrize("row", PAGED, ids=str)
+def test_a_list_is_told_as_it_was_received(world, row):
+    """In JSON, and record by record; csv has as many rows."""
+    one, = ONE["data"]
+    for form, text in (
+            ("json", json.dumps(ONE, indent=2, ensure_ascii=False) + "\n"),
+            ("jsonl", json.dumps(one, ensure_ascii=False,
+                                 separators=(",", ":")) + "\n")):
+        assert paged(world, row, "-o", form, pages=[ONE])[0] == text
+    assert paged(world, row, "-o", "csv", pages=[ONE])[0].count("\r\n") == 2
+    assert row.verb.id_path != "id" or paged(
+        world, row, "-o", "id", pages=[ONE])[0] == "x1\n"
+
+
+@pytest.mark.parametrize("row", [
+    row for row in CALLS if row.verb.name in ("get", "show")
+    and row.group.name not in ("config", "templates")], ids=str)
+def test_a_record_is_told_as_it_was_received(world, row):
+    one, = ONE["data"]
+    for form, text in (
+            ("json", json.dumps(one, indent=2, ensure_ascii=False)),
+            ("jsonl", json.dumps(one, ensure_ascii=False,
+                                 separators=(",", ":"))),
+            ("id", "x1")):
+        world.prepare(row)
+        world.router.order("GET *", times=None, body=json.dumps(one).encode())
+        shown = world.start(row, "-o", form)
+        assert (shown, shown.stderr) == (text + "\n", ""), form
+
+
+# == the endpoint ============================================================
+
+SLUGGED = [row for row in DRIVEN if "--endpoint" in row.words]
+
+
+@pytest.mark.parametrize("row", SLUGGED, ids=str)
+def test_without_an_endpoint_three_ways_are_told(world, row):
+    world.prepare(row)
+    at = row.words.index("--endpoint")
+    words = row.words[:at] + row.words[at + 2:]
+    for slug in None, "":
+        shown = world.start(row, words=words, XEROTIER_ENDPOINT=slug,
+                            XEROTIER_CONFIG=world.place("none.toml"))
+        assert (shown, shown.exit_status) == ("", 2)
+        for way in ("no endpoint", "--endpoint", "XEROTIER_ENDPOINT",
+                    "xeroctl config set NAME endpoint"):
+            assert way in shown.stderr
+        assert world.router.requests == []

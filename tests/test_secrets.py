@@ -17,7 +17,7 @@ import pytest
 import xeroctl
 from conftest import IS_FULL, at_both_ends, costly
 from test_faults import FAULTS, SLOW, meet
-from world import CALLS, SECRET, Interrupting, Remembering, World
+from world import CALLS, SECRET, Interrupting, command_of
 
 SEED = 5
 PASSWORD = "pr0xy-Passw0rd-91"
@@ -52,27 +52,11 @@ WITH_SECRETS = (
 )
 
 
-def command_of(row):
-    return xeroctl.verb_map(row.group, row.verb)["command"]
-
-
 def sample(cases, count, most=None):
     """Some of the cases, the same ones each time; most: with --full."""
     cases = list(cases)
     count = min(most or len(cases), len(cases)) if IS_FULL else count
     return random.Random(SEED).sample(cases, count)
-
-
-@pytest.fixture(scope="module")
-def shared_world(tmp_path_factory):
-    with Remembering() as router:
-        yield World(router, tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture
-def world(shared_world, monkeypatch):
-    monkeypatch.chdir(shared_world.folder)
-    return shared_world
 
 
 def halves(secret):
@@ -446,7 +430,7 @@ def test_what_a_direct_run_writes_has_each_id_and_no_key(
     shown = run("batches", "run", "--endpoint", "demo", "--input", str(place),
                 "--output-file", str(out), "--direct", XEROTIER_API_KEY=key)
     assert shown.exit_status == 1, shown
-    texts = [path.read_text() for path in tmp_path.glob("out.jsonl*")]
+    texts = [path.read_text() for path in tmp_path.glob("out*.jsonl")]
     found = [json.loads(line) for text in texts for line in text.splitlines()]
     assert sorted(one["custom_id"] for one in found) == sorted(
         f"{word}-1" for word in WORDS)
@@ -454,6 +438,7 @@ def test_what_a_direct_run_writes_has_each_id_and_no_key(
             for one in found if one["error"]}
     assert json.loads(bad)["code"] == xeroctl.redacted_key(key)
     if key == KEY:
+        texts.append((tmp_path / "out.jsonl.state.json").read_text())
         assert not [text for text in texts if PART[:12] in text]
     else:
         assert f"no {key} here" in json.loads(bad)["message"]

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import select
-import signal
 import stat
 import struct
 import subprocess
@@ -24,6 +23,7 @@ import pytest
 import xeroctl
 from conftest import (ENDS, INTERPRETERS, STARTED, Result, environment,
                       python_name, text_stream, written)
+from helpers import answer_to
 from router import Router, as_frame
 
 pty = pytest.importorskip("pty")
@@ -47,12 +47,6 @@ def assistant(text):
 
 def system(text):
     return {"role": "system", "content": text}
-
-
-def answer_to(text):
-    """What the reference router says to a message."""
-    return (f'Hello! You said: "{text}". I am the demo endpoint of the'
-            " reference router; I repeat what I am told.")
 
 
 def exchange(text):
@@ -1082,14 +1076,6 @@ def has_readline(python):
     return not subprocess.call([python, "-c", "import readline"],
                                stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
-
-
-@pytest.fixture(autouse=True)
-def ctrl_c():
-    """Hand Ctrl-C on: the children of a job in the background ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(params=SEATS, ids=seat_name)

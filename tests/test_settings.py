@@ -10,19 +10,13 @@ import json
 import pytest
 
 from conftest import every_case
-from router import DEMO_KEY, Router
+from helpers import asked_whole as asked, keys_sent
+from router import DEMO_KEY
 
 pytestmark = every_case
 
 CHAT = "chat", "-m", "hi"
-MODELS = "models", "-o", "id"
 OTHER_KEY = "xero_other_0000000000000000"
-
-
-@pytest.fixture
-def other():
-    with Router() as other:
-        yield other
 
 
 @pytest.fixture
@@ -55,14 +49,6 @@ def cli(run, path):
         return run(*argv, against=against, XEROTIER_CONFIG=str(path),
                    **environ)
     return runner
-
-
-def asked(router):
-    return [f"{seen.method} {seen.target}" for seen in router.requests]
-
-
-def keys_sent(router):
-    return [seen.headers["Authorization"] for seen in router.requests]
 
 
 def check_refused(shown, code, *words):

@@ -20,8 +20,9 @@ import time
 import pytest
 
 import xeroctl
-from conftest import (IS_FULL, STARTED, Result, at_both_ends, costly,
-                      environment, text_stream, written)
+from conftest import (IS_FULL, STARTED, at_both_ends, costly, environment,
+                      text_stream, written)
+from helpers import finished, read_until, until
 from router import as_frame
 from test_session import Desk, has_readline
 
@@ -36,40 +37,6 @@ COMPLETIONS = "POST /chat/completions"
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 LINE = (b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions",'
         b'"body":{"model":"m","messages":[{"role":"user","content":"x"}]}}\n')
-
-
-@pytest.fixture(autouse=True)
-def ctrl_c():
-    """Hand Ctrl-C on: the children of a job in the background ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def until(condition):
-    """Wait until a condition holds, for what no event tells."""
-    end = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
-
-
-def read_until(stream, wanted):
-    """Read a pipe as it comes until something has come; return all of it."""
-    data = b""
-    while wanted not in data:
-        assert select.select([stream], [], [], LIMIT_S)[0], data
-        block = os.read(stream.fileno(), 4096)
-        assert block, data
-        data += block
-    return data
-
-
-def finished(process):
-    """Wait for a process; return its Result."""
-    stdout, stderr = process.communicate(timeout=LIMIT_S)
-    return Result(stdout.decode("utf-8"), stderr.decode("utf-8"),
-                  process.returncode)
 
 
 def chunk(text, finish=None):

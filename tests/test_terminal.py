@@ -22,6 +22,7 @@ import pytest
 import xeroctl
 from conftest import (STARTED, Result, at_both_ends, costly, environment,
                       sampled, text_stream, written)
+from helpers import as_frame, chunk, finished, send
 
 pty = pytest.importorskip("pty")
 termios = pytest.importorskip("termios")
@@ -123,14 +124,6 @@ class Screen:
         os.close(self.far)
 
 
-@pytest.fixture(autouse=True)
-def ctrl_c():
-    """Hand Ctrl-C on: the children of a job in the background ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.fixture
 def screen():
     """screen(columns=80) is a Screen."""
@@ -195,35 +188,12 @@ def spawn(router, screen):
             stream.close()
 
 
-def finished(process):
-    """Wait for a process; return its Result."""
-    stdout, stderr = process.communicate(timeout=LIMIT_S)
-    return Result((stdout or b"").decode("utf-8"),
-                  (stderr or b"").decode("utf-8"), process.returncode)
-
-
-def send(process, number):
-    """Send a signal to a process that is about to wait, once it waits."""
-    time.sleep(0.02)
-    process.send_signal(number)
-
-
 def ended(process, limit):
     """Wait for a process; return whether it has ended."""
     try:
         return process.wait(limit) is not None
     except subprocess.TimeoutExpired:
         return False
-
-
-def as_frame(value):
-    return b"data: " + json.dumps(value).encode() + b"\n\n"
-
-
-def chunk(text, finish_reason=None):
-    return as_frame({"object": "chat.completion.chunk", "choices": [
-        {"index": 0, "delta": {"content": text},
-         "finish_reason": finish_reason}]})
 
 
 def streamed(*texts):
@@ -419,13 +389,6 @@ def test_a_text_is_cut_to_the_terminal(show, router, columns, width):
     assert line.endswith("s" if width == 107 else "…")
 
 
-def test_in_a_pipe_nothing_is_cut(show, router):
-    router.order("GET /jobs", body=listed({"id": "job_1",
-                                           "status": "s" * 500}))
-    shown = show("jobs", on=["stderr"], columns=40, groups=(JOBS,))
-    assert shown.endswith("job_1  " + "s" * 500 + "\n")
-
-
 # == colour
 
 BOTH, OUT, ERR, NONE = ("stdout", "stderr"), ("stdout",), ("stderr",), ()
@@ -468,16 +431,6 @@ def test_a_usage_error_obeys_the_colour_flags(show, flags, is_coloured):
     shown = show(*flags, "bogus")
     assert shown.exit_status == 2
     assert ("\x1b" in shown.stderr) == is_coloured, shown
-
-
-@pytest.mark.parametrize("state, style", [
-    ("completed", 32), ("in_progress", 33), ("failed", 31), ("other", None)])
-def test_a_state_has_its_colour(show, router, state, style):
-    router.order("GET /jobs", body=listed({"id": "job_1", "status": state}))
-    cell = f"\x1b[{style}m{state}\x1b[0m" if style else state
-    assert show("jobs", groups=(JOBS,)) == (
-        "\x1b[1mID\x1b[0m     \x1b[1mStatus\x1b[0m\n"
-        f"job_1  {cell}\n")
 
 
 @pytest.mark.parametrize("argv", [
@@ -571,16 +524,6 @@ def test_a_remark_has_a_line_of_its_own(show, router, frames, told):
 
 # == questions
 
-@pytest.mark.parametrize("typed", [b"y\n", b"Y\n", b"yes\n", b" yes \n"])
-def test_a_yes_is_a_yes(show, router, typed):
-    router.order("DELETE /jobs/job_1", body=b"{}")
-    shown = show("jobs", "job_1", "--delete", on=("stdin",) + BOTH,
-                 typed=typed, groups=(JOBS,))
-    assert shown.exit_status == 0 and shown == "deleted job_1\n"
-    assert shown.stderr == "Delete job job_1? [y/N] "
-    assert len(router.seen("DELETE", "/jobs/job_1")) == 1
-
-
 @pytest.mark.parametrize("typed", [b"n\n", b"\n", b"yep\n", b"\x04"])
 def test_anything_else_is_a_no_and_so_is_the_end_of_input(show, router,
                                                           typed):
@@ -591,12 +534,6 @@ def test_anything_else_is_a_no_and_so_is_the_end_of_input(show, router,
     assert prompt == "Delete job job_1? "
     assert told.lstrip("\n").startswith("error: not confirmed")
     assert (typed == b"\x04") == told.startswith("\n")
-    assert router.requests == []
-
-
-def test_without_a_terminal_there_is_no_question(run, router):
-    shown = run("jobs", "job_1", "--delete", stdin=b"y\n", groups=(JOBS,))
-    assert shown.exit_status == 2 and "--force" in shown.stderr
     assert router.requests == []
 
 
@@ -794,19 +731,6 @@ def test_a_byte_that_is_no_text_is_an_error_like_others(spawn, argv):
 def test_a_full_disk_is_an_error(spawn, argv, python):
     with open("/dev/full", "w") as full:
         shown = finished(spawn(python, STARTED, *argv, stdout=full))
-    assert shown.stderr == ("error: cannot write to standard output: "
-                            + os.strerror(errno.ENOSPC) + "\n")
-    assert shown.exit_status == 1
-
-
-@sampled(1, 2, 4)
-@needs_full
-@pytest.mark.parametrize("argv", [
-    ("help",), ("help", "chat", "send"), STREAM, CHAT + ("--dry-run",),
-    CHAT + ("-o", "csv"), ("api", "/models", "--include")])
-def test_a_full_disk_is_an_error_of_every_command(spawn, argv):
-    with open("/dev/full", "w") as full:
-        shown = finished(spawn(sys.executable, STARTED, *argv, stdout=full))
     assert shown.stderr == ("error: cannot write to standard output: "
                             + os.strerror(errno.ENOSPC) + "\n")
     assert shown.exit_status == 1

@@ -69,28 +69,6 @@ def put(run, tmp_path):
     return runner
 
 
-@pytest.fixture
-def device(tmp_path):
-    """device(name) is a /dev/name to write to.
-
-    For root it is a node of our own: a client that puts a file in its
-    place shall not take the machine's.
-    """
-    def maker(name):
-        path = "/dev/" + name
-        if os.geteuid() != 0:
-            return path         # may be written, not replaced
-        number = os.stat(path).st_rdev
-        path = str(tmp_path / name)
-        try:
-            os.mknod(path, 0o666 | stat.S_IFCHR, number)
-            open(path, "wb").close()
-        except OSError:
-            pytest.skip("no devices can be made here")
-        return path
-    return maker
-
-
 def contents(router):
     """The requests for the content of a file."""
     return router.seen("GET", "/content")

@@ -15,7 +15,8 @@ import time
 import pytest
 
 import xeroctl
-from router import DEMO_KEY, Router
+from helpers import error_of, facts_of
+from router import DEMO_KEY
 
 CHAT = "chat", "--endpoint", "demo", "-m", "hi"
 NOW = 1770000000
@@ -25,21 +26,6 @@ NONE = ()
 
 # A name that no resolver is asked for: a label has 63 letters at most.
 NO_HOST = "a" * 64 + ".example"
-
-
-@pytest.fixture
-def other():
-    """A second router: another port, so another origin."""
-    with Router() as router:
-        yield router
-
-
-@pytest.fixture
-def closed_port():
-    """A port of the loopback where nobody listens."""
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        yield holder.getsockname()[1]
 
 
 class Sayer:
@@ -73,19 +59,6 @@ class Sayer:
                 self.calls += 1
                 client.recv(65536)
                 client.sendall(self.said)
-
-
-def error_of(shown):
-    """The one error line on standard error."""
-    line, = [line for line in shown.stderr.splitlines()
-             if line.startswith("error: ")]
-    return line
-
-
-def facts_of(shown):
-    """The lines below the error: {label: value}."""
-    return dict(line.strip().split(": ", 1) for line
-                in shown.stderr.partition("error: ")[2].splitlines()[1:])
 
 
 def attempts(shown):
@@ -838,14 +811,6 @@ def test_a_slug_of_dots_climbs_nowhere(run, router, slug):
     assert router.requests == []
 
 
-def test_style_openai_has_no_slug_in_its_paths(run, openai_router):
-    shown = run(*CHAT, "--style", "openai", against=openai_router)
-    assert shown.exit_status == 0, shown
-    seen, = openai_router.requests
-    assert seen.target == "/v1/chat/completions"
-    assert seen.json["model"] == "demo"
-
-
 def test_style_openai_takes_any_path_and_no_key(run, router):
     shown = run(*CHAT, against=None, XEROTIER_STYLE="openai",
                 XEROTIER_BASE_URL=router.origin + "/proxy")
@@ -1134,74 +1099,6 @@ def test_very_verbose_shows_the_body_of_an_error(run, router):
 
 NEW_CHAT = ("chat", "new", "--workspace", "ws_kube_prod", "--template",
             "ctpl_01HDRAIN", "-m", "hi")
-
-
-def test_a_dry_run_shows_the_request_and_sends_none(run, router):
-    shown = run("chat", "--endpoint", "demo", "-m", "hé", "--dry-run",
-                "--header", "X-A: b")
-    assert (shown.exit_status, shown.stderr) == (0, ""), shown
-    head, _, body = shown.partition("\n\n")
-    assert head.splitlines() == [
-        f"POST {router.origin}/proj_demo/demo/v1/chat/completions",
-        "Authorization: Bearer xero_demo_…",
-        "Content-Type: application/json", "X-A: b"]
-    assert json.loads(body) == {
-        "model": "demo", "messages": [{"role": "user", "content": "hé"}],
-        "stream": False}
-    assert '"hé"' in body and router.requests == []
-
-
-def test_a_dry_run_in_json_is_an_object(run, router):
-    shown = run(*CHAT, "--stream", "--dry-run", "-o", "json")
-    plan = json.loads(shown)
-    assert list(plan) == ["method", "url", "headers", "body"]
-    assert plan["method"] == "POST"
-    assert plan["url"].endswith("/demo/v1/chat/completions")
-    assert plan["headers"]["Authorization"] == "Bearer xero_demo_…"
-    assert plan["body"]["stream_options"] == {"include_usage": True}
-    assert router.requests == []
-
-
-def test_a_dry_run_of_two_requests_is_an_array(run, router):
-    first, second = json.loads(run(*NEW_CHAT, "--dry-run", "-o", "json"))
-    assert first["url"].endswith(
-        "/workspaces/ws_kube_prod/chat-templates/ctpl_01HDRAIN/apply")
-    assert second["url"].endswith("/chats/<chat id>/messages")
-    assert second["body"] == {"role": "user", "content": "hi"}
-    assert router.requests == []
-
-
-def test_a_dry_run_of_two_requests_is_two_lines_or_two_blocks(run, router):
-    lines = run(*NEW_CHAT, "--dry-run", "-o", "jsonl").splitlines()
-    assert [json.loads(line)["method"] for line in lines] == ["POST"] * 2
-    text = run(*NEW_CHAT, "--dry-run")
-    assert len(re.findall("^POST http", text, re.M)) == 2
-    assert router.requests == []
-
-
-def test_a_dry_run_still_reads(run, router):
-    shown = run("api", "/models", "--dry-run")
-    assert json.loads(shown)["object"] == "list"
-    assert len(router.seen("GET", "/models")) == 1
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-def test_a_dry_run_changes_nothing(run, router, method):
-    shown = run("api", method, "/things", "--dry-run")
-    assert shown.startswith(f"{method} {router.base_url}/things\n")
-    assert (shown.exit_status, router.requests) == (0, [])
-
-
-def test_a_dry_run_shows_a_body_of_bytes_as_it_is(run, router):
-    shown = run("api", "POST", "/things", "--input", "-", "--dry-run",
-                stdin=b'{"a":  1}\n')
-    assert shown.endswith('\n\n{"a":  1}\n\n') and router.requests == []
-
-
-def test_curl_plans_reads_too(run, router):
-    shown = run("api", "/models", "--curl")
-    assert shown.startswith("curl ") and router.requests == []
-    assert "$XEROTIER_API_KEY" in shown
 
 
 def test_curl_of_two_requests_is_an_array_in_json(run, router):

@@ -98,6 +98,11 @@ class Row:
         return words
 
 
+def command_of(row):
+    """The name of a row's verb, as the map of commands has it."""
+    return xeroctl.verb_map(row.group, row.verb)["command"]
+
+
 def each_row():
     """Every example of every verb, each command line once."""
     found = {}
@@ -290,6 +295,7 @@ class World:
         for name in ("in.jsonl", "requests.jsonl", "prompts.jsonl"):
             self.write(name, LINES)
         self.write("in.txt", "linux\nbread\n")
+        self.write("in.csv", "title,text\nlinux,a kernel\nbread,a food\n")
         self.write("model.gguf", b"GGUF" + bytes(96))
         self.write("secret.txt", SECRET + "\n")
         self.write("body.json", BODY)
@@ -447,10 +453,10 @@ class World:
         self.router.put_back(saved)
         self.put_files_back(files)
 
-    def start(self, row, *more, words=None, **options):
+    def start(self, row, *more, words=None, force=True, **options):
         """Run a row as a person would: with an answer, an end, an input."""
         words = self.argv(row.words if words is None else words)
-        more += ("--force",) * (row.asks and "--force" not in words)
+        more += ("--force",) * (force and row.asks and "--force" not in words)
         if row.is_endless:
             options.setdefault("clock", Interrupting())
         options.setdefault("stdin", b"Hello\n" if row.is_interactive
@@ -460,9 +466,9 @@ class World:
 
     def run(self, *argv, stdin=b"", stdout=None, stderr=None, clock=None,
             **environ):
-        """Run in process; return a Result."""
+        """Run in process, with bytes or a stream as input; return a Result."""
         streams = xeroctl.Streams(
-            text_stream(stdin), in_text(stdout or io.BytesIO()),
+            text_stream(stdin) if isinstance(stdin, bytes) else stdin, in_text(stdout or io.BytesIO()),
             in_text(stderr or io.BytesIO()))
         environ.setdefault("XEROTIER_CONFIG", self.place("config.toml"))
         status = xeroctl.main(argv, environment(self.router, **environ),

@@ -583,3 +583,43 @@ def keyed_answer(chance):
     return {"key": key, "said": said, "before": before, "name": name,
             "is_source": is_source, "record": record, "error": error,
             "text": f"{before}{said}{after}"}
+
+
+# == rows, as the csv module writes them =====================================
+
+CELL_PIECES = [
+    "=1+1", "+1", "-1", "@x", '"', '""', "'", ",", ";", "\t", "\n", "\r",
+    "\r\n", " ", "a", "é", "日本", "\U0001f600", "\u2028", "\x85", "\x0b",
+    "\x0c", "\x1a", "\ufeff", "{a}", "{{", "}}", "{", "}", "{b}", "\\", "\\n",
+    "%s", "null", "0", "1e5", "x" * 3000, "\x1b[31m", "\u202e", "\x7f"]
+
+
+def csv_cell(chance):
+    return "".join(chance.choice(CELL_PIECES)
+                   for _ in range(chance.choice([0, 1, 1, 2, 3, 8])))
+
+
+def csv_table(chance):
+    """(columns, rows): names of columns are odd, and each is there once."""
+    names = ["a", "b"] + sorted({csv_cell(chance) for _ in range(
+        chance.randrange(4))} - {"a", "b"})
+    chance.shuffle(names)
+    return names, [[csv_cell(chance) for _ in names]
+                   for _ in range(chance.choice([1, 1, 2, 3, 8]))]
+
+
+def csv_data(chance, columns, rows):
+    """The table as bytes, and its delimiter: in any way to write it."""
+    import csv
+    import io
+    delimiter, text = chance.choice(",,\t"), io.StringIO()
+    # A terminator of both makes the module quote what has one of them.
+    csv.writer(text, delimiter=delimiter, quoting=chance.choice(
+        [csv.QUOTE_MINIMAL, csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+        lineterminator="\r\n").writerows([columns] + rows)
+    data = text.getvalue().encode("utf-8")
+    if chance.random() < 0.3:
+        data = data[:-2]
+    return (chance.choice([b"", b"\xef\xbb\xbf"])
+            + chance.choice([b"", b"", b"\n\r\n"]) + data
+            + chance.choice([b"", b"\r\n\n\n"])), delimiter

@@ -109,8 +109,15 @@ def secrets_case(chance, bench):
         chance.random() < 0.3, chance.choice([[], [], ["-v"], ["-vv"]]))
 
 
+def rows_case(chance, bench):
+    columns, rows = generate.csv_table(chance)
+    data, delimiter = generate.csv_data(chance, columns, rows)
+    targets.check_rows(bench.router, bench.path, columns, rows, data,
+                       delimiter, chance.random() < 0.5)
+
+
 CASES = {"json": json_case, "stream": stream_case, "sse": sse_case,
-         "secrets": secrets_case,
+         "secrets": secrets_case, "rows": rows_case,
          "toml": toml_case, "edit": edit_case, "config": config_case,
          "jsonl": jsonl_case}
 

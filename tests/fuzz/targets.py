@@ -1161,3 +1161,41 @@ def check_hidden(shown, case, form, status, is_text):
         said = f"no {key} here"
         assert said in shown.err.replace(r'\"', '"').replace("\\\\", "\\"), (
             shown)
+
+
+# == rows ====================================================================
+
+ADDED = ["answer", "finish_reason", "error", "tokens"]
+
+
+def read_rows(path, delimiter):
+    with open(path, "rb") as source:
+        text = source.read().decode("utf-8-sig")
+    return list(csv.reader(io.StringIO(text, newline=""), strict=True,
+                           delimiter=delimiter))
+
+
+def check_rows(router, path, columns, rows, data, delimiter, is_direct):
+    """Cells and ids of a table come back as they were, and are sent once."""
+    put(path, data)
+    form = {",": "csv", "\t": "tsv"}[delimiter]
+    output = f"{path}-out.{form}"
+    router.requests[:], router.orders[:] = [], []
+    argv = ["batches", "run", "--endpoint", "demo", "--input", path,
+            "--input-format", form, "--template", "<{a}|{b}>{{}}",
+            "--output-file", output, "--force", "-q"]
+    shown = run(argv + ["--direct"] * is_direct, environment(router))
+    assert (shown.status, shown.err) == (0, ""), (data, shown)
+    head, *found = read_rows(output, delimiter)
+    assert head == columns + ADDED, (data, head)
+    assert [row[:-4] for row in found] == rows, (data, found)
+    for row in found:
+        cells = dict(zip(columns, row))
+        prompt = f"<{cells['a']}|{cells['b']}>{{}}"
+        assert f'You said: "{prompt}".' in row[-4], (data, row)
+        assert row[-3:-1] == ["stop", ""] and int(row[-1]), (data, row)
+    if is_direct:
+        sent = router.seen("POST", "/chat/completions")
+        assert len(sent) == len(rows), (data, len(sent))
+    with open(output, "rb") as source:
+        assert source.read(3) == data[:3] or data[:1] != b"\xef", data

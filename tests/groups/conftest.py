@@ -24,6 +24,20 @@ def router():
 
 
 @pytest.fixture
+def refused(run, router, request):
+    """Run what is refused before anything is sent; return its error.
+
+    The words stand behind those of the file's GROUP.
+    """
+    def runner(*words, **more):
+        shown = run(*request.module.GROUP, *words, **more)
+        assert shown.exit_status == 2 and shown == ""
+        assert router.requests == []
+        return shown.stderr
+    return runner
+
+
+@pytest.fixture
 def answer(router, clock):
     """Run on a terminal, with an answer typed; return (status, stderr)."""
     def runner(*argv, typed):

@@ -7,9 +7,8 @@ import pytest
 
 import xeroctl
 from conftest import environment
+from helpers import asked_whole as asked, encoded
 from router import DEMO_SCOPES, PROJECT_MODELS
-
-NOW = 1770000000
 
 
 @pytest.fixture
@@ -23,17 +22,8 @@ def run_bytes(router, clock):
     return runner
 
 
-def encoded(value):
-    return json.dumps(value).encode()
-
-
 def pretty(value):
     return json.dumps(value, indent=2) + "\n"
-
-
-def asked(router):
-    """What was asked of the router, as METHOD and the target."""
-    return [f"{seen.method} {seen.target}" for seen in router.requests]
 
 
 def make_conversations(run, count):

@@ -11,12 +11,14 @@ import threading
 import pytest
 
 from conftest import STARTED, FakeClock, at_both_ends, environment
+from helpers import labelled
 from router import Router
 from test_session import Desk
 
 pty = pytest.importorskip("pty")
 
 NOW = 1770000000
+GROUP = ("approvals",)
 DRAIN = "00000001-0000-4000-800a-000000000001"
 DELETE = "00000002-0000-4000-800a-000000000002"
 REJECTED = "00000003-0000-4000-800a-000000000003"
@@ -76,17 +78,6 @@ def approvals(run):
 
 
 @pytest.fixture
-def refused(approvals, router):
-    """Run what is refused before anything is sent; return its error."""
-    def runner(*words):
-        shown = approvals(*words)
-        assert shown.exit_status == 2 and shown == ""
-        assert router.requests == []
-        return shown.stderr
-    return runner
-
-
-@pytest.fixture
 def drain_again(run):
     """Have one more request come up."""
     def invoke():
@@ -99,12 +90,6 @@ def asked(router):
     """What was asked of the router, as METHOD and the path with its query."""
     return [f"{seen.method} {seen.target.partition('/v1/exec')[2]}"
             for seen in router.requests]
-
-
-def labelled(shown):
-    """{label: value} of a record as a person sees it, in order."""
-    return {label: value.strip() for label, _, value in (
-        line.partition(":") for line in shown.splitlines())}
 
 
 def status_of(router, approval_id):
@@ -156,33 +141,6 @@ def test_a_risk_that_is_none_is_not_sent(refused, verb):
     assert "read, write, destructive, irreversible" in said
 
 
-def test_all_pages_are_one_document(approvals, router):
-    value = json.loads(approvals("list", "--all", "--limit", "2",
-                                 "-o", "json"))
-    assert [each["id"] for each in value["data"]] == [
-        REJECTED, DELETE, DRAIN]
-    assert value["has_more"] is False and len(router.requests) == 2
-
-
-def test_a_list_that_is_cut_says_so(approvals):
-    assert f"--after {DELETE}" in approvals("list", "--limit", "2").stderr
-
-
-@pytest.mark.parametrize("form, count", [("jsonl", 3), ("csv", 4)])
-def test_requests_take_a_line_each(approvals, form, count):
-    lines = approvals("list", "-o", form).splitlines()
-    assert len(lines) == count and DRAIN in lines[-1]
-    if form == "csv":
-        assert lines[0] == "ID,Status,Risk,Tool,Created"
-        assert lines[-1].endswith(",kubectl_drain,1770000000")
-
-
-def test_no_requests_are_told(approvals):
-    shown = approvals("list", "--risk", "write")
-    assert (shown, shown.exit_status) == ("", 0)
-    assert shown.stderr == "No approvals found.\n"
-
-
 def test_a_request_is_shown(approvals, router, golden):
     words = ["show", REJECTED]
     shown = approvals(*words)
@@ -190,19 +148,6 @@ def test_a_request_is_shown(approvals, router, golden):
     assert asked(router) == [f"GET /approvals/{REJECTED}"]
     assert json.loads(approvals(*words, "-o", "json"))["reason"] == (
         "Not today")
-
-
-@pytest.mark.parametrize("verb", ["show", "approve", "reject"])
-def test_a_request_that_is_not_there_is_not_found(approvals, verb):
-    shown = approvals(verb, "none")
-    assert (shown, shown.exit_status) == ("", 4)
-
-
-@pytest.mark.parametrize("words", [
-    ("show", ""), ("approve", ""), ("reject", ""),
-    ("revoke-delegation", "", "--force")])
-def test_an_empty_id_is_not_sent(refused, words):
-    assert "empty" in refused(*words)
 
 
 # == approve =================================================================
@@ -519,46 +464,6 @@ def test_a_delegation_is_taken_back_only_when_that_is_meant(answer, router,
     assert router.requests == []
 
 
-def test_a_page_of_delegations_is_asked_for(approvals, router):
-    for name in "abc":
-        approvals("delegate", "--to", name)
-    shown = approvals("delegations", "--limit", "2")
-    assert "--after dlg_00000002" in shown.stderr
-    shown = approvals("delegations", "--limit", "2", "--all", "-o", "jsonl")
-    assert [json.loads(line)["delegate_to"]
-            for line in shown.splitlines()] == list("cba")
-
-
-# == dry runs and keys =======================================================
-
-@pytest.mark.parametrize("words, planned", [
-    (("approve", DRAIN, "--note", "x"), {"note": "x"}),
-    (("approve", DELETE, "--confirm", TOOL), {"confirm": TOOL}),
-    (("reject", DRAIN, "--reason", "x"), {"reason": "x"}),
-    (("delegate", "--to", "bob"), {"delegate_to": "bob"}),
-    (("revoke-delegation", "dlg_1"), None)])
-def test_a_dry_run_decides_nothing(approvals, router, words, planned):
-    shown = approvals(*words, "--dry-run", "-o", "json")
-    assert (shown.exit_status, shown.stderr) == (0, "")
-    assert json.loads(shown).get("body") == planned
-    assert {seen.method for seen in router.requests} <= {"GET"}
-
-
-@pytest.mark.parametrize("words", [
-    ("approvals", "list"), ("approvals", "show", DRAIN),
-    ("approvals", "approve", DRAIN), ("approvals", "reject", DRAIN),
-    ("approvals", "watch"), ("approvals", "delegations"),
-    ("approvals", "delegate", "--to", "bob"),
-    ("approvals", "revoke-delegation", "dlg_1", "-y"),
-    ("learnings", "list"), ("learnings", "show", LEARNING)])
-def test_a_key_of_another_scope_is_told_which_it_lacks(run, router, words):
-    key = router.add_key("xero_demo_other", "inference")
-    shown = run(*words, XEROTIER_API_KEY=key)
-    assert (shown, shown.exit_status) == ("", 3)
-    assert "HTTP 403" in shown.stderr and "'execution'" in shown.stderr
-    assert len(router.requests) == 1
-
-
 # == learnings ===============================================================
 
 def test_learnings_are_listed(run, router, golden):
@@ -584,34 +489,6 @@ def test_learnings_are_those_of_a_workspace(run, router, workspace, count):
     shown = run("learnings", "list", "--workspace", workspace, "-o", "id")
     assert len(shown.splitlines()) == count
     assert asked(router) == [f"GET /learnings?workspace_id={workspace}"]
-
-
-def test_learnings_have_pages(run, router):
-    assert "--after lrn_0000000000000002" in run(
-        "learnings", "list", "--limit", "2").stderr
-    value = json.loads(run("learnings", "list", "--limit", "1", "--all",
-                           "-o", "json"))
-    assert [each["score"] for each in value["data"]] == [None, 0.71, 0.92]
-    assert run("learnings", "list", "--after", "lrn_0000000000000002", "-o",
-               "id") == LEARNING + "\n"
-
-
-@pytest.mark.parametrize("form", ["json", "jsonl", "id", "csv"])
-def test_a_learning_has_every_form(run, form):
-    shown = run("learnings", "show", LEARNING, "-o", form)
-    if form == "id":
-        assert shown == LEARNING + "\n"
-    elif form == "csv":
-        assert shown.splitlines()[0] == (
-            "ID,Content,Workspace ID,Score,Source Type,Created")
-    else:
-        assert json.loads(shown)["source_type"] == "tool"
-
-
-def test_a_learning_that_is_not_there_is_not_found(run, router):
-    assert run("learnings", "show", "lrn_none").exit_status == 4
-    assert run("learnings", "show", "").exit_status == 2
-    assert len(router.requests) == 1
 
 
 def test_learnings_are_asked_of_the_frontend(run, router):

@@ -4,7 +4,6 @@ The router works its batches off in threads; the clock of these tests lets
 them go on while the program sleeps, so that each poll meets what is meant.
 """
 
-import io
 import json
 import os
 import re
@@ -14,12 +13,10 @@ import time
 
 import pytest
 
-import xeroctl
-from conftest import (FakeClock, at_both_ends, costly, environment,
-                      from_system, text_stream, written)
+from conftest import FakeClock, at_both_ends, costly, from_system
+from helpers import asked_whole as asked, encoded, pretty
 from router import flaw
 
-NOW = 1770000000
 E = "/proj_demo/demo/v1"
 DEMO = "batches", "--endpoint", "demo"
 INPUT = DEMO + ("--input", "requests.jsonl")
@@ -46,11 +43,6 @@ class BatchClock(FakeClock):
         assert len(self.slept) < 1000
 
 
-class TerminalStream(io.TextIOWrapper):
-    def isatty(self):
-        return True
-
-
 @pytest.fixture
 def clock():
     return BatchClock()
@@ -63,17 +55,6 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def run_terminal(router, clock):
-    """Run with a terminal that somebody types on."""
-    def runner(*argv, typed=b""):
-        stdin = TerminalStream(io.BytesIO(typed), newline="")
-        streams = xeroctl.Streams(stdin, text_stream(), text_stream())
-        status = xeroctl.main(argv, environment(router), streams, clock)
-        return status, written(streams.stdout), written(streams.stderr)
-    return runner
-
-
 def request(custom_id="r1", **changes):
     """One line's request; a change to None leaves the field out."""
     line = {"custom_id": custom_id, "method": "POST",
@@ -83,10 +64,6 @@ def request(custom_id="r1", **changes):
     line.update(changes)
     return {name: value for name, value in line.items()
             if value is not None}
-
-
-def encoded(value):
-    return json.dumps(value).encode()
 
 
 def jsonl(*requests):
@@ -105,15 +82,6 @@ def put(data, name="requests.jsonl"):
 def content(name):
     with open(from_system(name), "rb") as source:
         return source.read()
-
-
-def pretty(value):
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def asked(router):
-    """What was asked of the router, as METHOD and the target."""
-    return [f"{seen.method} {seen.target}" for seen in router.requests]
 
 
 def polls(router, batch_id="batch_1"):
@@ -270,21 +238,6 @@ def test_the_endpoint_may_come_from_the_environment(run, router, running):
     assert shown.exit_status == 0
     assert asked(router) == ["POST /proj_demo/my-endpoint/v1/files",
                              "POST /proj_demo/my-endpoint/v1/batches"]
-
-
-@pytest.mark.parametrize("words", [
-    [], ["batch_1"], ["--input", "requests.jsonl"],
-    ["--input-prefix", "exp/"], ["batch_1", "--cancel", "--force"],
-    ["batch_1", "--download"], ["batch_1", "--errors"], ["batch_1", "--wait"],
-])
-def test_without_an_endpoint_all_three_ways_are_told(run, router, words):
-    put(numbered(1))
-    shown = run("batches", *words)
-    assert shown.exit_status == 2 and router.requests == []
-    assert "no endpoint" in shown.stderr
-    for way in ("--endpoint", "XEROTIER_ENDPOINT",
-                "xeroctl config set NAME endpoint"):
-        assert way in shown.stderr
 
 
 def test_a_lost_answer_to_create_leads_to_no_second_batch(run, router):
@@ -1104,57 +1057,6 @@ def test_a_wide_list_has_the_files_too(run, three):
         "file-e"]
 
 
-def test_a_list_in_the_other_forms(run, three):
-    newest_first = list(three.values())[::-1]
-    assert json.loads(run(*DEMO, "-o", "json"))["data"] == newest_first
-    assert [json.loads(line) for line
-            in run(*DEMO, "-o", "jsonl").splitlines()] == newest_first
-    assert run(*DEMO, "-o", "id") == "batch_3\nbatch_2\nbatch_1\n"
-    head, _, second, _ = run(*DEMO, "-o", "csv").split("\r\n")[:4]
-    assert head == ("ID,Status,Total requests,Completed,Failed,Created,"
-                    "Endpoint,Input File ID,Output File ID,Error File ID")
-    assert second.startswith(f"batch_2,completed,1234,1230,4,{NOW},")
-
-
-def test_a_cut_list_says_how_it_goes_on(run, router, three):
-    shown = run(*DEMO, "--limit", "2")
-    assert asked(router) == [f"GET {E}/batches?limit=2"]
-    assert shown.stderr == ("more exist: --after batch_2 continues, --all"
-                            " shows everything\n")
-    rest = run(*DEMO, "--limit", "2", "--after", "batch_2", "-o", "id")
-    assert (rest, rest.stderr) == ("batch_1\n", "")
-    assert asked(router)[1] == f"GET {E}/batches?limit=2&after=batch_2"
-
-
-def test_all_pages_make_one_document(run, router, three):
-    shown = run(*DEMO, "--limit", "1", "--all", "-o", "json")
-    page = json.loads(shown)
-    assert [each["id"] for each in page["data"]] == ["batch_3", "batch_2",
-                                                     "batch_1"]
-    assert page["has_more"] is False and shown.stderr == ""
-    assert len(router.requests) == 3
-
-
-@pytest.mark.parametrize("form, stdout, stderr", [
-    ("table", "", "No batches found.\n"), ("jsonl", "", ""), ("id", "", ""),
-    ("csv", "ID,Status,Total requests,Completed,Failed,Created,Endpoint,"
-            "Input File ID,Output File ID,Error File ID\r\n", "")])
-def test_an_empty_list(run, form, stdout, stderr):
-    shown = run(*DEMO, "-o", form)
-    assert (shown, shown.stderr, shown.exit_status) == (stdout, stderr, 0)
-
-
-def test_an_empty_list_in_json_has_the_shape_of_any(run):
-    assert json.loads(run(*DEMO, "-o", "json"))["data"] == []
-
-
-@pytest.mark.parametrize("limit", ["0", "-1", "x", ""])
-def test_a_limit_is_a_positive_number(run, router, limit):
-    shown = run(*DEMO, "--limit", limit)
-    assert shown.exit_status == 2 and "--limit" in shown.stderr
-    assert router.requests == []
-
-
 # == shown ===================================================================
 
 def test_one_batch_is_shown_with_all_labels(run, router, made):
@@ -1186,17 +1088,6 @@ def test_a_failed_batch_is_shown_with_its_reasons(run, made):
     assert shown.splitlines()[-2:] == ["  " + line for line in FLAW_LINES]
 
 
-def test_a_batch_in_the_other_forms(run, made):
-    batch = made()
-    batch["x_new"] = {"é": 12345678901234567890, "f": 0.1}
-    assert run(*DEMO, "batch_1", "-o", "json") == pretty(batch)
-    assert json.loads(run(*DEMO, "batch_1", "-o", "jsonl")) == batch
-    assert run(*DEMO, "batch_1", "-o", "id") == "batch_1\n"
-    head, row = run(*DEMO, "batch_1", "-o", "csv").splitlines()
-    assert head.startswith("ID,Status,Endpoint,")
-    assert row.startswith("batch_1,completed,/v1/chat/completions,")
-
-
 def test_a_batch_of_which_little_is_known_is_shown(run, router):
     router.order("GET /batches/b", body=b'{"id": "b", "status": "new"}')
     shown = run(*DEMO, "b")
@@ -1205,62 +1096,9 @@ def test_a_batch_of_which_little_is_known_is_shown(run, router):
     assert "Expires:           -\n" in shown
 
 
-def test_an_unknown_batch_is_exit_4(run):
-    shown = run(*DEMO, "batch_9")
-    assert (shown, shown.exit_status) == ("", 4)
-    assert "No batch with the id 'batch_9'." in shown.stderr
-
-
-def test_an_id_cannot_lead_out_of_its_place(run, router):
-    run(*DEMO, "../files?x#é")
-    assert asked(router) == [
-        f"GET {E}/batches/..%2Ffiles%3Fx%23%C3%A9"]
-
-
-@pytest.mark.parametrize("words", [
-    [], ["--cancel", "--force"], ["--download"], ["--wait"]])
-@pytest.mark.parametrize("batch_id", ["", ".", ".."])
-def test_an_id_that_is_none_is_refused(run, router, words, batch_id):
-    shown = run(*DEMO, batch_id, *words)
-    assert shown.exit_status == 2 and router.requests == []
-
-
 # == cancelled ===============================================================
 
 CANCEL = DEMO + ("batch_1", "--cancel")
-
-
-def test_a_batch_is_cancelled_once_that_is_confirmed(run_terminal, router,
-                                                     running):
-    status, stdout, stderr = run_terminal(*CANCEL, typed=b"y\n")
-    assert status == 0 and stderr == "Cancel batch batch_1? [y/N] "
-    assert stdout.startswith("ID:             batch_1\n"
-                             "Status:         cancelling\n")
-    assert asked(router) == [f"POST {E}/batches/batch_1/cancel"]
-    assert router.requests[0].body == b""
-
-
-@pytest.mark.parametrize("typed", [b"n\n", b"\n", b"", b"no\n", b"yeah\n"])
-def test_without_a_yes_nothing_is_cancelled(run_terminal, router, running,
-                                            typed):
-    status, stdout, stderr = run_terminal(*CANCEL, typed=typed)
-    assert (status, stdout) == (1, "") and router.requests == []
-    assert "not confirmed" in stderr
-
-
-@pytest.mark.parametrize("stdin", [b"", b"y\n"])
-def test_without_a_terminal_nothing_is_cancelled(run, router, running, stdin):
-    shown = run(*CANCEL, stdin=stdin)
-    assert (shown, shown.exit_status) == ("", 2) and router.requests == []
-    assert "Cancel batch batch_1?" in shown.stderr
-    assert "--force" in shown.stderr
-
-
-@pytest.mark.parametrize("flag", ["--force", "-y"])
-def test_force_asks_nothing(run, router, running, flag):
-    shown = run(*CANCEL, flag, "-o", "id")
-    assert (shown, shown.stderr, shown.exit_status) == ("batch_1\n", "", 0)
-    assert running["status"] in ("cancelling", "cancelled")
 
 
 def test_what_has_ended_cannot_be_cancelled(run, made):
@@ -1269,10 +1107,6 @@ def test_what_has_ended_cannot_be_cancelled(run, made):
     assert shown.exit_status == 1 and shown == ""
     assert ("error: HTTP 409 The batch is completed already.\n"
             in shown.stderr)
-
-
-def test_a_batch_that_is_not_there_cannot_be_cancelled(run):
-    assert run(*CANCEL, "--force").exit_status == 4
 
 
 # == downloaded ==============================================================
@@ -1577,14 +1411,6 @@ def test_a_dry_run_of_a_path_asks_for_the_files_only(run, router):
             ] == ids
     text = run(*PREFIX, "--dry-run")
     assert text.count("POST ") == 2 and "[OK]" not in text
-
-
-def test_a_dry_run_of_a_cancel_asks_nobody(run, router, running):
-    shown = run(*CANCEL, "--dry-run")
-    assert router.requests == [] and shown.exit_status == 0
-    assert shown.startswith(
-        f"POST {router.origin}{E}/batches/batch_1/cancel\n")
-    assert running["status"] == "validating"
 
 
 def test_a_plan_of_one_request_is_one_object(run, running):

@@ -8,6 +8,7 @@ import pytest
 
 import xeroctl
 from conftest import environment, every_case
+from helpers import asked_paths as asked, encoded, pretty, sent
 
 NOW = 1770000000
 HI = "chat", "send", "--endpoint", "demo", "-m", "Hi"
@@ -45,10 +46,6 @@ def usage_chunk(usage):
     return dict(chunk({}), choices=[], usage=usage)
 
 
-def encoded(value):
-    return json.dumps(value).encode()
-
-
 def frames(*payloads, end=(b"data: [DONE]\n\n",)):
     """A stream of these payloads, one event each."""
     return [b"data: %b\n\n" % encoded(p) for p in payloads] + list(end)
@@ -61,18 +58,6 @@ def says(router, reply):
         return ()
     router.order("POST /chat/completions", frames=reply)
     return ("--stream",)
-
-
-def sent(router):
-    """The body of the only request that was made."""
-    seen, = router.requests
-    return seen.json
-
-
-def asked(router):
-    """What was asked of the router, as METHOD and the path below /v1."""
-    return [f"{seen.method} {seen.path.partition('/v1')[2]}"
-            for seen in router.requests]
 
 
 # == send: what is asked =====================================================
@@ -320,17 +305,6 @@ def test_the_endpoint_comes_from_flag_or_variable(run, router, words,
     assert seen.json["model"] == slug
 
 
-@pytest.mark.parametrize("more", [[], ["--model", "m"]])
-@pytest.mark.parametrize("variable", [None, ""])
-def test_a_missing_endpoint_names_three_ways(run, router, more, variable):
-    shown = run("chat", "-m", "Hi", *more, XEROTIER_ENDPOINT=variable)
-    assert shown.exit_status == 2
-    assert "--endpoint" in shown.stderr
-    assert "XEROTIER_ENDPOINT" in shown.stderr
-    assert "config set" in shown.stderr
-    assert router.requests == []
-
-
 def test_a_slug_is_one_segment_of_the_path(run, router):
     shown = run("chat", "--endpoint", "a/b ?", "-m", "Hi")
     assert shown.exit_status == 4
@@ -570,10 +544,6 @@ def test_an_answer_that_is_complete_has_no_hint(run, router, reason):
 
 ODD = answer({"content": "Grüße\u2028", "x_new": [1.0, 1e2]}, usage=USAGE,
              zeta=1, alpha={"big": 12345678901234567890, "none": None})
-
-
-def pretty(value):
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 @pytest.mark.parametrize("reply", [

@@ -6,7 +6,6 @@ import pytest
 
 from router import as_json
 
-NOW = 1770000000
 ENDPOINT = "--endpoint", "demo"
 LIST = ("completions",) + ENDPOINT
 PATH = "/proj_demo/demo/v1/chat/completions"
@@ -86,14 +85,6 @@ def test_a_query_keeps_every_character(run, router):
                                          ("model", "x/y z")]
 
 
-def test_all_pages_are_one_list(run, router, stored):
-    shown = run(*LIST, "--all", "--limit", "1", "-o", "json")
-    assert [row["id"] for row in json.loads(shown)["data"]] == stored[::-1]
-    assert [seen.query for seen in router.requests] == [
-        [("limit", "1")], [("limit", "1"), ("after", stored[2])],
-        [("limit", "1"), ("after", stored[1])]]
-
-
 def test_every_page_asks_for_the_same(run, router, stored):
     shown = run(*LIST, "--all", "--limit", "1", "--metadata", "team=blue",
                 "--order", "asc", "-o", "id")
@@ -101,25 +92,6 @@ def test_every_page_asks_for_the_same(run, router, stored):
     for seen in router.requests:
         assert ("metadata[team]", "blue") in seen.query
         assert ("order", "asc") in seen.query
-
-
-def test_a_list_that_was_cut_says_how_to_go_on(run, stored):
-    shown = run(*LIST, "--limit", "1")
-    assert f"--after {stored[2]}" in shown.stderr
-
-
-@pytest.mark.parametrize("form, text", [
-    ("json", json.dumps({"object": "list", "data": [{"id": "c", "x": 1.50}],
-                         "has_more": False}, indent=2) + "\n"),
-    ("jsonl", '{"id":"c","x":1.5}\n'),
-    ("csv", "ID,Model,Finish,Tokens,Created\r\nc,,,,\r\n"),
-    ("id", "c\n"),
-])
-def test_a_list_in_each_form(run, router, form, text):
-    router.order("GET /chat/completions", body=as_json(
-        {"object": "list", "data": [{"id": "c", "x": 1.50}],
-         "has_more": False}))
-    assert run(*LIST, "-o", form) == text
 
 
 # == one of them =============================================================
@@ -130,13 +102,6 @@ def test_a_completion_is_shown_with_what_it_said(run, router, stored):
     assert "Metadata: team=blue\n" in shown
     assert f"Content:  {ANSWER.format('one')}\n" in shown
     assert one(router).target == f"{PATH}/{stored[0]}"
-
-
-def test_json_is_the_object_as_it_was_received(run, router):
-    odd = {"zeta": 1, "id": "c", "big": 12345678901234567890, "x": "ü"}
-    router.order("GET /c", body=as_json(odd))
-    assert run("completions", "c", "-o", "json", *ENDPOINT) == json.dumps(
-        odd, indent=2, ensure_ascii=False) + "\n"
 
 
 def test_messages_are_what_was_asked_and_said(run, router, stored):
@@ -190,27 +155,6 @@ def test_metadata_is_changed_and_nothing_else(run, router, stored):
     assert ids_in(run(*LIST, "--metadata", "x=1", "-o", "id")) == [stored[0]]
 
 
-def test_a_delete_asks_first(run, router, stored):
-    shown = run("completions", stored[0], "--delete", *ENDPOINT)
-    assert (shown, shown.exit_status) == ("", 2)
-    assert "--force" in shown.stderr and router.requests == []
-    shown = run("completions", stored[0], "--delete", "-y", *ENDPOINT)
-    assert shown == f"deleted {stored[0]}\n"
-    assert (one(router).method, one(router).target) == (
-        "DELETE", f"{PATH}/{stored[0]}")
-    assert ids_in(run(*LIST, "-o", "id")) == stored[:0:-1]
-
-
-@pytest.mark.parametrize("action", [
-    [], ["--messages"], ["--update", "--metadata", "a=1"],
-    ["--delete", "--force"]])
-def test_what_is_not_there_is_exit_4(run, router, action):
-    shown = run("completions", "a/b", *action, *ENDPOINT)
-    assert (shown, shown.exit_status) == ("", 4)
-    assert "completion_not_found" in shown.stderr
-    assert one(router).target.startswith(PATH + "/a%2Fb")
-
-
 @pytest.mark.parametrize("argv, told", [
     (["c", "--messages", "--delete"], ["--messages", "--delete"]),
     (["c", "--update", "--delete"], ["--update", "--delete"]),
@@ -246,17 +190,6 @@ def test_an_endpoint_is_needed_but_with_style_openai(run, router,
             "openai", against=openai_router)
     assert [seen.target for seen in openai_router.requests] == [
         "/v1/chat/completions", "/v1/chat/completions/c/messages"]
-
-
-@pytest.mark.parametrize("action, method", [
-    (["--update", "--metadata", "a=1"], "POST"), (["--delete"], "DELETE")])
-def test_a_dry_run_changes_nothing(run, router, action, method):
-    shown = run("completions", "c", *action, "--dry-run", "-o", "json",
-                *ENDPOINT)
-    plan = json.loads(shown)
-    assert (plan["method"], plan["url"]) == (
-        method, f"{router.origin}{PATH}/c")
-    assert router.requests == [] and shown.exit_status == 0
 
 
 # == what a person sees ======================================================

@@ -16,7 +16,6 @@ import struct
 import pytest
 
 
-NOW = 1770000000
 TEXTS = ["bread", "linux kernel", "linux"]
 
 
@@ -177,12 +176,6 @@ def test_lines_may_come_from_standard_input(embed, router):
 def test_what_cannot_be_sent_is_refused(embed, router, words, stdin, told):
     shown = embed(*words, stdin=stdin)
     assert shown.exit_status == 2 and shown == "" and told in shown.stderr
-    assert router.requests == []
-
-
-def test_an_endpoint_is_needed(run, router):
-    shown = run("embeddings", "--input", "a")
-    assert shown.exit_status == 2 and "--endpoint" in shown.stderr
     assert router.requests == []
 
 

@@ -13,8 +13,9 @@ import pytest
 
 import xeroctl
 from conftest import FakeClock, at_both_ends, environment, text_stream, written
+from helpers import TerminalStream, labelled
 
-NOW = 1770000000
+GROUP = ("exec",)
 DONE = "inv_000000000000000000000001"
 WAITING = "inv_000000000000000000000002"
 WAITS_FOR = "00000001-0000-4000-800a-000000000001"
@@ -45,11 +46,6 @@ class WatchClock(FakeClock):
         assert len(self.slept) < 200
 
 
-class TerminalStream(io.TextIOWrapper):
-    def isatty(self):
-        return True
-
-
 @pytest.fixture
 def clock():
     return WatchClock()
@@ -60,17 +56,6 @@ def tools(run):
     """run, with the group's name before the words."""
     def runner(*words, **more):
         return run("exec", *words, **more)
-    return runner
-
-
-@pytest.fixture
-def refused(tools, router):
-    """Run what is refused before anything is sent; return its error."""
-    def runner(*words, **more):
-        shown = tools(*words, **more)
-        assert shown.exit_status == 2 and shown == ""
-        assert router.requests == []
-        return shown.stderr
     return runner
 
 
@@ -92,12 +77,6 @@ def asked(router):
     """What was asked of the router, as METHOD and the path with its query."""
     return [f"{seen.method} {seen.target.partition('/v1/exec')[2]}"
             for seen in router.requests]
-
-
-def labelled(shown):
-    """{label: value} of a record as a person sees it, in order."""
-    return {label: value.strip() for label, _, value in (
-        line.partition(":") for line in shown.splitlines())}
 
 
 def interrupt():
@@ -265,21 +244,6 @@ def test_the_approval_is_told_beside_any_form(tools, form):
         assert shown == FIFTH + "\n"
 
 
-@pytest.mark.parametrize("words", [
-    GET, GET + ("--wait",), DRAIN, ("cancel", WAITING)])
-def test_a_dry_run_sends_nothing(tools, router, words):
-    shown = tools(*words, "--dry-run", "-o", "json")
-    assert (shown.exit_status, shown.stderr) == (0, "")
-    assert json.loads(shown)["method"] == "POST"
-    assert router.requests == []
-
-
-def test_a_dry_run_shows_the_body(tools):
-    plan = json.loads(tools(*GET, "--dry-run", "-o", "json"))
-    assert plan["url"].endswith("/proj_demo/v1/exec/invocations")
-    assert plan["body"] == INVOKE_GET
-
-
 def test_an_invocation_is_not_sent_twice_when_its_answer_is_lost(tools,
                                                                  router):
     router.order("POST /invocations", drop="after")
@@ -402,11 +366,6 @@ def test_a_status_cannot_steer_a_terminal(router, clock):
     assert "\\x1b[2J\\nx\n" in written(stderr)
 
 
-def test_a_watch_of_nothing_is_not_found(tools, router):
-    assert tools("watch", "inv_none").exit_status == 4
-    assert asked(router) == ["GET /invocations/inv_none"]
-
-
 @pytest.mark.parametrize("words", [("watch", FIFTH), GET + ("--wait",)])
 def test_ctrl_c_tells_how_to_go_on(tools, router, clock, words):
     if words[0] == "watch":
@@ -459,30 +418,6 @@ def test_executions_are_listed(tools, router, golden):
     assert asked(router) == ["GET /executions"]
 
 
-def test_a_page_says_how_to_go_on(tools, router):
-    shown = tools("list", "--limit", "1", "--after", WAITING)
-    assert DONE in shown and WAITING not in shown
-    assert asked(router) == [f"GET /executions?limit=1&after={WAITING}"]
-    assert "--after inv_000000000000000000000003" in tools(
-        "list", "--limit", "2").stderr
-
-
-def test_all_pages_are_one_document(tools, router):
-    value = json.loads(tools("list", "--all", "--limit", "3", "-o", "json"))
-    assert [each["id"][-1] for each in value["data"]] == list("4321")
-    assert value["has_more"] is False and len(router.requests) == 2
-
-
-@pytest.mark.parametrize("form, count", [("id", 4), ("jsonl", 4),
-                                         ("csv", 5)])
-def test_executions_take_a_line_each(tools, form, count):
-    lines = tools("list", "-o", form).splitlines()
-    assert len(lines) == count and DONE in lines[-1]
-    if form == "csv":
-        assert lines[0] == "ID,Tool,Workspace,Status,Created"
-        assert lines[-1].endswith(",completed,1770000000")
-
-
 def test_an_execution_is_shown(tools, router, golden):
     shown = tools("show", DONE)
     golden("exec-show", ["exec", "show", DONE], shown)
@@ -518,12 +453,6 @@ def test_an_output_does_not_steer_a_terminal(run_bytes, router):
     router.order("GET /x", body=b'{"id": "x", "result": "a\\nb\\u001b[2J"}')
     shown = run_bytes("exec", "show", "x", "--no-color", is_terminal=True)
     assert shown.endswith(b"Output:\na\nb\\x1b[2J\n")
-
-
-@pytest.mark.parametrize("verb", ["show", "raw", "watch", "cancel",
-                                  "tool-show"])
-def test_an_empty_id_is_not_sent(refused, verb):
-    assert "empty" in refused(verb, "")
 
 
 # == raw =====================================================================
@@ -566,17 +495,3 @@ def test_what_runs_yet_has_printed_nothing(tools):
     shown = tools("raw", WAITING)
     assert (shown, shown.exit_status) == ("", 1)
     assert "HTTP 409" in shown.stderr
-
-
-# == keys ====================================================================
-
-@pytest.mark.parametrize("words", [
-    ("tools",), ("tool-show", "kubectl_get"), GET, GET + ("--wait",),
-    ("watch", DONE), ("cancel", WAITING), ("list",), ("show", DONE),
-    ("raw", DONE)])
-def test_a_key_of_another_scope_is_told_which_it_lacks(tools, router, words):
-    key = router.add_key("xero_demo_other", "inference")
-    shown = tools(*words, XEROTIER_API_KEY=key)
-    assert (shown, shown.exit_status) == ("", 3)
-    assert "HTTP 403" in shown.stderr and "'execution'" in shown.stderr
-    assert len(router.requests) == 1

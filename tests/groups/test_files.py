@@ -16,10 +16,10 @@ import pytest
 import xeroctl
 from conftest import (at_both_ends, environment, from_system, text_stream,
                       written)
+from helpers import asked
 
 pty = pytest.importorskip("pty")
 
-NOW = 1770000000
 NO_ROOT = 65534
 
 
@@ -78,34 +78,6 @@ def folder(tmp_path):
     return maker
 
 
-@pytest.fixture
-def device(tmp_path):
-    """device(name) is a /dev/name to write to.
-
-    For root it is a node of our own: a client that puts a file in its
-    place shall not take the machine's.
-    """
-    def maker(name):
-        path = "/dev/" + name
-        if os.geteuid() != 0:
-            return path         # may be written, not replaced
-        number = os.stat(path).st_rdev
-        path = str(tmp_path / name)
-        try:
-            os.mknod(path, 0o666 | stat.S_IFCHR, number)
-            open(path, "wb").close()
-        except OSError:
-            pytest.skip("no devices can be made here")
-        return path
-    return maker
-
-
-def asked(router):
-    """What was asked of the router, as METHOD and the path with its query."""
-    return [f"{seen.method} {seen.target.partition('/v1')[2]}"
-            for seen in router.requests]
-
-
 def sent(router):
     """(purpose, relative path, file name, bytes) of each upload."""
     return [(seen.form["purpose"][1].decode(),
@@ -149,11 +121,6 @@ def test_a_wide_list_has_two_columns_more(files, router):
                    "1770000000,,a/b.txt")
 
 
-def test_an_empty_list_says_so(files):
-    shown = files()
-    assert shown == "" and shown.stderr == "No files found.\n"
-
-
 @pytest.mark.parametrize("words, target", [
     (["--purpose", "batch"], "/files?purpose=batch"),
     (["--purpose", "x&y=1"], "/files?purpose=x%26y%3D1"),
@@ -174,22 +141,6 @@ def test_a_purpose_leaves_the_others_out(files, router):
     record, = fill(router, "b", purpose="assistants")
     assert files("--purpose", "assistants", "-o", "id") == (
         record["id"] + "\n")
-
-
-def test_all_follows_every_page(files, router):
-    records = fill(router, *map(str, range(5)))
-    shown = files("--all", "--limit", "2", "-o", "json")
-    page = json.loads(shown)
-    assert [each["id"] for each in page["data"]] == [
-        each["id"] for each in reversed(records)]
-    assert page["has_more"] is False and len(router.requests) == 3
-
-
-def test_a_list_that_was_cut_says_how_to_go_on(files, router):
-    records = fill(router, "a", "b", "c")
-    shown = files("--limit", "2")
-    assert len(shown.splitlines()) == 3
-    assert f"--after {records[1]['id']}" in shown.stderr
 
 
 @pytest.mark.parametrize("prefix, names", [
@@ -762,38 +713,6 @@ def test_without_a_deployment_no_file_is_tried(files, folder):
 
 # == delete ==================================================================
 
-def test_delete_asks_and_a_yes_deletes(show, router):
-    record, = fill(router, "a")
-    status, stderr = show("files", record["id"], "--delete", typed=b"y\n")
-    assert status == 0 and router.files == {}
-    assert f"Delete file {record['id']}? [y/N] " in stderr
-    assert asked(router) == [f"DELETE /files/{record['id']}"]
-
-
-@pytest.mark.parametrize("typed", [b"n\n", b"\n", b"maybe\n", b"\x04"])
-def test_anything_else_changes_nothing(show, router, typed):
-    record, = fill(router, "a")
-    status, stderr = show("files", record["id"], "--delete", typed=typed)
-    assert status == 1 and "nothing was changed" in stderr
-    assert router.requests == []
-
-
-def test_without_a_terminal_nothing_is_deleted(files, router):
-    record, = fill(router, "a")
-    shown = files(record["id"], "--delete", stdin=b"y\n")
-    assert shown.exit_status == 2 and "--force" in shown.stderr
-    assert router.requests == []
-
-
-@pytest.mark.parametrize("force", ["--force", "-y"])
-def test_force_does_not_ask(files, router, force):
-    record, = fill(router, "a")
-    shown = files(record["id"], "--delete", force)
-    assert shown == f"deleted {record['id']}\n" and router.files == {}
-    again = files(record["id"], "--delete", force)
-    assert again.exit_status == 4 and again == ""
-
-
 def test_delete_as_json(files, router):
     record, = fill(router, "a")
     assert json.loads(files(record["id"], "--delete", "-y", "-o", "json")) == {
@@ -801,13 +720,6 @@ def test_delete_as_json(files, router):
 
 
 # == dry runs and curl =======================================================
-
-def test_a_dry_run_of_delete(files, router):
-    shown = files("file-1", "--delete", "--dry-run")
-    assert shown.exit_status == 0 and router.requests == []
-    assert shown.startswith(f"DELETE {router.base_url}/files/file-1\n")
-    assert router.key not in shown
-
 
 def test_a_dry_run_of_an_upload(files, router, tmp_path):
     (tmp_path / "a.txt").write_bytes(b"x")

@@ -5,8 +5,11 @@ import re
 
 import pytest
 
+from helpers import asked, check_call
+
 
 NOW = 1770000000
+GROUP = ("keys",)
 KEYS = "/management/api-keys"
 HEADS = ["ID", "NAME", "PREFIX", "SCOPES", "ACTIVE", "LAST_USED", "EXPIRES"]
 VALUE = r"xero_demo_[0-9a-f]{32}"
@@ -17,22 +20,6 @@ def key(router):
     """The id of a key that may only infer, beside the one in use."""
     router.add_key("xero_demo_small", "inference")
     return list(router.store.keys.records)[-1]
-
-
-@pytest.fixture
-def refused(run, router):
-    """Run what is refused before anything is sent; return its error."""
-    def runner(*words):
-        shown = run("keys", *words)
-        assert shown.exit_status == 2 and shown == ""
-        assert router.requests == []
-        return shown.stderr
-    return runner
-
-
-def asked(router):
-    return [f"{seen.method} {seen.target.partition('/v1')[2]}"
-            for seen in router.requests]
 
 
 def works(run, value):
@@ -80,17 +67,6 @@ def test_a_new_key_is_shown_as_a_person_needs_it(run, golden):
     shown = run(*argv)
     golden("keys-create", argv, shown)
     assert re.search(rf"^key: +{VALUE}$", shown, re.M)
-
-
-def test_pages_are_followed(run, router):
-    for _ in range(2):
-        router.add_key(f"xero_demo_{_}", "inference")
-    shown = run("keys", "--limit", "2", "-o", "id")
-    last = shown.splitlines()[1]
-    assert f"--after {last}" in shown.stderr
-    rest = run("keys", "--limit", "2", "--after", last, "-o", "id")
-    assert run("keys", "--limit", "2", "--all", "-o", "id") == shown + rest
-    assert rest.stderr == ""
 
 
 SENT = [
@@ -144,22 +120,7 @@ SENT = [
 
 @pytest.mark.parametrize("words, call, body", SENT)
 def test_flags_are_sent_by_flag_and_by_word(run, router, words, call, body):
-    assert run("keys", *words).exit_status == 0
-    assert asked(router) == [call]
-    seen, = router.requests
-    assert (seen.json if seen.body else None) == body
-
-
-@pytest.mark.parametrize("words, call, body", SENT)
-def test_a_dry_run_sends_nothing(run, router, words, call, body):
-    method, path = call.split()
-    shown = run("keys", *words, "--dry-run")
-    assert shown.startswith(f"{method} {router.base_url}{path}\n")
-    plan = json.loads(run("keys", *words, "--dry-run", "-o", "json"))
-    assert (plan["method"], plan["body"]) == (method, body)
-    assert router.key not in shown + json.dumps(plan)
-    assert run("keys", *words, "--curl").startswith(f"curl -sS -X {method}")
-    assert router.requests == []
+    check_call(run(*GROUP, *words), router, call, body)
 
 
 @pytest.mark.parametrize("words, said", [
@@ -204,20 +165,6 @@ def test_a_dry_run_sends_nothing(run, router, words, call, body):
 def test_wrong_words_are_refused_before_anything_is_sent(refused, words,
                                                          said):
     assert said in refused(*words)
-
-
-def test_a_key_without_the_scope_is_told_which(run, router, key):
-    shown = run("keys", "create", "--name", "n", "--scopes", "management",
-                "--api-key", "xero_demo_small")
-    assert shown.exit_status == 3 and shown == ""
-    assert "lacks the scope 'management'" in shown.stderr
-    assert "xero_demo_small" not in shown.stderr
-    assert list(router.store.keys.records)[-1] == key
-
-
-def test_an_id_is_one_piece_of_the_path(run, router):
-    assert run("keys", "a/../b?c").exit_status == 4
-    assert asked(router) == [f"GET {KEYS}/a%2F..%2Fb%3Fc"]
 
 
 # == the value ===============================================================

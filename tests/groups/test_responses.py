@@ -12,9 +12,9 @@ import pytest
 
 import xeroctl
 from conftest import at_both_ends, environment, text_stream
+from helpers import answer_to, asked_paths as asked, pretty, sent
 from router import as_frame, as_json
 
-NOW = 1770000000
 ENDPOINT = "--endpoint", "demo"
 CREATE = ("responses", "create") + ENDPOINT
 HI = CREATE + ("-m", "Hi")
@@ -23,12 +23,6 @@ BODY = {"model": "demo", "input": "Hi", "stream": False}
 POST = "POST /responses"
 STATES = ("queued", "in_progress", "completed", "failed", "cancelled",
           "incomplete")
-
-
-def answer_to(text):
-    """What the reference router says to a message."""
-    return (f'Hello! You said: "{text}". I am the demo endpoint of the'
-            " reference router; I repeat what I am told.")
 
 
 ANSWER = answer_to("Hi") + "\n"
@@ -54,22 +48,6 @@ def talk(run):
         text = "".join(line + "\n" for line in lines)
         return run(*TALK, *more, stdin=text.encode(), **options)
     return talker
-
-
-def sent(router):
-    """The body of the only request that was made."""
-    seen, = router.requests
-    return seen.json
-
-
-def asked(router):
-    """What was asked of the router, as METHOD and the path below /v1."""
-    return [f"{seen.method} {seen.path.partition('/v1')[2]}"
-            for seen in router.requests]
-
-
-def pretty(value):
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def compact(value):
@@ -257,15 +235,6 @@ def test_the_input_may_be_given_as_items(run, router):
     run(*CREATE, "--param", given)
     run(*HI, "--param", given)
     assert [seen.json["input"] for seen in router.requests] == [items] * 2
-
-
-def test_an_endpoint_is_asked_for_in_three_ways(run, router):
-    shown = run("responses", "create", "-m", "Hi")
-    assert shown.exit_status == 2 and router.requests == []
-    for way in ("--endpoint", "XEROTIER_ENDPOINT", "config set"):
-        assert way in shown.stderr
-    assert run("responses", "create", "-m", "Hi",
-               XEROTIER_ENDPOINT="demo") == ANSWER
 
 
 def test_style_openai_names_the_model_and_has_no_slug(run, openai_router):
@@ -768,19 +737,6 @@ def test_a_list_is_by_status(run, made):
     assert queued[0] == waiting and len(queued) == 2
 
 
-def test_a_list_is_paged(run, router, made):
-    newest, middle, oldest = [made() for _ in range(3)][::-1]
-    shown = run(*LIST, "--limit", "2", "-o", "id")
-    assert shown == f"{newest}\n{middle}\n"
-    assert f"--after {middle}" in shown.stderr
-    assert run(*LIST, "--after", middle, "-o", "id") == oldest + "\n"
-    router.requests.clear()
-    shown = run(*LIST, "--all", "--limit", "1", "-o", "json")
-    assert [row["id"] for row in json.loads(shown)["data"]] == [
-        newest, middle, oldest]
-    assert len(router.requests) == 3
-
-
 def test_a_list_shows_ages_and_no_tokens_yet(run, made):
     made_id = made("Hi", "--background")
     assert run(*LIST) == (
@@ -849,24 +805,6 @@ def test_only_what_runs_in_the_background_is_cancelled(run, router, made):
     assert shown.stderr.startswith("error: HTTP 409 ")
     assert asked(router) == [f"POST /responses/{made_id}/cancel"]
     assert router.requests[0].body == b""
-
-
-def test_a_delete_asks_first(run, router, made):
-    made_id = made()
-    shown = run("responses", made_id, "--delete", *ENDPOINT)
-    assert (shown, shown.exit_status) == ("", 2)
-    assert f"Delete response {made_id}?" in shown.stderr
-    assert router.requests == []
-    shown = run("responses", made_id, "--delete", "--force", *ENDPOINT)
-    assert shown == f"deleted {made_id}\n"
-    assert asked(router) == [f"DELETE /responses/{made_id}"]
-    assert run("responses", made_id, *ENDPOINT).exit_status == 4
-
-
-def test_an_id_is_encoded_in_a_path(run, router):
-    run("responses", "a/b?c", "--cancel", *ENDPOINT)
-    assert router.requests[0].target == (
-        "/proj_demo/demo/v1/responses/a%2Fb%3Fc/cancel")
 
 
 @pytest.mark.parametrize("argv, told", [
@@ -1139,30 +1077,6 @@ def test_a_session_with_style_openai_is_chained(talk, openai_router):
     assert openai_router.requests[1].json == {
         "model": "demo", "input": "two", "stream": True,
         "previous_response_id": made_ids(openai_router)[0]}
-
-
-# == plans ===================================================================
-
-def test_a_dry_run_sends_nothing(run, router):
-    shown = run(*HI, "--stream", "--enrich", "--dry-run", "-o", "json")
-    assert router.requests == [] and shown.exit_status == 0
-    assert json.loads(shown) == {
-        "method": "POST",
-        "url": f"{router.origin}/proj_demo/demo/v1/responses",
-        "headers": {"Authorization": "Bearer xero_demo_…",
-                    "Content-Type": "application/json",
-                    "X-Xerotier-Vendor-Events": "1"},
-        "body": dict(BODY, stream=True)}
-
-
-@pytest.mark.parametrize("action, request_line", [
-    ("--delete", "DELETE {}/resp_1"), ("--cancel", "POST {}/resp_1/cancel")])
-def test_a_dry_run_of_an_action_sends_nothing(run, router, action,
-                                              request_line):
-    shown = run("responses", "resp_1", action, "--dry-run", *ENDPOINT)
-    below = f"{router.origin}/proj_demo/demo/v1/responses"
-    assert shown.splitlines()[0] == request_line.format(below)
-    assert router.requests == [] and shown.exit_status == 0
 
 
 # == what a person sees ======================================================

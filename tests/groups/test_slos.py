@@ -5,9 +5,11 @@ import re
 
 import pytest
 
+from helpers import asked, check_call
 from router import Router
 
 NOW = 1770000000
+GROUP = ("slos",)
 FIRST = "00000001-0000-4000-8007-000000000001"
 SECOND = "00000002-0000-4000-8007-000000000002"
 THIRD = "00000003-0000-4000-8007-000000000003"
@@ -19,22 +21,6 @@ NEW = ["--create", "--name", "n", "--metric", "availability", "--target",
 SENT_NEW = {"name": "n", "metric": "availability", "target": 99.5,
             "comparison": HIGH, "window_days": 30}
 BARS = re.compile("^compliance [▁▂▃▄▅▆▇█ ]+$", re.M)
-
-
-@pytest.fixture
-def refused(run, router):
-    """Run what is refused before anything is sent; return its error."""
-    def runner(*words):
-        shown = run("slos", *words)
-        assert shown.exit_status == 2 and shown == ""
-        assert router.requests == []
-        return shown.stderr
-    return runner
-
-
-def asked(router):
-    return [f"{seen.method} {seen.target.partition('/v1')[2]}"
-            for seen in router.requests]
 
 
 def as_list(*rows):
@@ -77,13 +63,6 @@ def test_a_record_is_as_the_page_says(run, golden):
     assert set(HEADS) <= labels
 
 
-def test_pages_are_followed(run, router):
-    shown = run("slos", "--limit", "1", "-o", "id")
-    assert shown == SECOND + "\n" and f"--after {SECOND}" in shown.stderr
-    assert ids(run, "--after", SECOND) == [FIRST]
-    assert ids(run, "--limit", "1", "--all") == [SECOND, FIRST]
-
-
 SENT = [
     (NEW, "POST /slos", SENT_NEW),
     (NEW + ["--comparison", LOW, "--window-days", "90", "--endpoint", DEMO,
@@ -104,20 +83,7 @@ SENT = [
 
 @pytest.mark.parametrize("words, call, body", SENT)
 def test_flags_are_sent_and_no_others(run, router, words, call, body):
-    assert run("slos", *words).exit_status == 0
-    assert asked(router) == [call]
-    seen, = router.requests
-    assert (seen.json if seen.body else None) == body
-
-
-@pytest.mark.parametrize("words, call, body", SENT)
-def test_a_dry_run_sends_nothing(run, router, words, call, body):
-    method, path = call.split()
-    shown = run("slos", *words, "--dry-run")
-    assert shown.startswith(f"{method} {router.base_url}{path}\n")
-    plan = json.loads(run("slos", *words, "--dry-run", "-o", "json"))
-    assert (plan["method"], plan["body"]) == (method, body)
-    assert router.requests == []
+    check_call(run(*GROUP, *words), router, call, body)
 
 
 @pytest.mark.parametrize("metric, comparison", [
@@ -160,15 +126,6 @@ def test_the_comparison_is_that_of_the_metric(run, router, metric,
 def test_wrong_words_are_refused_before_anything_is_sent(refused, words,
                                                          said):
     assert said in refused(*words)
-
-
-@pytest.mark.parametrize("words", [
-    [], ["--summary"], [FIRST, "--history"], ["--endpoint", DEMO], NEW])
-def test_a_key_without_the_scope_is_told_which(run, router, words):
-    key = router.add_key("xero_demo_small", "inference")
-    shown = run("slos", *words, "--api-key", key)
-    assert shown.exit_status == 3 and shown == ""
-    assert "lacks the scope 'management'" in shown.stderr
 
 
 def test_what_the_server_refuses_is_told_with_its_field(run, router):

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from helpers import asked_whole as asked
 from router import DEMO_KEY, Router
 
 STEPS = ["config", "proxy", "DNS", "connect", "TLS", "healthz", "key",
@@ -105,14 +106,6 @@ def front(router, bundle):
 
 
 @pytest.fixture
-def closed_port():
-    """A port of the loopback where nobody listens."""
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        yield holder.getsockname()[1]
-
-
-@pytest.fixture
 def config(tmp_path, router):
     """A config file with the router as prod, which is current."""
     path = tmp_path / "config.toml"
@@ -133,11 +126,6 @@ def rows_of(shown):
 def statuses(shown):
     """The statuses of a run, as a text: ok - ok ok - ok ok ok."""
     return " ".join(row["status"] for row in rows_of(shown).values())
-
-
-def asked(router):
-    """What was asked of the router, as METHOD and the target."""
-    return [f"{seen.method} {seen.target}" for seen in router.requests]
 
 
 # == all is well =============================================================

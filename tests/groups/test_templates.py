@@ -9,10 +9,12 @@ import os
 
 import pytest
 
+from helpers import asked, labelled
+
 
 pty = pytest.importorskip("pty")
 
-NOW = 1770000000
+GROUP = ("templates",)
 KUBE = ("--workspace", "ws_kube_prod")
 IN_KUBE = "/workspaces/ws_kube_prod/chat-templates"
 ALL_OF_PROJECT = "GET /chat-templates?limit=100"
@@ -45,31 +47,8 @@ def templates(run):
     return runner
 
 
-@pytest.fixture
-def refused(templates, router):
-    """Run what is refused before anything is sent; return its error."""
-    def runner(*words):
-        shown = templates(*words)
-        assert shown.exit_status == 2 and shown == ""
-        assert router.requests == []
-        return shown.stderr
-    return runner
-
-
-def asked(router):
-    """What was asked of the router, as METHOD and the path with its query."""
-    return [f"{seen.method} {seen.target.partition('/v1')[2]}"
-            for seen in router.requests]
-
-
 def writes(router):
     return [line for line in asked(router) if not line.startswith("GET ")]
-
-
-def labelled(shown):
-    """{label: value} of a record as a person sees it, in order."""
-    return {label: value.strip() for label, _, value in (
-        line.partition(":") for line in shown.splitlines())}
 
 
 def put(template=SMALL, to="t.json", **changes):
@@ -121,40 +100,12 @@ def test_a_scope_that_is_none_is_not_sent(refused):
     assert "--scope" in said and "platform, project, workspace" in said
 
 
-def test_a_workspaces_list_is_cut_and_says_so(templates, router):
-    shown = templates("list", *KUBE)
-    assert len(shown.splitlines()) == 3
-    assert "--after ctpl_01HRESTART" in shown.stderr
-    assert asked(router) == [f"GET {IN_KUBE}"]
-
-
 def test_all_pages_of_a_workspace_are_one_document(templates, router):
     value = json.loads(templates("list", *KUBE, "--all", "-o", "json"))
     assert [each["name"] for each in value["data"]] == [
         "drain-kubernetes-node", "restart-deployment", "rotate-certificates",
         "duplicate-name", "duplicate-name"]
     assert value["has_more"] is False and len(router.requests) == 3
-
-
-def test_a_page_starts_where_it_is_told(templates, router):
-    templates("list", *KUBE, "--limit", "1", "--after", "ctpl_01HDRAIN")
-    assert asked(router) == [f"GET {IN_KUBE}?limit=1&after=ctpl_01HDRAIN"]
-
-
-@pytest.mark.parametrize("form, count", [("id", 7), ("jsonl", 7),
-                                         ("csv", 8)])
-def test_templates_take_a_line_each(templates, form, count):
-    lines = templates("list", "-o", form).splitlines()
-    assert len(lines) == count and "ctpl_01HDRAIN" in lines[-1]
-    if form == "csv":
-        assert lines[0].split(",") == HEADS
-        assert lines[-1].endswith(",workspace,3,standard,1770000000")
-
-
-def test_a_workspace_without_templates_says_so(templates):
-    shown = templates("list", "--workspace", "ws_0123456789abcdef")
-    assert (shown, shown.exit_status) == ("", 0)
-    assert shown.stderr == "No templates found.\n"
 
 
 # == show, and names =========================================================
@@ -232,11 +183,6 @@ def test_of_two_of_a_name_none_is_taken(templates, router, words, place):
     assert "ctpl_01HTWIN1" in shown.stderr
     assert "ctpl_01HTWIN2" in shown.stderr
     assert len(router.requests) == 1
-
-
-@pytest.mark.parametrize("verb", ["show", "versions"])
-def test_an_empty_name_is_not_sent(refused, verb):
-    assert "empty" in refused(verb, "")
 
 
 @pytest.mark.parametrize("words", [
@@ -382,18 +328,6 @@ def test_a_template_is_deleted_when_that_is_meant(answer, templates, router,
     assert templates("show", "ctpl_01HTRIAGE").exit_status == 4
 
 
-@pytest.mark.parametrize("typed", [b"n\n", b"\n", b"\x04"])
-def test_any_other_answer_deletes_nothing(answer, router, typed):
-    status, said = answer("templates", "delete", "triage-incident",
-                          typed=typed)
-    assert status == 1 and "nothing was changed" in said
-    assert writes(router) == []
-
-
-def test_a_delete_without_a_terminal_wants_force(refused):
-    assert "--force" in refused("delete", "ctpl_01HTRIAGE")
-
-
 def test_a_delete_is_told(templates, router):
     shown = templates("delete", "rotate-certificates", *KUBE, "-y")
     assert shown == "deleted rotate-certificates\n"
@@ -464,28 +398,6 @@ def test_the_id_of_a_new_chat_goes_to_xargs(templates):
 
 def test_a_chat_begins_in_a_workspace(refused):
     assert "--workspace is missing" in refused("apply", "ctpl_1")
-
-
-@pytest.mark.parametrize("words, planned", [
-    (("create", "--file", "t.json"), "POST /chat-templates"),
-    (("create", "--file", "t.json", *KUBE), f"POST {IN_KUBE}"),
-    (("update", "triage-incident", "--file", "t.json"),
-     "PUT /chat-templates/ctpl_01HTRIAGE"),
-    (("delete", "triage-incident"),
-     "DELETE /chat-templates/ctpl_01HTRIAGE"),
-    (("promote", "triage-incident", "--scope", "project"),
-     "POST /chat-templates/ctpl_01HTRIAGE/promote"),
-    (("apply", "ctpl_01HDRAIN", *KUBE),
-     f"POST {IN_KUBE}/ctpl_01HDRAIN/apply"),
-])
-def test_a_dry_run_changes_nothing(templates, router, words, planned):
-    put()
-    shown = templates(*words, "--dry-run", "-o", "json")
-    assert (shown.exit_status, shown.stderr) == (0, "")
-    plan = json.loads(shown)
-    assert (f"{plan['method']} {plan['url'].partition('/v1')[2]}"
-            == planned)
-    assert writes(router) == []
 
 
 # == apply-from-dir ==========================================================
@@ -635,27 +547,3 @@ def test_a_folder_named_like_a_file_fails_alone(templates, folder):
     assert shown.exit_status == 1
     assert [line.split()[:2] for line in shown.splitlines()] == [
         ["[FAIL]", "a.json"], ["[OK]", "b.json"]]
-
-
-# == keys ====================================================================
-
-@pytest.mark.parametrize("words, scope, lacks", [
-    (("list",), "execution", "inference"),
-    (("show", "ctpl_01HDRAIN"), "execution", "inference"),
-    (("show", "some-name"), "execution", "inference"),
-    (("apply", "ctpl_01HDRAIN", *KUBE), "management", "inference"),
-    (("create", "--file", "t.json"), "inference", "management"),
-    (("update", "ctpl_01HDRAIN", "--file", "t.json"), "inference",
-     "management"),
-    (("delete", "ctpl_01HDRAIN", "--force"), "inference", "management"),
-    (("promote", "ctpl_01HDRAIN", "--scope", "project"), "inference",
-     "management"),
-])
-def test_a_key_of_another_scope_is_told_which_it_lacks(
-        templates, router, words, scope, lacks):
-    put()
-    key = router.add_key("xero_demo_other", scope)
-    shown = templates(*words, XEROTIER_API_KEY=key)
-    assert (shown, shown.exit_status) == ("", 3)
-    assert "HTTP 403" in shown.stderr and f"'{lacks}'" in shown.stderr
-    assert len(router.requests) == 1

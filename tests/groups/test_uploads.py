@@ -12,12 +12,12 @@ import re
 import shlex
 import signal
 import tarfile
-import time
 
 import pytest
 
 import xeroctl
 from conftest import at_both_ends, environment, from_system, text_stream
+from helpers import asked, labelled, until
 from router import Router
 
 pty = pytest.importorskip("pty")
@@ -71,22 +71,11 @@ def upload(run):
     return runner
 
 
-def asked(router):
-    """What was asked of the router, as METHOD and the path with its query."""
-    return [f"{seen.method} {seen.target.partition('/v1')[2]}"
-            for seen in router.requests]
-
-
 def numbers(router, start=0):
     """The numbers of the parts that were sent, from a request on."""
     return [int(seen.form["part_number"][1])
             for seen in router.requests[start:]
             if seen.path.endswith("/parts")]
-
-
-def labelled(shown):
-    return {label: value.strip() for label, _, value in (
-        line.partition(":") for line in shown.splitlines())}
 
 
 def has_number(number):
@@ -96,13 +85,6 @@ def has_number(number):
 
 def digest(data):
     return hashlib.sha256(data).hexdigest()
-
-
-def until(is_so):
-    limit = time.monotonic() + LIMIT_S
-    while not is_so():
-        assert time.monotonic() < limit
-        time.sleep(0.005)
 
 
 def stop_at(upload, router, path, number):
@@ -773,11 +755,6 @@ def test_progress_is_told_in_per_cent(run, router, told, shown):
     assert labelled(run("uploads", "u"))["Progress"] == shown
 
 
-def test_no_uploads_are_told(run):
-    shown = run("uploads")
-    assert shown == "" and shown.stderr == "No uploads found.\n"
-
-
 @pytest.mark.parametrize("status", ["pending", "uploading", "completed",
                                     "failed", "cancelled", "expired"])
 def test_uploads_of_a_status_are_asked_for(run, router, waiting, status):
@@ -790,17 +767,6 @@ def test_a_status_that_is_none_is_refused(run, router):
     shown = run("uploads", "--status", "done")
     assert shown.exit_status == 2 and "pending" in shown.stderr
     assert router.requests == []
-
-
-def test_uploads_come_page_by_page(run, upload, router, model):
-    path = model(b"x")
-    for _ in range(3):
-        upload(path)
-    ids = list(router.uploads)[::-1]
-    shown = run("uploads", "--limit", "2", "-o", "id")
-    assert shown.split() == ids[:2] and f"--after {ids[1]}" in shown.stderr
-    assert run("uploads", "--after", ids[1], "-o", "id").split() == ids[2:]
-    assert run("uploads", "--limit", "1", "--all", "-o", "id").split() == ids
 
 
 def test_an_upload_is_shown(run, router, waiting):
@@ -828,21 +794,6 @@ def test_an_upload_is_deleted(run, router, waiting):
     assert asked(router) == [f"DELETE /uploads/{FIRST}"]
     assert FIRST not in router.uploads
     assert run("uploads", FIRST).exit_status == 4
-
-
-def test_a_deletion_needs_a_yes(run, router, waiting):
-    shown = run("uploads", FIRST, "--delete")
-    assert shown.exit_status == 2 and "--force" in shown.stderr
-    assert router.requests == []
-
-
-@pytest.mark.parametrize("action, request_line", [
-    ("--delete", "DELETE {}/uploads/x"),
-    ("--cancel", "POST {}/uploads/x/cancel")])
-def test_an_action_can_be_planned(run, router, action, request_line):
-    shown = run("uploads", "x", action, "--dry-run")
-    assert shown.splitlines()[0] == request_line.format(router.base_url)
-    assert router.requests == []
 
 
 @pytest.mark.parametrize("words", [

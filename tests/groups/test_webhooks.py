@@ -7,17 +7,16 @@ what the product's page says, and not what the program itself would sign.
 import hashlib
 import hmac
 import json
-import os
 import re
 
 import pytest
 
-import xeroctl
-from conftest import environment, text_stream, written
+from helpers import asked, check_call
 
 pty = pytest.importorskip("pty")
 
 NOW = 1770000000
+GROUP = ("webhooks",)
 FIRST = "00000001-0000-4000-8004-000000000001"
 HOOK = "https://example.com/hook"
 MINE = "mine-and-nobody-elses"
@@ -32,22 +31,6 @@ def hook(run, router):
     assert run(*NEW).exit_status == 0
     del router.requests[:]
     return FIRST
-
-
-@pytest.fixture
-def refused(run, router):
-    """Run what is refused before anything is sent; return its error."""
-    def runner(*words, **more):
-        shown = run("webhooks", *words, **more)
-        assert shown.exit_status == 2 and shown == ""
-        assert router.requests == []
-        return shown.stderr
-    return runner
-
-
-def asked(router):
-    return [f"{seen.method} {seen.target.partition('/v1')[2]}"
-            for seen in router.requests]
 
 
 def column(shown):
@@ -90,18 +73,6 @@ def test_a_record_is_as_the_page_says(run, hook, golden):
         HEADS + ["UPDATED", "DESCRIPTION"])
 
 
-def test_pages_are_followed(run, router, hook):
-    run(*NEW), run(*NEW)
-    shown = run("webhooks", "--limit", "2", "-o", "id")
-    second = shown.splitlines()[1]
-    assert len(shown.splitlines()) == 2 and f"--after {second}" in (
-        shown.stderr)
-    assert run("webhooks", "--limit", "2", "--after", second, "-o",
-               "id") == hook + "\n"
-    page = json.loads(run("webhooks", "--limit", "2", "--all", "-o", "json"))
-    assert len(page["data"]) == 3 and page["has_more"] is False
-
-
 SENT = [
     (["--create", "--url", HOOK, "--events", "batch.completed"],
      "POST /webhooks", {"url": HOOK, "events": ["batch.completed"]}),
@@ -132,10 +103,7 @@ SENT = [
 
 @pytest.mark.parametrize("words, call, body", SENT)
 def test_flags_are_sent_and_no_others(run, router, hook, words, call, body):
-    assert run("webhooks", *words).exit_status == 0
-    assert asked(router) == [call]
-    seen, = router.requests
-    assert (seen.json if seen.body else None) == body
+    check_call(run(*GROUP, *words), router, call, body)
 
 
 @pytest.mark.parametrize("words, call, body", SENT)
@@ -191,13 +159,6 @@ def test_of_active_and_inactive_the_last_one_counts(run, router, hook, words):
     assert router.requests[-1].json == {"active": words[-1] == "--active"}
 
 
-def test_a_key_without_the_scope_is_told_which(run, router):
-    key = router.add_key("xero_demo_small", "inference")
-    shown = run("webhooks", "--api-key", key)
-    assert shown.exit_status == 3 and "'management'" in shown.stderr
-    assert key not in shown.stderr
-
-
 def test_a_test_event_is_sent_and_seen_among_the_deliveries(run, hook):
     assert run("webhooks", hook, "--test") == "a test event is on its way\n"
     shown = run("webhooks", hook, "--deliveries")
@@ -214,23 +175,6 @@ def test_too_many_tests_are_told_of_and_not_slept_through(run, clock, hook):
     shown = run("webhooks", hook, "--test")
     assert shown.exit_status == 6 and "HTTP 429" in shown.stderr
     assert clock.slept == []
-
-
-@pytest.mark.parametrize("typed, status, calls", [
-    (b"y\n", 0, [f"DELETE /webhooks/{FIRST}"]), (b"n\n", 1, []),
-    (b"\n", 1, [])])
-def test_a_person_is_asked_before_a_webhook_goes(router, clock, hook, typed,
-                                                 status, calls):
-    far, near = pty.openpty()
-    os.write(far, typed)
-    streams = xeroctl.Streams(os.fdopen(near), text_stream(), text_stream())
-    with streams.stdin:
-        assert status == xeroctl.main(
-            ["webhooks", FIRST, "--delete"], environment(router), streams,
-            clock)
-    os.close(far)
-    assert f"Delete webhook {FIRST}? [y/N]" in written(streams.stderr)
-    assert asked(router) == calls
 
 
 # == the secret ==============================================================

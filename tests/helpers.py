@@ -1,0 +1,147 @@
+"""What many test files read of a request, a result or a process, once.
+
+Fixtures stand in conftest.py; what is here is called by name.
+"""
+
+import io
+import json
+import os
+import select
+import time
+
+from conftest import Result
+
+LIMIT_S = 20
+
+
+class TerminalStream(io.TextIOWrapper):
+    """A text stream over bytes that says that it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+# == what a test hands over ==================================================
+
+def encoded(value):
+    return json.dumps(value).encode()
+
+
+def pretty(value):
+    """JSON as a person sees it."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_frame(value):
+    """A value as a frame of a stream."""
+    return b"data: " + encoded(value) + b"\n\n"
+
+
+def chunk(text, finish_reason=None):
+    return as_frame({"object": "chat.completion.chunk", "choices": [
+        {"index": 0, "delta": {"content": text},
+         "finish_reason": finish_reason}]})
+
+
+def answer_to(text):
+    """What the reference router says to a message."""
+    return (f'Hello! You said: "{text}". I am the demo endpoint of the'
+            " reference router; I repeat what I am told.")
+
+
+# == what was asked of the router ============================================
+
+def asked(router, below="/v1"):
+    """METHOD and the target of each request, from behind `below` on."""
+    return [f"{seen.method} {seen.target.partition(below)[2]}"
+            for seen in router.requests]
+
+
+def asked_whole(router):
+    """METHOD and the whole target of each request."""
+    return [f"{seen.method} {seen.target}" for seen in router.requests]
+
+
+def asked_paths(router):
+    """METHOD and the path of each request below /v1, without its query."""
+    return [line.partition("?")[0] for line in asked(router)]
+
+
+def sent(router):
+    """The body of the only request that was made."""
+    seen, = router.requests
+    return seen.json
+
+
+def keys_sent(router):
+    return [seen.headers["Authorization"] for seen in router.requests]
+
+
+def check_call(shown, router, call, body):
+    """It went well, by one request alone: METHOD PATH, and this body."""
+    assert shown.exit_status == 0 and asked(router) == [call]
+    seen, = router.requests
+    assert (seen.json if seen.body else None) == body
+
+
+# == what came of a call =====================================================
+
+def labelled(shown):
+    """{label: value} of a record as a person sees it, in order."""
+    return {label: value.strip() for label, _, value in (
+        line.partition(":") for line in shown.splitlines())}
+
+
+def error_of(shown):
+    """The one error line on standard error."""
+    line, = [line for line in shown.stderr.splitlines()
+             if line.startswith("error: ")]
+    return line
+
+
+def facts_of(shown):
+    """The lines below the error: {label: value}."""
+    return dict(line.strip().split(": ", 1) for line
+                in shown.stderr.partition("error: ")[2].splitlines()[1:])
+
+
+def as_json(data):
+    """What bytes say in JSON; None if they are none."""
+    try:
+        return json.loads(data.decode("utf-8"))
+    except ValueError:
+        return None
+
+
+# == processes ===============================================================
+
+def until(condition, seconds=LIMIT_S):
+    """Wait until something is so, for what no event tells."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.002)
+
+
+def finished(process):
+    """Wait for a process; return its Result."""
+    stdout, stderr = process.communicate(timeout=LIMIT_S)
+    return Result((stdout or b"").decode("utf-8"),
+                  (stderr or b"").decode("utf-8"), process.returncode)
+
+
+def send(process, number):
+    """Send a signal to a process that is about to wait, once it waits."""
+    time.sleep(0.02)
+    process.send_signal(number)
+
+
+def read_until(stream, wanted):
+    """Read a pipe as it comes until something has come; return all of it."""
+    data = b""
+    while wanted not in data:
+        assert select.select([stream], [], [], LIMIT_S)[0], data
+        block = os.read(stream.fileno(), 4096)
+        assert block, data
+        data += block
+    return data
