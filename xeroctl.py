@@ -7248,11 +7248,11 @@ class BatchSender:
                 begun.append(part)
         except FAILURES as error:
             error.facts["part"] = part["name"]
-            if not begun and getattr(error, "status", None) in NO_LIST:
-                error.add_hint("--direct --force needs no Batch API")
             if begun:
                 self.app.terminal.note(f"{part['name']}: {error}")
                 self.collect(begun)
+            elif getattr(error, "status", None) in NO_LIST:
+                error.add_hint("--direct --force needs no Batch API")
             raise
         if begun and not self.app.plan:
             self.collect(begun)
