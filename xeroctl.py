@@ -886,17 +886,18 @@ class StandIn(str):
     """An id that only a real run would learn, as <file id>; never encoded."""
 
 
-def quoted(name):
-    """Percent-encode an id or name for one segment of a path.
-
-    Dots alone would climb the path (RFC 3986, 5.2.4): no id is made of them.
-    """
-    from urllib.parse import quote
-    if isinstance(name, StandIn):
-        return name
-    if not name or name in (".", ".."):
+def an_id(name):
+    """A name that can be an id: dots alone climb a path (RFC 3986, 5.2.4)."""
+    if name in (None, "", ".", ".."):
         raise UsageError(f"{name!r} cannot be an id: it is empty or a dot")
-    return quote(whole(name), safe="")
+    return name
+
+
+def quoted(name):
+    """Percent-encode an id or name for one segment of a path."""
+    from urllib.parse import quote
+    return name if isinstance(name, StandIn) else quote(
+        whole(an_id(name)), safe="")
 
 
 def path_of(*segments):
@@ -4317,6 +4318,11 @@ def changed(flags, **changes):
         same = Flag.__new__(Flag)
         vars(same).update(vars(declared), **changes)
         yield same
+
+
+def is_id(declared):
+    """Whether it takes an id, and not another text."""
+    return re.match(r"(ID|SLUG)\b", declared.metavar)
 
 
 def needed(*flags):
@@ -11074,8 +11080,8 @@ EXEC = Group(
              flag("NAME", "the tool", sample="kubectl_get", dest="id"),
              path="tools/{id}", columns=ALL_FIELDS),
         Verb("invoke", "Start a tool.", invoke_tool,
-             THE_WORKSPACE, flag("--tool NAME", "the tool", required=True,
-                  sample="kubectl_get"),
+             THE_WORKSPACE, flag("--tool NAME", "the tool", an_id,
+                                 required=True, sample="kubectl_get"),
              flag("--args JSON",
                   "its arguments; @FILE reads them from a file, - standard"
                   " input", required=True, sample="'{\"kind\": \"pod\"}'",
@@ -11151,7 +11157,6 @@ def place_template(app, args):
     """Have a verb be about the one that is given by id or by name."""
     place_templates(app, args)
     found = args.id
-    path_of(found)  # an empty one is no name
     if not found.startswith("ctpl_"):
         known = all_templates(app, args.workspace, limit=100)
         found = only_named(found, known, args.workspace)
@@ -11947,9 +11952,9 @@ def store(args, declared, value):
     before = getattr(args, declared.dest)
     if not declared.takes_value:
         value = before + 1 if declared.counts else declared.const
-    elif declared.type:
+    elif declared.type or is_id(declared):
         try:
-            value = declared.type(value)
+            value = (declared.type or an_id)(value)
         except UsageError as problem:
             name = (declared.metavar if declared.is_word
                     else "/".join(declared.names))
