@@ -4747,7 +4747,7 @@ def run_list(app, group, args):
 
 
 def show_item(app, group, args, item):
-    """Show one thing, with the columns that a check has chosen, if any.
+    """Show one thing, with the columns of a flag or a check, if any.
 
     Some writes are answered with a list.
     """
@@ -4919,16 +4919,16 @@ def poll_patiently(app, poll, until=float("inf"), resume=None):
 def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
     """Poll every 2 s until is_over(item); return that item.
 
-    describe(item) is what a Progress shows of it; None for nothing.  A
-    failure that passes (network, 5xx, 429) is borne for 5 minutes.  On Ctrl-C
-    the job goes on, and resume, the command for that, is printed.
+    describe(item) is what a Progress shows of it, () for nothing.  A failure
+    that passes (network, 5xx, 429) is borne for 5 minutes.  On Ctrl-C the job
+    goes on, and resume, the command for that, is printed.
     """
     until = app.clock.monotonic() + (timeout or float("inf"))
     try:
         with Progress(app.terminal, first=0) as progress:
             while True:
                 item = poll_patiently(app, poll, until, resume)
-                shown = describe(item) if describe else ()
+                shown = describe(item)
                 if shown:
                     progress.show(*shown)
                 if is_over(item):
@@ -4944,15 +4944,17 @@ def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
         raise
 
 
-def see_end(app, group, args, is_over, good, resume, fields=None):
+def see_end(app, group, args, is_over, good, resume, fields=None, place="",
+            describe=None):
     """Poll an item until is_over(status), and show how it has ended.
 
-    Raise unless its status is one of good then.
+    Raise unless its status is one of good then.  describe is wait_until's.
     """
     found = wait_until(
-        app, lambda: with_status(group.call(app, "GET", path_of(args.id))),
-        lambda found: is_over(found["status"]),
-        lambda found: (f"{args.id} {found['status']}",),
+        app, lambda: with_status(
+            group.call(app, "GET", place + path_of(args.id))),
+        lambda found: is_over(found["status"]), describe or (
+            lambda found: (f"{args.id} {found['status']}",)),
         args.wait_timeout, resume)
     app.out.record(found, fields or group.fields)
     if found["status"] not in good:
@@ -9304,12 +9306,6 @@ def ask_extended(app, args):
         args.extended = True
 
 
-def choose_fields(app, args):
-    """Have the description shown whole where that is asked for."""
-    if args.full:
-        args.columns = [name.partition(":brief")[0] for name in MODEL_FIELDS]
-
-
 def model_title(app, group, args):
     """NAME (ID), for a question; the id where the name is not to be had."""
     is_asked = is_terminal(app.terminal.stdin) and not app.plan
@@ -9379,6 +9375,18 @@ def show_overview(app, group, args):
         app.out.table(parts, group.columns or columns_of(parts))
 
 
+def show_any(app, value):
+    """Show JSON of which nothing is known; a person reads it as JSON."""
+    is_list = isinstance(value, list) or any(
+        isinstance(dig(value, key), list) for key in RECORD_KEYS)
+    if app.out.is_table or app.out.form == JSON:
+        app.out.json(value)
+    elif is_list:
+        app.out.rows(value, columns_of(page_records(value)))
+    else:
+        app.out.record(value, columns_of([value]))
+
+
 def probe_model(app, group, args):
     """Show what a deployed model can do, if this router tells."""
     try:
@@ -9388,10 +9396,7 @@ def probe_model(app, group, args):
             raise
         return say_instead(app, "Model probing is not available on this"
                            " router deployment (501).")
-    if app.out.is_table:
-        app.out.json(found)
-    else:
-        app.out.record(found, columns_of([found]))
+    show_any(app, found)
 
 
 VERSION_COLUMNS = (
@@ -9406,7 +9411,8 @@ def version_flag(name, summary, **options):
 
 EXTENDED = field("--extended", "ask for the extended fields (for -o json)",
                  is_ours=True)
-FULL = flag("--full", "do not cut the description")
+FULL = flag("--full", "do not cut the description", dest="columns", const=[
+    name.partition(":brief")[0] for name in MODEL_FIELDS])
 
 MODELS = Group(
     "models", "List, describe, version, share and delete models.",
@@ -9416,12 +9422,10 @@ MODELS = Group(
               flag("--endpoint SLUG", "list what this endpoint serves"),
               summary="List the models of the project.", paging=Offset,
               checks=ask_extended, examples=("xeroctl models -o wide",)),
-        shows("Show one model in full.", FULL, EXTENDED,
-              checks=choose_fields),
+        shows("Show one model in full.", FULL, EXTENDED),
         updates(
             "Change what is said about a model.",
-            field("--description TEXT", "what it is for"),
-            field("--license TEXT", "license name or URL"),
+            DESCRIPTION, field("--license TEXT", "license name or URL"),
             field("--architecture TEXT", "as transformer or mamba"),
             field("--quantization METHOD",
                   "what the backend applies when it runs"),
@@ -9444,8 +9448,7 @@ MODELS = Group(
                   "gptq, awq or compressed-tensors",
                   choice("gptq", "awq", "compressed-tensors")),
             field("--pre-quantization-bits N", "4 or 8", choice(4, 8)),
-            FULL, method="PATCH", by=BARE, checks=choose_fields,
-            usage="ID --description TEXT",
+            FULL, method="PATCH", by=BARE, usage="ID --description TEXT",
             examples=("xeroctl models model_1 --context-length 8192",
                       "xeroctl models model_1 --pre-quantized"
                       " --pre-quantization-bits 4")),
@@ -10220,18 +10223,6 @@ def api_path(path):
     if not re.match(r"https?://|/", path):
         path = "/" + path
     return quote(whole(path), safe=URL_CHARACTERS.replace("#", ""))
-
-
-def show_any(app, value):
-    """Show JSON of which nothing is known; a person reads it as JSON."""
-    is_list = isinstance(value, list) or any(
-        isinstance(dig(value, key), list) for key in RECORD_KEYS)
-    if app.out.is_table or app.out.form == JSON:
-        app.out.json(value)
-    elif is_list:
-        app.out.rows(value, columns_of(page_records(value)))
-    else:
-        app.out.record(value, columns_of([value]))
 
 
 def show_pages(app, method, path, query, body, parts):
@@ -11023,22 +11014,15 @@ def watch_tool(app, group, args):
     """Poll an invocation to its end, and tell each change of status."""
     told = []
 
-    def poll():
-        found = with_status(group.call(
-            app, "GET", path_of("invocations", args.id)))
-        status = found["status"]
-        if told[-1:] != [status]:
-            told.append(status)
-            app.terminal.note(f"{args.id} {status}")
+    def tell(found):
+        if told[-1:] != [found["status"]]:
+            told.append(found["status"])
+            app.terminal.note(f"{args.id} {told[-1]}")
             tell_approval(app, found)
-        return found
-    found = wait_until(
-        app, poll, lambda found: found["status"] in INVOCATION_ENDS, None,
-        args.wait_timeout,
-        watch_again(app, args.id))
-    app.out.record(found, INVOCATION_FIELDS)
-    if found["status"] != "completed":
-        raise XeroctlError(f"invocation {args.id}: {found['status']}")
+        return ()
+    see_end(app, group, args, INVOCATION_ENDS.__contains__, ("completed",),
+            watch_again(app, args.id), INVOCATION_FIELDS, "/invocations",
+            tell)
 
 
 def invoke_tool(app, group, args):
