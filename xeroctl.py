@@ -11153,60 +11153,41 @@ def apply_template(app, group, args):
     new_chat(app, group, args)
 
 
-class TemplateFolder:
-    """Creates or updates templates from the *.json files of a folder."""
-
-    def __init__(self, app, args):
-        self.app, self.args, self.files = app, args, {}
-        self.known = defaultdict(list)
-        known = all_templates(app, args.workspace, limit=100)
-        for each in known if args.workspace else shared_templates(known):
-            self.known[as_text(dig(each, "name"))].append(each)
-
-    def apply(self, name, path):
-        """Create or update one; return its id, and what is told of it."""
-        template = template_in(self.app, path)
-        before = self.before(template["name"], name)
-        if before and all(before.get(key) == value
-                          for key, value in template.items()):
-            self.app.terminal.note(f"{name} is unchanged")
-            return id_in(before), None
-        made = self.send(template, before)
-        return id_in(made), f"{id_in(made)} v{as_text(dig(made, 'version'))}"
-
-    def before(self, template, name):
-        """The template of a name as it is, or None."""
-        found, other = self.known[template], self.files.setdefault(
-            template, name)
-        if other != name:
-            raise UsageError(f"{other} has the name {template}, too")
-        if len(found) > 1:
-            raise UsageError(f"{len(found)} templates are named {template}")
-        return found[0] if found else None
-
-    def send(self, template, before):
-        place = templates_path(self.args.workspace)
-        return self.app.api.call(
-            "PUT" if before else "POST",
-            place + path_of(id_in(before)) if before else place,
-            body=template, stand_in={"id": StandIn("<id>"), "version": 1})
+def apply_file(app, args, path, known, names):
+    """Create or update the template in a file; return its id, and what is
+    told of it.  names is {name: file} of those before it."""
+    template, file = template_in(app, path), from_disk(os.path.basename(path))
+    name, place = template["name"], templates_path(args.workspace)
+    found = [each for each in known if dig(each, "name") == name]
+    if names.setdefault(name, file) != file:
+        raise UsageError(f"{names[name]} has the name {name}, too")
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} templates are named {name}")
+    if found and dict(found[0], **template) == found[0]:
+        app.terminal.note(f"{file} is unchanged")
+        return id_in(found[0]), None
+    made = app.api.call(
+        "PUT" if found else "POST",
+        place + "".join(path_of(id_in(each)) for each in found),
+        body=template, stand_in={"id": StandIn("<id>"), "version": 1})
+    return id_in(made), f"{id_in(made)} v{as_text(dig(made, 'version'))}"
 
 
 def apply_folder(app, group, args):
     """Create or update the templates in the *.json files of a folder."""
-    folder = on_disk(args.folder)
     try:
-        names = sorted(name for name in os.listdir(folder)
+        files = sorted(name for name in os.listdir(on_disk(args.folder))
                        if name.endswith(".json"))
     except OSError as problem:
         raise UsageError(f"cannot read {args.folder}: {problem.strerror}")
-    if not names:
+    if not files:
         raise UsageError(f"there is no *.json in {args.folder}")
-    templates = TemplateFolder(app, args)
+    known, names = all_templates(app, args.workspace, limit=100), {}
+    known = known if args.workspace else shared_templates(known)
     outcomes = [
-        tried(app, from_disk(name), lambda: templates.apply(
-            from_disk(name), os.path.join(folder, name)), file=from_disk(name))
-        for name in names]
+        tried(app, from_disk(name), lambda: apply_file(
+            app, args, os.path.join(args.folder, name), known, names),
+            file=from_disk(name)) for name in files]
     end_bulk(app, outcomes, "files applied")
 
 
