@@ -11262,8 +11262,15 @@ def check_tool_name(app, args, tool):
         raise refusal(f"{args.confirm!r} is not {tool}: nothing was approved")
 
 
-def check_approval(app, args, found):
-    """Show on stderr what is asked for; ask, unless it harms nothing."""
+def check_approval(app, args):
+    """Show on stderr what is asked for; ask, unless it harms nothing.
+
+    What cannot be undone asks for the tool's name.
+    """
+    found = app.api.call("GET", path_of("exec", "approvals", args.id),
+                         stand_in={})
+    if app.plan:
+        return
     for column in map(as_column, DECIDED_ON):
         app.terminal.say(f"{column.head + ':':13} "
                          + column.cell(found, app.clock.now()))
@@ -11273,17 +11280,6 @@ def check_approval(app, args, found):
         check_tool_name(app, args, tool)
     elif risk not in ("read", "write"):
         app.confirm(f"Approve {tool}?", args)
-
-
-def approve(app, group, args):
-    """Approve a request; what cannot be undone asks for the tool's name."""
-    found = group.call(app, "GET", path_of(args.id), stand_in={})
-    if not app.plan:
-        check_approval(app, args, found)
-    body = {key: value for key, value in (("note", args.note), ("confirm",
-            args.confirm)) if value is not None}
-    answer = group.call(app, "POST", path_of(args.id, "approve"), body=body)
-    show_done(app, group, args, answer)
 
 
 def watch_approvals(app, group, args):
@@ -11319,11 +11315,11 @@ APPROVALS = Group(
         lists(RISK, WORKSPACE, OF_STATUS,
               summary="List requests for approval."),
         shows("Show one request."),
-        Verb("approve", "Approve a request.", approve, ITEM,
-             flag("--note TEXT", "a word on it"),
-             flag("--confirm TOOL",
-                  "the tool's name, where it cannot be undone", completes=""),
-             writes=True),
+        acts("approve", "Approve a request.", field("--note TEXT",
+                                                    "a word on it"),
+             field("--confirm TOOL",
+                   "the tool's name, where it cannot be undone",
+                   completes=""), checks=check_approval),
         acts("reject", "Reject a request.",
              field("--reason TEXT", "why")),
         Verb("watch", "Print each new request once, until Ctrl-C.",
