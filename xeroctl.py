@@ -9515,14 +9515,14 @@ def line_text(line, where):
     return text
 
 
-def given_texts(app, name, read=lambda line, where: line):
-    """The texts of --NAME, which may say -, and of --NAME-file, by line.
+def given_texts(app, args, read=lambda line, where: line):
+    """The texts that are given, one as -, and those of a file, by line.
 
     read(line, where) makes the text of a line.
     """
     found = [app.read_text("-") if text == "-" else text
-             for text in getattr(app.args, name) or ()]
-    path = getattr(app.args, name + "_file")
+             for text in args.texts or ()]
+    path = args.texts_file
     lines = [] if path is None else app.read_text(path).split("\n")
     for number, line in enumerate(lines, 1):
         where, line = f"{path}: line {number}", line.rstrip("\r")
@@ -9530,8 +9530,9 @@ def given_texts(app, name, read=lambda line, where: line):
             raise UsageError(f"{where} is blank")
         found.append(read(line, where))
     if not found:
-        raise UsageError(f"--{name} is missing", f"--{name} TEXT or"
-                         f" --{name}-file FILE says what to send")
+        name = next(f.long_name for f in args.verb.own if f.dest == "texts")
+        raise UsageError(f"{name} is missing", f"{name} TEXT or"
+                         f" {name}-file FILE says what to send")
     return found
 
 
@@ -9568,7 +9569,7 @@ def embedded(app, group, args, texts):
     for start in range(0, len(texts), args.batch_size):
         some = texts[start:start + args.batch_size]
         body = dict({"model": model, "input": some}, **sent_fields(args))
-        if len(texts) == 1 and not args.input_file:
+        if len(texts) == 1 and not args.texts_file:
             body["input"] = texts[0]
         answer = group.call(app, "POST", body=body, stand_in={"data": []},
                             silence=INFERENCE_TIMEOUT_S)
@@ -9635,7 +9636,7 @@ def write_vectors(path, answers, count, force):
 
 def create_embeddings(app, group, args):
     """Embed texts; show the vectors, or write them to a file."""
-    texts, path = given_texts(app, "input"), args.output_file
+    texts, path = given_texts(app, args), args.output_file
     if path and not path.endswith((".npy", ".jsonl")):
         raise UsageError(f"{path} has to end in .npy or .jsonl")
     answers = embedded(app, group, args, texts)
@@ -9662,37 +9663,25 @@ def ranked_row(rank, item, texts):
                 texts[index] if is_known else None)}
 
 
-def ask_ranked(app, group, body, texts, count, columns, key=None):
-    """Show scores, with the texts from the input where none came back."""
+def score_texts(app, group, args):
+    """Show scores, with the texts from the input where none came back.
+
+    Those that have a rank are in the order of the answer, else of the input.
+    """
+    texts = args.texts = given_texts(app, args, line_text)
     answer = group.call(app, "POST", body=dict(
-        {"model": app.args.model or app.endpoint()}, **body),
+        {"model": args.model or app.endpoint()}, **sent_fields(args)),
         stand_in={"data": []}, silence=INFERENCE_TIMEOUT_S)
     records = page_records(answer)
     if not app.plan:
-        check_count(records, count, "scores")
+        most = getattr(args, "top_n", None) or len(texts)
+        check_count(records, min(len(texts), most), "scores")
     if app.out.form not in (JSON, JSONL):
-        records = sorted(records, key=key) if key else records
+        if "Rank" not in group.columns:
+            records = sorted(records, key=place_in_input)
         answer = {"data": [ranked_row(rank, item, texts)
                            for rank, item in enumerate(records, 1)]}
-    app.out.rows(answer, columns, "scores", "index")
-
-
-def rerank_documents(app, group, args):
-    """Rank documents by a query, the best first."""
-    texts = given_texts(app, "documents", line_text)
-    body = dict({"query": args.query, "documents": texts},
-                **sent_fields(args))
-    ask_ranked(app, group, body, texts,
-               min(len(texts), args.top_n or len(texts)),
-               ("Rank", "Index", "Score", "Document"))
-
-
-def score_texts(app, group, args):
-    """Score candidates against a text, in the order they were given."""
-    texts = given_texts(app, "candidates", line_text)
-    ask_ranked(app, group, {"text_1": args.text, "text_2": texts}, texts,
-               len(texts), ("Index", "Score", "Text=document"),
-               place_in_input)
+    app.out.rows(answer, group.columns, "scores", "index")
 
 
 MODEL = flag("--model NAME",
@@ -9704,8 +9693,9 @@ EMBEDDINGS = Group(
         Verb("create", "Embed texts; show the vectors or write them.",
              create_embeddings, SLUG,
              flag("--input TEXT…", "a text; - is standard input",
-                  from_stdin=True),
-             flag("--input-file FILE", "one text per line", from_stdin=True),
+                  from_stdin=True, dest="texts"),
+             flag("--input-file FILE", "one text per line", from_stdin=True,
+                  dest="texts_file"),
              MODEL,
              field("--dimensions N", "size of the vectors, if the model can",
                    integer(1)),
@@ -9726,14 +9716,15 @@ ONE_PER_LINE = 'one per line: plain, JSON, or {"text": …}'
 
 RERANK = only(
     "rerank", "Rank documents by how well they answer a query.",
-    rerank_documents, SLUG,
-    flag("--query TEXT", "what is asked", required=True),
-    flag("--documents TEXT…", "the documents, several after one flag",
-         many=bool, from_stdin=True),
-    flag("--documents-file FILE", ONE_PER_LINE, from_stdin=True),
+    score_texts, SLUG, field("--query TEXT", "what is asked", required=True),
+    field("--documents TEXT…", "the documents, several after one flag",
+          many=bool, from_stdin=True, dest="texts", sends="documents"),
+    flag("--documents-file FILE", ONE_PER_LINE, from_stdin=True,
+         dest="texts_file"),
     field("--top-n N", "only the best so many", integer(1)),
     field("--return-documents", "have the server send the documents back"),
-    MODEL, path="/rerank", scope=ENDPOINT, writes=True, examples=(
+    MODEL, path="/rerank", scope=ENDPOINT, writes=True,
+    columns=("Rank", "Index", "Score", "Document"), examples=(
         "xeroctl rerank --endpoint my-rank --query kernel --documents linux"
         " bread",
         "xeroctl rerank --endpoint my-rank --query kernel --documents-file"
@@ -9741,11 +9732,14 @@ RERANK = only(
 
 SCORE = only(
     "score", "Score how alike texts are.", score_texts, SLUG,
-    flag("--text TEXT", "what to compare with", required=True),
-    flag("--candidates TEXT…", "the texts to score, several after one flag",
-         many=bool, from_stdin=True),
-    flag("--candidates-file FILE", ONE_PER_LINE, from_stdin=True),
-    MODEL, path="/score", scope=ENDPOINT, writes=True, examples=(
+    field("--text TEXT", "what to compare with", required=True,
+          sends="text_1"),
+    field("--candidates TEXT…", "the texts to score, several after one flag",
+          many=bool, from_stdin=True, dest="texts", sends="text_2"),
+    flag("--candidates-file FILE", ONE_PER_LINE, from_stdin=True,
+         dest="texts_file"),
+    MODEL, path="/score", scope=ENDPOINT, writes=True,
+    columns=("Index", "Score", "Text=document"), examples=(
         "xeroctl score --endpoint my-rank --text kernel --candidates linux"
         " bread",
         "xeroctl score --endpoint my-rank --text kernel --candidates-file"
