@@ -4325,11 +4325,6 @@ def is_id(declared):
     return re.match(r"(ID|SLUG)\b", declared.metavar)
 
 
-def needed(*flags):
-    """The same arguments, as ones that have to be given."""
-    return changed(flags, required=True)
-
-
 def text_pair(text):
     """Convert KEY=TEXT to a pair."""
     name, equals, value = text.partition("=")
@@ -4678,7 +4673,7 @@ ITEM = flag("ID", "the id of the item")
 SLUG = flag("--endpoint SLUG",
             "endpoint slug (XEROTIER_ENDPOINT); with --style openai the"
             " model's name")
-NAME_FLAG = field("--name NAME", "its name")
+NAME_FLAG = field("--name NAME", "its name", required=True)
 DESCRIPTION = field("--description TEXT", "what it is for")
 REGION = field("--region REGION", "where it is")
 
@@ -4833,7 +4828,9 @@ def creates(summary, *flags, name="create", path="", **options):
 
 
 def updates(summary, *flags, name="update", path="{id}", **options):
-    return acts(name, summary, *flags, path=path, run=run_update, **options)
+    """A row of changes: what a new thing has to have, may stay as it is."""
+    return acts(name, summary, *changed(flags, required=False), path=path,
+                run=run_update, **options)
 
 
 def deletes(summary="Delete an item.", *flags, name="delete", path="{id}",
@@ -10387,12 +10384,12 @@ def find_endpoint(app, args):
 ENDPOINT_ID = field("--endpoint SLUG|UUID", "only for this endpoint",
                     sends="endpoint_id")
 WEBHOOK_FLAGS = (
-    field("--url URL", "where events go (https)",
+    field("--url URL", "where events go (https)", required=True,
           sample="https://example.com/hook"),
-    field("--events A,B", "what to tell of", listed, sample="batch.completed"))
-WEBHOOK_MORE = (DESCRIPTION, field("--inactive", "do not deliver", const=False,
-                                   dest="active"),
-                field("--active", "deliver"))
+    field("--events A,B", "what to tell of", listed, required=True,
+          sample="batch.completed"),
+    DESCRIPTION, field("--active", "deliver"),
+    field("--inactive", "do not deliver", const=False, dest="active"))
 
 WEBHOOKS = Group(
     "webhooks", "Have events delivered, and check deliveries.",
@@ -10401,13 +10398,12 @@ WEBHOOKS = Group(
              "CREATED=created_at:time"),
     more=("UPDATED=updated_at:time", "DESCRIPTION"), verbs=by_flag(
         lists(summary="List webhooks."), shows("Show one webhook."),
-        creates("Make one; its secret is shown once.",
-                *needed(*WEBHOOK_FLAGS),
+        creates("Make one; its secret is shown once.", *WEBHOOK_FLAGS,
                 field("--secret TEXT",
                       "sign with this (default: the router's choice)"),
-                *WEBHOOK_MORE, once="secret", checks=check_webhook),
-        updates("Change a webhook.", *WEBHOOK_FLAGS, *WEBHOOK_MORE,
-                method="PUT", checks=check_webhook),
+                once="secret", checks=check_webhook),
+        updates("Change a webhook.", *WEBHOOK_FLAGS, method="PUT",
+                checks=check_webhook),
         deletes("Delete a webhook."),
         acts("test", "Have a test event delivered.",
              said="a test event is on its way"),
@@ -10525,6 +10521,7 @@ def router_address(text):
 
 
 AGENT_FLAGS = (
+    NAME_FLAG, REGION,
     field("--max-concurrent N",
           "most requests at a time; 0: the agent decides", integer(0),
           sends="max_concurrent_requests"),
@@ -10545,9 +10542,8 @@ AGENTS = Group(
           "EXEC PAUSED", "PAUSED WORKSPACES:list", "CREATED=created_at:time"),
     verbs=by_flag(
         lists(summary="List agents."), shows("Show one agent."),
-        creates("Make an agent.", *needed(NAME_FLAG), REGION, *AGENT_FLAGS),
-        updates("Change an agent.", NAME_FLAG, REGION, *AGENT_FLAGS,
-                method="PATCH"),
+        creates("Make an agent.", *AGENT_FLAGS),
+        updates("Change an agent.", *AGENT_FLAGS, method="PATCH"),
         deletes("Delete an agent."),
         lists(name="events", summary="List what happened to an agent.",
               path="{id}/events",
@@ -10556,7 +10552,7 @@ AGENTS = Group(
         lists(summary="List join keys.", path=JOIN_KEYS,
               columns=JOIN_KEY_COLUMNS),
         creates("Make a join key; its value is shown once.",
-                *needed(NAME_FLAG, REGION),
+                NAME_FLAG, *changed((REGION,), required=True),
                 field("--router-addr tcp://H:P",
                       "where the agent finds the router", router_address,
                       required=True, sample="tcp://router:7777"),
@@ -10588,10 +10584,11 @@ AGENTS = Group(
 # == slos: what is promised ==================================================
 
 SLO_FLAGS = (
-    NAME_FLAG, field("--metric METRIC", "as availability or latency_p99",
+    NAME_FLAG,
+    field("--metric METRIC", "as availability or latency_p99", required=True,
           sample="availability"),
-    field("--target F", "what to reach", positive, sample="99.9"))
-SLO_MORE = (
+    field("--target F", "what to reach", positive, required=True,
+          sample="99.9"),
     field("--comparison WORD",
           "greater_than_or_equal or less_than_or_equal (default: by metric)",
           choice("greater_than_or_equal", "less_than_or_equal")),
@@ -10645,9 +10642,9 @@ SLOS = Group(
                    "those of an endpoint, and of the whole project"),
               summary="List objectives.", checks=place_slos),
         shows("Show one objective."),
-        creates("Make an objective.", *needed(*SLO_FLAGS), *SLO_MORE,
-                ENDPOINT_ID, checks=(complete_slo, find_endpoint)),
-        updates("Change an objective.", *SLO_FLAGS, *SLO_MORE, method="PUT"),
+        creates("Make an objective.", *SLO_FLAGS, ENDPOINT_ID,
+                checks=(complete_slo, find_endpoint)),
+        updates("Change an objective.", *SLO_FLAGS, method="PUT"),
         deletes("Delete an objective."),
         Verb("history", "List how an objective was met.", list_series, ITEM,
              *Cursor.flags, path="{id}/history", paging=Cursor, columns=(
@@ -10686,7 +10683,8 @@ ENDPOINTS = Group(
         deletes("Delete an endpoint."),
     ))
 
-WORKSPACE_FLAGS = field("--type TYPE", "its type"), DESCRIPTION, PARAM
+WORKSPACE_FLAGS = (NAME_FLAG, field("--type TYPE", "its type"), DESCRIPTION,
+                   PARAM)
 AGENT = field("--agent ID", "the agent", required=True, sends="agent_id",
               sample="agent_1")
 
@@ -10698,9 +10696,8 @@ WORKSPACES = Group(
     more=("DESCRIPTION",),
     verbs=(
         lists(summary="List workspaces."), shows("Show one workspace."),
-        creates("Make a workspace.", *needed(NAME_FLAG), *WORKSPACE_FLAGS),
-        updates("Change a workspace.", NAME_FLAG, *WORKSPACE_FLAGS,
-                method="PATCH"),
+        creates("Make a workspace.", *WORKSPACE_FLAGS),
+        updates("Change a workspace.", *WORKSPACE_FLAGS, method="PATCH"),
         deletes("Delete a workspace."),
         acts("bind", "Bind an agent to a workspace.", AGENT,
              path="{id}/agents", said="bound {agent} to {id}"),
@@ -10742,9 +10739,9 @@ CHATS = Group(
                 field("--workspace ID", "the workspace", sends="workspace_id",
                       required=True, sample="ws_1"),
                 field("--title TEXT", "its title")),
-        updates("Give a chat another title.",
-                field("--title TEXT", "its title", required=True),
-                name="rename", method="PATCH"),
+        acts("rename", "Give a chat another title.",
+             field("--title TEXT", "its title", required=True),
+             path="{id}", method="PATCH"),
         deletes("Delete a chat."),
         acts("archive", "Put a chat away."),
         acts("restore", "Take a chat out again."),
@@ -10768,12 +10765,11 @@ CHATS = Group(
 
 
 MAINTENANCE_FLAGS = (
-    field("--title TEXT", "what", sample="Disks"),
-    field("--starts-at TIME", "ISO time with its zone", moment,
+    field("--title TEXT", "what", required=True, sample="Disks"),
+    field("--starts-at TIME", "ISO time with its zone", moment, required=True,
           sample="2026-12-01T10:00:00Z"),
-    field("--ends-at TIME", "ISO time with its zone", moment,
-          sample="2026-12-01T12:00:00Z"))
-MAINTENANCE_MORE = (
+    field("--ends-at TIME", "ISO time with its zone", moment, required=True,
+          sample="2026-12-01T12:00:00Z"),
     field("--description TEXT", "more on it"),
     field("--severity WORD", "info, warning or critical",
           choice("info", "warning", "critical")))
@@ -10786,11 +10782,10 @@ MAINTENANCE = Group(
     verbs=(
         lists(OF_STATUS, summary="List maintenance."),
         shows("Show one maintenance."),
-        creates("Schedule maintenance.", *needed(*MAINTENANCE_FLAGS),
-                *MAINTENANCE_MORE, name="schedule",
+        creates("Schedule maintenance.", *MAINTENANCE_FLAGS, name="schedule",
                 checks=fixes(1, "starts_at", "ends_at")),
-        updates("Change a maintenance.", *MAINTENANCE_FLAGS, *MAINTENANCE_MORE,
-                method="PATCH", checks=fixes(1, "starts_at", "ends_at")),
+        updates("Change a maintenance.", *MAINTENANCE_FLAGS, method="PATCH",
+                checks=fixes(1, "starts_at", "ends_at")),
         acts("cancel", "Cancel a maintenance.", asks="Cancel {id}?"),
         acts("complete", "Say that a maintenance is over."),
         creates("Forget what was over before a time.",
@@ -10927,7 +10922,7 @@ EXPORTS = Group(
         Verb("create", "Have an export made.", create_export,
              flag("KIND", "logs, metrics, usage or executions",
                   choice("logs", "metrics", "usage", "executions")),
-             *needed(FROM), TO,
+             *changed((FROM,), required=True), TO,
              flag("--format FORMAT", "csv, json or jsonl (default: jsonl)",
                   choice("csv", "json", "jsonl"), default="jsonl"),
              flag("--filter K=V…",
