@@ -10361,9 +10361,6 @@ def check_signature(secret, signature, timestamp, body, now):
 
 def verify_webhook(app, group, args):
     """Check the signature of a delivery."""
-    if args.secret_file == "-" == args.body:
-        raise UsageError("--secret-file and --body cannot both read standard"
-                         " input")
     secret = app.read_bytes(args.secret_file).rstrip(b"\r\n")
     if not secret:
         raise UsageError(f"{args.secret_file} holds no secret")
@@ -10886,16 +10883,11 @@ LONGEST_EXPORT_S = 90 * 86400
 def create_export(app, group, args):
     """Have an export made, and wait for it if asked to."""
     fix_span(app, args)
-    start = getattr(args, "from")
-    end = args.to or iso_text(app.clock.now())
+    start, end = getattr(args, "from"), args.to
     if seconds_of(end) - seconds_of(start) > LONGEST_EXPORT_S:
         raise UsageError("an export spans at most 90 days: --from "
                          f"{start} --to {end}")
-    check_order(start, end, "--from and now")
-    body = {"start_date": start, "end_date": end, "format": args.format}
-    if args.filter:
-        body["filters"] = dict(args.filter)
-    export = group.call(app, "POST", path_of(args.kind), body=body)
+    export = group.call(app, "POST", place_of(args), body=sent_fields(args))
     if not args.wait:
         return app.out.record(export, group.fields)
     args.id = id_in(export)
@@ -10919,22 +10911,23 @@ EXPORTS = Group(
              "SIZE=size_bytes:size", "CREATED=created_at:time"),
     verbs=(
         lists(OF_STATUS, summary="List exports.", paging=Offset),
-        Verb("create", "Have an export made.", create_export,
-             flag("KIND", "logs, metrics, usage or executions",
-                  choice("logs", "metrics", "usage", "executions")),
-             *changed((FROM,), required=True), TO,
-             flag("--format FORMAT", "csv, json or jsonl (default: jsonl)",
-                  choice("csv", "json", "jsonl"), default="jsonl"),
-             flag("--filter K=V…",
-                  "only what has this, as model_name=m or"
-                  " 'status_codes=[200,500]' (a list is JSON); several, or"
-                  " repeated", any_pair, many=is_pair),
-             flag("--wait", "wait until it is there"),
-             WAIT_TIMEOUT, writes=True,
-             examples=(
-                 "xeroctl exports create logs --from 7d"
-                 " --filter 'status_codes=[500]'",
-                 "xeroctl exports create usage --from 30d --wait")),
+        creates("Have an export made.",
+                flag("KIND", "logs, metrics, usage or executions",
+                     choice("logs", "metrics", "usage", "executions")),
+                *changed((FROM,), sends="start_date", required=True),
+                *changed((TO,), sends="end_date", default="0d"),
+                field("--format FORMAT", "csv, json or jsonl (default: jsonl)",
+                      choice("csv", "json", "jsonl"), default="jsonl"),
+                field("--filter K=V…",
+                      "only what has this, as model_name=m or"
+                      " 'status_codes=[200,500]' (a list is JSON); several,"
+                      " or repeated", any_pair, many=is_pair,
+                      sends="filters"),
+                flag("--wait", "wait until it is there"), WAIT_TIMEOUT,
+                path="{kind}", run=create_export, examples=(
+                    "xeroctl exports create logs --from 7d"
+                    " --filter 'status_codes=[500]'",
+                    "xeroctl exports create usage --from 30d --wait")),
         shows("Show one export.", name="get"),
         Verb("download", "Download its content, JSON Lines (NDJSON).",
              download_export, ITEM,
