@@ -10682,6 +10682,7 @@ ENDPOINTS = Group(
 
 WORKSPACE_FLAGS = (NAME_FLAG, field("--type TYPE", "its type"), DESCRIPTION,
                    PARAM)
+IN_WORKSPACE, = changed((THE_WORKSPACE,), sends="workspace_id")
 AGENT = field("--agent ID", "the agent", required=True, sends="agent_id",
               sample="agent_1")
 
@@ -10732,9 +10733,7 @@ CHATS = Group(
     verbs=(
         lists(WORKSPACE, summary="List chats."),
         shows("Show one chat."),
-        creates("Begin a chat.",
-                field("--workspace ID", "the workspace", sends="workspace_id",
-                      required=True, sample="ws_1"),
+        creates("Begin a chat.", IN_WORKSPACE,
                 field("--title TEXT", "its title")),
         acts("rename", "Give a chat another title.",
              field("--title TEXT", "its title", required=True),
@@ -10964,17 +10963,17 @@ INVOCATION_FIELDS = ("ID", "Tool=tool|tool_name", "Status:state",
 INVOCATION_ENDS = "completed", "failed", "cancelled", "rejected", "timeout"
 
 
-def tool_arguments(app, text):
-    """The arguments of a tool: JSON, @FILE with JSON, or - for stdin."""
+def read_arguments(app, args):
+    """Have --args, JSON, @FILE with JSON or - for stdin, be an object."""
+    text = args.args
     if text == "-" or text.startswith("@"):
         text = app.read_text(text if text == "-" else text[1:])
     try:
-        value = parse_json(text)
+        args.args = parse_json(text)
     except ValueError as problem:
         raise UsageError(f"--args is not JSON: {problem}")
-    if not isinstance(value, dict):
+    if not isinstance(args.args, dict):
         raise UsageError("--args is no JSON object")
-    return value
 
 
 def watch_again(app, item_id):
@@ -11009,9 +11008,8 @@ def watch_tool(app, group, args):
 
 def invoke_tool(app, group, args):
     """Start a tool, and wait for its end if asked to."""
-    body = {"workspace_id": args.workspace, "tool": args.tool,
-            "args": tool_arguments(app, args.args)}
-    found = group.call(app, "POST", path_of("invocations"), body=body)
+    check_args(app, args)
+    found = group.call(app, "POST", place_of(args), body=sent_fields(args))
     if args.wait:
         args.id = id_in(found)
         return watch_tool(app, group, args)
@@ -11045,14 +11043,16 @@ EXEC = Group(
         Verb("tool-show", "Show all about a tool.", run_show,
              flag("NAME", "the tool", sample="kubectl_get", dest="id"),
              path="tools/{id}", columns=ALL_FIELDS),
-        Verb("invoke", "Start a tool.", invoke_tool,
-             THE_WORKSPACE, flag("--tool NAME", "the tool", an_id,
-                                 required=True, sample="kubectl_get"),
-             flag("--args JSON",
-                  "its arguments; @FILE reads them from a file, - standard"
-                  " input", required=True, sample="'{\"kind\": \"pod\"}'",
-                  from_stdin=True),
-             flag("--wait", "wait for its end"), WAIT_TIMEOUT, writes=True),
+        creates("Start a tool.", IN_WORKSPACE,
+                field("--tool NAME", "the tool", an_id, required=True,
+                      sample="kubectl_get"),
+                field("--args JSON",
+                      "its arguments; @FILE reads them from a file, -"
+                      " standard input", required=True, from_stdin=True,
+                      sample="'{\"kind\": \"pod\"}'"),
+                flag("--wait", "wait for its end"), WAIT_TIMEOUT,
+                name="invoke", path="invocations", run=invoke_tool,
+                checks=read_arguments),
         Verb("watch", "Wait for the end of an invocation.", watch_tool, ITEM,
              flag(WAIT_TIMEOUT.spec, WAIT_TIMEOUT.help, seconds)),
         acts("cancel", "Cancel an invocation.",
