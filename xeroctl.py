@@ -4320,11 +4320,6 @@ def changed(flags, **changes):
         yield same
 
 
-def is_id(declared):
-    """Whether it takes an id, and not another text."""
-    return re.match(r"(ID|SLUG)\b", declared.metavar)
-
-
 def text_pair(text):
     """Convert KEY=TEXT to a pair."""
     name, equals, value = text.partition("=")
@@ -4726,14 +4721,7 @@ def pages_of(app, group, args):
         tell_more(app, paging.name, following[paging.name])
 
 
-def check_args(app, args):
-    """Check the arguments of a verb, and complete them."""
-    for check in args.verb.checks:
-        check(app, args)
-
-
 def run_list(app, group, args):
-    check_args(app, args)
     things = args.verb.path.rpartition("/")[2] or group.name
     app.out.pages(pages_of(app, group, args),
                   args.verb.columns or group.columns,
@@ -4755,7 +4743,6 @@ def show_item(app, group, args, item):
 
 
 def run_show(app, group, args):
-    check_args(app, args)
     show_item(app, group, args, group.call(
         app, "GET", place_of(args), query=sent_fields(args).items()))
 
@@ -4780,7 +4767,6 @@ def show_done(app, group, args, answer):
 
 
 def run_write(app, group, args):
-    check_args(app, args)
     if args.verb.asks:
         question = args.verb.asks.replace("{thing}", group.thing)
         app.confirm(filled(question, args), args)
@@ -9454,13 +9440,12 @@ MODELS = Group(
         acts("share", "Share a model to the catalog.", said="shared {id}"),
         acts("unshare", "Take a model out of the catalog.",
              said="unshared {id}"),
-        Verb("revalidate", "Have a model's files checked again.",
-             revalidate_model, ITEM,
+        acts("revalidate", "Have a model's files checked again.",
              flag("--wait", "wait until the check has ended"),
              flag("--wait-timeout SECONDS",
                   "wait no longer than this (default: 600)", seconds,
                   default=600, needs="--wait"),
-             writes=True, examples=(
+             run=revalidate_model, examples=(
                  "xeroctl models model_1 --revalidate --wait",)),
         shows("Show a model as the catalog has it.", name="catalog-info",
               path="{id}/catalog", columns=ALL_FIELDS),
@@ -10325,9 +10310,6 @@ API = only(
 
 # == webhooks: what the platform tells others ================================
 
-SKEW_S = 300
-
-
 def check_webhook(app, args):
     """Raise for a webhook URL that is not https (loopback http is)."""
     if args.url is not None:
@@ -10355,7 +10337,7 @@ def check_signature(secret, signature, timestamp, body, now):
         raise XeroctlError("the signature is not that of this body")
     seconds = (float(timestamp) if re.match(r"\d{1,12}(\.\d+)?\Z", timestamp)
                else seconds_of(timestamp))
-    if seconds is None or abs(now - seconds) > SKEW_S:
+    if seconds is None or abs(now - seconds) > span_of("5m"):
         raise XeroctlError("the timestamp is not within 5 minutes of now")
 
 
@@ -10613,7 +10595,6 @@ def list_series(app, group, args):
 
     Its first column is the time; what is in per cent stands for all.
     """
-    check_args(app, args)
     page = merged(pages_of(app, group, args))
     time, *columns = map(as_column, args.verb.columns)
     app.out.rows(page, [time] + columns, "measurements",
@@ -10853,7 +10834,6 @@ USAGE_NUMBER_COLUMNS = (
     "Requests", "Errors", "Input tokens", "Output tokens", "Cached tokens",
     "Total tokens", "TTFT ms", "Latency ms")
 
-
 USAGE = Group(
     "usage", "See requests, tokens and times of a span of days.",
     path="/usage", default="summary", thing="usage", verbs=(
@@ -10876,14 +10856,11 @@ USAGE = Group(
                        "Latency ms")),
     ))
 
-LONGEST_EXPORT_S = 90 * 86400
-
 
 def create_export(app, group, args):
     """Have an export made, and wait for it if asked to."""
-    fix_span(app, args)
     start, end = getattr(args, "from"), args.to
-    if seconds_of(end) - seconds_of(start) > LONGEST_EXPORT_S:
+    if seconds_of(end) - seconds_of(start) > span_of("90d"):
         raise UsageError("an export spans at most 90 days: --from "
                          f"{start} --to {end}")
     export = group.call(app, "POST", place_of(args), body=sent_fields(args))
@@ -10923,7 +10900,7 @@ EXPORTS = Group(
                       " or repeated", any_pair, many=is_pair,
                       sends="filters"),
                 flag("--wait", "wait until it is there"), WAIT_TIMEOUT,
-                path="{kind}", run=create_export, examples=(
+                path="{kind}", run=create_export, checks=fix_span, examples=(
                     "xeroctl exports create logs --from 7d"
                     " --filter 'status_codes=[500]'",
                     "xeroctl exports create usage --from 30d --wait")),
@@ -11008,7 +10985,6 @@ def watch_tool(app, group, args):
 
 def invoke_tool(app, group, args):
     """Start a tool, and wait for its end if asked to."""
-    check_args(app, args)
     found = group.call(app, "POST", place_of(args), body=sent_fields(args))
     if args.wait:
         args.id = id_in(found)
@@ -11032,10 +11008,8 @@ EXEC = Group(
     sample="inv_1", thing="invocation", main="invoke",
     columns=("ID", "Tool=tool|tool_name", "Workspace=workspace_id",
              "Status:state", "Created=created_at:time"),
-    fields=(*INVOCATION_FIELDS[:2], "Workspace=workspace_id", "Status:state",
-            "Risk", "Approval=approval_id", "Exit code", "Duration ms",
-            "Created=created_at:time", "Completed=completed_at:time",
-            *INVOCATION_FIELDS[-3:]),
+    more=("Completed=completed_at:time", "Risk", "Approval=approval_id",
+          "Exit code", "Duration ms", *INVOCATION_FIELDS[-3:]),
     verbs=(
         lists(name="tools", path="tools", paging=None, id_path="name",
               summary="List the tools.",
@@ -11069,7 +11043,6 @@ EXEC = Group(
 TEMPLATE_FIELDS = ("name", "scope", "description", "system_prompt",
                    "allowed_tools", "approval_policy",
                    "applicable_workspace_types", "metadata")
-TEMPLATE_NEEDS = "name", "system_prompt"
 TEMPLATE_OF_SERVER = ("id", "object", "version", "workspace_id",
                       "created_at", "updated_at", "notes")
 TEMPLATE_WORKSPACE = flag("--workspace ID", "the templates of this workspace",
@@ -11092,7 +11065,7 @@ def template_problems(template):
             yield f"unknown field {name}"
         elif words and value not in (None,) + words:
             yield f"{name} is none of {', '.join(words)}"
-    for name in TEMPLATE_NEEDS:
+    for name in ("name", "system_prompt"):
         if not template.get(name):
             yield f"{name} is missing"
         elif not isinstance(template[name], str):
@@ -11127,12 +11100,6 @@ def place_template(app, args):
         known = all_templates(app, args.workspace, limit=100)
         found = only_named(found, known, args.workspace)
     args.place += path_of(found)
-
-
-def apply_template(app, group, args):
-    """Begin a chat from a template, as chat new does."""
-    args.template, args.message = args.id, None
-    new_chat(app, group, args)
 
 
 def apply_file(app, args, path, known, names):
@@ -11183,16 +11150,15 @@ TEMPLATES = Group(
     path="/chat-templates", default="list",
     columns=("ID", "Name", "Scope", "Version", "Policy=approval_policy",
              "Updated=updated_at:time"),
-    fields=("ID", "Name", "Scope", "Version", "Policy=approval_policy",
-            "Description", "Tools=allowed_tools:list",
-            "Workspace types=applicable_workspace_types:list",
-            "Updated=updated_at:time", "Prompt=system_prompt"),
+    more=("Description", "Tools=allowed_tools:list",
+          "Workspace types=applicable_workspace_types:list",
+          "Prompt=system_prompt"),
     verbs=(
         lists(field("--scope SCOPE", "all, platform, project or workspace",
                     choice("all", "platform", "project", "workspace")),
               TEMPLATE_WORKSPACE, summary="List templates.",
               checks=place_templates),
-        shows("Show one template.", TEMPLATE, TEMPLATE_WORKSPACE,
+        shows("Show one template.", *ONE_TEMPLATE,
               field("--version N", "an earlier version", integer(1),
                     dest="version_number", sends="version"),
               path="", checks=place_template),
@@ -11211,8 +11177,9 @@ TEMPLATES = Group(
               summary="List the versions of a template.", path="versions",
               columns=("Version", "Created=created_at:time",
                        "Notes"), checks=place_template),
-        Verb("apply", "Begin a chat from a template.", apply_template,
-             TEMPLATE, THE_WORKSPACE, writes=True),
+        Verb("apply", "Begin a chat from a template, as chat new does.",
+             new_chat, *changed((TEMPLATE,), dest="template"), THE_WORKSPACE,
+             MESSAGE, writes=True),
         Verb("apply-from-dir", "Create or update templates from files.",
              apply_folder,
              flag("DIR", "the folder with *.json files", sample="templates",
@@ -11225,7 +11192,6 @@ TEMPLATES = Group(
 
 RISKS = "read", "write", "destructive", "irreversible"
 RISK = field("--risk RISK", ", ".join(RISKS), choice(*RISKS))
-WATCH_EVERY_S = 5
 DECIDED_ON = ("Tool=tool|tool_name", "Risk", "Arguments=args|arguments",
               "Workspace=workspace_id", "Agent=agent_id|agent", "Requested by",
               "Expires=expires_at:time")
@@ -11270,15 +11236,14 @@ def watch_approvals(app, group, args):
         raise UsageError("watch has no -o csv: -o jsonl is for programs")
     seen = set()
     query = dict({"status": "pending"}, **sent_fields(args))
-
-    def poll():
-        return list(chain(*record_lists(app, group.path, query)))
     while True:
-        new = [each for each in poll_patiently(app, poll)
-               if as_text(dig(each, "id")) not in seen]
-        seen.update(as_text(dig(each, "id")) for each in new)
-        for each in new:
-            app.out.passing(each, "id", "risk", "tool", "workspace_id", "args")
+        for each in poll_patiently(app, lambda: list(chain(*record_lists(
+                app, group.path, query)))):
+            item_id = as_text(dig(each, "id"))
+            if item_id not in seen:
+                app.out.passing(each, "id", "risk", "tool", "workspace_id",
+                                "args")
+            seen.add(item_id)
         app.clock.sleep(args.interval)
 
 
@@ -11309,7 +11274,7 @@ APPROVALS = Group(
              field("--agent ID", "only what this agent is to do",
                    sends="agent_id"),
              flag("--interval SECONDS", "how often to look (default: 5)",
-                  seconds, default=WATCH_EVERY_S)),
+                  seconds, default=5)),
         lists(name="delegations", path="delegations",
               summary="List who decides in your place.",
               columns=DELEGATION_COLUMNS),
@@ -11895,7 +11860,7 @@ def store(args, declared, value):
     before = getattr(args, declared.dest)
     if not declared.takes_value:
         value = before + 1 if declared.counts else declared.const
-    elif declared.type or is_id(declared):
+    elif declared.type or re.match(r"(ID|SLUG)\b", declared.metavar):
         try:
             value = (declared.type or an_id)(value)
         except UsageError as problem:
@@ -12660,6 +12625,8 @@ def run(argv, environ, terminal, groups):
         raise UsageError(f"{ours[0]} is Xerotier's: a server of style openai"
                          " has none")
     try:
+        for check in args.verb.checks:
+            check(app, args)
         args.verb.run(app, group, args)
     except PlanEnds:
         pass
