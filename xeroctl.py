@@ -9329,10 +9329,9 @@ def revalidate_model(app, group, args):
         seen.append(status)
         return status in GOOD_MODEL_STATES + BAD_MODEL_STATES and (
             status != seen[0] or len(seen) >= 3)
-    answer = group.call(app, "POST", path_of(args.id, "revalidate"))
     if not args.wait:
-        return app.out.done(answer, f"revalidation of {args.id} queued",
-                            args.id)
+        return run_write(app, group, args)
+    group.call(app, "POST", place_of(args))
     again = call_again(app, f"xeroctl models {shell_word(args.id)}")
     see_end(app, group, args, is_over, GOOD_MODEL_STATES,
             again + " shows its status", ("ID", "Name", "Status:state"))
@@ -9444,8 +9443,8 @@ MODELS = Group(
              flag("--wait", "wait until the check has ended"),
              flag("--wait-timeout SECONDS",
                   "wait no longer than this (default: 600)", seconds,
-                  default=600, needs="--wait"),
-             run=revalidate_model, examples=(
+                  default=600, needs="--wait"), run=revalidate_model,
+             said="revalidation of {id} queued", examples=(
                  "xeroctl models model_1 --revalidate --wait",)),
         shows("Show a model as the catalog has it.", name="catalog-info",
               path="{id}/catalog", columns=ALL_FIELDS),
@@ -9466,8 +9465,7 @@ MODELS = Group(
              path="{id}/versions/{rollback}/rollback",
              said="{id} is back at version {rollback}"),
     )) + (
-        Verb("probe", "Show what a deployed model can do.", probe_model,
-             ITEM),
+        Verb("probe", "Show what a deployed model can do.", probe_model, ITEM),
         acts("set-capabilities", "Say all that a model can do (admin).",
              field("CAPABILITY…", "as chat or tool-use", sends="capabilities",
                    sample="chat"),
@@ -10655,8 +10653,7 @@ ENDPOINTS = Group(
                       sample="demo-model"),
                 field("--tier TIER", "its tier"),
                 REGION,
-                field("--param K=V…", "a parameter; a value of JSON or a text",
-                      any_pair, many=is_pair, sends="parameters")),
+                *changed((PARAM,), sends="parameters")),
         updates("Change an endpoint.", PARAM, method="PATCH"),
         deletes("Delete an endpoint."),
     ))
@@ -10672,8 +10669,7 @@ WORKSPACES = Group(
     path="/workspaces", default="list", sample="ws_1",
     columns=("ID", "NAME", "TYPE=type|workspace_type", "STATUS:state",
              "CREATED=created_at:time"),
-    more=("DESCRIPTION",),
-    verbs=(
+    more=("DESCRIPTION",), verbs=(
         lists(summary="List workspaces."), shows("Show one workspace."),
         creates("Make a workspace.", *WORKSPACE_FLAGS),
         updates("Change a workspace.", *WORKSPACE_FLAGS, method="PATCH"),
@@ -10710,8 +10706,7 @@ CHATS = Group(
     default="list", sample="chat_1",
     columns=("ID=id|chat_id", "TITLE", "WORKSPACE=workspace_id",
              "MESSAGES=message_count|messages", "UPDATED=updated_at:time"),
-    more=("STATUS:state",),
-    verbs=(
+    more=("STATUS:state",), verbs=(
         lists(WORKSPACE, summary="List chats."),
         shows("Show one chat."),
         creates("Begin a chat.", IN_WORKSPACE,
@@ -10755,8 +10750,7 @@ MAINTENANCE = Group(
     default="list", thing="maintenance", sample="mnt_1", main="schedule",
     columns=("ID", "TITLE", "SEVERITY", "STATUS:state",
              "STARTS=starts_at:time", "ENDS=ends_at:time"),
-    more=("DESCRIPTION",),
-    verbs=(
+    more=("DESCRIPTION",), verbs=(
         lists(OF_STATUS, summary="List maintenance."),
         shows("Show one maintenance."),
         creates("Schedule maintenance.", *MAINTENANCE_FLAGS, name="schedule",
@@ -10798,8 +10792,7 @@ PROJECT_GROUP = Group(
                 field("--email ADDRESS", "whom", required=True,
                       sample="a@example.com"),
                 field("--role ROLE", "as what"),
-                name="invite", path="invitations",
-                columns=INVITATION_COLUMNS),
+                name="invite", path="invitations", columns=INVITATION_COLUMNS),
         lists(name="invitations", summary="List the invitations.",
               path="invitations", columns=INVITATION_COLUMNS),
         acts("revoke-invitation", "Take an invitation back.",
@@ -10811,8 +10804,7 @@ PROJECT_GROUP = Group(
 SETTINGS = Group(
     "settings", "Read and change the project's settings.", path="/settings",
     default="list", sample="theme", item="KEY",
-    columns=("Key=key|id", "Value", "Description"),
-    verbs=(
+    columns=("Key=key|id", "Value", "Description"), verbs=(
         lists(summary="List settings.", paging=None),
         shows("Show one setting.", name="get"),
         acts("set", "Change a setting.",
@@ -10863,10 +10855,10 @@ def create_export(app, group, args):
     if seconds_of(end) - seconds_of(start) > span_of("90d"):
         raise UsageError("an export spans at most 90 days: --from "
                          f"{start} --to {end}")
-    export = group.call(app, "POST", place_of(args), body=sent_fields(args))
     if not args.wait:
-        return app.out.record(export, group.fields)
-    args.id = id_in(export)
+        return run_write(app, group, args)
+    args.id = id_in(group.call(app, "POST", place_of(args),
+                               body=sent_fields(args)))
     again = call_again(app, f"xeroctl exports get {shell_word(args.id)}")
     see_end(app, group, args, lambda status: status not in (
         "pending", "processing"), ("completed",), again + " shows it")
@@ -10880,12 +10872,10 @@ def download_export(app, group, args):
 
 EXPORTS = Group(
     "exports", "Export logs, metrics, usage and executions.",
-    path="/exports", default="list", sample="exp_1",
-    main="create",
+    path="/exports", default="list", sample="exp_1", main="create",
     columns=("ID", "KIND=kind|type", "STATUS:state", "FORMAT",
              "FROM=start_date:time", "TO=end_date:time", "ROWS=row_count",
-             "SIZE=size_bytes:size", "CREATED=created_at:time"),
-    verbs=(
+             "SIZE=size_bytes:size", "CREATED=created_at:time"), verbs=(
         lists(OF_STATUS, summary="List exports.", paging=Offset),
         creates("Have an export made.",
                 flag("KIND", "logs, metrics, usage or executions",
@@ -10979,8 +10969,7 @@ def watch_tool(app, group, args):
             tell_approval(app, found)
         return ()
     see_end(app, group, args, INVOCATION_ENDS.__contains__, ("completed",),
-            watch_again(app, args.id), INVOCATION_FIELDS, "/invocations",
-            tell)
+            watch_again(app, args.id), INVOCATION_FIELDS, "/invocations", tell)
 
 
 def invoke_tool(app, group, args):
@@ -11009,8 +10998,7 @@ EXEC = Group(
     columns=("ID", "Tool=tool|tool_name", "Workspace=workspace_id",
              "Status:state", "Created=created_at:time"),
     more=("Completed=completed_at:time", "Risk", "Approval=approval_id",
-          "Exit code", "Duration ms", *INVOCATION_FIELDS[-3:]),
-    verbs=(
+          "Exit code", "Duration ms", *INVOCATION_FIELDS[-3:]), verbs=(
         lists(name="tools", path="tools", paging=None, id_path="name",
               summary="List the tools.",
               columns=("Name", "Description", "+Risk", "+Domain")),
@@ -11152,8 +11140,7 @@ TEMPLATES = Group(
              "Updated=updated_at:time"),
     more=("Description", "Tools=allowed_tools:list",
           "Workspace types=applicable_workspace_types:list",
-          "Prompt=system_prompt"),
-    verbs=(
+          "Prompt=system_prompt"), verbs=(
         lists(field("--scope SCOPE", "all, platform, project or workspace",
                     choice("all", "platform", "project", "workspace")),
               TEMPLATE_WORKSPACE, summary="List templates.",
@@ -11257,8 +11244,7 @@ APPROVALS = Group(
     columns=("ID", "Status:state", "Risk", "Tool=tool|tool_name",
              "Created=created_at:time"),
     fields=("ID", "Status:state", *DECIDED_ON, "Note", "Reason",
-            "Created=created_at:time", "Decided=decided_at:time"),
-    verbs=(
+            "Created=created_at:time", "Decided=decided_at:time"), verbs=(
         lists(RISK, WORKSPACE, OF_STATUS,
               summary="List requests for approval."),
         shows("Show one request."),
@@ -11267,8 +11253,7 @@ APPROVALS = Group(
              field("--confirm TOOL",
                    "the tool's name, where it cannot be undone",
                    completes=""), checks=check_approval),
-        acts("reject", "Reject a request.",
-             field("--reason TEXT", "why")),
+        acts("reject", "Reject a request.", field("--reason TEXT", "why")),
         Verb("watch", "Print each new request once, until Ctrl-C.",
              watch_approvals, RISK,
              field("--agent ID", "only what this agent is to do",
