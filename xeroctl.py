@@ -9291,13 +9291,11 @@ def ask_extended(app, args):
 
 def model_title(app, group, args):
     """NAME (ID), for a question; the id where the name is not to be had."""
-    is_asked = is_terminal(app.terminal.stdin) and not app.plan
-    try:
-        name = is_asked and not args.force and dig(
-            group.call(app, "GET", path_of(args.id)), "name")
-    except XeroctlError:
-        name = None
-    return f"{name} ({args.id})" if is_filled(name) else args.id
+    if is_terminal(app.terminal.stdin) and not (app.plan or args.force):
+        with suppress(XeroctlError):
+            name = dig(group.call(app, "GET", path_of(args.id)), "name")
+            return f"{name} ({args.id})" if is_filled(name) else args.id
+    return args.id
 
 
 def delete_models(app, group, args):
@@ -10199,7 +10197,7 @@ def api_path(path):
     return quote(whole(path), safe=URL_CHARACTERS.replace("#", ""))
 
 
-def show_pages(app, method, path, query, body, parts):
+def show_pages(app, method, path, query, parts):
     """Follow every page of a list and show it as one."""
     if method != "GET":
         raise UsageError(f"--all follows the pages of a GET, not of {method}")
@@ -10276,7 +10274,7 @@ def call_api(app, group, args):
     if args.all and args.include:
         raise UsageError("--all and --include cannot be combined")
     if args.all:
-        return show_pages(app, method, path, query, body, parts)
+        return show_pages(app, method, path, query, parts)
     answer = app.api.open(method, path, query=query, body=body, accept="*/*",
                           **parts)
     if answer is None:
@@ -10406,12 +10404,10 @@ WEBHOOKS = Group(
 
 # == keys: who may call ======================================================
 
-KEY_SCOPES = "inference", "management", "execution", "research"
-
-
 def scopes(text):
     """Convert A,B to a list of scopes."""
-    return [choice(*KEY_SCOPES)(word) for word in listed(text)]
+    scope = choice("inference", "management", "execution", "research")
+    return list(map(scope, listed(text)))
 
 
 def network(text):
@@ -10441,6 +10437,9 @@ def rotated(app, group, args):
         app.terminal.say("the previous value works for 24 hours more")
 
 
+EXPIRES = field("--expires TIME", "ISO time, or 30d from now", moment,
+                sends="expires_at", sample="30d")
+
 KEYS = Group(
     "keys", "Make, rotate and revoke API keys.",
     path="/management/api-keys", sample="key_1", main="create",
@@ -10453,12 +10452,10 @@ KEYS = Group(
                 field("--scopes, --scope A,B",
                       "inference, management, execution, research", scopes,
                       required=True, sample="inference"),
-                ENDPOINT_ID,
-                field("--expires TIME", "ISO time, or 30d from now", moment,
-                      sends="expires_at", sample="30d"),
-                once="key", checks=(fixes(1, "expires"), find_endpoint),
-                examples=("xeroctl keys --create --name ci --scopes inference"
-                          " --expires 30d",)),
+                ENDPOINT_ID, EXPIRES, once="key",
+                checks=(fixes(1, "expires"), find_endpoint), examples=(
+                    "xeroctl keys --create --name ci --scopes inference"
+                    " --expires 30d",)),
         deletes("Revoke a key.", also=("revoke",)),
         acts("rotate", "Give a key a new value, shown once.", run=rotated,
              once="key", asks="Rotate key {id}?"),
@@ -10653,7 +10650,8 @@ ENDPOINTS = Group(
                       sample="demo-model"),
                 field("--tier TIER", "its tier"),
                 REGION,
-                *changed((PARAM,), sends="parameters")),
+                *changed((PARAM,), sends="parameters",
+                         help="a parameter; a value of JSON or a text")),
         updates("Change an endpoint.", PARAM, method="PATCH"),
         deletes("Delete an endpoint."),
     ))
@@ -10691,9 +10689,8 @@ WORKSPACES = Group(
 
 def export_chat(app, group, args):
     """Write out a chat, as the server formats it."""
-    answer = app.api.open("GET", group.path + place_of(args), accept="*/*",
-                          query=[("format", args.format)])
-    with answer:
+    with app.api.open("GET", group.path + place_of(args), accept="*/*",
+                      query=[("format", args.format)]) as answer:
         answer.kept = answer.read()
         doubt = in_place_of_file(decoded(answer.kept), answer.media, "")
         if doubt:
@@ -11266,10 +11263,7 @@ APPROVALS = Group(
         creates("Have somebody decide in your place.",
                 field("--to WHO", "whom", required=True,
                       sample="grace@example.com", sends="delegate_to"),
-                RISK, WORKSPACE,
-                field("--expires TIME", "ISO time, or 7d from now", moment,
-                      sends="expires_at", sample="7d"),
-                name="delegate", path="delegations",
+                RISK, WORKSPACE, EXPIRES, name="delegate", path="delegations",
                 columns=DELEGATION_COLUMNS, checks=fixes(1, "expires")),
         acts("revoke-delegation", "Take a delegation back.",
              path="delegations/{id}", method="DELETE",
