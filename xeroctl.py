@@ -9267,11 +9267,6 @@ BATCHES = Group(
 
 GOOD_MODEL_STATES = "active", "ready", "validated"
 BAD_MODEL_STATES = "error", "failed", "invalid"
-MODEL_COLUMNS = (
-    "ID", "Name", "Format", "Size=size_bytes|size|bytes:size", "Status:state",
-    "Version", "Shared=shared|is_shared", "+Architecture", "+Quantization",
-    "+Context=context_length", "+Parameters=parameter_count:count",
-    "+Created=created|created_at:time")
 MODEL_FIELDS = (
     "ID", "Name", "Created=created|created_at:time", "Owner=owned_by|owner",
     "Format", "Size=size_bytes|size|bytes:size", "Status:state", "Version",
@@ -9417,8 +9412,12 @@ FULL = flag("--full", "do not cut the description", dest="columns", const=[
 
 MODELS = Group(
     "models", "List, describe, version, share and delete models.",
-    path="/models", columns=MODEL_COLUMNS, fields=MODEL_FIELDS,
-    scope=GIVEN, verbs=by_flag(
+    path="/models", scope=GIVEN, fields=MODEL_FIELDS, columns=(
+        "ID", "Name", "Format", "Size=size_bytes|size|bytes:size",
+        "Status:state", "Version", "Shared=shared|is_shared", "+Architecture",
+        "+Quantization", "+Context=context_length",
+        "+Parameters=parameter_count:count",
+        "+Created=created|created_at:time"), verbs=by_flag(
         lists(EXTENDED,
               flag("--endpoint SLUG", "list what this endpoint serves"),
               summary="List the models of the project.", paging=Offset,
