@@ -6624,19 +6624,9 @@ class BatchWait:
 # == batch runs: a whole job, that no kill makes begin again =================
 
 RECORD = (rb'(?s)\{"line":(\d{1,18}),"ok":(true|false),"round":(\d\d?|100),'
-          rb'"tokens":(\d{1,300}),"result":(.*)\}\r?\n\Z')
+          rb'"tokens":(\d{1,300}),"result":(null|\{.*\})\}\r?\n\Z')
 HEAD = b'{"run":"'
-RUN_END = len(HEAD) + 12
 SYNC_S = 5
-
-
-def is_result(raw):
-    """Whether bytes are a result, or null; a power cut leaves holes."""
-    try:
-        value = parse_line(raw)
-    except ValueError:
-        return False
-    return value is None or isinstance(value, dict)
 
 
 class Journal:
@@ -6659,11 +6649,10 @@ class Journal:
         self.tokens, self.is_ours = 0, HEAD.startswith(
             self.file.read(len(HEAD)))
 
-    def load(self, count, head, is_taken_over):
-        """Read what is there of a run; whatever is of another is dropped.
+    def load(self, count, head, is_anew):
+        """Read what is there of a run; whatever has another head is dropped.
 
-        head is its first line; taken over is what differs in the run alone.
-        A last line that a kill has torn is cut off.
+        A last line that a kill has torn is cut off; a power cut leaves holes.
         """
         import array
         self.places = array.array("q", bytes(8 * count))
@@ -6671,25 +6660,27 @@ class Journal:
         self.is_ours = True
         with writing(self.path):
             self.file.seek(0)
-            found = self.file.readline(BLOCK)
+            is_anew = is_anew or self.file.readline(BLOCK) != head
             self.file.seek(0)
-            if found[RUN_END:] != head[RUN_END:] or (
-                    found != head and not is_taken_over):
+            if is_anew:
                 self.file.truncate()
             self.put(head)
             self.end = len(head)
             for raw in self.file:
                 if not raw.endswith(b"\n"):
                     break
-                self.note(raw, False)
+                try:
+                    parse_line(raw)
+                    self.note(raw)
+                except ValueError:
+                    self.end += len(raw)
             self.file.seek(self.end)
             self.file.truncate()
 
-    def note(self, raw, is_sure=True):
+    def note(self, raw):
         """Remember a record by its place, if it is one."""
         found = re.match(RECORD, raw)
-        is_one = found and (is_sure or is_result(found.group(5)))
-        index = int(found.group(1)) - 1 if is_one else len(self.marks)
+        index = int(found.group(1)) - 1 if found else len(self.marks)
         if index == -1:
             self.extras.setdefault(hash(raw), self.end)
         elif index < len(self.marks):
@@ -6784,10 +6775,7 @@ def tokens_of(result):
 
 def failure_kind(raw):
     """What a failed result says, as others may, too."""
-    try:
-        result = parse_json(raw.decode("utf-8"))
-    except ValueError as problem:
-        return str(problem)
+    result = parse_line(raw)
     status = counted(dig(result, "response.status_code"))
     said = (error_message(result) or error_message(body_of(result))
             or as_text(dig(result, "error")))
@@ -6992,9 +6980,11 @@ class Run:
     def run(self, sender):
         """Do the job, or the rest of it; return its summary."""
         url = None if self.args.direct else self.args.batch_endpoint
-        self.input = BatchInput(self.source, url, places=True)
+        self.input = BatchInput(self.source, url, places=True).check()
+        sender.check(self.input)
+        if self.sheet:
+            self.sheet.check()
         if self.app.plan:
-            self.check(sender)
             self.state = self.new_state()
             if self.source.is_made and not self.args.direct:
                 self.app.terminal.note("the first request: " + compact_json(
@@ -7004,7 +6994,6 @@ class Run:
         try:
             with NewFile(self.errors, self.args.force) as errors, \
                     NewFile(self.output, self.args.force) as output:
-                self.check(sender)
                 self.open_state()
                 for round_number in range(self.args.retry_failed + 1):
                     sender(self, round_number)
@@ -7021,12 +7010,6 @@ class Run:
             with suppress(OSError):  # told before, by the write
                 self.journal.file.close()
 
-    def check(self, sender):
-        """Raise for what is wrong before anything is sent."""
-        sender.check(self.input.check())
-        if self.sheet:
-            self.sheet.check()
-
     def purpose(self):
         """What the state of another run must not differ in."""
         return {"version": 1, "prompts": self.source.digest,
@@ -7042,11 +7025,6 @@ class Run:
         return dict(self.purpose(), run=os.urandom(6).hex(),
                     started=self.app.clock.now(), parts=[])
 
-    def head(self):
-        """The first line of the journal: which run it is of, and what for."""
-        return as_result({"run": self.state["run"],
-                          "for": digest_of(self.purpose())}) + b"\n"
-
     def open_state(self):
         """Take up the state and journal that are there, or begin anew."""
         state = self.read_state()
@@ -7059,8 +7037,9 @@ class Run:
                 f" {self.input.count} requests failed",
                 "--retry-failed N sends only those again; --force begins anew")
         self.state = not self.is_over and state or self.new_state()
-        self.journal.load(self.input.count, self.head(),
-                          self.args.force and not self.is_over)
+        self.journal.load(
+            self.input.count, made_line({"run": digest_of(self.purpose())}),
+            self.is_over)
         if is_again:
             self.take_up()
         if self.state is not state:
@@ -7152,17 +7131,15 @@ class Run:
             if not is_good:
                 errors.write(result + b"\n")
                 self.kinds[failure_kind(result)] += 1
-        if errors.count:
-            errors.finish()
-        else:
-            remove_quietly(self.errors)
         output.finish()
         self.clear_away()
         summary = self.summary()
         if errors.count:
+            errors.finish()
             self.state["failed"] = summary["failed"]
             self.save()
         else:
+            remove_quietly(self.errors)
             with writing(self.state_path):
                 os.unlink(self.state_path)
         self.is_over = True
