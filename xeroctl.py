@@ -6230,8 +6230,6 @@ class BatchInput:
     the size of a line as it is sent, and its number.
     """
 
-    MOST_MODELS = 1000
-
     def __init__(self, source, url=CHAT_URL, hint=None, places=False):
         import array
         self.hint, self.places = hint, places
@@ -6281,14 +6279,10 @@ class BatchInput:
             code = hash(custom_id)
             self.hashes[code & 255].append(code)
         if wrong == self.wrong:
-            self.add_up(request["body"])
-
-    def add_up(self, body):
-        if body["model"] not in self.models and (
-                len(self.models) < self.MOST_MODELS):
+            body = request["body"]
             self.models.add(body["model"])
-        self.max_tokens += counted(body.get("max_tokens")
-                                   or body.get("max_completion_tokens"))
+            self.max_tokens += counted(body.get("max_tokens")
+                                       or body.get("max_completion_tokens"))
 
     def complain(self, number, text):
         """Note a problem: the first lines' in full, the rest counted."""
@@ -7473,13 +7467,6 @@ class Pace:
             self.strikes, self.since = 0, None
 
 
-def asks_to_wait(error):
-    """Whether an error is about the moment, and the request not acted on."""
-    if isinstance(error, ConnectionFailed):
-        return not error.sent and not error.lasting
-    return isinstance(error, ApiError) and error.is_busy
-
-
 def ends_all(error):
     """Whether every other request would fail like this one."""
     return (getattr(error, "lasting", False)
@@ -7489,16 +7476,6 @@ def ends_all(error):
 
 LONGEST_ROW = 20
 LINE_STATUSES = 400, 413, 422  # they are about the line, not the place
-
-
-def stopped_by(error):
-    """The error of a run that one failure after the other has stopped."""
-    found = XeroctlError(
-        f"{LONGEST_ROW} requests in a row failed, the last: {error}",
-        "once that is mended the same command goes on; those lines count as"
-        " unanswered", **error.facts)
-    found.exit_code = error.exit_code
-    return found
 
 
 def kept_result(result):
@@ -7558,7 +7535,7 @@ class DirectSender:
             worker.start()
         for worker in workers:
             worker.join()
-        if isinstance(self.error, (ApiError, ConnectionFailed)):
+        if isinstance(self.error, FAILURES):
             self.error.add_hint("the same command goes on")
 
     def plan(self):
@@ -7603,7 +7580,9 @@ class DirectSender:
             if len(self.row) >= LONGEST_ROW:
                 for number in self.row:
                     journal.add(number, False, self.round, journal.TAKEN_BACK)
-                raise stopped_by(fault)
+                fault.details.append(f"{LONGEST_ROW} requests in a row failed:"
+                                     " they count as unanswered")
+                raise fault
             self.done += 1
             self.failures += bool(result["error"])
             self.tell()
@@ -7635,8 +7614,10 @@ class DirectSender:
                 return None, None
             try:
                 return self.send(request, wire_request)
-            except FAILURES + (StreamError,) as error:
-                if not asks_to_wait(error):
+            except (AnswerError, StreamError) as error:
+                return self.failed(request["custom_id"], error)
+            except (ApiError, ConnectionFailed) as error:
+                if not is_worth_repeating(wire_request, error):
                     return self.failed(request["custom_id"], error)
                 self.pace.slow(error)
 
@@ -9113,7 +9094,7 @@ WAIT_TIMEOUT = flag("--wait-timeout SECONDS", "wait no longer than this",
 OUTPUT_FILE = flag("--output-file PATH",
                    "where to write to; - is standard output (default:"
                    " ID-output.jsonl, ID-errors.jsonl)")
-SPLIT = flag("--split", "cut what is over a limit into several batches")
+SPLIT = flag("--split", "take what is over a limit, in several batches")
 PROMPTS = (
     flag("--template TEXT|@FILE",
          "make a chat request of each row of the input, {COLUMN} filled"),
@@ -9213,8 +9194,7 @@ BATCHES = Group(
                   " of a run that has ended, only those",
                   integer(0, 100), default=0),
              METADATA, BATCH_ENDPOINT,
-             flag("--wait-timeout SECONDS",
-                  "wait no longer than this for the batches", seconds),
+             *changed((WAIT_TIMEOUT,), needs=None),
              flag("--assume-lost",
                   "make again what may be made, and no list tells"),
              flag("--direct",
@@ -9233,9 +9213,7 @@ BATCHES = Group(
         Verb("check", "Check a batch file, offline.", check_batch_input,
              flag("FILE", "the file, as for run; - is standard input",
                   from_stdin=True),
-             *PROMPTS,
-             flag("--split", "take files over 100 MB, as run --split does"),
-             BATCH_ENDPOINT, examples=(
+             *PROMPTS, SPLIT, BATCH_ENDPOINT, examples=(
                  "xeroctl batches check requests.jsonl",)),
     ))
 
