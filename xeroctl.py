@@ -6808,31 +6808,29 @@ class Accounts:
         self.left = {run.input.request(number)["custom_id"]: number
                      for number in numbers_in(part["lines"])}
 
-    def take(self, path, name):
+    def take(self, lines, name):
         """Put the results of one of the server's files into the journal."""
-        with self.run.app.open_source(path).file as source:
-            for number, raw in enumerate(source, 1):
-                if number == 1 and raw.startswith(codecs.BOM_UTF8):
-                    raw = raw[3:]
-                place = f"{self.part['batch']}, {name} file, line {number}"
-                try:
-                    result, text = read_result(raw)
-                    line = self.left.pop(id_of(result))
-                except ValueError as problem:
-                    self.leave(raw, "unreadable", f"{place}: {problem}")
-                except KeyError as found:
-                    if dig(result, "custom_id") is None and dig(
-                            result, "error.line"):
-                        self.add(0, False, text)  # left by a finished run
-                        continue
-                    self.leave(raw, "unexpected",
-                               f"{place}: nobody waits for custom_id {found}")
-                else:
-                    told, is_good = judged(
-                        result, self.run.input.request(line))
-                    self.add(line, name == "output" and is_good, text if
-                             told is result else as_result(told),
-                             tokens_of(result))
+        for number, raw in enumerate(lines, 1):
+            if number == 1 and raw.startswith(codecs.BOM_UTF8):
+                raw = raw[3:]
+            place = f"{self.part['batch']}, {name} file, line {number}"
+            try:
+                result, text = read_result(raw)
+                line = self.left.pop(id_of(result))
+            except ValueError as problem:
+                self.leave(raw, "unreadable", f"{place}: {problem}")
+            except KeyError as found:
+                if dig(result, "custom_id") is None and dig(
+                        result, "error.line"):
+                    self.add(0, False, text)  # left by a finished run
+                    continue
+                self.leave(raw, "unexpected",
+                           f"{place}: nobody waits for custom_id {found}")
+            else:
+                told, is_good = judged(result, self.run.input.request(line))
+                self.add(line, name == "output" and is_good, text if
+                         told is result else as_result(told),
+                         tokens_of(result))
 
     def add(self, line, is_good, result, tokens=0):
         self.run.journal.add(line, is_good, self.part["round"], result,
@@ -6907,27 +6905,22 @@ class Sheet:
             None if is_good else failure_kind(raw),
             dig(body, "usage.total_tokens")])))
 
-    def take(self, accounts):
-        """Account for the rows of an OUT that stands; yield what is wrong."""
+    def results(self):
+        """Yield the result lines of an OUT; raise for what is not ours."""
         rows = Rows(self.run.app.open_source(self.run.output), self.form)
         if rows.columns != self.columns():
             raise ValueError("its head is another")
         for number, raw in enumerate(rows.lines(), 1):
             *cells, answer, reason, error, tokens = rows.record(raw).values()
-            if number > self.run.input.count:
-                raise ValueError(f"row {number} is not in the input")
-            custom_id = self.run.input.request(number)["custom_id"]
-            if cells != self.cells(number):
-                yield f"row {number}, of {custom_id}, is not that of the input"
-            elif error == "" and not accounts.left.pop(custom_id, None):
-                yield f"{custom_id} is done and has failed"
-            elif error == "":
-                body = {"choices": [{"message": {"content": answer},
-                                     "finish_reason": reason or None}],
-                        "usage": {"total_tokens": json_or_text(tokens)}}
-                result = {"response": {"body": body}}
-                accounts.add(number, True, as_result(result),
-                             tokens_of(result))
+            if number > self.run.input.count or cells != self.cells(number):
+                raise ValueError(f"row {number} is not that of the input")
+            body = {"choices": [{"message": {"content": answer},
+                                 "finish_reason": reason or None}],
+                    "usage": {"total_tokens": json_or_text(tokens)}}
+            if not error:
+                yield made_line({
+                    "custom_id": self.run.input.request(number)["custom_id"],
+                    "response": {"body": body}})
 
 
 class Run:
@@ -7047,12 +7040,14 @@ class Run:
         """
         accounts = Accounts(self, {"batch": self.output, "round": 0,
                                    "lines": [[1, self.input.count]]})
-        accounts.take(self.errors, "error")
+        wrong = []
+        accounts.take(self.app.open_source(self.errors).lines(), "error")
         try:
-            wrong = list(self.sheet.take(accounts) if self.sheet else
-                         accounts.take(self.output, "output") or ())
+            accounts.take(
+                self.sheet.results() if self.sheet else
+                self.app.open_source(self.output).lines(), "output")
         except ValueError as problem:
-            wrong = [f"{self.output}: {problem}"]
+            wrong.append(f"{self.output}: {problem}")
         wrong += [result["error"]["message"] for _, result in accounts.spare]
         wrong += [f"neither has {name}" for name in accounts.left]
         if wrong:
@@ -7401,7 +7396,7 @@ class BatchSender:
                 path = f"{self.run.output}.{part['name']}.{name}"
                 paths.append(path)
                 if self.fetch(file_id, path):
-                    accounts.take(path, name)
+                    accounts.take(self.app.open_source(path).lines(), name)
                 else:
                     what, status = f"{file_id} of {part['batch']}", GONE
         numbers = list(numbers_in(part["lines"]))
