@@ -6968,7 +6968,8 @@ class Run:
         """Do the job, or the rest of it; return its summary."""
         url = None if self.args.direct else self.args.batch_endpoint
         self.input = BatchInput(self.source, url, places=True).check()
-        sender.check(self.input)
+        if not self.args.direct:
+            sender.check(self.input)
         if self.sheet:
             self.sheet.check()
         if self.app.plan:
@@ -7348,14 +7349,10 @@ class BatchSender:
 
     def watch(self, part):
         """The batch of a part as it is; at its end the results are taken."""
-        try:
-            batch = self.look_at(part["batch"])
-            if has_ended(batch) and not self.is_settled(part):
-                self.settle(part, batch)
-            return batch
-        except XeroctlError as error:
-            error.facts["part"] = part["name"]
-            raise
+        batch = self.look_at(part["batch"])
+        if has_ended(batch) and not self.is_settled(part):
+            self.settle(part, batch)
+        return batch
 
     def look_at(self, batch_id):
         """A batch as it is; a doubtful end counts only after a while.
@@ -7399,10 +7396,9 @@ class BatchSender:
                     accounts.take(self.app.open_source(path).lines(), name)
                 else:
                     what, status = f"{file_id} of {part['batch']}", GONE
-        numbers = list(numbers_in(part["lines"]))
-        told = batch_problems(batch, lambda line: "{} {}".format(
-            self.run.source.unit, numbers[line - 1])
-            if 0 < line <= len(numbers) else f"line {line}")
+        numbers = dict(enumerate(numbers_in(part["lines"]), 1))
+        told = batch_problems(batch, lambda line: (
+            f"{self.run.source.unit} {numbers.get(line, line)}"))
         accounts.settle(what, status)
         self.run.journal.sync()
         self.save(part, is_done=True, problems=first_of(told),
@@ -7462,15 +7458,9 @@ class Pace:
             self.strikes, self.since = 0, None
 
 
-def ends_all(error):
-    """Whether every other request would fail like this one."""
-    return (getattr(error, "lasting", False)
-            or getattr(error, "status", None) in (401, 403, 429, 503, 529)
-            or error.facts.get("code") == "endpoint_not_found")
-
-
 LONGEST_ROW = 20
 LINE_STATUSES = 400, 413, 422  # they are about the line, not the place
+LAST_STATUSES = 401, 403, 429, 503, 529  # every other line would meet them
 
 
 def kept_result(result):
@@ -7493,9 +7483,6 @@ class DirectSender:
         import threading
         self.app, self.args, self.slug = app, args, group.slug(app)
         self.pace, self.lock = Pace(app), threading.Lock()
-
-    def check(self, found):
-        """Line by line there is no limit."""
 
     def __call__(self, run, round_number):
         self.run, self.round = run, round_number
@@ -7633,18 +7620,17 @@ class DirectSender:
 
         It goes to a file: what a server quotes of the key does not.
         """
-        if ends_all(error):
-            raise error
-        response = None
-        if isinstance(error, ApiError):
-            response = {"status_code": error.status,
-                        "request_id": error.facts.get("request_id"),
-                        "body": error.body}
+        status = getattr(error, "status", None)
         code = error.facts.get("code") or error.kind
+        if (getattr(error, "lasting", False) or status in LAST_STATUSES
+                or code == "endpoint_not_found"):
+            raise error
+        response = status and {"status_code": status, "body": error.body,
+                               "request_id": error.facts.get("request_id")}
         found = failure(custom_id, *self.app.terminal.secrets.masked_json(
             [code, str(error), response]))
-        is_of_line = isinstance(error, StreamError) or getattr(
-            error, "status", None) in LINE_STATUSES
+        is_of_line = (isinstance(error, StreamError)
+                      or status in LINE_STATUSES)
         return found, None if is_of_line else error
 
 
@@ -8931,20 +8917,6 @@ def files_below(app, group, prefix):
                   if path is not None and path.startswith(prefix))
 
 
-def tell_ended(app, outcomes, batches):
-    """Show how batches have ended, or add it to what came of them."""
-    if app.out.is_table:
-        app.out.line("")
-        return app.out.table(batches, ENDED_FIELDS)
-    ended = {batch["id"]: batch for batch in batches}
-    for about in outcomes:
-        if about["ok"]:
-            about.update(
-                (name, dig(ended.get(about["id"]), name))
-                for name in ("status", "request_counts", "output_file_id",
-                             "error_file_id"))
-
-
 def submit_prefix(app, group, args):
     """Make one batch for each uploaded file below a path."""
     check_metadata(args)
@@ -8962,12 +8934,16 @@ def submit_prefix(app, group, args):
         for request, (path, _) in zip(app.plan.requests, files):
             request.about = path
     made = [about["id"] for about in outcomes if about["ok"]]
-    batches = []
+    wait = BatchWait(app, group, made)
     if args.wait and made and not app.plan:
-        batches = BatchWait(app, group, made).run(args.wait_timeout)
-        tell_ended(app, outcomes, batches)
+        wait.run(args.wait_timeout)
+        if app.out.is_table:
+            app.out.line("")
+            app.out.table(list(wait.batches.values()), ENDED_FIELDS)
+        outcomes = [dict(wait.batches.get(about["id"], {}), **about)
+                    for about in outcomes]
     end_bulk(app, outcomes, "submitted")
-    check_ended_well(batches)
+    check_ended_well(filter(None, wait.batches.values()))
 
 
 def say_instead(app, text, is_data_due=False):
@@ -9059,8 +9035,6 @@ def check_batch_input(app, group, args):
 
 def run_batches(app, group, args):
     """Do a whole job, from an input file to its results."""
-    if args.batch_endpoint is None and not args.direct:
-        args.batch_endpoint = CHAT_URL
     check_metadata(args)
     sender = (DirectSender if args.direct else BatchSender)(app, group, args)
     run = Run(app, group, args, open_requests(app, args, args.input))
