@@ -463,10 +463,10 @@ def parse_json(text, decoder=DECODER):
         raise ValueError("nested too deeply")
 
 
-def json_or_text(text):
+def json_or_text(text, decoder=DECODER):
     """Convert JSON to its value; what is no JSON is a text."""
     try:
-        return parse_json(text)
+        return parse_json(text, decoder)
     except ValueError:
         return text
 
@@ -6158,8 +6158,6 @@ class ModelUpload:
 CHAT_URL = "/v1/chat/completions"
 GONE = "gone"  # our word for what is not found any more
 ENDED = "completed", "failed", "cancelled", "expired", GONE
-
-
 API_PATH = r"/v1(/(?!\.\.?(/|\Z))[\w.~-]+)+\Z"  # one that climbs nowhere
 
 
@@ -6654,11 +6652,10 @@ class Journal:
         self.is_ours = True
         with writing(self.path):
             self.file.seek(0)
-            is_anew = is_anew or self.file.readline(BLOCK) != head
-            self.file.seek(0)
-            if is_anew:
+            if is_anew or self.file.readline(BLOCK) != head:
+                self.file.seek(0)
                 self.file.truncate()
-            self.put(head)
+                self.put(head)
             self.end = len(head)
             for raw in self.file:
                 if not raw.endswith(b"\n"):
@@ -6757,10 +6754,7 @@ def read_result(raw):
 def body_of(result):
     """The body of a result line, which some servers send as a JSON text."""
     body = dig(result, "response.body")
-    try:
-        return parse_json(body, SERVER_DECODER) if is_filled(body) else body
-    except ValueError:
-        return body
+    return json_or_text(body, SERVER_DECODER) if is_filled(body) else body
 
 
 def tokens_of(result):
@@ -7137,13 +7131,11 @@ class Run:
 
     def clear_away(self):
         """Remove what kills have left behind."""
-        folder, name = os.path.split(os.path.realpath(self.output))
-        left = re.compile(r"%s\.(xeroctl-%s-.*|(errors\.jsonl\.)?(state|part)"
-                          r"\.json\.[0-9a-f]{8}\.tmp\Z)" % (
-                              re.escape(name), self.state["run"]))
-        for other in os.listdir(folder):
-            if left.match(other):
-                remove_quietly(os.path.join(folder, other))
+        import glob
+        begins = glob.escape(os.path.realpath(self.output))
+        for end in f".xeroctl-{self.state['run']}-*", ".*json.????????.tmp":
+            for path in glob.glob(begins + end):
+                remove_quietly(path)
 
     def summary(self):
         count, done = self.input.count, self.journal.marks.count(Journal.OK)
@@ -7349,8 +7341,10 @@ class BatchSender:
 
     def watch(self, part):
         """The batch of a part as it is; at its end the results are taken."""
-        batch = self.look_at(part["batch"])
-        if has_ended(batch) and not self.is_settled(part):
+        batch, marks = self.look_at(part["batch"]), self.run.journal.marks
+        is_settled = part["is_done"] and all(
+            marks[number - 1] for number in numbers_in(part["lines"]))
+        if has_ended(batch) and not is_settled:
             self.settle(part, batch)
         return batch
 
@@ -7374,11 +7368,6 @@ class BatchSender:
             batch = self.search(self.group.path, lambda listed: dig(
                 listed, "id") == batch_id) or batch
         return with_status(batch)
-
-    def is_settled(self, part):
-        marks = self.run.journal.marks
-        return part["is_done"] and all(
-            marks[number - 1] for number in numbers_in(part["lines"]))
 
     def settle(self, part, batch):
         """Fetch the results of a batch that has ended, and account for them.
@@ -7421,43 +7410,6 @@ class BatchSender:
 
 # == direct runs: line by line, where there is no Batch API ==================
 
-class Pace:
-    """Slows all workers together.
-
-    After a 429, a 503 or a refused connection none of them sends until the
-    time that the server asks for has passed, or a longer one each time.
-    """
-
-    def __init__(self, app):
-        import threading
-        self.app, self.lock = app, threading.Lock()
-        self.until = self.strikes = 0
-        self.since = None
-
-    def wait(self):
-        clock = self.app.clock
-        while clock.monotonic() < self.until:
-            clock.sleep(min(self.until - clock.monotonic(), 1))
-
-    def slow(self, error):
-        """Have everybody wait; raise what has lasted for too long."""
-        with self.lock:
-            now = self.app.clock.monotonic()
-            if now < self.until:
-                return  # what was on its way when the first of them struck
-            self.since = now if self.since is None else self.since
-            self.strikes += 1
-            wait = retry_wait(error, self.strikes, self.app.clock)
-            if wait > LONGEST_WAIT_S or now - self.since > LONGEST_OUTAGE_S:
-                raise error
-            self.until = now + wait
-            self.app.terminal.note(f"{error}: all wait {as_duration(wait)}")
-
-    def passed(self):
-        with self.lock:
-            self.strikes, self.since = 0, None
-
-
 LONGEST_ROW = 20
 LINE_STATUSES = 400, 413, 422  # they are about the line, not the place
 LAST_STATUSES = 401, 403, 429, 503, 529  # every other line would meet them
@@ -7482,7 +7434,8 @@ class DirectSender:
     def __init__(self, app, group, args):
         import threading
         self.app, self.args, self.slug = app, args, group.slug(app)
-        self.pace, self.lock = Pace(app), threading.Lock()
+        self.lock, self.since = threading.Lock(), None
+        self.until = self.strikes = 0
 
     def __call__(self, run, round_number):
         self.run, self.round = run, round_number
@@ -7589,9 +7542,10 @@ class DirectSender:
         A failure that is not the moment's is a result; the fault is None if
         it is the line's own.  No result: nothing is to be sent any more.
         """
-        wire_request = self.request(request)
+        wire_request, clock = self.request(request), self.app.clock
         while True:
-            self.pace.wait()
+            while clock.monotonic() < self.until:
+                clock.sleep(min(self.until - clock.monotonic(), 1))
             if self.error or self.is_over:
                 return None, None
             try:
@@ -7601,13 +7555,28 @@ class DirectSender:
             except (ApiError, ConnectionFailed) as error:
                 if not is_worth_repeating(wire_request, error):
                     return self.failed(request["custom_id"], error)
-                self.pace.slow(error)
+                self.slow(error)
+
+    def slow(self, error):
+        """Have all wait, at each strike longer; raise what lasts too long."""
+        with self.lock:
+            now = self.app.clock.monotonic()
+            if now < self.until:
+                return  # what was on its way when the first of them struck
+            self.since = now if self.since is None else self.since
+            self.strikes += 1
+            wait = retry_wait(error, self.strikes, self.app.clock)
+            if wait > LONGEST_WAIT_S or now - self.since > LONGEST_OUTAGE_S:
+                raise error
+            self.until = now + wait
+            self.app.terminal.note(f"{error}: all wait {as_duration(wait)}")
 
     def send(self, request, wire_request):
         with self.app.api.follow(wire_request, 1) as answer:
             body = self.app.terminal.secrets.masked_json(
                 whole_reply(answer, request["url"]))
-        self.pace.passed()
+        with self.lock:
+            self.strikes, self.since = 0, None
         return judged({"id": "direct-" + request["custom_id"],
                        "custom_id": request["custom_id"],
                        "response": {"status_code": answer.status,
@@ -7625,8 +7594,9 @@ class DirectSender:
         if (getattr(error, "lasting", False) or status in LAST_STATUSES
                 or code == "endpoint_not_found"):
             raise error
-        response = status and {"status_code": status, "body": error.body,
-                               "request_id": error.facts.get("request_id")}
+        response = status and {
+            "status_code": status, "request_id": error.facts.get("request_id"),
+            "body": error.body}
         found = failure(custom_id, *self.app.terminal.secrets.masked_json(
             [code, str(error), response]))
         is_of_line = (isinstance(error, StreamError)
