@@ -6817,9 +6817,9 @@ class Accounts:
                 if dig(result, "custom_id") is None and dig(
                         result, "error.line"):
                     self.add(0, False, text)  # left by a finished run
-                    continue
-                self.leave(raw, "unexpected",
-                           f"{place}: nobody waits for custom_id {found}")
+                else:
+                    self.leave(raw, "unexpected",
+                               f"{place}: nobody waits for custom_id {found}")
             else:
                 told, is_good = judged(result, self.run.input.request(line))
                 self.add(line, name == "output" and is_good, text if
@@ -6924,7 +6924,7 @@ class Run:
     results so far.  With them the same command goes on where a kill or a
     lost network has stopped it; both are gone once OUT stands complete, but
     the state stays as long as there are errors: what has failed is sent again
-    by the same command, too.  send(run, round) has every line answered.
+    by the same command, too.
     """
 
     def __init__(self, app, group, args, source):
@@ -6939,21 +6939,20 @@ class Run:
         self.state_path = self.output + ".state.json"
         self.journal_path = self.output + ".journal.jsonl"
         self.check_paths()
-        self.state, self.is_over = None, False
+        self.is_over = False
 
     def check_paths(self):
         """Raise unless input and outputs are files of their own."""
         if "-" in (self.output, self.errors):
             raise UsageError("a run keeps its state beside its output: name"
                              " a file, not -")
-        taken, named = {}, [(on_disk(self.source.name), "the input"),
-                            (self.state_path, "the state"),
-                            (self.journal_path, "the journal")]
-        for path, what in named + [
-                (path + end, what + end) for path, what in (
-                    (self.output, "--output-file"),
-                    (self.errors, "--errors-file"))
-                for end in ("", ".part", ".part.json")]:
+        taken, named = {}, {"the input": on_disk(self.source.name),
+                            "the state": self.state_path,
+                            "the journal": self.journal_path}
+        for end in "", ".part", ".part.json":
+            named["--output-file" + end] = self.output + end
+            named["--errors-file" + end] = self.errors + end
+        for what, path in named.items():
             other = taken.setdefault(os.path.realpath(path), what)
             if other != what:
                 raise UsageError(f"{path} cannot be both {other} and {what}")
@@ -7052,15 +7051,10 @@ class Run:
 
     def read_state(self):
         """The state that is there; None to begin anew."""
-        state, problem = None, "not as a run leaves it"
-        try:
-            with open(self.state_path, "rb") as source:
-                state = parse_json(decoded(source.read()))
-            self.is_over = dig(state, "failed") is not None
-        except FileNotFoundError:
+        if not os.path.exists(self.state_path):
             return None
-        except (OSError, ValueError) as found:
-            problem = found
+        state = json_or_text(decoded(read_file(self.state_path)))
+        self.is_over = dig(state, "failed") is not None
         other = [name for name, value in self.purpose().items()
                  if dig(state, name) != value]
         if not other and state.pop("seal", None) == digest_of(state):
@@ -7069,7 +7063,7 @@ class Run:
             return None
         if not other or not isinstance(state, dict):
             raise UsageError(
-                f"{self.state_path} is broken: {problem}",
+                f"{self.state_path} is broken: not as a run leaves it",
                 "--force begins anew: what the journal has is kept, batches"
                 " that are not fetched are lost")
         raise UsageError(
@@ -7152,10 +7146,10 @@ class Run:
 
     def slowest_part(self):
         """Which of several parts took longest, and how long; or None."""
-        took, name = max([(part.get("seconds") or 0, part["batch"])
-                          for part in self.state["parts"]], default=(0, None))
-        is_one = len(self.state["parts"]) < 2
-        return None if is_one or not took else f"{name}, {as_duration(took)}"
+        parts = [(part["seconds"] or 0, part["batch"])
+                 for part in self.state["parts"]]
+        took, name = max(parts) if len(parts) > 1 else (0, None)
+        return f"{name}, {as_duration(took)}" if took else None
 
 
 # == runs in batches: each part uploaded once, each batch created once =======
