@@ -6195,7 +6195,7 @@ def line_problems(request, url):
 
 def id_of(request):
     """The custom_id of a decoded line; None if it has none that can be."""
-    custom_id = request.get("custom_id") if isinstance(request, dict) else 0
+    custom_id = dig(request, "custom_id")
     return custom_id if is_filled(custom_id) else None
 
 
@@ -6339,8 +6339,7 @@ def check_size(name, size):
 
 def check_metadata(args):
     """Raise for metadata that the Batch API takes for too large."""
-    metadata = compact_json(dict(args.metadata or ()))
-    size = len(whole(metadata).encode("utf-8"))
+    size = len(as_result(dict(args.metadata or ())))
     if size > MOST_METADATA_BYTES:
         raise UsageError("Metadata exceeds maximum size of 16KB"
                          f" ({size} bytes)", "drop the largest value")
@@ -6873,9 +6872,6 @@ class Sheet:
         text = csv_text([cells], "\r\n", DELIMITERS[self.form])[:-2]
         return (text + self.source.line_end).encode("utf-8")
 
-    def head(self):
-        return self.source.bom + self.line(self.columns())
-
     def columns(self):
         return list(map(self.text, self.source.columns)) + self.ADDED
 
@@ -6890,7 +6886,7 @@ class Sheet:
 
     def row(self, number, is_good, raw):
         """A row of the input, and what has come of it."""
-        body = body_of(read_result(raw)[0])
+        body = body_of(parse_line(raw))
         pieces = content_pieces(dig(body, "choices.0.message.content")
                                 or dig(body, "choices.0.message.refusal"))
         answer = "".join(text for kind, text in pieces if kind != REASONING)
@@ -7089,16 +7085,16 @@ class Run:
     def save(self):
         """Have the disk hold the state, old or new, never torn."""
         with writing(self.state_path):
-            sealed = dict(self.state, seal=digest_of(self.state))
-            write_privately(self.state_path,
-                            whole(pretty_json(sealed)).encode("utf-8"))
+            write_privately(self.state_path, as_result(
+                dict(self.state, seal=digest_of(self.state))))
 
     def merge(self, output, errors):
         """Write the results in input order, and end the run."""
         self.journal.sync()
         self.tokens, self.kinds = 0, Counter()
         if self.sheet:
-            output.write(self.sheet.head())
+            output.write(self.source.bom
+                         + self.sheet.line(self.sheet.columns()))
         for number, (is_good, tokens, result) in enumerate(
                 self.journal.results(), 1):
             if self.sheet and number <= self.input.count:
@@ -7238,15 +7234,14 @@ class BatchSender:
         run = self.run
         numbers = (run.journal.todo(round_number) if not self.app.plan
                    else range(1, run.input.count + 1))
-        parts, before = run.state["parts"], len(run.state["parts"])
-        for lines in self.cut(numbers):
-            name = f"xeroctl-{run.state['run']}-{len(parts) + 1}"
-            parts.append({"name": name, "round": round_number,
-                          "lines": lines, "file": None, "batch": None,
-                          "making": None, "is_done": False, "problems": []})
-        if parts[before:]:
-            self.save()
-        return parts[before:]
+        parts = [{"name": f"xeroctl-{run.state['run']}-{number}",
+                  "round": round_number, "lines": lines, "file": None,
+                  "batch": None, "making": None, "is_done": False}
+                 for number, lines in enumerate(
+                     self.cut(numbers), len(run.state["parts"]) + 1)]
+        run.state["parts"] += parts
+        self.save()
+        return parts
 
     def cut(self, numbers):
         """Yield ranges for each part, within its bytes and requests."""
@@ -9138,8 +9133,6 @@ BATCHES = Group(
              writes=True, examples=(
                  "xeroctl batches run --endpoint my-llm --input in.jsonl"
                  " --output-file out.jsonl",
-                 "xeroctl batches run --endpoint my-llm --input in.jsonl"
-                 " --output-file out.jsonl --direct --concurrency 16",
                  "xeroctl batches run --endpoint my-llm --input in.csv"
                  " --template 'Sum up {title}: {text}' --output-file out.csv"
              )),
