@@ -7588,8 +7588,7 @@ class DirectSender:
             "body": error.body}
         found = failure(custom_id, *self.app.terminal.secrets.masked_json(
             [code, str(error), response]))
-        is_of_line = (isinstance(error, StreamError)
-                      or status in LINE_STATUSES)
+        is_of_line = isinstance(error, StreamError) or status in LINE_STATUSES
         return found, None if is_of_line else error
 
 
