@@ -464,10 +464,10 @@ def parse_json(text, decoder=DECODER):
         raise ValueError("nested too deeply")
 
 
-def json_or_text(text):
+def json_or_text(text, decoder=DECODER):
     """Convert JSON to its value; what is no JSON is a text."""
     try:
-        return parse_json(text)
+        return parse_json(text, decoder)
     except ValueError:
         return text
 
@@ -6053,8 +6053,6 @@ class ModelUpload:
 CHAT_URL = "/v1/chat/completions"
 GONE = "gone"  # our word for what is not found any more
 ENDED = "completed", "failed", "cancelled", "expired", GONE
-
-
 API_PATH = r"/v1(/(?!\.\.?(/|\Z))[\w.~-]+)+\Z"  # one that climbs nowhere
 
 
@@ -6092,7 +6090,7 @@ def line_problems(request, url):
 
 def id_of(request):
     """The custom_id of a decoded line; None if it has none that can be."""
-    custom_id = request.get("custom_id") if isinstance(request, dict) else 0
+    custom_id = dig(request, "custom_id")
     return custom_id if is_filled(custom_id) else None
 
 
@@ -6124,8 +6122,6 @@ class BatchInput:
     places 8 more, where it begins, and of the file its SHA-256.  largest is
     the size of a line as it is sent, and its number.
     """
-
-    MOST_MODELS = 1000
 
     def __init__(self, source, url=CHAT_URL, hint=None, places=False):
         import array
@@ -6176,14 +6172,10 @@ class BatchInput:
             code = hash(custom_id)
             self.hashes[code & 255].append(code)
         if wrong == self.wrong:
-            self.add_up(request["body"])
-
-    def add_up(self, body):
-        if body["model"] not in self.models and (
-                len(self.models) < self.MOST_MODELS):
+            body = request["body"]
             self.models.add(body["model"])
-        self.max_tokens += counted(body.get("max_tokens")
-                                   or body.get("max_completion_tokens"))
+            self.max_tokens += counted(body.get("max_tokens")
+                                       or body.get("max_completion_tokens"))
 
     def complain(self, number, text):
         """Note a problem: the first lines' in full, the rest counted."""
@@ -6242,8 +6234,7 @@ def check_size(name, size):
 
 def check_metadata(args):
     """Raise for metadata that the Batch API takes for too large."""
-    metadata = compact_json(dict(args.metadata or ()))
-    size = len(whole(metadata).encode("utf-8"))
+    size = len(as_result(dict(args.metadata or ())))
     if size > MOST_METADATA_BYTES:
         raise UsageError("Metadata exceeds maximum size of 16KB"
                          f" ({size} bytes)", "drop the largest value")
@@ -6519,19 +6510,9 @@ class BatchWait:
 # == batch runs: a whole job, that no kill makes begin again =================
 
 RECORD = (rb'(?s)\{"line":(\d{1,18}),"ok":(true|false),"round":(\d\d?|100),'
-          rb'"tokens":(\d{1,300}),"result":(.*)\}\r?\n\Z')
+          rb'"tokens":(\d{1,300}),"result":(null|\{.*\})\}\r?\n\Z')
 HEAD = b'{"run":"'
-RUN_END = len(HEAD) + 12
 SYNC_S = 5
-
-
-def is_result(raw):
-    """Whether bytes are a result, or null; a power cut leaves holes."""
-    try:
-        value = parse_line(raw)
-    except ValueError:
-        return False
-    return value is None or isinstance(value, dict)
 
 
 class Journal:
@@ -6554,11 +6535,10 @@ class Journal:
         self.tokens, self.is_ours = 0, HEAD.startswith(
             self.file.read(len(HEAD)))
 
-    def load(self, count, head, is_taken_over):
-        """Read what is there of a run; whatever is of another is dropped.
+    def load(self, count, head, is_anew):
+        """Read what is there of a run; whatever has another head is dropped.
 
-        head is its first line; taken over is what differs in the run alone.
-        A last line that a kill has torn is cut off.
+        A last line that a kill has torn is cut off; a power cut leaves holes.
         """
         import array
         self.places = array.array("q", bytes(8 * count))
@@ -6566,25 +6546,26 @@ class Journal:
         self.is_ours = True
         with writing(self.path):
             self.file.seek(0)
-            found = self.file.readline(BLOCK)
-            self.file.seek(0)
-            if found[RUN_END:] != head[RUN_END:] or (
-                    found != head and not is_taken_over):
+            if is_anew or self.file.readline(BLOCK) != head:
+                self.file.seek(0)
                 self.file.truncate()
-            self.put(head)
+                self.put(head)
             self.end = len(head)
             for raw in self.file:
                 if not raw.endswith(b"\n"):
                     break
-                self.note(raw, False)
+                try:
+                    parse_line(raw)
+                    self.note(raw)
+                except ValueError:
+                    self.end += len(raw)
             self.file.seek(self.end)
             self.file.truncate()
 
-    def note(self, raw, is_sure=True):
+    def note(self, raw):
         """Remember a record by its place, if it is one."""
         found = re.match(RECORD, raw)
-        is_one = found and (is_sure or is_result(found.group(5)))
-        index = int(found.group(1)) - 1 if is_one else len(self.marks)
+        index = int(found.group(1)) - 1 if found else len(self.marks)
         if index == -1:
             self.extras.setdefault(hash(raw), self.end)
         elif index < len(self.marks):
@@ -6667,10 +6648,7 @@ def read_result(raw):
 def body_of(result):
     """The body of a result line, which some servers send as a JSON text."""
     body = dig(result, "response.body")
-    try:
-        return parse_json(body, SERVER_DECODER) if is_filled(body) else body
-    except ValueError:
-        return body
+    return json_or_text(body, SERVER_DECODER) if is_filled(body) else body
 
 
 def tokens_of(result):
@@ -6679,10 +6657,7 @@ def tokens_of(result):
 
 def failure_kind(raw):
     """What a failed result says, as others may, too."""
-    try:
-        result = parse_json(raw.decode("utf-8"))
-    except ValueError as problem:
-        return str(problem)
+    result = parse_line(raw)
     status = counted(dig(result, "response.status_code"))
     said = (error_message(result) or error_message(body_of(result))
             or as_text(dig(result, "error")))
@@ -6721,31 +6696,29 @@ class Accounts:
         self.left = {run.input.request(number)["custom_id"]: number
                      for number in numbers_in(part["lines"])}
 
-    def take(self, path, name):
+    def take(self, lines, name):
         """Put the results of one of the server's files into the journal."""
-        with self.run.app.open_source(path).file as source:
-            for number, raw in enumerate(source, 1):
-                if number == 1 and raw.startswith(codecs.BOM_UTF8):
-                    raw = raw[3:]
-                place = f"{self.part['batch']}, {name} file, line {number}"
-                try:
-                    result, text = read_result(raw)
-                    line = self.left.pop(id_of(result))
-                except ValueError as problem:
-                    self.leave(raw, "unreadable", f"{place}: {problem}")
-                except KeyError as found:
-                    if dig(result, "custom_id") is None and dig(
-                            result, "error.line"):
-                        self.add(0, False, text)  # left by a finished run
-                        continue
+        for number, raw in enumerate(lines, 1):
+            if number == 1 and raw.startswith(codecs.BOM_UTF8):
+                raw = raw[3:]
+            place = f"{self.part['batch']}, {name} file, line {number}"
+            try:
+                result, text = read_result(raw)
+                line = self.left.pop(id_of(result))
+            except ValueError as problem:
+                self.leave(raw, "unreadable", f"{place}: {problem}")
+            except KeyError as found:
+                if dig(result, "custom_id") is None and dig(
+                        result, "error.line"):
+                    self.add(0, False, text)  # left by a finished run
+                else:
                     self.leave(raw, "unexpected",
                                f"{place}: nobody waits for custom_id {found}")
-                else:
-                    told, is_good = judged(
-                        result, self.run.input.request(line))
-                    self.add(line, name == "output" and is_good, text if
-                             told is result else as_result(told),
-                             tokens_of(result))
+            else:
+                told, is_good = judged(result, self.run.input.request(line))
+                self.add(line, name == "output" and is_good, text if
+                         told is result else as_result(told),
+                         tokens_of(result))
 
     def add(self, line, is_good, result, tokens=0):
         self.run.journal.add(line, is_good, self.part["round"], result,
@@ -6794,9 +6767,6 @@ class Sheet:
         text = csv_text([cells], "\r\n", DELIMITERS[self.form])[:-2]
         return (text + self.source.line_end).encode("utf-8")
 
-    def head(self):
-        return self.source.bom + self.line(self.columns())
-
     def columns(self):
         return list(map(self.text, self.source.columns)) + self.ADDED
 
@@ -6811,7 +6781,7 @@ class Sheet:
 
     def row(self, number, is_good, raw):
         """A row of the input, and what has come of it."""
-        body = body_of(read_result(raw)[0])
+        body = body_of(parse_line(raw))
         pieces = content_pieces(dig(body, "choices.0.message.content")
                                 or dig(body, "choices.0.message.refusal"))
         answer = "".join(text for kind, text in pieces if kind != REASONING)
@@ -6820,27 +6790,22 @@ class Sheet:
             None if is_good else failure_kind(raw),
             dig(body, "usage.total_tokens")])))
 
-    def take(self, accounts):
-        """Account for the rows of an OUT that stands; yield what is wrong."""
+    def results(self):
+        """Yield the result lines of an OUT; raise for what is not ours."""
         rows = Rows(self.run.app.open_source(self.run.output), self.form)
         if rows.columns != self.columns():
             raise ValueError("its head is another")
         for number, raw in enumerate(rows.lines(), 1):
             *cells, answer, reason, error, tokens = rows.record(raw).values()
-            if number > self.run.input.count:
-                raise ValueError(f"row {number} is not in the input")
-            custom_id = self.run.input.request(number)["custom_id"]
-            if cells != self.cells(number):
-                yield f"row {number}, of {custom_id}, is not that of the input"
-            elif error == "" and not accounts.left.pop(custom_id, None):
-                yield f"{custom_id} is done and has failed"
-            elif error == "":
-                body = {"choices": [{"message": {"content": answer},
-                                     "finish_reason": reason or None}],
-                        "usage": {"total_tokens": json_or_text(tokens)}}
-                result = {"response": {"body": body}}
-                accounts.add(number, True, as_result(result),
-                             tokens_of(result))
+            if number > self.run.input.count or cells != self.cells(number):
+                raise ValueError(f"row {number} is not that of the input")
+            body = {"choices": [{"message": {"content": answer},
+                                 "finish_reason": reason or None}],
+                    "usage": {"total_tokens": json_or_text(tokens)}}
+            if not error:
+                yield made_line({
+                    "custom_id": self.run.input.request(number)["custom_id"],
+                    "response": {"body": body}})
 
 
 class Run:
@@ -6850,7 +6815,7 @@ class Run:
     results so far.  With them the same command goes on where a kill or a
     lost network has stopped it; both are gone once OUT stands complete, but
     the state stays as long as there are errors: what has failed is sent again
-    by the same command, too.  send(run, round) has every line answered.
+    by the same command, too.
     """
 
     def __init__(self, app, group, args, source):
@@ -6865,21 +6830,20 @@ class Run:
         self.state_path = self.output + ".state.json"
         self.journal_path = self.output + ".journal.jsonl"
         self.check_paths()
-        self.state, self.is_over = None, False
+        self.is_over = False
 
     def check_paths(self):
         """Raise unless input and outputs are files of their own."""
         if "-" in (self.output, self.errors):
             raise UsageError("a run keeps its state beside its output: name"
                              " a file, not -")
-        taken, named = {}, [(on_disk(self.source.name), "the input"),
-                            (self.state_path, "the state"),
-                            (self.journal_path, "the journal")]
-        for path, what in named + [
-                (path + end, what + end) for path, what in (
-                    (self.output, "--output-file"),
-                    (self.errors, "--errors-file"))
-                for end in ("", ".part", ".part.json")]:
+        taken, named = {}, {"the input": on_disk(self.source.name),
+                            "the state": self.state_path,
+                            "the journal": self.journal_path}
+        for end in "", ".part", ".part.json":
+            named["--output-file" + end] = self.output + end
+            named["--errors-file" + end] = self.errors + end
+        for what, path in named.items():
             other = taken.setdefault(os.path.realpath(path), what)
             if other != what:
                 raise UsageError(f"{path} cannot be both {other} and {what}")
@@ -6887,9 +6851,12 @@ class Run:
     def run(self, sender):
         """Do the job, or the rest of it; return its summary."""
         url = None if self.args.direct else self.args.batch_endpoint
-        self.input = BatchInput(self.source, url, places=True)
+        self.input = BatchInput(self.source, url, places=True).check()
+        if not self.args.direct:
+            sender.check(self.input)
+        if self.sheet:
+            self.sheet.check()
         if self.app.plan:
-            self.check(sender)
             self.state = self.new_state()
             if self.source.is_made and not self.args.direct:
                 self.app.terminal.note("the first request: " + compact_json(
@@ -6899,7 +6866,6 @@ class Run:
         try:
             with NewFile(self.errors, self.args.force) as errors, \
                     NewFile(self.output, self.args.force) as output:
-                self.check(sender)
                 self.open_state()
                 for round_number in range(self.args.retry_failed + 1):
                     sender(self, round_number)
@@ -6916,12 +6882,6 @@ class Run:
             with suppress(OSError):  # told before, by the write
                 self.journal.file.close()
 
-    def check(self, sender):
-        """Raise for what is wrong before anything is sent."""
-        sender.check(self.input.check())
-        if self.sheet:
-            self.sheet.check()
-
     def purpose(self):
         """What the state of another run must not differ in."""
         return {"version": 1, "prompts": self.source.digest,
@@ -6937,11 +6897,6 @@ class Run:
         return dict(self.purpose(), run=os.urandom(6).hex(),
                     started=self.app.clock.now(), parts=[])
 
-    def head(self):
-        """The first line of the journal: which run it is of, and what for."""
-        return as_result({"run": self.state["run"],
-                          "for": digest_of(self.purpose())}) + b"\n"
-
     def open_state(self):
         """Take up the state and journal that are there, or begin anew."""
         state = self.read_state()
@@ -6954,8 +6909,9 @@ class Run:
                 f" {self.input.count} requests failed",
                 "--retry-failed N sends only those again; --force begins anew")
         self.state = not self.is_over and state or self.new_state()
-        self.journal.load(self.input.count, self.head(),
-                          self.args.force and not self.is_over)
+        self.journal.load(
+            self.input.count, made_line({"run": digest_of(self.purpose())}),
+            self.is_over)
         if is_again:
             self.take_up()
         if self.state is not state:
@@ -6969,12 +6925,14 @@ class Run:
         """
         accounts = Accounts(self, {"batch": self.output, "round": 0,
                                    "lines": [[1, self.input.count]]})
-        accounts.take(self.errors, "error")
+        wrong = []
+        accounts.take(self.app.open_source(self.errors).lines(), "error")
         try:
-            wrong = list(self.sheet.take(accounts) if self.sheet else
-                         accounts.take(self.output, "output") or ())
+            accounts.take(
+                self.sheet.results() if self.sheet else
+                self.app.open_source(self.output).lines(), "output")
         except ValueError as problem:
-            wrong = [f"{self.output}: {problem}"]
+            wrong.append(f"{self.output}: {problem}")
         wrong += [result["error"]["message"] for _, result in accounts.spare]
         wrong += [f"neither has {name}" for name in accounts.left]
         if wrong:
@@ -6984,15 +6942,10 @@ class Run:
 
     def read_state(self):
         """The state that is there; None to begin anew."""
-        state, problem = None, "not as a run leaves it"
-        try:
-            with open(self.state_path, "rb") as source:
-                state = parse_json(decoded(source.read()))
-            self.is_over = dig(state, "failed") is not None
-        except FileNotFoundError:
+        if not os.path.exists(self.state_path):
             return None
-        except (OSError, ValueError) as found:
-            problem = found
+        state = json_or_text(decoded(read_file(self.state_path)))
+        self.is_over = dig(state, "failed") is not None
         other = [name for name, value in self.purpose().items()
                  if dig(state, name) != value]
         if not other and state.pop("seal", None) == digest_of(state):
@@ -7001,7 +6954,7 @@ class Run:
             return None
         if not other or not isinstance(state, dict):
             raise UsageError(
-                f"{self.state_path} is broken: {problem}",
+                f"{self.state_path} is broken: not as a run leaves it",
                 "--force begins anew: what the journal has is kept, batches"
                 " that are not fetched are lost")
         raise UsageError(
@@ -7027,16 +6980,16 @@ class Run:
     def save(self):
         """Have the disk hold the state, old or new, never torn."""
         with writing(self.state_path):
-            sealed = dict(self.state, seal=digest_of(self.state))
-            write_privately(self.state_path,
-                            whole(pretty_json(sealed)).encode("utf-8"))
+            write_privately(self.state_path, as_result(
+                dict(self.state, seal=digest_of(self.state))))
 
     def merge(self, output, errors):
         """Write the results in input order, and end the run."""
         self.journal.sync()
         self.tokens, self.kinds = 0, Counter()
         if self.sheet:
-            output.write(self.sheet.head())
+            output.write(self.source.bom
+                         + self.sheet.line(self.sheet.columns()))
         for number, (is_good, tokens, result) in enumerate(
                 self.journal.results(), 1):
             if self.sheet and number <= self.input.count:
@@ -7047,17 +7000,15 @@ class Run:
             if not is_good:
                 errors.write(result + b"\n")
                 self.kinds[failure_kind(result)] += 1
-        if errors.count:
-            errors.finish()
-        else:
-            remove_quietly(self.errors)
         output.finish()
         self.clear_away()
         summary = self.summary()
         if errors.count:
+            errors.finish()
             self.state["failed"] = summary["failed"]
             self.save()
         else:
+            remove_quietly(self.errors)
             with writing(self.state_path):
                 os.unlink(self.state_path)
         self.is_over = True
@@ -7065,13 +7016,11 @@ class Run:
 
     def clear_away(self):
         """Remove what kills have left behind."""
-        folder, name = os.path.split(os.path.realpath(self.output))
-        left = re.compile(r"%s\.(xeroctl-%s-.*|(errors\.jsonl\.)?(state|part)"
-                          r"\.json\.[0-9a-f]{8}\.tmp\Z)" % (
-                              re.escape(name), self.state["run"]))
-        for other in os.listdir(folder):
-            if left.match(other):
-                remove_quietly(os.path.join(folder, other))
+        import glob
+        begins = glob.escape(os.path.realpath(self.output))
+        for end in f".xeroctl-{self.state['run']}-*", ".*json.????????.tmp":
+            for path in glob.glob(begins + end):
+                remove_quietly(path)
 
     def summary(self):
         count, done = self.input.count, self.journal.marks.count(Journal.OK)
@@ -7088,10 +7037,10 @@ class Run:
 
     def slowest_part(self):
         """Which of several parts took longest, and how long; or None."""
-        took, name = max([(part.get("seconds") or 0, part["batch"])
-                          for part in self.state["parts"]], default=(0, None))
-        is_one = len(self.state["parts"]) < 2
-        return None if is_one or not took else f"{name}, {as_duration(took)}"
+        parts = [(part["seconds"] or 0, part["batch"])
+                 for part in self.state["parts"]]
+        took, name = max(parts) if len(parts) > 1 else (0, None)
+        return f"{name}, {as_duration(took)}" if took else None
 
 
 # == runs in batches: each part uploaded once, each batch created once =======
@@ -7182,15 +7131,14 @@ class BatchSender:
         run = self.run
         numbers = (run.journal.todo(round_number) if not self.app.plan
                    else range(1, run.input.count + 1))
-        parts, before = run.state["parts"], len(run.state["parts"])
-        for lines in self.cut(numbers):
-            name = f"xeroctl-{run.state['run']}-{len(parts) + 1}"
-            parts.append({"name": name, "round": round_number,
-                          "lines": lines, "file": None, "batch": None,
-                          "making": None, "is_done": False, "problems": []})
-        if parts[before:]:
-            self.save()
-        return parts[before:]
+        parts = [{"name": f"xeroctl-{run.state['run']}-{number}",
+                  "round": round_number, "lines": lines, "file": None,
+                  "batch": None, "making": None, "is_done": False}
+                 for number, lines in enumerate(
+                     self.cut(numbers), len(run.state["parts"]) + 1)]
+        run.state["parts"] += parts
+        self.save()
+        return parts
 
     def cut(self, numbers):
         """Yield ranges for each part, within its bytes and requests."""
@@ -7279,14 +7227,12 @@ class BatchSender:
 
     def watch(self, part):
         """The batch of a part as it is; at its end the results are taken."""
-        try:
-            batch = self.look_at(part["batch"])
-            if has_ended(batch) and not self.is_settled(part):
-                self.settle(part, batch)
-            return batch
-        except XeroctlError as error:
-            error.facts["part"] = part["name"]
-            raise
+        batch, marks = self.look_at(part["batch"]), self.run.journal.marks
+        is_settled = part["is_done"] and all(
+            marks[number - 1] for number in numbers_in(part["lines"]))
+        if has_ended(batch) and not is_settled:
+            self.settle(part, batch)
+        return batch
 
     def look_at(self, batch_id):
         """A batch as it is; a doubtful end counts only after a while.
@@ -7309,11 +7255,6 @@ class BatchSender:
                 listed, "id") == batch_id) or batch
         return with_status(batch)
 
-    def is_settled(self, part):
-        marks = self.run.journal.marks
-        return part["is_done"] and all(
-            marks[number - 1] for number in numbers_in(part["lines"]))
-
     def settle(self, part, batch):
         """Fetch the results of a batch that has ended, and account for them.
 
@@ -7327,13 +7268,12 @@ class BatchSender:
                 path = f"{self.run.output}.{part['name']}.{name}"
                 paths.append(path)
                 if self.fetch(file_id, path):
-                    accounts.take(path, name)
+                    accounts.take(self.app.open_source(path).lines(), name)
                 else:
                     what, status = f"{file_id} of {part['batch']}", GONE
-        numbers = list(numbers_in(part["lines"]))
-        told = batch_problems(batch, lambda line: "{} {}".format(
-            self.run.source.unit, numbers[line - 1])
-            if 0 < line <= len(numbers) else f"line {line}")
+        numbers = dict(enumerate(numbers_in(part["lines"]), 1))
+        told = batch_problems(batch, lambda line: (
+            f"{self.run.source.unit} {numbers.get(line, line)}"))
         accounts.settle(what, status)
         self.run.journal.sync()
         self.save(part, is_done=True, problems=first_of(told),
@@ -7356,69 +7296,9 @@ class BatchSender:
 
 # == direct runs: line by line, where there is no Batch API ==================
 
-class Pace:
-    """Slows all workers together.
-
-    After a 429, a 503 or a refused connection none of them sends until the
-    time that the server asks for has passed, or a longer one each time.
-    """
-
-    def __init__(self, app):
-        import threading
-        self.app, self.lock = app, threading.Lock()
-        self.until = self.strikes = 0
-        self.since = None
-
-    def wait(self):
-        clock = self.app.clock
-        while clock.monotonic() < self.until:
-            clock.sleep(min(self.until - clock.monotonic(), 1))
-
-    def slow(self, error):
-        """Have everybody wait; raise what has lasted for too long."""
-        with self.lock:
-            now = self.app.clock.monotonic()
-            if now < self.until:
-                return  # what was on its way when the first of them struck
-            self.since = now if self.since is None else self.since
-            self.strikes += 1
-            wait = retry_wait(error, self.strikes, self.app.clock)
-            if wait > LONGEST_WAIT_S or now - self.since > LONGEST_OUTAGE_S:
-                raise error
-            self.until = now + wait
-            self.app.terminal.note(f"{error}: all wait {as_duration(wait)}")
-
-    def passed(self):
-        with self.lock:
-            self.strikes, self.since = 0, None
-
-
-def asks_to_wait(error):
-    """Whether an error is about the moment, and the request not acted on."""
-    if isinstance(error, ConnectionFailed):
-        return not error.sent and not error.lasting
-    return isinstance(error, ApiError) and error.is_busy
-
-
-def ends_all(error):
-    """Whether every other request would fail like this one."""
-    return (getattr(error, "lasting", False)
-            or getattr(error, "status", None) in (401, 403, 429, 503, 529)
-            or error.facts.get("code") == "endpoint_not_found")
-
-
 LONGEST_ROW = 20
 LINE_STATUSES = 400, 413, 422  # they are about the line, not the place
-
-
-def stopped_by(error):
-    """The error of a run that one failure after the other has stopped."""
-    found = XeroctlError(
-        f"{LONGEST_ROW} requests in a row failed, the last: {error}",
-        "once that is mended the same command goes on; those lines count as"
-        " unanswered", **error.facts)
-    found.exit_code = error.exit_code
-    return found
+LAST_STATUSES = 401, 403, 429, 503, 529  # every other line would meet them
 
 
 def kept_result(result):
@@ -7440,10 +7320,8 @@ class DirectSender:
     def __init__(self, app, group, args):
         import threading
         self.app, self.args, self.slug = app, args, group.slug(app)
-        self.pace, self.lock = Pace(app), threading.Lock()
-
-    def check(self, found):
-        """Line by line there is no limit."""
+        self.lock, self.since = threading.Lock(), None
+        self.until = self.strikes = 0
 
     def __call__(self, run, round_number):
         self.run, self.round = run, round_number
@@ -7478,7 +7356,7 @@ class DirectSender:
             worker.start()
         for worker in workers:
             worker.join()
-        if isinstance(self.error, (ApiError, ConnectionFailed)):
+        if isinstance(self.error, FAILURES):
             self.error.add_hint("the same command goes on")
 
     def plan(self):
@@ -7523,7 +7401,9 @@ class DirectSender:
             if len(self.row) >= LONGEST_ROW:
                 for number in self.row:
                     journal.add(number, False, self.round, journal.TAKEN_BACK)
-                raise stopped_by(fault)
+                fault.details.append(f"{LONGEST_ROW} requests in a row failed:"
+                                     " they count as unanswered")
+                raise fault
             self.done += 1
             self.failures += bool(result["error"])
             self.tell()
@@ -7548,23 +7428,41 @@ class DirectSender:
         A failure that is not the moment's is a result; the fault is None if
         it is the line's own.  No result: nothing is to be sent any more.
         """
-        wire_request = self.request(request)
+        wire_request, clock = self.request(request), self.app.clock
         while True:
-            self.pace.wait()
+            while clock.monotonic() < self.until:
+                clock.sleep(min(self.until - clock.monotonic(), 1))
             if self.error or self.is_over:
                 return None, None
             try:
                 return self.send(request, wire_request)
-            except FAILURES + (StreamError,) as error:
-                if not asks_to_wait(error):
+            except (AnswerError, StreamError) as error:
+                return self.failed(request["custom_id"], error)
+            except (ApiError, ConnectionFailed) as error:
+                if not is_worth_repeating(wire_request, error):
                     return self.failed(request["custom_id"], error)
-                self.pace.slow(error)
+                self.slow(error)
+
+    def slow(self, error):
+        """Have all wait, at each strike longer; raise what lasts too long."""
+        with self.lock:
+            now = self.app.clock.monotonic()
+            if now < self.until:
+                return  # what was on its way when the first of them struck
+            self.since = now if self.since is None else self.since
+            self.strikes += 1
+            wait = retry_wait(error, self.strikes, self.app.clock)
+            if wait > LONGEST_WAIT_S or now - self.since > LONGEST_OUTAGE_S:
+                raise error
+            self.until = now + wait
+            self.app.terminal.note(f"{error}: all wait {as_duration(wait)}")
 
     def send(self, request, wire_request):
         with self.app.api.follow(wire_request, 1) as answer:
             body = self.app.terminal.secrets.masked_json(
                 whole_reply(answer, request["url"]))
-        self.pace.passed()
+        with self.lock:
+            self.strikes, self.since = 0, None
         return judged({"id": "direct-" + request["custom_id"],
                        "custom_id": request["custom_id"],
                        "response": {"status_code": answer.status,
@@ -7577,18 +7475,17 @@ class DirectSender:
 
         It goes to a file: what a server quotes of the key does not.
         """
-        if ends_all(error):
-            raise error
-        response = None
-        if isinstance(error, ApiError):
-            response = {"status_code": error.status,
-                        "request_id": error.facts.get("request_id"),
-                        "body": error.body}
+        status = getattr(error, "status", None)
         code = error.facts.get("code") or error.kind
+        if (getattr(error, "lasting", False) or status in LAST_STATUSES
+                or code == "endpoint_not_found"):
+            raise error
+        response = status and {
+            "status_code": status, "request_id": error.facts.get("request_id"),
+            "body": error.body}
         found = failure(custom_id, *self.app.terminal.secrets.masked_json(
             [code, str(error), response]))
-        is_of_line = isinstance(error, StreamError) or getattr(
-            error, "status", None) in LINE_STATUSES
+        is_of_line = isinstance(error, StreamError) or status in LINE_STATUSES
         return found, None if is_of_line else error
 
 
@@ -8876,20 +8773,6 @@ def files_below(app, group, prefix):
                   if path is not None and path.startswith(prefix))
 
 
-def tell_ended(app, outcomes, batches):
-    """Show how batches have ended, or add it to what came of them."""
-    if app.out.is_table:
-        app.out.line("")
-        return app.out.table(batches, ENDED_FIELDS)
-    ended = {batch["id"]: batch for batch in batches}
-    for about in outcomes:
-        if about["ok"]:
-            about.update(
-                (name, dig(ended.get(about["id"]), name))
-                for name in ("status", "request_counts", "output_file_id",
-                             "error_file_id"))
-
-
 def submit_prefix(app, group, args):
     """Make one batch for each uploaded file below a path."""
     check_metadata(args)
@@ -8907,12 +8790,16 @@ def submit_prefix(app, group, args):
         for request, (path, _) in zip(app.plan.requests, files):
             request.about = path
     made = [about["id"] for about in outcomes if about["ok"]]
-    batches = []
+    wait = BatchWait(app, group, made)
     if args.wait and made and not app.plan:
-        batches = BatchWait(app, group, made).run(args.wait_timeout)
-        tell_ended(app, outcomes, batches)
+        wait.run(args.wait_timeout)
+        if app.out.is_table:
+            app.out.line("")
+            app.out.table(list(wait.batches.values()), ENDED_FIELDS)
+        outcomes = [dict(wait.batches.get(about["id"], {}), **about)
+                    for about in outcomes]
     end_bulk(app, outcomes, "submitted")
-    check_ended_well(batches)
+    check_ended_well(filter(None, wait.batches.values()))
 
 
 def say_instead(app, text, is_data_due=False):
@@ -9004,8 +8891,6 @@ def check_batch_input(app, group, args):
 
 def run_batches(app, group, args):
     """Do a whole job, from an input file to its results."""
-    if args.batch_endpoint is None and not args.direct:
-        args.batch_endpoint = CHAT_URL
     check_metadata(args)
     sender = (DirectSender if args.direct else BatchSender)(app, group, args)
     run = Run(app, group, args, open_requests(app, args, args.input))
@@ -9034,7 +8919,7 @@ WAIT_TIMEOUT = flag("--wait-timeout SECONDS", "wait no longer than this",
 OUTPUT_FILE = flag("--output-file PATH",
                    "where to write to; - is standard output (default:"
                    " ID-output.jsonl, ID-errors.jsonl)")
-SPLIT = flag("--split", "cut what is over a limit into several batches")
+SPLIT = flag("--split", "take what is over a limit, in several batches")
 PROMPTS = (
     flag("--template TEXT|@FILE",
          "make a chat request of each row of the input, {COLUMN} filled"),
@@ -9134,8 +9019,7 @@ BATCHES = Group(
                   " of a run that has ended, only those",
                   integer(0, 100), default=0),
              METADATA, BATCH_ENDPOINT,
-             flag("--wait-timeout SECONDS",
-                  "wait no longer than this for the batches", seconds),
+             *changed((WAIT_TIMEOUT,), needs=None),
              flag("--assume-lost",
                   "make again what may be made, and no list tells"),
              flag("--direct",
@@ -9146,17 +9030,13 @@ BATCHES = Group(
              writes=True, examples=(
                  "xeroctl batches run --endpoint my-llm --input in.jsonl"
                  " --output-file out.jsonl",
-                 "xeroctl batches run --endpoint my-llm --input in.jsonl"
-                 " --output-file out.jsonl --direct --concurrency 16",
                  "xeroctl batches run --endpoint my-llm --input in.csv"
                  " --template 'Sum up {title}: {text}' --output-file out.csv"
              )),
         Verb("check", "Check a batch file, offline.", check_batch_input,
              flag("FILE", "the file, as for run; - is standard input",
                   from_stdin=True),
-             *PROMPTS,
-             flag("--split", "take files over 100 MB, as run --split does"),
-             BATCH_ENDPOINT, examples=(
+             *PROMPTS, SPLIT, BATCH_ENDPOINT, examples=(
                  "xeroctl batches check requests.jsonl",)),
     ))
 
