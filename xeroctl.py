@@ -5674,7 +5674,7 @@ def answer_once(app, args, turns, content, fields):
 # == downloads: whole or not at all, and taken up again ======================
 
 
-class OpenEnd:
+class OpenEnd(AbstractContextManager):
     """Where bytes go that cannot be taken back: a pipe, or a device."""
 
     is_resumed = False
@@ -5683,11 +5683,10 @@ class OpenEnd:
         self.write_block, self.count = write, 0
         self.known = {"version": None, "size": None}
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        """Nothing is undone."""
+    def __exit__(self, _=None, error=None, *__):
+        """Nothing is undone; what breaks off is a broken stream."""
+        if self.count and isinstance(error, (ApiError, ConnectionFailed)):
+            raise StreamBroken(str(error), error.hint)
 
     finish = __exit__
 
@@ -5775,13 +5774,14 @@ class Download:
     it tells them, decide whether all has come, else the content does.
     """
 
+    target = doubt = None
+
     def __init__(self, app, file_id, slug, patience=0, about=None,
-                 path_of_content=None):
+                 content=None):
         self.app, self.slug, self.file = app, slug, path_of("files", file_id)
-        self.path = path_of_content or self.file + "/content"
+        self.path = content or self.file + "/content"
         self.label, self.patience = f"downloading {file_id}", patience
-        self.about, self.target, self.doubt = about, None, None
-        self.size = None if about is None else counted(dig(about, "bytes"))
+        self.about = about
 
     def to(self, path, may_replace=True):
         """Fetch all of it to a path; return the number of bytes."""
@@ -5792,32 +5792,20 @@ class Download:
         self.app.api.check_transport()
         with download_target(self.app, path, request.url) as self.target:
             self.target.may_replace, self.name = may_replace, path
-            if self.size is None:
-                self.has_come(0)
+            if self.about is None:
+                with suppress(XeroctlError):  # the content will tell
+                    self.about = self.app.api.once(lambda: self.app.api.call(
+                        "GET", self.file, slug=self.slug))
+            self.size = counted(dig(self.about, "bytes"))
             try:
                 self.persist(request)
-            except (ApiError, ConnectionFailed) as error:
+            except FAILURES as error:
                 count = self.target.count
-                if count and isinstance(self.target, OpenEnd):
-                    raise StreamBroken(str(error), error.hint)
-                if count and is_passing(error):
+                if count and self.target.is_resumed:
                     error.facts["kept"] = f"{count} bytes in {path}.part"
                     error.add_hint("the same command goes on there")
                 raise
         return self.target.count
-
-    def has_come(self, count):
-        """Whether so many bytes may be all; the file's object decides.
-
-        It is asked for first, and again where it tells of another size.
-        """
-        if self.size not in (0, count):
-            api = self.app.api
-            with suppress(XeroctlError):  # the content will tell
-                self.about = api.once(lambda: api.call("GET", self.file,
-                                                       slug=self.slug))
-            self.size = counted(dig(self.about, "bytes"))
-        return self.size in (0, count)
 
     def persist(self, request):
         """Fetch until all is there, or trying again is no use."""
@@ -5886,50 +5874,40 @@ class Download:
         else:
             size = None if is_zipped else answer.response.length
             blocks = self.judged(answer, blocks, size)
-            blocks = chain([next(blocks)], blocks)
             self.target.restart()
         self.target.begin(version_of(answer), size)
         self.target.is_resumed &= not (is_zipped or self.doubt)
         self.copy(answer, blocks, size)
         count, has_end = self.target.count, answer.response.chunked or size
-        if not self.has_come(count):
+        if self.size not in (0, count):
             self.target.is_resumed &= not has_end and count < self.size
             raise self.refused(answer, count)
         return True
 
     def judged(self, answer, blocks, size):
-        """Yield a whole body, unless its head or size tells of another's.
+        """A whole body, unless its head or size tells of another's.
 
         Nothing is held back longer than it may be a page or an error.
         """
-        head, text, broken = b"", "", None
-        try:
-            for block in blocks:
-                head += block
-                text = decoded(head)
-                if (self.size or len(head) >= BLOCK
-                        or text.lstrip()[:1] not in "<{"):
-                    break
-        except ConnectionFailed as error:
-            broken = error
+        head, text = b"", ""
+        for block in blocks:
+            head += block
+            text = decoded(head)
+            if (self.size or len(head) >= BLOCK
+                    or text.lstrip()[:1] not in "<{"):
+                break
         names = f"{self.name}\n{as_text(dig(self.about, 'filename'))}"
         self.doubt = in_place_of_file(text, answer.media, names)
-        if self.doubt and not self.size or (
-                size is not None and not self.has_come(size)):
+        if (self.doubt if not self.size else size not in (None, self.size)):
             raise self.refused(answer, size)
-        yield head
-        if broken:
-            raise broken
-        yield from blocks
+        return chain([head], blocks)
 
     def refused(self, answer, count):
         """The error for a body that is not the file's."""
         what = self.doubt or f"{count} bytes of {self.size}"
-        return AnswerError(
-            f"{answer.url} answered with {what}",
-            "the same command goes on there" if self.target.is_resumed
-            and self.target.count else "is the base URL that of an API?",
-            request_id=answer.request_id)
+        return AnswerError(f"{answer.url} answered with {what}",
+                           self.doubt and "is the base URL that of an API?",
+                           request_id=answer.request_id)
 
     def continues(self, answer, start, size):
         """Whether a 206 is the rest of the very file that was begun."""
@@ -10921,7 +10899,7 @@ def create_export(app, group, args):
 def download_export(app, group, args):
     path = args.output_file or safe_name(args.id) + ".jsonl"
     download(app, None, args.id, path, about={},
-             path_of_content=group.path + path_of(args.id, "download"))
+             content=group.path + path_of(args.id, "download"))
 
 
 EXPORTS = Group(
