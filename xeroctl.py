@@ -10023,30 +10023,25 @@ UPLOAD = only(
 # == files: what has been uploaded ===========================================
 
 def tree_of(files):
-    """Nested dicts of (is a file, text, number); files hold None."""
+    """Nested dicts of (is a file, text, number), at most 100 deep."""
     tree = {}
     for number, file in enumerate(files):
         path = relative_path(file) or as_text(dig(file, "filename"))
-        *folders, name = [part for part in path.split("/") if part] or [path]
+        *folders, name = list(filter(None, path.split("/", 99))) or [path]
         place, size = tree, as_size(dig(file, "bytes"))
         for folder in folders:
             place = place.setdefault((False, folder + "/", 0), {})
-        place[True, f"{name}  {size}", number] = None
+        place[True, f"{name}  {size}", number] = {}
     return tree
 
 
-def tree_lines(tree):
-    """Draw a tree, however deep: folders first, by name, and the files."""
-    levels = [("", tree, sorted(tree, reverse=True))]
-    while levels:
-        indent, tree, left = levels[-1]
-        if not left:
-            levels.pop()
-            continue
-        branch = left.pop()
-        yield indent + ("├── " if left else "└── ") + one_line(branch[1])
-        levels.append((indent + ("│   " if left else "    "), tree[branch],
-                       sorted(tree[branch] or (), reverse=True)))
+def tree_lines(tree, indent=""):
+    """Draw a tree: folders first, by name, and the files."""
+    last = max(tree, default=None)
+    for branch in sorted(tree):
+        fork, more = ("└── ", "    ") if branch == last else ("├── ", "│   ")
+        yield indent + fork + one_line(branch[1])
+        yield from tree_lines(tree[branch], indent + more)
 
 
 def list_files(app, group, args):
