@@ -4958,18 +4958,18 @@ def see_end(app, group, args, is_over, good, resume, fields=None):
 FAILURES = AnswerError, ApiError, ConnectionFailed
 
 
-def tried(app, name, make, ends_at=(), **about):
+def tried(app, name, make, **about):
     """Do one thing of many; return what came of it, told as a line.
 
     make() returns an id, or it and what is told of it; about may have the
-    id.  What has an exit code of ends_at no other would get past: raised.
+    id.  A key that is refused (401) ends all.
     """
     item_id = told = error = None
     try:
         made = make()
         item_id, told = made if isinstance(made, tuple) else (made, made)
     except (UsageError,) + FAILURES as problem:
-        if problem.exit_code in ends_at:
+        if getattr(problem, "status", None) == 401:
             raise
         error = str(problem)
     if error and app.plan:
@@ -5940,12 +5940,6 @@ NOT_SENT = "a link that leaves the folder", "a link to nothing"
 NULS = bytes(1024)  # two blocks of them end a tar, and some each file
 
 
-def is_loop(path, folder):
-    """Whether links have led from a folder into itself."""
-    return any(path[at] == os.sep and os.path.samefile(path, path[:at + 1])
-               for at in range(len(folder) - 1, len(path)))
-
-
 def why_skipped(path, folder, follows):
     """Why a path in a folder is not uploaded; None if it is."""
     if os.path.basename(path).startswith("."):
@@ -5958,18 +5952,21 @@ def why_skipped(path, folder, follows):
             return NOT_SENT[0]
         if os.path.isdir(path):
             return "a link to a folder"
-    if os.path.isdir(path):
-        return "it is in itself" if is_loop(path, folder) else None
-    return None if os.path.isfile(path) else "no regular file"
+    if not os.path.isdir(path):
+        return None if os.path.isfile(path) else "no regular file"
+    return "it is in itself" if any(
+        path[at] == os.sep and os.path.samefile(path, path[:at + 1])
+        for at in range(len(folder) - 1, len(path))) else None
 
 
 def folder_files(app, args, folder):
-    """Return (path, path below the folder with /) of all files to upload.
+    """Return (path, path below the folder with /) of all files to upload."""
+    found, leaving = [], []
 
-    And the folders that cannot be read, as errors of the OS.
-    """
-    found, troubles, leaving = [], [], []
-    for parent, folders, names in os.walk(folder, onerror=troubles.append,
+    def refuse(problem):
+        raise UsageError(f"cannot read {from_disk(problem.filename)}:"
+                         f" {problem.strerror}")
+    for parent, folders, names in os.walk(folder, onerror=refuse,
                                           followlinks=args.follow_links):
         for name in sorted(folders + names):
             path = os.path.join(parent, name)
@@ -5989,7 +5986,9 @@ def folder_files(app, args, folder):
                          " nothing: " + ", ".join(first_of(leaving)),
                          "--follow-links sends what they lead to,"
                          " --skip-links leaves them out")
-    return found, troubles
+    if not found:
+        raise UsageError(f"there are no files in {from_disk(folder)}")
+    return found
 
 
 class TarFolder:
@@ -6004,13 +6003,8 @@ class TarFolder:
     def __init__(self, app, args, folder):
         top = from_disk(os.path.basename(os.path.abspath(folder)))
         self.app, self.name, self.pieces, self.size = app, top + ".tar", [], 0
-        files, troubles = folder_files(app, args, folder)
-        if troubles:
-            raise UsageError(f"cannot read {troubles[0].filename}:"
-                             f" {troubles[0].strerror}")
-        if not files:
-            raise UsageError(f"there are no files in {from_disk(folder)}")
-        for path, below in sorted(files, key=lambda file: file[1]):
+        for path, below in sorted(folder_files(app, args, folder),
+                                  key=lambda file: file[1]):
             self.add_file(path, f"{top}/{below}")
         self.add(NULS, len(NULS))
 
@@ -6045,11 +6039,9 @@ class TarFolder:
     def read(self, path, stamp, span):
         """Yield a part of a file, which must be as it was at first."""
         source = self.app.open_source(from_disk(path))
+        source.stamp = stamp
         with source.file:
-            if source.stamp != stamp:
-                raise UsageError(f"cannot read {source.name}: it has changed"
-                                 " since the upload began")
-            yield from source.blocks([span])
+            yield from Excerpt(source, spans=[span]).blocks()
 
 
 class ModelUpload:
@@ -10082,23 +10074,16 @@ def upload_file(app, args, path, relative):
 def upload_folder(app, group, args):
     """Upload what is in a folder, each file with its path below it."""
     folder = on_disk(args.upload)
-    files, troubles = folder_files(app, args, folder)
+    files = folder_files(app, args, folder)
     top = args.relative_path
     if top is None:
         top = from_disk(os.path.basename(os.path.abspath(folder)))
     top = top.rstrip("/") + "/" if top else ""
     outcomes = [
         tried(app, top + below, lambda: id_in(upload_file(
-            app, args, path, top + below)), (NotConfigured.exit_code,),
-              relative_path=top + below) for path, below in files]
-    for trouble in troubles:
-        name = from_disk(trouble.filename)
-        app.out.outcome(name, None, trouble.strerror)
-        outcomes.append({"id": None, "ok": False, "error": trouble.strerror,
-                         "relative_path": name})
+            app, args, path, top + below)), relative_path=top + below)
+        for path, below in files]
     end_bulk(app, outcomes, "files uploaded")
-    if not outcomes:
-        raise XeroctlError(f"no files to upload in {args.upload}")
 
 
 def upload_path(app, group, args):

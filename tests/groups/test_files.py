@@ -638,8 +638,8 @@ def test_an_empty_folder_is_told(files, router, folder, inside):
     root = folder(inside)
     (root / "sub").mkdir()
     shown = files("--upload", root, "-r")
-    assert shown.exit_status == 1 and router.requests == []
-    assert f"no files to upload in {root}" in shown.stderr
+    assert shown.exit_status == 2 and router.requests == []
+    assert f"there are no files in {root}" in shown.stderr
 
 
 def test_a_failure_does_not_stop_the_others(files, router, folder):
@@ -696,15 +696,24 @@ def test_an_unreadable_file_fails_alone(files, router, unprivileged):
     assert "Permission denied" in lines_of(shown, "[FAIL]")[0]
 
 
-def test_an_unreadable_folder_is_a_failure(files, router, unprivileged):
+def test_an_unreadable_folder_is_told_before_sending(files, router,
+                                                     unprivileged):
     os.mkdir(os.path.join(unprivileged, "sub"))
     with open(os.path.join(unprivileged, "a"), "wb") as target:
         target.write(b"x")
     files()
     os.chmod(os.path.join(unprivileged, "sub"), 0)
     shown = files("--upload", unprivileged, "-r")
-    assert len(stored(router)) == 1
-    assert shown.exit_status == 1 and "sub" in shown + shown.stderr
+    assert shown.exit_status == 2 and stored(router) == {}
+    assert "/sub: Permission denied" in shown.stderr
+
+
+@pytest.mark.parametrize("status, code, times", [(401, 3, 1), (403, 1, 2)])
+def test_a_refused_key_ends_all(files, router, folder, status, code, times):
+    root = folder({"a": b"x", "b": b"y"})
+    router.order("POST /files", status=status, times=None)
+    assert files("--upload", root, "-r").exit_status == code
+    assert len(router.requests) == times
 
 
 def test_without_a_deployment_no_file_is_tried(files, folder):
