@@ -5839,10 +5839,7 @@ class Download:
         except ApiError as error:
             return self.has_all(error)
         with answer:
-            is_usable = self.take(answer)
-        if not is_usable:
-            self.target.restart()
-        return is_usable
+            return self.take(answer)
 
     def has_all(self, error):
         """Whether 416 says that nothing is left; raise what lasts."""
@@ -5860,7 +5857,7 @@ class Download:
         return False
 
     def take(self, answer):
-        """Add a body to the target; False if it is not what goes there."""
+        """Add a body to the target; False if it must be asked for anew."""
         if answer.status not in (200, 206):
             raise AnswerError(f"{answer.url} answered with no content (HTTP"
                               f" {answer.status})")
@@ -5870,6 +5867,7 @@ class Download:
         if answer.status == 206:
             size = size or self.target.known["size"]
             if not self.continues(answer, start, size) or is_zipped:
+                self.target.restart()
                 return False
         else:
             size = None if is_zipped else answer.response.length
@@ -5960,7 +5958,7 @@ def why_skipped(path, folder, follows):
 
 
 def folder_files(app, args, folder):
-    """Return (path, path below the folder with /) of all files to upload."""
+    """Return (path below the folder with /, path) of all files to upload."""
     found, leaving = [], []
 
     def refuse(problem):
@@ -5979,16 +5977,15 @@ def folder_files(app, args, folder):
                 app.terminal.note(f"skipped {from_disk(path)} ({reason})")
                 folders[:] = [each for each in folders if each != name]
             elif name in names:
-                found.append((path, below))
-        folders.sort()
+                found.append((below, path))
     if leaving:
         raise UsageError(f"links lead out of {from_disk(folder)}, or to"
-                         " nothing: " + ", ".join(first_of(leaving)),
+                         " nothing: " + ", ".join(first_of(sorted(leaving))),
                          "--follow-links sends what they lead to,"
                          " --skip-links leaves them out")
     if not found:
         raise UsageError(f"there are no files in {from_disk(folder)}")
-    return found
+    return sorted(found)
 
 
 class TarFolder:
@@ -6003,8 +6000,7 @@ class TarFolder:
     def __init__(self, app, args, folder):
         top = from_disk(os.path.basename(os.path.abspath(folder)))
         self.app, self.name, self.pieces, self.size = app, top + ".tar", [], 0
-        for path, below in sorted(folder_files(app, args, folder),
-                                  key=lambda file: file[1]):
+        for below, path in folder_files(app, args, folder):
             self.add_file(path, f"{top}/{below}")
         self.add(NULS, len(NULS))
 
@@ -9916,6 +9912,7 @@ CONVERSATIONS = Group(
 LINKS = (flag("--follow-links",
               "send what links of a folder lead to, in it or not"),
          flag("--skip-links", "leave out links that leave the folder"))
+BAD_ENDS = "failed", "cancelled", "expired"
 
 
 def new_upload(app, group, args, source):
@@ -9935,19 +9932,20 @@ def new_upload(app, group, args, source):
     return upload
 
 
-def ended_badly(upload):
-    """The error for an upload that has ended."""
-    return XeroctlError(f"upload {id_in(upload)} is {dig(upload, 'status')}: "
-                        + (error_message(upload) or "it cannot go on"))
+def check_status(upload, *ends):
+    """Raise if an upload has ended in one of these ways."""
+    status = dig(upload, "status")
+    if status in ends:
+        raise XeroctlError(f"upload {id_in(upload)} is {status}: " + (
+            error_message(upload) or "it cannot go on"))
 
 
 def resumed_upload(app, group, upload_id, source):
     """Look up an upload that is to go on; raise if it is another file's."""
     upload = group.call(app, "GET", path_of(upload_id),
                         stand_in={"id": upload_id})
-    size, status = dig(upload, "bytes"), dig(upload, "status")
-    if status not in ("pending", "uploading", None):
-        raise ended_badly(upload)
+    size = dig(upload, "bytes")
+    check_status(upload, "completed", *BAD_ENDS)
     if size not in (None, source.size):
         raise UsageError(f"upload {upload_id} is of {size} bytes,"
                          f" {source.name} has {source.size}")
@@ -9974,8 +9972,7 @@ def upload_model(app, group, args):
         again = f"xeroctl upload {' '.join(map(shell_word, words))}"
         app.terminal.note(call_again(app, again) + " goes on there")
         raise
-    if dig(done, "status") in ("failed", "cancelled", "expired"):
-        raise ended_badly(done)
+    check_status(done, *BAD_ENDS)
     app.out.record(done, group.fields)
 
 
@@ -9990,8 +9987,8 @@ UPLOADS = Group(
     columns=("ID", "Filename", "Size=bytes:size", "Status:state",
              "Progress:progress", "Created=created_at:time"),
     fields=UPLOAD_FIELDS, verbs=by_flag(
-        lists(of_status("pending", "uploading", "completed", "failed",
-                        "cancelled", "expired"), summary="List uploads."),
+        lists(of_status("pending", "uploading", "completed", *BAD_ENDS),
+              summary="List uploads."),
         shows("Show one upload."),
         acts("cancel", "Cancel an upload; its parts are dropped.",
              asks="Cancel upload {id}?"),
@@ -10082,7 +10079,7 @@ def upload_folder(app, group, args):
     outcomes = [
         tried(app, top + below, lambda: id_in(upload_file(
             app, args, path, top + below)), relative_path=top + below)
-        for path, below in files]
+        for below, path in files]
     end_bulk(app, outcomes, "files uploaded")
 
 
