@@ -5792,6 +5792,9 @@ class Download:
         self.app.api.check_transport()
         with download_target(self.app, path, request.url) as self.target:
             self.target.may_replace, self.name = may_replace, path
+            if 0 < self.target.count == self.target.known["size"]:
+                # Its last byte tells whether it is still that file's.
+                self.target.restart(self.target.count - 1)
             if self.about is None:
                 with suppress(XeroctlError):  # the content will tell
                     self.about = self.app.api.once(lambda: self.app.api.call(
@@ -5837,24 +5840,16 @@ class Download:
         try:
             answer = self.app.api.follow(self.request(), attempt)
         except ApiError as error:
-            return self.has_all(error)
+            if error.status == 416 and self.target.count:
+                self.target.restart()
+            elif error.status == 404 and self.patience:
+                self.patience -= 1
+                self.app.clock.sleep(POLL_S)
+            else:
+                raise
+            return False
         with answer:
             return self.take(answer)
-
-    def has_all(self, error):
-        """Whether 416 says that nothing is left; raise what lasts."""
-        count, size = self.target.count, self.target.known["size"]
-        if error.status == 416 and count:
-            if count == size == (self.size or size) and (
-                    range_of(error.headers)[1] in (None, size)):
-                return True
-            self.target.restart()
-        elif error.status == 404 and self.patience:
-            self.patience -= 1
-            self.app.clock.sleep(POLL_S)
-        else:
-            raise error
-        return False
 
     def take(self, answer):
         """Add a body to the target; False if it must be asked for anew."""
