@@ -5756,10 +5756,9 @@ def in_place_of_file(text, media, names):
     if is_html(text) or media == "text/html" and text.lstrip()[:1] == "<":
         is_named = re.search(r"\.html?(\n|\Z)", names, re.I)
         return None if is_named else html_summary(text)
-    try:
+    value = None
+    with suppress(ValueError):
         value = parse_json(text, SERVER_DECODER)
-    except ValueError:
-        return None
     is_error = dig(value, "error") or dig(value, "object") == "error"
     if not is_error or "custom_id" in value:
         return None
@@ -6071,13 +6070,14 @@ class ModelUpload:
         with Progress(self.app.terminal, as_size) as self.progress:
             self.tell(min(len(self.parts) * self.chunk, size))
             for number, start in enumerate(range(0, size, self.chunk), 1):
-                span = start, min(start + self.chunk, size)
+                part = Excerpt(self.source, f"part-{number}", [
+                    (start, min(start + self.chunk, size))])
                 of_part = hashlib.sha256()
-                for block in self.source.blocks([span] * (not self.app.plan)):
+                for block in () if self.app.plan else part.blocks():
                     of_part.update(block)
                     of_all.update(block)
                 if number not in self.parts:
-                    self.send(number, span, self.shown(of_part))
+                    self.send(number, part, self.shown(of_part))
         return self.complete(self.shown(of_all))
 
     def shown(self, digest):
@@ -6087,12 +6087,11 @@ class ModelUpload:
         name = os.path.basename(self.source.name)
         self.progress.show(f"uploading {name}", count, self.source.size)
 
-    def send(self, number, span, sha256):
+    def send(self, number, part, sha256):
         fields = [("part_number", str(number)), ("sha256", sha256)]
         form = Multipart(
-            fields * self.is_ours, Excerpt(self.source, f"part-{number}",
-                                           [span]),
-            lambda count: self.tell(span[0] + count), "data")
+            fields * self.is_ours, part,
+            lambda count: self.tell(part.spans[0][0] + count), "data")
 
         def look_up():
             self.refresh()
@@ -10081,9 +10080,8 @@ def upload_folder(app, group, args):
 def upload_path(app, group, args):
     """Upload a file, or with --recursive what is in a folder."""
     if not os.path.isdir(on_disk(args.upload)):
-        file = upload_file(app, args, args.upload, args.relative_path)
-        id_in(file)
-        return app.out.record(file, group.fields)
+        return app.out.record(upload_file(
+            app, args, args.upload, args.relative_path), group.fields)
     if not args.recursive:
         raise UsageError(f"{args.upload} is a folder",
                          "-r/--recursive uploads what is in it")
