@@ -4855,18 +4855,18 @@ def see_end(app, group, args, is_over, good, resume, fields=None, place="",
 FAILURES = AnswerError, ApiError, ConnectionFailed
 
 
-def tried(app, name, make, ends_at=(), **about):
+def tried(app, name, make, **about):
     """Do one thing of many; return what came of it, told as a line.
 
     make() returns an id, or it and what is told of it; about may have the
-    id.  What has an exit code of ends_at no other would get past: raised.
+    id.  A key that is refused (401) ends all.
     """
     item_id = told = error = None
     try:
         made = make()
         item_id, told = made if isinstance(made, tuple) else (made, made)
     except (UsageError,) + FAILURES as problem:
-        if problem.exit_code in ends_at:
+        if getattr(problem, "status", None) == 401:
             raise
         error = str(problem)
     if error and app.plan:
@@ -5573,7 +5573,7 @@ def answer_once(app, args, turns, content, fields):
 # == downloads: whole or not at all, and taken up again ======================
 
 
-class OpenEnd:
+class OpenEnd(AbstractContextManager):
     """Where bytes go that cannot be taken back: a pipe, or a device."""
 
     is_resumed = False
@@ -5582,11 +5582,10 @@ class OpenEnd:
         self.write_block, self.count = write, 0
         self.known = {"version": None, "size": None}
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        """Nothing is undone."""
+    def __exit__(self, _=None, error=None, *__):
+        """Nothing is undone; what breaks off is a broken stream."""
+        if self.count and isinstance(error, (ApiError, ConnectionFailed)):
+            raise StreamBroken(str(error), error.hint)
 
     finish = __exit__
 
@@ -5656,10 +5655,9 @@ def in_place_of_file(text, media, names):
     if is_html(text) or media == "text/html" and text.lstrip()[:1] == "<":
         is_named = re.search(r"\.html?(\n|\Z)", names, re.I)
         return None if is_named else html_summary(text)
-    try:
+    value = None
+    with suppress(ValueError):
         value = parse_json(text, SERVER_DECODER)
-    except ValueError:
-        return None
     is_error = dig(value, "error") or dig(value, "object") == "error"
     if not is_error or "custom_id" in value:
         return None
@@ -5674,13 +5672,14 @@ class Download:
     it tells them, decide whether all has come, else the content does.
     """
 
+    target = doubt = None
+
     def __init__(self, app, file_id, slug, patience=0, about=None,
-                 path_of_content=None):
+                 content=None):
         self.app, self.slug, self.file = app, slug, path_of("files", file_id)
-        self.path = path_of_content or self.file + "/content"
+        self.path = content or self.file + "/content"
         self.label, self.patience = f"downloading {file_id}", patience
-        self.about, self.target, self.doubt = about, None, None
-        self.size = None if about is None else counted(dig(about, "bytes"))
+        self.about = about
 
     def to(self, path, may_replace=True):
         """Fetch all of it to a path; return the number of bytes."""
@@ -5691,32 +5690,23 @@ class Download:
         self.app.api.check_transport()
         with download_target(self.app, path, request.url) as self.target:
             self.target.may_replace, self.name = may_replace, path
-            if self.size is None:
-                self.has_come(0)
+            if 0 < self.target.count == self.target.known["size"]:
+                # Its last byte tells whether it is still that file's.
+                self.target.restart(self.target.count - 1)
+            if self.about is None:
+                with suppress(XeroctlError):  # the content will tell
+                    self.about = self.app.api.once(lambda: self.app.api.call(
+                        "GET", self.file, slug=self.slug))
+            self.size = counted(dig(self.about, "bytes"))
             try:
                 self.persist(request)
-            except (ApiError, ConnectionFailed) as error:
+            except FAILURES as error:
                 count = self.target.count
-                if count and isinstance(self.target, OpenEnd):
-                    raise StreamBroken(str(error), error.hint)
-                if count and is_passing(error):
+                if count and self.target.is_resumed:
                     error.facts["kept"] = f"{count} bytes in {path}.part"
                     error.add_hint("the same command goes on there")
                 raise
         return self.target.count
-
-    def has_come(self, count):
-        """Whether so many bytes may be all; the file's object decides.
-
-        It is asked for first, and again where it tells of another size.
-        """
-        if self.size not in (0, count):
-            api = self.app.api
-            with suppress(XeroctlError):  # the content will tell
-                self.about = api.once(lambda: api.call("GET", self.file,
-                                                       slug=self.slug))
-            self.size = counted(dig(self.about, "bytes"))
-        return self.size in (0, count)
 
     def persist(self, request):
         """Fetch until all is there, or trying again is no use."""
@@ -5747,30 +5737,19 @@ class Download:
         try:
             answer = self.app.api.follow(self.request(), attempt)
         except ApiError as error:
-            return self.has_all(error)
+            if error.status == 416 and self.target.count:
+                self.target.restart()
+            elif error.status == 404 and self.patience:
+                self.patience -= 1
+                self.app.clock.sleep(POLL_S)
+            else:
+                raise
+            return False
         with answer:
-            is_usable = self.take(answer)
-        if not is_usable:
-            self.target.restart()
-        return is_usable
-
-    def has_all(self, error):
-        """Whether 416 says that nothing is left; raise what lasts."""
-        count, size = self.target.count, self.target.known["size"]
-        if error.status == 416 and count:
-            if count == size == (self.size or size) and (
-                    range_of(error.headers)[1] in (None, size)):
-                return True
-            self.target.restart()
-        elif error.status == 404 and self.patience:
-            self.patience -= 1
-            self.app.clock.sleep(POLL_S)
-        else:
-            raise error
-        return False
+            return self.take(answer)
 
     def take(self, answer):
-        """Add a body to the target; False if it is not what goes there."""
+        """Add a body to the target; False if it must be asked for anew."""
         if answer.status not in (200, 206):
             raise AnswerError(f"{answer.url} answered with no content (HTTP"
                               f" {answer.status})")
@@ -5780,54 +5759,45 @@ class Download:
         if answer.status == 206:
             size = size or self.target.known["size"]
             if not self.continues(answer, start, size) or is_zipped:
+                self.target.restart()
                 return False
         else:
             size = None if is_zipped else answer.response.length
             blocks = self.judged(answer, blocks, size)
-            blocks = chain([next(blocks)], blocks)
             self.target.restart()
         self.target.begin(version_of(answer), size)
         self.target.is_resumed &= not (is_zipped or self.doubt)
         self.copy(answer, blocks, size)
         count, has_end = self.target.count, answer.response.chunked or size
-        if not self.has_come(count):
+        if self.size not in (0, count):
             self.target.is_resumed &= not has_end and count < self.size
             raise self.refused(answer, count)
         return True
 
     def judged(self, answer, blocks, size):
-        """Yield a whole body, unless its head or size tells of another's.
+        """A whole body, unless its head or size tells of another's.
 
         Nothing is held back longer than it may be a page or an error.
         """
-        head, text, broken = b"", "", None
-        try:
-            for block in blocks:
-                head += block
-                text = decoded(head)
-                if (self.size or len(head) >= BLOCK
-                        or text.lstrip()[:1] not in "<{"):
-                    break
-        except ConnectionFailed as error:
-            broken = error
+        head, text = b"", ""
+        for block in blocks:
+            head += block
+            text = decoded(head)
+            if (self.size or len(head) >= BLOCK
+                    or text.lstrip()[:1] not in "<{"):
+                break
         names = f"{self.name}\n{as_text(dig(self.about, 'filename'))}"
         self.doubt = in_place_of_file(text, answer.media, names)
-        if self.doubt and not self.size or (
-                size is not None and not self.has_come(size)):
+        if (self.doubt if not self.size else size not in (None, self.size)):
             raise self.refused(answer, size)
-        yield head
-        if broken:
-            raise broken
-        yield from blocks
+        return chain([head], blocks)
 
     def refused(self, answer, count):
         """The error for a body that is not the file's."""
         what = self.doubt or f"{count} bytes of {self.size}"
-        return AnswerError(
-            f"{answer.url} answered with {what}",
-            "the same command goes on there" if self.target.is_resumed
-            and self.target.count else "is the base URL that of an API?",
-            request_id=answer.request_id)
+        return AnswerError(f"{answer.url} answered with {what}",
+                           self.doubt and "is the base URL that of an API?",
+                           request_id=answer.request_id)
 
     def continues(self, answer, start, size):
         """Whether a 206 is the rest of the very file that was begun."""
@@ -5860,12 +5830,6 @@ NOT_SENT = "a link that leaves the folder", "a link to nothing"
 NULS = bytes(1024)  # two blocks of them end a tar, and some each file
 
 
-def is_loop(path, folder):
-    """Whether links have led from a folder into itself."""
-    return any(path[at] == os.sep and os.path.samefile(path, path[:at + 1])
-               for at in range(len(folder) - 1, len(path)))
-
-
 def why_skipped(path, folder, follows):
     """Why a path in a folder is not uploaded; None if it is."""
     if os.path.basename(path).startswith("."):
@@ -5878,18 +5842,21 @@ def why_skipped(path, folder, follows):
             return NOT_SENT[0]
         if os.path.isdir(path):
             return "a link to a folder"
-    if os.path.isdir(path):
-        return "it is in itself" if is_loop(path, folder) else None
-    return None if os.path.isfile(path) else "no regular file"
+    if not os.path.isdir(path):
+        return None if os.path.isfile(path) else "no regular file"
+    return "it is in itself" if any(
+        path[at] == os.sep and os.path.samefile(path, path[:at + 1])
+        for at in range(len(folder) - 1, len(path))) else None
 
 
 def folder_files(app, args, folder):
-    """Return (path, path below the folder with /) of all files to upload.
+    """Return (path below the folder with /, path) of all files to upload."""
+    found, leaving = [], []
 
-    And the folders that cannot be read, as errors of the OS.
-    """
-    found, troubles, leaving = [], [], []
-    for parent, folders, names in os.walk(folder, onerror=troubles.append,
+    def refuse(problem):
+        raise UsageError(f"cannot read {from_disk(problem.filename)}:"
+                         f" {problem.strerror}")
+    for parent, folders, names in os.walk(folder, onerror=refuse,
                                           followlinks=args.follow_links):
         for name in sorted(folders + names):
             path = os.path.join(parent, name)
@@ -5902,14 +5869,15 @@ def folder_files(app, args, folder):
                 app.terminal.note(f"skipped {from_disk(path)} ({reason})")
                 folders[:] = [each for each in folders if each != name]
             elif name in names:
-                found.append((path, below))
-        folders.sort()
+                found.append((below, path))
     if leaving:
         raise UsageError(f"links lead out of {from_disk(folder)}, or to"
-                         " nothing: " + ", ".join(first_of(leaving)),
+                         " nothing: " + ", ".join(first_of(sorted(leaving))),
                          "--follow-links sends what they lead to,"
                          " --skip-links leaves them out")
-    return found, troubles
+    if not found:
+        raise UsageError(f"there are no files in {from_disk(folder)}")
+    return sorted(found)
 
 
 class TarFolder:
@@ -5924,13 +5892,7 @@ class TarFolder:
     def __init__(self, app, args, folder):
         top = from_disk(os.path.basename(os.path.abspath(folder)))
         self.app, self.name, self.pieces, self.size = app, top + ".tar", [], 0
-        files, troubles = folder_files(app, args, folder)
-        if troubles:
-            raise UsageError(f"cannot read {troubles[0].filename}:"
-                             f" {troubles[0].strerror}")
-        if not files:
-            raise UsageError(f"there are no files in {from_disk(folder)}")
-        for path, below in sorted(files, key=lambda file: file[1]):
+        for below, path in folder_files(app, args, folder):
             self.add_file(path, f"{top}/{below}")
         self.add(NULS, len(NULS))
 
@@ -5962,11 +5924,9 @@ class TarFolder:
     def read(self, path, stamp, span):
         """Yield a part of a file, which must be as it was at first."""
         source = self.app.open_source(from_disk(path))
+        source.stamp = stamp
         with source.file:
-            if source.stamp != stamp:
-                raise UsageError(f"cannot read {source.name}: it has changed"
-                                 " since the upload began")
-            yield from source.blocks([span])
+            yield from Excerpt(source, spans=[span]).blocks()
 
 
 class ModelUpload:
@@ -6005,13 +5965,14 @@ class ModelUpload:
         with Progress(self.app.terminal, as_size) as self.progress:
             self.tell(min(len(self.parts) * self.chunk, size))
             for number, start in enumerate(range(0, size, self.chunk), 1):
-                span = start, min(start + self.chunk, size)
+                part = Excerpt(self.source, f"part-{number}", [
+                    (start, min(start + self.chunk, size))])
                 of_part = hashlib.sha256()
-                for block in self.source.blocks([span] * (not self.app.plan)):
+                for block in () if self.app.plan else part.blocks():
                     of_part.update(block)
                     of_all.update(block)
                 if number not in self.parts:
-                    self.send(number, span, self.shown(of_part))
+                    self.send(number, part, self.shown(of_part))
         return self.complete(self.shown(of_all))
 
     def shown(self, digest):
@@ -6021,12 +5982,11 @@ class ModelUpload:
         name = os.path.basename(self.source.name)
         self.progress.show(f"uploading {name}", count, self.source.size)
 
-    def send(self, number, span, sha256):
+    def send(self, number, part, sha256):
         fields = [("part_number", str(number)), ("sha256", sha256)]
         form = Multipart(
-            fields * self.is_ours, Excerpt(self.source, f"part-{number}",
-                                           [span]),
-            lambda count: self.tell(span[0] + count), "data")
+            fields * self.is_ours, part,
+            lambda count: self.tell(part.spans[0][0] + count), "data")
 
         def look_up():
             self.refresh()
@@ -9725,6 +9685,7 @@ CONVERSATIONS = Group(
 LINKS = (flag("--follow-links",
               "send what links of a folder lead to, in it or not"),
          flag("--skip-links", "leave out links that leave the folder"))
+BAD_ENDS = "failed", "cancelled", "expired"
 
 
 def new_upload(app, group, args, source):
@@ -9744,19 +9705,20 @@ def new_upload(app, group, args, source):
     return upload
 
 
-def ended_badly(upload):
-    """The error for an upload that has ended."""
-    return XeroctlError(f"upload {id_in(upload)} is {dig(upload, 'status')}: "
-                        + (error_message(upload) or "it cannot go on"))
+def check_status(upload, *ends):
+    """Raise if an upload has ended in one of these ways."""
+    status = dig(upload, "status")
+    if status in ends:
+        raise XeroctlError(f"upload {id_in(upload)} is {status}: " + (
+            error_message(upload) or "it cannot go on"))
 
 
 def resumed_upload(app, group, upload_id, source):
     """Look up an upload that is to go on; raise if it is another file's."""
     upload = group.call(app, "GET", path_of(upload_id),
                         stand_in={"id": upload_id})
-    size, status = dig(upload, "bytes"), dig(upload, "status")
-    if status not in ("pending", "uploading", None):
-        raise ended_badly(upload)
+    size = dig(upload, "bytes")
+    check_status(upload, "completed", *BAD_ENDS)
     if size not in (None, source.size):
         raise UsageError(f"upload {upload_id} is of {size} bytes,"
                          f" {source.name} has {source.size}")
@@ -9783,8 +9745,7 @@ def upload_model(app, group, args):
         again = f"xeroctl upload {' '.join(map(shell_word, words))}"
         app.terminal.note(call_again(app, again) + " goes on there")
         raise
-    if dig(done, "status") in ("failed", "cancelled", "expired"):
-        raise ended_badly(done)
+    check_status(done, *BAD_ENDS)
     app.out.record(done, group.fields)
 
 
@@ -9799,8 +9760,8 @@ UPLOADS = Group(
     columns=("ID", "Filename", "Size=bytes:size", "Status:state",
              "Progress:progress", "Created=created_at:time"),
     fields=UPLOAD_FIELDS, verbs=by_flag(
-        lists(of_status("pending", "uploading", "completed", "failed",
-                        "cancelled", "expired"), summary="List uploads."),
+        lists(of_status("pending", "uploading", "completed", *BAD_ENDS),
+              summary="List uploads."),
         shows("Show one upload."),
         acts("cancel", "Cancel an upload; its parts are dropped.",
              asks="Cancel upload {id}?"),
@@ -9824,30 +9785,25 @@ UPLOAD = only(
 # == files: what has been uploaded ===========================================
 
 def tree_of(files):
-    """Nested dicts of (is a file, text, number); files hold None."""
+    """Nested dicts of (is a file, text, number), at most 100 deep."""
     tree = {}
     for number, file in enumerate(files):
         path = relative_path(file) or as_text(dig(file, "filename"))
-        *folders, name = [part for part in path.split("/") if part] or [path]
+        *folders, name = list(filter(None, path.split("/", 99))) or [path]
         place, size = tree, as_size(dig(file, "bytes"))
         for folder in folders:
             place = place.setdefault((False, folder + "/", 0), {})
-        place[True, f"{name}  {size}", number] = None
+        place[True, f"{name}  {size}", number] = {}
     return tree
 
 
-def tree_lines(tree):
-    """Draw a tree, however deep: folders first, by name, and the files."""
-    levels = [("", tree, sorted(tree, reverse=True))]
-    while levels:
-        indent, tree, left = levels[-1]
-        if not left:
-            levels.pop()
-            continue
-        branch = left.pop()
-        yield indent + ("├── " if left else "└── ") + one_line(branch[1])
-        levels.append((indent + ("│   " if left else "    "), tree[branch],
-                       sorted(tree[branch] or (), reverse=True)))
+def tree_lines(tree, indent=""):
+    """Draw a tree: folders first, by name, and the files."""
+    last = max(tree, default=None)
+    for branch in sorted(tree):
+        fork, more = ("└── ", "    ") if branch == last else ("├── ", "│   ")
+        yield indent + fork + one_line(branch[1])
+        yield from tree_lines(tree[branch], indent + more)
 
 
 def list_files(app, group, args):
@@ -9888,31 +9844,23 @@ def upload_file(app, args, path, relative):
 def upload_folder(app, group, args):
     """Upload what is in a folder, each file with its path below it."""
     folder = on_disk(args.upload)
-    files, troubles = folder_files(app, args, folder)
+    files = folder_files(app, args, folder)
     top = args.relative_path
     if top is None:
         top = from_disk(os.path.basename(os.path.abspath(folder)))
     top = top.rstrip("/") + "/" if top else ""
     outcomes = [
         tried(app, top + below, lambda: id_in(upload_file(
-            app, args, path, top + below)), (NotConfigured.exit_code,),
-              relative_path=top + below) for path, below in files]
-    for trouble in troubles:
-        name = from_disk(trouble.filename)
-        app.out.outcome(name, None, trouble.strerror)
-        outcomes.append({"id": None, "ok": False, "error": trouble.strerror,
-                         "relative_path": name})
+            app, args, path, top + below)), relative_path=top + below)
+        for below, path in files]
     end_bulk(app, outcomes, "files uploaded")
-    if not outcomes:
-        raise XeroctlError(f"no files to upload in {args.upload}")
 
 
 def upload_path(app, group, args):
     """Upload a file, or with --recursive what is in a folder."""
     if not os.path.isdir(on_disk(args.upload)):
-        file = upload_file(app, args, args.upload, args.relative_path)
-        id_in(file)
-        return app.out.record(file, group.fields)
+        return app.out.record(upload_file(
+            app, args, args.upload, args.relative_path), group.fields)
     if not args.recursive:
         raise UsageError(f"{args.upload} is a folder",
                          "-r/--recursive uploads what is in it")
@@ -10662,7 +10610,7 @@ def create_export(app, group, args):
 def download_export(app, group, args):
     path = args.output_file or safe_name(args.id) + ".jsonl"
     download(app, None, args.id, path, about={},
-             path_of_content=group.path + path_of(args.id, "download"))
+             content=group.path + path_of(args.id, "download"))
 
 
 EXPORTS = Group(
