@@ -64,7 +64,6 @@ LONGEST_OUTAGE_S = 300
 POLL_S = 2
 MOST_REDIRECTS = 5
 BLOCK = 65536
-STALE_S = 60  # then nobody is at work on a temporary file any more
 LOCK_S, LOCK_POLL_S = 10, 0.05
 MOST_CONFIG_BYTES = 10 ** 6
 MOST_HEAD_BYTES = 1024 * 1024
@@ -1369,7 +1368,6 @@ def say_error(error, terminal):
 # ---------------------------------------------------------------------------
 
 KEY_HELP = "pass --api-key @FILE or set XEROTIER_API_KEY"
-URL_HELP = "pass --base-url or set XEROTIER_BASE_URL"
 
 
 def shown_url(text):
@@ -1665,10 +1663,7 @@ def toml_with(text, path, value):
 
 
 def edit_toml(text, tables, name):
-    """Change the text of a file so that it is read as tables, no more of it.
-
-    Comments, order, blank lines and line ends stay.
-    """
+    """Change a text so that it is read as tables; the rest of it stays."""
     old = read_toml(text, name)
     for path in {**old, **tables}:
         was, wanted = old.get(path, {}), tables.get(path, {})
@@ -1719,15 +1714,6 @@ def is_special(path):
     return os.path.lexists(path) and not os.path.isfile(path)
 
 
-def sweep(path):
-    """Remove what a kill has left of an earlier try to replace a file."""
-    import glob
-    with suppress(OSError):  # somebody else has done it
-        for beside in glob.glob(glob.escape(path) + ".????????.tmp"):
-            if time.time() - os.stat(beside).st_mtime > STALE_S:
-                os.unlink(beside)
-
-
 def keep_access(number, path, widest):
     """Give a new file owner, group and mode of the old one, if it may.
 
@@ -1751,7 +1737,6 @@ def write_privately(path, data, prepare=int):
     path = os.path.realpath(path)
     if is_special(path):
         raise OSError(None, "it is no regular file")
-    sweep(path)
     beside = f"{path}.{os.urandom(4).hex()}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
@@ -1768,41 +1753,35 @@ def write_privately(path, data, prepare=int):
 
 
 def try_lock(file):
-    """Lock a file or folder while it is open; False if another process has.
-
-    Where locks are not to be had (Windows, some network file systems),
-    nothing is locked.
-    """
+    """Lock a file or folder while it is open; False if another process has."""
     try:
         import fcntl
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except (ImportError, OSError):
-        pass
+        pass  # Windows, and some network file systems, have no locks
     return True
 
 
 @contextmanager
 def locked(path, clock):
-    """Have nobody else change a file meanwhile, there or not.
-
-    What is locked is its folder: another file takes the place of the old.
-    """
+    """Have nobody else change a file meanwhile, there or not."""
+    # Its folder is locked, since another file takes the place of the old.
     folder = os.path.dirname(os.path.realpath(path))
     os.makedirs(folder, 0o700, True)
-    number = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
+    # Windows opens no folder, and locks nothing.
+    number = os.open(os.devnull if os.name == "nt" else folder, os.O_RDONLY)
     until = clock.monotonic() + LOCK_S
     try:
-        while number is not None and not try_lock(number):
+        while not try_lock(number):
             if clock.monotonic() >= until:
                 raise NotConfigured(f"another process is changing {path}",
                                     "try again when it has ended")
             clock.sleep(LOCK_POLL_S)
         yield
     finally:
-        if number is not None:
-            os.close(number)
+        os.close(number)
 
 
 class ConfigFile:
@@ -1835,10 +1814,7 @@ class ConfigFile:
         self.tables = read_toml(self.text, self.path)
 
     def deployments(self):
-        """{name: {key: value}}, in the order of the file.
-
-        Warn once of a key that others can read.
-        """
+        """{name: {key: value}}; warn once of a key that others can read."""
         if self.tables is None:
             self.load()
             if (os.name == "posix" and any(
@@ -1863,10 +1839,7 @@ class ConfigFile:
 
     @contextmanager
     def changing(self, is_plan):
-        """Have the tables changed and written; a plan only tries it.
-
-        Whatever fails, the old file is still there.
-        """
+        """Have the tables changed and written, or nothing; a plan tries."""
         lock = locked(self.place(), self.terminal.clock)
         with writing(self.path, NotConfigured, "XEROTIER_CONFIG names another"
                      " path"), suppress() if is_plan else lock:
@@ -1907,11 +1880,7 @@ def printed_key(source, text):
 
 
 def key_from(source, value, environ, folder):
-    """The text of a key, from where its source says.
-
-    A file is relative to the config's folder; a keychain is macOS's, else
-    libsecret's.
-    """
+    """The text of a key; a file is seen from a folder, the config's."""
     if source == "api_key_env":
         if not environ.get(value):
             name = value if value.isupper() else "…"
@@ -1948,15 +1917,13 @@ class Settings:
         self.config = ConfigFile(environ, terminal)
 
     def variable(self, name):
-        """What the environment says, where it counts; else None.
-
-        A file of variables may have left its quotes and line ends.
-        """
+        """What the environment says, where it counts; else None."""
         is_one = name == "context" or DEPLOYMENT_KEYS[name][1]
         value = is_one and self.environ.get("XEROTIER_" + name.upper())
         if not value or self.args.context is not None and (
                 name not in ("endpoint", "output") or name in self.table()):
             return None
+        # A file of variables may have left its quotes and line ends.
         bare = re.match(r"(?s)\s*(['\"]?)(.*?)\1\s*\Z", value)
         return bare.group(2) or None
 
@@ -2017,10 +1984,7 @@ class Settings:
         return checked("api_key", text, "--api-key")
 
     def key(self, urls):
-        """The API key for some URLs; None if there is none.
-
-        A key on file goes to its own deployment's origins only.
-        """
+        """The API key for some URLs; None if there is none for them."""
         if self.args.api_key is not None:
             return self.typed_key(self.args.api_key)
         text, where = self.variable("api_key"), "XEROTIER_API_KEY"
@@ -2052,8 +2016,9 @@ class Settings:
         """The deployment of this run; raise NotConfigured without one."""
         url, style = self.get("base_url"), self.style()
         if not url:
-            raise NotConfigured("no base URL: nothing is configured",
-                                URL_HELP + "; " + CONFIG_HELP)
+            raise NotConfigured(
+                "no base URL: nothing is configured",
+                f"pass --base-url or set XEROTIER_BASE_URL; {CONFIG_HELP}")
         if not needs_key:
             return Deployment(url, None, style)
         frontend = self.get("frontend_url") if style == XEROTIER else None
@@ -11396,12 +11361,9 @@ LEARNINGS = Group(
 
 @contextmanager
 def changed_config(app, name, text, is_new=False):
-    """Have the config's tables changed, and say so; a plan says would.
-
-    That a deployment is not there is told before the file is locked.
-    """
+    """Have the config's tables changed, and say so; a plan says would."""
     config = app.settings.config
-    if not is_new:
+    if not is_new:  # told before the file is locked
         config.deployment(name)
     with config.changing(app.plan) as tables:
         if not is_new:
@@ -11414,28 +11376,29 @@ def changed_config(app, name, text, is_new=False):
     app.out.done(done, text, name)
 
 
-def put_deployment(app, name, values, may_replace):
-    """Check the values of a deployment, and add or replace it.
-
-    The first one becomes current.
-    """
+def new_deployment(values):
+    """The table of a deployment of values, checked; None is not given."""
     values = {key: checked(key, value, key) for key, value in values.items()
               if value is not None}
     if "base_url" not in values:
         raise UsageError("--base-url is missing: https://HOST/PROJECT/v1")
     style = values.get("style", XEROTIER)
     if key_source(values, UsageError) is None and style == XEROTIER:
-        raise UsageError("a key source is missing", "--api-key @FILE,"
-                         " --api-key-env, --api-key-file, --api-key-command"
-                         " or --api-key-keychain")
+        raise UsageError("a key source is missing", "--api-key @FILE, or"
+                         " --api-key-env, -file, -command or -keychain")
     Deployment(values["base_url"], None, style).endpoint(
         values.get("endpoint"))
+    return values
+
+
+def put_deployment(app, name, table, may_replace):
+    """Add or replace a deployment; the first one becomes current."""
     with changed_config(app, name, f"added {name}", is_new=True) as tables:
         if (DEPLOYMENT, name) in tables and not may_replace:
             raise UsageError(f"there is a deployment {name} already",
                              f"config set {name} KEY VALUE changes it,"
                              " --force replaces it")
-        tables[DEPLOYMENT, name] = values
+        tables[DEPLOYMENT, name] = table
         tables[()].setdefault(CURRENT, name)
 
 
@@ -11443,7 +11406,7 @@ def add_deployment(app, group, args):
     values = {key: getattr(args, key, None) for key in DEPLOYMENT_KEYS
               if key not in ("output", "timeout")}
     values["api_key"] = app.settings.typed_key(args.api_key)
-    put_deployment(app, args.name, values, args.force)
+    put_deployment(app, args.name, new_deployment(values), args.force)
 
 
 def use_deployment(app, group, args):
@@ -11518,25 +11481,12 @@ def show_path(app, group, args):
     app.out.done({"id": path, "path": path}, path, path)
 
 
-def try_deployment(app, deployment, args):
-    """Ask the server for its models; if that fails, ask what to do."""
-    api = Api(deployment, app.network, app.args, args.timeout, app.terminal,
-              Plan(), app.deadline)
-    try:
-        count = len(page_records(api.call("GET", "/models")))
-        app.terminal.say(f"the server answers, with {count} models", GREEN)
-    except XeroctlError as error:
-        say_error(error, app.terminal)
-        app.confirm("Store it all the same?", args)
-
-
 def init_config(app, group, args):
     """Ask for a deployment, try it, and store it."""
     terminal = app.terminal
     if not is_terminal(terminal.stdin):
         raise UsageError("config init asks questions: it needs a terminal",
-                         "xeroctl config add NAME --base-url URL --api-key"
-                         " @FILE does without")
+                         "xeroctl config add takes flags instead")
     name = terminal.ask("Name of the deployment", "default")
     is_known = name in app.settings.config.deployments()
     if is_known:
@@ -11547,9 +11497,17 @@ def init_config(app, group, args):
         "Style, xerotier or openai",
         XEROTIER if url.count("/") > 3 else OPENAI), "style")
     key = terminal.ask_secret("API key (not shown): ", "").strip() or None
-    try_deployment(app, Deployment(url, key and check_key(key), style), args)
-    put_deployment(app, name, {"base_url": url, "api_key": key,
-                               "style": style}, is_known)
+    table = new_deployment({"base_url": url, "api_key": key, "style": style})
+    # The try goes by what is about to be stored, and by no variable.
+    app.settings.config.tables[DEPLOYMENT, name] = table
+    args.context = name
+    try:
+        count = len(page_records(app.api.call("GET", "/models")))
+        terminal.say(f"the server answers, with {count} models", GREEN)
+    except XeroctlError as error:
+        say_error(error, terminal)
+        app.confirm("Store it all the same?", args)
+    put_deployment(app, name, table, is_known)
 
 
 NAME = flag("NAME", "the deployment", completes="context", sample="prod")

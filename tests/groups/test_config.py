@@ -714,9 +714,10 @@ def talk(config):
     """talk((question, answer), …): config init on a terminal."""
     begun = []
 
-    def talker(*dialogue, argv=()):
+    def talker(*dialogue, argv=(), **environ):
         begun.append(Conversation("config", "init", *argv,
-                                  XEROTIER_CONFIG=str(config), **DUMB))
+                                  XEROTIER_CONFIG=str(config), **DUMB,
+                                  **environ))
         return begun[-1].says(*dialogue).result()
     talker.begun = begun
     yield talker
@@ -756,6 +757,16 @@ def test_init_stores_a_server_without_a_key(talk, config, openai_router):
         'current = "default"\n\n[deployment.default]\n'
         f'base_url = "{openai_router.base_url}"\nstyle = "openai"\n')
     assert openai_router.requests[0].headers["Authorization"] is None
+
+
+def test_init_tries_what_it_stores_whatever_variables_say(talk, config,
+                                                          router):
+    shown = talk((NAME, "new\n"), (BASE, router.base_url + "\n"),
+                 (STYLE, "\n"), (KEY, DEMO_KEY + "\n"), XEROTIER_CONTEXT="new",
+                 XEROTIER_BASE_URL="http://127.0.0.1:9/v1", XEROTIER_STYLE="x",
+                 XEROTIER_API_KEY="other")
+    assert (shown.exit_status, shown) == (0, "added new\n"), shown
+    assert re.search(r"answers.* 7 models", shown.stderr), shown
 
 
 @pytest.mark.parametrize("reply, code", [("y\n", 0), ("n\n", 1), ("\4", 1)])
