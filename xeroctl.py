@@ -1491,10 +1491,8 @@ CURRENT, DEPLOYMENT = "current", "deployment"
 DEPLOYMENT_KEYS = {
     "base_url": (check_url, True, None),
     "api_key": (check_key, True, None),
-    "api_key_env": (str, False, None),
-    "api_key_file": (str, False, None),
-    "api_key_command": (str, False, None),
-    "api_key_keychain": (str, False, None),
+    **dict.fromkeys(("api_key_env", "api_key_file", "api_key_command",
+                     "api_key_keychain"), (str, False, None)),
     "style": (choice(*STYLES), True, XEROTIER),
     "endpoint": (str, True, None),
     "output": (choice(*FORMS), True, TABLE),
@@ -1507,8 +1505,7 @@ KEY_SOURCES = [key for key in DEPLOYMENT_KEYS if key.startswith("api_key")]
 # The subset of TOML 1.0 that tells deployments apart: tables, quoted keys,
 # strings, decimal numbers, booleans.  In what is not ours any value may stand,
 # and is skipped.  No message quotes a value: it may be an API key that lacks
-# its quotes.  Patterns are compiled where they are used: few runs read a
-# config file.
+# its quotes.
 TOML_ESCAPE = (
     r'\\(?:[btnfr"\\]|u(?![dD][89A-Fa-f])[0-9A-Fa-f]{4}'
     r"|U(?!0000[dD][89A-Fa-f])00(?:0[0-9A-Fa-f]|10)[0-9A-Fa-f]{4})")
@@ -1586,7 +1583,7 @@ def toml_statements(text):
 
 
 def toml_problem(one):
-    """What is wrong with a statement, if it is one of ours; else None."""
+    """What is wrong with a statement that is not foreign; None if nothing."""
     kinds, told = (str,), "a text in quotes (a \\ in it doubled)"
     if not one.path:
         return "no [table], no key = value"
@@ -1597,9 +1594,8 @@ def toml_problem(one):
             kinds, told = (int, float), "a number"
         elif one.path[2] not in DEPLOYMENT_KEYS:
             return None
-    if one.path[0] in (CURRENT, DEPLOYMENT) and type(one.value) not in kinds:
-        return f"{'.'.join(one.path[:3])} has to be {told}"
-    return None
+    return None if type(one.value) in kinds else (
+        f"{'.'.join(one.path[:3])} has to be {told}")
 
 
 def read_toml(text, name):
@@ -1609,26 +1605,20 @@ def read_toml(text, name):
     """
     tables, seen = {(): {}}, set()
     for one in toml_statements(text):
+        path, value = one.path[:3], None if one.path[3:] else one.value
+        if path and path[0] not in (CURRENT, DEPLOYMENT):
+            continue
         problem = toml_problem(one) or one.path in seen and "defined twice"
         if problem:
             line = text.count("\n", 0, one.start) + 1
-            raise NotConfigured(f"{name}: line {line}: {problem}",
-                                f"mend it in {name}")
-        if one.path[0] not in (CURRENT, DEPLOYMENT):
-            continue
-        if one.value is not None:
-            seen.add(one.path)
-        size = 2 * (one.path[0] == DEPLOYMENT)
-        if len(one.path) >= size:
-            table = tables.setdefault(one.path[:size], {})
-            for key in one.path[size:size + 1]:
-                table[key] = None if one.path[size + 1:] else one.value
+            raise NotConfigured(f"{name}: line {line}: {problem}")
+        if value is not None:
+            seen.add(path)
+        if path[2:] or path == (CURRENT,):
+            tables.setdefault(path[:-1], {})[path[-1]] = value
+        elif path[1:]:
+            tables.setdefault(path, {})
     return tables
-
-
-def toml_text(value):
-    """Render a text or a number as JSON does, which leaves DEL as it is."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def toml_with(text, path, value):
@@ -1645,16 +1635,16 @@ def toml_with(text, path, value):
         return text
     if old:
         start, stop = old[0].place
-        return text[:start] + toml_text(value) + text[stop:]
+        return text[:start] + compact_json(value) + text[stop:]
     begin = int(text.startswith("\ufeff"))
     end = "\r\n" if "\r\n" in text else "\n"
-    new, gap = f"{path[-1]} = {toml_text(value)}{end}", end * (
+    new, gap = f"{path[-1]} = {compact_json(value)}{end}", end * (
         len(text) > begin)
     own = [one.end for one in found if one.header == path[:-1]]
     at = own[-1] if own else len(text) if path[1:] else begin
     if not own and path[1:]:
         names = (name if re.fullmatch(TOML_BARE_NAME, name)
-                 else toml_text(name) for name in path[:-1])
+                 else compact_json(name) for name in path[:-1])
         new = f"{gap}[{'.'.join(names)}]{end}{new}"
     elif not own:
         new += gap
@@ -1846,8 +1836,8 @@ class ConfigFile:
             self.load()
             yield self.tables
             text = edit_toml(self.text, self.tables, self.path)
-            if SURROGATES.search(text):
-                raise UsageError("a name or a value is no UTF-8 text")
+            if re.search("[\x7f\ud800-\udfff]", text):
+                raise UsageError("a name or a value is no text")
             if not is_plan:
                 write_privately(self.path, text.encode("utf-8"))
 
@@ -4878,16 +4868,16 @@ def poll_patiently(app, poll, until=float("inf"), resume=None):
 def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
     """Poll every 2 s until is_over(item); return that item.
 
-    describe(item) is what a Progress shows of it; None for nothing.  A
-    failure that passes (network, 5xx, 429) is borne for 5 minutes.  On Ctrl-C
-    the job goes on, and resume, the command for that, is printed.
+    describe(item) is what a Progress shows of it, if anything.  A failure
+    that passes (network, 5xx, 429) is borne for 5 minutes.  On Ctrl-C the job
+    goes on, and resume, the command for that, is printed.
     """
     until = app.clock.monotonic() + (timeout or float("inf"))
     try:
         with Progress(app.terminal, first=0) as progress:
             while True:
                 item = poll_patiently(app, poll, until, resume)
-                shown = describe(item) if describe else ()
+                shown = describe(item)
                 if shown:
                     progress.show(*shown)
                 if is_over(item):
@@ -4903,15 +4893,17 @@ def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
         raise
 
 
-def see_end(app, group, args, is_over, good, resume, fields=None):
+def see_end(app, group, args, is_over, good, resume, fields=None, look=None):
     """Poll an item until is_over(status), and show how it has ended.
 
-    Raise unless its status is one of good then.
+    Raise unless its status is one of good then.  look() gets it as it is,
+    and tells of it what there is to tell.
     """
     found = wait_until(
-        app, lambda: with_status(group.call(app, "GET", path_of(args.id))),
+        app, look or (lambda: with_status(group.call(
+            app, "GET", path_of(args.id)))),
         lambda found: is_over(found["status"]),
-        lambda found: (f"{args.id} {found['status']}",),
+        lambda found: () if look else (f"{args.id} {found['status']}",),
         args.wait_timeout, resume)
     app.out.record(found, fields or group.fields)
     if found["status"] not in good:
@@ -10991,13 +10983,8 @@ def watch_tool(app, group, args):
             app.terminal.note(f"{args.id} {status}")
             tell_approval(app, found)
         return found
-    found = wait_until(
-        app, poll, lambda found: found["status"] in INVOCATION_ENDS, None,
-        args.wait_timeout,
-        watch_again(app, args.id))
-    app.out.record(found, INVOCATION_FIELDS)
-    if found["status"] != "completed":
-        raise XeroctlError(f"invocation {args.id}: {found['status']}")
+    see_end(app, group, args, INVOCATION_ENDS.__contains__, ("completed",),
+            watch_again(app, args.id), INVOCATION_FIELDS, poll)
 
 
 def invoke_tool(app, group, args):
@@ -11433,8 +11420,7 @@ def list_deployments(app, group, args):
     rows = [deployment_record(app, *each) for each in found.items()]
     app.out.rows({"object": "list", "data": rows}, group.columns,
                  "deployments")
-    if rows:
-        app.settings.tell_beaten(app.settings.config.current())
+    app.settings.tell_beaten(app.settings.config.current())
 
 
 def show_deployment(app, group, args):
@@ -11514,8 +11500,7 @@ NAME = flag("NAME", "the deployment", completes="context", sample="prod")
 KEY = "KEY", ", ".join(DEPLOYMENT_KEYS)
 
 CONFIG_NOTES = """
-the config file:
-  ~/.config/xeroctl/config.toml, or where XEROTIER_CONFIG says:
+the config file (~/.config/xeroctl/config.toml):
 
     current = "prod"
 
@@ -11524,16 +11509,13 @@ the config file:
     api_key_file = "prod.key"
     endpoint = "my-llm"
 
-    [deployment.local]
-    base_url = "http://127.0.0.1:8080/v1"
-    style = "openai"
-
   A deployment has base_url and one source of its key: api_key (the key
   itself), api_key_env (a variable), api_key_file (seen from the config's
   folder), api_key_command (what it prints) or api_key_keychain (macOS
   keychain, secret-tool); with style = "openai" it may have none.  endpoint,
   output, timeout, cacert and frontend_url hold as the flags do.  Flags beat
-  variables, and those the deployment, but for one that --context names.
+  variables, and those the deployment, but for one that --context names.  The
+  variable XEROTIER_CONFIG names another file.
 """
 
 CONFIG = Group(

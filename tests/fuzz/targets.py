@@ -832,7 +832,6 @@ class Model:
 
     def set(self, path, value):
         source = json.dumps(value, ensure_ascii=False)
-        source = source.replace("\x7f", "\\u007f")
         header, name = path[:-1], path[-1]
         same = [block for block in self.blocks if block[0] == path]
         own = [index for index, block in enumerate(self.blocks)

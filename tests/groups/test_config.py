@@ -202,7 +202,7 @@ def test_a_deployment_is_stored_as_it_is_given(cli, config, tmp_path, words,
     (["--base-url", URL, "--api-key-env", "K", "--frontend-url", "x"], 3,
      "frontend"),
     (["--base-url", URL, "--api-key-env", "K", "--endpoint", "\udcff"], 2,
-     "UTF-8"),
+     "no text"),
 ])
 def test_what_cannot_be_a_deployment_is_not_stored(cli, config, words, code,
                                                    word):
@@ -251,9 +251,10 @@ def test_a_deployment_may_have_any_name(cli, config, run, router, name):
     assert names(cli) == (["other"], [])
 
 
-def test_a_name_that_is_no_text_is_refused(cli, config):
-    shown = cli("add", "\udcff", "--base-url", URL, "--api-key-env", "K")
-    check_refused(shown, 2)
+@pytest.mark.parametrize("name", ["\udcff", "a\x7f"])
+def test_a_name_that_is_no_text_is_refused(cli, config, name):
+    shown = cli("add", name, "--base-url", URL, "--api-key-env", "K")
+    check_refused(shown, 2, "no text")
     assert not config.exists()
 
 
