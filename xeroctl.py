@@ -11471,8 +11471,9 @@ def init_config(app, group, args):
     """Ask for a deployment, try it, and store it."""
     terminal = app.terminal
     if not is_terminal(terminal.stdin):
-        raise UsageError("config init asks questions: it needs a terminal",
-                         "xeroctl config add takes flags instead")
+        raise UsageError(
+            "config init asks questions: it needs a terminal",
+            "xeroctl config add NAME --base-url URL --api-key @FILE asks none")
     name = terminal.ask("Name of the deployment", "default")
     is_known = name in app.settings.config.deployments()
     if is_known:
