@@ -8513,112 +8513,97 @@ def ask_health(api):
 
 # == the doctor: every step of a connection, one by one ======================
 
-class Doctor:
-    """Takes the steps of a connection in turn; the first failure ends it."""
+def examine(app):
+    """Take the steps of a connection; return (rows, the first failure).
 
-    def __init__(self, app):
-        self.app, self.clock = app, app.clock
-        self.sock = self.failure = None
-
-    def rows(self):
-        """One record a step: {step, status, detail, ms}."""
+    A row is {step, status, detail, ms}; behind a failure all are skipped.
+    """
+    rows, failure, steps = [], None, connection_steps(app)
+    for name in ("config", "proxy", "DNS", "connect", "TLS", "healthz", "key",
+                 "latency"):
+        started = app.clock.monotonic()
         try:
-            return [self.row(name, step) for name, step in (
-                ("config", self.config), ("proxy", self.proxy),
-                ("DNS", self.look_up), ("connect", self.connect),
-                ("TLS", self.tls), ("healthz", self.healthz),
-                ("key", self.key), ("latency", self.latency))]
-        finally:
-            if self.sock:
-                self.sock.close()
-
-    def row(self, name, step):
-        row = {"step": name, "status": "skipped", "detail": None, "ms": None}
-        if self.failure:
-            return row
-        started = self.clock.monotonic()
-        try:
-            row["status"], row["detail"] = step()
+            status, detail = next(steps, ("skipped", None))
         except XeroctlError as error:
-            self.failure = error
-            said = self.app.terminal.err.secrets.masked(str(error))
-            row["status"], row["detail"] = "failed", said
-        self.took = row["ms"] = round(
-            (self.clock.monotonic() - started) * 1000, 1)
-        return row
+            failure, status = error, "failed"
+            detail = app.terminal.err.secrets.masked(str(error))
+        took = round((app.clock.monotonic() - started) * 1000, 1)
+        rows.append({"step": name, "status": status, "detail": detail,
+                     "ms": None if status == "skipped" else took})
+    return rows, failure
 
-    def config(self):
-        deployment = self.app.api.deployment
-        self.url = deployment.base_url
-        self.scheme, self.host, self.port = origin_of(self.url)
-        name = self.app.settings.context() or "flags and environment"
-        self.app.settings.tell_beaten(name)
-        self.limits = Limits(self.clock, self.app.settings.get("timeout")
-                             or TIMEOUT_S, self.app.deadline)
-        return "ok", f"{name}: {self.url}"
 
-    def proxy(self):
-        self.relay = self.app.network.proxy(self.scheme, self.host, self.port)
-        return ("ok", str(self.relay)) if self.relay else ("-", "none")
+def connection_steps(app):
+    """Yield status and detail of each step; raise the failure of one."""
+    url, settings = app.api.deployment.base_url, app.settings
+    scheme, host, port = origin_of(url)
+    name = settings.context() or "flags and environment"
+    settings.tell_beaten(name)
+    limits = Limits(app.clock, settings.get("timeout") or TIMEOUT_S,
+                    app.deadline)
+    yield "ok", f"{name}: {url}"
+    relay = app.network.proxy(scheme, host, port)
+    yield ("ok", str(relay)) if relay else ("-", "none")
+    place = (relay.host, relay.port) if relay else (host, port)
+    try:
+        found = look_up(*place)
+    except ConnectionFailed as error:
+        raise relay.failed(str(error)) if relay else error
+    addresses = ", ".join(sorted({each[4][0] for each in found}))
+    yield "ok", f"{place[0]}: {addresses}"
+    with (open_proxy(relay, limits) if relay
+          else open_socket(host, port, limits)) as sock:
+        yield "ok", "{}:{}".format(*sock.getpeername()[:2])
+        if scheme != "https":
+            yield "-", "http: nothing is encrypted"
+        else:
+            if relay:
+                open_tunnel(sock, relay, host, port, limits)
+            yield "ok", certificate(app, sock, host, limits)
+    yield ask_whether_well(app.api)
+    started = app.clock.monotonic()
+    yield try_key(app.api)
+    took = (app.clock.monotonic() - started) * 1000
+    yield "ok", f"{took:.0f} ms for GET /models"
 
-    def look_up(self):
-        place = self.relay or self
-        try:
-            found = look_up(place.host, place.port)
-        except ConnectionFailed as error:
-            raise self.relay.failed(str(error)) if self.relay else error
-        addresses = ", ".join(sorted({each[4][0] for each in found}))
-        return "ok", f"{place.host}: {addresses}"
 
-    def connect(self):
-        self.sock = (open_proxy(self.relay, self.limits) if self.relay
-                     else open_socket(self.host, self.port, self.limits))
-        return "ok", "{}:{}".format(*self.sock.getpeername()[:2])
-
-    def tls(self):
-        if self.scheme != "https":
-            return "-", "http: nothing is encrypted"
-        if self.relay:
-            open_tunnel(self.sock, self.relay, self.host, self.port,
-                        self.limits)
-        self.sock = start_tls(self.sock, self.host,
-                              self.app.network.context(), self.limits)
-        until = (self.sock.getpeercert() or {}).get("notAfter")
+def certificate(app, sock, host, limits):
+    """Speak TLS on a socket; tell its version and the certificate's end."""
+    with start_tls(sock, host, app.network.context(), limits) as sock:
+        until = (sock.getpeercert() or {}).get("notAfter")
         if until is None:
-            return "ok", f"{self.sock.version()}, certificate not checked"
+            return f"{sock.version()}, certificate not checked"
         import ssl
-        left = ssl.cert_time_to_seconds(until) - self.clock.now()
-        return "ok", (f"{self.sock.version()}, certificate valid for"
-                      f" {left / 86400:.0f} more days")
+        left = ssl.cert_time_to_seconds(until) - app.clock.now()
+        return (f"{sock.version()}, certificate valid for"
+                f" {left / 86400:.0f} more days")
 
-    def healthz(self):
-        """Ask for it without a key; many keep all behind one, or have none."""
-        try:
-            ask_health(self.app.api)
-        except (ApiError, AnswerError) as error:
-            # LM Studio has a 200 for paths that it does not know.
-            status = getattr(error, "status", 404)
-            if status not in (401, 403, 404, 405):
-                raise
-            return "-", ("behind the key" if status in (401, 403)
-                         else "this server has no /healthz")
-        return "ok", "the server says that it is well"
 
-    def key(self):
-        request = self.app.api.request("GET", "/models")
-        try:
-            page = self.app.api.send(request, self.app.api.read_json)
-        except ApiError as error:
-            if error.status not in NO_LIST:
-                raise
-            return "-", f"not tried: there is no GET {self.url}/models"
-        key = self.app.api.deployment.key
-        said = f"{redacted_key(key)} is accepted" if key else "none is needed"
-        return "ok", f"{said}; {len(page_records(page))} models"
+def ask_whether_well(api):
+    """GET /healthz; many servers keep it behind the key, or have none."""
+    try:
+        ask_health(api)
+    except (ApiError, AnswerError) as error:
+        # LM Studio has a 200 for paths that it does not know.
+        status = getattr(error, "status", 404)
+        if status not in (401, 403, 404, 405):
+            raise
+        return "-", ("behind the key" if status in (401, 403)
+                     else "this server has no /healthz")
+    return "ok", "the server says that it is well"
 
-    def latency(self):
-        """How long the step before took, of which a request is most."""
-        return "ok", f"{self.took:.0f} ms for GET /models"
+
+def try_key(api):
+    try:
+        page = api.send(api.request("GET", "/models"), api.read_json)
+    except ApiError as error:
+        if error.status not in NO_LIST:
+            raise
+        url = api.deployment.base_url
+        return "-", f"not tried: there is no GET {url}/models"
+    key = api.deployment.key
+    said = f"{redacted_key(key)} is accepted" if key else "none is needed"
+    return "ok", f"{said}; {len(page_records(page))} models"
 
 
 # ---------------------------------------------------------------------------
@@ -11571,12 +11556,11 @@ def show_status(app, group, args):
     """Take every step of a connection; the first failure is the exit code."""
     if app.plan.curl:
         return app.api.call("GET", "/models", stand_in={})
-    doctor = Doctor(app)
-    rows = doctor.rows()
+    rows, failure = examine(app)
     app.out.rows({"object": "list", "data": rows}, group.columns, "steps",
                  "step")
-    if doctor.failure:
-        raise doctor.failure
+    if failure:
+        raise failure
 
 
 STATUS = only(
