@@ -1560,8 +1560,7 @@ def toml_statements(text):
     and None where we cannot read it; place is its span.  What is no
     statement has no path, and is the last.
     """
-    pattern, header = re.compile(TOML_STATEMENT), ()
-    end = int(text.startswith("\ufeff"))
+    pattern, header, end = re.compile(TOML_STATEMENT), (), 0
     while end is not None and end < len(text):
         found = pattern.match(text, end)
         start, end, value = found.end(1), found.end(), None
@@ -1636,19 +1635,17 @@ def toml_with(text, path, value):
     if old:
         start, stop = old[0].place
         return text[:start] + compact_json(value) + text[stop:]
-    begin = int(text.startswith("\ufeff"))
     end = "\r\n" if "\r\n" in text else "\n"
-    new, gap = f"{path[-1]} = {compact_json(value)}{end}", end * (
-        len(text) > begin)
-    own = [one.end for one in found if one.header == path[:-1]]
-    at = own[-1] if own else len(text) if path[1:] else begin
-    if not own and path[1:]:
+    gap, new = end * bool(text), f"{path[-1]} = {compact_json(value)}{end}"
+    ends = {(): 0, **{one.header: one.end for one in found}}
+    at = ends.get(path[:-1], len(text))
+    if path[:-1] not in ends:
         names = (name if re.fullmatch(TOML_BARE_NAME, name)
                  else compact_json(name) for name in path[:-1])
         new = f"{gap}[{'.'.join(names)}]{end}{new}"
-    elif not own:
+    elif not at:
         new += gap
-    ended = end * (text[:at][-1:] not in ("", "\n", "\ufeff"))
+    ended = end * (text[:at][-1:] not in ("", "\n"))
     return text[:at] + ended + new + text[at:]
 
 
@@ -1798,7 +1795,7 @@ class ConfigFile:
         if len(raw) > MOST_CONFIG_BYTES:
             raise NotConfigured(f"{self.path}: over 1 MB is no config file")
         try:
-            self.text = raw.decode("utf-8")
+            self.text = raw.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise NotConfigured(f"{self.path} is not UTF-8")
         self.tables = read_toml(self.text, self.path)
