@@ -4822,10 +4822,7 @@ def with_status(item):
 
 
 def call_again(app, command):
-    """A command line for a hint, with the deployment and endpoint of this.
-
-    Those of the environment and of the config hold without a word.
-    """
+    """A command for a hint, with the --endpoint and --context of this one."""
     given = [(name, getattr(app.args, name, None))
              for name in ("endpoint", "context")]
     flags = "".join(f" --{name} {shell_word(value)}"
@@ -4844,20 +4841,20 @@ def poll_patiently(app, poll, until=float("inf"), resume=None):
         try:
             return app.api.once(poll)
         except (ApiError, ConnectionFailed) as error:
-            now, url = app.clock.monotonic(), error.url
+            now, url, said = app.clock.monotonic(), error.url, str(error)
             if not is_passing(error):
                 raise
             if now - started >= LONGEST_OUTAGE_S:
-                error.facts["url"] = error.url
+                error.facts["url"] = url
                 error.hint = resume or error.hint
                 raise
             if now >= until:
-                raise WaitExpired(f"not over in time, and no answer: {error}",
+                raise WaitExpired(f"not over in time, and no answer: {said}",
                                   resume)
-            if str(error) != told:
-                told = str(error)
-                app.terminal.note(f"{url}: " * (url not in told) + told
+            if said != told:
+                app.terminal.note(f"{url}: " * (url not in said) + said
                                   + ": asked again for up to 5 minutes")
+            told = said
             wait = min(getattr(error, "retry_after", 0) or 0, LONGEST_WAIT_S)
         app.clock.sleep(max(POLL_S, wait))
 
@@ -4893,8 +4890,7 @@ def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
 def see_end(app, group, args, is_over, good, resume, fields=None, look=None):
     """Poll an item until is_over(status), and show how it has ended.
 
-    Raise unless its status is one of good then.  look() gets it as it is,
-    and tells of it what there is to tell.
+    Raise unless its status is one of good then.  look() gets and tells it.
     """
     found = wait_until(
         app, look or (lambda: with_status(group.call(
@@ -10965,8 +10961,8 @@ def watch_tool(app, group, args):
             app.terminal.note(f"{args.id} {status}")
             tell_approval(app, found)
         return found
-    see_end(app, group, args, INVOCATION_ENDS.__contains__, ("completed",),
-            watch_again(app, args.id), INVOCATION_FIELDS, poll)
+    see_end(app, group, args, lambda status: status in INVOCATION_ENDS,
+            ("completed",), watch_again(app, args.id), INVOCATION_FIELDS, poll)
 
 
 def invoke_tool(app, group, args):
@@ -11497,8 +11493,7 @@ the config file (~/.config/xeroctl/config.toml):
   folder), api_key_command (what it prints) or api_key_keychain (macOS
   keychain, secret-tool); with style = "openai" it may have none.  endpoint,
   output, timeout, cacert and frontend_url hold as the flags do.  Flags beat
-  variables, and those the deployment, but for one that --context names.  The
-  variable XEROTIER_CONFIG names another file.
+  variables, and those the deployment, but for one that --context names.
 """
 
 CONFIG = Group(
