@@ -57,7 +57,7 @@ ADDRESS_TIMEOUT_S = 10
 RETRIES = 2
 BACKOFF_S = 0.5, 30.0
 LONGEST_WAIT_S = 60
-IDLE_S, HASTY_S = 3, 0.5
+IDLE_S = 3  # for so long a connection is kept between two requests
 LONGEST_S = 10 ** 9
 SESSION_TOKENS = 4096
 LONGEST_OUTAGE_S = 300
@@ -463,10 +463,10 @@ def parse_json(text, decoder=DECODER):
         raise ValueError("nested too deeply")
 
 
-def json_or_text(text):
+def json_or_text(text, decoder=DECODER):
     """Convert JSON to its value; what is no JSON is a text."""
     try:
-        return parse_json(text)
+        return parse_json(text, decoder)
     except ValueError:
         return text
 
@@ -2046,7 +2046,7 @@ class Multipart:
     as its bytes leave.
     """
 
-    def __init__(self, fields, excerpt, tell=None, part="file"):
+    def __init__(self, fields, excerpt, tell, part="file"):
         self.fields, self.excerpt, self.tell = fields, excerpt, tell
         self.part = part
         boundary = "xeroctl-" + os.urandom(16).hex()
@@ -2072,8 +2072,7 @@ class Multipart:
         for block in self.excerpt.blocks():
             yield block
             count += len(block)
-            if self.tell:
-                self.tell(count)
+            self.tell(count)
         yield self.tail
 
     def shown(self):
@@ -2163,12 +2162,11 @@ class Limits:
     """How long one call may be silent, and when the run must be over."""
 
     def __init__(self, clock, silence, deadline=None):
-        self.clock, self.silence, self.deadline = clock, silence, deadline
+        self.clock, self.silence = clock, silence
+        self.deadline = deadline or float("inf")
 
     def left(self):
         """Seconds that the next wait may take; raise if the time is up."""
-        if self.deadline is None:
-            return self.silence
         left = self.deadline - self.clock.monotonic()
         if left <= 0:
             raise self.expired()
@@ -2176,25 +2174,23 @@ class Limits:
 
     def end_in(self, seconds):
         """Have the run be over so soon, if not sooner."""
-        until = self.clock.monotonic() + seconds
-        self.deadline = min(until, self.deadline or until)
+        self.deadline = min(self.clock.monotonic() + seconds, self.deadline)
 
-    def expired(self):
+    def expired(self, sent=True):
         """The error for a wait that took too long."""
-        if (self.deadline is not None
-                and self.clock.monotonic() >= self.deadline - 0.01):
+        if self.clock.monotonic() >= self.deadline - 0.01:
             return ConnectionFailed("timeout", "the call took longer than"
-                                    " --max-time", sent=True, lasting=True)
+                                    " --max-time", None, sent, lasting=True)
         return ConnectionFailed(
             "timeout", f"nothing came for {as_duration(self.silence)}",
-            "--timeout SECONDS waits longer", sent=True)
+            "--timeout SECONDS waits longer", sent)
 
 
 class HeadReader(io.BufferedReader):
     """Reads heads that have an end: http.client takes one that was cut for
     a whole one, and any number of hints before it."""
 
-    has_begun, size = False, 0
+    size = 0
 
     def readline(self, limit=-1):
         import http.client
@@ -2203,9 +2199,8 @@ class HeadReader(io.BufferedReader):
         if self.size > MOST_HEAD_BYTES:
             raise http.client.HTTPException("its head does not end")
         if line[-1:] != b"\n" and len(line) != limit and (
-                line.startswith(b"HTTP/") or self.has_begun):
+                line.startswith(b"HTTP/") or self.size > len(line)):
             raise ConnectionResetError(0, "the answer broke off")
-        self.has_begun = True
         return line
 
 
@@ -2262,9 +2257,9 @@ def look_up(host, port):
     import socket
     try:
         # Of bytes, since a str goes through the idna codec, a large table.
-        name = host if re.search("[^ -~]", host) else host.encode("ascii")
-        return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError, LookupError) as problem:
+        return socket.getaddrinfo(host.encode("ascii"), port,
+                                  type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as problem:
         raise ConnectionFailed(
             "DNS", f"cannot look up {host}: {reason_of(problem)}",
             "check the host in --base-url (XEROTIER_BASE_URL)")
@@ -2299,80 +2294,39 @@ def open_socket(host, port, limits):
 
 
 CA_HELP = "--cacert FILE trusts a private CA; --insecure checks nothing"
-CLOCK_HELP = "is this machine's clock right?"
-NAME_HELP = "does the base URL name the host as its certificate does?"
 
-# What OpenSSL says (a part of its reason), what it means, and what helps.
-TLS_REASONS = (
-    ("WRONG_VERSION_NUMBER", "the server does not speak TLS",
-     "is it http:// in --base-url?"),
-    ("NOT_YET_VALID", "the certificate is not valid yet", CLOCK_HELP),
-    ("HAS_EXPIRED", "the certificate has expired", CLOCK_HELP),
-    ("SIGNED_CERTIFICATE_IN_",
-     "the certificate's issuer, a self-signed CA, is not trusted", CA_HELP),
-    ("SELF.SIGNED", "the certificate is self-signed", CA_HELP),
-    ("ISSUER_CERTIFICATE|FIRST_CERTIFICATE",
-     "the certificate's issuer is not known", CA_HELP),
-    (":_(HOSTNAME|IP_ADDRESS)_MISMATCH",
-     "the certificate is for another host name or address", NAME_HELP),
-    ("VERIFY_FAILED:", None, CA_HELP),
-    # Python 3.6 does not tell which; of a host name it says it in words.
-    ("CERTIFICATE_VERIFY_FAILED|HOSTNAME|SUBJECTALTNAME",
-     "the certificate is self-signed, expired, for another host name, or of"
-     " an unknown issuer", CA_HELP),
-    ("ALERT.*(CERTIFICATE|HANDSHAKE_FAILURE|UNKNOWN_CA|ACCESS_DENIED)", None,
+# What helps, by what OpenSSL says; Python 3.6 leaves out what it refuses.
+TLS_HINTS = (
+    ("wrong version number",
+     "a server without TLS has an http:// URL in --base-url"),
+    ("not yet valid|has expired", "is this machine's clock right?"),
+    ("mismatch|hostname|unrecognized name",
+     "does the base URL name the host as its certificate does?"),
+    ("verify failed$", "it is self-signed, expired, for another host name, or"
+                       " of an unknown issuer: " + CA_HELP),
+    ("verify failed", CA_HELP),
+    ("alert.*(certificate|handshake failure|unknown ca|access denied)",
      "does the server want a client certificate? --cert FILE"),
-    ("PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL|SSL_VERSION|LEGACY_SIGALG",
-     "the server speaks no version of TLS that this Python takes", None),
-    ("UNRECOGNIZED_NAME", "the server does not know this host name",
-     NAME_HELP),
+    ("protocol version|unsupported protocol|ssl version|legacy sigalg",
+     "the server speaks no version of TLS that this Python takes"),
+    ("", "is it a TLS server, and nothing in between?"),
 )
 
 
-def tls_reason(problem):
-    """What OpenSSL says, as BAD_RECORD_TYPE.
+def network_error(problem, where, limits, sent, layer="HTTP"):
+    """Return the ConnectionFailed for whatever http.client or ssl raised.
 
-    It is in the text: an old Python has no reason for what is new, or a wrong
-    one, as in "[SSL: BAD_MAC_LENGTH] legacy sigalg disallowed (_ssl.c:1)".
+    OpenSSL's code in front is left out: an old Python has a wrong one for
+    what is new, as in "[SSL: BAD_MAC_LENGTH] legacy sigalg".
     """
-    text = re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", str(problem))
-    return text.replace(" ", "_").upper()
-
-
-def is_dropped(problem):
-    """Whether a handshake was cut or timed out, rather than refused."""
-    import ssl
-    return (not isinstance(problem, (ssl.SSLError, ValueError))
-            or isinstance(problem, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
-            or tls_reason(problem) == "UNEXPECTED_EOF_WHILE_READING")
-
-
-def tls_error(problem, host):
-    """Return the ConnectionFailed for a handshake that failed."""
-    import ssl
-    import socket
-    reason, hint = reason_of(problem), "--retries N tries again"
-    if isinstance(problem, socket.timeout):
-        reason, hint = "no handshake in time", "--timeout SECONDS waits longer"
-    elif not is_dropped(problem):
-        said = tls_reason(problem)
-        reason, hint = next(
-            ((told or said, hint) for pattern, told, hint in TLS_REASONS
-             if re.search(pattern, said)),
-            (said, "is it a TLS server, and nothing in between?"))
-    elif isinstance(problem, ssl.SSLError):
-        reason = "the connection was cut"
-    return ConnectionFailed("TLS", f"{host}: {reason}", hint,
-                            lasting=not is_dropped(problem))
-
-
-def network_error(problem, where, limits, sent):
-    """Return the ConnectionFailed for whatever http.client raised."""
     import http.client
     import socket
-    error = hint = None
+    reason = re.sub(r"^\[.*?\] |\.? \(_ssl\.c:\d+\)$", "", str(problem))
+    hint, is_refused = None, False
     if isinstance(problem, socket.timeout):
-        error = limits.expired()
+        if layer == "HTTP":
+            return limits.expired(sent)
+        reason, hint = "no handshake in time", "--timeout SECONDS waits longer"
     elif isinstance(problem, http.client.RemoteDisconnected):
         reason = "the server closed the connection without an answer"
     elif isinstance(problem, http.client.IncompleteRead):
@@ -2380,17 +2334,17 @@ def network_error(problem, where, limits, sent):
     elif isinstance(problem, http.client.HTTPException):
         reason = f"not an HTTP answer: {visible(str(problem))[:100]}"
         hint = "is it https:// in --base-url?"
-    elif type(problem).__module__ != "ssl":
-        reason = reason_of(problem)
-    elif is_dropped(problem):
+    elif re.search(r"\beof\b", reason, re.I):
         reason = "the server cut the connection"
-    elif "ALERT" not in tls_reason(problem):
-        reason = f"the connection was disturbed ({tls_reason(problem)})"
-    else:
-        error = tls_error(problem, where)
-    error = error or ConnectionFailed("HTTP", f"{where}: {reason}", hint)
-    error.sent = sent
-    return error
+    elif isinstance(problem, ValueError) or type(problem).__module__ == "ssl":
+        is_refused = layer == "TLS" or " alert " in reason
+        if is_refused:
+            layer, hint = "TLS", next(hint for said, hint in TLS_HINTS
+                                      if re.search(said, reason, re.I))
+        else:
+            reason = f"the connection was disturbed ({reason})"
+    return ConnectionFailed(layer, f"{where}: {reason}", hint, sent,
+                            is_refused)
 
 
 def bare_url(url):
@@ -2522,7 +2476,7 @@ API_HINTS = {
     "endpoint_not_found": "--endpoint takes the slug, not the model's name;"
                           " xeroctl endpoints lists them",
     "model_not_found": "xeroctl models lists what is served",
-    "scope_insufficient": "use a key with the scope that the message names",
+    "scope_insufficient": "use a key with the scope that this call needs",
     **dict.fromkeys(ApiError.USED_UP, "the quota is used up: wait for its"
                                       " reset or raise it"),
     "endpoint_inactive": "the endpoint is not active yet: try again later",
@@ -2578,9 +2532,7 @@ def error_fact(body, name):
 
 
 def api_error(answer, text):
-    """Read an error in any of the shapes that servers send.
-
-    Where a stream was asked for, some send it as the frame of one (LiteLLM).
+    """Read an error in any shape; LiteLLM sends it as a stream's frame, too.
     """
     if text.startswith("data:"):
         text = text[len("data:"):].partition("\n")[0]
@@ -2593,13 +2545,12 @@ def api_error(answer, text):
                          for name in ("type", "code", "param"))
     kind = as_text(kind) if kind else None
     named = ", ".join(as_text(each) for each in (kind, code) if each)
-    known = ([as_text(code), kind, status]
-             if said or code != "scope_insufficient" else [status])
+    hints = map(API_HINTS.get, (as_text(code), kind, status))
     return ApiError(
         status, said or named and "without a message: " + named
         or body_summary(text) or answer.response.reason,
-        next(filter(None, map(API_HINTS.get, known)), None),
-        body, answer.headers, is_filled(dig(body, "error.message")), kind,
+        next(filter(None, hints), None), body, answer.headers,
+        is_filled(dig(body, "error.message")), kind,
         code=code, param=param, request_id=answer.request_id)
 
 
@@ -2620,10 +2571,7 @@ def no_answer(value, what):
 
 
 def is_error(value):
-    """Whether JSON is an error in place of an answer.
-
-    A record with an id that tells its status may tell an error, too.
-    """
+    """Whether JSON is an error; a record with a status may tell one, too."""
     is_record = is_filled(dig(value, "id")) and dig(value, "status")
     return dig(value, "object") == "error" or bool(
         dig(value, "error") and not is_record)
@@ -2653,13 +2601,21 @@ def id_in(answer, name="id"):
     return item_id
 
 
-def broken_end(choice):
-    """Why a choice has broken off, or None."""
-    reason, error = choice.get("finish_reason"), choice.get("error")
+def broken_end(answer, state):
+    """Why a choice or a response that ends in a state broke off, or None."""
+    error = dig(answer, "error")
     if error:
-        return error_message(choice) or as_text(error)
-    is_broken = is_filled(reason) and reason.lower() in BROKEN_ENDS
-    return f"it ended with {reason}" if is_broken else None
+        return error_message(answer) or as_text(error)
+    is_broken = is_filled(state) and state.lower() in BROKEN_ENDS
+    return f"it ended with {state}" if is_broken else None
+
+
+def check_end(answer, state):
+    """Raise if a choice or a response has broken off."""
+    why = broken_end(answer, state)
+    if why:
+        raise AnswerError(f"the answer broke off: {why}",
+                          code=dig(answer, "error.code"))
 
 
 def is_said(choice):
@@ -2674,20 +2630,7 @@ def check_completion(reply, *_):
     if not isinstance(choices, list) or not any(map(is_said, choices)):
         raise no_answer(reply, "is no chat.completion")
     for choice in choices:
-        why = isinstance(choice, dict) and broken_end(choice)
-        if why:
-            raise AnswerError(f"the answer broke off: {why}",
-                              code=dig(choice, "error.code"))
-
-
-def response_failure(response, state=None):
-    """Why a response has failed, or None; state beats what it says."""
-    status, told = state or dig(response, "status"), dig(response, "error")
-    if told:
-        said = error_message(response) or as_text(told)
-        return f"the response failed: {said}"
-    is_broken = is_filled(status) and status in BROKEN_ENDS
-    return f"the response is {status}" if is_broken else None
+        check_end(choice, dig(choice, "finish_reason"))
 
 
 def check_response(reply, *_):
@@ -2695,9 +2638,7 @@ def check_response(reply, *_):
     if dig(reply, "object") != "response" and not isinstance(
             dig(check_answer(reply), "output"), list):
         raise no_answer(reply, "is no response")
-    why = response_failure(reply)
-    if why:
-        raise AnswerError(why, code=dig(reply, "error.code"))
+    check_end(reply, dig(reply, "status"))
 
 
 def check_count(found, wanted, what, has_index=True):
@@ -2791,10 +2732,7 @@ class Answer(AbstractContextManager):
 
 
 class Proxy:
-    """An HTTP proxy: its address, who named it, what authorises us there.
-
-    Credentials go into headers (RFC 7617).  Its URL is http://[USER:PASSWORD@]HOST:PORT, or HOST:PORT.
-    """
+    """An HTTP proxy: its address, who named it, its credentials (RFC 7617)."""
 
     def __init__(self, url, source):
         from urllib.parse import unquote, urlsplit
@@ -2829,24 +2767,19 @@ class Proxy:
 
     def refused(self, status, reason):
         """The error for an answer that is no tunnel."""
-        said = f"HTTP {status} {reason}".rstrip()
-        if status == 407:
-            said = "it asks for a user and a password (HTTP 407)"
-        hint = ("give them in its URL: http://USER:PASSWORD@HOST:PORT"
+        hint = ("give user and password: http://USER:PASSWORD@HOST:PORT"
                 if status in (401, 407) else None)
-        return self.failed(said, hint, lasting=status < 500)
+        return self.failed(f"HTTP {status} {reason}".rstrip(), hint,
+                           lasting=status < 500)
 
 
 def is_in_network(host, network):
     """Whether a host is an address within a range or equal to an address."""
-    if not re.match(r"[0-9a-f.:]+(/\d+)?$", network):
-        return False
     import ipaddress
-    try:
+    with suppress(ValueError):
         return ipaddress.ip_address(host) in ipaddress.ip_network(network,
                                                                   False)
-    except ValueError:
-        return False
+    return False
 
 
 def bypasses_proxy(host, port, no_proxy):
@@ -2863,7 +2796,7 @@ def bypasses_proxy(host, port, no_proxy):
         name = name.strip("[]").lstrip(".")
         if name == "*" or name and (
                 host == name or host.endswith("." + name)
-                or is_in_network(host, name)):
+                or re.search(r":|\d$", host) and is_in_network(host, name)):
             return True
     return False
 
@@ -2880,7 +2813,7 @@ def start_tls(sock, host, context, limits, proxy=None):
     except (OSError, ValueError) as problem:
         limits.left()  # or is the time up?
         # A mismatch of names is a ValueError in Python 3.6.
-        error = tls_error(problem, host)
+        error = network_error(problem, host, limits, False, "TLS")
         error.details += [f"through the proxy {proxy}"] * bool(proxy)
         raise error
 
@@ -2897,13 +2830,11 @@ def open_tunnel(sock, proxy, host, port, limits):
     """Ask a proxy for a tunnel (RFC 9110, 9.3.6)."""
     import http.client
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
-    lines += [f"{name}: {value}" for name, value in proxy.headers.items()]
-    wire = Wire(sock, limits)
+    client = http.client.HTTPConnection(host, port)
+    client.sock = Wire(sock, limits)
     try:
-        wire.sendall("\r\n".join(lines + ["", ""]).encode("utf-8"))
-        response = http.client.HTTPResponse(wire, method="CONNECT")
-        response.begin()
+        client.request("CONNECT", target, headers=proxy.headers)
+        response = client.getresponse()
     except (OSError, http.client.HTTPException) as problem:
         error = network_error(problem, host, limits, False)
         raise proxy.failed(f"no tunnel to {target}: {error}")
@@ -2926,11 +2857,8 @@ class Network:
 
     def __init__(self, settings, terminal):
         self.settings, self.terminal = settings, terminal
-        self.made_context, self.idle, self.keeps = None, [], False
-
-    def keep_alive(self):
-        """From now on, keep connections open for the next request."""
-        self.keeps = True
+        self.made_context, self.idle = None, []
+        self.keeps = False  # connections open for the next request
 
     def close(self):
         """Close what is kept open, and keep nothing from now on."""
@@ -2940,25 +2868,19 @@ class Network:
                 self.idle.pop()[0].close()
 
     def keeper(self, *about):
-        """What takes a socket back with what it is good for, or None."""
-        def keep(sock):
-            if self.keeps:
-                self.idle.append((sock, time.monotonic(), about))
-            else:
-                sock.close()
-        return keep if self.keeps else None
+        """What takes a socket back with what it is good for, if any."""
+        return self.keeps and (
+            lambda sock: self.idle.append((sock, time.monotonic(), about)))
 
     def reuse(self, origin):
         """A kept (socket, proxy) that the server has not closed, or None."""
         with suppress(IndexError):  # other threads take of them, too
             while True:
                 sock, since, (place, proxy) = self.idle.pop()
-                idle = time.monotonic() - since
-                if place == origin and idle < IDLE_S and not is_readable(sock):
+                if place == origin and not is_readable(sock) and (
+                        time.monotonic() - since < IDLE_S):
                     return sock, proxy
                 sock.close()
-                if place == origin and idle < HASTY_S:
-                    self.close()  # a server that closes without a word
         return None
 
     def proxy(self, scheme, host, port):
@@ -2984,11 +2906,7 @@ class Network:
         return name, environ.get(name, "")
 
     def open(self, url, limits):
-        """Connect to the origin of a URL; return (socket, proxy).
-
-        Look-up, connection, tunnel and TLS each fail with an error of their
-        own layer.
-        """
+        """Connect to the origin of a URL; return (socket, proxy)."""
         scheme, host, port = origin_of(url)
         proxy = self.proxy(scheme, host, port)
         context = self.context() if scheme == "https" else None
@@ -3044,14 +2962,12 @@ class Network:
         try:
             context.load_cert_chain(args.cert, args.cert_key, password)
         except (OSError, ValueError) as problem:
-            reason = reason_of(problem)
-            if password:
-                reason = "wrong password of the key (XEROTIER_CERT_PASSWORD)"
-            elif "PEM" in str(reason):
-                reason = "no PEM, or not the certificate's key"
             key = f" with the key {args.cert_key}" if args.cert_key else ""
+            reason = ("wrong password of the key (XEROTIER_CERT_PASSWORD)"
+                      if password else reason_of(problem))
             raise UsageError("cannot use the client certificate"
-                             f" {args.cert}{key}: {reason}")
+                             f" {args.cert}{key}: {reason}",
+                             "both are PEM, the key that of the certificate")
 
     def password(self):
         """The password of an encrypted key: from the variable, or asked."""
@@ -3078,7 +2994,7 @@ def exchange(request, network, limits, connect_limits):
         relay = proxy if scheme == "http" else None
         answer = Answer(ask(client, wire, request, relay), wire, request.url)
         if relay and answer.status == 407:
-            raise relay.refused(407, "")
+            raise relay.refused(407, answer.response.reason)
         return answer
 
 
@@ -3134,8 +3050,7 @@ def redirected(request, answer):
                    safe=URL_CHARACTERS)
     with suppress(ValueError):  # no URL, and so not of this origin
         target = urljoin(request.url, target).partition("#")[0]
-    if (request.method not in ("GET", "HEAD")
-            or not is_same_origin(target, request.url)):
+    if request.writes or not is_same_origin(target, request.url):
         raise AnswerError(
             f"HTTP {answer.status}: the server redirects {request.method} to"
             f" {bare_url(target)}, which is not followed",
@@ -3179,7 +3094,7 @@ class Api:
             return
         self.is_checked = True
         proxy = self.network.proxy(scheme, host, port)
-        for there in ([proxy.host] if proxy else []) + [host]:
+        for there in [proxy.host, host] if proxy else [host]:
             if not is_loopback(there):
                 return self.terminal.warn("the key travels unencrypted to"
                                           f" {there} (http, not https)")
@@ -3212,16 +3127,13 @@ class Api:
     def headers(self, accept, body, more):
         """The headers of one request; --header beats all of them."""
         system = os.uname().sysname if hasattr(os, "uname") else sys.platform
-        python = ".".join(map(str, sys.version_info[:2]))
-        headers = {"User-Agent": f"xeroctl/{__version__} "
-                                 f"(Python {python}; {system})",
-                   "Accept": accept}
+        headers = {"User-Agent": "xeroctl/{} (Python {}.{}; {})".format(
+            __version__, *sys.version_info[:2], system), "Accept": accept}
         if self.deployment.key:
             headers["Authorization"] = "Bearer " + self.deployment.key
-        if isinstance(body, Multipart):
-            headers["Content-Type"] = body.media
-        elif body is not None:
-            headers["Content-Type"] = "application/json"
+        if body is not None:
+            headers["Content-Type"] = getattr(body, "media",
+                                              "application/json")
         headers.update(more or {})
         given = dict(self.options.header or ())
         names = {name.lower() for name in given}
@@ -3292,22 +3204,16 @@ class Api:
         finally:
             self.retries = retries
 
-    def wait_for_retry(self, request, error, attempt, told=None):
-        """Sleep until the next attempt, or raise the error for good.
-
-        Return what was said of it; what was told last is not said again.
-        """
+    def wait_for_retry(self, request, error, attempt):
+        """Sleep until the next attempt, or raise the error for good."""
         error.url = bare_url(request.url)
         if not is_worth_repeating(request, error):
             if getattr(error, "layer", None) == "HTTP" and not error.hint:
                 error.hint = "it may have been acted on; -v shows the request"
             raise error
-        said = f"{error.url}: " * (error.url not in str(error)) + str(error)
-        self.pause(error, attempt, error if told is None else
-                   said if told != said else None)
-        return said
+        self.pause(error, attempt)
 
-    def pause(self, error, attempt, said=None):
+    def pause(self, error, attempt):
         """Sleep until the next attempt, or raise the error of the last."""
         if attempt > self.retries:
             error.add_hint("try again later, or raise --retries")
@@ -3319,9 +3225,8 @@ class Api:
             raise error
         if self.deadline and self.clock.monotonic() + wait > self.deadline:
             raise error
-        if said:
-            self.terminal.note(f"{said}: attempt {attempt + 1} of "
-                               f"{self.retries + 1} in {as_duration(wait)}")
+        self.terminal.note(f"{error}: attempt {attempt + 1} of "
+                           f"{self.retries + 1} in {as_duration(wait)}")
         self.clock.sleep(wait)
 
     def follow(self, request, attempt):
@@ -3592,7 +3497,8 @@ class Source:
         return self.file.read(end - start)
 
     def blocks(self, spans):
-        """Yield the bytes of (start, end) spans, one after the other."""
+        """Yield the bytes of (start, end) spans, all of one moment."""
+        self.check_unchanged()
         for start, end in spans:
             while start < end:
                 block = self.read(start, min(end, start + BLOCK))
@@ -3601,6 +3507,7 @@ class Source:
                                      " it was read")
                 start += len(block)
                 yield block
+        self.check_unchanged()
 
 
 def spooled(blocks):
@@ -3628,10 +3535,8 @@ class Excerpt:
         self.size = sum(end - start for start, end in self.spans)
 
     def blocks(self):
-        """Yield the bytes; raise if they are not those of one moment."""
-        self.source.check_unchanged()
-        yield from self.source.blocks(self.spans)
-        self.source.check_unchanged()
+        """Yield the bytes, which are those of one moment."""
+        return self.source.blocks(self.spans)
 
 
 def open_to_write(path):
@@ -3681,14 +3586,18 @@ class NewFile(AbstractContextManager):
             self.claim(force)
         self.file = open_to_write(self.part)
         keep_access(self.file.fileno(), self.target, 0o777)
-        self.resume(**found or self.known)
+        is_of_use = self.is_resumed and found and found["url"] == url
+        self.known = found if is_of_use else self.known
+        self.restart(os.fstat(self.file.fileno()).st_size if is_of_use else 0)
+        self.begin(self.known["version"], self.known["size"])
 
     def recall(self):
         """What PATH.part.json says, if that is ours; else None."""
-        with suppress(UsageError, ValueError):
+        with suppress(UsageError, ValueError, TypeError):
             found = not is_special(self.about) and parse_json(decoded(
                 read_file(self.about, size=BLOCK)))
-            if isinstance(found, dict) and set(found) == set(self.known):
+            if isinstance(found, dict) and set(found) == set(self.known) and (
+                    re.match(r"[ -~\xa0-\xff]*\Z", found["version"] or "")):
                 return found
         return None
 
@@ -3701,15 +3610,6 @@ class NewFile(AbstractContextManager):
                 raise UsageError(f"{path} exists, and nothing tells that it"
                                  " is ours", "--force replaces it")
         self.begin(None, None, UsageError)
-
-    def resume(self, url, version, size):
-        """Go on where an earlier call has stopped, or begin anew."""
-        is_of_use = (self.is_resumed and url == self.known["url"]
-                     and isinstance(version, (str, type(None)))
-                     and isinstance(size, (int, type(None)))
-                     and re.match(r"[ -~\xa0-\xff]*\Z", version or ""))
-        self.restart(os.fstat(self.file.fileno()).st_size if is_of_use else 0)
-        self.begin(*(version, size) if is_of_use else (None, None))
 
     def begin(self, version, size, error=XeroctlError):
         """Take note of what the bytes that follow belong to."""
@@ -4804,7 +4704,7 @@ def made_once(app, make, look_up, is_doubtful=False):
         except (ApiError, ConnectionFailed) as error:
             if not is_passing(error):
                 raise
-            app.api.pause(error, attempt, error)
+            app.api.pause(error, attempt)
         is_doubtful, attempt = True, attempt + 1
 
 
@@ -5182,7 +5082,7 @@ class ChatAnswer:
     def end(self, chunk, choice):
         """Take note of how a choice has ended, and of what came with it."""
         self.take_head(chunk)
-        why = broken_end(choice)
+        why = broken_end(choice, choice.get("finish_reason"))
         if why:
             self.failure = StreamError("the server broke off the stream: "
                                        + why, code=dig(choice, "error.code"))
@@ -5273,10 +5173,12 @@ class ResponseAnswer:
     def end(self, kind):
         """Take note of how it has ended; return what was not yet told."""
         state = kind[len("response."):] if kind != WHOLE else None
-        why = response_failure(self.response, state)
+        why = broken_end(self.response,
+                         state or dig(self.response, "status"))
         if why:
-            self.failure = StreamError(why, code=dig(self.response,
-                                                     "error.code"))
+            self.failure = StreamError("the server broke off the stream: "
+                                       + why, code=dig(self.response,
+                                                       "error.code"))
         self.is_finished = True
         return self.kept([piece for piece in self.pieces()
                           if not self.said[piece[0]]])
@@ -5767,7 +5669,7 @@ class Download:
 
     def persist(self, request):
         """Fetch until all is there, or trying again is no use."""
-        attempt, told = 1, ""
+        attempt = 1
         while True:
             before = self.target.count
             try:
@@ -5776,9 +5678,8 @@ class Download:
                 return self.target.finish()
             except (ApiError, ConnectionFailed) as error:
                 if self.target.count > before:
-                    attempt, told = 1, ""
-                told = self.app.api.wait_for_retry(request, error, attempt,
-                                                   told)
+                    attempt = 1
+                self.app.api.wait_for_retry(request, error, attempt)
                 attempt += 1
 
     def request(self):
@@ -5997,9 +5898,6 @@ class TarFolder:
         self.pieces.append((self.size, self.size + size, piece))
         self.size += size
 
-    def check_unchanged(self):
-        """Each file is looked at when it is read."""
-
     def blocks(self, spans):
         """Yield the bytes of (start, end) spans, one after the other."""
         for start, end in spans:
@@ -6104,8 +6002,6 @@ class ModelUpload:
 CHAT_URL = "/v1/chat/completions"
 GONE = "gone"  # our word for what is not found any more
 ENDED = "completed", "failed", "cancelled", "expired", GONE
-
-
 API_PATH = r"/v1(/(?!\.\.?(/|\Z))[\w.~-]+)+\Z"  # one that climbs nowhere
 
 
@@ -6143,7 +6039,7 @@ def line_problems(request, url):
 
 def id_of(request):
     """The custom_id of a decoded line; None if it has none that can be."""
-    custom_id = request.get("custom_id") if isinstance(request, dict) else 0
+    custom_id = dig(request, "custom_id")
     return custom_id if is_filled(custom_id) else None
 
 
@@ -6175,8 +6071,6 @@ class BatchInput:
     places 8 more, where it begins, and of the file its SHA-256.  largest is
     the size of a line as it is sent, and its number.
     """
-
-    MOST_MODELS = 1000
 
     def __init__(self, source, url=CHAT_URL, hint=None, places=False):
         import array
@@ -6227,14 +6121,10 @@ class BatchInput:
             code = hash(custom_id)
             self.hashes[code & 255].append(code)
         if wrong == self.wrong:
-            self.add_up(request["body"])
-
-    def add_up(self, body):
-        if body["model"] not in self.models and (
-                len(self.models) < self.MOST_MODELS):
+            body = request["body"]
             self.models.add(body["model"])
-        self.max_tokens += counted(body.get("max_tokens")
-                                   or body.get("max_completion_tokens"))
+            self.max_tokens += counted(body.get("max_tokens")
+                                       or body.get("max_completion_tokens"))
 
     def complain(self, number, text):
         """Note a problem: the first lines' in full, the rest counted."""
@@ -6293,8 +6183,7 @@ def check_size(name, size):
 
 def check_metadata(args):
     """Raise for metadata that the Batch API takes for too large."""
-    metadata = compact_json(dict(args.metadata or ()))
-    size = len(whole(metadata).encode("utf-8"))
+    size = len(as_result(dict(args.metadata or ())))
     if size > MOST_METADATA_BYTES:
         raise UsageError("Metadata exceeds maximum size of 16KB"
                          f" ({size} bytes)", "drop the largest value")
@@ -6570,19 +6459,9 @@ class BatchWait:
 # == batch runs: a whole job, that no kill makes begin again =================
 
 RECORD = (rb'(?s)\{"line":(\d{1,18}),"ok":(true|false),"round":(\d\d?|100),'
-          rb'"tokens":(\d{1,300}),"result":(.*)\}\r?\n\Z')
+          rb'"tokens":(\d{1,300}),"result":(null|\{.*\})\}\r?\n\Z')
 HEAD = b'{"run":"'
-RUN_END = len(HEAD) + 12
 SYNC_S = 5
-
-
-def is_result(raw):
-    """Whether bytes are a result, or null; a power cut leaves holes."""
-    try:
-        value = parse_line(raw)
-    except ValueError:
-        return False
-    return value is None or isinstance(value, dict)
 
 
 class Journal:
@@ -6605,11 +6484,10 @@ class Journal:
         self.tokens, self.is_ours = 0, HEAD.startswith(
             self.file.read(len(HEAD)))
 
-    def load(self, count, head, is_taken_over):
-        """Read what is there of a run; whatever is of another is dropped.
+    def load(self, count, head, is_anew):
+        """Read what is there of a run; whatever has another head is dropped.
 
-        head is its first line; taken over is what differs in the run alone.
-        A last line that a kill has torn is cut off.
+        A last line that a kill has torn is cut off; a power cut leaves holes.
         """
         import array
         self.places = array.array("q", bytes(8 * count))
@@ -6617,25 +6495,26 @@ class Journal:
         self.is_ours = True
         with writing(self.path):
             self.file.seek(0)
-            found = self.file.readline(BLOCK)
-            self.file.seek(0)
-            if found[RUN_END:] != head[RUN_END:] or (
-                    found != head and not is_taken_over):
+            if is_anew or self.file.readline(BLOCK) != head:
+                self.file.seek(0)
                 self.file.truncate()
-            self.put(head)
+                self.put(head)
             self.end = len(head)
             for raw in self.file:
                 if not raw.endswith(b"\n"):
                     break
-                self.note(raw, False)
+                try:
+                    parse_line(raw)
+                    self.note(raw)
+                except ValueError:
+                    self.end += len(raw)
             self.file.seek(self.end)
             self.file.truncate()
 
-    def note(self, raw, is_sure=True):
+    def note(self, raw):
         """Remember a record by its place, if it is one."""
         found = re.match(RECORD, raw)
-        is_one = found and (is_sure or is_result(found.group(5)))
-        index = int(found.group(1)) - 1 if is_one else len(self.marks)
+        index = int(found.group(1)) - 1 if found else len(self.marks)
         if index == -1:
             self.extras.setdefault(hash(raw), self.end)
         elif index < len(self.marks):
@@ -6718,10 +6597,7 @@ def read_result(raw):
 def body_of(result):
     """The body of a result line, which some servers send as a JSON text."""
     body = dig(result, "response.body")
-    try:
-        return parse_json(body, SERVER_DECODER) if is_filled(body) else body
-    except ValueError:
-        return body
+    return json_or_text(body, SERVER_DECODER) if is_filled(body) else body
 
 
 def tokens_of(result):
@@ -6730,10 +6606,7 @@ def tokens_of(result):
 
 def failure_kind(raw):
     """What a failed result says, as others may, too."""
-    try:
-        result = parse_json(raw.decode("utf-8"))
-    except ValueError as problem:
-        return str(problem)
+    result = parse_line(raw)
     status = counted(dig(result, "response.status_code"))
     said = (error_message(result) or error_message(body_of(result))
             or as_text(dig(result, "error")))
@@ -6772,31 +6645,29 @@ class Accounts:
         self.left = {run.input.request(number)["custom_id"]: number
                      for number in numbers_in(part["lines"])}
 
-    def take(self, path, name):
+    def take(self, lines, name):
         """Put the results of one of the server's files into the journal."""
-        with self.run.app.open_source(path).file as source:
-            for number, raw in enumerate(source, 1):
-                if number == 1 and raw.startswith(codecs.BOM_UTF8):
-                    raw = raw[3:]
-                place = f"{self.part['batch']}, {name} file, line {number}"
-                try:
-                    result, text = read_result(raw)
-                    line = self.left.pop(id_of(result))
-                except ValueError as problem:
-                    self.leave(raw, "unreadable", f"{place}: {problem}")
-                except KeyError as found:
-                    if dig(result, "custom_id") is None and dig(
-                            result, "error.line"):
-                        self.add(0, False, text)  # left by a finished run
-                        continue
+        for number, raw in enumerate(lines, 1):
+            if number == 1 and raw.startswith(codecs.BOM_UTF8):
+                raw = raw[3:]
+            place = f"{self.part['batch']}, {name} file, line {number}"
+            try:
+                result, text = read_result(raw)
+                line = self.left.pop(id_of(result))
+            except ValueError as problem:
+                self.leave(raw, "unreadable", f"{place}: {problem}")
+            except KeyError as found:
+                if dig(result, "custom_id") is None and dig(
+                        result, "error.line"):
+                    self.add(0, False, text)  # left by a finished run
+                else:
                     self.leave(raw, "unexpected",
                                f"{place}: nobody waits for custom_id {found}")
-                else:
-                    told, is_good = judged(
-                        result, self.run.input.request(line))
-                    self.add(line, name == "output" and is_good, text if
-                             told is result else as_result(told),
-                             tokens_of(result))
+            else:
+                told, is_good = judged(result, self.run.input.request(line))
+                self.add(line, name == "output" and is_good, text if
+                         told is result else as_result(told),
+                         tokens_of(result))
 
     def add(self, line, is_good, result, tokens=0):
         self.run.journal.add(line, is_good, self.part["round"], result,
@@ -6845,9 +6716,6 @@ class Sheet:
         text = csv_text([cells], "\r\n", DELIMITERS[self.form])[:-2]
         return (text + self.source.line_end).encode("utf-8")
 
-    def head(self):
-        return self.source.bom + self.line(self.columns())
-
     def columns(self):
         return list(map(self.text, self.source.columns)) + self.ADDED
 
@@ -6862,7 +6730,7 @@ class Sheet:
 
     def row(self, number, is_good, raw):
         """A row of the input, and what has come of it."""
-        body = body_of(read_result(raw)[0])
+        body = body_of(parse_line(raw))
         pieces = content_pieces(dig(body, "choices.0.message.content")
                                 or dig(body, "choices.0.message.refusal"))
         answer = "".join(text for kind, text in pieces if kind != REASONING)
@@ -6871,27 +6739,22 @@ class Sheet:
             None if is_good else failure_kind(raw),
             dig(body, "usage.total_tokens")])))
 
-    def take(self, accounts):
-        """Account for the rows of an OUT that stands; yield what is wrong."""
+    def results(self):
+        """Yield the result lines of an OUT; raise for what is not ours."""
         rows = Rows(self.run.app.open_source(self.run.output), self.form)
         if rows.columns != self.columns():
             raise ValueError("its head is another")
         for number, raw in enumerate(rows.lines(), 1):
             *cells, answer, reason, error, tokens = rows.record(raw).values()
-            if number > self.run.input.count:
-                raise ValueError(f"row {number} is not in the input")
-            custom_id = self.run.input.request(number)["custom_id"]
-            if cells != self.cells(number):
-                yield f"row {number}, of {custom_id}, is not that of the input"
-            elif error == "" and not accounts.left.pop(custom_id, None):
-                yield f"{custom_id} is done and has failed"
-            elif error == "":
-                body = {"choices": [{"message": {"content": answer},
-                                     "finish_reason": reason or None}],
-                        "usage": {"total_tokens": json_or_text(tokens)}}
-                result = {"response": {"body": body}}
-                accounts.add(number, True, as_result(result),
-                             tokens_of(result))
+            if number > self.run.input.count or cells != self.cells(number):
+                raise ValueError(f"row {number} is not that of the input")
+            body = {"choices": [{"message": {"content": answer},
+                                 "finish_reason": reason or None}],
+                    "usage": {"total_tokens": json_or_text(tokens)}}
+            if not error:
+                yield made_line({
+                    "custom_id": self.run.input.request(number)["custom_id"],
+                    "response": {"body": body}})
 
 
 class Run:
@@ -6901,7 +6764,7 @@ class Run:
     results so far.  With them the same command goes on where a kill or a
     lost network has stopped it; both are gone once OUT stands complete, but
     the state stays as long as there are errors: what has failed is sent again
-    by the same command, too.  send(run, round) has every line answered.
+    by the same command, too.
     """
 
     def __init__(self, app, group, args, source):
@@ -6916,21 +6779,20 @@ class Run:
         self.state_path = self.output + ".state.json"
         self.journal_path = self.output + ".journal.jsonl"
         self.check_paths()
-        self.state, self.is_over = None, False
+        self.is_over = False
 
     def check_paths(self):
         """Raise unless input and outputs are files of their own."""
         if "-" in (self.output, self.errors):
             raise UsageError("a run keeps its state beside its output: name"
                              " a file, not -")
-        taken, named = {}, [(on_disk(self.source.name), "the input"),
-                            (self.state_path, "the state"),
-                            (self.journal_path, "the journal")]
-        for path, what in named + [
-                (path + end, what + end) for path, what in (
-                    (self.output, "--output-file"),
-                    (self.errors, "--errors-file"))
-                for end in ("", ".part", ".part.json")]:
+        taken, named = {}, {"the input": on_disk(self.source.name),
+                            "the state": self.state_path,
+                            "the journal": self.journal_path}
+        for end in "", ".part", ".part.json":
+            named["--output-file" + end] = self.output + end
+            named["--errors-file" + end] = self.errors + end
+        for what, path in named.items():
             other = taken.setdefault(os.path.realpath(path), what)
             if other != what:
                 raise UsageError(f"{path} cannot be both {other} and {what}")
@@ -6938,9 +6800,12 @@ class Run:
     def run(self, sender):
         """Do the job, or the rest of it; return its summary."""
         url = None if self.args.direct else self.args.batch_endpoint
-        self.input = BatchInput(self.source, url, places=True)
+        self.input = BatchInput(self.source, url, places=True).check()
+        if not self.args.direct:
+            sender.check(self.input)
+        if self.sheet:
+            self.sheet.check()
         if self.app.plan:
-            self.check(sender)
             self.state = self.new_state()
             if self.source.is_made and not self.args.direct:
                 self.app.terminal.note("the first request: " + compact_json(
@@ -6950,7 +6815,6 @@ class Run:
         try:
             with NewFile(self.errors, self.args.force) as errors, \
                     NewFile(self.output, self.args.force) as output:
-                self.check(sender)
                 self.open_state()
                 for round_number in range(self.args.retry_failed + 1):
                     sender(self, round_number)
@@ -6967,12 +6831,6 @@ class Run:
             with suppress(OSError):  # told before, by the write
                 self.journal.file.close()
 
-    def check(self, sender):
-        """Raise for what is wrong before anything is sent."""
-        sender.check(self.input.check())
-        if self.sheet:
-            self.sheet.check()
-
     def purpose(self):
         """What the state of another run must not differ in."""
         return {"version": 1, "prompts": self.source.digest,
@@ -6988,11 +6846,6 @@ class Run:
         return dict(self.purpose(), run=os.urandom(6).hex(),
                     started=self.app.clock.now(), parts=[])
 
-    def head(self):
-        """The first line of the journal: which run it is of, and what for."""
-        return as_result({"run": self.state["run"],
-                          "for": digest_of(self.purpose())}) + b"\n"
-
     def open_state(self):
         """Take up the state and journal that are there, or begin anew."""
         state = self.read_state()
@@ -7005,8 +6858,9 @@ class Run:
                 f" {self.input.count} requests failed",
                 "--retry-failed N sends only those again; --force begins anew")
         self.state = not self.is_over and state or self.new_state()
-        self.journal.load(self.input.count, self.head(),
-                          self.args.force and not self.is_over)
+        self.journal.load(
+            self.input.count, made_line({"run": digest_of(self.purpose())}),
+            self.is_over)
         if is_again:
             self.take_up()
         if self.state is not state:
@@ -7020,12 +6874,14 @@ class Run:
         """
         accounts = Accounts(self, {"batch": self.output, "round": 0,
                                    "lines": [[1, self.input.count]]})
-        accounts.take(self.errors, "error")
+        wrong = []
+        accounts.take(self.app.open_source(self.errors).lines(), "error")
         try:
-            wrong = list(self.sheet.take(accounts) if self.sheet else
-                         accounts.take(self.output, "output") or ())
+            accounts.take(
+                self.sheet.results() if self.sheet else
+                self.app.open_source(self.output).lines(), "output")
         except ValueError as problem:
-            wrong = [f"{self.output}: {problem}"]
+            wrong.append(f"{self.output}: {problem}")
         wrong += [result["error"]["message"] for _, result in accounts.spare]
         wrong += [f"neither has {name}" for name in accounts.left]
         if wrong:
@@ -7035,15 +6891,10 @@ class Run:
 
     def read_state(self):
         """The state that is there; None to begin anew."""
-        state, problem = None, "not as a run leaves it"
-        try:
-            with open(self.state_path, "rb") as source:
-                state = parse_json(decoded(source.read()))
-            self.is_over = dig(state, "failed") is not None
-        except FileNotFoundError:
+        if not os.path.exists(self.state_path):
             return None
-        except (OSError, ValueError) as found:
-            problem = found
+        state = json_or_text(decoded(read_file(self.state_path)))
+        self.is_over = dig(state, "failed") is not None
         other = [name for name, value in self.purpose().items()
                  if dig(state, name) != value]
         if not other and state.pop("seal", None) == digest_of(state):
@@ -7052,7 +6903,7 @@ class Run:
             return None
         if not other or not isinstance(state, dict):
             raise UsageError(
-                f"{self.state_path} is broken: {problem}",
+                f"{self.state_path} is broken: not as a run leaves it",
                 "--force begins anew: what the journal has is kept, batches"
                 " that are not fetched are lost")
         raise UsageError(
@@ -7078,16 +6929,16 @@ class Run:
     def save(self):
         """Have the disk hold the state, old or new, never torn."""
         with writing(self.state_path):
-            sealed = dict(self.state, seal=digest_of(self.state))
-            write_privately(self.state_path,
-                            whole(pretty_json(sealed)).encode("utf-8"))
+            write_privately(self.state_path, as_result(
+                dict(self.state, seal=digest_of(self.state))))
 
     def merge(self, output, errors):
         """Write the results in input order, and end the run."""
         self.journal.sync()
         self.tokens, self.kinds = 0, Counter()
         if self.sheet:
-            output.write(self.sheet.head())
+            output.write(self.source.bom
+                         + self.sheet.line(self.sheet.columns()))
         for number, (is_good, tokens, result) in enumerate(
                 self.journal.results(), 1):
             if self.sheet and number <= self.input.count:
@@ -7098,17 +6949,15 @@ class Run:
             if not is_good:
                 errors.write(result + b"\n")
                 self.kinds[failure_kind(result)] += 1
-        if errors.count:
-            errors.finish()
-        else:
-            remove_quietly(self.errors)
         output.finish()
         self.clear_away()
         summary = self.summary()
         if errors.count:
+            errors.finish()
             self.state["failed"] = summary["failed"]
             self.save()
         else:
+            remove_quietly(self.errors)
             with writing(self.state_path):
                 os.unlink(self.state_path)
         self.is_over = True
@@ -7116,13 +6965,11 @@ class Run:
 
     def clear_away(self):
         """Remove what kills have left behind."""
-        folder, name = os.path.split(os.path.realpath(self.output))
-        left = re.compile(r"%s\.(xeroctl-%s-.*|(errors\.jsonl\.)?(state|part)"
-                          r"\.json\.[0-9a-f]{8}\.tmp\Z)" % (
-                              re.escape(name), self.state["run"]))
-        for other in os.listdir(folder):
-            if left.match(other):
-                remove_quietly(os.path.join(folder, other))
+        import glob
+        begins = glob.escape(os.path.realpath(self.output))
+        for end in f".xeroctl-{self.state['run']}-*", ".*json.????????.tmp":
+            for path in glob.glob(begins + end):
+                remove_quietly(path)
 
     def summary(self):
         count, done = self.input.count, self.journal.marks.count(Journal.OK)
@@ -7139,10 +6986,10 @@ class Run:
 
     def slowest_part(self):
         """Which of several parts took longest, and how long; or None."""
-        took, name = max([(part.get("seconds") or 0, part["batch"])
-                          for part in self.state["parts"]], default=(0, None))
-        is_one = len(self.state["parts"]) < 2
-        return None if is_one or not took else f"{name}, {as_duration(took)}"
+        parts = [(part["seconds"] or 0, part["batch"])
+                 for part in self.state["parts"]]
+        took, name = max(parts) if len(parts) > 1 else (0, None)
+        return f"{name}, {as_duration(took)}" if took else None
 
 
 # == runs in batches: each part uploaded once, each batch created once =======
@@ -7233,15 +7080,14 @@ class BatchSender:
         run = self.run
         numbers = (run.journal.todo(round_number) if not self.app.plan
                    else range(1, run.input.count + 1))
-        parts, before = run.state["parts"], len(run.state["parts"])
-        for lines in self.cut(numbers):
-            name = f"xeroctl-{run.state['run']}-{len(parts) + 1}"
-            parts.append({"name": name, "round": round_number,
-                          "lines": lines, "file": None, "batch": None,
-                          "making": None, "is_done": False, "problems": []})
-        if parts[before:]:
-            self.save()
-        return parts[before:]
+        parts = [{"name": f"xeroctl-{run.state['run']}-{number}",
+                  "round": round_number, "lines": lines, "file": None,
+                  "batch": None, "making": None, "is_done": False}
+                 for number, lines in enumerate(
+                     self.cut(numbers), len(run.state["parts"]) + 1)]
+        run.state["parts"] += parts
+        self.save()
+        return parts
 
     def cut(self, numbers):
         """Yield ranges for each part, within its bytes and requests."""
@@ -7330,14 +7176,12 @@ class BatchSender:
 
     def watch(self, part):
         """The batch of a part as it is; at its end the results are taken."""
-        try:
-            batch = self.look_at(part["batch"])
-            if has_ended(batch) and not self.is_settled(part):
-                self.settle(part, batch)
-            return batch
-        except XeroctlError as error:
-            error.facts["part"] = part["name"]
-            raise
+        batch, marks = self.look_at(part["batch"]), self.run.journal.marks
+        is_settled = part["is_done"] and all(
+            marks[number - 1] for number in numbers_in(part["lines"]))
+        if has_ended(batch) and not is_settled:
+            self.settle(part, batch)
+        return batch
 
     def look_at(self, batch_id):
         """A batch as it is; a doubtful end counts only after a while.
@@ -7360,11 +7204,6 @@ class BatchSender:
                 listed, "id") == batch_id) or batch
         return with_status(batch)
 
-    def is_settled(self, part):
-        marks = self.run.journal.marks
-        return part["is_done"] and all(
-            marks[number - 1] for number in numbers_in(part["lines"]))
-
     def settle(self, part, batch):
         """Fetch the results of a batch that has ended, and account for them.
 
@@ -7378,13 +7217,12 @@ class BatchSender:
                 path = f"{self.run.output}.{part['name']}.{name}"
                 paths.append(path)
                 if self.fetch(file_id, path):
-                    accounts.take(path, name)
+                    accounts.take(self.app.open_source(path).lines(), name)
                 else:
                     what, status = f"{file_id} of {part['batch']}", GONE
-        numbers = list(numbers_in(part["lines"]))
-        told = batch_problems(batch, lambda line: "{} {}".format(
-            self.run.source.unit, numbers[line - 1])
-            if 0 < line <= len(numbers) else f"line {line}")
+        numbers = dict(enumerate(numbers_in(part["lines"]), 1))
+        told = batch_problems(batch, lambda line: (
+            f"{self.run.source.unit} {numbers.get(line, line)}"))
         accounts.settle(what, status)
         self.run.journal.sync()
         self.save(part, is_done=True, problems=first_of(told),
@@ -7407,69 +7245,9 @@ class BatchSender:
 
 # == direct runs: line by line, where there is no Batch API ==================
 
-class Pace:
-    """Slows all workers together.
-
-    After a 429, a 503 or a refused connection none of them sends until the
-    time that the server asks for has passed, or a longer one each time.
-    """
-
-    def __init__(self, app):
-        import threading
-        self.app, self.lock = app, threading.Lock()
-        self.until = self.strikes = 0
-        self.since = None
-
-    def wait(self):
-        clock = self.app.clock
-        while clock.monotonic() < self.until:
-            clock.sleep(min(self.until - clock.monotonic(), 1))
-
-    def slow(self, error):
-        """Have everybody wait; raise what has lasted for too long."""
-        with self.lock:
-            now = self.app.clock.monotonic()
-            if now < self.until:
-                return  # what was on its way when the first of them struck
-            self.since = now if self.since is None else self.since
-            self.strikes += 1
-            wait = retry_wait(error, self.strikes, self.app.clock)
-            if wait > LONGEST_WAIT_S or now - self.since > LONGEST_OUTAGE_S:
-                raise error
-            self.until = now + wait
-            self.app.terminal.note(f"{error}: all wait {as_duration(wait)}")
-
-    def passed(self):
-        with self.lock:
-            self.strikes, self.since = 0, None
-
-
-def asks_to_wait(error):
-    """Whether an error is about the moment, and the request not acted on."""
-    if isinstance(error, ConnectionFailed):
-        return not error.sent and not error.lasting
-    return isinstance(error, ApiError) and error.is_busy
-
-
-def ends_all(error):
-    """Whether every other request would fail like this one."""
-    return (getattr(error, "lasting", False)
-            or getattr(error, "status", None) in (401, 403, 429, 503, 529)
-            or error.facts.get("code") == "endpoint_not_found")
-
-
 LONGEST_ROW = 20
 LINE_STATUSES = 400, 413, 422  # they are about the line, not the place
-
-
-def stopped_by(error):
-    """The error of a run that one failure after the other has stopped."""
-    found = XeroctlError(
-        f"{LONGEST_ROW} requests in a row failed, the last: {error}",
-        "once that is mended the same command goes on; those lines count as"
-        " unanswered", **error.facts)
-    found.exit_code = error.exit_code
-    return found
+LAST_STATUSES = 401, 403, 429, 503, 529  # every other line would meet them
 
 
 def kept_result(result):
@@ -7491,17 +7269,15 @@ class DirectSender:
     def __init__(self, app, group, args):
         import threading
         self.app, self.args, self.slug = app, args, group.slug(app)
-        self.pace, self.lock = Pace(app), threading.Lock()
-
-    def check(self, found):
-        """Line by line there is no limit."""
+        self.lock, self.since = threading.Lock(), None
+        self.until = self.strikes = 0
 
     def __call__(self, run, round_number):
         self.run, self.round = run, round_number
         if self.app.plan:
             return self.plan()
         self.app.api.check_transport()
-        self.app.network.keep_alive()
+        self.app.network.keeps = True
         total = run.announce(ranges_of(run.journal.todo(round_number)),
                              f"{self.args.concurrency} at a time")
         self.todo = run.journal.todo(round_number)
@@ -7529,7 +7305,7 @@ class DirectSender:
             worker.start()
         for worker in workers:
             worker.join()
-        if isinstance(self.error, (ApiError, ConnectionFailed)):
+        if isinstance(self.error, FAILURES):
             self.error.add_hint("the same command goes on")
 
     def plan(self):
@@ -7574,7 +7350,9 @@ class DirectSender:
             if len(self.row) >= LONGEST_ROW:
                 for number in self.row:
                     journal.add(number, False, self.round, journal.TAKEN_BACK)
-                raise stopped_by(fault)
+                fault.details.append(f"{LONGEST_ROW} requests in a row failed:"
+                                     " they count as unanswered")
+                raise fault
             self.done += 1
             self.failures += bool(result["error"])
             self.tell()
@@ -7599,23 +7377,41 @@ class DirectSender:
         A failure that is not the moment's is a result; the fault is None if
         it is the line's own.  No result: nothing is to be sent any more.
         """
-        wire_request = self.request(request)
+        wire_request, clock = self.request(request), self.app.clock
         while True:
-            self.pace.wait()
+            while clock.monotonic() < self.until:
+                clock.sleep(min(self.until - clock.monotonic(), 1))
             if self.error or self.is_over:
                 return None, None
             try:
                 return self.send(request, wire_request)
-            except FAILURES + (StreamError,) as error:
-                if not asks_to_wait(error):
+            except (AnswerError, StreamError) as error:
+                return self.failed(request["custom_id"], error)
+            except (ApiError, ConnectionFailed) as error:
+                if not is_worth_repeating(wire_request, error):
                     return self.failed(request["custom_id"], error)
-                self.pace.slow(error)
+                self.slow(error)
+
+    def slow(self, error):
+        """Have all wait, at each strike longer; raise what lasts too long."""
+        with self.lock:
+            now = self.app.clock.monotonic()
+            if now < self.until:
+                return  # what was on its way when the first of them struck
+            self.since = now if self.since is None else self.since
+            self.strikes += 1
+            wait = retry_wait(error, self.strikes, self.app.clock)
+            if wait > LONGEST_WAIT_S or now - self.since > LONGEST_OUTAGE_S:
+                raise error
+            self.until = now + wait
+            self.app.terminal.note(f"{error}: all wait {as_duration(wait)}")
 
     def send(self, request, wire_request):
         with self.app.api.follow(wire_request, 1) as answer:
             body = self.app.terminal.secrets.masked_json(
                 whole_reply(answer, request["url"]))
-        self.pace.passed()
+        with self.lock:
+            self.strikes, self.since = 0, None
         return judged({"id": "direct-" + request["custom_id"],
                        "custom_id": request["custom_id"],
                        "response": {"status_code": answer.status,
@@ -7628,18 +7424,17 @@ class DirectSender:
 
         It goes to a file: what a server quotes of the key does not.
         """
-        if ends_all(error):
-            raise error
-        response = None
-        if isinstance(error, ApiError):
-            response = {"status_code": error.status,
-                        "request_id": error.facts.get("request_id"),
-                        "body": error.body}
+        status = getattr(error, "status", None)
         code = error.facts.get("code") or error.kind
+        if (getattr(error, "lasting", False) or status in LAST_STATUSES
+                or code == "endpoint_not_found"):
+            raise error
+        response = status and {
+            "status_code": status, "request_id": error.facts.get("request_id"),
+            "body": error.body}
         found = failure(custom_id, *self.app.terminal.secrets.masked_json(
             [code, str(error), response]))
-        is_of_line = isinstance(error, StreamError) or getattr(
-            error, "status", None) in LINE_STATUSES
+        is_of_line = isinstance(error, StreamError) or status in LINE_STATUSES
         return found, None if is_of_line else error
 
 
@@ -8912,20 +8707,6 @@ def files_below(app, group, prefix):
                   if path is not None and path.startswith(prefix))
 
 
-def tell_ended(app, outcomes, batches):
-    """Show how batches have ended, or add it to what came of them."""
-    if app.out.is_table:
-        app.out.line("")
-        return app.out.table(batches, ENDED_FIELDS)
-    ended = {batch["id"]: batch for batch in batches}
-    for about in outcomes:
-        if about["ok"]:
-            about.update(
-                (name, dig(ended.get(about["id"]), name))
-                for name in ("status", "request_counts", "output_file_id",
-                             "error_file_id"))
-
-
 def submit_prefix(app, group, args):
     """Make one batch for each uploaded file below a path."""
     check_metadata(args)
@@ -8943,12 +8724,16 @@ def submit_prefix(app, group, args):
         for request, (path, _) in zip(app.plan.requests, files):
             request.about = path
     made = [about["id"] for about in outcomes if about["ok"]]
-    batches = []
+    wait = BatchWait(app, group, made)
     if args.wait and made and not app.plan:
-        batches = BatchWait(app, group, made).run(args.wait_timeout)
-        tell_ended(app, outcomes, batches)
+        wait.run(args.wait_timeout)
+        if app.out.is_table:
+            app.out.line("")
+            app.out.table(list(wait.batches.values()), ENDED_FIELDS)
+        outcomes = [dict(wait.batches.get(about["id"], {}), **about)
+                    for about in outcomes]
     end_bulk(app, outcomes, "submitted")
-    check_ended_well(batches)
+    check_ended_well(filter(None, wait.batches.values()))
 
 
 def say_instead(app, text, is_data_due=False):
@@ -9040,8 +8825,6 @@ def check_batch_input(app, group, args):
 
 def run_batches(app, group, args):
     """Do a whole job, from an input file to its results."""
-    if args.batch_endpoint is None and not args.direct:
-        args.batch_endpoint = CHAT_URL
     check_metadata(args)
     sender = (DirectSender if args.direct else BatchSender)(app, group, args)
     run = Run(app, group, args, open_requests(app, args, args.input))
@@ -9070,7 +8853,7 @@ WAIT_TIMEOUT = flag("--wait-timeout SECONDS", "wait no longer than this",
 OUTPUT_FILE = flag("--output-file PATH",
                    "where to write to; - is standard output (default:"
                    " ID-output.jsonl, ID-errors.jsonl)")
-SPLIT = flag("--split", "cut what is over a limit into several batches")
+SPLIT = flag("--split", "take what is over a limit, in several batches")
 PROMPTS = (
     flag("--template TEXT|@FILE",
          "make a chat request of each row of the input, {COLUMN} filled"),
@@ -9170,8 +8953,7 @@ BATCHES = Group(
                   " of a run that has ended, only those",
                   integer(0, 100), default=0),
              METADATA, BATCH_ENDPOINT,
-             flag("--wait-timeout SECONDS",
-                  "wait no longer than this for the batches", seconds),
+             *changed((WAIT_TIMEOUT,), needs=None),
              flag("--assume-lost",
                   "make again what may be made, and no list tells"),
              flag("--direct",
@@ -9182,17 +8964,13 @@ BATCHES = Group(
              writes=True, examples=(
                  "xeroctl batches run --endpoint my-llm --input in.jsonl"
                  " --output-file out.jsonl",
-                 "xeroctl batches run --endpoint my-llm --input in.jsonl"
-                 " --output-file out.jsonl --direct --concurrency 16",
                  "xeroctl batches run --endpoint my-llm --input in.csv"
                  " --template 'Sum up {title}: {text}' --output-file out.csv"
              )),
         Verb("check", "Check a batch file, offline.", check_batch_input,
              flag("FILE", "the file, as for run; - is standard input",
                   from_stdin=True),
-             *PROMPTS,
-             flag("--split", "take files over 100 MB, as run --split does"),
-             BATCH_ENDPOINT, examples=(
+             *PROMPTS, SPLIT, BATCH_ENDPOINT, examples=(
                  "xeroctl batches check requests.jsonl",)),
     ))
 
