@@ -7832,8 +7832,9 @@ class LineEditor:
                 readline.parse_and_bind("set " + each)
         readline.set_auto_history(False)
         readline.clear_history()
-        for line in self.history.lines():
-            recall(readline, line)
+        with suppress(OSError):  # as where there is no history
+            for line in self.history.lines():
+                recall(readline, line)
         return readline
 
     def read(self, prompt=PROMPT):
@@ -7868,15 +7869,8 @@ class LineEditor:
         self.history.add(text)
 
     def close(self):
-        self.history.trim()
         if self.brackets:
             self.terminal.err.control("\033[?2004l")
-
-
-def is_torn(file):
-    """Whether the last line of a file has no end: a kill came between."""
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) != b"\n"
 
 
 class History:
@@ -7892,33 +7886,23 @@ class History:
         self.path, self.secrets = path, secrets
 
     def lines(self):
-        """The last messages on file; a line that was torn is left out."""
+        """The last messages on file; a line that is none is left out."""
         found = []
-        with suppress(OSError, TypeError), open(self.path, "rb") as source:
-            for raw in source:
-                with suppress(ValueError):
-                    found.append(parse_json(raw.decode("utf-8")))
-        return [line for line in found if isinstance(line, str)][-self.MOST:]
-
-    def trim(self):
-        """Leave the last messages only, if there are more."""
-        with suppress(OSError, TypeError):  # as where there is no history
+        if self.path and os.path.lexists(self.path):
             with open(self.path, "rb") as source:
-                found = source.readlines()
-            if len(found) > self.MOST:
-                write_privately(self.path, b"".join(found[-self.MOST:]))
+                for raw in source:
+                    with suppress(ValueError):
+                        found.append(parse_json(raw.decode("utf-8")))
+        return [line for line in found if isinstance(line, str)][-self.MOST:]
 
     def add(self, text):
         if self.path is None or self.secrets.masked_json(text) != text:
             return
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-        line = whole(compact_json(text)).encode("utf-8") + b"\n"
         try:
             os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
-            with os.fdopen(os.open(self.path, flags, 0o600), "a+b") as file:
-                if file.tell() and is_torn(file):
-                    line = b"\n" + line
-                file.write(line)
+            write_privately(self.path, "".join(
+                whole(compact_json(line)) + "\n" for line in
+                (self.lines() + [text])[-self.MOST:]).encode("utf-8"))
         except OSError:
             self.path = None
 
