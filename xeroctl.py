@@ -5073,7 +5073,7 @@ class ChatChoice:
     def __init__(self, index):
         self.index, self.message, self.parts = index, {"role": ""}, None
         self.texts, self.tool_calls, self.more = defaultdict(bytearray), [], {}
-        self.finish_reason, self.deltas = None, 0
+        self.finish_reason = None
 
     def add(self, choice):
         """Take a chunk's choice in; return its (kind, text) pieces."""
@@ -5096,7 +5096,6 @@ class ChatChoice:
                 piece = kind, value
                 if value and piece not in pieces:  # reasoning has two names
                     pieces.append(piece)
-                    self.deltas += kind == TEXT
             elif kind:
                 pieces += self.take_parts(key, value)
             elif key == "tool_calls":
@@ -5124,7 +5123,6 @@ class ChatChoice:
         for kind, text in pieces:
             if kind == self.SHOWN[key]:
                 self.texts[key] += text.encode("utf-8", "surrogatepass")
-                self.deltas += key == "content"
         return pieces
 
     def call_of(self, part):
@@ -5275,11 +5273,6 @@ class ChatAnswer:
         return self.received or dict(self.head, object="chat.completion",
                                      choices=choices, **usage)
 
-    def tokens(self):
-        """Completion tokens as the server counts them, else the deltas."""
-        return counted(dig(self.usage, "completion_tokens")) or sum(
-            choice.deltas for choice in self.choices.values())
-
 
 class ResponseAnswer:
     """A response, put together from its events (OpenAI, Responses API).
@@ -5295,7 +5288,7 @@ class ResponseAnswer:
              "reasoning_text": REASONING, "reasoning_summary_text": REASONING}
     check = staticmethod(check_response)
 
-    has_begun, is_finished, deltas = False, False, 0
+    has_begun, is_finished = False, False
     received = failure = None
 
     def __init__(self):
@@ -5361,7 +5354,6 @@ class ResponseAnswer:
     def kept(self, pieces):
         for kind, text in pieces:
             self.has_begun = True
-            self.deltas += kind == TEXT
             self.said[kind] += text.encode("utf-8", "surrogatepass")
         return pieces
 
@@ -5428,9 +5420,6 @@ class ResponseAnswer:
         return self.received or (dict(self.response, output=output) if output
                                  else self.response)
 
-    def tokens(self):
-        return counted(dig(self.usage, "output_tokens")) or self.deltas
-
 
 class Talk:
     """Shows an answer while it comes.
@@ -5444,7 +5433,7 @@ class Talk:
         self.is_text = app.out.is_table and not args.extract
         self.shows_reasoning = args.show_reasoning
         self.spinner = Spinner(app.terminal, "waiting for the first token")
-        self.began_at, self.halves = None, {}
+        self.began_at, self.halves, self.deltas = None, {}, 0
 
     def __enter__(self):
         self.spinner.__enter__()
@@ -5472,6 +5461,7 @@ class Talk:
             self.spinner.stop()
             self.began_at = self.app.clock.monotonic()
         for kind, text in pieces:
+            self.deltas += kind == TEXT
             if self.halves or text[-1] >= "\ud800":
                 text = self.mended(kind, text)
             if kind == REASONING:
@@ -5500,10 +5490,14 @@ class Talk:
             line = one_line(err.shown(f"{kind} {compact_json(more)}"))
             self.terminal.note(cut_to(line, err.columns() - 1))
 
-    def footer(self, tokens):
-        """-- 312 tokens in 4.2s (74.3 tok/s), from the first token on."""
+    def footer(self, usage):
+        """-- 312 tokens in 4.2s (74.3 tok/s), from the first token on.
+
+        As the server counts them in its usage, else the pieces of text.
+        """
         if self.began_at is None:
             return
+        tokens = counted(USAGE_COLUMNS[1].value(usage)) or self.deltas
         took = max(0.001, self.app.clock.monotonic() - self.began_at)
         self.terminal.note(f"-- {tokens} tokens in {took:.1f}s"
                            f" ({tokens / took:.1f} tok/s)")
@@ -5667,7 +5661,7 @@ def answer_once(app, args, turns, content, fields):
         if turns.is_kept:
             turns.write()
     if args.stream:
-        talk.footer(turns.answer.tokens())
+        talk.footer(turns.answer.usage)
     tell_ends(app, args, turns)
 
 
