@@ -5552,23 +5552,22 @@ def with_params(body, pairs):
     return body
 
 
-def ask_answer(app, talk, answer, body, headers, is_stream=True):
+def ask_answer(app, args, talk, answer, body):
     """Ask for an answer and show it, at once or as it comes.
 
     answer takes it in, and holds what has come even if this raises.  Of the
     form that was asked for and the one that comes, the latter counts.
     """
-    body, answer.wanted = dict(body), counted(body.get("n")) or 1
-    for key, value in (answer.STREAMED if is_stream
-                       else {"stream": False}).items():
-        if body.setdefault(key, value) is None:
-            del body[key]  # by --param
-        elif key == "stream":
-            body[key] = value
+    is_stream = bool(args.stream or args.interactive)
+    body = with_params(dict(body, **(
+        answer.STREAMED if is_stream else {"stream": False})), args.param)
+    if "stream" in body:
+        body["stream"] = is_stream
+    answer.wanted = counted(body.get("n")) or 1
     media = "text/event-stream" if is_stream else "application/json"
     try:
         with app.api.open("POST", answer.PATH, slug=app.slug(), body=body,
-                          headers=headers, accept=media,
+                          headers=sent_headers(args), accept=media,
                           silence=INFERENCE_TIMEOUT_S) as reply:
             take_events(app, talk, answer, reply)
     except (ConnectionFailed, StreamError, AnswerError) as error:
@@ -5650,7 +5649,7 @@ def answer_once(app, args, turns, content, fields):
     """Take one turn: show the answer in the form that is due."""
     try:
         with Talk(app, args) as talk:
-            turns.ask(talk, content, args.stream)
+            turns.ask(talk, content)
             if talk.is_text:
                 show_rest(app, turns.answer)
         if args.extract:
@@ -7987,12 +7986,12 @@ class ChatTurns:
 
     def __init__(self, app, args, file, data, options):
         self.app, self.args, self.file = app, args, file
-        self.options, self.headers = options, sent_headers(args)
+        self.options = options
         self.messages, self.spent = data["messages"], Counter()
         self.count(data.get("usage"))
         self.answer, self.is_kept = None, False
 
-    def ask(self, talk, content, is_stream=True):
+    def ask(self, talk, content):
         """Send one more user message, and keep both turns.
 
         What had come when somebody, or the loss of the terminal, stopped it
@@ -8001,7 +8000,7 @@ class ChatTurns:
         self.messages.append({"role": "user", "content": content})
         self.answer, self.is_kept = self.ANSWER(), False
         try:
-            self.send(talk, is_stream)
+            self.send(talk)
         except BaseException as error:
             is_lost = isinstance(error, XeroctlError) and not (
                 self.app.terminal.out.is_broken)
@@ -8009,9 +8008,8 @@ class ChatTurns:
             raise
         self.keep(False)
 
-    def send(self, talk, is_stream):
-        ask_answer(self.app, talk, self.answer, with_params(
-            self.body(), self.args.param), self.headers, is_stream)
+    def send(self, talk):
+        ask_answer(self.app, self.args, talk, self.answer, self.body())
 
     def body(self):
         return dict(self.options, messages=[
@@ -8096,10 +8094,10 @@ class ResponseTurns(ChatTurns):
         return next((place for place in reversed(range(len(self.messages)))
                      if self.messages[place].get("response_id")), None)
 
-    def send(self, talk, is_stream):
+    def send(self, talk):
         last = self.known()
         try:
-            super().send(talk, is_stream)
+            super().send(talk)
         except XeroctlError as error:
             told = f"{error} {error.facts}"
             if last is None or self.answer.has_begun or not (
@@ -8108,7 +8106,7 @@ class ResponseTurns(ChatTurns):
                 raise
             self.unlink()
             self.answer = self.ANSWER()
-            super().send(talk, is_stream)
+            super().send(talk)
 
     def unlink(self):
         """Have the conversation sent whole, from now on."""
