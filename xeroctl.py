@@ -5645,7 +5645,7 @@ def first_block(text):
     return re.sub("(?m)^" + found.group(1), "", found.group(3))
 
 
-def answer_once(app, args, turns, content, fields):
+def answer_once(app, args, turns, content, fields=None):
     """Take one turn: show the answer in the form that is due."""
     try:
         with Talk(app, args) as talk:
@@ -8326,11 +8326,7 @@ class Session:
     def answer(self, content):
         """Ask, and show the answer; Ctrl-C stops it, and it alone."""
         try:
-            with Talk(self.app, self.args) as talk:
-                self.turns.ask(talk, content)
-                show_rest(self.app, self.turns.answer)
-            self.terminal.out.flush()
-            tell_ends(self.app, self.args, self.turns)
+            answer_once(self.app, self.args, self.turns, content)
         except KeyboardInterrupt:
             if not self.is_live:
                 raise
