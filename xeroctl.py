@@ -7762,12 +7762,8 @@ def completer(words):
 
 def recall(readline, text):
     """Put a text within reach of Up, in a locale that lacks it, too."""
-    text = text.replace("\0", "")
-    try:
-        readline.add_history(text)
-    except UnicodeError:
-        raw = text.encode("utf-8", "replace")
-        readline.add_history(raw.decode("ascii", "surrogateescape"))
+    raw = text.replace("\0", "").encode("utf-8", "replace")
+    readline.add_history(raw.decode("ascii", "surrogateescape"))
 
 
 def typed_line(prompt):
@@ -7833,7 +7829,6 @@ class LineEditor:
     def read(self, prompt=PROMPT):
         """Return one message; raise EOFError at the end of input."""
         if self.readline:
-            self.terminal.err.flush()
             return whole(typed_line(prompt)).rstrip("\n")
         if not self.is_live:
             return self.line()
@@ -8783,31 +8778,31 @@ TOP_P = field("--top-p F", "nucleus sampling threshold, 0.0 to 1.0",
               number(0, 1))
 ANY_FIELD = flag("--param KEY=JSON…", "any other field of the request",
                  json_pair)
-SHOW_REASONING = flag("--show-reasoning",
-                      "print the model's reasoning, dimmed, on stderr")
-STREAM = flag("--stream", "show the answer token by token")
-ROUTING = (
+THE_WORKSPACE = flag("--workspace ID", "the workspace", required=True,
+                     completes="", sample="ws_1")
+ASKING = (
+    ANY_FIELD,
+    flag("--stream", "show the answer token by token"),
+    flag("--attach FILE…",
+         "add a file's text to the message; - is standard input",
+         from_stdin=True),
+    flag("--image FILE|URL…", "add an image; - is standard input",
+         from_stdin=True, completes="file"),
+    flag("--interactive",
+         "hold a session of many turns; /help lists its commands"),
+    flag("--session FILE",
+         "go on with the conversation in this file, and keep it there"),
+    flag("--no-history", "keep no history file of the session"),
+    flag("--extract", "print the first fenced block of the answer alone"),
+    flag("--show-reasoning", "print the model's reasoning, dimmed, on stderr"),
+    flag("--show-usage", "print token usage, and the id of what is kept, on"
+         " stderr"),
     flag("--enrich", "ask for the router's enrichment events", const="1",
          header="X-Xerotier-Vendor-Events"),
     flag("--slo-ttft-ms N", "wanted time to the first token, a routing hint",
          integer(1), header="X-SLO-TTFT-Ms"),
     flag("--slo-tpot-ms N", "wanted time per output token, a routing hint",
          integer(1), header="X-SLO-TPOT-Ms"))
-THE_WORKSPACE = flag("--workspace ID", "the workspace", required=True,
-                     completes="", sample="ws_1")
-FILES = (
-    flag("--attach FILE…",
-         "add a file's text to the message; - is standard input",
-         from_stdin=True),
-    flag("--image FILE|URL…", "add an image; - is standard input",
-         from_stdin=True, completes="file"))
-TALKING = (
-    flag("--interactive",
-         "hold a session of many turns; /help lists its commands"),
-    flag("--session FILE",
-         "go on with the conversation in this file, and keep it there"),
-    flag("--no-history", "keep no history file of the session"),
-    flag("--extract", "print the first fenced block of the answer alone"))
 MESSAGE = flag("-m, --message TEXT",
                "the user's message; - reads standard input", from_stdin=True)
 
@@ -8834,22 +8829,14 @@ CHAT = Group(
                    number(-2, 2)),
              field("--seed N", "random seed for reproducible output",
                    integer()),
-             *FILES,
              flag("--response-format FORMAT",
                   "text, json_object, or @FILE with a JSON schema",
                   schema_or_word),
-             ANY_FIELD,
              field("--stop TEXT…", "end the answer before this text"),
-             STREAM,
              field("--store", "keep the completion on the server"),
-             *TALKING,
-             SHOW_REASONING,
-             flag("--show-usage",
-                  "print token usage after the answer, on stderr"),
              field("--agentic", "let the router run its tool-calling loop",
                    is_ours=True, sends="web_search_options.x_agentic"),
-             *ROUTING,
-             writes=True, usage="--endpoint SLUG -m TEXT",
+             *ASKING, writes=True, usage="--endpoint SLUG -m TEXT",
              examples=(
                  'xeroctl chat send --endpoint my-llm -m "Hello" --stream',
                  "xeroctl chat --endpoint my-llm --interactive",
@@ -9797,12 +9784,7 @@ RESPONSES = Group(
              CREATED_METADATA,
              field("--reasoning-effort WORD", "as low, medium or high",
                    sends="reasoning.effort"),
-             ANY_FIELD,
-             STREAM, *FILES, *TALKING,
-             SHOW_REASONING,
-             flag("--show-usage", "print token usage and the id, on stderr"),
-             *ROUTING,
-             writes=True, usage="--endpoint SLUG -m TEXT",
+             *ASKING, writes=True, usage="--endpoint SLUG -m TEXT",
              examples=(
                  'xeroctl responses create --endpoint my-llm -m "Hello"'
                  " --stream",
