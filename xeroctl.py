@@ -8085,19 +8085,20 @@ class ResponseTurns(ChatTurns):
     SAYS, FIXED = "input", ("input", "background")
 
     def known(self):
-        """The place of the last turn that the server knows; None without."""
-        return next((place for place in reversed(range(len(self.messages)))
-                     if self.messages[place].get("response_id")), None)
+        """The last response that the server knows, and what came after."""
+        for place, message in reversed(list(enumerate(self.messages))):
+            if message.get("response_id"):
+                return message["response_id"], self.messages[place + 1:]
+        return None, self.messages
 
     def send(self, talk):
-        last = self.known()
+        last, _ = self.known()
         try:
             super().send(talk)
         except XeroctlError as error:
-            told = f"{error} {error.facts}"
-            if last is None or self.answer.has_begun or not (
-                    re.search("previous.response", told, re.I)
-                    or self.messages[last]["response_id"] in told):
+            if not last or self.answer.has_begun or not re.search(
+                    "previous.response|" + re.escape(last),
+                    f"{error} {error.facts}", re.I):
                 raise
             self.unlink()
             self.answer = self.ANSWER()
@@ -8113,10 +8114,9 @@ class ResponseTurns(ChatTurns):
 
     def link(self):
         """The id of a response that can be followed."""
-        response, last = self.answer.response, self.known()
-        if last is not None and "conversation" not in self.options and (
-                response.get("previous_response_id")
-                != self.messages[last]["response_id"]):
+        response, (last, _) = self.answer.response, self.known()
+        if last and "conversation" not in self.options and (
+                response.get("previous_response_id") != last):
             self.unlink()  # what it takes without a word it has not obeyed
         is_kept = (self.answer.id and self.options.get("store") is not False
                    and response.get("store") is not False
@@ -8125,14 +8125,13 @@ class ResponseTurns(ChatTurns):
         return {"response_id": self.answer.id} if is_kept else {}
 
     def body(self):
-        last, body = self.known(), dict(self.options)
+        body, (last, unknown) = dict(self.options), self.known()
         items = [{"role": m["role"], "content": input_parts(m["content"])}
-                 for m in self.messages[0 if last is None else last + 1:]
-                 if m["role"] != "system"]
+                 for m in unknown if m["role"] != "system"]
         if "conversation" in body:
             items = items[-1:]
-        elif last is not None:
-            body["previous_response_id"] = self.messages[last]["response_id"]
+        elif last:
+            body["previous_response_id"] = last
         is_text = len(items) == 1 and isinstance(items[0]["content"], str)
         body["input"] = items[0]["content"] if is_text else items
         for message in self.messages:
