@@ -7972,16 +7972,17 @@ class ChatTurns:
     """A conversation kept here and sent whole with each request.
 
     messages are those of the API; one that was cut short has "cut": true,
-    which is saved but not sent.  options are the rest of a request's body.
+    which is saved but not sent.  options are the fields of each request.
     """
 
     ANSWER = ChatAnswer
     SAYS, FIXED = "message", ("messages",)  # which a session decides on
     link = dict  # what a turn holds beside its text, for the next to follow
 
-    def __init__(self, app, args, file, data, options):
+    def __init__(self, app, args, file, data):
         self.app, self.args, self.file = app, args, file
-        self.options = options
+        self.options = dict({"model": args.model or app.endpoint(),
+                             self.FIXED[0]: None}, **sent_fields(args))
         self.messages, self.spent = data["messages"], Counter()
         self.count(data.get("usage"))
         self.answer, self.is_kept = None, False
@@ -8255,12 +8256,10 @@ class Session:
 
         A block, and what has several lines, is never a command.
         """
-        interrupted, needs_bar = False, True
+        interrupted = False
         while True:
             try:
-                if needs_bar:
-                    self.show_bar()
-                    needs_bar = False
+                self.show_bar()
                 return self.block(self.lines.read())
             except EOFError:
                 if self.is_live:
@@ -8474,7 +8473,7 @@ def check_turn(app, args, kind):
         app.out.form, app.out.is_table = TABLE, True
 
 
-def converse(app, args, kind, make_options, fields):
+def converse(app, args, kind, fields):
     """Take one turn of a conversation, or many in an interactive session.
 
     Of a conversation on file endpoint and model are taken where no flag
@@ -8487,7 +8486,7 @@ def converse(app, args, kind, make_options, fields):
     with closing(ConversationFile(args.session, bool(app.plan))) as file:
         data = file.read()
         adopt(app, args, data)
-        turns = kind(app, args, file, data, make_options(app, args))
+        turns = kind(app, args, file, data)
         if system is not None:
             turns.set_system(system)
         if args.interactive:
@@ -8651,19 +8650,6 @@ def response_format(app, text):
             "json_schema": {"name": name, "schema": schema}}
 
 
-def chat_options(app, args):
-    """The body of a chat request; its messages come later."""
-    if args.agentic:
-        app.terminal.note("-> agentic mode")
-    body = {"model": args.model or app.endpoint(), "messages": []}
-    body.update(sent_fields(args))
-    if args.response_format:
-        body["response_format"] = response_format(app, args.response_format)
-    if args.interactive and app.settings.style() == XEROTIER:
-        body.setdefault("max_tokens", SESSION_TOKENS)
-    return body
-
-
 def schema_or_word(text):
     """Convert text, json_object or @FILE."""
     return text if text.startswith("@") else choice("text",
@@ -8678,7 +8664,14 @@ CHAT_FIELDS = ("ID", "Model", "Created:time", "Finish=choices.0.finish_reason",
 
 def send_chat(app, group, args):
     """Send a message and show the answer; or hold a session."""
-    converse(app, args, ChatTurns, chat_options, CHAT_FIELDS)
+    if args.agentic:
+        app.terminal.note("-> agentic mode")
+    if args.response_format:
+        args.response_format = response_format(app, args.response_format)
+    if (args.interactive and args.max_tokens is None
+            and app.settings.style() == XEROTIER):
+        args.max_tokens = SESSION_TOKENS
+    converse(app, args, ChatTurns, CHAT_FIELDS)
 
 
 def post_message(app, chat_id, text):
@@ -8828,9 +8821,9 @@ CHAT = Group(
                    number(-2, 2)),
              field("--seed N", "random seed for reproducible output",
                    integer()),
-             flag("--response-format FORMAT",
-                  "text, json_object, or @FILE with a JSON schema",
-                  schema_or_word),
+             field("--response-format FORMAT",
+                   "text, json_object, or @FILE with a JSON schema",
+                   schema_or_word),
              field("--stop TEXT…", "end the answer before this text"),
              field("--store", "keep the completion on the server"),
              field("--agentic", "let the router run its tool-calling loop",
@@ -9714,16 +9707,9 @@ ITEM_CONTENT = ("Content=content|output|arguments|input|action|tool_calls"
                 "|summary:item")
 
 
-def response_options(app, args):
-    """The body of a request for a response; its input comes later."""
-    return dict({"input": None, "model": args.model or app.endpoint()},
-                **sent_fields(args))
-
-
 def create_response(app, group, args):
     """Ask for a response and show it; or hold a session."""
-    answer = converse(app, args, ResponseTurns, response_options,
-                      RESPONSE_FIELDS).answer
+    answer = converse(app, args, ResponseTurns, RESPONSE_FIELDS).answer
     response_id, status = (dig(answer and answer.response, key)
                            for key in ("id", "status"))
     if status in ("queued", "in_progress") and not answer.has_begun:
