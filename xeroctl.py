@@ -5244,10 +5244,6 @@ class ChatAnswer:
             len(self.choices) >= self.wanted and all(
                 kept.finish_reason for kept in self.choices.values()))
 
-    @property
-    def is_there(self):
-        return bool(self.choices)
-
     def first(self):
         return self.choices.get(0) or ChatChoice(0)
 
@@ -5267,11 +5263,11 @@ class ChatAnswer:
         return FINISH_HINTS.get(as_text(self.first().finish_reason))
 
     def whole(self):
-        """The whole, as received or as an answer without stream would be."""
+        """As received, or as it would be without a stream; empty for none."""
         choices = [each.json() for _, each in sorted(self.choices.items())]
         usage = {} if self.usage is None else {"usage": self.usage}
-        return self.received or dict(self.head, object="chat.completion",
-                                     choices=choices, **usage)
+        return self.received or choices and dict(
+            self.head, object="chat.completion", choices=choices, **usage)
 
 
 class ResponseAnswer:
@@ -5289,7 +5285,7 @@ class ResponseAnswer:
     check = staticmethod(check_response)
 
     has_begun, is_finished = False, False
-    received = failure = None
+    usage = id = received = failure = None
 
     def __init__(self):
         self.response, self.items = {}, {}
@@ -5302,10 +5298,10 @@ class ResponseAnswer:
     def add(self, payload, kind=None):
         """Take an event or a whole response in; return what is shown."""
         name, _, step = (kind or "")[len("response."):].rpartition(".")
-        if kind == WHOLE:
-            self.received = self.response = payload
-        elif isinstance(payload.get("response"), dict):
-            self.response = payload["response"]
+        response = payload if kind == WHOLE else payload.get("response")
+        if isinstance(response, dict):
+            self.response = response
+            self.usage, self.id = response.get("usage"), response.get("id")
         if kind == WHOLE or kind in TERMINAL_EVENTS:
             return self.end(kind)
         place = payload.get("output_index", payload.get("item_id"))
@@ -5319,8 +5315,9 @@ class ResponseAnswer:
 
     def end(self, kind):
         """Take note of how it has ended; return what was not yet told."""
-        state = kind[len("response."):] if kind != WHOLE else None
-        why = response_failure(self.response, state)
+        if kind == WHOLE:
+            self.received, kind = self.response, ""
+        why = response_failure(self.response, kind[len("response."):])
         if why:
             self.failure = StreamError(why, code=dig(self.response,
                                                      "error.code"))
@@ -5385,18 +5382,6 @@ class ResponseAnswer:
                               "annotations": []}]}]
         return output
 
-    @property
-    def usage(self):
-        return self.response.get("usage")
-
-    @property
-    def is_there(self):
-        return bool(self.response or self.said[TEXT])
-
-    @property
-    def id(self):
-        return self.response.get("id")
-
     def text(self, kind=TEXT):
         return paired(self.said[kind].decode("utf-8", "surrogatepass"))
 
@@ -5410,9 +5395,8 @@ class ResponseAnswer:
         if dig(self.response, "status") != "incomplete":
             return None
         return FINISH_HINTS.get(as_text(reason)) or (
-            "the answer is incomplete" + (
-                f": {as_text(reason)}" if reason
-                else ", and the server does not say why"))
+            "the answer is incomplete: "
+            + as_text(reason or "the server does not say why"))
 
     def whole(self):
         """The whole, as received or put together."""
@@ -5572,7 +5556,7 @@ def ask_answer(app, args, talk, answer, body):
             take_events(app, talk, answer, reply)
     except (ConnectionFailed, StreamError, AnswerError) as error:
         raise_if_broken(answer, error)
-    if not answer.is_there:
+    if not (answer.is_finished or answer.whole()):
         raise AnswerError("the stream ended without an answer in it")
 
 
@@ -7877,14 +7861,13 @@ class History:
         """The last messages on file; a line that is none is left out."""
         found = []
         if self.path and os.path.lexists(self.path):
-            with open(self.path, "rb") as source:
-                for raw in source:
-                    with suppress(ValueError):
-                        found.append(parse_json(raw.decode("utf-8")))
+            for raw in read_file(self.path, OSError).split(b"\n"):
+                with suppress(ValueError):
+                    found.append(parse_json(raw.decode("utf-8")))
         return [line for line in found if isinstance(line, str)][-self.MOST:]
 
     def add(self, text):
-        if self.path is None or self.secrets.masked_json(text) != text:
+        if not self.path or self.secrets.masked_json(text) != text:
             return
         try:
             os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
@@ -8198,11 +8181,10 @@ class Session:
         self.is_live = is_terminal(self.terminal.stdin)
         self.is_over = False
         self.unsaid, self.files = None, attached(app, args)
-        folder = home_path(app.settings.environ, "XDG_STATE_HOME", ".local",
-                           "state")
-        has_history = self.is_live and folder and not args.no_history
+        folder = self.is_live and not args.no_history and home_path(
+            app.settings.environ, "XDG_STATE_HOME", ".local", "state")
         self.lines = LineEditor(self.terminal, History(
-            os.path.join(folder, "history") if has_history else None,
+            folder and os.path.join(folder, "history"),
             app.terminal.secrets), {
                 name + " " * bool(usage): "file" in usage for
                 name, (usage, _, _) in sorted(self.COMMANDS.items())})
@@ -8289,14 +8271,12 @@ class Session:
         """endpoint: E | model: M | tokens: 148/532 | msgs: 6"""
         if not self.is_live or self.terminal.quiet:
             return
-        parts = [f"endpoint: {self.app.endpoint()}"]
-        if self.args.model:
-            parts.append(f"model: {self.args.model}")
-        spent = self.turns.spent
-        parts += [f"tokens: {spent['prompt_tokens']}/"
-                  f"{spent['completion_tokens']}",
-                  f"msgs: {self.turns.turns()}"]
-        self.terminal.say(" | ".join(parts), DIM)
+        spent, model = self.turns.spent, self.args.model
+        self.terminal.say(" | ".join([
+            f"endpoint: {self.app.endpoint()}",
+            *[f"model: {model}"] * bool(model),
+            "tokens: {prompt_tokens}/{completion_tokens}".format(**spent),
+            f"msgs: {self.turns.turns()}"]), DIM)
 
     def totals(self):
         spent = self.turns.spent
