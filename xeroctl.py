@@ -5187,20 +5187,19 @@ class ChatAnswer:
     PATH = "/chat/completions"
     id = None  # a completion is seldom kept
     STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
-    check = staticmethod(check_completion)
     has_begun, is_finished, wanted, size = False, False, 1, 0
     usage = received = failure = None
 
     def __init__(self):
         self.head, self.choices = {}, {}
 
-    @staticmethod
-    def takes(kind, payload):
-        """Whether an event is a piece of the answer."""
-        return kind == CHUNK or "choices" in payload
-
     def add(self, chunk, kind=None):
-        """Take a chunk in; return its (kind, text) pieces to be shown."""
+        """Take a chunk in; return its (kind, text) pieces to be shown.
+
+        None stands for an event that is no part of the answer.
+        """
+        if kind != CHUNK and "choices" not in chunk:
+            return None
         if kind == WHOLE or chunk.get("object") == "chat.completion":
             self.received = chunk
         if len(chunk) != self.size:
@@ -5282,8 +5281,6 @@ class ResponseAnswer:
     STREAMED = {"stream": True}
     KINDS = {"output_text": TEXT, "refusal": REFUSAL,
              "reasoning_text": REASONING, "reasoning_summary_text": REASONING}
-    check = staticmethod(check_response)
-
     has_begun, is_finished = False, False
     usage = id = received = failure = None
 
@@ -5291,12 +5288,10 @@ class ResponseAnswer:
         self.response, self.items = {}, {}
         self.said = defaultdict(bytearray)
 
-    @staticmethod
-    def takes(kind, payload):
-        return str(kind).startswith("response.")
-
     def add(self, payload, kind=None):
         """Take an event or a whole response in; return what is shown."""
+        if kind != WHOLE and not str(kind).startswith("response."):
+            return None
         name, _, step = (kind or "")[len("response."):].rpartition(".")
         response = payload if kind == WHOLE else payload.get("response")
         if isinstance(response, dict):
@@ -5497,16 +5492,16 @@ def take_events(app, talk, answer, reply):
         if shows_events:
             app.out.json_line(payload)
         if kind == WHOLE:
-            answer.check(payload)
-            talk.show([(kind, app.terminal.secrets.masked(text))
-                       for kind, text in answer.add(payload, kind)])
-        elif answer.takes(kind, payload):
-            pieces = answer.add(payload, kind)
-            if pieces:
-                talk.show(pieces)
-        else:
+            JUDGES["/v1" + answer.PATH](payload)
+        pieces = answer.add(payload, kind)
+        if pieces is None:
             talk.event(kind, payload)
             continue
+        if kind == WHOLE:
+            pieces = [(each, app.terminal.secrets.masked(text))
+                      for each, text in pieces]
+        if pieces:
+            talk.show(pieces)
         if answer.is_finished:
             if answer.failure:
                 raise answer.failure
@@ -5569,8 +5564,7 @@ def whole_reply(reply, url):
     for kind, payload in answer_events(reply, int):
         if kind == WHOLE:
             return payload
-        if answer.takes(kind, payload):
-            answer.add(payload, kind)
+        answer.add(payload, kind)
         if answer.failure:
             raise answer.failure
     return answer.whole()
