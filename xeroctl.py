@@ -5050,16 +5050,10 @@ def is_continued(last, part):
 
 def content_pieces(value, kind=TEXT):
     """Yield the (kind, text) pieces of a content: a text, or parts."""
-    if isinstance(value, list):
-        for part in value:
-            if dig(part, "type") == "refusal":
-                kind = REFUSAL
-            elif dig(part, "type") in THOUGHTS:
-                kind = REASONING
-            yield kind, content_text(part)
-            kind = TEXT
-    else:
-        yield kind, value if type(value) is str else content_text(value)
+    for part in value if isinstance(value, list) else [value]:
+        what = dig(part, "type")
+        yield (REFUSAL if what == "refusal" else
+               REASONING if what in THOUGHTS else kind), content_text(part)
 
 
 class ChatChoice:
@@ -5338,10 +5332,9 @@ class ResponseAnswer:
         """The piece in a delta, or in a done that no delta came before."""
         text = content_text(payload.get("delta" if step == "delta" else "text")
                             or payload.get("refusal"))
-        if step not in ("delta", "done") or (
-                step == "done" and text in self.text(kind)):
-            text = ""
-        return [(kind, text)] if text else []
+        is_new = step == "delta" or (
+            step == "done" and text not in self.text(kind))
+        return [(kind, text)] if text and is_new else []
 
     def kept(self, pieces):
         for kind, text in pieces:
@@ -7792,10 +7785,9 @@ class LineEditor:
         readline.parse_and_bind("bind ^I rl_complete" if libedit
                                 else "tab: complete")
         if not libedit:
-            readline.parse_and_bind("set enable-bracketed-paste on")
-            # Else a C locale takes bytes over 127 as Meta keys.
-            for each in ("input-meta on", "output-meta on",
-                         "convert-meta off"):
+            # Without Meta: a C locale takes bytes over 127 as such keys.
+            for each in ("enable-bracketed-paste on", "input-meta on",
+                         "output-meta on", "convert-meta off"):
                 readline.parse_and_bind("set " + each)
         readline.set_auto_history(False)
         readline.clear_history()
@@ -8027,7 +8019,7 @@ class ChatTurns:
                 content = self.messages[place]["content"]
                 del self.messages[place:]
                 return content
-        return None
+        raise UsageError("there is no question yet")
 
     def saved(self):
         return {"version": 1, "endpoint": self.app.endpoint(),
@@ -8371,8 +8363,6 @@ class Session:
             return self.say(self.unsaid)
         before = list(self.turns.messages)
         content = self.turns.undo()
-        if content is None:
-            raise UsageError("there is nothing to ask again")
         try:
             self.answer(content)
         finally:
@@ -8380,8 +8370,7 @@ class Session:
                 self.turns.messages = before
 
     def undo(self, _):
-        if self.turns.undo() is None:
-            raise UsageError("there is nothing to take back")
+        self.turns.undo()
         self.terminal.say("the last question and its answer are forgotten")
 
     def set_model(self, name):
