@@ -5030,22 +5030,16 @@ def grown(before, value, key=""):
                        for name in value])
     elif isinstance(before, list) and isinstance(value, list):
         for item in value:
-            if not is_continued(before[-1], item):
+            kind, last = dig(item, "type"), before[-1]
+            if kind in ("text",) + THOUGHTS and dig(last, "type") == kind:
+                grown(last, item)  # goes on with it
+            else:
                 before.append(item)
     elif isinstance(before, str) and isinstance(value, str):
         return paired(before + value) if key in GROWING else before
     elif not isinstance(before, (str, dict, list)):
         return value
     return before
-
-
-def is_continued(last, part):
-    """Join a part of a content to the last one, if it goes on with it."""
-    kind = dig(part, "type")
-    if kind not in ("text",) + THOUGHTS or dig(last, "type") != kind:
-        return False
-    grown(last, part)
-    return True
 
 
 def content_pieces(value, kind=TEXT):
@@ -5174,8 +5168,7 @@ class ChatAnswer:
     Takes whole completions as well: a message is a delta that comes at once.
     has_begun tells whether a delta with something in it has arrived,
     is_finished whether all wanted choices have told why they ended, failure
-    why one of them broke off.  Talk, Session and those who ask know answers
-    by the methods without a comment on chunks or choices.
+    why one of them broke off.
     """
 
     PATH = "/chat/completions"
@@ -8152,7 +8145,8 @@ class Session:
     runs slash commands and shows.  Answers go to stdout, all else to stderr.
     """
 
-    KEYS = (("Up / Down", "recall earlier messages"),
+    KEYS = (('"""', "opens and closes a message of several lines"),
+            ("Up / Down", "recall earlier messages"),
             ("Tab", "complete slash commands and file names"),
             ("Ctrl+A / Ctrl+E", "start or end of the line"),
             ("Ctrl+U / Ctrl+K", "clear before or after the cursor"),
@@ -8310,8 +8304,7 @@ class Session:
     def show_commands(self, _):
         rows = [(f"{name} {usage}".rstrip(), summary)
                 for name, (usage, summary, _) in self.COMMANDS.items()]
-        for name, summary in rows + [('\"\"\"', "opens and closes a message of"
-                                      " several lines"), *self.KEYS]:
+        for name, summary in rows + list(self.KEYS):
             self.terminal.say(f"  {name:17} {summary}")
 
     def clear(self, _):
@@ -8637,20 +8630,19 @@ def send_chat(app, group, args):
     converse(app, args, ChatTurns, CHAT_FIELDS)
 
 
-def post_message(app, chat_id, text):
+def post_message(app, chat, text):
     """Post a user message to a chat that was just made."""
     try:
-        if not isinstance(chat_id, str):
-            raise AnswerError("the answer to apply has no chat_id")
-        app.api.call("POST", path_of("chats", chat_id, "messages"),
-                     body={"role": "user", "content": text}, stand_in={})
+        path = path_of("chats", id_in(chat, "chat_id"), "messages")
+        app.api.call("POST", path, body={"role": "user", "content": text},
+                     stand_in={})
     except XeroctlError as error:
+        chat_id = as_text(dig(chat, "chat_id"))
         raise XeroctlError(
-            f"the chat {as_text(chat_id)} was created, but its message was"
-            f" not posted: {error}", "the chat is kept; to post the message: "
-            + call_again(
-                app, f"xeroctl chats send {shell_word(as_text(chat_id))}"
-                " --message TEXT"), **error.facts)
+            f"the chat {chat_id} was created, but its message was not"
+            f" posted: {error}", "the chat is kept; to post the message: "
+            + call_again(app, f"xeroctl chats send {shell_word(chat_id)}"
+                         " --message TEXT"), **error.facts)
 
 
 def only_named(name, templates, workspace):
@@ -8719,7 +8711,7 @@ def new_chat(app, group, args):
         "POST", templates_path(args.workspace) + path_of(template, "apply"),
         body={}, stand_in={"chat_id": StandIn("<chat id>")})
     if text is not None:
-        post_message(app, as_column(NEW_CHAT_FIELDS[0]).value(chat), text)
+        post_message(app, chat, text)
     if app.out.is_table:
         app.out.line("chat created from template")
         app.out.labels(chat, NEW_CHAT_FIELDS, is_aligned=False)
