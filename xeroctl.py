@@ -5288,7 +5288,10 @@ class ResponseAnswer:
             return self.end(kind)
         place = payload.get("output_index", payload.get("item_id"))
         if name == "output_item" and isinstance(payload.get("item"), dict):
-            self.take_item(place, payload["item"])
+            self.items[place if isinstance(place, int)
+                       else len(self.items)] = payload["item"]
+            if dig(payload, "item.type") == "function_call":
+                self.has_begun = True
         elif name == "function_call_arguments":
             self.take_arguments(place, payload)
         elif name in self.KINDS:
@@ -5306,12 +5309,6 @@ class ResponseAnswer:
         self.is_finished = True
         return self.kept([piece for piece in self.pieces()
                           if not self.said[piece[0]]])
-
-    def take_item(self, place, item):
-        self.items[place if isinstance(place, int)
-                   else len(self.items)] = item
-        if dig(item, "type") == "function_call":
-            self.has_begun = True
 
     def take_arguments(self, place, payload):
         """Have a call hold its arguments, as far as they have come."""
@@ -8159,7 +8156,6 @@ class Session:
         self.app, self.turns, self.terminal = app, turns, app.terminal
         self.args = args
         self.is_live = is_terminal(self.terminal.stdin)
-        self.is_over = False
         self.unsaid, self.files = None, attached(app, args)
         folder = self.is_live and not args.no_history and home_path(
             app.settings.environ, "XDG_STATE_HOME", ".local", "state")
@@ -8175,8 +8171,9 @@ class Session:
         try:
             if first is not None or any(self.files):
                 failed = self.tried(self.say, first or "")
-            while not self.is_over:
-                failed = self.tried(self.turn) or failed
+            with suppress(EOFError):
+                while True:
+                    failed = self.tried(self.turn) or failed
         finally:
             self.lines.close()
             self.turns.write()
@@ -8203,9 +8200,7 @@ class Session:
     def turn(self):
         """One message or command, and what it asks for."""
         text, is_block = self.read_message()
-        if text is None:
-            self.is_over = True
-        elif is_block or not text.startswith("/"):
+        if is_block or not text.startswith("/"):
             if text.strip():
                 self.say(text)
         elif text.startswith("//"):
@@ -8214,7 +8209,7 @@ class Session:
             self.command(text)
 
     def read_message(self):
-        """Read (message, is it a block); (None, False) at the end of input.
+        """Read (message, is it a block); raise EOFError at the end of input.
 
         A block, and what has several lines, is never a command.
         """
@@ -8226,7 +8221,7 @@ class Session:
             except EOFError:
                 if self.is_live:
                     self.terminal.end_echo()
-                return None, False
+                raise
             except KeyboardInterrupt:
                 if interrupted or not self.is_live:
                     raise
@@ -8348,7 +8343,7 @@ class Session:
             self.say(text)
 
     def quit(self, _):
-        self.is_over = True
+        raise EOFError()
 
     def retry(self, _):
         """Ask the last question again; if that fails, forget nothing."""
