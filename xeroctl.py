@@ -7854,13 +7854,6 @@ class History:
             self.path = None
 
 
-def is_message(value):
-    """Whether a JSON value is a message of a conversation (OpenAI)."""
-    return (dig(value, "role") in ("system", "developer", "user", "assistant",
-                                   "tool")
-            and isinstance(dig(value, "content"), (str, list)))
-
-
 def as_conversation(raw, path):
     """The conversation that a file holds: as it was saved, or a bare list."""
     try:
@@ -7869,7 +7862,11 @@ def as_conversation(raw, path):
         raise UsageError(f"{whole(path)} is not JSON: {problem}")
     data = {"messages": data} if isinstance(data, list) else data
     messages = dig(data, "messages")
-    if not isinstance(messages, list) or not all(map(is_message, messages)):
+    roles = "system", "developer", "user", "assistant", "tool"
+    if not isinstance(messages, list) or not all(
+            dig(each, "role") in roles
+            and isinstance(dig(each, "content"), (str, list))
+            for each in messages):
         raise UsageError(f"{whole(path)} is no conversation: it has no list"
                          " of messages with role and content")
     return data
@@ -7979,9 +7976,8 @@ class ChatTurns:
         if not text:
             self.messages.pop()
             return
-        turn = {"role": "assistant", "content": text}
-        self.messages.append(dict(turn, cut=True) if is_cut else
-                             dict(turn, **self.link()))
+        more = {"cut": True} if is_cut else self.link()
+        self.messages.append(dict(role="assistant", content=text, **more))
         self.count(self.answer.usage)
         self.is_kept = True
 
@@ -8078,10 +8074,9 @@ class ResponseTurns(ChatTurns):
         if last and "conversation" not in self.options and (
                 response.get("previous_response_id") != last):
             self.unlink()  # what it takes without a word it has not obeyed
-        is_kept = (self.answer.id and self.options.get("store") is not False
-                   and response.get("store") is not False
-                   and all(m.get("response_id", "") is not None
-                           for m in self.messages))
+        is_kept = self.answer.id and False not in (
+            self.options.get("store"), response.get("store")) and all(
+                m.get("response_id", "") is not None for m in self.messages)
         return {"response_id": self.answer.id} if is_kept else {}
 
     def body(self):
@@ -8350,9 +8345,8 @@ class Session:
         if self.unsaid is not None:
             return self.say(self.unsaid)
         before = list(self.turns.messages)
-        content = self.turns.undo()
         try:
-            self.answer(content)
+            self.answer(self.turns.undo())
         finally:
             if not self.turns.is_kept:
                 self.turns.messages = before
@@ -8593,12 +8587,11 @@ def response_format(app, text):
     schema = app.read_json(text[1:])
     if dig(schema, "type") == "json_schema":
         return schema
-    if isinstance(dig(schema, "schema"), dict):
-        return {"type": "json_schema", "json_schema": schema}
-    stem = os.path.splitext(os.path.basename(text[1:]))[0]
-    name = re.sub("[^a-zA-Z0-9_-]", "_", stem)[:64] or "schema"
-    return {"type": "json_schema",
-            "json_schema": {"name": name, "schema": schema}}
+    if not isinstance(dig(schema, "schema"), dict):
+        stem = os.path.splitext(os.path.basename(text[1:]))[0]
+        name = re.sub("[^a-zA-Z0-9_-]", "_", stem)[:64] or "schema"
+        schema = {"name": name, "schema": schema}
+    return {"type": "json_schema", "json_schema": schema}
 
 
 def schema_or_word(text):
