@@ -4991,7 +4991,6 @@ def end_bulk(app, outcomes, done):
 
 # == answers: what a model says, as it comes =================================
 
-CHUNK = "chat.completion.chunk"
 TEXT, REFUSAL, REASONING = "text", "refusal", "reasoning"
 GRACE_S = 1  # for usage and [DONE], once every choice has ended
 
@@ -5185,7 +5184,7 @@ class ChatAnswer:
 
         None stands for an event that is no part of the answer.
         """
-        if kind != CHUNK and "choices" not in chunk:
+        if kind != "chat.completion.chunk" and "choices" not in chunk:
             return None
         if kind == WHOLE or chunk.get("object") == "chat.completion":
             self.received = chunk
@@ -8249,10 +8248,9 @@ class Session:
             f"msgs: {self.turns.turns()}"]), DIM)
 
     def totals(self):
-        spent = self.turns.spent
-        return (f"total: {spent['prompt_tokens']} input tokens,"
-                f" {spent['completion_tokens']} output tokens,"
-                f" {self.turns.turns()} messages")
+        return ("total: {prompt_tokens} input tokens, {completion_tokens}"
+                " output tokens, {} messages".format(
+                    self.turns.turns(), **self.turns.spent))
 
     def say(self, text):
         """Send a message and the files that wait for it.
