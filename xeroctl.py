@@ -887,17 +887,18 @@ class StandIn(str):
     """An id that only a real run would learn, as <file id>; never encoded."""
 
 
-def quoted(name):
-    """Percent-encode an id or name for one segment of a path.
-
-    Dots alone would climb the path (RFC 3986, 5.2.4): no id is made of them.
-    """
-    from urllib.parse import quote
-    if isinstance(name, StandIn):
-        return name
-    if not name or name in (".", ".."):
+def an_id(name):
+    """A name that can be an id: dots alone climb a path (RFC 3986, 5.2.4)."""
+    if name in (None, "", ".", ".."):
         raise UsageError(f"{name!r} cannot be an id: it is empty or a dot")
-    return quote(whole(name), safe="")
+    return name
+
+
+def quoted(name):
+    """Percent-encode an id or name for one segment of a path."""
+    from urllib.parse import quote
+    return name if isinstance(name, StandIn) else quote(
+        whole(an_id(name)), safe="")
 
 
 def path_of(*segments):
@@ -4318,16 +4319,11 @@ def field(spec, help, type=None, **options):
 
 
 def changed(flags, **changes):
-    """Yield the same arguments, declared otherwise."""
+    """Yield the same arguments, declared otherwise if they are not so."""
     for declared in flags:
         same = Flag.__new__(Flag)
         vars(same).update(vars(declared), **changes)
-        yield same
-
-
-def needed(*flags):
-    """The same arguments, as ones that have to be given."""
-    return changed(flags, required=True)
+        yield declared if vars(same) == vars(declared) else same
 
 
 def text_pair(text):
@@ -4678,7 +4674,7 @@ ITEM = flag("ID", "the id of the item")
 SLUG = flag("--endpoint SLUG",
             "endpoint slug (XEROTIER_ENDPOINT); with --style openai the"
             " model's name")
-NAME_FLAG = field("--name NAME", "its name")
+NAME_FLAG = field("--name NAME", "its name", required=True)
 DESCRIPTION = field("--description TEXT", "what it is for")
 REGION = field("--region REGION", "where it is")
 
@@ -4731,14 +4727,7 @@ def pages_of(app, group, args):
         tell_more(app, paging.name, following[paging.name])
 
 
-def check_args(app, args):
-    """Check the arguments of a verb, and complete them."""
-    for check in args.verb.checks:
-        check(app, args)
-
-
 def run_list(app, group, args):
-    check_args(app, args)
     things = args.verb.path.rpartition("/")[2] or group.name
     app.out.pages(pages_of(app, group, args),
                   args.verb.columns or group.columns,
@@ -4747,7 +4736,7 @@ def run_list(app, group, args):
 
 
 def show_item(app, group, args, item):
-    """Show one thing, with the columns that a check has chosen, if any.
+    """Show one thing, with the columns of a flag or a check, if any.
 
     Some writes are answered with a list.
     """
@@ -4760,7 +4749,6 @@ def show_item(app, group, args, item):
 
 
 def run_show(app, group, args):
-    check_args(app, args)
     show_item(app, group, args, group.call(
         app, "GET", place_of(args), query=sent_fields(args).items()))
 
@@ -4785,7 +4773,6 @@ def show_done(app, group, args, answer):
 
 
 def run_write(app, group, args):
-    check_args(app, args)
     if args.verb.asks:
         question = args.verb.asks.replace("{thing}", group.thing)
         app.confirm(filled(question, args), args)
@@ -4833,7 +4820,9 @@ def creates(summary, *flags, name="create", path="", **options):
 
 
 def updates(summary, *flags, name="update", path="{id}", **options):
-    return acts(name, summary, *flags, path=path, run=run_update, **options)
+    """A row of changes: what a new thing has to have, may stay as it is."""
+    return acts(name, summary, *changed(flags, required=False), path=path,
+                run=run_update, **options)
 
 
 def deletes(summary="Delete an item.", *flags, name="delete", path="{id}",
@@ -4919,16 +4908,16 @@ def poll_patiently(app, poll, until=float("inf"), resume=None):
 def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
     """Poll every 2 s until is_over(item); return that item.
 
-    describe(item) is what a Progress shows of it; None for nothing.  A
-    failure that passes (network, 5xx, 429) is borne for 5 minutes.  On Ctrl-C
-    the job goes on, and resume, the command for that, is printed.
+    describe(item) is what a Progress shows of it, () for nothing.  A failure
+    that passes (network, 5xx, 429) is borne for 5 minutes.  On Ctrl-C the job
+    goes on, and resume, the command for that, is printed.
     """
     until = app.clock.monotonic() + (timeout or float("inf"))
     try:
         with Progress(app.terminal, first=0) as progress:
             while True:
                 item = poll_patiently(app, poll, until, resume)
-                shown = describe(item) if describe else ()
+                shown = describe(item)
                 if shown:
                     progress.show(*shown)
                 if is_over(item):
@@ -4944,15 +4933,17 @@ def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
         raise
 
 
-def see_end(app, group, args, is_over, good, resume, fields=None):
+def see_end(app, group, args, is_over, good, resume, fields=None, place="",
+            describe=None):
     """Poll an item until is_over(status), and show how it has ended.
 
-    Raise unless its status is one of good then.
+    Raise unless its status is one of good then.  describe is wait_until's.
     """
     found = wait_until(
-        app, lambda: with_status(group.call(app, "GET", path_of(args.id))),
-        lambda found: is_over(found["status"]),
-        lambda found: (f"{args.id} {found['status']}",),
+        app, lambda: with_status(
+            group.call(app, "GET", place + path_of(args.id))),
+        lambda found: is_over(found["status"]), describe or (
+            lambda found: (f"{args.id} {found['status']}",)),
         args.wait_timeout, resume)
     app.out.record(found, fields or group.fields)
     if found["status"] not in good:
@@ -9168,11 +9159,6 @@ BATCHES = Group(
 
 GOOD_MODEL_STATES = "active", "ready", "validated"
 BAD_MODEL_STATES = "error", "failed", "invalid"
-MODEL_COLUMNS = (
-    "ID", "Name", "Format", "Size=size_bytes|size|bytes:size", "Status:state",
-    "Version", "Shared=shared|is_shared", "+Architecture", "+Quantization",
-    "+Context=context_length", "+Parameters=parameter_count:count",
-    "+Created=created|created_at:time")
 MODEL_FIELDS = (
     "ID", "Name", "Created=created|created_at:time", "Owner=owned_by|owner",
     "Format", "Size=size_bytes|size|bytes:size", "Status:state", "Version",
@@ -9199,12 +9185,6 @@ def ask_extended(app, args):
         args.extended = True
 
 
-def choose_fields(app, args):
-    """Have the description shown whole where that is asked for."""
-    if args.full:
-        args.columns = [name.partition(":brief")[0] for name in MODEL_FIELDS]
-
-
 def show_model(app, group, args):
     """Show a model; out of the list, where there is no more (llama.cpp)."""
     try:
@@ -9219,13 +9199,11 @@ def show_model(app, group, args):
 
 def model_title(app, group, args):
     """NAME (ID), for a question; the id where the name is not to be had."""
-    is_asked = is_terminal(app.terminal.stdin) and not app.plan
-    try:
-        name = is_asked and not args.force and dig(
-            group.call(app, "GET", path_of(args.id)), "name")
-    except XeroctlError:
-        name = None
-    return f"{name} ({args.id})" if is_filled(name) else args.id
+    if is_terminal(app.terminal.stdin) and not (app.plan or args.force):
+        with suppress(XeroctlError):
+            name = dig(group.call(app, "GET", path_of(args.id)), "name")
+            return f"{name} ({args.id})" if is_filled(name) else args.id
+    return args.id
 
 
 def delete_models(app, group, args):
@@ -9257,10 +9235,9 @@ def revalidate_model(app, group, args):
         seen.append(status)
         return status in GOOD_MODEL_STATES + BAD_MODEL_STATES and (
             status != seen[0] or len(seen) >= 3)
-    answer = group.call(app, "POST", path_of(args.id, "revalidate"))
     if not args.wait:
-        return app.out.done(answer, f"revalidation of {args.id} queued",
-                            args.id)
+        return run_write(app, group, args)
+    group.call(app, "POST", place_of(args))
     again = call_again(app, f"xeroctl models {shell_word(args.id)}")
     see_end(app, group, args, is_over, GOOD_MODEL_STATES,
             again + " shows its status", ("ID", "Name", "Status:state"))
@@ -9286,6 +9263,18 @@ def show_overview(app, group, args):
         app.out.table(parts, group.columns or columns_of(parts))
 
 
+def show_any(app, value):
+    """Show JSON of which nothing is known; a person reads it as JSON."""
+    is_list = isinstance(value, list) or any(
+        isinstance(dig(value, key), list) for key in RECORD_KEYS)
+    if app.out.is_table or app.out.form == JSON:
+        app.out.json(value)
+    elif is_list:
+        app.out.rows(value, columns_of(page_records(value)))
+    else:
+        app.out.record(value, columns_of([value]))
+
+
 def probe_model(app, group, args):
     """Show what a deployed model can do, if this router tells."""
     try:
@@ -9295,10 +9284,7 @@ def probe_model(app, group, args):
             raise
         return say_instead(app, "Model probing is not available on this"
                            " router deployment (501).")
-    if app.out.is_table:
-        app.out.json(found)
-    else:
-        app.out.record(found, columns_of([found]))
+    show_any(app, found)
 
 
 VERSION_COLUMNS = (
@@ -9313,22 +9299,25 @@ def version_flag(name, summary, **options):
 
 EXTENDED = field("--extended", "ask for the extended fields (for -o json)",
                  is_ours=True)
-FULL = flag("--full", "do not cut the description")
+FULL = flag("--full", "do not cut the description", dest="columns", const=[
+    name.partition(":brief")[0] for name in MODEL_FIELDS])
 
 MODELS = Group(
     "models", "List, describe, version, share and delete models.",
-    path="/models", columns=MODEL_COLUMNS, fields=MODEL_FIELDS,
-    scope=GIVEN, verbs=by_flag(
+    path="/models", scope=GIVEN, fields=MODEL_FIELDS, columns=(
+        "ID", "Name", "Format", "Size=size_bytes|size|bytes:size",
+        "Status:state", "Version", "Shared=shared|is_shared", "+Architecture",
+        "+Quantization", "+Context=context_length",
+        "+Parameters=parameter_count:count",
+        "+Created=created|created_at:time"), verbs=by_flag(
         lists(EXTENDED,
               flag("--endpoint SLUG", "list what this endpoint serves"),
               summary="List the models of the project.", paging=Offset,
               checks=ask_extended, examples=("xeroctl models -o wide",)),
-        shows("Show one model in full.", FULL, EXTENDED, run=show_model,
-              checks=choose_fields),
+        shows("Show one model in full.", FULL, EXTENDED, run=show_model),
         updates(
             "Change what is said about a model.",
-            field("--description TEXT", "what it is for"),
-            field("--license TEXT", "license name or URL"),
+            DESCRIPTION, field("--license TEXT", "license name or URL"),
             field("--architecture TEXT", "as transformer or mamba"),
             field("--quantization METHOD",
                   "what the backend applies when it runs"),
@@ -9351,8 +9340,7 @@ MODELS = Group(
                   "gptq, awq or compressed-tensors",
                   choice("gptq", "awq", "compressed-tensors")),
             field("--pre-quantization-bits N", "4 or 8", choice(4, 8)),
-            FULL, method="PATCH", by=BARE, checks=choose_fields,
-            usage="ID --description TEXT",
+            FULL, method="PATCH", by=BARE, usage="ID --description TEXT",
             examples=("xeroctl models model_1 --context-length 8192",
                       "xeroctl models model_1 --pre-quantized"
                       " --pre-quantization-bits 4")),
@@ -9361,13 +9349,12 @@ MODELS = Group(
         acts("share", "Share a model to the catalog.", said="shared {id}"),
         acts("unshare", "Take a model out of the catalog.",
              said="unshared {id}"),
-        Verb("revalidate", "Have a model's files checked again.",
-             revalidate_model, ITEM,
+        acts("revalidate", "Have a model's files checked again.",
              flag("--wait", "wait until the check has ended"),
              flag("--wait-timeout SECONDS",
                   "wait no longer than this (default: 600)", seconds,
-                  default=600, needs="--wait"),
-             writes=True, examples=(
+                  default=600, needs="--wait"), run=revalidate_model,
+             said="revalidation of {id} queued", examples=(
                  "xeroctl models model_1 --revalidate --wait",)),
         shows("Show a model as the catalog has it.", name="catalog-info",
               path="{id}/catalog", columns=ALL_FIELDS),
@@ -9388,8 +9375,7 @@ MODELS = Group(
              path="{id}/versions/{rollback}/rollback",
              said="{id} is back at version {rollback}"),
     )) + (
-        Verb("probe", "Show what a deployed model can do.", probe_model,
-             ITEM),
+        Verb("probe", "Show what a deployed model can do.", probe_model, ITEM),
         acts("set-capabilities", "Say all that a model can do (admin).",
              field("CAPABILITY…", "as chat or tool-use", sends="capabilities",
                    sample="chat"),
@@ -9419,14 +9405,14 @@ def line_text(line, where):
     return text
 
 
-def given_texts(app, name, read=lambda line, where: line):
-    """The texts of --NAME, which may say -, and of --NAME-file, by line.
+def given_texts(app, args, read=lambda line, where: line):
+    """The texts that are given, one as -, and those of a file, by line.
 
     read(line, where) makes the text of a line.
     """
     found = [app.read_text("-") if text == "-" else text
-             for text in getattr(app.args, name) or ()]
-    path = getattr(app.args, name + "_file")
+             for text in args.texts or ()]
+    path = args.texts_file
     lines = [] if path is None else app.read_text(path).split("\n")
     for number, line in enumerate(lines, 1):
         where, line = f"{path}: line {number}", line.rstrip("\r")
@@ -9434,8 +9420,9 @@ def given_texts(app, name, read=lambda line, where: line):
             raise UsageError(f"{where} is blank")
         found.append(read(line, where))
     if not found:
-        raise UsageError(f"--{name} is missing", f"--{name} TEXT or"
-                         f" --{name}-file FILE says what to send")
+        name = next(f.long_name for f in args.verb.own if f.dest == "texts")
+        raise UsageError(f"{name} is missing", f"{name} TEXT or"
+                         f" {name}-file FILE says what to send")
     return found
 
 
@@ -9472,7 +9459,7 @@ def embedded(app, group, args, texts):
     for start in range(0, len(texts), args.batch_size):
         some = texts[start:start + args.batch_size]
         body = dict({"model": model, "input": some}, **sent_fields(args))
-        if len(texts) == 1 and not args.input_file:
+        if len(texts) == 1 and not args.texts_file:
             body["input"] = texts[0]
         answer = group.call(app, "POST", body=body, stand_in={"data": []},
                             silence=INFERENCE_TIMEOUT_S)
@@ -9539,7 +9526,7 @@ def write_vectors(path, answers, count, force):
 
 def create_embeddings(app, group, args):
     """Embed texts; show the vectors, or write them to a file."""
-    texts, path = given_texts(app, "input"), args.output_file
+    texts, path = given_texts(app, args), args.output_file
     if path and not path.endswith((".npy", ".jsonl")):
         raise UsageError(f"{path} has to end in .npy or .jsonl")
     answers = embedded(app, group, args, texts)
@@ -9566,37 +9553,25 @@ def ranked_row(rank, item, texts):
                 texts[index] if is_known else None)}
 
 
-def ask_ranked(app, group, body, texts, count, columns, key=None):
-    """Show scores, with the texts from the input where none came back."""
+def score_texts(app, group, args):
+    """Show scores, with the texts from the input where none came back.
+
+    Those that have a rank are in the order of the answer, else of the input.
+    """
+    texts = args.texts = given_texts(app, args, line_text)
     answer = group.call(app, "POST", body=dict(
-        {"model": app.args.model or app.endpoint()}, **body),
+        {"model": args.model or app.endpoint()}, **sent_fields(args)),
         stand_in={"data": []}, silence=INFERENCE_TIMEOUT_S)
     records = page_records(answer)
     if not app.plan:
-        check_count(records, count, "scores")
+        most = getattr(args, "top_n", None) or len(texts)
+        check_count(records, min(len(texts), most), "scores")
     if app.out.form not in (JSON, JSONL):
-        records = sorted(records, key=key) if key else records
+        if "Rank" not in group.columns:
+            records = sorted(records, key=place_in_input)
         answer = {"data": [ranked_row(rank, item, texts)
                            for rank, item in enumerate(records, 1)]}
-    app.out.rows(answer, columns, "scores", "index")
-
-
-def rerank_documents(app, group, args):
-    """Rank documents by a query, the best first."""
-    texts = given_texts(app, "documents", line_text)
-    body = dict({"query": args.query, "documents": texts},
-                **sent_fields(args))
-    ask_ranked(app, group, body, texts,
-               min(len(texts), args.top_n or len(texts)),
-               ("Rank", "Index", "Score", "Document"))
-
-
-def score_texts(app, group, args):
-    """Score candidates against a text, in the order they were given."""
-    texts = given_texts(app, "candidates", line_text)
-    ask_ranked(app, group, {"text_1": args.text, "text_2": texts}, texts,
-               len(texts), ("Index", "Score", "Text=document"),
-               place_in_input)
+    app.out.rows(answer, group.columns, "scores", "index")
 
 
 MODEL = flag("--model NAME",
@@ -9608,8 +9583,9 @@ EMBEDDINGS = Group(
         Verb("create", "Embed texts; show the vectors or write them.",
              create_embeddings, SLUG,
              flag("--input TEXT…", "a text; - is standard input",
-                  from_stdin=True),
-             flag("--input-file FILE", "one text per line", from_stdin=True),
+                  from_stdin=True, dest="texts"),
+             flag("--input-file FILE", "one text per line", from_stdin=True,
+                  dest="texts_file"),
              MODEL,
              field("--dimensions N", "size of the vectors, if the model can",
                    integer(1)),
@@ -9630,14 +9606,15 @@ ONE_PER_LINE = 'one per line: plain, JSON, or {"text": …}'
 
 RERANK = only(
     "rerank", "Rank documents by how well they answer a query.",
-    rerank_documents, SLUG,
-    flag("--query TEXT", "what is asked", required=True),
-    flag("--documents TEXT…", "the documents, several after one flag",
-         many=bool, from_stdin=True),
-    flag("--documents-file FILE", ONE_PER_LINE, from_stdin=True),
+    score_texts, SLUG, field("--query TEXT", "what is asked", required=True),
+    field("--documents TEXT…", "the documents, several after one flag",
+          many=bool, from_stdin=True, dest="texts", sends="documents"),
+    flag("--documents-file FILE", ONE_PER_LINE, from_stdin=True,
+         dest="texts_file"),
     field("--top-n N", "only the best so many", integer(1)),
     field("--return-documents", "have the server send the documents back"),
-    MODEL, path="/rerank", scope=ENDPOINT, writes=True, examples=(
+    MODEL, path="/rerank", scope=ENDPOINT, writes=True,
+    columns=("Rank", "Index", "Score", "Document"), examples=(
         "xeroctl rerank --endpoint my-rank --query kernel --documents linux"
         " bread",
         "xeroctl rerank --endpoint my-rank --query kernel --documents-file"
@@ -9645,11 +9622,14 @@ RERANK = only(
 
 SCORE = only(
     "score", "Score how alike texts are.", score_texts, SLUG,
-    flag("--text TEXT", "what to compare with", required=True),
-    flag("--candidates TEXT…", "the texts to score, several after one flag",
-         many=bool, from_stdin=True),
-    flag("--candidates-file FILE", ONE_PER_LINE, from_stdin=True),
-    MODEL, path="/score", scope=ENDPOINT, writes=True, examples=(
+    field("--text TEXT", "what to compare with", required=True,
+          sends="text_1"),
+    field("--candidates TEXT…", "the texts to score, several after one flag",
+          many=bool, from_stdin=True, dest="texts", sends="text_2"),
+    flag("--candidates-file FILE", ONE_PER_LINE, from_stdin=True,
+         dest="texts_file"),
+    MODEL, path="/score", scope=ENDPOINT, writes=True,
+    columns=("Index", "Score", "Text=document"), examples=(
         "xeroctl score --endpoint my-rank --text kernel --candidates linux"
         " bread",
         "xeroctl score --endpoint my-rank --text kernel --candidates-file"
@@ -10117,19 +10097,7 @@ def api_path(path):
     return quote(whole(path), safe=URL_CHARACTERS.replace("#", ""))
 
 
-def show_any(app, value):
-    """Show JSON of which nothing is known; a person reads it as JSON."""
-    is_list = isinstance(value, list) or any(
-        isinstance(dig(value, key), list) for key in RECORD_KEYS)
-    if app.out.is_table or app.out.form == JSON:
-        app.out.json(value)
-    elif is_list:
-        app.out.rows(value, columns_of(page_records(value)))
-    else:
-        app.out.record(value, columns_of([value]))
-
-
-def show_pages(app, method, path, query, body, parts):
+def show_pages(app, method, path, query, parts):
     """Follow every page of a list and show it as one."""
     if method != "GET":
         raise UsageError(f"--all follows the pages of a GET, not of {method}")
@@ -10206,7 +10174,7 @@ def call_api(app, group, args):
     if args.all and args.include:
         raise UsageError("--all and --include cannot be combined")
     if args.all:
-        return show_pages(app, method, path, query, body, parts)
+        return show_pages(app, method, path, query, parts)
     answer = app.api.open(method, path, query=query, body=body, accept="*/*",
                           **parts)
     if answer is None:
@@ -10238,9 +10206,6 @@ API = only(
 
 # == webhooks: what the platform tells others ================================
 
-SKEW_S = 300
-
-
 def check_webhook(app, args):
     """Raise for a webhook URL that is not https (loopback http is)."""
     if args.url is not None:
@@ -10268,15 +10233,12 @@ def check_signature(secret, signature, timestamp, body, now):
         raise XeroctlError("the signature is not that of this body")
     seconds = (float(timestamp) if re.match(r"\d{1,12}(\.\d+)?\Z", timestamp)
                else seconds_of(timestamp))
-    if seconds is None or abs(now - seconds) > SKEW_S:
+    if seconds is None or abs(now - seconds) > span_of("5m"):
         raise XeroctlError("the timestamp is not within 5 minutes of now")
 
 
 def verify_webhook(app, group, args):
     """Check the signature of a delivery."""
-    if args.secret_file == "-" == args.body:
-        raise UsageError("--secret-file and --body cannot both read standard"
-                         " input")
     secret = app.read_bytes(args.secret_file).rstrip(b"\r\n")
     if not secret:
         raise UsageError(f"{args.secret_file} holds no secret")
@@ -10297,12 +10259,12 @@ def find_endpoint(app, args):
 ENDPOINT_ID = field("--endpoint SLUG|UUID", "only for this endpoint",
                     sends="endpoint_id")
 WEBHOOK_FLAGS = (
-    field("--url URL", "where events go (https)",
+    field("--url URL", "where events go (https)", required=True,
           sample="https://example.com/hook"),
-    field("--events A,B", "what to tell of", listed, sample="batch.completed"))
-WEBHOOK_MORE = (DESCRIPTION, field("--inactive", "do not deliver", const=False,
-                                   dest="active"),
-                field("--active", "deliver"))
+    field("--events A,B", "what to tell of", listed, required=True,
+          sample="batch.completed"),
+    DESCRIPTION, field("--active", "deliver"),
+    field("--inactive", "do not deliver", const=False, dest="active"))
 
 WEBHOOKS = Group(
     "webhooks", "Have events delivered, and check deliveries.",
@@ -10311,13 +10273,12 @@ WEBHOOKS = Group(
              "CREATED=created_at:time"),
     more=("UPDATED=updated_at:time", "DESCRIPTION"), verbs=by_flag(
         lists(summary="List webhooks."), shows("Show one webhook."),
-        creates("Make one; its secret is shown once.",
-                *needed(*WEBHOOK_FLAGS),
+        creates("Make one; its secret is shown once.", *WEBHOOK_FLAGS,
                 field("--secret TEXT",
                       "sign with this (default: the router's choice)"),
-                *WEBHOOK_MORE, once="secret", checks=check_webhook),
-        updates("Change a webhook.", *WEBHOOK_FLAGS, *WEBHOOK_MORE,
-                method="PUT", checks=check_webhook),
+                once="secret", checks=check_webhook),
+        updates("Change a webhook.", *WEBHOOK_FLAGS, method="PUT",
+                checks=check_webhook),
         deletes("Delete a webhook."),
         acts("test", "Have a test event delivered.",
              said="a test event is on its way"),
@@ -10343,12 +10304,10 @@ WEBHOOKS = Group(
 
 # == keys: who may call ======================================================
 
-KEY_SCOPES = "inference", "management", "execution", "research"
-
-
 def scopes(text):
     """Convert A,B to a list of scopes."""
-    return [choice(*KEY_SCOPES)(word) for word in listed(text)]
+    scope = choice("inference", "management", "execution", "research")
+    return list(map(scope, listed(text)))
 
 
 def network(text):
@@ -10378,6 +10337,9 @@ def rotated(app, group, args):
         app.terminal.say("the previous value works for 24 hours more")
 
 
+EXPIRES = field("--expires TIME", "ISO time, or 30d from now", moment,
+                sends="expires_at", sample="30d")
+
 KEYS = Group(
     "keys", "Make, rotate and revoke API keys.",
     path="/management/api-keys", sample="key_1", main="create",
@@ -10390,12 +10352,10 @@ KEYS = Group(
                 field("--scopes, --scope A,B",
                       "inference, management, execution, research", scopes,
                       required=True, sample="inference"),
-                ENDPOINT_ID,
-                field("--expires TIME", "ISO time, or 30d from now", moment,
-                      sends="expires_at", sample="30d"),
-                once="key", checks=(fixes(1, "expires"), find_endpoint),
-                examples=("xeroctl keys --create --name ci --scopes inference"
-                          " --expires 30d",)),
+                ENDPOINT_ID, EXPIRES, once="key",
+                checks=(fixes(1, "expires"), find_endpoint), examples=(
+                    "xeroctl keys --create --name ci --scopes inference"
+                    " --expires 30d",)),
         deletes("Revoke a key.", also=("revoke",)),
         acts("rotate", "Give a key a new value, shown once.", run=rotated,
              once="key", asks="Rotate key {id}?"),
@@ -10435,6 +10395,7 @@ def router_address(text):
 
 
 AGENT_FLAGS = (
+    NAME_FLAG, REGION,
     field("--max-concurrent N",
           "most requests at a time; 0: the agent decides", integer(0),
           sends="max_concurrent_requests"),
@@ -10455,9 +10416,8 @@ AGENTS = Group(
           "EXEC PAUSED", "PAUSED WORKSPACES:list", "CREATED=created_at:time"),
     verbs=by_flag(
         lists(summary="List agents."), shows("Show one agent."),
-        creates("Make an agent.", *needed(NAME_FLAG), REGION, *AGENT_FLAGS),
-        updates("Change an agent.", NAME_FLAG, REGION, *AGENT_FLAGS,
-                method="PATCH"),
+        creates("Make an agent.", *AGENT_FLAGS),
+        updates("Change an agent.", *AGENT_FLAGS, method="PATCH"),
         deletes("Delete an agent."),
         lists(name="events", summary="List what happened to an agent.",
               path="{id}/events",
@@ -10466,7 +10426,7 @@ AGENTS = Group(
         lists(summary="List join keys.", path=JOIN_KEYS,
               columns=JOIN_KEY_COLUMNS),
         creates("Make a join key; its value is shown once.",
-                *needed(NAME_FLAG, REGION),
+                NAME_FLAG, *changed((REGION,), required=True),
                 field("--router-addr tcp://H:P",
                       "where the agent finds the router", router_address,
                       required=True, sample="tcp://router:7777"),
@@ -10498,10 +10458,11 @@ AGENTS = Group(
 # == slos: what is promised ==================================================
 
 SLO_FLAGS = (
-    NAME_FLAG, field("--metric METRIC", "as availability or latency_p99",
+    NAME_FLAG,
+    field("--metric METRIC", "as availability or latency_p99", required=True,
           sample="availability"),
-    field("--target F", "what to reach", positive, sample="99.9"))
-SLO_MORE = (
+    field("--target F", "what to reach", positive, required=True,
+          sample="99.9"),
     field("--comparison WORD",
           "greater_than_or_equal or less_than_or_equal (default: by metric)",
           choice("greater_than_or_equal", "less_than_or_equal")),
@@ -10529,7 +10490,6 @@ def list_series(app, group, args):
 
     Its first column is the time; what is in per cent stands for all.
     """
-    check_args(app, args)
     page = merged(pages_of(app, group, args))
     time, *columns = map(as_column, args.verb.columns)
     app.out.rows(page, [time] + columns, "measurements",
@@ -10555,9 +10515,9 @@ SLOS = Group(
                    "those of an endpoint, and of the whole project"),
               summary="List objectives.", checks=place_slos),
         shows("Show one objective."),
-        creates("Make an objective.", *needed(*SLO_FLAGS), *SLO_MORE,
-                ENDPOINT_ID, checks=(complete_slo, find_endpoint)),
-        updates("Change an objective.", *SLO_FLAGS, *SLO_MORE, method="PUT"),
+        creates("Make an objective.", *SLO_FLAGS, ENDPOINT_ID,
+                checks=(complete_slo, find_endpoint)),
+        updates("Change an objective.", *SLO_FLAGS, method="PUT"),
         deletes("Delete an objective."),
         Verb("history", "List how an objective was met.", list_series, ITEM,
              *Cursor.flags, path="{id}/history", paging=Cursor, columns=(
@@ -10590,13 +10550,15 @@ ENDPOINTS = Group(
                       sample="demo-model"),
                 field("--tier TIER", "its tier"),
                 REGION,
-                field("--param K=V…", "a parameter; a value of JSON or a text",
-                      any_pair, many=is_pair, sends="parameters")),
+                *changed((PARAM,), sends="parameters",
+                         help="a parameter; a value of JSON or a text")),
         updates("Change an endpoint.", PARAM, method="PATCH"),
         deletes("Delete an endpoint."),
     ))
 
-WORKSPACE_FLAGS = field("--type TYPE", "its type"), DESCRIPTION, PARAM
+WORKSPACE_FLAGS = (NAME_FLAG, field("--type TYPE", "its type"), DESCRIPTION,
+                   PARAM)
+IN_WORKSPACE, = changed((THE_WORKSPACE,), sends="workspace_id")
 AGENT = field("--agent ID", "the agent", required=True, sends="agent_id",
               sample="agent_1")
 
@@ -10605,12 +10567,10 @@ WORKSPACES = Group(
     path="/workspaces", default="list", sample="ws_1",
     columns=("ID", "NAME", "TYPE=type|workspace_type", "STATUS:state",
              "CREATED=created_at:time"),
-    more=("DESCRIPTION",),
-    verbs=(
+    more=("DESCRIPTION",), verbs=(
         lists(summary="List workspaces."), shows("Show one workspace."),
-        creates("Make a workspace.", *needed(NAME_FLAG), *WORKSPACE_FLAGS),
-        updates("Change a workspace.", NAME_FLAG, *WORKSPACE_FLAGS,
-                method="PATCH"),
+        creates("Make a workspace.", *WORKSPACE_FLAGS),
+        updates("Change a workspace.", *WORKSPACE_FLAGS, method="PATCH"),
         deletes("Delete a workspace."),
         acts("bind", "Bind an agent to a workspace.", AGENT,
              path="{id}/agents", said="bound {agent} to {id}"),
@@ -10629,9 +10589,8 @@ WORKSPACES = Group(
 
 def export_chat(app, group, args):
     """Write out a chat, as the server formats it."""
-    answer = app.api.open("GET", group.path + place_of(args), accept="*/*",
-                          query=[("format", args.format)])
-    with answer:
+    with app.api.open("GET", group.path + place_of(args), accept="*/*",
+                      query=[("format", args.format)]) as answer:
         answer.kept = answer.read()
         doubt = in_place_of_file(decoded(answer.kept), answer.media, "")
         if doubt:
@@ -10644,17 +10603,14 @@ CHATS = Group(
     default="list", sample="chat_1",
     columns=("ID=id|chat_id", "TITLE", "WORKSPACE=workspace_id",
              "MESSAGES=message_count|messages", "UPDATED=updated_at:time"),
-    more=("STATUS:state",),
-    verbs=(
+    more=("STATUS:state",), verbs=(
         lists(WORKSPACE, summary="List chats."),
         shows("Show one chat."),
-        creates("Begin a chat.",
-                field("--workspace ID", "the workspace", sends="workspace_id",
-                      required=True, sample="ws_1"),
+        creates("Begin a chat.", IN_WORKSPACE,
                 field("--title TEXT", "its title")),
-        updates("Give a chat another title.",
-                field("--title TEXT", "its title", required=True),
-                name="rename", method="PATCH"),
+        acts("rename", "Give a chat another title.",
+             field("--title TEXT", "its title", required=True),
+             path="{id}", method="PATCH"),
         deletes("Delete a chat."),
         acts("archive", "Put a chat away."),
         acts("restore", "Take a chat out again."),
@@ -10678,12 +10634,11 @@ CHATS = Group(
 
 
 MAINTENANCE_FLAGS = (
-    field("--title TEXT", "what", sample="Disks"),
-    field("--starts-at TIME", "ISO time with its zone", moment,
+    field("--title TEXT", "what", required=True, sample="Disks"),
+    field("--starts-at TIME", "ISO time with its zone", moment, required=True,
           sample="2026-12-01T10:00:00Z"),
-    field("--ends-at TIME", "ISO time with its zone", moment,
-          sample="2026-12-01T12:00:00Z"))
-MAINTENANCE_MORE = (
+    field("--ends-at TIME", "ISO time with its zone", moment, required=True,
+          sample="2026-12-01T12:00:00Z"),
     field("--description TEXT", "more on it"),
     field("--severity WORD", "info, warning or critical",
           choice("info", "warning", "critical")))
@@ -10692,15 +10647,13 @@ MAINTENANCE = Group(
     default="list", thing="maintenance", sample="mnt_1", main="schedule",
     columns=("ID", "TITLE", "SEVERITY", "STATUS:state",
              "STARTS=starts_at:time", "ENDS=ends_at:time"),
-    more=("DESCRIPTION",),
-    verbs=(
+    more=("DESCRIPTION",), verbs=(
         lists(OF_STATUS, summary="List maintenance."),
         shows("Show one maintenance."),
-        creates("Schedule maintenance.", *needed(*MAINTENANCE_FLAGS),
-                *MAINTENANCE_MORE, name="schedule",
+        creates("Schedule maintenance.", *MAINTENANCE_FLAGS, name="schedule",
                 checks=fixes(1, "starts_at", "ends_at")),
-        updates("Change a maintenance.", *MAINTENANCE_FLAGS, *MAINTENANCE_MORE,
-                method="PATCH", checks=fixes(1, "starts_at", "ends_at")),
+        updates("Change a maintenance.", *MAINTENANCE_FLAGS, method="PATCH",
+                checks=fixes(1, "starts_at", "ends_at")),
         acts("cancel", "Cancel a maintenance.", asks="Cancel {id}?"),
         acts("complete", "Say that a maintenance is over."),
         creates("Forget what was over before a time.",
@@ -10736,8 +10689,7 @@ PROJECT_GROUP = Group(
                 field("--email ADDRESS", "whom", required=True,
                       sample="a@example.com"),
                 field("--role ROLE", "as what"),
-                name="invite", path="invitations",
-                columns=INVITATION_COLUMNS),
+                name="invite", path="invitations", columns=INVITATION_COLUMNS),
         lists(name="invitations", summary="List the invitations.",
               path="invitations", columns=INVITATION_COLUMNS),
         acts("revoke-invitation", "Take an invitation back.",
@@ -10749,8 +10701,7 @@ PROJECT_GROUP = Group(
 SETTINGS = Group(
     "settings", "Read and change the project's settings.", path="/settings",
     default="list", sample="theme", item="KEY",
-    columns=("Key=key|id", "Value", "Description"),
-    verbs=(
+    columns=("Key=key|id", "Value", "Description"), verbs=(
         lists(summary="List settings.", paging=None),
         shows("Show one setting.", name="get"),
         acts("set", "Change a setting.",
@@ -10771,7 +10722,6 @@ USAGE_FLAGS = (
 USAGE_NUMBER_COLUMNS = (
     "Requests", "Errors", "Input tokens", "Output tokens", "Cached tokens",
     "Total tokens", "TTFT ms", "Latency ms")
-
 
 USAGE = Group(
     "usage", "See requests, tokens and times of a span of days.",
@@ -10795,25 +10745,17 @@ USAGE = Group(
                        "Latency ms")),
     ))
 
-LONGEST_EXPORT_S = 90 * 86400
-
 
 def create_export(app, group, args):
     """Have an export made, and wait for it if asked to."""
-    fix_span(app, args)
-    start = getattr(args, "from")
-    end = args.to or iso_text(app.clock.now())
-    if seconds_of(end) - seconds_of(start) > LONGEST_EXPORT_S:
+    start, end = getattr(args, "from"), args.to
+    if seconds_of(end) - seconds_of(start) > span_of("90d"):
         raise UsageError("an export spans at most 90 days: --from "
                          f"{start} --to {end}")
-    check_order(start, end, "--from and now")
-    body = {"start_date": start, "end_date": end, "format": args.format}
-    if args.filter:
-        body["filters"] = dict(args.filter)
-    export = group.call(app, "POST", path_of(args.kind), body=body)
     if not args.wait:
-        return app.out.record(export, group.fields)
-    args.id = id_in(export)
+        return run_write(app, group, args)
+    args.id = id_in(group.call(app, "POST", place_of(args),
+                               body=sent_fields(args)))
     again = call_again(app, f"xeroctl exports get {shell_word(args.id)}")
     see_end(app, group, args, lambda status: status not in (
         "pending", "processing"), ("completed",), again + " shows it")
@@ -10827,29 +10769,28 @@ def download_export(app, group, args):
 
 EXPORTS = Group(
     "exports", "Export logs, metrics, usage and executions.",
-    path="/exports", default="list", sample="exp_1",
-    main="create",
+    path="/exports", default="list", sample="exp_1", main="create",
     columns=("ID", "KIND=kind|type", "STATUS:state", "FORMAT",
              "FROM=start_date:time", "TO=end_date:time", "ROWS=row_count",
-             "SIZE=size_bytes:size", "CREATED=created_at:time"),
-    verbs=(
+             "SIZE=size_bytes:size", "CREATED=created_at:time"), verbs=(
         lists(OF_STATUS, summary="List exports.", paging=Offset),
-        Verb("create", "Have an export made.", create_export,
-             flag("KIND", "logs, metrics, usage or executions",
-                  choice("logs", "metrics", "usage", "executions")),
-             *needed(FROM), TO,
-             flag("--format FORMAT", "csv, json or jsonl (default: jsonl)",
-                  choice("csv", "json", "jsonl"), default="jsonl"),
-             flag("--filter K=V…",
-                  "only what has this, as model_name=m or"
-                  " 'status_codes=[200,500]' (a list is JSON); several, or"
-                  " repeated", any_pair, many=is_pair),
-             flag("--wait", "wait until it is there"),
-             WAIT_TIMEOUT, writes=True,
-             examples=(
-                 "xeroctl exports create logs --from 7d"
-                 " --filter 'status_codes=[500]'",
-                 "xeroctl exports create usage --from 30d --wait")),
+        creates("Have an export made.",
+                flag("KIND", "logs, metrics, usage or executions",
+                     choice("logs", "metrics", "usage", "executions")),
+                *changed((FROM,), sends="start_date", required=True),
+                *changed((TO,), sends="end_date", default="0d"),
+                field("--format FORMAT", "csv, json or jsonl (default: jsonl)",
+                      choice("csv", "json", "jsonl"), default="jsonl"),
+                field("--filter K=V…",
+                      "only what has this, as model_name=m or"
+                      " 'status_codes=[200,500]' (a list is JSON); several,"
+                      " or repeated", any_pair, many=is_pair,
+                      sends="filters"),
+                flag("--wait", "wait until it is there"), WAIT_TIMEOUT,
+                path="{kind}", run=create_export, checks=fix_span, examples=(
+                    "xeroctl exports create logs --from 7d"
+                    " --filter 'status_codes=[500]'",
+                    "xeroctl exports create usage --from 30d --wait")),
         shows("Show one export.", name="get"),
         Verb("download", "Download its content, JSON Lines (NDJSON).",
              download_export, ITEM,
@@ -10886,17 +10827,17 @@ INVOCATION_FIELDS = ("ID", "Tool=tool|tool_name", "Status:state",
 INVOCATION_ENDS = "completed", "failed", "cancelled", "rejected", "timeout"
 
 
-def tool_arguments(app, text):
-    """The arguments of a tool: JSON, @FILE with JSON, or - for stdin."""
+def read_arguments(app, args):
+    """Have --args, JSON, @FILE with JSON or - for stdin, be an object."""
+    text = args.args
     if text == "-" or text.startswith("@"):
         text = app.read_text(text if text == "-" else text[1:])
     try:
-        value = parse_json(text)
+        args.args = parse_json(text)
     except ValueError as problem:
         raise UsageError(f"--args is not JSON: {problem}")
-    if not isinstance(value, dict):
+    if not isinstance(args.args, dict):
         raise UsageError("--args is no JSON object")
-    return value
 
 
 def watch_again(app, item_id):
@@ -10918,29 +10859,19 @@ def watch_tool(app, group, args):
     """Poll an invocation to its end, and tell each change of status."""
     told = []
 
-    def poll():
-        found = with_status(group.call(
-            app, "GET", path_of("invocations", args.id)))
-        status = found["status"]
-        if told[-1:] != [status]:
-            told.append(status)
-            app.terminal.note(f"{args.id} {status}")
+    def tell(found):
+        if told[-1:] != [found["status"]]:
+            told.append(found["status"])
+            app.terminal.note(f"{args.id} {told[-1]}")
             tell_approval(app, found)
-        return found
-    found = wait_until(
-        app, poll, lambda found: found["status"] in INVOCATION_ENDS, None,
-        args.wait_timeout,
-        watch_again(app, args.id))
-    app.out.record(found, INVOCATION_FIELDS)
-    if found["status"] != "completed":
-        raise XeroctlError(f"invocation {args.id}: {found['status']}")
+        return ()
+    see_end(app, group, args, INVOCATION_ENDS.__contains__, ("completed",),
+            watch_again(app, args.id), INVOCATION_FIELDS, "/invocations", tell)
 
 
 def invoke_tool(app, group, args):
     """Start a tool, and wait for its end if asked to."""
-    body = {"workspace_id": args.workspace, "tool": args.tool,
-            "args": tool_arguments(app, args.args)}
-    found = group.call(app, "POST", path_of("invocations"), body=body)
+    found = group.call(app, "POST", place_of(args), body=sent_fields(args))
     if args.wait:
         args.id = id_in(found)
         return watch_tool(app, group, args)
@@ -10963,25 +10894,24 @@ EXEC = Group(
     sample="inv_1", thing="invocation", main="invoke",
     columns=("ID", "Tool=tool|tool_name", "Workspace=workspace_id",
              "Status:state", "Created=created_at:time"),
-    fields=(*INVOCATION_FIELDS[:2], "Workspace=workspace_id", "Status:state",
-            "Risk", "Approval=approval_id", "Exit code", "Duration ms",
-            "Created=created_at:time", "Completed=completed_at:time",
-            *INVOCATION_FIELDS[-3:]),
-    verbs=(
+    more=("Completed=completed_at:time", "Risk", "Approval=approval_id",
+          "Exit code", "Duration ms", *INVOCATION_FIELDS[-3:]), verbs=(
         lists(name="tools", path="tools", paging=None, id_path="name",
               summary="List the tools.",
               columns=("Name", "Description", "+Risk", "+Domain")),
         Verb("tool-show", "Show all about a tool.", run_show,
              flag("NAME", "the tool", sample="kubectl_get", dest="id"),
              path="tools/{id}", columns=ALL_FIELDS),
-        Verb("invoke", "Start a tool.", invoke_tool,
-             THE_WORKSPACE, flag("--tool NAME", "the tool", required=True,
-                  sample="kubectl_get"),
-             flag("--args JSON",
-                  "its arguments; @FILE reads them from a file, - standard"
-                  " input", required=True, sample="'{\"kind\": \"pod\"}'",
-                  from_stdin=True),
-             flag("--wait", "wait for its end"), WAIT_TIMEOUT, writes=True),
+        creates("Start a tool.", IN_WORKSPACE,
+                field("--tool NAME", "the tool", an_id, required=True,
+                      sample="kubectl_get"),
+                field("--args JSON",
+                      "its arguments; @FILE reads them from a file, -"
+                      " standard input", required=True, from_stdin=True,
+                      sample="'{\"kind\": \"pod\"}'"),
+                flag("--wait", "wait for its end"), WAIT_TIMEOUT,
+                name="invoke", path="invocations", run=invoke_tool,
+                checks=read_arguments),
         Verb("watch", "Wait for the end of an invocation.", watch_tool, ITEM,
              flag(WAIT_TIMEOUT.spec, WAIT_TIMEOUT.help, seconds)),
         acts("cancel", "Cancel an invocation.",
@@ -10998,7 +10928,6 @@ EXEC = Group(
 TEMPLATE_FIELDS = ("name", "scope", "description", "system_prompt",
                    "allowed_tools", "approval_policy",
                    "applicable_workspace_types", "metadata")
-TEMPLATE_NEEDS = "name", "system_prompt"
 TEMPLATE_OF_SERVER = ("id", "object", "version", "workspace_id",
                       "created_at", "updated_at", "notes")
 TEMPLATE_WORKSPACE = flag("--workspace ID", "the templates of this workspace",
@@ -11021,7 +10950,7 @@ def template_problems(template):
             yield f"unknown field {name}"
         elif words and value not in (None,) + words:
             yield f"{name} is none of {', '.join(words)}"
-    for name in TEMPLATE_NEEDS:
+    for name in ("name", "system_prompt"):
         if not template.get(name):
             yield f"{name} is missing"
         elif not isinstance(template[name], str):
@@ -11052,73 +10981,47 @@ def place_template(app, args):
     """Have a verb be about the one that is given by id or by name."""
     place_templates(app, args)
     found = args.id
-    path_of(found)  # an empty one is no name
     if not found.startswith("ctpl_"):
         known = all_templates(app, args.workspace, limit=100)
         found = only_named(found, known, args.workspace)
     args.place += path_of(found)
 
 
-def apply_template(app, group, args):
-    """Begin a chat from a template, as chat new does."""
-    args.template, args.message = args.id, None
-    new_chat(app, group, args)
-
-
-class TemplateFolder:
-    """Creates or updates templates from the *.json files of a folder."""
-
-    def __init__(self, app, args):
-        self.app, self.args, self.files = app, args, {}
-        self.known = defaultdict(list)
-        known = all_templates(app, args.workspace, limit=100)
-        for each in known if args.workspace else shared_templates(known):
-            self.known[as_text(dig(each, "name"))].append(each)
-
-    def apply(self, name, path):
-        """Create or update one; return its id, and what is told of it."""
-        template = template_in(self.app, path)
-        before = self.before(template["name"], name)
-        if before and all(before.get(key) == value
-                          for key, value in template.items()):
-            self.app.terminal.note(f"{name} is unchanged")
-            return id_in(before), None
-        made = self.send(template, before)
-        return id_in(made), f"{id_in(made)} v{as_text(dig(made, 'version'))}"
-
-    def before(self, template, name):
-        """The template of a name as it is, or None."""
-        found, other = self.known[template], self.files.setdefault(
-            template, name)
-        if other != name:
-            raise UsageError(f"{other} has the name {template}, too")
-        if len(found) > 1:
-            raise UsageError(f"{len(found)} templates are named {template}")
-        return found[0] if found else None
-
-    def send(self, template, before):
-        place = templates_path(self.args.workspace)
-        return self.app.api.call(
-            "PUT" if before else "POST",
-            place + path_of(id_in(before)) if before else place,
-            body=template, stand_in={"id": StandIn("<id>"), "version": 1})
+def apply_file(app, args, path, known, names):
+    """Create or update the template in a file; return its id, and what is
+    told of it.  names is {name: file} of those before it."""
+    template, file = template_in(app, path), from_disk(os.path.basename(path))
+    name, place = template["name"], templates_path(args.workspace)
+    found = [each for each in known if dig(each, "name") == name]
+    if names.setdefault(name, file) != file:
+        raise UsageError(f"{names[name]} has the name {name}, too")
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} templates are named {name}")
+    if found and dict(found[0], **template) == found[0]:
+        app.terminal.note(f"{file} is unchanged")
+        return id_in(found[0]), None
+    made = app.api.call(
+        "PUT" if found else "POST",
+        place + "".join(path_of(id_in(each)) for each in found),
+        body=template, stand_in={"id": StandIn("<id>"), "version": 1})
+    return id_in(made), f"{id_in(made)} v{as_text(dig(made, 'version'))}"
 
 
 def apply_folder(app, group, args):
     """Create or update the templates in the *.json files of a folder."""
-    folder = on_disk(args.folder)
     try:
-        names = sorted(name for name in os.listdir(folder)
+        files = sorted(name for name in os.listdir(on_disk(args.folder))
                        if name.endswith(".json"))
     except OSError as problem:
         raise UsageError(f"cannot read {args.folder}: {problem.strerror}")
-    if not names:
+    if not files:
         raise UsageError(f"there is no *.json in {args.folder}")
-    templates = TemplateFolder(app, args)
+    known, names = all_templates(app, args.workspace, limit=100), {}
+    known = known if args.workspace else shared_templates(known)
     outcomes = [
-        tried(app, from_disk(name), lambda: templates.apply(
-            from_disk(name), os.path.join(folder, name)), file=from_disk(name))
-        for name in names]
+        tried(app, from_disk(name), lambda: apply_file(
+            app, args, os.path.join(args.folder, name), known, names),
+            file=from_disk(name)) for name in files]
     end_bulk(app, outcomes, "files applied")
 
 
@@ -11132,16 +11035,14 @@ TEMPLATES = Group(
     path="/chat-templates", default="list",
     columns=("ID", "Name", "Scope", "Version", "Policy=approval_policy",
              "Updated=updated_at:time"),
-    fields=("ID", "Name", "Scope", "Version", "Policy=approval_policy",
-            "Description", "Tools=allowed_tools:list",
-            "Workspace types=applicable_workspace_types:list",
-            "Updated=updated_at:time", "Prompt=system_prompt"),
-    verbs=(
+    more=("Description", "Tools=allowed_tools:list",
+          "Workspace types=applicable_workspace_types:list",
+          "Prompt=system_prompt"), verbs=(
         lists(field("--scope SCOPE", "all, platform, project or workspace",
                     choice("all", "platform", "project", "workspace")),
               TEMPLATE_WORKSPACE, summary="List templates.",
               checks=place_templates),
-        shows("Show one template.", TEMPLATE, TEMPLATE_WORKSPACE,
+        shows("Show one template.", *ONE_TEMPLATE,
               field("--version N", "an earlier version", integer(1),
                     dest="version_number", sends="version"),
               path="", checks=place_template),
@@ -11160,8 +11061,9 @@ TEMPLATES = Group(
               summary="List the versions of a template.", path="versions",
               columns=("Version", "Created=created_at:time",
                        "Notes"), checks=place_template),
-        Verb("apply", "Begin a chat from a template.", apply_template,
-             TEMPLATE, THE_WORKSPACE, writes=True),
+        Verb("apply", "Begin a chat from a template, as chat new does.",
+             new_chat, *changed((TEMPLATE,), dest="template"), THE_WORKSPACE,
+             MESSAGE, writes=True),
         Verb("apply-from-dir", "Create or update templates from files.",
              apply_folder,
              flag("DIR", "the folder with *.json files", sample="templates",
@@ -11174,7 +11076,6 @@ TEMPLATES = Group(
 
 RISKS = "read", "write", "destructive", "irreversible"
 RISK = field("--risk RISK", ", ".join(RISKS), choice(*RISKS))
-WATCH_EVERY_S = 5
 DECIDED_ON = ("Tool=tool|tool_name", "Risk", "Arguments=args|arguments",
               "Workspace=workspace_id", "Agent=agent_id|agent", "Requested by",
               "Expires=expires_at:time")
@@ -11193,8 +11094,15 @@ def check_tool_name(app, args, tool):
         raise refusal(f"{args.confirm!r} is not {tool}: nothing was approved")
 
 
-def check_approval(app, args, found):
-    """Show on stderr what is asked for; ask, unless it harms nothing."""
+def check_approval(app, args):
+    """Show on stderr what is asked for; ask, unless it harms nothing.
+
+    What cannot be undone asks for the tool's name.
+    """
+    found = app.api.call("GET", path_of("exec", "approvals", args.id),
+                         stand_in={})
+    if app.plan:
+        return
     for column in map(as_column, DECIDED_ON):
         app.terminal.say(f"{column.head + ':':13} "
                          + column.cell(found, app.clock.now()))
@@ -11206,32 +11114,20 @@ def check_approval(app, args, found):
         app.confirm(f"Approve {tool}?", args)
 
 
-def approve(app, group, args):
-    """Approve a request; what cannot be undone asks for the tool's name."""
-    found = group.call(app, "GET", path_of(args.id), stand_in={})
-    if not app.plan:
-        check_approval(app, args, found)
-    body = {key: value for key, value in (("note", args.note), ("confirm",
-            args.confirm)) if value is not None}
-    answer = group.call(app, "POST", path_of(args.id, "approve"), body=body)
-    show_done(app, group, args, answer)
-
-
 def watch_approvals(app, group, args):
     """Print each request for approval once, until Ctrl-C."""
     if app.out.form == CSV:  # one after the other, there is no head row
         raise UsageError("watch has no -o csv: -o jsonl is for programs")
     seen = set()
     query = dict({"status": "pending"}, **sent_fields(args))
-
-    def poll():
-        return list(chain(*record_lists(app, group.path, query)))
     while True:
-        new = [each for each in poll_patiently(app, poll)
-               if as_text(dig(each, "id")) not in seen]
-        seen.update(as_text(dig(each, "id")) for each in new)
-        for each in new:
-            app.out.passing(each, "id", "risk", "tool", "workspace_id", "args")
+        for each in poll_patiently(app, lambda: list(chain(*record_lists(
+                app, group.path, query)))):
+            item_id = as_text(dig(each, "id"))
+            if item_id not in seen:
+                app.out.passing(each, "id", "risk", "tool", "workspace_id",
+                                "args")
+            seen.add(item_id)
         app.clock.sleep(args.interval)
 
 
@@ -11245,34 +11141,29 @@ APPROVALS = Group(
     columns=("ID", "Status:state", "Risk", "Tool=tool|tool_name",
              "Created=created_at:time"),
     fields=("ID", "Status:state", *DECIDED_ON, "Note", "Reason",
-            "Created=created_at:time", "Decided=decided_at:time"),
-    verbs=(
+            "Created=created_at:time", "Decided=decided_at:time"), verbs=(
         lists(RISK, WORKSPACE, OF_STATUS,
               summary="List requests for approval."),
         shows("Show one request."),
-        Verb("approve", "Approve a request.", approve, ITEM,
-             flag("--note TEXT", "a word on it"),
-             flag("--confirm TOOL",
-                  "the tool's name, where it cannot be undone", completes=""),
-             writes=True),
-        acts("reject", "Reject a request.",
-             field("--reason TEXT", "why")),
+        acts("approve", "Approve a request.", field("--note TEXT",
+                                                    "a word on it"),
+             field("--confirm TOOL",
+                   "the tool's name, where it cannot be undone",
+                   completes=""), checks=check_approval),
+        acts("reject", "Reject a request.", field("--reason TEXT", "why")),
         Verb("watch", "Print each new request once, until Ctrl-C.",
              watch_approvals, RISK,
              field("--agent ID", "only what this agent is to do",
                    sends="agent_id"),
              flag("--interval SECONDS", "how often to look (default: 5)",
-                  seconds, default=WATCH_EVERY_S)),
+                  seconds, default=5)),
         lists(name="delegations", path="delegations",
               summary="List who decides in your place.",
               columns=DELEGATION_COLUMNS),
         creates("Have somebody decide in your place.",
                 field("--to WHO", "whom", required=True,
                       sample="grace@example.com", sends="delegate_to"),
-                RISK, WORKSPACE,
-                field("--expires TIME", "ISO time, or 7d from now", moment,
-                      sends="expires_at", sample="7d"),
-                name="delegate", path="delegations",
+                RISK, WORKSPACE, EXPIRES, name="delegate", path="delegations",
                 columns=DELEGATION_COLUMNS, checks=fixes(1, "expires")),
         acts("revoke-delegation", "Take a delegation back.",
              path="delegations/{id}", method="DELETE",
@@ -11848,9 +11739,9 @@ def store(args, declared, value):
     before = getattr(args, declared.dest)
     if not declared.takes_value:
         value = before + 1 if declared.counts else declared.const
-    elif declared.type:
+    elif declared.type or re.match(r"(ID|SLUG)\b", declared.metavar):
         try:
-            value = declared.type(value)
+            value = (declared.type or an_id)(value)
         except UsageError as problem:
             name = (declared.metavar if declared.is_word
                     else "/".join(declared.names))
@@ -12613,6 +12504,8 @@ def run(argv, environ, terminal, groups):
         raise UsageError(f"{ours[0]} is Xerotier's: a server of style openai"
                          " has none")
     try:
+        for check in args.verb.checks:
+            check(app, args)
         args.verb.run(app, group, args)
     except PlanEnds:
         pass

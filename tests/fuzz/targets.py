@@ -277,8 +277,7 @@ ROWS_BY_HAND = [
 KINDS = {"run_list": LIST, "list_completions": LIST, "list_files": LIST,
          "run_show": SHOW, "run_write": OTHER,
          "run_update": OTHER, "show_overview": OTHER, "run_delete": OTHER,
-         "rotated": OTHER, "apply_template": OTHER, "create_export": OTHER,
-         "approve": OTHER}
+         "rotated": OTHER, "create_export": OTHER}
 
 
 def rows():
