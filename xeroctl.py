@@ -4837,7 +4837,6 @@ def end_bulk(app, outcomes, done):
 
 # == answers: what a model says, as it comes =================================
 
-CHUNK = "chat.completion.chunk"
 TEXT, REFUSAL, REASONING = "text", "refusal", "reasoning"
 GRACE_S = 1  # for usage and [DONE], once every choice has ended
 
@@ -4876,7 +4875,10 @@ def grown(before, value, key=""):
                        for name in value])
     elif isinstance(before, list) and isinstance(value, list):
         for item in value:
-            if not is_continued(before[-1], item):
+            kind, last = dig(item, "type"), before[-1]
+            if kind in ("text",) + THOUGHTS and dig(last, "type") == kind:
+                grown(last, item)  # goes on with it
+            else:
                 before.append(item)
     elif isinstance(before, str) and isinstance(value, str):
         return paired(before + value) if key in GROWING else before
@@ -4885,27 +4887,12 @@ def grown(before, value, key=""):
     return before
 
 
-def is_continued(last, part):
-    """Join a part of a content to the last one, if it goes on with it."""
-    kind = dig(part, "type")
-    if kind not in ("text",) + THOUGHTS or dig(last, "type") != kind:
-        return False
-    grown(last, part)
-    return True
-
-
 def content_pieces(value, kind=TEXT):
     """Yield the (kind, text) pieces of a content: a text, or parts."""
-    if isinstance(value, list):
-        for part in value:
-            if dig(part, "type") == "refusal":
-                kind = REFUSAL
-            elif dig(part, "type") in THOUGHTS:
-                kind = REASONING
-            yield kind, content_text(part)
-            kind = TEXT
-    else:
-        yield kind, value if type(value) is str else content_text(value)
+    for part in value if isinstance(value, list) else [value]:
+        what = dig(part, "type")
+        yield (REFUSAL if what == "refusal" else
+               REASONING if what in THOUGHTS else kind), content_text(part)
 
 
 class ChatChoice:
@@ -4919,7 +4906,7 @@ class ChatChoice:
     def __init__(self, index):
         self.index, self.message, self.parts = index, {"role": ""}, None
         self.texts, self.tool_calls, self.more = defaultdict(bytearray), [], {}
-        self.finish_reason, self.deltas = None, 0
+        self.finish_reason = None
 
     def add(self, choice):
         """Take a chunk's choice in; return its (kind, text) pieces."""
@@ -4942,7 +4929,6 @@ class ChatChoice:
                 piece = kind, value
                 if value and piece not in pieces:  # reasoning has two names
                     pieces.append(piece)
-                    self.deltas += kind == TEXT
             elif kind:
                 pieces += self.take_parts(key, value)
             elif key == "tool_calls":
@@ -4970,7 +4956,6 @@ class ChatChoice:
         for kind, text in pieces:
             if kind == self.SHOWN[key]:
                 self.texts[key] += text.encode("utf-8", "surrogatepass")
-                self.deltas += key == "content"
         return pieces
 
     def call_of(self, part):
@@ -5028,27 +5013,25 @@ class ChatAnswer:
     Takes whole completions as well: a message is a delta that comes at once.
     has_begun tells whether a delta with something in it has arrived,
     is_finished whether all wanted choices have told why they ended, failure
-    why one of them broke off.  Talk, Session and those who ask know answers
-    by the methods without a comment on chunks or choices.
+    why one of them broke off.
     """
 
     PATH = "/chat/completions"
     id = None  # a completion is seldom kept
     STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
-    check = staticmethod(check_completion)
     has_begun, is_finished, wanted, size = False, False, 1, 0
     usage = received = failure = None
 
     def __init__(self):
         self.head, self.choices = {}, {}
 
-    @staticmethod
-    def takes(kind, payload):
-        """Whether an event is a piece of the answer."""
-        return kind == CHUNK or "choices" in payload
-
     def add(self, chunk, kind=None):
-        """Take a chunk in; return its (kind, text) pieces to be shown."""
+        """Take a chunk in; return its (kind, text) pieces to be shown.
+
+        None stands for an event that is no part of the answer.
+        """
+        if kind != "chat.completion.chunk" and "choices" not in chunk:
+            return None
         if kind == WHOLE or chunk.get("object") == "chat.completion":
             self.received = chunk
         if len(chunk) != self.size:
@@ -5092,10 +5075,6 @@ class ChatAnswer:
             len(self.choices) >= self.wanted and all(
                 kept.finish_reason for kept in self.choices.values()))
 
-    @property
-    def is_there(self):
-        return bool(self.choices)
-
     def first(self):
         return self.choices.get(0) or ChatChoice(0)
 
@@ -5115,16 +5094,11 @@ class ChatAnswer:
         return FINISH_HINTS.get(as_text(self.first().finish_reason))
 
     def whole(self):
-        """The whole, as received or as an answer without stream would be."""
+        """As received, or as it would be without a stream; empty for none."""
         choices = [each.json() for _, each in sorted(self.choices.items())]
         usage = {} if self.usage is None else {"usage": self.usage}
-        return self.received or dict(self.head, object="chat.completion",
-                                     choices=choices, **usage)
-
-    def tokens(self):
-        """Completion tokens as the server counts them, else the deltas."""
-        return counted(dig(self.usage, "completion_tokens")) or sum(
-            choice.deltas for choice in self.choices.values())
+        return self.received or choices and dict(
+            self.head, object="chat.completion", choices=choices, **usage)
 
 
 class ResponseAnswer:
@@ -5139,31 +5113,30 @@ class ResponseAnswer:
     STREAMED = {"stream": True}
     KINDS = {"output_text": TEXT, "refusal": REFUSAL,
              "reasoning_text": REASONING, "reasoning_summary_text": REASONING}
-    check = staticmethod(check_response)
-
-    has_begun, is_finished, deltas = False, False, 0
-    received = failure = None
+    has_begun, is_finished = False, False
+    usage = id = received = failure = None
 
     def __init__(self):
         self.response, self.items = {}, {}
         self.said = defaultdict(bytearray)
 
-    @staticmethod
-    def takes(kind, payload):
-        return str(kind).startswith("response.")
-
     def add(self, payload, kind=None):
         """Take an event or a whole response in; return what is shown."""
+        if kind != WHOLE and not str(kind).startswith("response."):
+            return None
         name, _, step = (kind or "")[len("response."):].rpartition(".")
-        if kind == WHOLE:
-            self.received = self.response = payload
-        elif isinstance(payload.get("response"), dict):
-            self.response = payload["response"]
+        response = payload if kind == WHOLE else payload.get("response")
+        if isinstance(response, dict):
+            self.response = response
+            self.usage, self.id = response.get("usage"), response.get("id")
         if kind == WHOLE or kind in TERMINAL_EVENTS:
             return self.end(kind)
         place = payload.get("output_index", payload.get("item_id"))
         if name == "output_item" and isinstance(payload.get("item"), dict):
-            self.take_item(place, payload["item"])
+            self.items[place if isinstance(place, int)
+                       else len(self.items)] = payload["item"]
+            if dig(payload, "item.type") == "function_call":
+                self.has_begun = True
         elif name == "function_call_arguments":
             self.take_arguments(place, payload)
         elif name in self.KINDS:
@@ -5172,9 +5145,10 @@ class ResponseAnswer:
 
     def end(self, kind):
         """Take note of how it has ended; return what was not yet told."""
-        state = kind[len("response."):] if kind != WHOLE else None
-        why = broken_end(self.response,
-                         state or dig(self.response, "status"))
+        if kind == WHOLE:
+            self.received, kind = self.response, ""
+        why = broken_end(self.response, kind[len("response."):]
+                         or dig(self.response, "status"))
         if why:
             self.failure = StreamError("the server broke off the stream: "
                                        + why, code=dig(self.response,
@@ -5182,12 +5156,6 @@ class ResponseAnswer:
         self.is_finished = True
         return self.kept([piece for piece in self.pieces()
                           if not self.said[piece[0]]])
-
-    def take_item(self, place, item):
-        self.items[place if isinstance(place, int)
-                   else len(self.items)] = item
-        if dig(item, "type") == "function_call":
-            self.has_begun = True
 
     def take_arguments(self, place, payload):
         """Have a call hold its arguments, as far as they have come."""
@@ -5201,15 +5169,13 @@ class ResponseAnswer:
         """The piece in a delta, or in a done that no delta came before."""
         text = content_text(payload.get("delta" if step == "delta" else "text")
                             or payload.get("refusal"))
-        if step not in ("delta", "done") or (
-                step == "done" and text in self.text(kind)):
-            text = ""
-        return [(kind, text)] if text else []
+        is_new = step == "delta" or (
+            step == "done" and text not in self.text(kind))
+        return [(kind, text)] if text and is_new else []
 
     def kept(self, pieces):
         for kind, text in pieces:
             self.has_begun = True
-            self.deltas += kind == TEXT
             self.said[kind] += text.encode("utf-8", "surrogatepass")
         return pieces
 
@@ -5241,18 +5207,6 @@ class ResponseAnswer:
                               "annotations": []}]}]
         return output
 
-    @property
-    def usage(self):
-        return self.response.get("usage")
-
-    @property
-    def is_there(self):
-        return bool(self.response or self.said[TEXT])
-
-    @property
-    def id(self):
-        return self.response.get("id")
-
     def text(self, kind=TEXT):
         return paired(self.said[kind].decode("utf-8", "surrogatepass"))
 
@@ -5266,18 +5220,14 @@ class ResponseAnswer:
         if dig(self.response, "status") != "incomplete":
             return None
         return FINISH_HINTS.get(as_text(reason)) or (
-            "the answer is incomplete" + (
-                f": {as_text(reason)}" if reason
-                else ", and the server does not say why"))
+            "the answer is incomplete: "
+            + as_text(reason or "the server does not say why"))
 
     def whole(self):
         """The whole, as received or put together."""
         output = self.output()
         return self.received or (dict(self.response, output=output) if output
                                  else self.response)
-
-    def tokens(self):
-        return counted(dig(self.usage, "output_tokens")) or self.deltas
 
 
 class Talk:
@@ -5292,7 +5242,7 @@ class Talk:
         self.is_text = app.out.is_table and not args.extract
         self.shows_reasoning = args.show_reasoning
         self.spinner = Spinner(app.terminal, "waiting for the first token")
-        self.began_at, self.halves = None, {}
+        self.began_at, self.halves, self.deltas = None, {}, 0
 
     def __enter__(self):
         self.spinner.__enter__()
@@ -5320,6 +5270,7 @@ class Talk:
             self.spinner.stop()
             self.began_at = self.app.clock.monotonic()
         for kind, text in pieces:
+            self.deltas += kind == TEXT
             if self.halves or text[-1] >= "\ud800":
                 text = self.mended(kind, text)
             if kind == REASONING:
@@ -5348,10 +5299,14 @@ class Talk:
             line = one_line(err.shown(f"{kind} {compact_json(more)}"))
             self.terminal.note(cut_to(line, err.columns() - 1))
 
-    def footer(self, tokens):
-        """-- 312 tokens in 4.2s (74.3 tok/s), from the first token on."""
+    def footer(self, usage):
+        """-- 312 tokens in 4.2s (74.3 tok/s), from the first token on.
+
+        As the server counts them in its usage, else the pieces of text.
+        """
         if self.began_at is None:
             return
+        tokens = counted(USAGE_COLUMNS[1].value(usage)) or self.deltas
         took = max(0.001, self.app.clock.monotonic() - self.began_at)
         self.terminal.note(f"-- {tokens} tokens in {took:.1f}s"
                            f" ({tokens / took:.1f} tok/s)")
@@ -5367,16 +5322,16 @@ def take_events(app, talk, answer, reply):
         if shows_events:
             app.out.json_line(payload)
         if kind == WHOLE:
-            answer.check(payload)
-            talk.show([(kind, app.terminal.secrets.masked(text))
-                       for kind, text in answer.add(payload, kind)])
-        elif answer.takes(kind, payload):
-            pieces = answer.add(payload, kind)
-            if pieces:
-                talk.show(pieces)
-        else:
+            JUDGES["/v1" + answer.PATH](payload)
+        pieces = answer.add(payload, kind)
+        if pieces is None:
             talk.event(kind, payload)
             continue
+        if kind == WHOLE:
+            pieces = [(each, app.terminal.secrets.masked(text))
+                      for each, text in pieces]
+        if pieces:
+            talk.show(pieces)
         if answer.is_finished:
             if answer.failure:
                 raise answer.failure
@@ -5406,28 +5361,27 @@ def with_params(body, pairs):
     return body
 
 
-def ask_answer(app, talk, answer, body, headers, is_stream=True):
+def ask_answer(app, args, talk, answer, body):
     """Ask for an answer and show it, at once or as it comes.
 
     answer takes it in, and holds what has come even if this raises.  Of the
     form that was asked for and the one that comes, the latter counts.
     """
-    body, answer.wanted = dict(body), counted(body.get("n")) or 1
-    for key, value in (answer.STREAMED if is_stream
-                       else {"stream": False}).items():
-        if body.setdefault(key, value) is None:
-            del body[key]  # by --param
-        elif key == "stream":
-            body[key] = value
+    is_stream = bool(args.stream or args.interactive)
+    body = with_params(dict(body, **(
+        answer.STREAMED if is_stream else {"stream": False})), args.param)
+    if "stream" in body:
+        body["stream"] = is_stream
+    answer.wanted = counted(body.get("n")) or 1
     media = "text/event-stream" if is_stream else "application/json"
     try:
         with app.api.open("POST", answer.PATH, slug=app.slug(), body=body,
-                          headers=headers, accept=media,
+                          headers=sent_headers(args), accept=media,
                           silence=INFERENCE_TIMEOUT_S) as reply:
             take_events(app, talk, answer, reply)
     except (ConnectionFailed, StreamError, AnswerError) as error:
         raise_if_broken(answer, error)
-    if not answer.is_there:
+    if not (answer.is_finished or answer.whole()):
         raise AnswerError("the stream ended without an answer in it")
 
 
@@ -5440,8 +5394,7 @@ def whole_reply(reply, url):
     for kind, payload in answer_events(reply, int):
         if kind == WHOLE:
             return payload
-        if answer.takes(kind, payload):
-            answer.add(payload, kind)
+        answer.add(payload, kind)
         if answer.failure:
             raise answer.failure
     return answer.whole()
@@ -5500,11 +5453,11 @@ def first_block(text):
     return re.sub("(?m)^" + found.group(1), "", found.group(3))
 
 
-def answer_once(app, args, turns, content, fields):
+def answer_once(app, args, turns, content, fields=None):
     """Take one turn: show the answer in the form that is due."""
     try:
         with Talk(app, args) as talk:
-            turns.ask(talk, content, args.stream)
+            turns.ask(talk, content)
             if talk.is_text:
                 show_rest(app, turns.answer)
         if args.extract:
@@ -5515,7 +5468,7 @@ def answer_once(app, args, turns, content, fields):
         if turns.is_kept:
             turns.write()
     if args.stream:
-        talk.footer(turns.answer.tokens())
+        talk.footer(turns.answer.usage)
     tell_ends(app, args, turns)
 
 
@@ -7472,12 +7425,8 @@ def completer(words):
 
 def recall(readline, text):
     """Put a text within reach of Up, in a locale that lacks it, too."""
-    text = text.replace("\0", "")
-    try:
-        readline.add_history(text)
-    except UnicodeError:
-        raw = text.encode("utf-8", "replace")
-        readline.add_history(raw.decode("ascii", "surrogateescape"))
+    raw = text.replace("\0", "").encode("utf-8", "replace")
+    readline.add_history(raw.decode("ascii", "surrogateescape"))
 
 
 def typed_line(prompt):
@@ -7528,21 +7477,20 @@ class LineEditor:
         readline.parse_and_bind("bind ^I rl_complete" if libedit
                                 else "tab: complete")
         if not libedit:
-            readline.parse_and_bind("set enable-bracketed-paste on")
-            # Else a C locale takes bytes over 127 as Meta keys.
-            for each in ("input-meta on", "output-meta on",
-                         "convert-meta off"):
+            # Without Meta: a C locale takes bytes over 127 as such keys.
+            for each in ("enable-bracketed-paste on", "input-meta on",
+                         "output-meta on", "convert-meta off"):
                 readline.parse_and_bind("set " + each)
         readline.set_auto_history(False)
         readline.clear_history()
-        for line in self.history.lines():
-            recall(readline, line)
+        with suppress(OSError):  # as where there is no history
+            for line in self.history.lines():
+                recall(readline, line)
         return readline
 
     def read(self, prompt=PROMPT):
         """Return one message; raise EOFError at the end of input."""
         if self.readline:
-            self.terminal.err.flush()
             return whole(typed_line(prompt)).rstrip("\n")
         if not self.is_live:
             return self.line()
@@ -7571,15 +7519,8 @@ class LineEditor:
         self.history.add(text)
 
     def close(self):
-        self.history.trim()
         if self.brackets:
             self.terminal.err.control("\033[?2004l")
-
-
-def is_torn(file):
-    """Whether the last line of a file has no end: a kill came between."""
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) != b"\n"
 
 
 class History:
@@ -7595,42 +7536,24 @@ class History:
         self.path, self.secrets = path, secrets
 
     def lines(self):
-        """The last messages on file; a line that was torn is left out."""
+        """The last messages on file; a line that is none is left out."""
         found = []
-        with suppress(OSError, TypeError), open(self.path, "rb") as source:
-            for raw in source:
+        if self.path and os.path.lexists(self.path):
+            for raw in read_file(self.path, OSError).split(b"\n"):
                 with suppress(ValueError):
                     found.append(parse_json(raw.decode("utf-8")))
         return [line for line in found if isinstance(line, str)][-self.MOST:]
 
-    def trim(self):
-        """Leave the last messages only, if there are more."""
-        with suppress(OSError, TypeError):  # as where there is no history
-            with open(self.path, "rb") as source:
-                found = source.readlines()
-            if len(found) > self.MOST:
-                write_privately(self.path, b"".join(found[-self.MOST:]))
-
     def add(self, text):
-        if self.path is None or self.secrets.masked_json(text) != text:
+        if not self.path or self.secrets.masked_json(text) != text:
             return
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-        line = whole(compact_json(text)).encode("utf-8") + b"\n"
         try:
             os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
-            with os.fdopen(os.open(self.path, flags, 0o600), "a+b") as file:
-                if file.tell() and is_torn(file):
-                    line = b"\n" + line
-                file.write(line)
+            write_privately(self.path, "".join(
+                whole(compact_json(line)) + "\n" for line in
+                (self.lines() + [text])[-self.MOST:]).encode("utf-8"))
         except OSError:
             self.path = None
-
-
-def is_message(value):
-    """Whether a JSON value is a message of a conversation (OpenAI)."""
-    return (dig(value, "role") in ("system", "developer", "user", "assistant",
-                                   "tool")
-            and isinstance(dig(value, "content"), (str, list)))
 
 
 def as_conversation(raw, path):
@@ -7641,7 +7564,11 @@ def as_conversation(raw, path):
         raise UsageError(f"{whole(path)} is not JSON: {problem}")
     data = {"messages": data} if isinstance(data, list) else data
     messages = dig(data, "messages")
-    if not isinstance(messages, list) or not all(map(is_message, messages)):
+    roles = "system", "developer", "user", "assistant", "tool"
+    if not isinstance(messages, list) or not all(
+            dig(each, "role") in roles
+            and isinstance(dig(each, "content"), (str, list))
+            for each in messages):
         raise UsageError(f"{whole(path)} is no conversation: it has no list"
                          " of messages with role and content")
     return data
@@ -7703,21 +7630,22 @@ class ChatTurns:
     """A conversation kept here and sent whole with each request.
 
     messages are those of the API; one that was cut short has "cut": true,
-    which is saved but not sent.  options are the rest of a request's body.
+    which is saved but not sent.  options are the fields of each request.
     """
 
     ANSWER = ChatAnswer
     SAYS, FIXED = "message", ("messages",)  # which a session decides on
     link = dict  # what a turn holds beside its text, for the next to follow
 
-    def __init__(self, app, args, file, data, options):
+    def __init__(self, app, args, file, data):
         self.app, self.args, self.file = app, args, file
-        self.options, self.headers = options, sent_headers(args)
+        self.options = dict({"model": args.model or app.endpoint(),
+                             self.FIXED[0]: None}, **sent_fields(args))
         self.messages, self.spent = data["messages"], Counter()
         self.count(data.get("usage"))
         self.answer, self.is_kept = None, False
 
-    def ask(self, talk, content, is_stream=True):
+    def ask(self, talk, content):
         """Send one more user message, and keep both turns.
 
         What had come when somebody, or the loss of the terminal, stopped it
@@ -7726,7 +7654,7 @@ class ChatTurns:
         self.messages.append({"role": "user", "content": content})
         self.answer, self.is_kept = self.ANSWER(), False
         try:
-            self.send(talk, is_stream)
+            self.send(talk)
         except BaseException as error:
             is_lost = isinstance(error, XeroctlError) and not (
                 self.app.terminal.out.is_broken)
@@ -7734,9 +7662,8 @@ class ChatTurns:
             raise
         self.keep(False)
 
-    def send(self, talk, is_stream):
-        ask_answer(self.app, talk, self.answer, with_params(
-            self.body(), self.args.param), self.headers, is_stream)
+    def send(self, talk):
+        ask_answer(self.app, self.args, talk, self.answer, self.body())
 
     def body(self):
         return dict(self.options, messages=[
@@ -7751,9 +7678,8 @@ class ChatTurns:
         if not text:
             self.messages.pop()
             return
-        turn = {"role": "assistant", "content": text}
-        self.messages.append(dict(turn, cut=True) if is_cut else
-                             dict(turn, **self.link()))
+        more = {"cut": True} if is_cut else self.link()
+        self.messages.append(dict(role="assistant", content=text, **more))
         self.count(self.answer.usage)
         self.is_kept = True
 
@@ -7781,7 +7707,7 @@ class ChatTurns:
                 content = self.messages[place]["content"]
                 del self.messages[place:]
                 return content
-        return None
+        raise UsageError("there is no question yet")
 
     def saved(self):
         return {"version": 1, "endpoint": self.app.endpoint(),
@@ -7817,23 +7743,24 @@ class ResponseTurns(ChatTurns):
     SAYS, FIXED = "input", ("input", "background")
 
     def known(self):
-        """The place of the last turn that the server knows; None without."""
-        return next((place for place in reversed(range(len(self.messages)))
-                     if self.messages[place].get("response_id")), None)
+        """The last response that the server knows, and what came after."""
+        for place, message in reversed(list(enumerate(self.messages))):
+            if message.get("response_id"):
+                return message["response_id"], self.messages[place + 1:]
+        return None, self.messages
 
-    def send(self, talk, is_stream):
-        last = self.known()
+    def send(self, talk):
+        last, _ = self.known()
         try:
-            super().send(talk, is_stream)
+            super().send(talk)
         except XeroctlError as error:
-            told = f"{error} {error.facts}"
-            if last is None or self.answer.has_begun or not (
-                    re.search("previous.response", told, re.I)
-                    or self.messages[last]["response_id"] in told):
+            if not last or self.answer.has_begun or not re.search(
+                    "previous.response|" + re.escape(last),
+                    f"{error} {error.facts}", re.I):
                 raise
             self.unlink()
             self.answer = self.ANSWER()
-            super().send(talk, is_stream)
+            super().send(talk)
 
     def unlink(self):
         """Have the conversation sent whole, from now on."""
@@ -7845,27 +7772,24 @@ class ResponseTurns(ChatTurns):
 
     def link(self):
         """The id of a response that can be followed."""
-        response, last = self.answer.response, self.known()
-        if last is not None and "conversation" not in self.options and (
-                response.get("previous_response_id")
-                != self.messages[last]["response_id"]):
+        response, (last, _) = self.answer.response, self.known()
+        if last and "conversation" not in self.options and (
+                response.get("previous_response_id") != last):
             self.unlink()  # what it takes without a word it has not obeyed
-        is_kept = (self.answer.id and self.options.get("store") is not False
-                   and response.get("store") is not False
-                   and all(m.get("response_id", "") is not None
-                           for m in self.messages))
+        is_kept = self.answer.id and False not in (
+            self.options.get("store"), response.get("store")) and all(
+                m.get("response_id", "") is not None for m in self.messages)
         return {"response_id": self.answer.id} if is_kept else {}
 
     def body(self):
-        last, body = self.known(), dict(self.options)
+        body, (last, unknown) = dict(self.options), self.known()
         items = [{"type": "message", "role": m["role"],
                   "content": input_parts(m["content"])}
-                 for m in self.messages[0 if last is None else last + 1:]
-                 if m["role"] != "system"]
+                 for m in unknown if m["role"] != "system"]
         if "conversation" in body:
             items = items[-1:]
-        elif last is not None:
-            body["previous_response_id"] = self.messages[last]["response_id"]
+        elif last:
+            body["previous_response_id"] = last
         is_text = len(items) == 1 and isinstance(items[0]["content"], str)
         body["input"] = items[0]["content"] if is_text else items
         for message in self.messages:
@@ -7916,7 +7840,8 @@ class Session:
     runs slash commands and shows.  Answers go to stdout, all else to stderr.
     """
 
-    KEYS = (("Up / Down", "recall earlier messages"),
+    KEYS = (('"""', "opens and closes a message of several lines"),
+            ("Up / Down", "recall earlier messages"),
             ("Tab", "complete slash commands and file names"),
             ("Ctrl+A / Ctrl+E", "start or end of the line"),
             ("Ctrl+U / Ctrl+K", "clear before or after the cursor"),
@@ -7929,13 +7854,11 @@ class Session:
         self.app, self.turns, self.terminal = app, turns, app.terminal
         self.args = args
         self.is_live = is_terminal(self.terminal.stdin)
-        self.is_over = False
         self.unsaid, self.files = None, attached(app, args)
-        folder = home_path(app.settings.environ, "XDG_STATE_HOME", ".local",
-                           "state")
-        has_history = self.is_live and folder and not args.no_history
+        folder = self.is_live and not args.no_history and home_path(
+            app.settings.environ, "XDG_STATE_HOME", ".local", "state")
         self.lines = LineEditor(self.terminal, History(
-            os.path.join(folder, "history") if has_history else None,
+            folder and os.path.join(folder, "history"),
             app.terminal.secrets), {
                 name + " " * bool(usage): "file" in usage for
                 name, (usage, _, _) in sorted(self.COMMANDS.items())})
@@ -7946,8 +7869,9 @@ class Session:
         try:
             if first is not None or any(self.files):
                 failed = self.tried(self.say, first or "")
-            while not self.is_over:
-                failed = self.tried(self.turn) or failed
+            with suppress(EOFError):
+                while True:
+                    failed = self.tried(self.turn) or failed
         finally:
             self.lines.close()
             self.turns.write()
@@ -7974,9 +7898,7 @@ class Session:
     def turn(self):
         """One message or command, and what it asks for."""
         text, is_block = self.read_message()
-        if text is None:
-            self.is_over = True
-        elif is_block or not text.startswith("/"):
+        if is_block or not text.startswith("/"):
             if text.strip():
                 self.say(text)
         elif text.startswith("//"):
@@ -7985,21 +7907,19 @@ class Session:
             self.command(text)
 
     def read_message(self):
-        """Read (message, is it a block); (None, False) at the end of input.
+        """Read (message, is it a block); raise EOFError at the end of input.
 
         A block, and what has several lines, is never a command.
         """
-        interrupted, needs_bar = False, True
+        interrupted = False
         while True:
             try:
-                if needs_bar:
-                    self.show_bar()
-                    needs_bar = False
+                self.show_bar()
                 return self.block(self.lines.read())
             except EOFError:
                 if self.is_live:
                     self.terminal.end_echo()
-                return None, False
+                raise
             except KeyboardInterrupt:
                 if interrupted or not self.is_live:
                     raise
@@ -8024,20 +7944,17 @@ class Session:
         """endpoint: E | model: M | tokens: 148/532 | msgs: 6"""
         if not self.is_live or self.terminal.quiet:
             return
-        parts = [f"endpoint: {self.app.endpoint()}"]
-        if self.args.model:
-            parts.append(f"model: {self.args.model}")
-        spent = self.turns.spent
-        parts += [f"tokens: {spent['prompt_tokens']}/"
-                  f"{spent['completion_tokens']}",
-                  f"msgs: {self.turns.turns()}"]
-        self.terminal.say(" | ".join(parts), DIM)
+        spent, model = self.turns.spent, self.args.model
+        self.terminal.say(" | ".join([
+            f"endpoint: {self.app.endpoint()}",
+            *[f"model: {model}"] * bool(model),
+            "tokens: {prompt_tokens}/{completion_tokens}".format(**spent),
+            f"msgs: {self.turns.turns()}"]), DIM)
 
     def totals(self):
-        spent = self.turns.spent
-        return (f"total: {spent['prompt_tokens']} input tokens,"
-                f" {spent['completion_tokens']} output tokens,"
-                f" {self.turns.turns()} messages")
+        return ("total: {prompt_tokens} input tokens, {completion_tokens}"
+                " output tokens, {} messages".format(
+                    self.turns.turns(), **self.turns.spent))
 
     def say(self, text):
         """Send a message and the files that wait for it.
@@ -8054,11 +7971,7 @@ class Session:
     def answer(self, content):
         """Ask, and show the answer; Ctrl-C stops it, and it alone."""
         try:
-            with Talk(self.app, self.args) as talk:
-                self.turns.ask(talk, content)
-                show_rest(self.app, self.turns.answer)
-            self.terminal.out.flush()
-            tell_ends(self.app, self.args, self.turns)
+            answer_once(self.app, self.args, self.turns, content)
         except KeyboardInterrupt:
             if not self.is_live:
                 raise
@@ -8083,8 +7996,7 @@ class Session:
     def show_commands(self, _):
         rows = [(f"{name} {usage}".rstrip(), summary)
                 for name, (usage, summary, _) in self.COMMANDS.items()]
-        for name, summary in rows + [('\"\"\"', "opens and closes a message of"
-                                      " several lines"), *self.KEYS]:
+        for name, summary in rows + list(self.KEYS):
             self.terminal.say(f"  {name:17} {summary}")
 
     def clear(self, _):
@@ -8128,25 +8040,21 @@ class Session:
             self.say(text)
 
     def quit(self, _):
-        self.is_over = True
+        raise EOFError()
 
     def retry(self, _):
         """Ask the last question again; if that fails, forget nothing."""
         if self.unsaid is not None:
             return self.say(self.unsaid)
         before = list(self.turns.messages)
-        content = self.turns.undo()
-        if content is None:
-            raise UsageError("there is nothing to ask again")
         try:
-            self.answer(content)
+            self.answer(self.turns.undo())
         finally:
             if not self.turns.is_kept:
                 self.turns.messages = before
 
     def undo(self, _):
-        if self.turns.undo() is None:
-            raise UsageError("there is nothing to take back")
+        self.turns.undo()
         self.terminal.say("the last question and its answer are forgotten")
 
     def set_model(self, name):
@@ -8212,7 +8120,7 @@ def check_turn(app, args, kind):
         app.out.form, app.out.is_table = TABLE, True
 
 
-def converse(app, args, kind, make_options, fields):
+def converse(app, args, kind, fields):
     """Take one turn of a conversation, or many in an interactive session.
 
     Of a conversation on file endpoint and model are taken where no flag
@@ -8225,7 +8133,7 @@ def converse(app, args, kind, make_options, fields):
     with closing(ConversationFile(args.session, bool(app.plan))) as file:
         data = file.read()
         adopt(app, args, data)
-        turns = kind(app, args, file, data, make_options(app, args))
+        turns = kind(app, args, file, data)
         if system is not None:
             turns.set_system(system)
         if args.interactive:
@@ -8366,25 +8274,11 @@ def response_format(app, text):
     schema = app.read_json(text[1:])
     if dig(schema, "type") == "json_schema":
         return schema
-    if isinstance(dig(schema, "schema"), dict):
-        return {"type": "json_schema", "json_schema": schema}
-    stem = os.path.splitext(os.path.basename(text[1:]))[0]
-    name = re.sub("[^a-zA-Z0-9_-]", "_", stem)[:64] or "schema"
-    return {"type": "json_schema",
-            "json_schema": {"name": name, "schema": schema}}
-
-
-def chat_options(app, args):
-    """The body of a chat request; its messages come later."""
-    if args.agentic:
-        app.terminal.note("-> agentic mode")
-    body = {"model": args.model or app.endpoint(), "messages": []}
-    body.update(sent_fields(args))
-    if args.response_format:
-        body["response_format"] = response_format(app, args.response_format)
-    if args.interactive and app.settings.style() == XEROTIER:
-        body.setdefault("max_tokens", SESSION_TOKENS)
-    return body
+    if not isinstance(dig(schema, "schema"), dict):
+        stem = os.path.splitext(os.path.basename(text[1:]))[0]
+        name = re.sub("[^a-zA-Z0-9_-]", "_", stem)[:64] or "schema"
+        schema = {"name": name, "schema": schema}
+    return {"type": "json_schema", "json_schema": schema}
 
 
 def schema_or_word(text):
@@ -8401,23 +8295,29 @@ CHAT_FIELDS = ("ID", "Model", "Created:time", "Finish=choices.0.finish_reason",
 
 def send_chat(app, group, args):
     """Send a message and show the answer; or hold a session."""
-    converse(app, args, ChatTurns, chat_options, CHAT_FIELDS)
+    if args.agentic:
+        app.terminal.note("-> agentic mode")
+    if args.response_format:
+        args.response_format = response_format(app, args.response_format)
+    if (args.interactive and args.max_tokens is None
+            and app.settings.style() == XEROTIER):
+        args.max_tokens = SESSION_TOKENS
+    converse(app, args, ChatTurns, CHAT_FIELDS)
 
 
-def post_message(app, chat_id, text):
+def post_message(app, chat, text):
     """Post a user message to a chat that was just made."""
     try:
-        if not isinstance(chat_id, str):
-            raise AnswerError("the answer to apply has no chat_id")
-        app.api.call("POST", path_of("chats", chat_id, "messages"),
-                     body={"role": "user", "content": text}, stand_in={})
+        path = path_of("chats", id_in(chat, "chat_id"), "messages")
+        app.api.call("POST", path, body={"role": "user", "content": text},
+                     stand_in={})
     except XeroctlError as error:
+        chat_id = as_text(dig(chat, "chat_id"))
         raise XeroctlError(
-            f"the chat {as_text(chat_id)} was created, but its message was"
-            f" not posted: {error}", "the chat is kept; to post the message: "
-            + call_again(
-                app, f"xeroctl chats send {shell_word(as_text(chat_id))}"
-                " --message TEXT"), **error.facts)
+            f"the chat {chat_id} was created, but its message was not"
+            f" posted: {error}", "the chat is kept; to post the message: "
+            + call_again(app, f"xeroctl chats send {shell_word(chat_id)}"
+                         " --message TEXT"), **error.facts)
 
 
 def only_named(name, templates, workspace):
@@ -8486,7 +8386,7 @@ def new_chat(app, group, args):
         "POST", templates_path(args.workspace) + path_of(template, "apply"),
         body={}, stand_in={"chat_id": StandIn("<chat id>")})
     if text is not None:
-        post_message(app, as_column(NEW_CHAT_FIELDS[0]).value(chat), text)
+        post_message(app, chat, text)
     if app.out.is_table:
         app.out.line("chat created from template")
         app.out.labels(chat, NEW_CHAT_FIELDS, is_aligned=False)
@@ -8500,31 +8400,31 @@ TOP_P = field("--top-p F", "nucleus sampling threshold, 0.0 to 1.0",
               number(0, 1))
 ANY_FIELD = flag("--param KEY=JSON…", "any other field of the request",
                  json_pair)
-SHOW_REASONING = flag("--show-reasoning",
-                      "print the model's reasoning, dimmed, on stderr")
-STREAM = flag("--stream", "show the answer token by token")
-ROUTING = (
+THE_WORKSPACE = flag("--workspace ID", "the workspace", required=True,
+                     completes="", sample="ws_1")
+ASKING = (
+    ANY_FIELD,
+    flag("--stream", "show the answer token by token"),
+    flag("--attach FILE…",
+         "add a file's text to the message; - is standard input",
+         from_stdin=True),
+    flag("--image FILE|URL…", "add an image; - is standard input",
+         from_stdin=True, completes="file"),
+    flag("--interactive",
+         "hold a session of many turns; /help lists its commands"),
+    flag("--session FILE",
+         "go on with the conversation in this file, and keep it there"),
+    flag("--no-history", "keep no history file of the session"),
+    flag("--extract", "print the first fenced block of the answer alone"),
+    flag("--show-reasoning", "print the model's reasoning, dimmed, on stderr"),
+    flag("--show-usage", "print token usage, and the id of what is kept, on"
+         " stderr"),
     flag("--enrich", "ask for the router's enrichment events", const="1",
          header="X-Xerotier-Vendor-Events"),
     flag("--slo-ttft-ms N", "wanted time to the first token, a routing hint",
          integer(1), header="X-SLO-TTFT-Ms"),
     flag("--slo-tpot-ms N", "wanted time per output token, a routing hint",
          integer(1), header="X-SLO-TPOT-Ms"))
-THE_WORKSPACE = flag("--workspace ID", "the workspace", required=True,
-                     completes="", sample="ws_1")
-FILES = (
-    flag("--attach FILE…",
-         "add a file's text to the message; - is standard input",
-         from_stdin=True),
-    flag("--image FILE|URL…", "add an image; - is standard input",
-         from_stdin=True, completes="file"))
-TALKING = (
-    flag("--interactive",
-         "hold a session of many turns; /help lists its commands"),
-    flag("--session FILE",
-         "go on with the conversation in this file, and keep it there"),
-    flag("--no-history", "keep no history file of the session"),
-    flag("--extract", "print the first fenced block of the answer alone"))
 MESSAGE = flag("-m, --message TEXT",
                "the user's message; - reads standard input", from_stdin=True)
 
@@ -8551,22 +8451,14 @@ CHAT = Group(
                    number(-2, 2)),
              field("--seed N", "random seed for reproducible output",
                    integer()),
-             *FILES,
-             flag("--response-format FORMAT",
-                  "text, json_object, or @FILE with a JSON schema",
-                  schema_or_word),
-             ANY_FIELD,
+             field("--response-format FORMAT",
+                   "text, json_object, or @FILE with a JSON schema",
+                   schema_or_word),
              field("--stop TEXT…", "end the answer before this text"),
-             STREAM,
              field("--store", "keep the completion on the server"),
-             *TALKING,
-             SHOW_REASONING,
-             flag("--show-usage",
-                  "print token usage after the answer, on stderr"),
              field("--agentic", "let the router run its tool-calling loop",
                    is_ours=True, sends="web_search_options.x_agentic"),
-             *ROUTING,
-             writes=True, usage="--endpoint SLUG -m TEXT",
+             *ASKING, writes=True, usage="--endpoint SLUG -m TEXT",
              examples=(
                  'xeroctl chat send --endpoint my-llm -m "Hello" --stream',
                  "xeroctl chat --endpoint my-llm --interactive",
@@ -9429,16 +9321,9 @@ ITEM_CONTENT = ("Content=content|output|arguments|input|action|tool_calls"
                 "|summary:item")
 
 
-def response_options(app, args):
-    """The body of a request for a response; its input comes later."""
-    return dict({"input": None, "model": args.model or app.endpoint()},
-                **sent_fields(args))
-
-
 def create_response(app, group, args):
     """Ask for a response and show it; or hold a session."""
-    answer = converse(app, args, ResponseTurns, response_options,
-                      RESPONSE_FIELDS).answer
+    answer = converse(app, args, ResponseTurns, RESPONSE_FIELDS).answer
     response_id, status = (dig(answer and answer.response, key)
                            for key in ("id", "status"))
     if status in ("queued", "in_progress") and not answer.has_begun:
@@ -9498,12 +9383,7 @@ RESPONSES = Group(
              CREATED_METADATA,
              field("--reasoning-effort WORD", "as low, medium or high",
                    sends="reasoning.effort"),
-             ANY_FIELD,
-             STREAM, *FILES, *TALKING,
-             SHOW_REASONING,
-             flag("--show-usage", "print token usage and the id, on stderr"),
-             *ROUTING,
-             writes=True, usage="--endpoint SLUG -m TEXT",
+             *ASKING, writes=True, usage="--endpoint SLUG -m TEXT",
              examples=(
                  'xeroctl responses create --endpoint my-llm -m "Hello"'
                  " --stream",

@@ -460,6 +460,14 @@ def test_events_of_others_are_ignored(run, router):
     assert shown == "Hi\n" and "ping" not in shown.stderr
 
 
+def test_thoughts_in_parts_are_no_part_of_the_answer(run, router):
+    thought = [{"type": "text", "text": text} for text in ("Hm. ", "So. ")]
+    shown = run(*HI, "--show-reasoning", *says(router, frames(
+        chunk({"reasoning_content": thought}),
+        chunk({"content": "Hi"}, finish_reason="stop"))))
+    assert shown == "Hi\n" and shown.stderr.startswith("Hm. So. ")
+
+
 def test_reasoning_is_not_shown_unasked(run, router):
     shown = run(*HI, *says(router, frames(
         chunk({"reasoning_content": "Hm. "}), chunk({"reasoning": "So. "}),
