@@ -4277,28 +4277,26 @@ class Flag:
     "" for nothing; sample is what an example shows.
     """
 
-    def __init__(self, spec, help, type=None, dest=None, default=None,
-                 required=False, const=True, counts=False, sends=None,
-                 header=None, many=None, from_stdin=False, needs=None,
-                 completes=None, sample=None, is_ours=False):
-        names, self.spec = [], spec
+    dest = default = sends = header = many = None
+    needs = completes = sample = None
+    required = counts = from_stdin = is_ours = False
+    const = True
+
+    def __init__(self, spec, help, type=None, **options):
+        self.spec, self.help, self.type = spec, help, type
+        vars(self).update(options)
+        names = []
         while spec.startswith("-"):
             name, _, spec = spec.partition(" ")
             names.append(name.rstrip(","))
         self.metavar, self.is_word = spec.strip("[]…"), not names
         self.is_several = "…" in spec
-        self.required = required or not names and spec[0] != "["
+        self.required = self.required or not names and spec[0] != "["
         self.long_name = max(names or [self.metavar], key=len)
-        self.dest = dest or self.long_name.lstrip("-").replace(
+        self.dest = self.dest or self.long_name.lstrip("-").replace(
             "-", "_").lower()
         self.names = tuple(names) or (self.dest,)
         self.takes_value = bool(spec)
-        self.help, self.type, self.default = help, type, default
-        self.const, self.counts = const, counts
-        self.sends, self.header, self.many = sends, header, many
-        self.from_stdin, self.needs = from_stdin, needs
-        self.completes, self.sample = completes, sample
-        self.is_ours = is_ours
 
 
 flag = Flag  # an argument that stays here, where a field is sent
@@ -4476,26 +4474,20 @@ class Verb:
     done that returns little, and asks is the question before it, where {thing}
     is the group's.  once names the member of an answer that is shown this one
     time; checks, one or several, check and complete arguments by
-    check(app, args); paging is how a list goes on, None for a list that is
-    whole; id_path is where -o id finds the ids; sample is the id in its
+    check(app, args); paging is how a list goes on (PAGING), None for one that
+    is whole; id_path is where -o id finds the ids; sample is the id in its
     examples, if it is not that of the group.
     """
 
-    word = None
+    by = word = usage = columns = said = asks = once = None
+    paging = id_path = sample = None
+    writes, path, method = False, "", "POST"
+    excludes = examples = checks = also = ()
 
-    def __init__(self, name, summary, run, *flags, by=None, writes=False,
-                 excludes=(), usage=None, examples=(), path="",
-                 method="POST", columns=None, said=None, asks=None,
-                 once=None, checks=(), paging=None, id_path=None,
-                 sample=None, also=()):
-        self.name, self.summary, self.run = name, summary, run
-        self.flags, self.by, self.writes = flags, by, writes
-        self.excludes, self.usage, self.examples = excludes, usage, examples
-        self.path, self.method, self.columns = path, method, columns
-        self.said, self.asks = said, asks
-        self.once, self.paging = once, paging
-        self.checks = checks if isinstance(checks, tuple) else (checks,)
-        self.id_path, self.sample, self.also = id_path, sample, also
+    def __init__(self, name, summary, run, *flags, **options):
+        self.name, self.summary = name, summary
+        self.run, self.flags = run, flags
+        vars(self).update(options)
 
     @property
     def by_flag(self):
@@ -4540,13 +4532,6 @@ def by_flag(*verbs):
     return verbs
 
 
-def has_more(page, records, query):
-    """Whether a page has a next one; a full page may, if none says so."""
-    said, limit = dig(page, "has_more"), query.get("limit")
-    return bool(records and str(len(records)) == str(limit)
-                if said is None else said)
-
-
 def below(word, *verbs):
     """The same rows, each behind a word of its group."""
     for verb in verbs:
@@ -4556,45 +4541,28 @@ def below(word, *verbs):
 
 LIMIT = field("--limit N", "items per page", integer(1))
 ALL = flag("--all", "follow every page")
+# How a list goes on: behind its last id (OpenAI), or by a count.
+PAGING = {"after": (LIMIT, field("--after ID", "start after this item"), ALL),
+          "offset": (LIMIT, field("--offset N", "skip this many items",
+                                  integer(0)), ALL)}
 
 
-class Cursor:
-    """Pages by after=<last id>, while has_more (OpenAI)."""
+def following(page, query, paging):
+    """The query for the page after this one, or None.
 
-    name = "after"
-    flags = LIMIT, field("--after ID", "start after this item"), ALL
-
-    @staticmethod
-    def following(page, query):
-        """The query for the page after this one, or None."""
-        records = page_records(page)
-        if not records or not has_more(page, records, query):
-            return None
-        last = dig(page, "last_id") or dig(records[-1], "id")
-        return dict(query, after=last) if isinstance(last, str) else None
-
-
-def total_of(page):
-    said = dig(page, "total")
-    return said if is_positive(said) else 0
-
-
-class Offset:
-    """Pages by limit and offset (models, exports)."""
-
-    name = "offset"
-    flags = (
-        LIMIT, field("--offset N", "skip this many items", integer(0)), ALL)
-
-    @staticmethod
-    def following(page, query):
-        """The query for the page after this one, or None."""
-        records = page_records(page)
-        seen = int(query.get("offset") or 0) + len(records)
-        if not records or not (has_more(page, records, query)
-                               or seen < total_of(page)):
-            return None
-        return dict(query, offset=seen)
+    A full page may have a next one, if none says so; a total counts, too.
+    """
+    records, has_more = page_records(page), dig(page, "has_more")
+    if has_more is None:
+        has_more = str(len(records)) == str(query.get("limit"))
+    if paging == "offset":
+        place = int(query.get("offset") or 0) + len(records)
+        has_more = has_more or place < counted(dig(page, "total"))
+    else:
+        place = records and (dig(page, "last_id") or dig(records[-1], "id"))
+    is_place = isinstance(place, (int, str))
+    return dict(query, **{paging: place}) if (
+        records and has_more and is_place) else None
 
 
 def each_page(app, fetch, paging, query, before=None):
@@ -4609,7 +4577,7 @@ def each_page(app, fetch, paging, query, before=None):
             break  # the server does not know the cursor
         yield page
         before, asked = page_records(page), query
-        query = paging.following(page, asked)
+        query = following(page, asked, paging)
     if query is not None:
         app.terminal.warn("the server's cursor does not move: the list may"
                           " be cut")
@@ -4619,7 +4587,7 @@ def record_lists(app, path, query, **parts):
     """Yield the records of a list page by page, as far as it goes."""
     def fetch(query):
         return app.api.call("GET", path, query=query.items(), **parts)
-    return map(page_records, each_page(app, fetch, Cursor, query))
+    return map(page_records, each_page(app, fetch, "after", query))
 
 
 class Group:
@@ -4720,14 +4688,15 @@ def pages_of(app, group, args):
         return
     page = fetch(query)
     yield page
-    following = paging and paging.following(page, query)
-    if following:
-        tell_more(app, paging.name, following[paging.name])
+    rest = paging and following(page, query, paging)
+    if rest:
+        tell_more(app, paging, rest[paging])
 
 
 def check_args(app, args):
     """Check the arguments of a verb, and complete them."""
-    for check in args.verb.checks:
+    checks = args.verb.checks
+    for check in checks if isinstance(checks, tuple) else (checks,):
         check(app, args)
 
 
@@ -4803,10 +4772,10 @@ def with_item(path, flags):
     return (ITEM,) * ("{id}" in path and not is_given) + flags
 
 
-def lists(*flags, summary="List items.", name="list", path="", paging=Cursor,
+def lists(*flags, summary="List items.", name="list", path="", paging="after",
           **options):
     return Verb(name, summary, run_list,
-                *with_item(path, flags + (paging.flags if paging else ())),
+                *with_item(path, flags + PAGING.get(paging, ())),
                 path=path, paging=paging, **options)
 
 
@@ -9408,7 +9377,7 @@ MODELS = Group(
     scope=GIVEN, verbs=by_flag(
         lists(EXTENDED,
               flag("--endpoint SLUG", "list what this endpoint serves"),
-              summary="List the models of the project.", paging=Offset,
+              summary="List the models of the project.", paging="offset",
               checks=ask_extended, examples=("xeroctl models -o wide",)),
         shows("Show one model in full.", FULL, EXTENDED,
               checks=choose_fields),
@@ -10169,7 +10138,7 @@ FILES = Group(
              flag("--prefix PATH", "whose relative path begins so",
                   completes=""),
              flag("--tree", "as a tree of relative paths, with sizes"),
-             *Cursor.flags, paging=Cursor, examples=(
+             *PAGING["after"], paging="after", examples=(
                  "xeroctl files --purpose batch --tree",)),
         shows("Show one file."),
         Verb("upload", "Upload a file, or a folder with --recursive.",
@@ -10236,8 +10205,8 @@ def show_pages(app, method, path, query, body, parts):
     def fetch(query):
         return app.api.call("GET", path, query=query.items(), **parts)
     first = fetch(dict(query))
-    paging = Offset if total_of(first) else Cursor
-    more = each_page(app, fetch, paging, paging.following(first, dict(query)),
+    paging = "offset" if counted(dig(first, "total")) else "after"
+    more = each_page(app, fetch, paging, following(first, dict(query), paging),
                      page_records(first))
     if app.out.form not in (JSONL, CSV, ID):
         return show_any(app, merged([first, *more]))
@@ -10659,7 +10628,7 @@ SLOS = Group(
         updates("Change an objective.", *SLO_FLAGS, *SLO_MORE, method="PUT"),
         deletes("Delete an objective."),
         Verb("history", "List how an objective was met.", list_series, ITEM,
-             *Cursor.flags, path="{id}/history", paging=Cursor, columns=(
+             *PAGING["after"], path="{id}/history", paging="after", columns=(
                  "TIME=created_at|measured_at|time:time",
                  "COMPLIANCE=compliance|compliance_percentage:percent",
                  "VALUE")),
@@ -10932,7 +10901,7 @@ EXPORTS = Group(
              "FROM=start_date:time", "TO=end_date:time", "ROWS=row_count",
              "SIZE=size_bytes:size", "CREATED=created_at:time"),
     verbs=(
-        lists(OF_STATUS, summary="List exports.", paging=Offset),
+        lists(OF_STATUS, summary="List exports.", paging="offset"),
         Verb("create", "Have an export made.", create_export,
              flag("KIND", "logs, metrics, usage or executions",
                   choice("logs", "metrics", "usage", "executions")),

@@ -938,6 +938,16 @@ LEVELS = ["help"] + [f"help {group.name}" for group in GROUPS] + [
 TOPICS = ["help exit-codes", "help environment", "help flags"]
 
 
+def test_a_row_says_only_what_is_known():
+    for group in GROUPS + xeroctl.ABOUT:
+        for verb in group.verbs:
+            for row, known in [(group, Group("x", "X.")), (
+                    verb, Verb("x", "X.", None))] + [
+                    (each, flag("ID", "x")) for each in verb.own]:
+                words = set(vars(row)) - set(dir(known))
+                assert not words, (group.name, verb.name, words)
+
+
 def line_of(level):
     """The command line of a parameter that may carry a mark."""
     return level if isinstance(level, str) else level.values[0]
