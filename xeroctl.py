@@ -82,7 +82,6 @@ HELP_WIDTH = 79
 XEROTIER, OPENAI = STYLES = "xerotier", "openai"
 TABLE, WIDE, JSON, JSONL, CSV, ID = FORMS = (
     "table", "wide", "json", "jsonl", "csv", "id")
-COLOR_MODES = "auto", "always", "never"
 # A group's paths are below the project or an endpoint; ASKED asks for an
 # endpoint, and stays below the project; GIVEN takes one that is given.
 PROJECT, ENDPOINT, ASKED, GIVEN = "project", "endpoint", "asked", "given"
@@ -651,11 +650,6 @@ def as_pairs(value):
     return as_list([f"{k}={as_text(v)}" for k, v in value.items()])
 
 
-def as_bar(share, width):
-    """Draw a share as [#####...............]."""
-    return f"[{'#' * min(int(share * width), width):.<{width}}]"
-
-
 def as_rate(rate, as_amount=str):
     """Say how much of something passes: 11.7/s, 1.2 MB/s, 4.5/min."""
     amount, unit = (rate, "s") if rate >= 1 else (rate * 60, "min")
@@ -666,11 +660,8 @@ def as_rate(rate, as_amount=str):
 # with more pictures that joiners add to it (Unicode UTS #51).
 PICTURE = ("[#*0-9\xa9\xae\u203c-\u3299\U0001f000-\U0001faff]"
            "[\ufe0f\U0001f3fb-\U0001f3ff]*")
-GLYPH = f"[\U0001f1e6-\U0001f1ff]{{2}}|{PICTURE}(?:\u200d{PICTURE})*|."
-
-
-def glyphs(text):
-    return re.findall(GLYPH, text, re.S)
+GLYPH = (f"(?s)[\U0001f1e6-\U0001f1ff]{{2}}|{PICTURE}(?:\u200d{PICTURE})*"
+         "|.")
 
 
 def cell_width(glyph):
@@ -689,7 +680,7 @@ def display_width(text):
     try:
         return len(text.encode("ascii"))
     except UnicodeEncodeError:
-        return sum(map(cell_width, glyphs(text)))
+        return sum(map(cell_width, re.findall(GLYPH, text)))
 
 
 def padded(text, width):
@@ -702,7 +693,7 @@ def cut_to(text, width):
     if display_width(text) <= width:
         return text
     left, kept = width - 1, []
-    for glyph in glyphs(text):
+    for glyph in re.findall(GLYPH, text):
         left -= cell_width(glyph)
         if left < 0:
             break
@@ -993,15 +984,6 @@ def is_terminal(stream):
         return False
 
 
-def wants_color(environ, terminal):
-    """Decide on colour as no-color.org and force-color.org have it."""
-    if environ.get("NO_COLOR"):
-        return False
-    if environ.get("FORCE_COLOR"):
-        return True
-    return terminal and environ.get("TERM") != "dumb"
-
-
 class Screen:
     """One output stream: UTF-8 in any locale, harmless on a terminal.
 
@@ -1018,7 +1000,9 @@ class Screen:
         self.sink = self.binary or stream
         self.is_terminal = self.is_guarded = is_terminal(stream)
         self.is_live = self.is_terminal and environ.get("TERM") != "dumb"
-        self.color = wants_color(environ, self.is_terminal)
+        # As no-color.org and force-color.org have it.
+        self.color = not environ.get("NO_COLOR") and bool(
+            environ.get("FORCE_COLOR") or self.is_live)
         self.is_broken, self.column_zero = False, True
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -1249,7 +1233,8 @@ class Progress(AbstractContextManager):
         text = ", ".join(facts)
         width = min(room - len(text) - 3, 20)
         if total and width > 3:
-            label += " " + as_bar(count / total, width)
+            full = min(int(count / total * width), width)
+            label += f" [{'#' * full:.<{width}}]"
         return f"{label} {text}"
 
 
@@ -4458,9 +4443,13 @@ def sent_headers(args):
     return {name: str(value) for name, value in found if value is not None}
 
 
+ITEM = flag("ID", "the id of the item")
+
+
 class Verb:
     """One thing a group can do: a row of its table.
 
+    One whose path has an {id} in it takes an ITEM before its other flags.
     run(app, group, args) does it.  Its name as a word calls it, and so do
     those of also.  by tells how else: a Flag, by that flag; BARE, by nothing
     at all (list without an id, show with one).  word is the word that all of
@@ -4488,6 +4477,8 @@ class Verb:
         self.name, self.summary = name, summary
         self.run, self.flags = run, flags
         vars(self).update(options)
+        if "{id}" in self.path and "id" not in [f.dest for f in flags]:
+            self.flags = (ITEM,) + flags
 
     @property
     def by_flag(self):
@@ -4636,7 +4627,6 @@ def only(name, summary, run, *flags, path="", columns=(), scope=PROJECT,
         Verb("", summary, run, *flags, **options),))
 
 
-ITEM = flag("ID", "the id of the item")
 SLUG = flag("--endpoint SLUG",
             "endpoint slug (XEROTIER_ENDPOINT); with --style openai the"
             " model's name")
@@ -4766,29 +4756,20 @@ def run_update(app, group, args):
     run_write(app, group, args)
 
 
-def with_item(path, flags):
-    """The flags of a verb, and the id before them if its path has one."""
-    is_given = any(declared.dest == "id" for declared in flags)
-    return (ITEM,) * ("{id}" in path and not is_given) + flags
-
-
 def lists(*flags, summary="List items.", name="list", path="", paging="after",
           **options):
-    return Verb(name, summary, run_list,
-                *with_item(path, flags + PAGING.get(paging, ())),
+    return Verb(name, summary, run_list, *flags, *PAGING.get(paging, ()),
                 path=path, paging=paging, **options)
 
 
 def shows(summary="Show one item.", *flags, name="show", path="{id}",
           **options):
-    return Verb(name, summary, run_show, *with_item(path, flags), path=path,
-                **options)
+    return Verb(name, summary, run_show, *flags, path=path, **options)
 
 
 def acts(name, summary, *flags, path=None, run=run_write, **options):
     path = "{id}/" + name if path is None else path
-    return Verb(name, summary, run, *with_item(path, flags), writes=True,
-                path=path, **options)
+    return Verb(name, summary, run, *flags, writes=True, path=path, **options)
 
 
 def creates(summary, *flags, name="create", path="", **options):
@@ -11669,7 +11650,8 @@ GLOBALS = (
     flag("--insecure", "do not check the server's certificate"),
     flag("--proxy URL", "proxy to use; '' is none (beats HTTPS_PROXY)"),
     flag("--raw", "let server text reach a terminal unchanged"),
-    flag("--color WHEN", "auto, always or never", choice(*COLOR_MODES)),
+    flag("--color WHEN", "auto, always or never",
+         choice("auto", "always", "never")),
     flag("--no-color", "as --color never", const="never", dest="color"),
     VERSION, HELP_FLAG)
 # What people type because other tools have it.
@@ -12145,10 +12127,6 @@ def section(head, rows):
         for name, text in rows]
 
 
-def flag_rows(flags):
-    return [(f.spec, f.help) for f in flags]
-
-
 def example_lines(examples):
     """The examples in a help text; a long one is continued."""
     lines = ["", "examples:"]
@@ -12167,9 +12145,9 @@ def verb_help(group, verb):
         ["usage: " + verb_usage(group, verb), "", verb.summary]
         + section("arguments:", [(usage_of(group, f), f.help)
                                  for f in verb.places if f is not ITEM])
-        + section("flags:", flag_rows(
-            f for f in verb.own if not f.is_word
-            and (f.takes_value or f is not verb.by)))
+        + section("flags:", [(f.spec, f.help) for f in verb.own
+                             if not f.is_word
+                             and (f.takes_value or f is not verb.by)])
         + example_lines(examples_of(group, verb))
         + ["", "global flags: xeroctl help flags"])
 
@@ -12202,7 +12180,7 @@ def group_help(group, verbs):
 
 TOPICS = {
     "flags": ("Global flags, before the command or behind it (…: repeatable):",
-              flag_rows(GLOBALS)),
+              [(f.spec, f.help) for f in GLOBALS]),
     "exit-codes": ("Exit codes:", EXIT_CODES),
     "environment": ("Environment variables (an empty one counts as unset;"
                     " flags beat them):", ENVIRONMENT),
@@ -12220,14 +12198,12 @@ FAMILIES = (
 
 
 def family_lines(groups):
-    """The groups, family by family, and those of none."""
-    left = {group.name: group for group in groups}
-    for family, names in FAMILIES + (("more", None),):
-        for name in names.split() if names else list(left):
-            group = left.pop(name, None)
-            if group:
-                yield f"{family:11}{name:18}{group.summary}"
-                family = ""
+    """The groups, family by family."""
+    known = {group.name: group for group in groups}
+    for family, names in FAMILIES:
+        for name in filter(known.get, names.split()):
+            yield f"{family:11}{name:18}{known[name].summary}"
+            family = ""
 
 
 def top_help(groups):

@@ -851,7 +851,7 @@ def test_help_asks_nothing_of_the_router(cli, router):
 
 
 @pytest.mark.parametrize("line, words", [
-    ("help", ("notes", "Keep notes.", "jobs", "flags, exit-codes, "
+    ("help", ("commands", "Print all commands", "flags, exit-codes, "
               "environment", "xeroctl help WORD")),
     ("help notes", ("\n  notes list  ", "  Move a note.\n",
                     "\n  notes move ID --to PLACE  ",
