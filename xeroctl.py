@@ -127,8 +127,7 @@ ENVIRONMENT = (
     ("XEROTIER_DEBUG", "1 shows the traceback of an error"),
     ("XEROTIER_CONFIG", "the path of the config file"),
     ("XDG_CONFIG_HOME", "its folder is xeroctl/ below this (~/.config)"),
-    ("XDG_STATE_HOME", "the history is in xeroctl/ below this"
-                       " (~/.local/state)"),
+    ("XDG_STATE_HOME", "the history's, in the same way (~/.local/state)"),
     ("NO_COLOR", "not empty: no colour"),
     ("FORCE_COLOR", "not empty: colour, also where there is no terminal"),
     ("HTTPS_PROXY, HTTP_PROXY", "the proxy for https and http URLs (either"
@@ -446,10 +445,7 @@ def pretty_json(value):
 
 
 def parse_json(text, decoder=DECODER):
-    """Decode JSON (RFC 8259: no NaN, no Infinity); raise ValueError.
-
-    Too deep for the interpreter is a ValueError like any other.
-    """
+    """Decode JSON (RFC 8259: no NaN); raise ValueError, if too deep, too."""
     try:
         try:
             value, end = decoder.raw_decode(text)
@@ -896,10 +892,7 @@ def path_of(*segments):
 
 
 def bounded(convert, what, low, high, is_open=False):
-    """A converter to a number within bounds; nan is in none.
-
-    Where the range is open, low is not in it.
-    """
+    """A converter to a number within bounds; if open, low is not in them."""
     where = (f" above {low}, up to {high}" if is_open
              else f" from {low} to {high}" if high is not None
              else f" of at least {low}" if low is not None else "")
@@ -1131,14 +1124,11 @@ class Spinner:
 
     def __init__(self, terminal, label):
         self.terminal, self.label, self.thread = terminal, label, None
-
-    def __enter__(self):
-        if self.terminal.has_foot:
+        if terminal.has_foot:
             import threading
             self.stopped = threading.Event()
             self.thread = threading.Thread(target=self.turn, daemon=True)
             self.thread.start()
-        return self
 
     def turn(self):
         for frame in cycle(self.FRAMES):
@@ -1146,15 +1136,13 @@ class Spinner:
                 break
             self.terminal.err.write_foot(f"{frame} {self.label}")
 
-    def stop(self, *_):
+    def stop(self):
         """Stop and wipe the line; a second call does nothing."""
         if self.thread:
             self.stopped.set()
             self.thread.join()
             self.thread = None
             self.terminal.err.clear_foot()
-
-    __exit__ = stop
 
 
 class Progress(AbstractContextManager):
@@ -5393,11 +5381,10 @@ class Talk:
         self.app, self.terminal = app, app.terminal
         self.is_text = app.out.is_table and not args.extract
         self.shows_reasoning = args.show_reasoning
-        self.spinner = Spinner(app.terminal, "waiting for the first token")
         self.began_at, self.halves = None, {}
 
     def __enter__(self):
-        self.spinner.__enter__()
+        self.spinner = Spinner(self.terminal, "waiting for the first token")
         return self
 
     def __exit__(self, kind, *_):
@@ -11712,10 +11699,9 @@ def is_known(word, table):
     """Whether a word is a known flag: --name, --name=…, -n, or -vv."""
     if word == "--" or word.partition("=")[0] in table:
         return True
-    letters = re.match(r"-([a-z]+)\Z", word, re.I)
-    return bool(letters) and all(
-        "-" + letter in table and not table["-" + letter].takes_value
-        for letter in letters.group(1))
+    switches = {name for name in table if not table[name].takes_value}
+    return is_flag_like(word) and switches.issuperset(
+        "-" + letter for letter in word[1:])
 
 
 def next_value(declared, rest, table):
@@ -12030,11 +12016,10 @@ def parse(argv, groups):
         taken = [(0, HELP_FLAG, None)]
     given = [(declared, value) for _, declared, value in taken if declared]
     plain = [word for _, declared, word in taken if not declared]
-    flags = [declared for declared, _ in given]
-    names = [declared.long_name for declared in flags]
-    if VERSION in flags:
+    names = [declared.long_name for declared, _ in given]
+    if VERSION.long_name in names:
         return TOP, read_args(TOP, TOP.verbs[0], [(VERSION, None)])
-    if HELP_FLAG in flags:
+    if HELP_FLAG.long_name in names:
         raise HelpWanted(group, verbs_for_help(group, verbs, called, words))
     verb = choose_verb(meant, names, plain)
     check_goes_with(verb, verbs, names)
@@ -12725,19 +12710,16 @@ def internal_error(problem):
                         " report it")
 
 
-def process_argv():
-    """The words of this process, read as UTF-8 in any locale (PEP 383)."""
-    return [os.fsencode(word).decode("utf-8", "surrogateescape")
-            for word in sys.argv[1:]]
-
-
 def main(argv=None, environ=None, streams=None, clock=None, groups=GROUPS):
     """Run one command line; return its exit code.
 
     argv is without the program's name; what is left out is the process's.
     What can still fail once an error was told, the last write, is one more.
     """
-    argv = process_argv() if argv is None else list(argv)
+    if argv is None:  # read as UTF-8 in any locale (PEP 383)
+        argv = (os.fsencode(word).decode("utf-8", "surrogateescape")
+                for word in sys.argv[1:])
+    argv = list(argv)
     environ = os.environ if environ is None else environ
     streams = streams or Streams(sys.stdin, sys.stdout, sys.stderr)
     terminal = Terminal(streams, environ, clock or Clock())
