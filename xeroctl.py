@@ -577,12 +577,10 @@ def as_progress(value, upload):
 
 def sparkline(values):
     """Draw numbers as a line of bars; what is no number is a gap."""
-    numbers = [value if is_number(value) else None for value in values]
-    known = [value for value in numbers if value is not None] or [0]
+    known = list(filter(is_number, values)) or [0]
     low, reach = min(known), (max(known) - min(known)) or 1
-    return "".join(" " if value is None else
-                   "▁▂▃▄▅▆▇█"[int((value - low) / reach * 7)]
-                   for value in numbers)
+    return "".join("▁▂▃▄▅▆▇█"[int((value - low) / reach * 7)]
+                   if is_number(value) else " " for value in values)
 
 
 def iso_text(seconds):
@@ -3934,11 +3932,10 @@ def csv_text(rows, line_end, delimiter=","):
 
 def planned_headers(request):
     """The headers of a request that say something about it."""
-    hidden = ["User-Agent", "Accept"]
-    if isinstance(request.body, Multipart):
-        hidden.append("Content-Type")  # with a boundary made for one time
+    # That of a form has a boundary made for one time.
+    of_form = "Content-Type" * isinstance(request.body, Multipart)
     return [(name, value) for name, value in request.headers.items()
-            if name not in hidden]
+            if name not in ("User-Agent", "Accept", of_form)]
 
 
 def curl_network(url, network):
@@ -12743,14 +12740,6 @@ def main(argv=None, environ=None, streams=None, clock=None, groups=GROUPS):
         return fail(internal_error(problem), args, environ, terminal)
 
 
-def nowhere():
-    """Open what takes all and gives nothing; a bare root may lack /dev."""
-    try:
-        return os.open(os.devnull, os.O_RDWR)
-    except OSError:
-        return os.pipe()[1]
-
-
 def let_go(stream, number, is_stopped):
     """Flush, once stopped without waiting for a reader that has, too.
 
@@ -12766,7 +12755,7 @@ def let_go(stream, number, is_stopped):
             if is_hasty:
                 os.set_blocking(number, True)
     except (AttributeError, OSError, ValueError):
-        os.dup2(nowhere(), number)
+        os.dup2(os.pipe()[1], number)
 
 
 def open_closed_streams():
@@ -12778,7 +12767,8 @@ def open_closed_streams():
         try:
             os.fstat(number)
         except OSError:
-            nowhere()
+            with suppress(OSError):  # a bare root may lack it
+                os.open(os.devnull, os.O_RDWR)
 
 
 STOP_SIGNALS = ("SIGTERM", 143), ("SIGHUP", 129)
