@@ -1034,10 +1034,7 @@ class Screen:
                  else text)
 
     def put(self, data):
-        """Hand data to the stream; without any, let go what it holds.
-
-        Once that failed, it is never tried again.
-        """
+        """Hand data to the stream; None flushes it.  Once failed: nothing."""
         try:
             if not self.is_broken:
                 self.sink.flush() if data is None else self.sink.write(data)
@@ -1229,6 +1226,8 @@ class Terminal:
 
     def __init__(self, streams, environ, clock):
         self.stdin, self.clock = streams.stdin or io.BytesIO(), clock
+        # In bytes: read only where `-` was written.
+        self.input = getattr(self.stdin, "buffer", self.stdin)
         self.out = Stdout(streams.stdout or io.StringIO(), environ)
         self.err = Stderr(streams.stderr or io.StringIO(), environ)
         self.secrets = Secrets()
@@ -1253,10 +1252,7 @@ class Terminal:
         self.err.secrets.add(secret)
 
     def say(self, text, style=None, is_masked=False):
-        """Print a line on stderr, --quiet or not.
-
-        On a terminal it does not go on where running text has stopped.
-        """
+        """Print a line on stderr, --quiet or not, below any running text."""
         if self.err.is_terminal and self.out.is_terminal:
             self.out.end_line()
             self.out.flush()
@@ -1278,11 +1274,6 @@ class Terminal:
 
     def warn(self, text):
         self.say("warning: " + text, YELLOW)
-
-    @property
-    def input(self):
-        """Standard input, in bytes: read only where `-` was written."""
-        return getattr(self.stdin, "buffer", self.stdin)
 
     def read_line(self):
         """Read one line of standard input; empty at its end."""
@@ -4036,12 +4027,10 @@ class Out:
     what they lead to; if that is nothing, writes is what lets all be shown.
     """
 
-    has_picked = False
-
     def __init__(self, terminal, form, plan, pick=None, writes=False):
         self.terminal, self.screen = terminal, terminal.out
         self.form, self.plan = form, plan
-        self.pick, self.writes = pick, writes
+        self.pick, self.writes, self.has_picked = pick, writes, False
         self.is_table = form in (TABLE, WIDE)
         self.masked = terminal.secrets.masked_json
 
@@ -4635,10 +4624,7 @@ def filled(template, args, form=as_list):
 
 
 def place_of(args):
-    """The path of a verb, its arguments percent-encoded.
-
-    It is below args.place, if the checks of the verb have set one.
-    """
+    """The path of a verb, below args.place if a check has set one."""
     found = filled(args.verb.path, args, quoted)
     return getattr(args, "place", "") + (
         "/" + found if found[:1] not in ("", "/") else found)
@@ -4650,10 +4636,7 @@ def tell_more(app, name, place):
 
 
 def pages_of(app, group, args):
-    """Yield one page of the list that a verb is about, or all of them.
-
-    Say on stderr how to go on if more exist.
-    """
+    """Yield a page of a verb's list, or all; say how to go on to more."""
     paging, query = args.verb.paging, sent_fields(args)
 
     def fetch(query):
@@ -4685,10 +4668,7 @@ def run_list(app, group, args):
 
 
 def show_item(app, group, args, item):
-    """Show one thing, with the columns that a check has chosen, if any.
-
-    Some writes are answered with a list.
-    """
+    """Show one thing, or the list that some writes are answered with."""
     columns = (getattr(args, "columns", None) or args.verb.columns
                or group.fields)
     if args.verb.writes and isinstance(dig(item, "data"), list):
@@ -12759,10 +12739,7 @@ def let_go(stream, number, is_stopped):
 
 
 def open_closed_streams():
-    """Put /dev/null where a standard stream is closed.
-
-    Otherwise the first socket would get its number, and be written to.
-    """
+    """Put /dev/null where a stream is closed: no socket gets its number."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
