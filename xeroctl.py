@@ -968,13 +968,6 @@ class Clock:
         return random.random()
 
 
-def is_terminal(stream):
-    try:
-        return stream.isatty()
-    except ValueError:  # the stream is closed
-        return False
-
-
 class Screen:
     """One output stream: UTF-8 in any locale, harmless on a terminal.
 
@@ -989,7 +982,7 @@ class Screen:
         self.stream = stream
         self.binary = getattr(stream, "buffer", None)
         self.sink = self.binary or stream
-        self.is_terminal = self.is_guarded = is_terminal(stream)
+        self.is_terminal = self.is_guarded = stream.isatty()
         self.is_live = self.is_terminal and environ.get("TERM") != "dumb"
         # As no-color.org and force-color.org have it.
         self.color = not environ.get("NO_COLOR") and bool(
@@ -1281,7 +1274,7 @@ class Terminal:
 
     def confirm(self, question):
         """Ask on the terminal; the end of input is a no."""
-        if not is_terminal(self.stdin):
+        if not self.stdin.isatty():
             raise UsageError(f"{question} There is no terminal to ask on",
                              "pass --force to go ahead without a question")
         self.err.write(one_line(f"{question} [y/N] "))
@@ -1301,7 +1294,7 @@ class Terminal:
 
     def ask_secret(self, prompt, hint):
         """Ask for a secret on the terminal, unseen; raise without one."""
-        if not is_terminal(self.stdin):
+        if not self.stdin.isatty():
             raise NotConfigured(f"there is no terminal to ask on: {hint}")
         import getpass
         import warnings
@@ -3763,12 +3756,10 @@ def camel(path):
     return re.sub("_([a-z])", lambda found: found.group(1).upper(), path)
 
 
-MOST_BRIEF = 120  # the product's page, of a model's description
-
-
 def as_brief(value):
+    """At most 120 characters, as the product's page has a description."""
     text = as_text(value)
-    return text if len(text) <= MOST_BRIEF else text[:MOST_BRIEF - 1] + "…"
+    return text if len(text) <= 120 else text[:119] + "…"
 
 
 CELL_FORMATS = {"": as_text, "time": as_time, "size": as_size,
@@ -7715,7 +7706,7 @@ class LineEditor:
 
     def __init__(self, terminal, history, words):
         self.terminal, self.history = terminal, history
-        self.is_live = is_terminal(terminal.stdin)
+        self.is_live = terminal.stdin.isatty()
         self.readline = self.load_readline(words)
         self.brackets = (self.is_live and not self.readline
                          and terminal.err.is_live)
@@ -8138,7 +8129,7 @@ class Session:
     def __init__(self, app, turns, args):
         self.app, self.turns, self.terminal = app, turns, app.terminal
         self.args = args
-        self.is_live = is_terminal(self.terminal.stdin)
+        self.is_live = self.terminal.stdin.isatty()
         self.is_over = False
         self.unsaid, self.files = None, attached(app, args)
         folder = home_path(app.settings.environ, "XDG_STATE_HOME", ".local",
@@ -9220,7 +9211,7 @@ def choose_fields(app, args):
 
 def model_title(app, group, args):
     """NAME (ID), for a question; the id where the name is not to be had."""
-    is_asked = is_terminal(app.terminal.stdin) and not app.plan
+    is_asked = app.terminal.stdin.isatty() and not app.plan
     try:
         name = is_asked and not args.force and dig(
             group.call(app, "GET", path_of(args.id)), "name")
@@ -11196,7 +11187,7 @@ DECIDED_ON = ("Tool=tool|tool_name", "Risk", "Arguments=args|arguments",
 def check_tool_name(app, args, tool):
     """Raise unless the name of an irreversible tool was given or typed."""
     refusal = UsageError if args.confirm is not None else XeroctlError
-    if args.confirm is None and not is_terminal(app.terminal.stdin):
+    if args.confirm is None and not app.terminal.stdin.isatty():
         raise UsageError(f"{tool} cannot be undone, and there is no terminal"
                          " to ask on", f"--confirm {tool} approves it")
     if args.confirm is None:
@@ -11447,7 +11438,7 @@ def try_deployment(app, deployment, args):
 def init_config(app, group, args):
     """Ask for a deployment, try it, and store it."""
     terminal = app.terminal
-    if not is_terminal(terminal.stdin):
+    if not terminal.stdin.isatty():
         raise UsageError("config init asks questions: it needs a terminal",
                          "xeroctl config add NAME --base-url URL --api-key"
                          " @FILE does without")
@@ -11693,10 +11684,7 @@ def next_value(declared, rest, table):
 
 
 def tokens(words, table):
-    """Yield (index, flag, value) for flags, (index, None, word) for words.
-
-    A known flag is never another's value: --name=VALUE forces it.
-    """
+    """Yield (index, flag, value) for flags, (index, None, word) for words."""
     position = 0
     while position < len(words):
         index, word = position, words[position]
@@ -12464,9 +12452,7 @@ class App:
 
     @property
     def api(self):
-        if self.opened is None:
-            self.open_api()
-        return self.opened
+        return self.opened or self.open_api()
 
     def open_api(self, needs_key=True):
         """Make the API of this run; without a key, one that sends none."""
@@ -12475,6 +12461,7 @@ class App:
             self.settings.deployment(needs_key), self.network, self.args,
             self.settings.get("timeout"), self.terminal, self.plan,
             self.deadline)
+        return self.opened
 
     def endpoint(self):
         """The endpoint slug of this run."""
@@ -12759,10 +12746,7 @@ def stop(code):
 
 
 def on_signal(name, handler=None):
-    """Let a signal call this, or end the process at once, without a word.
-
-    What the caller has it ignore (nohup) stays ignored.
-    """
+    """Let a signal call this, or end the process; ignored (nohup) it stays."""
     import signal
     number = getattr(signal, name, None)  # Windows has no SIGHUP
     if number and signal.getsignal(number) != signal.SIG_IGN:
