@@ -7718,7 +7718,7 @@ class LineEditor:
         """
         streams = (self.terminal.stdin, self.terminal.out.stream)
         if streams != (sys.stdin, sys.stdout) or not all(
-                map(is_terminal, streams)):
+                each.isatty() for each in streams):
             return None
         try:
             import readline
@@ -11981,10 +11981,11 @@ def parse(argv, groups):
         taken = [(0, HELP_FLAG, None)]
     given = [(declared, value) for _, declared, value in taken if declared]
     plain = [word for _, declared, word in taken if not declared]
-    names = [declared.long_name for declared, _ in given]
-    if VERSION.long_name in names:
+    flags = [declared for declared, _ in given]
+    names = [declared.long_name for declared in flags]
+    if VERSION in flags:
         return TOP, read_args(TOP, TOP.verbs[0], [(VERSION, None)])
-    if HELP_FLAG.long_name in names:
+    if HELP_FLAG in flags:
         raise HelpWanted(group, verbs_for_help(group, verbs, called, words))
     verb = choose_verb(meant, names, plain)
     check_goes_with(verb, verbs, names)
