@@ -166,8 +166,9 @@ class XeroctlError(Exception):
         return pairs + ([("hint", self.hint)] if self.hint else [])
 
     def add_hint(self, text):
-        """Name one more thing to try."""
-        self.hint = f"{self.hint}; {text}" if self.hint else text
+        """Name one more thing to try; two layers may name the same."""
+        if text not in (self.hint or ""):
+            self.hint = f"{self.hint}; {text}" if self.hint else text
 
     def envelope(self):
         """The error as a JSON object, in the shape of the API's own."""
@@ -2531,6 +2532,7 @@ API_HINTS = {
     401: "is the key right? " + KEY_HELP,
     403: "the key is known, but may not do this",
     404: "is it there? also check the base URL (…/v1) and --style",
+    405: "this server does not offer it",
     501: "this server does not offer it",
 }
 
@@ -2543,7 +2545,8 @@ FACT_PLACES = "error.", "", "detail.", "errors.0.", "error.0.", "0.error."
 def error_message(body, depth=5):
     """Find the message where servers put it, in any JSON; None if nowhere.
 
-    FastAPI says in loc what each of several is about.
+    FastAPI says in loc what each of several is about, and Fastify, Express
+    and Spring in error only the status or a class, with a message beside it.
     """
     if isinstance(body, list) and len(body) == 1:
         body, = body
@@ -2563,6 +2566,9 @@ def error_message(body, depth=5):
             if loc and isinstance(loc, list):
                 found = ".".join(str(step) for step in loc if isinstance(
                     step, (str, int))) + ": " + found
+            more = body.get("message")
+            if found == body[place] and is_filled(more) and more not in found:
+                found += f": {more}"
             return found
     return None
 
@@ -4719,8 +4725,8 @@ def lists(*flags, summary="List items.", name="list", path="", paging="after",
 
 
 def shows(summary="Show one item.", *flags, name="show", path="{id}",
-          **options):
-    return Verb(name, summary, run_show, *flags, path=path, **options)
+          run=run_show, **options):
+    return Verb(name, summary, run, *flags, path=path, **options)
 
 
 def acts(name, summary, *flags, path=None, run=run_write, **options):
@@ -7150,6 +7156,8 @@ class BatchSender:
             if begun:
                 self.app.terminal.note(f"{part['name']}: {error}")
                 self.collect(begun)
+            elif getattr(error, "status", None) in NO_LIST:
+                error.add_hint("--direct --force needs no Batch API")
             raise
         if begun and not self.app.plan:
             self.collect(begun)
@@ -8060,7 +8068,8 @@ class ResponseTurns(ChatTurns):
 
     def body(self):
         last, body = self.known(), dict(self.options)
-        items = [{"role": m["role"], "content": input_parts(m["content"])}
+        items = [{"type": "message", "role": m["role"],
+                  "content": input_parts(m["content"])}
                  for m in self.messages[0 if last is None else last + 1:]
                  if m["role"] != "system"]
         if "conversation" in body:
@@ -9209,6 +9218,18 @@ def choose_fields(app, args):
         args.columns = [name.partition(":brief")[0] for name in MODEL_FIELDS]
 
 
+def show_model(app, group, args):
+    """Show a model; out of the list, where there is no more (llama.cpp)."""
+    try:
+        return run_show(app, group, args)
+    except ApiError as error:
+        if app.settings.style() == OPENAI and error.status in NO_LIST:
+            for model in page_records(group.call(app, "GET")):
+                if dig(model, "id") == args.id:
+                    return show_item(app, group, args, model)
+        raise
+
+
 def model_title(app, group, args):
     """NAME (ID), for a question; the id where the name is not to be had."""
     is_asked = app.terminal.stdin.isatty() and not app.plan
@@ -9315,7 +9336,7 @@ MODELS = Group(
               flag("--endpoint SLUG", "list what this endpoint serves"),
               summary="List the models of the project.", paging="offset",
               checks=ask_extended, examples=("xeroctl models -o wide",)),
-        shows("Show one model in full.", FULL, EXTENDED,
+        shows("Show one model in full.", FULL, EXTENDED, run=show_model,
               checks=choose_fields),
         updates(
             "Change what is said about a model.",

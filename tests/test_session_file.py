@@ -468,7 +468,8 @@ def test_a_server_without_a_store_is_sent_the_history(turn, router, path,
                  status=status, message=message.format(first), times=None)
     for text in ("two", "three"):
         assert turn(text, command=RESPONSES).exit_status == 0
-    history = [user("one"), assistant(answer_to("one")), user("two")]
+    history = [dict(each, type="message") for each in (
+        user("one"), assistant(answer_to("one")), user("two"))]
     assert inputs(router)[1:3] == [("two", first), (history, None)]
     sent, followed = inputs(router)[3]
     assert sent[:3] == history and followed is None
@@ -536,6 +537,7 @@ def test_files_and_images_go_with_a_response(turn, router, tmp_path):
     url = "https://example.com/a.png"
     turn("Look:", "--attach", str(tmp_path / "notes"), "--image", url,
          command=RESPONSES)
-    assert router.requests[0].json["input"] == [{"role": "user", "content": [
+    item, = router.requests[0].json["input"]
+    assert item == {"type": "message", "role": "user", "content": [
         {"type": "input_text", "text": "Look:\n\nnotes\n```\nnotes\n```"},
-        {"type": "input_image", "image_url": url}]}]
+        {"type": "input_image", "image_url": url}]}

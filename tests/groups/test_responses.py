@@ -878,14 +878,18 @@ def test_the_first_message_may_be_a_flag(talk, router):
     assert [body["input"] for body in bodies(router)] == ["one", "two"]
 
 
+def said(role, content):
+    """A turn as an item: llama.cpp takes none of the model's without type."""
+    return {"type": "message", "role": role, "content": content}
+
+
 def test_a_session_without_store_sends_what_was_said(talk, router):
     talk("one", "two", more=["--no-store"])
     assert bodies(router) == [
         {"input": "one", "store": False},
         {"store": False, "input": [
-            {"role": "user", "content": "one"},
-            {"role": "assistant", "content": answer_to("one")},
-            {"role": "user", "content": "two"}]}]
+            said("user", "one"), said("assistant", answer_to("one")),
+            said("user", "two")]}]
 
 
 def test_a_session_in_a_conversation_is_not_chained(talk, run, router):
@@ -964,7 +968,8 @@ def test_a_loaded_list_is_sent_once(talk, router, tmp_path):
     assert shown.exit_status == 0, shown
     assert bodies(router) == [
         {"instructions": "Be brief.",
-         "input": BARE[1:] + [{"role": "user", "content": "two"}]},
+         "input": [said("user", "one"), said("assistant", "1"),
+                   said("user", "two")]},
         {"instructions": "Be brief.", "input": "three",
          "previous_response_id": made_ids(router)[0]}]
 
