@@ -1220,8 +1220,6 @@ class Terminal:
 
     def __init__(self, streams, environ, clock):
         self.stdin, self.clock = streams.stdin or io.BytesIO(), clock
-        # In bytes: read only where `-` was written.
-        self.input = getattr(self.stdin, "buffer", self.stdin)
         self.out = Stdout(streams.stdout or io.StringIO(), environ)
         self.err = Stderr(streams.stderr or io.StringIO(), environ)
         self.secrets = Secrets()
@@ -1268,6 +1266,11 @@ class Terminal:
 
     def warn(self, text):
         self.say("warning: " + text, YELLOW)
+
+    @property
+    def input(self):
+        """Standard input, in bytes: read only where `-` was written."""
+        return getattr(self.stdin, "buffer", self.stdin)
 
     def read_line(self):
         """Read one line of standard input; empty at its end."""
