@@ -965,8 +965,7 @@ class Clock:
     @staticmethod
     def jitter():
         """A number from 0 to 1, never the same twice."""
-        import random
-        return random.random()
+        return int.from_bytes(os.urandom(4), "big") / 2 ** 32
 
 
 class Screen:
@@ -4242,8 +4241,8 @@ class Flag:
     const = True
 
     def __init__(self, spec, help, type=None, **options):
+        self.__dict__ = options
         self.spec, self.help, self.type = spec, help, type
-        vars(self).update(options)
         names = []
         while spec.startswith("-"):
             name, _, spec = spec.partition(" ")
@@ -4448,9 +4447,9 @@ class Verb:
     excludes = examples = checks = also = ()
 
     def __init__(self, name, summary, run, *flags, **options):
+        self.__dict__ = options
         self.name, self.summary = name, summary
         self.run, self.flags = run, flags
-        vars(self).update(options)
         if "{id}" in self.path and "id" not in [f.dest for f in flags]:
             self.flags = (ITEM,) + flags
 
@@ -11776,8 +11775,7 @@ def by_word(group, level=None):
 
 
 def unnamed_in(group, verbs):
-    """Those of the verbs that no word has to call: the default, or all that
-    are called by flag."""
+    """Those that no word has to call: the default, or all by flag."""
     return [verb for verb in verbs
             if verb.by is not None or verb.name == group.default]
 
