@@ -57,7 +57,7 @@ ADDRESS_TIMEOUT_S = 10
 RETRIES = 2
 BACKOFF_S = 0.5, 30.0
 LONGEST_WAIT_S = 60
-IDLE_S, HASTY_S = 3, 0.5
+IDLE_S = 3  # for so long a connection is kept between two requests
 LONGEST_S = 10 ** 9
 SESSION_TOKENS = 4096
 LONGEST_OUTAGE_S = 300
@@ -459,10 +459,10 @@ def parse_json(text, decoder=DECODER):
         raise ValueError("nested too deeply")
 
 
-def json_or_text(text):
+def json_or_text(text, decoder=DECODER):
     """Convert JSON to its value; what is no JSON is a text."""
     try:
-        return parse_json(text)
+        return parse_json(text, decoder)
     except ValueError:
         return text
 
@@ -872,17 +872,18 @@ class StandIn(str):
     """An id that only a real run would learn, as <file id>; never encoded."""
 
 
-def quoted(name):
-    """Percent-encode an id or name for one segment of a path.
-
-    Dots alone would climb the path (RFC 3986, 5.2.4): no id is made of them.
-    """
-    from urllib.parse import quote
-    if isinstance(name, StandIn):
-        return name
-    if not name or name in (".", ".."):
+def an_id(name):
+    """A name that can be an id: dots alone climb a path (RFC 3986, 5.2.4)."""
+    if name in (None, "", ".", ".."):
         raise UsageError(f"{name!r} cannot be an id: it is empty or a dot")
-    return quote(whole(name), safe="")
+    return name
+
+
+def quoted(name):
+    """Percent-encode an id or name for one segment of a path."""
+    from urllib.parse import quote
+    return name if isinstance(name, StandIn) else quote(
+        whole(an_id(name)), safe="")
 
 
 def path_of(*segments):
@@ -2050,7 +2051,7 @@ class Multipart:
     as its bytes leave.
     """
 
-    def __init__(self, fields, excerpt, tell=None, part="file"):
+    def __init__(self, fields, excerpt, tell, part="file"):
         self.fields, self.excerpt, self.tell = fields, excerpt, tell
         self.part = part
         boundary = "xeroctl-" + os.urandom(16).hex()
@@ -2076,8 +2077,7 @@ class Multipart:
         for block in self.excerpt.blocks():
             yield block
             count += len(block)
-            if self.tell:
-                self.tell(count)
+            self.tell(count)
         yield self.tail
 
     def shown(self):
@@ -2167,12 +2167,11 @@ class Limits:
     """How long one call may be silent, and when the run must be over."""
 
     def __init__(self, clock, silence, deadline=None):
-        self.clock, self.silence, self.deadline = clock, silence, deadline
+        self.clock, self.silence = clock, silence
+        self.deadline = deadline or float("inf")
 
     def left(self):
         """Seconds that the next wait may take; raise if the time is up."""
-        if self.deadline is None:
-            return self.silence
         left = self.deadline - self.clock.monotonic()
         if left <= 0:
             raise self.expired()
@@ -2180,25 +2179,23 @@ class Limits:
 
     def end_in(self, seconds):
         """Have the run be over so soon, if not sooner."""
-        until = self.clock.monotonic() + seconds
-        self.deadline = min(until, self.deadline or until)
+        self.deadline = min(self.clock.monotonic() + seconds, self.deadline)
 
-    def expired(self):
+    def expired(self, sent=True):
         """The error for a wait that took too long."""
-        if (self.deadline is not None
-                and self.clock.monotonic() >= self.deadline - 0.01):
+        if self.clock.monotonic() >= self.deadline - 0.01:
             return ConnectionFailed("timeout", "the call took longer than"
-                                    " --max-time", sent=True, lasting=True)
+                                    " --max-time", None, sent, lasting=True)
         return ConnectionFailed(
             "timeout", f"nothing came for {as_duration(self.silence)}",
-            "--timeout SECONDS waits longer", sent=True)
+            "--timeout SECONDS waits longer", sent)
 
 
 class HeadReader(io.BufferedReader):
     """Reads heads that have an end: http.client takes one that was cut for
     a whole one, and any number of hints before it."""
 
-    has_begun, size = False, 0
+    size = 0
 
     def readline(self, limit=-1):
         import http.client
@@ -2207,9 +2204,8 @@ class HeadReader(io.BufferedReader):
         if self.size > MOST_HEAD_BYTES:
             raise http.client.HTTPException("its head does not end")
         if line[-1:] != b"\n" and len(line) != limit and (
-                line.startswith(b"HTTP/") or self.has_begun):
+                line.startswith(b"HTTP/") or self.size > len(line)):
             raise ConnectionResetError(0, "the answer broke off")
-        self.has_begun = True
         return line
 
 
@@ -2266,9 +2262,9 @@ def look_up(host, port):
     import socket
     try:
         # Of bytes, since a str goes through the idna codec, a large table.
-        name = host if re.search("[^ -~]", host) else host.encode("ascii")
-        return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError, LookupError) as problem:
+        return socket.getaddrinfo(host.encode("ascii"), port,
+                                  type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as problem:
         raise ConnectionFailed(
             "DNS", f"cannot look up {host}: {reason_of(problem)}",
             "check the host in --base-url (XEROTIER_BASE_URL)")
@@ -2303,80 +2299,39 @@ def open_socket(host, port, limits):
 
 
 CA_HELP = "--cacert FILE trusts a private CA; --insecure checks nothing"
-CLOCK_HELP = "is this machine's clock right?"
-NAME_HELP = "does the base URL name the host as its certificate does?"
 
-# What OpenSSL says (a part of its reason), what it means, and what helps.
-TLS_REASONS = (
-    ("WRONG_VERSION_NUMBER", "the server does not speak TLS",
-     "is it http:// in --base-url?"),
-    ("NOT_YET_VALID", "the certificate is not valid yet", CLOCK_HELP),
-    ("HAS_EXPIRED", "the certificate has expired", CLOCK_HELP),
-    ("SIGNED_CERTIFICATE_IN_",
-     "the certificate's issuer, a self-signed CA, is not trusted", CA_HELP),
-    ("SELF.SIGNED", "the certificate is self-signed", CA_HELP),
-    ("ISSUER_CERTIFICATE|FIRST_CERTIFICATE",
-     "the certificate's issuer is not known", CA_HELP),
-    (":_(HOSTNAME|IP_ADDRESS)_MISMATCH",
-     "the certificate is for another host name or address", NAME_HELP),
-    ("VERIFY_FAILED:", None, CA_HELP),
-    # Python 3.6 does not tell which; of a host name it says it in words.
-    ("CERTIFICATE_VERIFY_FAILED|HOSTNAME|SUBJECTALTNAME",
-     "the certificate is self-signed, expired, for another host name, or of"
-     " an unknown issuer", CA_HELP),
-    ("ALERT.*(CERTIFICATE|HANDSHAKE_FAILURE|UNKNOWN_CA|ACCESS_DENIED)", None,
+# What helps, by what OpenSSL says; Python 3.6 leaves out what it refuses.
+TLS_HINTS = (
+    ("wrong version number",
+     "a server without TLS has an http:// URL in --base-url"),
+    ("not yet valid|has expired", "is this machine's clock right?"),
+    ("mismatch|hostname|unrecognized name",
+     "does the base URL name the host as its certificate does?"),
+    ("verify failed$", "it is self-signed, expired, for another host name, or"
+                       " of an unknown issuer: " + CA_HELP),
+    ("verify failed", CA_HELP),
+    ("alert.*(certificate|handshake failure|unknown ca|access denied)",
      "does the server want a client certificate? --cert FILE"),
-    ("PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL|SSL_VERSION|LEGACY_SIGALG",
-     "the server speaks no version of TLS that this Python takes", None),
-    ("UNRECOGNIZED_NAME", "the server does not know this host name",
-     NAME_HELP),
+    ("protocol version|unsupported protocol|ssl version|legacy sigalg",
+     "the server speaks no version of TLS that this Python takes"),
+    ("", "is it a TLS server, and nothing in between?"),
 )
 
 
-def tls_reason(problem):
-    """What OpenSSL says, as BAD_RECORD_TYPE.
+def network_error(problem, where, limits, sent, layer="HTTP"):
+    """Return the ConnectionFailed for whatever http.client or ssl raised.
 
-    It is in the text: an old Python has no reason for what is new, or a wrong
-    one, as in "[SSL: BAD_MAC_LENGTH] legacy sigalg disallowed (_ssl.c:1)".
+    OpenSSL's code in front is left out: an old Python has a wrong one for
+    what is new, as in "[SSL: BAD_MAC_LENGTH] legacy sigalg".
     """
-    text = re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", str(problem))
-    return text.replace(" ", "_").upper()
-
-
-def is_dropped(problem):
-    """Whether a handshake was cut or timed out, rather than refused."""
-    import ssl
-    return (not isinstance(problem, (ssl.SSLError, ValueError))
-            or isinstance(problem, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
-            or tls_reason(problem) == "UNEXPECTED_EOF_WHILE_READING")
-
-
-def tls_error(problem, host):
-    """Return the ConnectionFailed for a handshake that failed."""
-    import ssl
-    import socket
-    reason, hint = reason_of(problem), "--retries N tries again"
-    if isinstance(problem, socket.timeout):
-        reason, hint = "no handshake in time", "--timeout SECONDS waits longer"
-    elif not is_dropped(problem):
-        said = tls_reason(problem)
-        reason, hint = next(
-            ((told or said, hint) for pattern, told, hint in TLS_REASONS
-             if re.search(pattern, said)),
-            (said, "is it a TLS server, and nothing in between?"))
-    elif isinstance(problem, ssl.SSLError):
-        reason = "the connection was cut"
-    return ConnectionFailed("TLS", f"{host}: {reason}", hint,
-                            lasting=not is_dropped(problem))
-
-
-def network_error(problem, where, limits, sent):
-    """Return the ConnectionFailed for whatever http.client raised."""
     import http.client
     import socket
-    error = hint = None
+    reason = re.sub(r"^\[.*?\] |\.? \(_ssl\.c:\d+\)$", "", str(problem))
+    hint, is_refused = None, False
     if isinstance(problem, socket.timeout):
-        error = limits.expired()
+        if layer == "HTTP":
+            return limits.expired(sent)
+        reason, hint = "no handshake in time", "--timeout SECONDS waits longer"
     elif isinstance(problem, http.client.RemoteDisconnected):
         reason = "the server closed the connection without an answer"
     elif isinstance(problem, http.client.IncompleteRead):
@@ -2384,17 +2339,17 @@ def network_error(problem, where, limits, sent):
     elif isinstance(problem, http.client.HTTPException):
         reason = f"not an HTTP answer: {visible(str(problem))[:100]}"
         hint = "is it https:// in --base-url?"
-    elif type(problem).__module__ != "ssl":
-        reason = reason_of(problem)
-    elif is_dropped(problem):
+    elif re.search(r"\beof\b", reason, re.I):
         reason = "the server cut the connection"
-    elif "ALERT" not in tls_reason(problem):
-        reason = f"the connection was disturbed ({tls_reason(problem)})"
-    else:
-        error = tls_error(problem, where)
-    error = error or ConnectionFailed("HTTP", f"{where}: {reason}", hint)
-    error.sent = sent
-    return error
+    elif isinstance(problem, ValueError) or type(problem).__module__ == "ssl":
+        is_refused = layer == "TLS" or " alert " in reason
+        if is_refused:
+            layer, hint = "TLS", next(hint for said, hint in TLS_HINTS
+                                      if re.search(said, reason, re.I))
+        else:
+            reason = f"the connection was disturbed ({reason})"
+    return ConnectionFailed(layer, f"{where}: {reason}", hint, sent,
+                            is_refused)
 
 
 def bare_url(url):
@@ -2526,7 +2481,7 @@ API_HINTS = {
     "endpoint_not_found": "--endpoint takes the slug, not the model's name;"
                           " xeroctl endpoints lists them",
     "model_not_found": "xeroctl models lists what is served",
-    "scope_insufficient": "use a key with the scope that the message names",
+    "scope_insufficient": "use a key with the scope that this call needs",
     **dict.fromkeys(ApiError.USED_UP, "the quota is used up: wait for its"
                                       " reset or raise it"),
     "endpoint_inactive": "the endpoint is not active yet: try again later",
@@ -2582,9 +2537,7 @@ def error_fact(body, name):
 
 
 def api_error(answer, text):
-    """Read an error in any of the shapes that servers send.
-
-    Where a stream was asked for, some send it as the frame of one (LiteLLM).
+    """Read an error in any shape; LiteLLM sends it as a stream's frame, too.
     """
     if text.startswith("data:"):
         text = text[len("data:"):].partition("\n")[0]
@@ -2597,13 +2550,12 @@ def api_error(answer, text):
                          for name in ("type", "code", "param"))
     kind = as_text(kind) if kind else None
     named = ", ".join(as_text(each) for each in (kind, code) if each)
-    known = ([as_text(code), kind, status]
-             if said or code != "scope_insufficient" else [status])
+    hints = map(API_HINTS.get, (as_text(code), kind, status))
     return ApiError(
         status, said or named and "without a message: " + named
         or body_summary(text) or answer.response.reason,
-        next(filter(None, map(API_HINTS.get, known)), None),
-        body, answer.headers, is_filled(dig(body, "error.message")), kind,
+        next(filter(None, hints), None), body, answer.headers,
+        is_filled(dig(body, "error.message")), kind,
         code=code, param=param, request_id=answer.request_id)
 
 
@@ -2624,10 +2576,7 @@ def no_answer(value, what):
 
 
 def is_error(value):
-    """Whether JSON is an error in place of an answer.
-
-    A record with an id that tells its status may tell an error, too.
-    """
+    """Whether JSON is an error; a record with a status may tell one, too."""
     is_record = is_filled(dig(value, "id")) and dig(value, "status")
     return dig(value, "object") == "error" or bool(
         dig(value, "error") and not is_record)
@@ -2657,13 +2606,21 @@ def id_in(answer, name="id"):
     return item_id
 
 
-def broken_end(choice):
-    """Why a choice has broken off, or None."""
-    reason, error = choice.get("finish_reason"), choice.get("error")
+def broken_end(answer, state):
+    """Why a choice or a response that ends in a state broke off, or None."""
+    error = dig(answer, "error")
     if error:
-        return error_message(choice) or as_text(error)
-    is_broken = is_filled(reason) and reason.lower() in BROKEN_ENDS
-    return f"it ended with {reason}" if is_broken else None
+        return error_message(answer) or as_text(error)
+    is_broken = is_filled(state) and state.lower() in BROKEN_ENDS
+    return f"it ended with {state}" if is_broken else None
+
+
+def check_end(answer, state):
+    """Raise if a choice or a response has broken off."""
+    why = broken_end(answer, state)
+    if why:
+        raise AnswerError(f"the answer broke off: {why}",
+                          code=dig(answer, "error.code"))
 
 
 def is_said(choice):
@@ -2678,20 +2635,7 @@ def check_completion(reply, *_):
     if not isinstance(choices, list) or not any(map(is_said, choices)):
         raise no_answer(reply, "is no chat.completion")
     for choice in choices:
-        why = isinstance(choice, dict) and broken_end(choice)
-        if why:
-            raise AnswerError(f"the answer broke off: {why}",
-                              code=dig(choice, "error.code"))
-
-
-def response_failure(response, state=None):
-    """Why a response has failed, or None; state beats what it says."""
-    status, told = state or dig(response, "status"), dig(response, "error")
-    if told:
-        said = error_message(response) or as_text(told)
-        return f"the response failed: {said}"
-    is_broken = is_filled(status) and status in BROKEN_ENDS
-    return f"the response is {status}" if is_broken else None
+        check_end(choice, dig(choice, "finish_reason"))
 
 
 def check_response(reply, *_):
@@ -2699,9 +2643,7 @@ def check_response(reply, *_):
     if dig(reply, "object") != "response" and not isinstance(
             dig(check_answer(reply), "output"), list):
         raise no_answer(reply, "is no response")
-    why = response_failure(reply)
-    if why:
-        raise AnswerError(why, code=dig(reply, "error.code"))
+    check_end(reply, dig(reply, "status"))
 
 
 def check_count(found, wanted, what, has_index=True):
@@ -2795,10 +2737,7 @@ class Answer(AbstractContextManager):
 
 
 class Proxy:
-    """An HTTP proxy: its address, who named it, what authorises us there.
-
-    Credentials go into headers (RFC 7617).  Its URL is http://[USER:PASSWORD@]HOST:PORT, or HOST:PORT.
-    """
+    """An HTTP proxy: its address, who named it, its credentials (RFC 7617)."""
 
     def __init__(self, url, source):
         from urllib.parse import unquote, urlsplit
@@ -2833,24 +2772,19 @@ class Proxy:
 
     def refused(self, status, reason):
         """The error for an answer that is no tunnel."""
-        said = f"HTTP {status} {reason}".rstrip()
-        if status == 407:
-            said = "it asks for a user and a password (HTTP 407)"
-        hint = ("give them in its URL: http://USER:PASSWORD@HOST:PORT"
+        hint = ("give user and password: http://USER:PASSWORD@HOST:PORT"
                 if status in (401, 407) else None)
-        return self.failed(said, hint, lasting=status < 500)
+        return self.failed(f"HTTP {status} {reason}".rstrip(), hint,
+                           lasting=status < 500)
 
 
 def is_in_network(host, network):
     """Whether a host is an address within a range or equal to an address."""
-    if not re.match(r"[0-9a-f.:]+(/\d+)?$", network):
-        return False
     import ipaddress
-    try:
+    with suppress(ValueError):
         return ipaddress.ip_address(host) in ipaddress.ip_network(network,
                                                                   False)
-    except ValueError:
-        return False
+    return False
 
 
 def bypasses_proxy(host, port, no_proxy):
@@ -2867,7 +2801,7 @@ def bypasses_proxy(host, port, no_proxy):
         name = name.strip("[]").lstrip(".")
         if name == "*" or name and (
                 host == name or host.endswith("." + name)
-                or is_in_network(host, name)):
+                or re.search(r":|\d$", host) and is_in_network(host, name)):
             return True
     return False
 
@@ -2884,7 +2818,7 @@ def start_tls(sock, host, context, limits, proxy=None):
     except (OSError, ValueError) as problem:
         limits.left()  # or is the time up?
         # A mismatch of names is a ValueError in Python 3.6.
-        error = tls_error(problem, host)
+        error = network_error(problem, host, limits, False, "TLS")
         error.details += [f"through the proxy {proxy}"] * bool(proxy)
         raise error
 
@@ -2901,13 +2835,11 @@ def open_tunnel(sock, proxy, host, port, limits):
     """Ask a proxy for a tunnel (RFC 9110, 9.3.6)."""
     import http.client
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
-    lines += [f"{name}: {value}" for name, value in proxy.headers.items()]
-    wire = Wire(sock, limits)
+    client = http.client.HTTPConnection(host, port)
+    client.sock = Wire(sock, limits)
     try:
-        wire.sendall("\r\n".join(lines + ["", ""]).encode("utf-8"))
-        response = http.client.HTTPResponse(wire, method="CONNECT")
-        response.begin()
+        client.request("CONNECT", target, headers=proxy.headers)
+        response = client.getresponse()
     except (OSError, http.client.HTTPException) as problem:
         error = network_error(problem, host, limits, False)
         raise proxy.failed(f"no tunnel to {target}: {error}")
@@ -2930,11 +2862,8 @@ class Network:
 
     def __init__(self, settings, terminal):
         self.settings, self.terminal = settings, terminal
-        self.made_context, self.idle, self.keeps = None, [], False
-
-    def keep_alive(self):
-        """From now on, keep connections open for the next request."""
-        self.keeps = True
+        self.made_context, self.idle = None, []
+        self.keeps = False  # connections open for the next request
 
     def close(self):
         """Close what is kept open, and keep nothing from now on."""
@@ -2944,25 +2873,19 @@ class Network:
                 self.idle.pop()[0].close()
 
     def keeper(self, *about):
-        """What takes a socket back with what it is good for, or None."""
-        def keep(sock):
-            if self.keeps:
-                self.idle.append((sock, time.monotonic(), about))
-            else:
-                sock.close()
-        return keep if self.keeps else None
+        """What takes a socket back with what it is good for, if any."""
+        return self.keeps and (
+            lambda sock: self.idle.append((sock, time.monotonic(), about)))
 
     def reuse(self, origin):
         """A kept (socket, proxy) that the server has not closed, or None."""
         with suppress(IndexError):  # other threads take of them, too
             while True:
                 sock, since, (place, proxy) = self.idle.pop()
-                idle = time.monotonic() - since
-                if place == origin and idle < IDLE_S and not is_readable(sock):
+                if place == origin and not is_readable(sock) and (
+                        time.monotonic() - since < IDLE_S):
                     return sock, proxy
                 sock.close()
-                if place == origin and idle < HASTY_S:
-                    self.close()  # a server that closes without a word
         return None
 
     def proxy(self, scheme, host, port):
@@ -2988,11 +2911,7 @@ class Network:
         return name, environ.get(name, "")
 
     def open(self, url, limits):
-        """Connect to the origin of a URL; return (socket, proxy).
-
-        Look-up, connection, tunnel and TLS each fail with an error of their
-        own layer.
-        """
+        """Connect to the origin of a URL; return (socket, proxy)."""
         scheme, host, port = origin_of(url)
         proxy = self.proxy(scheme, host, port)
         context = self.context() if scheme == "https" else None
@@ -3048,14 +2967,12 @@ class Network:
         try:
             context.load_cert_chain(args.cert, args.cert_key, password)
         except (OSError, ValueError) as problem:
-            reason = reason_of(problem)
-            if password:
-                reason = "wrong password of the key (XEROTIER_CERT_PASSWORD)"
-            elif "PEM" in str(reason):
-                reason = "no PEM, or not the certificate's key"
             key = f" with the key {args.cert_key}" if args.cert_key else ""
+            reason = ("wrong password of the key (XEROTIER_CERT_PASSWORD)"
+                      if password else reason_of(problem))
             raise UsageError("cannot use the client certificate"
-                             f" {args.cert}{key}: {reason}")
+                             f" {args.cert}{key}: {reason}",
+                             "both are PEM, the key that of the certificate")
 
     def password(self):
         """The password of an encrypted key: from the variable, or asked."""
@@ -3082,7 +2999,7 @@ def exchange(request, network, limits, connect_limits):
         relay = proxy if scheme == "http" else None
         answer = Answer(ask(client, wire, request, relay), wire, request.url)
         if relay and answer.status == 407:
-            raise relay.refused(407, "")
+            raise relay.refused(407, answer.response.reason)
         return answer
 
 
@@ -3138,8 +3055,7 @@ def redirected(request, answer):
                    safe=URL_CHARACTERS)
     with suppress(ValueError):  # no URL, and so not of this origin
         target = urljoin(request.url, target).partition("#")[0]
-    if (request.method not in ("GET", "HEAD")
-            or not is_same_origin(target, request.url)):
+    if request.writes or not is_same_origin(target, request.url):
         raise AnswerError(
             f"HTTP {answer.status}: the server redirects {request.method} to"
             f" {bare_url(target)}, which is not followed",
@@ -3183,7 +3099,7 @@ class Api:
             return
         self.is_checked = True
         proxy = self.network.proxy(scheme, host, port)
-        for there in ([proxy.host] if proxy else []) + [host]:
+        for there in [proxy.host, host] if proxy else [host]:
             if not is_loopback(there):
                 return self.terminal.warn("the key travels unencrypted to"
                                           f" {there} (http, not https)")
@@ -3216,16 +3132,13 @@ class Api:
     def headers(self, accept, body, more):
         """The headers of one request; --header beats all of them."""
         system = os.uname().sysname if hasattr(os, "uname") else sys.platform
-        python = ".".join(map(str, sys.version_info[:2]))
-        headers = {"User-Agent": f"xeroctl/{__version__} "
-                                 f"(Python {python}; {system})",
-                   "Accept": accept}
+        headers = {"User-Agent": "xeroctl/{} (Python {}.{}; {})".format(
+            __version__, *sys.version_info[:2], system), "Accept": accept}
         if self.deployment.key:
             headers["Authorization"] = "Bearer " + self.deployment.key
-        if isinstance(body, Multipart):
-            headers["Content-Type"] = body.media
-        elif body is not None:
-            headers["Content-Type"] = "application/json"
+        if body is not None:
+            headers["Content-Type"] = getattr(body, "media",
+                                              "application/json")
         headers.update(more or {})
         given = dict(self.options.header or ())
         names = {name.lower() for name in given}
@@ -3296,22 +3209,16 @@ class Api:
         finally:
             self.retries = retries
 
-    def wait_for_retry(self, request, error, attempt, told=None):
-        """Sleep until the next attempt, or raise the error for good.
-
-        Return what was said of it; what was told last is not said again.
-        """
+    def wait_for_retry(self, request, error, attempt):
+        """Sleep until the next attempt, or raise the error for good."""
         error.url = bare_url(request.url)
         if not is_worth_repeating(request, error):
             if getattr(error, "layer", None) == "HTTP" and not error.hint:
                 error.hint = "it may have been acted on; -v shows the request"
             raise error
-        said = f"{error.url}: " * (error.url not in str(error)) + str(error)
-        self.pause(error, attempt, error if told is None else
-                   said if told != said else None)
-        return said
+        self.pause(error, attempt)
 
-    def pause(self, error, attempt, said=None):
+    def pause(self, error, attempt):
         """Sleep until the next attempt, or raise the error of the last."""
         if attempt > self.retries:
             error.add_hint("try again later, or raise --retries")
@@ -3323,9 +3230,8 @@ class Api:
             raise error
         if self.deadline and self.clock.monotonic() + wait > self.deadline:
             raise error
-        if said:
-            self.terminal.note(f"{said}: attempt {attempt + 1} of "
-                               f"{self.retries + 1} in {as_duration(wait)}")
+        self.terminal.note(f"{error}: attempt {attempt + 1} of "
+                           f"{self.retries + 1} in {as_duration(wait)}")
         self.clock.sleep(wait)
 
     def follow(self, request, attempt):
@@ -3596,7 +3502,8 @@ class Source:
         return self.file.read(end - start)
 
     def blocks(self, spans):
-        """Yield the bytes of (start, end) spans, one after the other."""
+        """Yield the bytes of (start, end) spans, all of one moment."""
+        self.check_unchanged()
         for start, end in spans:
             while start < end:
                 block = self.read(start, min(end, start + BLOCK))
@@ -3605,6 +3512,7 @@ class Source:
                                      " it was read")
                 start += len(block)
                 yield block
+        self.check_unchanged()
 
 
 def spooled(blocks):
@@ -3632,10 +3540,8 @@ class Excerpt:
         self.size = sum(end - start for start, end in self.spans)
 
     def blocks(self):
-        """Yield the bytes; raise if they are not those of one moment."""
-        self.source.check_unchanged()
-        yield from self.source.blocks(self.spans)
-        self.source.check_unchanged()
+        """Yield the bytes, which are those of one moment."""
+        return self.source.blocks(self.spans)
 
 
 def open_to_write(path):
@@ -3685,14 +3591,18 @@ class NewFile(AbstractContextManager):
             self.claim(force)
         self.file = open_to_write(self.part)
         keep_access(self.file.fileno(), self.target, 0o777)
-        self.resume(**found or self.known)
+        is_of_use = self.is_resumed and found and found["url"] == url
+        self.known = found if is_of_use else self.known
+        self.restart(os.fstat(self.file.fileno()).st_size if is_of_use else 0)
+        self.begin(self.known["version"], self.known["size"])
 
     def recall(self):
         """What PATH.part.json says, if that is ours; else None."""
-        with suppress(UsageError, ValueError):
+        with suppress(UsageError, ValueError, TypeError):
             found = not is_special(self.about) and parse_json(decoded(
                 read_file(self.about, size=BLOCK)))
-            if isinstance(found, dict) and set(found) == set(self.known):
+            if isinstance(found, dict) and set(found) == set(self.known) and (
+                    re.match(r"[ -~\xa0-\xff]*\Z", found["version"] or "")):
                 return found
         return None
 
@@ -3705,15 +3615,6 @@ class NewFile(AbstractContextManager):
                 raise UsageError(f"{path} exists, and nothing tells that it"
                                  " is ours", "--force replaces it")
         self.begin(None, None, UsageError)
-
-    def resume(self, url, version, size):
-        """Go on where an earlier call has stopped, or begin anew."""
-        is_of_use = (self.is_resumed and url == self.known["url"]
-                     and isinstance(version, (str, type(None)))
-                     and isinstance(size, (int, type(None)))
-                     and re.match(r"[ -~\xa0-\xff]*\Z", version or ""))
-        self.restart(os.fstat(self.file.fileno()).st_size if is_of_use else 0)
-        self.begin(*(version, size) if is_of_use else (None, None))
 
     def begin(self, version, size, error=XeroctlError):
         """Take note of what the bytes that follow belong to."""
@@ -4268,16 +4169,11 @@ def field(spec, help, type=None, **options):
 
 
 def changed(flags, **changes):
-    """Yield the same arguments, declared otherwise."""
+    """Yield the same arguments, declared otherwise if they are not so."""
     for declared in flags:
         same = Flag.__new__(Flag)
         vars(same).update(vars(declared), **changes)
-        yield same
-
-
-def needed(*flags):
-    """The same arguments, as ones that have to be given."""
-    return changed(flags, required=True)
+        yield declared if vars(same) == vars(declared) else same
 
 
 def text_pair(text):
@@ -4603,7 +4499,7 @@ def only(name, summary, run, *flags, path="", columns=(), scope=PROJECT,
 SLUG = flag("--endpoint SLUG",
             "endpoint slug (XEROTIER_ENDPOINT); with --style openai the"
             " model's name")
-NAME_FLAG = field("--name NAME", "its name")
+NAME_FLAG = field("--name NAME", "its name", required=True)
 DESCRIPTION = field("--description TEXT", "what it is for")
 REGION = field("--region REGION", "where it is")
 
@@ -4650,15 +4546,7 @@ def pages_of(app, group, args):
         tell_more(app, paging, rest[paging])
 
 
-def check_args(app, args):
-    """Check the arguments of a verb, and complete them."""
-    checks = args.verb.checks
-    for check in checks if isinstance(checks, tuple) else (checks,):
-        check(app, args)
-
-
 def run_list(app, group, args):
-    check_args(app, args)
     things = args.verb.path.rpartition("/")[2] or group.name
     app.out.pages(pages_of(app, group, args),
                   args.verb.columns or group.columns,
@@ -4677,7 +4565,6 @@ def show_item(app, group, args, item):
 
 
 def run_show(app, group, args):
-    check_args(app, args)
     show_item(app, group, args, group.call(
         app, "GET", place_of(args), query=sent_fields(args).items()))
 
@@ -4702,7 +4589,6 @@ def show_done(app, group, args, answer):
 
 
 def run_write(app, group, args):
-    check_args(app, args)
     if args.verb.asks:
         question = args.verb.asks.replace("{thing}", group.thing)
         app.confirm(filled(question, args), args)
@@ -4741,7 +4627,9 @@ def creates(summary, *flags, name="create", path="", **options):
 
 
 def updates(summary, *flags, name="update", path="{id}", **options):
-    return acts(name, summary, *flags, path=path, run=run_update, **options)
+    """A row of changes: what a new thing has to have, may stay as it is."""
+    return acts(name, summary, *changed(flags, required=False), path=path,
+                run=run_update, **options)
 
 
 def deletes(summary="Delete an item.", *flags, name="delete", path="{id}",
@@ -4771,7 +4659,7 @@ def made_once(app, make, look_up, is_doubtful=False):
         except (ApiError, ConnectionFailed) as error:
             if not is_passing(error):
                 raise
-            app.api.pause(error, attempt, error)
+            app.api.pause(error, attempt)
         is_doubtful, attempt = True, attempt + 1
 
 
@@ -4827,16 +4715,16 @@ def poll_patiently(app, poll, until=float("inf"), resume=None):
 def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
     """Poll every 2 s until is_over(item); return that item.
 
-    describe(item) is what a Progress shows of it; None for nothing.  A
-    failure that passes (network, 5xx, 429) is borne for 5 minutes.  On Ctrl-C
-    the job goes on, and resume, the command for that, is printed.
+    describe(item) is what a Progress shows of it, () for nothing.  A failure
+    that passes (network, 5xx, 429) is borne for 5 minutes.  On Ctrl-C the job
+    goes on, and resume, the command for that, is printed.
     """
     until = app.clock.monotonic() + (timeout or float("inf"))
     try:
         with Progress(app.terminal, first=0) as progress:
             while True:
                 item = poll_patiently(app, poll, until, resume)
-                shown = describe(item) if describe else ()
+                shown = describe(item)
                 if shown:
                     progress.show(*shown)
                 if is_over(item):
@@ -4852,15 +4740,17 @@ def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
         raise
 
 
-def see_end(app, group, args, is_over, good, resume, fields=None):
+def see_end(app, group, args, is_over, good, resume, fields=None, place="",
+            describe=None):
     """Poll an item until is_over(status), and show how it has ended.
 
-    Raise unless its status is one of good then.
+    Raise unless its status is one of good then.  describe is wait_until's.
     """
     found = wait_until(
-        app, lambda: with_status(group.call(app, "GET", path_of(args.id))),
-        lambda found: is_over(found["status"]),
-        lambda found: (f"{args.id} {found['status']}",),
+        app, lambda: with_status(
+            group.call(app, "GET", place + path_of(args.id))),
+        lambda found: is_over(found["status"]), describe or (
+            lambda found: (f"{args.id} {found['status']}",)),
         args.wait_timeout, resume)
     app.out.record(found, fields or group.fields)
     if found["status"] not in good:
@@ -5150,7 +5040,7 @@ class ChatAnswer:
     def end(self, chunk, choice):
         """Take note of how a choice has ended, and of what came with it."""
         self.take_head(chunk)
-        why = broken_end(choice)
+        why = broken_end(choice, choice.get("finish_reason"))
         if why:
             self.failure = StreamError("the server broke off the stream: "
                                        + why, code=dig(choice, "error.code"))
@@ -5241,10 +5131,12 @@ class ResponseAnswer:
     def end(self, kind):
         """Take note of how it has ended; return what was not yet told."""
         state = kind[len("response."):] if kind != WHOLE else None
-        why = response_failure(self.response, state)
+        why = broken_end(self.response,
+                         state or dig(self.response, "status"))
         if why:
-            self.failure = StreamError(why, code=dig(self.response,
-                                                     "error.code"))
+            self.failure = StreamError("the server broke off the stream: "
+                                       + why, code=dig(self.response,
+                                                       "error.code"))
         self.is_finished = True
         return self.kept([piece for piece in self.pieces()
                           if not self.said[piece[0]]])
@@ -5734,7 +5626,7 @@ class Download:
 
     def persist(self, request):
         """Fetch until all is there, or trying again is no use."""
-        attempt, told = 1, ""
+        attempt = 1
         while True:
             before = self.target.count
             try:
@@ -5743,9 +5635,8 @@ class Download:
                 return self.target.finish()
             except (ApiError, ConnectionFailed) as error:
                 if self.target.count > before:
-                    attempt, told = 1, ""
-                told = self.app.api.wait_for_retry(request, error, attempt,
-                                                   told)
+                    attempt = 1
+                self.app.api.wait_for_retry(request, error, attempt)
                 attempt += 1
 
     def request(self):
@@ -5964,9 +5855,6 @@ class TarFolder:
         self.pieces.append((self.size, self.size + size, piece))
         self.size += size
 
-    def check_unchanged(self):
-        """Each file is looked at when it is read."""
-
     def blocks(self, spans):
         """Yield the bytes of (start, end) spans, one after the other."""
         for start, end in spans:
@@ -6071,8 +5959,6 @@ class ModelUpload:
 CHAT_URL = "/v1/chat/completions"
 GONE = "gone"  # our word for what is not found any more
 ENDED = "completed", "failed", "cancelled", "expired", GONE
-
-
 API_PATH = r"/v1(/(?!\.\.?(/|\Z))[\w.~-]+)+\Z"  # one that climbs nowhere
 
 
@@ -6110,7 +5996,7 @@ def line_problems(request, url):
 
 def id_of(request):
     """The custom_id of a decoded line; None if it has none that can be."""
-    custom_id = request.get("custom_id") if isinstance(request, dict) else 0
+    custom_id = dig(request, "custom_id")
     return custom_id if is_filled(custom_id) else None
 
 
@@ -6142,8 +6028,6 @@ class BatchInput:
     places 8 more, where it begins, and of the file its SHA-256.  largest is
     the size of a line as it is sent, and its number.
     """
-
-    MOST_MODELS = 1000
 
     def __init__(self, source, url=CHAT_URL, hint=None, places=False):
         import array
@@ -6194,14 +6078,10 @@ class BatchInput:
             code = hash(custom_id)
             self.hashes[code & 255].append(code)
         if wrong == self.wrong:
-            self.add_up(request["body"])
-
-    def add_up(self, body):
-        if body["model"] not in self.models and (
-                len(self.models) < self.MOST_MODELS):
+            body = request["body"]
             self.models.add(body["model"])
-        self.max_tokens += counted(body.get("max_tokens")
-                                   or body.get("max_completion_tokens"))
+            self.max_tokens += counted(body.get("max_tokens")
+                                       or body.get("max_completion_tokens"))
 
     def complain(self, number, text):
         """Note a problem: the first lines' in full, the rest counted."""
@@ -6260,8 +6140,7 @@ def check_size(name, size):
 
 def check_metadata(args):
     """Raise for metadata that the Batch API takes for too large."""
-    metadata = compact_json(dict(args.metadata or ()))
-    size = len(whole(metadata).encode("utf-8"))
+    size = len(as_result(dict(args.metadata or ())))
     if size > MOST_METADATA_BYTES:
         raise UsageError("Metadata exceeds maximum size of 16KB"
                          f" ({size} bytes)", "drop the largest value")
@@ -6537,19 +6416,9 @@ class BatchWait:
 # == batch runs: a whole job, that no kill makes begin again =================
 
 RECORD = (rb'(?s)\{"line":(\d{1,18}),"ok":(true|false),"round":(\d\d?|100),'
-          rb'"tokens":(\d{1,300}),"result":(.*)\}\r?\n\Z')
+          rb'"tokens":(\d{1,300}),"result":(null|\{.*\})\}\r?\n\Z')
 HEAD = b'{"run":"'
-RUN_END = len(HEAD) + 12
 SYNC_S = 5
-
-
-def is_result(raw):
-    """Whether bytes are a result, or null; a power cut leaves holes."""
-    try:
-        value = parse_line(raw)
-    except ValueError:
-        return False
-    return value is None or isinstance(value, dict)
 
 
 class Journal:
@@ -6572,11 +6441,10 @@ class Journal:
         self.tokens, self.is_ours = 0, HEAD.startswith(
             self.file.read(len(HEAD)))
 
-    def load(self, count, head, is_taken_over):
-        """Read what is there of a run; whatever is of another is dropped.
+    def load(self, count, head, is_anew):
+        """Read what is there of a run; whatever has another head is dropped.
 
-        head is its first line; taken over is what differs in the run alone.
-        A last line that a kill has torn is cut off.
+        A last line that a kill has torn is cut off; a power cut leaves holes.
         """
         import array
         self.places = array.array("q", bytes(8 * count))
@@ -6584,25 +6452,26 @@ class Journal:
         self.is_ours = True
         with writing(self.path):
             self.file.seek(0)
-            found = self.file.readline(BLOCK)
-            self.file.seek(0)
-            if found[RUN_END:] != head[RUN_END:] or (
-                    found != head and not is_taken_over):
+            if is_anew or self.file.readline(BLOCK) != head:
+                self.file.seek(0)
                 self.file.truncate()
-            self.put(head)
+                self.put(head)
             self.end = len(head)
             for raw in self.file:
                 if not raw.endswith(b"\n"):
                     break
-                self.note(raw, False)
+                try:
+                    parse_line(raw)
+                    self.note(raw)
+                except ValueError:
+                    self.end += len(raw)
             self.file.seek(self.end)
             self.file.truncate()
 
-    def note(self, raw, is_sure=True):
+    def note(self, raw):
         """Remember a record by its place, if it is one."""
         found = re.match(RECORD, raw)
-        is_one = found and (is_sure or is_result(found.group(5)))
-        index = int(found.group(1)) - 1 if is_one else len(self.marks)
+        index = int(found.group(1)) - 1 if found else len(self.marks)
         if index == -1:
             self.extras.setdefault(hash(raw), self.end)
         elif index < len(self.marks):
@@ -6685,10 +6554,7 @@ def read_result(raw):
 def body_of(result):
     """The body of a result line, which some servers send as a JSON text."""
     body = dig(result, "response.body")
-    try:
-        return parse_json(body, SERVER_DECODER) if is_filled(body) else body
-    except ValueError:
-        return body
+    return json_or_text(body, SERVER_DECODER) if is_filled(body) else body
 
 
 def tokens_of(result):
@@ -6697,10 +6563,7 @@ def tokens_of(result):
 
 def failure_kind(raw):
     """What a failed result says, as others may, too."""
-    try:
-        result = parse_json(raw.decode("utf-8"))
-    except ValueError as problem:
-        return str(problem)
+    result = parse_line(raw)
     status = counted(dig(result, "response.status_code"))
     said = (error_message(result) or error_message(body_of(result))
             or as_text(dig(result, "error")))
@@ -6739,31 +6602,29 @@ class Accounts:
         self.left = {run.input.request(number)["custom_id"]: number
                      for number in numbers_in(part["lines"])}
 
-    def take(self, path, name):
+    def take(self, lines, name):
         """Put the results of one of the server's files into the journal."""
-        with self.run.app.open_source(path).file as source:
-            for number, raw in enumerate(source, 1):
-                if number == 1 and raw.startswith(codecs.BOM_UTF8):
-                    raw = raw[3:]
-                place = f"{self.part['batch']}, {name} file, line {number}"
-                try:
-                    result, text = read_result(raw)
-                    line = self.left.pop(id_of(result))
-                except ValueError as problem:
-                    self.leave(raw, "unreadable", f"{place}: {problem}")
-                except KeyError as found:
-                    if dig(result, "custom_id") is None and dig(
-                            result, "error.line"):
-                        self.add(0, False, text)  # left by a finished run
-                        continue
+        for number, raw in enumerate(lines, 1):
+            if number == 1 and raw.startswith(codecs.BOM_UTF8):
+                raw = raw[3:]
+            place = f"{self.part['batch']}, {name} file, line {number}"
+            try:
+                result, text = read_result(raw)
+                line = self.left.pop(id_of(result))
+            except ValueError as problem:
+                self.leave(raw, "unreadable", f"{place}: {problem}")
+            except KeyError as found:
+                if dig(result, "custom_id") is None and dig(
+                        result, "error.line"):
+                    self.add(0, False, text)  # left by a finished run
+                else:
                     self.leave(raw, "unexpected",
                                f"{place}: nobody waits for custom_id {found}")
-                else:
-                    told, is_good = judged(
-                        result, self.run.input.request(line))
-                    self.add(line, name == "output" and is_good, text if
-                             told is result else as_result(told),
-                             tokens_of(result))
+            else:
+                told, is_good = judged(result, self.run.input.request(line))
+                self.add(line, name == "output" and is_good, text if
+                         told is result else as_result(told),
+                         tokens_of(result))
 
     def add(self, line, is_good, result, tokens=0):
         self.run.journal.add(line, is_good, self.part["round"], result,
@@ -6812,9 +6673,6 @@ class Sheet:
         text = csv_text([cells], "\r\n", DELIMITERS[self.form])[:-2]
         return (text + self.source.line_end).encode("utf-8")
 
-    def head(self):
-        return self.source.bom + self.line(self.columns())
-
     def columns(self):
         return list(map(self.text, self.source.columns)) + self.ADDED
 
@@ -6829,7 +6687,7 @@ class Sheet:
 
     def row(self, number, is_good, raw):
         """A row of the input, and what has come of it."""
-        body = body_of(read_result(raw)[0])
+        body = body_of(parse_line(raw))
         pieces = content_pieces(dig(body, "choices.0.message.content")
                                 or dig(body, "choices.0.message.refusal"))
         answer = "".join(text for kind, text in pieces if kind != REASONING)
@@ -6838,27 +6696,22 @@ class Sheet:
             None if is_good else failure_kind(raw),
             dig(body, "usage.total_tokens")])))
 
-    def take(self, accounts):
-        """Account for the rows of an OUT that stands; yield what is wrong."""
+    def results(self):
+        """Yield the result lines of an OUT; raise for what is not ours."""
         rows = Rows(self.run.app.open_source(self.run.output), self.form)
         if rows.columns != self.columns():
             raise ValueError("its head is another")
         for number, raw in enumerate(rows.lines(), 1):
             *cells, answer, reason, error, tokens = rows.record(raw).values()
-            if number > self.run.input.count:
-                raise ValueError(f"row {number} is not in the input")
-            custom_id = self.run.input.request(number)["custom_id"]
-            if cells != self.cells(number):
-                yield f"row {number}, of {custom_id}, is not that of the input"
-            elif error == "" and not accounts.left.pop(custom_id, None):
-                yield f"{custom_id} is done and has failed"
-            elif error == "":
-                body = {"choices": [{"message": {"content": answer},
-                                     "finish_reason": reason or None}],
-                        "usage": {"total_tokens": json_or_text(tokens)}}
-                result = {"response": {"body": body}}
-                accounts.add(number, True, as_result(result),
-                             tokens_of(result))
+            if number > self.run.input.count or cells != self.cells(number):
+                raise ValueError(f"row {number} is not that of the input")
+            body = {"choices": [{"message": {"content": answer},
+                                 "finish_reason": reason or None}],
+                    "usage": {"total_tokens": json_or_text(tokens)}}
+            if not error:
+                yield made_line({
+                    "custom_id": self.run.input.request(number)["custom_id"],
+                    "response": {"body": body}})
 
 
 class Run:
@@ -6868,7 +6721,7 @@ class Run:
     results so far.  With them the same command goes on where a kill or a
     lost network has stopped it; both are gone once OUT stands complete, but
     the state stays as long as there are errors: what has failed is sent again
-    by the same command, too.  send(run, round) has every line answered.
+    by the same command, too.
     """
 
     def __init__(self, app, group, args, source):
@@ -6883,21 +6736,20 @@ class Run:
         self.state_path = self.output + ".state.json"
         self.journal_path = self.output + ".journal.jsonl"
         self.check_paths()
-        self.state, self.is_over = None, False
+        self.is_over = False
 
     def check_paths(self):
         """Raise unless input and outputs are files of their own."""
         if "-" in (self.output, self.errors):
             raise UsageError("a run keeps its state beside its output: name"
                              " a file, not -")
-        taken, named = {}, [(on_disk(self.source.name), "the input"),
-                            (self.state_path, "the state"),
-                            (self.journal_path, "the journal")]
-        for path, what in named + [
-                (path + end, what + end) for path, what in (
-                    (self.output, "--output-file"),
-                    (self.errors, "--errors-file"))
-                for end in ("", ".part", ".part.json")]:
+        taken, named = {}, {"the input": on_disk(self.source.name),
+                            "the state": self.state_path,
+                            "the journal": self.journal_path}
+        for end in "", ".part", ".part.json":
+            named["--output-file" + end] = self.output + end
+            named["--errors-file" + end] = self.errors + end
+        for what, path in named.items():
             other = taken.setdefault(os.path.realpath(path), what)
             if other != what:
                 raise UsageError(f"{path} cannot be both {other} and {what}")
@@ -6905,9 +6757,12 @@ class Run:
     def run(self, sender):
         """Do the job, or the rest of it; return its summary."""
         url = None if self.args.direct else self.args.batch_endpoint
-        self.input = BatchInput(self.source, url, places=True)
+        self.input = BatchInput(self.source, url, places=True).check()
+        if not self.args.direct:
+            sender.check(self.input)
+        if self.sheet:
+            self.sheet.check()
         if self.app.plan:
-            self.check(sender)
             self.state = self.new_state()
             if self.source.is_made and not self.args.direct:
                 self.app.terminal.note("the first request: " + compact_json(
@@ -6917,7 +6772,6 @@ class Run:
         try:
             with NewFile(self.errors, self.args.force) as errors, \
                     NewFile(self.output, self.args.force) as output:
-                self.check(sender)
                 self.open_state()
                 for round_number in range(self.args.retry_failed + 1):
                     sender(self, round_number)
@@ -6934,12 +6788,6 @@ class Run:
             with suppress(OSError):  # told before, by the write
                 self.journal.file.close()
 
-    def check(self, sender):
-        """Raise for what is wrong before anything is sent."""
-        sender.check(self.input.check())
-        if self.sheet:
-            self.sheet.check()
-
     def purpose(self):
         """What the state of another run must not differ in."""
         return {"version": 1, "prompts": self.source.digest,
@@ -6955,11 +6803,6 @@ class Run:
         return dict(self.purpose(), run=os.urandom(6).hex(),
                     started=self.app.clock.now(), parts=[])
 
-    def head(self):
-        """The first line of the journal: which run it is of, and what for."""
-        return as_result({"run": self.state["run"],
-                          "for": digest_of(self.purpose())}) + b"\n"
-
     def open_state(self):
         """Take up the state and journal that are there, or begin anew."""
         state = self.read_state()
@@ -6972,8 +6815,9 @@ class Run:
                 f" {self.input.count} requests failed",
                 "--retry-failed N sends only those again; --force begins anew")
         self.state = not self.is_over and state or self.new_state()
-        self.journal.load(self.input.count, self.head(),
-                          self.args.force and not self.is_over)
+        self.journal.load(
+            self.input.count, made_line({"run": digest_of(self.purpose())}),
+            self.is_over)
         if is_again:
             self.take_up()
         if self.state is not state:
@@ -6987,12 +6831,14 @@ class Run:
         """
         accounts = Accounts(self, {"batch": self.output, "round": 0,
                                    "lines": [[1, self.input.count]]})
-        accounts.take(self.errors, "error")
+        wrong = []
+        accounts.take(self.app.open_source(self.errors).lines(), "error")
         try:
-            wrong = list(self.sheet.take(accounts) if self.sheet else
-                         accounts.take(self.output, "output") or ())
+            accounts.take(
+                self.sheet.results() if self.sheet else
+                self.app.open_source(self.output).lines(), "output")
         except ValueError as problem:
-            wrong = [f"{self.output}: {problem}"]
+            wrong.append(f"{self.output}: {problem}")
         wrong += [result["error"]["message"] for _, result in accounts.spare]
         wrong += [f"neither has {name}" for name in accounts.left]
         if wrong:
@@ -7002,15 +6848,10 @@ class Run:
 
     def read_state(self):
         """The state that is there; None to begin anew."""
-        state, problem = None, "not as a run leaves it"
-        try:
-            with open(self.state_path, "rb") as source:
-                state = parse_json(decoded(source.read()))
-            self.is_over = dig(state, "failed") is not None
-        except FileNotFoundError:
+        if not os.path.exists(self.state_path):
             return None
-        except (OSError, ValueError) as found:
-            problem = found
+        state = json_or_text(decoded(read_file(self.state_path)))
+        self.is_over = dig(state, "failed") is not None
         other = [name for name, value in self.purpose().items()
                  if dig(state, name) != value]
         if not other and state.pop("seal", None) == digest_of(state):
@@ -7019,7 +6860,7 @@ class Run:
             return None
         if not other or not isinstance(state, dict):
             raise UsageError(
-                f"{self.state_path} is broken: {problem}",
+                f"{self.state_path} is broken: not as a run leaves it",
                 "--force begins anew: what the journal has is kept, batches"
                 " that are not fetched are lost")
         raise UsageError(
@@ -7045,16 +6886,16 @@ class Run:
     def save(self):
         """Have the disk hold the state, old or new, never torn."""
         with writing(self.state_path):
-            sealed = dict(self.state, seal=digest_of(self.state))
-            write_privately(self.state_path,
-                            whole(pretty_json(sealed)).encode("utf-8"))
+            write_privately(self.state_path, as_result(
+                dict(self.state, seal=digest_of(self.state))))
 
     def merge(self, output, errors):
         """Write the results in input order, and end the run."""
         self.journal.sync()
         self.tokens, self.kinds = 0, Counter()
         if self.sheet:
-            output.write(self.sheet.head())
+            output.write(self.source.bom
+                         + self.sheet.line(self.sheet.columns()))
         for number, (is_good, tokens, result) in enumerate(
                 self.journal.results(), 1):
             if self.sheet and number <= self.input.count:
@@ -7065,17 +6906,15 @@ class Run:
             if not is_good:
                 errors.write(result + b"\n")
                 self.kinds[failure_kind(result)] += 1
-        if errors.count:
-            errors.finish()
-        else:
-            remove_quietly(self.errors)
         output.finish()
         self.clear_away()
         summary = self.summary()
         if errors.count:
+            errors.finish()
             self.state["failed"] = summary["failed"]
             self.save()
         else:
+            remove_quietly(self.errors)
             with writing(self.state_path):
                 os.unlink(self.state_path)
         self.is_over = True
@@ -7083,13 +6922,11 @@ class Run:
 
     def clear_away(self):
         """Remove what kills have left behind."""
-        folder, name = os.path.split(os.path.realpath(self.output))
-        left = re.compile(r"%s\.(xeroctl-%s-.*|(errors\.jsonl\.)?(state|part)"
-                          r"\.json\.[0-9a-f]{8}\.tmp\Z)" % (
-                              re.escape(name), self.state["run"]))
-        for other in os.listdir(folder):
-            if left.match(other):
-                remove_quietly(os.path.join(folder, other))
+        import glob
+        begins = glob.escape(os.path.realpath(self.output))
+        for end in f".xeroctl-{self.state['run']}-*", ".*json.????????.tmp":
+            for path in glob.glob(begins + end):
+                remove_quietly(path)
 
     def summary(self):
         count, done = self.input.count, self.journal.marks.count(Journal.OK)
@@ -7106,10 +6943,10 @@ class Run:
 
     def slowest_part(self):
         """Which of several parts took longest, and how long; or None."""
-        took, name = max([(part.get("seconds") or 0, part["batch"])
-                          for part in self.state["parts"]], default=(0, None))
-        is_one = len(self.state["parts"]) < 2
-        return None if is_one or not took else f"{name}, {as_duration(took)}"
+        parts = [(part["seconds"] or 0, part["batch"])
+                 for part in self.state["parts"]]
+        took, name = max(parts) if len(parts) > 1 else (0, None)
+        return f"{name}, {as_duration(took)}" if took else None
 
 
 # == runs in batches: each part uploaded once, each batch created once =======
@@ -7200,15 +7037,14 @@ class BatchSender:
         run = self.run
         numbers = (run.journal.todo(round_number) if not self.app.plan
                    else range(1, run.input.count + 1))
-        parts, before = run.state["parts"], len(run.state["parts"])
-        for lines in self.cut(numbers):
-            name = f"xeroctl-{run.state['run']}-{len(parts) + 1}"
-            parts.append({"name": name, "round": round_number,
-                          "lines": lines, "file": None, "batch": None,
-                          "making": None, "is_done": False, "problems": []})
-        if parts[before:]:
-            self.save()
-        return parts[before:]
+        parts = [{"name": f"xeroctl-{run.state['run']}-{number}",
+                  "round": round_number, "lines": lines, "file": None,
+                  "batch": None, "making": None, "is_done": False}
+                 for number, lines in enumerate(
+                     self.cut(numbers), len(run.state["parts"]) + 1)]
+        run.state["parts"] += parts
+        self.save()
+        return parts
 
     def cut(self, numbers):
         """Yield ranges for each part, within its bytes and requests."""
@@ -7297,14 +7133,12 @@ class BatchSender:
 
     def watch(self, part):
         """The batch of a part as it is; at its end the results are taken."""
-        try:
-            batch = self.look_at(part["batch"])
-            if has_ended(batch) and not self.is_settled(part):
-                self.settle(part, batch)
-            return batch
-        except XeroctlError as error:
-            error.facts["part"] = part["name"]
-            raise
+        batch, marks = self.look_at(part["batch"]), self.run.journal.marks
+        is_settled = part["is_done"] and all(
+            marks[number - 1] for number in numbers_in(part["lines"]))
+        if has_ended(batch) and not is_settled:
+            self.settle(part, batch)
+        return batch
 
     def look_at(self, batch_id):
         """A batch as it is; a doubtful end counts only after a while.
@@ -7327,11 +7161,6 @@ class BatchSender:
                 listed, "id") == batch_id) or batch
         return with_status(batch)
 
-    def is_settled(self, part):
-        marks = self.run.journal.marks
-        return part["is_done"] and all(
-            marks[number - 1] for number in numbers_in(part["lines"]))
-
     def settle(self, part, batch):
         """Fetch the results of a batch that has ended, and account for them.
 
@@ -7345,13 +7174,12 @@ class BatchSender:
                 path = f"{self.run.output}.{part['name']}.{name}"
                 paths.append(path)
                 if self.fetch(file_id, path):
-                    accounts.take(path, name)
+                    accounts.take(self.app.open_source(path).lines(), name)
                 else:
                     what, status = f"{file_id} of {part['batch']}", GONE
-        numbers = list(numbers_in(part["lines"]))
-        told = batch_problems(batch, lambda line: "{} {}".format(
-            self.run.source.unit, numbers[line - 1])
-            if 0 < line <= len(numbers) else f"line {line}")
+        numbers = dict(enumerate(numbers_in(part["lines"]), 1))
+        told = batch_problems(batch, lambda line: (
+            f"{self.run.source.unit} {numbers.get(line, line)}"))
         accounts.settle(what, status)
         self.run.journal.sync()
         self.save(part, is_done=True, problems=first_of(told),
@@ -7374,69 +7202,9 @@ class BatchSender:
 
 # == direct runs: line by line, where there is no Batch API ==================
 
-class Pace:
-    """Slows all workers together.
-
-    After a 429, a 503 or a refused connection none of them sends until the
-    time that the server asks for has passed, or a longer one each time.
-    """
-
-    def __init__(self, app):
-        import threading
-        self.app, self.lock = app, threading.Lock()
-        self.until = self.strikes = 0
-        self.since = None
-
-    def wait(self):
-        clock = self.app.clock
-        while clock.monotonic() < self.until:
-            clock.sleep(min(self.until - clock.monotonic(), 1))
-
-    def slow(self, error):
-        """Have everybody wait; raise what has lasted for too long."""
-        with self.lock:
-            now = self.app.clock.monotonic()
-            if now < self.until:
-                return  # what was on its way when the first of them struck
-            self.since = now if self.since is None else self.since
-            self.strikes += 1
-            wait = retry_wait(error, self.strikes, self.app.clock)
-            if wait > LONGEST_WAIT_S or now - self.since > LONGEST_OUTAGE_S:
-                raise error
-            self.until = now + wait
-            self.app.terminal.note(f"{error}: all wait {as_duration(wait)}")
-
-    def passed(self):
-        with self.lock:
-            self.strikes, self.since = 0, None
-
-
-def asks_to_wait(error):
-    """Whether an error is about the moment, and the request not acted on."""
-    if isinstance(error, ConnectionFailed):
-        return not error.sent and not error.lasting
-    return isinstance(error, ApiError) and error.is_busy
-
-
-def ends_all(error):
-    """Whether every other request would fail like this one."""
-    return (getattr(error, "lasting", False)
-            or getattr(error, "status", None) in (401, 403, 429, 503, 529)
-            or error.facts.get("code") == "endpoint_not_found")
-
-
 LONGEST_ROW = 20
 LINE_STATUSES = 400, 413, 422  # they are about the line, not the place
-
-
-def stopped_by(error):
-    """The error of a run that one failure after the other has stopped."""
-    found = XeroctlError(
-        f"{LONGEST_ROW} requests in a row failed, the last: {error}",
-        "once that is mended the same command goes on; those lines count as"
-        " unanswered", **error.facts)
-    found.exit_code = error.exit_code
-    return found
+LAST_STATUSES = 401, 403, 429, 503, 529  # every other line would meet them
 
 
 def kept_result(result):
@@ -7458,17 +7226,15 @@ class DirectSender:
     def __init__(self, app, group, args):
         import threading
         self.app, self.args, self.slug = app, args, group.slug(app)
-        self.pace, self.lock = Pace(app), threading.Lock()
-
-    def check(self, found):
-        """Line by line there is no limit."""
+        self.lock, self.since = threading.Lock(), None
+        self.until = self.strikes = 0
 
     def __call__(self, run, round_number):
         self.run, self.round = run, round_number
         if self.app.plan:
             return self.plan()
         self.app.api.check_transport()
-        self.app.network.keep_alive()
+        self.app.network.keeps = True
         total = run.announce(ranges_of(run.journal.todo(round_number)),
                              f"{self.args.concurrency} at a time")
         self.todo = run.journal.todo(round_number)
@@ -7496,7 +7262,7 @@ class DirectSender:
             worker.start()
         for worker in workers:
             worker.join()
-        if isinstance(self.error, (ApiError, ConnectionFailed)):
+        if isinstance(self.error, FAILURES):
             self.error.add_hint("the same command goes on")
 
     def plan(self):
@@ -7541,7 +7307,9 @@ class DirectSender:
             if len(self.row) >= LONGEST_ROW:
                 for number in self.row:
                     journal.add(number, False, self.round, journal.TAKEN_BACK)
-                raise stopped_by(fault)
+                fault.details.append(f"{LONGEST_ROW} requests in a row failed:"
+                                     " they count as unanswered")
+                raise fault
             self.done += 1
             self.failures += bool(result["error"])
             self.tell()
@@ -7566,23 +7334,41 @@ class DirectSender:
         A failure that is not the moment's is a result; the fault is None if
         it is the line's own.  No result: nothing is to be sent any more.
         """
-        wire_request = self.request(request)
+        wire_request, clock = self.request(request), self.app.clock
         while True:
-            self.pace.wait()
+            while clock.monotonic() < self.until:
+                clock.sleep(min(self.until - clock.monotonic(), 1))
             if self.error or self.is_over:
                 return None, None
             try:
                 return self.send(request, wire_request)
-            except FAILURES + (StreamError,) as error:
-                if not asks_to_wait(error):
+            except (AnswerError, StreamError) as error:
+                return self.failed(request["custom_id"], error)
+            except (ApiError, ConnectionFailed) as error:
+                if not is_worth_repeating(wire_request, error):
                     return self.failed(request["custom_id"], error)
-                self.pace.slow(error)
+                self.slow(error)
+
+    def slow(self, error):
+        """Have all wait, at each strike longer; raise what lasts too long."""
+        with self.lock:
+            now = self.app.clock.monotonic()
+            if now < self.until:
+                return  # what was on its way when the first of them struck
+            self.since = now if self.since is None else self.since
+            self.strikes += 1
+            wait = retry_wait(error, self.strikes, self.app.clock)
+            if wait > LONGEST_WAIT_S or now - self.since > LONGEST_OUTAGE_S:
+                raise error
+            self.until = now + wait
+            self.app.terminal.note(f"{error}: all wait {as_duration(wait)}")
 
     def send(self, request, wire_request):
         with self.app.api.follow(wire_request, 1) as answer:
             body = self.app.terminal.secrets.masked_json(
                 whole_reply(answer, request["url"]))
-        self.pace.passed()
+        with self.lock:
+            self.strikes, self.since = 0, None
         return judged({"id": "direct-" + request["custom_id"],
                        "custom_id": request["custom_id"],
                        "response": {"status_code": answer.status,
@@ -7595,18 +7381,17 @@ class DirectSender:
 
         It goes to a file: what a server quotes of the key does not.
         """
-        if ends_all(error):
-            raise error
-        response = None
-        if isinstance(error, ApiError):
-            response = {"status_code": error.status,
-                        "request_id": error.facts.get("request_id"),
-                        "body": error.body}
+        status = getattr(error, "status", None)
         code = error.facts.get("code") or error.kind
+        if (getattr(error, "lasting", False) or status in LAST_STATUSES
+                or code == "endpoint_not_found"):
+            raise error
+        response = status and {
+            "status_code": status, "request_id": error.facts.get("request_id"),
+            "body": error.body}
         found = failure(custom_id, *self.app.terminal.secrets.masked_json(
             [code, str(error), response]))
-        is_of_line = isinstance(error, StreamError) or getattr(
-            error, "status", None) in LINE_STATUSES
+        is_of_line = isinstance(error, StreamError) or status in LINE_STATUSES
         return found, None if is_of_line else error
 
 
@@ -8894,20 +8679,6 @@ def files_below(app, group, prefix):
                   if path is not None and path.startswith(prefix))
 
 
-def tell_ended(app, outcomes, batches):
-    """Show how batches have ended, or add it to what came of them."""
-    if app.out.is_table:
-        app.out.line("")
-        return app.out.table(batches, ENDED_FIELDS)
-    ended = {batch["id"]: batch for batch in batches}
-    for about in outcomes:
-        if about["ok"]:
-            about.update(
-                (name, dig(ended.get(about["id"]), name))
-                for name in ("status", "request_counts", "output_file_id",
-                             "error_file_id"))
-
-
 def submit_prefix(app, group, args):
     """Make one batch for each uploaded file below a path."""
     check_metadata(args)
@@ -8925,12 +8696,16 @@ def submit_prefix(app, group, args):
         for request, (path, _) in zip(app.plan.requests, files):
             request.about = path
     made = [about["id"] for about in outcomes if about["ok"]]
-    batches = []
+    wait = BatchWait(app, group, made)
     if args.wait and made and not app.plan:
-        batches = BatchWait(app, group, made).run(args.wait_timeout)
-        tell_ended(app, outcomes, batches)
+        wait.run(args.wait_timeout)
+        if app.out.is_table:
+            app.out.line("")
+            app.out.table(list(wait.batches.values()), ENDED_FIELDS)
+        outcomes = [dict(wait.batches.get(about["id"], {}), **about)
+                    for about in outcomes]
     end_bulk(app, outcomes, "submitted")
-    check_ended_well(batches)
+    check_ended_well(filter(None, wait.batches.values()))
 
 
 def say_instead(app, text, is_data_due=False):
@@ -9022,8 +8797,6 @@ def check_batch_input(app, group, args):
 
 def run_batches(app, group, args):
     """Do a whole job, from an input file to its results."""
-    if args.batch_endpoint is None and not args.direct:
-        args.batch_endpoint = CHAT_URL
     check_metadata(args)
     sender = (DirectSender if args.direct else BatchSender)(app, group, args)
     run = Run(app, group, args, open_requests(app, args, args.input))
@@ -9052,7 +8825,7 @@ WAIT_TIMEOUT = flag("--wait-timeout SECONDS", "wait no longer than this",
 OUTPUT_FILE = flag("--output-file PATH",
                    "where to write to; - is standard output (default:"
                    " ID-output.jsonl, ID-errors.jsonl)")
-SPLIT = flag("--split", "cut what is over a limit into several batches")
+SPLIT = flag("--split", "take what is over a limit, in several batches")
 PROMPTS = (
     flag("--template TEXT|@FILE",
          "make a chat request of each row of the input, {COLUMN} filled"),
@@ -9152,8 +8925,7 @@ BATCHES = Group(
                   " of a run that has ended, only those",
                   integer(0, 100), default=0),
              METADATA, BATCH_ENDPOINT,
-             flag("--wait-timeout SECONDS",
-                  "wait no longer than this for the batches", seconds),
+             *changed((WAIT_TIMEOUT,), needs=None),
              flag("--assume-lost",
                   "make again what may be made, and no list tells"),
              flag("--direct",
@@ -9164,17 +8936,13 @@ BATCHES = Group(
              writes=True, examples=(
                  "xeroctl batches run --endpoint my-llm --input in.jsonl"
                  " --output-file out.jsonl",
-                 "xeroctl batches run --endpoint my-llm --input in.jsonl"
-                 " --output-file out.jsonl --direct --concurrency 16",
                  "xeroctl batches run --endpoint my-llm --input in.csv"
                  " --template 'Sum up {title}: {text}' --output-file out.csv"
              )),
         Verb("check", "Check a batch file, offline.", check_batch_input,
              flag("FILE", "the file, as for run; - is standard input",
                   from_stdin=True),
-             *PROMPTS,
-             flag("--split", "take files over 100 MB, as run --split does"),
-             BATCH_ENDPOINT, examples=(
+             *PROMPTS, SPLIT, BATCH_ENDPOINT, examples=(
                  "xeroctl batches check requests.jsonl",)),
     ))
 
@@ -9183,11 +8951,6 @@ BATCHES = Group(
 
 GOOD_MODEL_STATES = "active", "ready", "validated"
 BAD_MODEL_STATES = "error", "failed", "invalid"
-MODEL_COLUMNS = (
-    "ID", "Name", "Format", "Size=size_bytes|size|bytes:size", "Status:state",
-    "Version", "Shared=shared|is_shared", "+Architecture", "+Quantization",
-    "+Context=context_length", "+Parameters=parameter_count:count",
-    "+Created=created|created_at:time")
 MODEL_FIELDS = (
     "ID", "Name", "Created=created|created_at:time", "Owner=owned_by|owner",
     "Format", "Size=size_bytes|size|bytes:size", "Status:state", "Version",
@@ -9214,12 +8977,6 @@ def ask_extended(app, args):
         args.extended = True
 
 
-def choose_fields(app, args):
-    """Have the description shown whole where that is asked for."""
-    if args.full:
-        args.columns = [name.partition(":brief")[0] for name in MODEL_FIELDS]
-
-
 def show_model(app, group, args):
     """Show a model; out of the list, where there is no more (llama.cpp)."""
     try:
@@ -9234,13 +8991,11 @@ def show_model(app, group, args):
 
 def model_title(app, group, args):
     """NAME (ID), for a question; the id where the name is not to be had."""
-    is_asked = app.terminal.stdin.isatty() and not app.plan
-    try:
-        name = is_asked and not args.force and dig(
-            group.call(app, "GET", path_of(args.id)), "name")
-    except XeroctlError:
-        name = None
-    return f"{name} ({args.id})" if is_filled(name) else args.id
+    if app.terminal.stdin.isatty() and not (app.plan or args.force):
+        with suppress(XeroctlError):
+            name = dig(group.call(app, "GET", path_of(args.id)), "name")
+            return f"{name} ({args.id})" if is_filled(name) else args.id
+    return args.id
 
 
 def delete_models(app, group, args):
@@ -9272,10 +9027,9 @@ def revalidate_model(app, group, args):
         seen.append(status)
         return status in GOOD_MODEL_STATES + BAD_MODEL_STATES and (
             status != seen[0] or len(seen) >= 3)
-    answer = group.call(app, "POST", path_of(args.id, "revalidate"))
     if not args.wait:
-        return app.out.done(answer, f"revalidation of {args.id} queued",
-                            args.id)
+        return run_write(app, group, args)
+    group.call(app, "POST", place_of(args))
     again = call_again(app, f"xeroctl models {shell_word(args.id)}")
     see_end(app, group, args, is_over, GOOD_MODEL_STATES,
             again + " shows its status", ("ID", "Name", "Status:state"))
@@ -9301,6 +9055,18 @@ def show_overview(app, group, args):
         app.out.table(parts, group.columns or columns_of(parts))
 
 
+def show_any(app, value):
+    """Show JSON of which nothing is known; a person reads it as JSON."""
+    is_list = isinstance(value, list) or any(
+        isinstance(dig(value, key), list) for key in RECORD_KEYS)
+    if app.out.is_table or app.out.form == JSON:
+        app.out.json(value)
+    elif is_list:
+        app.out.rows(value, columns_of(page_records(value)))
+    else:
+        app.out.record(value, columns_of([value]))
+
+
 def probe_model(app, group, args):
     """Show what a deployed model can do, if this router tells."""
     try:
@@ -9310,10 +9076,7 @@ def probe_model(app, group, args):
             raise
         return say_instead(app, "Model probing is not available on this"
                            " router deployment (501).")
-    if app.out.is_table:
-        app.out.json(found)
-    else:
-        app.out.record(found, columns_of([found]))
+    show_any(app, found)
 
 
 VERSION_COLUMNS = (
@@ -9328,22 +9091,25 @@ def version_flag(name, summary, **options):
 
 EXTENDED = field("--extended", "ask for the extended fields (for -o json)",
                  is_ours=True)
-FULL = flag("--full", "do not cut the description")
+FULL = flag("--full", "do not cut the description", dest="columns", const=[
+    name.partition(":brief")[0] for name in MODEL_FIELDS])
 
 MODELS = Group(
     "models", "List, describe, version, share and delete models.",
-    path="/models", columns=MODEL_COLUMNS, fields=MODEL_FIELDS,
-    scope=GIVEN, verbs=by_flag(
+    path="/models", scope=GIVEN, fields=MODEL_FIELDS, columns=(
+        "ID", "Name", "Format", "Size=size_bytes|size|bytes:size",
+        "Status:state", "Version", "Shared=shared|is_shared", "+Architecture",
+        "+Quantization", "+Context=context_length",
+        "+Parameters=parameter_count:count",
+        "+Created=created|created_at:time"), verbs=by_flag(
         lists(EXTENDED,
               flag("--endpoint SLUG", "list what this endpoint serves"),
               summary="List the models of the project.", paging="offset",
               checks=ask_extended, examples=("xeroctl models -o wide",)),
-        shows("Show one model in full.", FULL, EXTENDED, run=show_model,
-              checks=choose_fields),
+        shows("Show one model in full.", FULL, EXTENDED, run=show_model),
         updates(
             "Change what is said about a model.",
-            field("--description TEXT", "what it is for"),
-            field("--license TEXT", "license name or URL"),
+            DESCRIPTION, field("--license TEXT", "license name or URL"),
             field("--architecture TEXT", "as transformer or mamba"),
             field("--quantization METHOD",
                   "what the backend applies when it runs"),
@@ -9366,8 +9132,7 @@ MODELS = Group(
                   "gptq, awq or compressed-tensors",
                   choice("gptq", "awq", "compressed-tensors")),
             field("--pre-quantization-bits N", "4 or 8", choice(4, 8)),
-            FULL, method="PATCH", by=BARE, checks=choose_fields,
-            usage="ID --description TEXT",
+            FULL, method="PATCH", by=BARE, usage="ID --description TEXT",
             examples=("xeroctl models model_1 --context-length 8192",
                       "xeroctl models model_1 --pre-quantized"
                       " --pre-quantization-bits 4")),
@@ -9376,13 +9141,12 @@ MODELS = Group(
         acts("share", "Share a model to the catalog.", said="shared {id}"),
         acts("unshare", "Take a model out of the catalog.",
              said="unshared {id}"),
-        Verb("revalidate", "Have a model's files checked again.",
-             revalidate_model, ITEM,
+        acts("revalidate", "Have a model's files checked again.",
              flag("--wait", "wait until the check has ended"),
              flag("--wait-timeout SECONDS",
                   "wait no longer than this (default: 600)", seconds,
-                  default=600, needs="--wait"),
-             writes=True, examples=(
+                  default=600, needs="--wait"), run=revalidate_model,
+             said="revalidation of {id} queued", examples=(
                  "xeroctl models model_1 --revalidate --wait",)),
         shows("Show a model as the catalog has it.", name="catalog-info",
               path="{id}/catalog", columns=ALL_FIELDS),
@@ -9403,8 +9167,7 @@ MODELS = Group(
              path="{id}/versions/{rollback}/rollback",
              said="{id} is back at version {rollback}"),
     )) + (
-        Verb("probe", "Show what a deployed model can do.", probe_model,
-             ITEM),
+        Verb("probe", "Show what a deployed model can do.", probe_model, ITEM),
         acts("set-capabilities", "Say all that a model can do (admin).",
              field("CAPABILITY…", "as chat or tool-use", sends="capabilities",
                    sample="chat"),
@@ -9434,14 +9197,14 @@ def line_text(line, where):
     return text
 
 
-def given_texts(app, name, read=lambda line, where: line):
-    """The texts of --NAME, which may say -, and of --NAME-file, by line.
+def given_texts(app, args, read=lambda line, where: line):
+    """The texts that are given, one as -, and those of a file, by line.
 
     read(line, where) makes the text of a line.
     """
     found = [app.read_text("-") if text == "-" else text
-             for text in getattr(app.args, name) or ()]
-    path = getattr(app.args, name + "_file")
+             for text in args.texts or ()]
+    path = args.texts_file
     lines = [] if path is None else app.read_text(path).split("\n")
     for number, line in enumerate(lines, 1):
         where, line = f"{path}: line {number}", line.rstrip("\r")
@@ -9449,8 +9212,9 @@ def given_texts(app, name, read=lambda line, where: line):
             raise UsageError(f"{where} is blank")
         found.append(read(line, where))
     if not found:
-        raise UsageError(f"--{name} is missing", f"--{name} TEXT or"
-                         f" --{name}-file FILE says what to send")
+        name = next(f.long_name for f in args.verb.own if f.dest == "texts")
+        raise UsageError(f"{name} is missing", f"{name} TEXT or"
+                         f" {name}-file FILE says what to send")
     return found
 
 
@@ -9487,7 +9251,7 @@ def embedded(app, group, args, texts):
     for start in range(0, len(texts), args.batch_size):
         some = texts[start:start + args.batch_size]
         body = dict({"model": model, "input": some}, **sent_fields(args))
-        if len(texts) == 1 and not args.input_file:
+        if len(texts) == 1 and not args.texts_file:
             body["input"] = texts[0]
         answer = group.call(app, "POST", body=body, stand_in={"data": []},
                             silence=INFERENCE_TIMEOUT_S)
@@ -9554,7 +9318,7 @@ def write_vectors(path, answers, count, force):
 
 def create_embeddings(app, group, args):
     """Embed texts; show the vectors, or write them to a file."""
-    texts, path = given_texts(app, "input"), args.output_file
+    texts, path = given_texts(app, args), args.output_file
     if path and not path.endswith((".npy", ".jsonl")):
         raise UsageError(f"{path} has to end in .npy or .jsonl")
     answers = embedded(app, group, args, texts)
@@ -9581,37 +9345,25 @@ def ranked_row(rank, item, texts):
                 texts[index] if is_known else None)}
 
 
-def ask_ranked(app, group, body, texts, count, columns, key=None):
-    """Show scores, with the texts from the input where none came back."""
+def score_texts(app, group, args):
+    """Show scores, with the texts from the input where none came back.
+
+    Those that have a rank are in the order of the answer, else of the input.
+    """
+    texts = args.texts = given_texts(app, args, line_text)
     answer = group.call(app, "POST", body=dict(
-        {"model": app.args.model or app.endpoint()}, **body),
+        {"model": args.model or app.endpoint()}, **sent_fields(args)),
         stand_in={"data": []}, silence=INFERENCE_TIMEOUT_S)
     records = page_records(answer)
     if not app.plan:
-        check_count(records, count, "scores")
+        most = getattr(args, "top_n", None) or len(texts)
+        check_count(records, min(len(texts), most), "scores")
     if app.out.form not in (JSON, JSONL):
-        records = sorted(records, key=key) if key else records
+        if "Rank" not in group.columns:
+            records = sorted(records, key=place_in_input)
         answer = {"data": [ranked_row(rank, item, texts)
                            for rank, item in enumerate(records, 1)]}
-    app.out.rows(answer, columns, "scores", "index")
-
-
-def rerank_documents(app, group, args):
-    """Rank documents by a query, the best first."""
-    texts = given_texts(app, "documents", line_text)
-    body = dict({"query": args.query, "documents": texts},
-                **sent_fields(args))
-    ask_ranked(app, group, body, texts,
-               min(len(texts), args.top_n or len(texts)),
-               ("Rank", "Index", "Score", "Document"))
-
-
-def score_texts(app, group, args):
-    """Score candidates against a text, in the order they were given."""
-    texts = given_texts(app, "candidates", line_text)
-    ask_ranked(app, group, {"text_1": args.text, "text_2": texts}, texts,
-               len(texts), ("Index", "Score", "Text=document"),
-               place_in_input)
+    app.out.rows(answer, group.columns, "scores", "index")
 
 
 MODEL = flag("--model NAME",
@@ -9623,8 +9375,9 @@ EMBEDDINGS = Group(
         Verb("create", "Embed texts; show the vectors or write them.",
              create_embeddings, SLUG,
              flag("--input TEXT…", "a text; - is standard input",
-                  from_stdin=True),
-             flag("--input-file FILE", "one text per line", from_stdin=True),
+                  from_stdin=True, dest="texts"),
+             flag("--input-file FILE", "one text per line", from_stdin=True,
+                  dest="texts_file"),
              MODEL,
              field("--dimensions N", "size of the vectors, if the model can",
                    integer(1)),
@@ -9645,14 +9398,15 @@ ONE_PER_LINE = 'one per line: plain, JSON, or {"text": …}'
 
 RERANK = only(
     "rerank", "Rank documents by how well they answer a query.",
-    rerank_documents, SLUG,
-    flag("--query TEXT", "what is asked", required=True),
-    flag("--documents TEXT…", "the documents, several after one flag",
-         many=bool, from_stdin=True),
-    flag("--documents-file FILE", ONE_PER_LINE, from_stdin=True),
+    score_texts, SLUG, field("--query TEXT", "what is asked", required=True),
+    field("--documents TEXT…", "the documents, several after one flag",
+          many=bool, from_stdin=True, dest="texts", sends="documents"),
+    flag("--documents-file FILE", ONE_PER_LINE, from_stdin=True,
+         dest="texts_file"),
     field("--top-n N", "only the best so many", integer(1)),
     field("--return-documents", "have the server send the documents back"),
-    MODEL, path="/rerank", scope=ENDPOINT, writes=True, examples=(
+    MODEL, path="/rerank", scope=ENDPOINT, writes=True,
+    columns=("Rank", "Index", "Score", "Document"), examples=(
         "xeroctl rerank --endpoint my-rank --query kernel --documents linux"
         " bread",
         "xeroctl rerank --endpoint my-rank --query kernel --documents-file"
@@ -9660,11 +9414,14 @@ RERANK = only(
 
 SCORE = only(
     "score", "Score how alike texts are.", score_texts, SLUG,
-    flag("--text TEXT", "what to compare with", required=True),
-    flag("--candidates TEXT…", "the texts to score, several after one flag",
-         many=bool, from_stdin=True),
-    flag("--candidates-file FILE", ONE_PER_LINE, from_stdin=True),
-    MODEL, path="/score", scope=ENDPOINT, writes=True, examples=(
+    field("--text TEXT", "what to compare with", required=True,
+          sends="text_1"),
+    field("--candidates TEXT…", "the texts to score, several after one flag",
+          many=bool, from_stdin=True, dest="texts", sends="text_2"),
+    flag("--candidates-file FILE", ONE_PER_LINE, from_stdin=True,
+         dest="texts_file"),
+    MODEL, path="/score", scope=ENDPOINT, writes=True,
+    columns=("Index", "Score", "Text=document"), examples=(
         "xeroctl score --endpoint my-rank --text kernel --candidates linux"
         " bread",
         "xeroctl score --endpoint my-rank --text kernel --candidates-file"
@@ -10144,19 +9901,7 @@ def api_path(path):
     return quote(whole(path), safe=URL_CHARACTERS.replace("#", ""))
 
 
-def show_any(app, value):
-    """Show JSON of which nothing is known; a person reads it as JSON."""
-    is_list = isinstance(value, list) or any(
-        isinstance(dig(value, key), list) for key in RECORD_KEYS)
-    if app.out.is_table or app.out.form == JSON:
-        app.out.json(value)
-    elif is_list:
-        app.out.rows(value, columns_of(page_records(value)))
-    else:
-        app.out.record(value, columns_of([value]))
-
-
-def show_pages(app, method, path, query, body, parts):
+def show_pages(app, method, path, query, parts):
     """Follow every page of a list and show it as one."""
     if method != "GET":
         raise UsageError(f"--all follows the pages of a GET, not of {method}")
@@ -10233,7 +9978,7 @@ def call_api(app, group, args):
     if args.all and args.include:
         raise UsageError("--all and --include cannot be combined")
     if args.all:
-        return show_pages(app, method, path, query, body, parts)
+        return show_pages(app, method, path, query, parts)
     answer = app.api.open(method, path, query=query, body=body, accept="*/*",
                           **parts)
     if answer is None:
@@ -10265,9 +10010,6 @@ API = only(
 
 # == webhooks: what the platform tells others ================================
 
-SKEW_S = 300
-
-
 def check_webhook(app, args):
     """Raise for a webhook URL that is not https (loopback http is)."""
     if args.url is not None:
@@ -10295,15 +10037,12 @@ def check_signature(secret, signature, timestamp, body, now):
         raise XeroctlError("the signature is not that of this body")
     seconds = (float(timestamp) if re.match(r"\d{1,12}(\.\d+)?\Z", timestamp)
                else seconds_of(timestamp))
-    if seconds is None or abs(now - seconds) > SKEW_S:
+    if seconds is None or abs(now - seconds) > span_of("5m"):
         raise XeroctlError("the timestamp is not within 5 minutes of now")
 
 
 def verify_webhook(app, group, args):
     """Check the signature of a delivery."""
-    if args.secret_file == "-" == args.body:
-        raise UsageError("--secret-file and --body cannot both read standard"
-                         " input")
     secret = app.read_bytes(args.secret_file).rstrip(b"\r\n")
     if not secret:
         raise UsageError(f"{args.secret_file} holds no secret")
@@ -10324,12 +10063,12 @@ def find_endpoint(app, args):
 ENDPOINT_ID = field("--endpoint SLUG|UUID", "only for this endpoint",
                     sends="endpoint_id")
 WEBHOOK_FLAGS = (
-    field("--url URL", "where events go (https)",
+    field("--url URL", "where events go (https)", required=True,
           sample="https://example.com/hook"),
-    field("--events A,B", "what to tell of", listed, sample="batch.completed"))
-WEBHOOK_MORE = (DESCRIPTION, field("--inactive", "do not deliver", const=False,
-                                   dest="active"),
-                field("--active", "deliver"))
+    field("--events A,B", "what to tell of", listed, required=True,
+          sample="batch.completed"),
+    DESCRIPTION, field("--active", "deliver"),
+    field("--inactive", "do not deliver", const=False, dest="active"))
 
 WEBHOOKS = Group(
     "webhooks", "Have events delivered, and check deliveries.",
@@ -10338,13 +10077,12 @@ WEBHOOKS = Group(
              "CREATED=created_at:time"),
     more=("UPDATED=updated_at:time", "DESCRIPTION"), verbs=by_flag(
         lists(summary="List webhooks."), shows("Show one webhook."),
-        creates("Make one; its secret is shown once.",
-                *needed(*WEBHOOK_FLAGS),
+        creates("Make one; its secret is shown once.", *WEBHOOK_FLAGS,
                 field("--secret TEXT",
                       "sign with this (default: the router's choice)"),
-                *WEBHOOK_MORE, once="secret", checks=check_webhook),
-        updates("Change a webhook.", *WEBHOOK_FLAGS, *WEBHOOK_MORE,
-                method="PUT", checks=check_webhook),
+                once="secret", checks=check_webhook),
+        updates("Change a webhook.", *WEBHOOK_FLAGS, method="PUT",
+                checks=check_webhook),
         deletes("Delete a webhook."),
         acts("test", "Have a test event delivered.",
              said="a test event is on its way"),
@@ -10370,12 +10108,10 @@ WEBHOOKS = Group(
 
 # == keys: who may call ======================================================
 
-KEY_SCOPES = "inference", "management", "execution", "research"
-
-
 def scopes(text):
     """Convert A,B to a list of scopes."""
-    return [choice(*KEY_SCOPES)(word) for word in listed(text)]
+    scope = choice("inference", "management", "execution", "research")
+    return list(map(scope, listed(text)))
 
 
 def network(text):
@@ -10405,6 +10141,9 @@ def rotated(app, group, args):
         app.terminal.say("the previous value works for 24 hours more")
 
 
+EXPIRES = field("--expires TIME", "ISO time, or 30d from now", moment,
+                sends="expires_at", sample="30d")
+
 KEYS = Group(
     "keys", "Make, rotate and revoke API keys.",
     path="/management/api-keys", sample="key_1", main="create",
@@ -10417,12 +10156,10 @@ KEYS = Group(
                 field("--scopes, --scope A,B",
                       "inference, management, execution, research", scopes,
                       required=True, sample="inference"),
-                ENDPOINT_ID,
-                field("--expires TIME", "ISO time, or 30d from now", moment,
-                      sends="expires_at", sample="30d"),
-                once="key", checks=(fixes(1, "expires"), find_endpoint),
-                examples=("xeroctl keys --create --name ci --scopes inference"
-                          " --expires 30d",)),
+                ENDPOINT_ID, EXPIRES, once="key",
+                checks=(fixes(1, "expires"), find_endpoint), examples=(
+                    "xeroctl keys --create --name ci --scopes inference"
+                    " --expires 30d",)),
         deletes("Revoke a key.", also=("revoke",)),
         acts("rotate", "Give a key a new value, shown once.", run=rotated,
              once="key", asks="Rotate key {id}?"),
@@ -10462,6 +10199,7 @@ def router_address(text):
 
 
 AGENT_FLAGS = (
+    NAME_FLAG, REGION,
     field("--max-concurrent N",
           "most requests at a time; 0: the agent decides", integer(0),
           sends="max_concurrent_requests"),
@@ -10482,9 +10220,8 @@ AGENTS = Group(
           "EXEC PAUSED", "PAUSED WORKSPACES:list", "CREATED=created_at:time"),
     verbs=by_flag(
         lists(summary="List agents."), shows("Show one agent."),
-        creates("Make an agent.", *needed(NAME_FLAG), REGION, *AGENT_FLAGS),
-        updates("Change an agent.", NAME_FLAG, REGION, *AGENT_FLAGS,
-                method="PATCH"),
+        creates("Make an agent.", *AGENT_FLAGS),
+        updates("Change an agent.", *AGENT_FLAGS, method="PATCH"),
         deletes("Delete an agent."),
         lists(name="events", summary="List what happened to an agent.",
               path="{id}/events",
@@ -10493,7 +10230,7 @@ AGENTS = Group(
         lists(summary="List join keys.", path=JOIN_KEYS,
               columns=JOIN_KEY_COLUMNS),
         creates("Make a join key; its value is shown once.",
-                *needed(NAME_FLAG, REGION),
+                NAME_FLAG, *changed((REGION,), required=True),
                 field("--router-addr tcp://H:P",
                       "where the agent finds the router", router_address,
                       required=True, sample="tcp://router:7777"),
@@ -10525,10 +10262,11 @@ AGENTS = Group(
 # == slos: what is promised ==================================================
 
 SLO_FLAGS = (
-    NAME_FLAG, field("--metric METRIC", "as availability or latency_p99",
+    NAME_FLAG,
+    field("--metric METRIC", "as availability or latency_p99", required=True,
           sample="availability"),
-    field("--target F", "what to reach", positive, sample="99.9"))
-SLO_MORE = (
+    field("--target F", "what to reach", positive, required=True,
+          sample="99.9"),
     field("--comparison WORD",
           "greater_than_or_equal or less_than_or_equal (default: by metric)",
           choice("greater_than_or_equal", "less_than_or_equal")),
@@ -10556,7 +10294,6 @@ def list_series(app, group, args):
 
     Its first column is the time; what is in per cent stands for all.
     """
-    check_args(app, args)
     page = merged(pages_of(app, group, args))
     time, *columns = map(as_column, args.verb.columns)
     app.out.rows(page, [time] + columns, "measurements",
@@ -10582,9 +10319,9 @@ SLOS = Group(
                    "those of an endpoint, and of the whole project"),
               summary="List objectives.", checks=place_slos),
         shows("Show one objective."),
-        creates("Make an objective.", *needed(*SLO_FLAGS), *SLO_MORE,
-                ENDPOINT_ID, checks=(complete_slo, find_endpoint)),
-        updates("Change an objective.", *SLO_FLAGS, *SLO_MORE, method="PUT"),
+        creates("Make an objective.", *SLO_FLAGS, ENDPOINT_ID,
+                checks=(complete_slo, find_endpoint)),
+        updates("Change an objective.", *SLO_FLAGS, method="PUT"),
         deletes("Delete an objective."),
         Verb("history", "List how an objective was met.", list_series, ITEM,
              *PAGING["after"], path="{id}/history", paging="after", columns=(
@@ -10617,13 +10354,15 @@ ENDPOINTS = Group(
                       sample="demo-model"),
                 field("--tier TIER", "its tier"),
                 REGION,
-                field("--param K=V…", "a parameter; a value of JSON or a text",
-                      any_pair, many=is_pair, sends="parameters")),
+                *changed((PARAM,), sends="parameters",
+                         help="a parameter; a value of JSON or a text")),
         updates("Change an endpoint.", PARAM, method="PATCH"),
         deletes("Delete an endpoint."),
     ))
 
-WORKSPACE_FLAGS = field("--type TYPE", "its type"), DESCRIPTION, PARAM
+WORKSPACE_FLAGS = (NAME_FLAG, field("--type TYPE", "its type"), DESCRIPTION,
+                   PARAM)
+IN_WORKSPACE, = changed((THE_WORKSPACE,), sends="workspace_id")
 AGENT = field("--agent ID", "the agent", required=True, sends="agent_id",
               sample="agent_1")
 
@@ -10632,12 +10371,10 @@ WORKSPACES = Group(
     path="/workspaces", default="list", sample="ws_1",
     columns=("ID", "NAME", "TYPE=type|workspace_type", "STATUS:state",
              "CREATED=created_at:time"),
-    more=("DESCRIPTION",),
-    verbs=(
+    more=("DESCRIPTION",), verbs=(
         lists(summary="List workspaces."), shows("Show one workspace."),
-        creates("Make a workspace.", *needed(NAME_FLAG), *WORKSPACE_FLAGS),
-        updates("Change a workspace.", NAME_FLAG, *WORKSPACE_FLAGS,
-                method="PATCH"),
+        creates("Make a workspace.", *WORKSPACE_FLAGS),
+        updates("Change a workspace.", *WORKSPACE_FLAGS, method="PATCH"),
         deletes("Delete a workspace."),
         acts("bind", "Bind an agent to a workspace.", AGENT,
              path="{id}/agents", said="bound {agent} to {id}"),
@@ -10656,9 +10393,8 @@ WORKSPACES = Group(
 
 def export_chat(app, group, args):
     """Write out a chat, as the server formats it."""
-    answer = app.api.open("GET", group.path + place_of(args), accept="*/*",
-                          query=[("format", args.format)])
-    with answer:
+    with app.api.open("GET", group.path + place_of(args), accept="*/*",
+                      query=[("format", args.format)]) as answer:
         answer.kept = answer.read()
         doubt = in_place_of_file(decoded(answer.kept), answer.media, "")
         if doubt:
@@ -10671,17 +10407,14 @@ CHATS = Group(
     default="list", sample="chat_1",
     columns=("ID=id|chat_id", "TITLE", "WORKSPACE=workspace_id",
              "MESSAGES=message_count|messages", "UPDATED=updated_at:time"),
-    more=("STATUS:state",),
-    verbs=(
+    more=("STATUS:state",), verbs=(
         lists(WORKSPACE, summary="List chats."),
         shows("Show one chat."),
-        creates("Begin a chat.",
-                field("--workspace ID", "the workspace", sends="workspace_id",
-                      required=True, sample="ws_1"),
+        creates("Begin a chat.", IN_WORKSPACE,
                 field("--title TEXT", "its title")),
-        updates("Give a chat another title.",
-                field("--title TEXT", "its title", required=True),
-                name="rename", method="PATCH"),
+        acts("rename", "Give a chat another title.",
+             field("--title TEXT", "its title", required=True),
+             path="{id}", method="PATCH"),
         deletes("Delete a chat."),
         acts("archive", "Put a chat away."),
         acts("restore", "Take a chat out again."),
@@ -10705,12 +10438,11 @@ CHATS = Group(
 
 
 MAINTENANCE_FLAGS = (
-    field("--title TEXT", "what", sample="Disks"),
-    field("--starts-at TIME", "ISO time with its zone", moment,
+    field("--title TEXT", "what", required=True, sample="Disks"),
+    field("--starts-at TIME", "ISO time with its zone", moment, required=True,
           sample="2026-12-01T10:00:00Z"),
-    field("--ends-at TIME", "ISO time with its zone", moment,
-          sample="2026-12-01T12:00:00Z"))
-MAINTENANCE_MORE = (
+    field("--ends-at TIME", "ISO time with its zone", moment, required=True,
+          sample="2026-12-01T12:00:00Z"),
     field("--description TEXT", "more on it"),
     field("--severity WORD", "info, warning or critical",
           choice("info", "warning", "critical")))
@@ -10719,15 +10451,13 @@ MAINTENANCE = Group(
     default="list", thing="maintenance", sample="mnt_1", main="schedule",
     columns=("ID", "TITLE", "SEVERITY", "STATUS:state",
              "STARTS=starts_at:time", "ENDS=ends_at:time"),
-    more=("DESCRIPTION",),
-    verbs=(
+    more=("DESCRIPTION",), verbs=(
         lists(OF_STATUS, summary="List maintenance."),
         shows("Show one maintenance."),
-        creates("Schedule maintenance.", *needed(*MAINTENANCE_FLAGS),
-                *MAINTENANCE_MORE, name="schedule",
+        creates("Schedule maintenance.", *MAINTENANCE_FLAGS, name="schedule",
                 checks=fixes(1, "starts_at", "ends_at")),
-        updates("Change a maintenance.", *MAINTENANCE_FLAGS, *MAINTENANCE_MORE,
-                method="PATCH", checks=fixes(1, "starts_at", "ends_at")),
+        updates("Change a maintenance.", *MAINTENANCE_FLAGS, method="PATCH",
+                checks=fixes(1, "starts_at", "ends_at")),
         acts("cancel", "Cancel a maintenance.", asks="Cancel {id}?"),
         acts("complete", "Say that a maintenance is over."),
         creates("Forget what was over before a time.",
@@ -10763,8 +10493,7 @@ PROJECT_GROUP = Group(
                 field("--email ADDRESS", "whom", required=True,
                       sample="a@example.com"),
                 field("--role ROLE", "as what"),
-                name="invite", path="invitations",
-                columns=INVITATION_COLUMNS),
+                name="invite", path="invitations", columns=INVITATION_COLUMNS),
         lists(name="invitations", summary="List the invitations.",
               path="invitations", columns=INVITATION_COLUMNS),
         acts("revoke-invitation", "Take an invitation back.",
@@ -10776,8 +10505,7 @@ PROJECT_GROUP = Group(
 SETTINGS = Group(
     "settings", "Read and change the project's settings.", path="/settings",
     default="list", sample="theme", item="KEY",
-    columns=("Key=key|id", "Value", "Description"),
-    verbs=(
+    columns=("Key=key|id", "Value", "Description"), verbs=(
         lists(summary="List settings.", paging=None),
         shows("Show one setting.", name="get"),
         acts("set", "Change a setting.",
@@ -10798,7 +10526,6 @@ USAGE_FLAGS = (
 USAGE_NUMBER_COLUMNS = (
     "Requests", "Errors", "Input tokens", "Output tokens", "Cached tokens",
     "Total tokens", "TTFT ms", "Latency ms")
-
 
 USAGE = Group(
     "usage", "See requests, tokens and times of a span of days.",
@@ -10822,25 +10549,17 @@ USAGE = Group(
                        "Latency ms")),
     ))
 
-LONGEST_EXPORT_S = 90 * 86400
-
 
 def create_export(app, group, args):
     """Have an export made, and wait for it if asked to."""
-    fix_span(app, args)
-    start = getattr(args, "from")
-    end = args.to or iso_text(app.clock.now())
-    if seconds_of(end) - seconds_of(start) > LONGEST_EXPORT_S:
+    start, end = getattr(args, "from"), args.to
+    if seconds_of(end) - seconds_of(start) > span_of("90d"):
         raise UsageError("an export spans at most 90 days: --from "
                          f"{start} --to {end}")
-    check_order(start, end, "--from and now")
-    body = {"start_date": start, "end_date": end, "format": args.format}
-    if args.filter:
-        body["filters"] = dict(args.filter)
-    export = group.call(app, "POST", path_of(args.kind), body=body)
     if not args.wait:
-        return app.out.record(export, group.fields)
-    args.id = id_in(export)
+        return run_write(app, group, args)
+    args.id = id_in(group.call(app, "POST", place_of(args),
+                               body=sent_fields(args)))
     again = call_again(app, f"xeroctl exports get {shell_word(args.id)}")
     see_end(app, group, args, lambda status: status not in (
         "pending", "processing"), ("completed",), again + " shows it")
@@ -10854,29 +10573,28 @@ def download_export(app, group, args):
 
 EXPORTS = Group(
     "exports", "Export logs, metrics, usage and executions.",
-    path="/exports", default="list", sample="exp_1",
-    main="create",
+    path="/exports", default="list", sample="exp_1", main="create",
     columns=("ID", "KIND=kind|type", "STATUS:state", "FORMAT",
              "FROM=start_date:time", "TO=end_date:time", "ROWS=row_count",
-             "SIZE=size_bytes:size", "CREATED=created_at:time"),
-    verbs=(
+             "SIZE=size_bytes:size", "CREATED=created_at:time"), verbs=(
         lists(OF_STATUS, summary="List exports.", paging="offset"),
-        Verb("create", "Have an export made.", create_export,
-             flag("KIND", "logs, metrics, usage or executions",
-                  choice("logs", "metrics", "usage", "executions")),
-             *needed(FROM), TO,
-             flag("--format FORMAT", "csv, json or jsonl (default: jsonl)",
-                  choice("csv", "json", "jsonl"), default="jsonl"),
-             flag("--filter K=V…",
-                  "only what has this, as model_name=m or"
-                  " 'status_codes=[200,500]' (a list is JSON); several, or"
-                  " repeated", any_pair, many=is_pair),
-             flag("--wait", "wait until it is there"),
-             WAIT_TIMEOUT, writes=True,
-             examples=(
-                 "xeroctl exports create logs --from 7d"
-                 " --filter 'status_codes=[500]'",
-                 "xeroctl exports create usage --from 30d --wait")),
+        creates("Have an export made.",
+                flag("KIND", "logs, metrics, usage or executions",
+                     choice("logs", "metrics", "usage", "executions")),
+                *changed((FROM,), sends="start_date", required=True),
+                *changed((TO,), sends="end_date", default="0d"),
+                field("--format FORMAT", "csv, json or jsonl (default: jsonl)",
+                      choice("csv", "json", "jsonl"), default="jsonl"),
+                field("--filter K=V…",
+                      "only what has this, as model_name=m or"
+                      " 'status_codes=[200,500]' (a list is JSON); several,"
+                      " or repeated", any_pair, many=is_pair,
+                      sends="filters"),
+                flag("--wait", "wait until it is there"), WAIT_TIMEOUT,
+                path="{kind}", run=create_export, checks=fix_span, examples=(
+                    "xeroctl exports create logs --from 7d"
+                    " --filter 'status_codes=[500]'",
+                    "xeroctl exports create usage --from 30d --wait")),
         shows("Show one export.", name="get"),
         Verb("download", "Download its content, JSON Lines (NDJSON).",
              download_export, ITEM,
@@ -10913,17 +10631,17 @@ INVOCATION_FIELDS = ("ID", "Tool=tool|tool_name", "Status:state",
 INVOCATION_ENDS = "completed", "failed", "cancelled", "rejected", "timeout"
 
 
-def tool_arguments(app, text):
-    """The arguments of a tool: JSON, @FILE with JSON, or - for stdin."""
+def read_arguments(app, args):
+    """Have --args, JSON, @FILE with JSON or - for stdin, be an object."""
+    text = args.args
     if text == "-" or text.startswith("@"):
         text = app.read_text(text if text == "-" else text[1:])
     try:
-        value = parse_json(text)
+        args.args = parse_json(text)
     except ValueError as problem:
         raise UsageError(f"--args is not JSON: {problem}")
-    if not isinstance(value, dict):
+    if not isinstance(args.args, dict):
         raise UsageError("--args is no JSON object")
-    return value
 
 
 def watch_again(app, item_id):
@@ -10945,29 +10663,19 @@ def watch_tool(app, group, args):
     """Poll an invocation to its end, and tell each change of status."""
     told = []
 
-    def poll():
-        found = with_status(group.call(
-            app, "GET", path_of("invocations", args.id)))
-        status = found["status"]
-        if told[-1:] != [status]:
-            told.append(status)
-            app.terminal.note(f"{args.id} {status}")
+    def tell(found):
+        if told[-1:] != [found["status"]]:
+            told.append(found["status"])
+            app.terminal.note(f"{args.id} {told[-1]}")
             tell_approval(app, found)
-        return found
-    found = wait_until(
-        app, poll, lambda found: found["status"] in INVOCATION_ENDS, None,
-        args.wait_timeout,
-        watch_again(app, args.id))
-    app.out.record(found, INVOCATION_FIELDS)
-    if found["status"] != "completed":
-        raise XeroctlError(f"invocation {args.id}: {found['status']}")
+        return ()
+    see_end(app, group, args, INVOCATION_ENDS.__contains__, ("completed",),
+            watch_again(app, args.id), INVOCATION_FIELDS, "/invocations", tell)
 
 
 def invoke_tool(app, group, args):
     """Start a tool, and wait for its end if asked to."""
-    body = {"workspace_id": args.workspace, "tool": args.tool,
-            "args": tool_arguments(app, args.args)}
-    found = group.call(app, "POST", path_of("invocations"), body=body)
+    found = group.call(app, "POST", place_of(args), body=sent_fields(args))
     if args.wait:
         args.id = id_in(found)
         return watch_tool(app, group, args)
@@ -10990,25 +10698,24 @@ EXEC = Group(
     sample="inv_1", thing="invocation", main="invoke",
     columns=("ID", "Tool=tool|tool_name", "Workspace=workspace_id",
              "Status:state", "Created=created_at:time"),
-    fields=(*INVOCATION_FIELDS[:2], "Workspace=workspace_id", "Status:state",
-            "Risk", "Approval=approval_id", "Exit code", "Duration ms",
-            "Created=created_at:time", "Completed=completed_at:time",
-            *INVOCATION_FIELDS[-3:]),
-    verbs=(
+    more=("Completed=completed_at:time", "Risk", "Approval=approval_id",
+          "Exit code", "Duration ms", *INVOCATION_FIELDS[-3:]), verbs=(
         lists(name="tools", path="tools", paging=None, id_path="name",
               summary="List the tools.",
               columns=("Name", "Description", "+Risk", "+Domain")),
         Verb("tool-show", "Show all about a tool.", run_show,
              flag("NAME", "the tool", sample="kubectl_get", dest="id"),
              path="tools/{id}", columns=ALL_FIELDS),
-        Verb("invoke", "Start a tool.", invoke_tool,
-             THE_WORKSPACE, flag("--tool NAME", "the tool", required=True,
-                  sample="kubectl_get"),
-             flag("--args JSON",
-                  "its arguments; @FILE reads them from a file, - standard"
-                  " input", required=True, sample="'{\"kind\": \"pod\"}'",
-                  from_stdin=True),
-             flag("--wait", "wait for its end"), WAIT_TIMEOUT, writes=True),
+        creates("Start a tool.", IN_WORKSPACE,
+                field("--tool NAME", "the tool", an_id, required=True,
+                      sample="kubectl_get"),
+                field("--args JSON",
+                      "its arguments; @FILE reads them from a file, -"
+                      " standard input", required=True, from_stdin=True,
+                      sample="'{\"kind\": \"pod\"}'"),
+                flag("--wait", "wait for its end"), WAIT_TIMEOUT,
+                name="invoke", path="invocations", run=invoke_tool,
+                checks=read_arguments),
         Verb("watch", "Wait for the end of an invocation.", watch_tool, ITEM,
              flag(WAIT_TIMEOUT.spec, WAIT_TIMEOUT.help, seconds)),
         acts("cancel", "Cancel an invocation.",
@@ -11025,7 +10732,6 @@ EXEC = Group(
 TEMPLATE_FIELDS = ("name", "scope", "description", "system_prompt",
                    "allowed_tools", "approval_policy",
                    "applicable_workspace_types", "metadata")
-TEMPLATE_NEEDS = "name", "system_prompt"
 TEMPLATE_OF_SERVER = ("id", "object", "version", "workspace_id",
                       "created_at", "updated_at", "notes")
 TEMPLATE_WORKSPACE = flag("--workspace ID", "the templates of this workspace",
@@ -11048,7 +10754,7 @@ def template_problems(template):
             yield f"unknown field {name}"
         elif words and value not in (None,) + words:
             yield f"{name} is none of {', '.join(words)}"
-    for name in TEMPLATE_NEEDS:
+    for name in ("name", "system_prompt"):
         if not template.get(name):
             yield f"{name} is missing"
         elif not isinstance(template[name], str):
@@ -11079,73 +10785,47 @@ def place_template(app, args):
     """Have a verb be about the one that is given by id or by name."""
     place_templates(app, args)
     found = args.id
-    path_of(found)  # an empty one is no name
     if not found.startswith("ctpl_"):
         known = all_templates(app, args.workspace, limit=100)
         found = only_named(found, known, args.workspace)
     args.place += path_of(found)
 
 
-def apply_template(app, group, args):
-    """Begin a chat from a template, as chat new does."""
-    args.template, args.message = args.id, None
-    new_chat(app, group, args)
-
-
-class TemplateFolder:
-    """Creates or updates templates from the *.json files of a folder."""
-
-    def __init__(self, app, args):
-        self.app, self.args, self.files = app, args, {}
-        self.known = defaultdict(list)
-        known = all_templates(app, args.workspace, limit=100)
-        for each in known if args.workspace else shared_templates(known):
-            self.known[as_text(dig(each, "name"))].append(each)
-
-    def apply(self, name, path):
-        """Create or update one; return its id, and what is told of it."""
-        template = template_in(self.app, path)
-        before = self.before(template["name"], name)
-        if before and all(before.get(key) == value
-                          for key, value in template.items()):
-            self.app.terminal.note(f"{name} is unchanged")
-            return id_in(before), None
-        made = self.send(template, before)
-        return id_in(made), f"{id_in(made)} v{as_text(dig(made, 'version'))}"
-
-    def before(self, template, name):
-        """The template of a name as it is, or None."""
-        found, other = self.known[template], self.files.setdefault(
-            template, name)
-        if other != name:
-            raise UsageError(f"{other} has the name {template}, too")
-        if len(found) > 1:
-            raise UsageError(f"{len(found)} templates are named {template}")
-        return found[0] if found else None
-
-    def send(self, template, before):
-        place = templates_path(self.args.workspace)
-        return self.app.api.call(
-            "PUT" if before else "POST",
-            place + path_of(id_in(before)) if before else place,
-            body=template, stand_in={"id": StandIn("<id>"), "version": 1})
+def apply_file(app, args, path, known, names):
+    """Create or update the template in a file; return its id, and what is
+    told of it.  names is {name: file} of those before it."""
+    template, file = template_in(app, path), from_disk(os.path.basename(path))
+    name, place = template["name"], templates_path(args.workspace)
+    found = [each for each in known if dig(each, "name") == name]
+    if names.setdefault(name, file) != file:
+        raise UsageError(f"{names[name]} has the name {name}, too")
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} templates are named {name}")
+    if found and dict(found[0], **template) == found[0]:
+        app.terminal.note(f"{file} is unchanged")
+        return id_in(found[0]), None
+    made = app.api.call(
+        "PUT" if found else "POST",
+        place + "".join(path_of(id_in(each)) for each in found),
+        body=template, stand_in={"id": StandIn("<id>"), "version": 1})
+    return id_in(made), f"{id_in(made)} v{as_text(dig(made, 'version'))}"
 
 
 def apply_folder(app, group, args):
     """Create or update the templates in the *.json files of a folder."""
-    folder = on_disk(args.folder)
     try:
-        names = sorted(name for name in os.listdir(folder)
+        files = sorted(name for name in os.listdir(on_disk(args.folder))
                        if name.endswith(".json"))
     except OSError as problem:
         raise UsageError(f"cannot read {args.folder}: {problem.strerror}")
-    if not names:
+    if not files:
         raise UsageError(f"there is no *.json in {args.folder}")
-    templates = TemplateFolder(app, args)
+    known, names = all_templates(app, args.workspace, limit=100), {}
+    known = known if args.workspace else shared_templates(known)
     outcomes = [
-        tried(app, from_disk(name), lambda: templates.apply(
-            from_disk(name), os.path.join(folder, name)), file=from_disk(name))
-        for name in names]
+        tried(app, from_disk(name), lambda: apply_file(
+            app, args, os.path.join(args.folder, name), known, names),
+            file=from_disk(name)) for name in files]
     end_bulk(app, outcomes, "files applied")
 
 
@@ -11159,16 +10839,14 @@ TEMPLATES = Group(
     path="/chat-templates", default="list",
     columns=("ID", "Name", "Scope", "Version", "Policy=approval_policy",
              "Updated=updated_at:time"),
-    fields=("ID", "Name", "Scope", "Version", "Policy=approval_policy",
-            "Description", "Tools=allowed_tools:list",
-            "Workspace types=applicable_workspace_types:list",
-            "Updated=updated_at:time", "Prompt=system_prompt"),
-    verbs=(
+    more=("Description", "Tools=allowed_tools:list",
+          "Workspace types=applicable_workspace_types:list",
+          "Prompt=system_prompt"), verbs=(
         lists(field("--scope SCOPE", "all, platform, project or workspace",
                     choice("all", "platform", "project", "workspace")),
               TEMPLATE_WORKSPACE, summary="List templates.",
               checks=place_templates),
-        shows("Show one template.", TEMPLATE, TEMPLATE_WORKSPACE,
+        shows("Show one template.", *ONE_TEMPLATE,
               field("--version N", "an earlier version", integer(1),
                     dest="version_number", sends="version"),
               path="", checks=place_template),
@@ -11187,8 +10865,9 @@ TEMPLATES = Group(
               summary="List the versions of a template.", path="versions",
               columns=("Version", "Created=created_at:time",
                        "Notes"), checks=place_template),
-        Verb("apply", "Begin a chat from a template.", apply_template,
-             TEMPLATE, THE_WORKSPACE, writes=True),
+        Verb("apply", "Begin a chat from a template, as chat new does.",
+             new_chat, *changed((TEMPLATE,), dest="template"), THE_WORKSPACE,
+             MESSAGE, writes=True),
         Verb("apply-from-dir", "Create or update templates from files.",
              apply_folder,
              flag("DIR", "the folder with *.json files", sample="templates",
@@ -11201,7 +10880,6 @@ TEMPLATES = Group(
 
 RISKS = "read", "write", "destructive", "irreversible"
 RISK = field("--risk RISK", ", ".join(RISKS), choice(*RISKS))
-WATCH_EVERY_S = 5
 DECIDED_ON = ("Tool=tool|tool_name", "Risk", "Arguments=args|arguments",
               "Workspace=workspace_id", "Agent=agent_id|agent", "Requested by",
               "Expires=expires_at:time")
@@ -11220,8 +10898,15 @@ def check_tool_name(app, args, tool):
         raise refusal(f"{args.confirm!r} is not {tool}: nothing was approved")
 
 
-def check_approval(app, args, found):
-    """Show on stderr what is asked for; ask, unless it harms nothing."""
+def check_approval(app, args):
+    """Show on stderr what is asked for; ask, unless it harms nothing.
+
+    What cannot be undone asks for the tool's name.
+    """
+    found = app.api.call("GET", path_of("exec", "approvals", args.id),
+                         stand_in={})
+    if app.plan:
+        return
     for column in map(as_column, DECIDED_ON):
         app.terminal.say(f"{column.head + ':':13} "
                          + column.cell(found, app.clock.now()))
@@ -11233,32 +10918,20 @@ def check_approval(app, args, found):
         app.confirm(f"Approve {tool}?", args)
 
 
-def approve(app, group, args):
-    """Approve a request; what cannot be undone asks for the tool's name."""
-    found = group.call(app, "GET", path_of(args.id), stand_in={})
-    if not app.plan:
-        check_approval(app, args, found)
-    body = {key: value for key, value in (("note", args.note), ("confirm",
-            args.confirm)) if value is not None}
-    answer = group.call(app, "POST", path_of(args.id, "approve"), body=body)
-    show_done(app, group, args, answer)
-
-
 def watch_approvals(app, group, args):
     """Print each request for approval once, until Ctrl-C."""
     if app.out.form == CSV:  # one after the other, there is no head row
         raise UsageError("watch has no -o csv: -o jsonl is for programs")
     seen = set()
     query = dict({"status": "pending"}, **sent_fields(args))
-
-    def poll():
-        return list(chain(*record_lists(app, group.path, query)))
     while True:
-        new = [each for each in poll_patiently(app, poll)
-               if as_text(dig(each, "id")) not in seen]
-        seen.update(as_text(dig(each, "id")) for each in new)
-        for each in new:
-            app.out.passing(each, "id", "risk", "tool", "workspace_id", "args")
+        for each in poll_patiently(app, lambda: list(chain(*record_lists(
+                app, group.path, query)))):
+            item_id = as_text(dig(each, "id"))
+            if item_id not in seen:
+                app.out.passing(each, "id", "risk", "tool", "workspace_id",
+                                "args")
+            seen.add(item_id)
         app.clock.sleep(args.interval)
 
 
@@ -11272,34 +10945,29 @@ APPROVALS = Group(
     columns=("ID", "Status:state", "Risk", "Tool=tool|tool_name",
              "Created=created_at:time"),
     fields=("ID", "Status:state", *DECIDED_ON, "Note", "Reason",
-            "Created=created_at:time", "Decided=decided_at:time"),
-    verbs=(
+            "Created=created_at:time", "Decided=decided_at:time"), verbs=(
         lists(RISK, WORKSPACE, OF_STATUS,
               summary="List requests for approval."),
         shows("Show one request."),
-        Verb("approve", "Approve a request.", approve, ITEM,
-             flag("--note TEXT", "a word on it"),
-             flag("--confirm TOOL",
-                  "the tool's name, where it cannot be undone", completes=""),
-             writes=True),
-        acts("reject", "Reject a request.",
-             field("--reason TEXT", "why")),
+        acts("approve", "Approve a request.", field("--note TEXT",
+                                                    "a word on it"),
+             field("--confirm TOOL",
+                   "the tool's name, where it cannot be undone",
+                   completes=""), checks=check_approval),
+        acts("reject", "Reject a request.", field("--reason TEXT", "why")),
         Verb("watch", "Print each new request once, until Ctrl-C.",
              watch_approvals, RISK,
              field("--agent ID", "only what this agent is to do",
                    sends="agent_id"),
              flag("--interval SECONDS", "how often to look (default: 5)",
-                  seconds, default=WATCH_EVERY_S)),
+                  seconds, default=5)),
         lists(name="delegations", path="delegations",
               summary="List who decides in your place.",
               columns=DELEGATION_COLUMNS),
         creates("Have somebody decide in your place.",
                 field("--to WHO", "whom", required=True,
                       sample="grace@example.com", sends="delegate_to"),
-                RISK, WORKSPACE,
-                field("--expires TIME", "ISO time, or 7d from now", moment,
-                      sends="expires_at", sample="7d"),
-                name="delegate", path="delegations",
+                RISK, WORKSPACE, EXPIRES, name="delegate", path="delegations",
                 columns=DELEGATION_COLUMNS, checks=fixes(1, "expires")),
         acts("revoke-delegation", "Take a delegation back.",
              path="delegations/{id}", method="DELETE",
@@ -11871,9 +11539,9 @@ def store(args, declared, value):
     before = getattr(args, declared.dest)
     if not declared.takes_value:
         value = before + 1 if declared.counts else declared.const
-    elif declared.type:
+    elif declared.type or re.match(r"(ID|SLUG)\b", declared.metavar):
         try:
-            value = declared.type(value)
+            value = (declared.type or an_id)(value)
         except UsageError as problem:
             name = (declared.metavar if declared.is_word
                     else "/".join(declared.names))
@@ -12629,6 +12297,9 @@ def run(argv, environ, terminal, groups):
         raise UsageError(f"{ours[0]} is Xerotier's: a server of style openai"
                          " has none")
     try:
+        checks = args.verb.checks
+        for check in [checks] if callable(checks) else checks:
+            check(app, args)
         args.verb.run(app, group, args)
     except PlanEnds:
         pass

@@ -698,14 +698,14 @@ WRONG_ROWS = {
     "ERR gone": (gone("errors"), ["cannot read", "errors.jsonl"]),
     "OUT lacks the last": (cut_out("output", -1, None), ["neither has row-5"]),
     "OUT lacks one": (cut_out("output", 1, 2), [
-        "row 1, of row-1, is not that of the input", "neither has row-1"]),
+        "row 1 is not that of the input", "neither has row-1"]),
     "OUT empty": (cut_out("output", 0, 99), ["empty"]),
     "head": (cut_out("output", 0, 1), ["head"]),
     "ERR lacks": (cut_out("errors", 0, 1), ["neither has row-2"]),
-    "OUT twice": (twice("output"), ["row 6 is not in the input"]),
+    "OUT twice": (twice("output"), ["row 6 is not that of the input"]),
     "ERR twice": (twice("errors"), ["custom_id 'row-4'"]),
     "cell": (lambda job: job.write(job.read("out.csv").replace(
-        b"a,x", b"a,y"), "out.csv"), ["row 1, of row-1"]),
+        b"a,x", b"a,y"), "out.csv"), ["row 1 is not that of the input"]),
     "error taken out": (lambda job: job.write(job.read("out.csv").replace(
         b"HTTP 500 Internal", b""), "out.csv") or os.unlink(job.errors),
         ["cannot read"]),
@@ -737,7 +737,8 @@ def test_an_error_that_was_taken_out_of_a_row_is_told(run, router, job):
     rows[1]["error"] = ""
     job.write(as_csv([head] + [list(row.values()) for row in rows]),
               "out.csv")
-    check_refused(run(*job.argv(*AGAIN)), router, "row-2 is done and has")
+    check_refused(run(*job.argv(*AGAIN)), router,
+                  "nobody waits for custom_id 'row-2'")
 
 
 def test_the_order_of_lines_does_not_matter(run, router, tmp_path):

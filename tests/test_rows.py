@@ -583,8 +583,7 @@ def test_what_is_not_there_is_exit_4(world, row):
         assert all("no%2Fsuch%20%3F" in target for target in targets)
 
 
-@pytest.mark.parametrize("row", [row for row in WITH_ID
-                                 if row not in IN_BODY], ids=str)
+@pytest.mark.parametrize("row", WITH_ID, ids=str)
 def test_what_is_no_id_is_not_sent(world, row):
     world.prepare(row)
     for word in "", "..":
@@ -592,6 +591,19 @@ def test_what_is_no_id_is_not_sent(world, row):
             word if each in world.ids else each for each in row.words])
         assert (shown, shown.exit_status) == ("", 2)
         assert world.router.requests == []
+
+
+@pytest.mark.parametrize("row, name", [
+    (row, declared.long_name) for row in FEW for declared in row.verb.flags
+    if declared.metavar in ("ID", "ID|NAME", "SLUG", "SLUG|UUID")
+    and not declared.is_word or declared.long_name == "--tool"], ids=str)
+def test_no_flag_sends_an_id_that_is_none(world, row, name):
+    """Wherever it is sent: in a path, a query or a body."""
+    world.prepare(row)
+    shown = world.start(row, name, "")
+    assert (shown, shown.exit_status) == ("", 2)
+    assert f"error: {name}: '' cannot be an id" in shown.stderr
+    assert world.router.requests == []
 
 
 # == pages ===================================================================

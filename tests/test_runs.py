@@ -1441,13 +1441,14 @@ def test_a_lost_journal_makes_no_batch_twice(run, router, job, data):
     check_made_once(router, 1)
 
 
-def test_a_journal_of_no_run_is_not_taken(run, router, job):
-    """What a run leaves without a state counts for nothing."""
+def test_a_journal_whose_state_is_lost_is_gone_on_with(run, router, job):
+    """What was answered is paid for, and of the same requests."""
     stop_before_the_end(run, router, job)
     os.unlink(job.state)
     del router.requests[:]
     assert run(*job.argv("--direct")).exit_status == 0
-    assert dict(lines_sent(router)) == dict.fromkeys("abcd", 1)
+    assert dict(lines_sent(router)) == {"d": 1}
+    assert job.done() == "abcd" and job.names() == SPARE
 
 
 @pytest.mark.parametrize("direct", [[], ["--direct"]])

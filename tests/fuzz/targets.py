@@ -277,8 +277,7 @@ ROWS_BY_HAND = [
 KINDS = {"run_list": LIST, "list_completions": LIST, "list_files": LIST,
          "run_show": SHOW, "run_write": OTHER,
          "run_update": OTHER, "show_overview": OTHER, "run_delete": OTHER,
-         "rotated": OTHER, "apply_template": OTHER, "create_export": OTHER,
-         "approve": OTHER}
+         "rotated": OTHER, "create_export": OTHER}
 
 
 def rows():
@@ -445,8 +444,19 @@ def check_answered(shown, words, kind, form, status, body):
 
 # == streams =================================================================
 
+def is_own(data):
+    """Whether data needs no blank line: a comment, or JSON of its own."""
+    try:
+        return data[:1] == ":" or [lenient(data)]
+    except ValueError:
+        return False
+
+
 def whatwg_events(body):
-    """(event, data) after WHATWG HTML 9.2.6, but the last event counts."""
+    """(event, data) after WHATWG HTML 9.2.6, but the last event counts.
+
+    And where servers leave blank lines out, the next field begins an event.
+    """
     text = body.decode("utf-8", "replace")
     if text[:1] == "\ufeff":
         text = text[1:]
@@ -454,12 +464,14 @@ def whatwg_events(body):
     found, name, data = [], "", None
     for line in lines + [""]:
         field, colon, value = line.partition(":")
+        begins = data and (field == "event" or field == "data" and (
+            value.strip()[:1] in tuple("{[:")))
         value = value[1:] if value[:1] == " " else value
-        if line == "":
+        if line == "" or begins and is_own(data):
             if data is not None:
                 found.append((name, data))
             name, data = "", None
-        elif field == "data":
+        if field == "data":
             data = value if data is None else data + "\n" + value
         elif field == "event":
             name = value
@@ -531,7 +543,7 @@ def payloads_in(body):
         if not data:
             continue
         try:
-            value = strict(data)
+            value = lenient(data)
             json.dumps(value)
         except (ValueError, RecursionError):
             break

@@ -422,8 +422,8 @@ def test_an_execution_is_shown(tools, router, golden):
     shown = tools("show", DONE)
     golden("exec-show", ["exec", "show", DONE], shown)
     assert list(labelled(shown)) == [
-        "ID", "Tool", "Workspace", "Status", "Risk", "Approval", "Exit code",
-        "Duration ms", "Created", "Completed", "Arguments", "Error",
+        "ID", "Tool", "Workspace", "Status", "Created", "Completed", "Risk",
+        "Approval", "Exit code", "Duration ms", "Arguments", "Error",
         "Output", 'kubectl_get {"kind"', "NAME        READY",
         "worker-07   True"]
     assert asked(router) == [f"GET /executions/{DONE}"]

@@ -557,7 +557,8 @@ def test_whatever_arrived_makes_a_cut_worse(run, router, events):
 def test_a_failure_before_any_text_is_told(run, more, code):
     shown = run(*CREATE, "-m", "fail now", *more)
     assert (shown, shown.exit_status) == ("", code)
-    assert shown.stderr.startswith("error: the response failed: The model")
+    who = "server broke off the stream" if more else "answer broke off"
+    assert shown.stderr.startswith(f"error: the {who}: The model failed")
 
 
 def test_a_failure_after_some_text_keeps_it(run):

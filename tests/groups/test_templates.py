@@ -391,6 +391,12 @@ def test_a_template_of_the_platform_begins_a_chat(templates, router):
     assert asked(router) == [f"POST {IN_KUBE}/ctpl_01HTRIAGE/apply"]
 
 
+def test_a_chat_may_begin_with_a_message(templates, router):
+    templates("apply", "ctpl_01HTRIAGE", *KUBE, "-m", "-", stdin=b"Hi\n")
+    assert router.requests[-1].json == {"role": "user", "content": "Hi"}
+    assert writes(router)[-1].startswith("POST /chats/chat_")
+
+
 def test_the_id_of_a_new_chat_goes_to_xargs(templates):
     assert templates("apply", "ctpl_01HDRAIN", *KUBE, "-o", "id").startswith(
         "chat_")
