@@ -4239,13 +4239,6 @@ def moment(text):
     return text
 
 
-def check_order(start, end, names):
-    """Raise unless one ISO time is before another."""
-    if start and end and seconds_of(start) >= seconds_of(end):
-        raise UsageError(f"{names} are the wrong way round: {start} is not"
-                         f" before {end}")
-
-
 def path_steps(text):
     """Convert a dotted path to its steps."""
     if re.search(r"\A\Z|\A\.|\.\.|\.\Z|\[", text):
@@ -4265,8 +4258,11 @@ def fixes(sign, *names):
             if span is not None:
                 setattr(args, name, iso_text(app.clock.now() + sign * span))
         if len(names) > 1:
-            check_order(*(getattr(args, name) for name in names), " and ".join(
-                "--" + name.replace("_", "-") for name in names))
+            start, end = (getattr(args, name) for name in names)
+            if start and end and seconds_of(start) >= seconds_of(end):
+                told = " and --".join(names).replace("_", "-")
+                raise UsageError(f"--{told} are the wrong way round: {start}"
+                                 f" is not before {end}")
     return fix
 
 
