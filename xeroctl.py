@@ -64,7 +64,6 @@ LONGEST_OUTAGE_S = 300
 POLL_S = 2
 MOST_REDIRECTS = 5
 BLOCK = 65536
-STALE_S = 60  # then nobody is at work on a temporary file any more
 LOCK_S, LOCK_POLL_S = 10, 0.05
 MOST_CONFIG_BYTES = 10 ** 6
 MOST_HEAD_BYTES = 1024 * 1024
@@ -1328,7 +1327,6 @@ def say_error(error, terminal):
 # ---------------------------------------------------------------------------
 
 KEY_HELP = "pass --api-key @FILE or set XEROTIER_API_KEY"
-URL_HELP = "pass --base-url or set XEROTIER_BASE_URL"
 
 
 def shown_url(text):
@@ -1452,10 +1450,8 @@ CURRENT, DEPLOYMENT = "current", "deployment"
 DEPLOYMENT_KEYS = {
     "base_url": (check_url, True, None),
     "api_key": (check_key, True, None),
-    "api_key_env": (str, False, None),
-    "api_key_file": (str, False, None),
-    "api_key_command": (str, False, None),
-    "api_key_keychain": (str, False, None),
+    **dict.fromkeys(("api_key_env", "api_key_file", "api_key_command",
+                     "api_key_keychain"), (str, False, None)),
     "style": (choice(*STYLES), True, XEROTIER),
     "endpoint": (str, True, None),
     "output": (choice(*FORMS), True, TABLE),
@@ -1468,8 +1464,7 @@ KEY_SOURCES = [key for key in DEPLOYMENT_KEYS if key.startswith("api_key")]
 # The subset of TOML 1.0 that tells deployments apart: tables, quoted keys,
 # strings, decimal numbers, booleans.  In what is not ours any value may stand,
 # and is skipped.  No message quotes a value: it may be an API key that lacks
-# its quotes.  Patterns are compiled where they are used: few runs read a
-# config file.
+# its quotes.
 TOML_ESCAPE = (
     r'\\(?:[btnfr"\\]|u(?![dD][89A-Fa-f])[0-9A-Fa-f]{4}'
     r"|U(?!0000[dD][89A-Fa-f])00(?:0[0-9A-Fa-f]|10)[0-9A-Fa-f]{4})")
@@ -1524,8 +1519,7 @@ def toml_statements(text):
     and None where we cannot read it; place is its span.  What is no
     statement has no path, and is the last.
     """
-    pattern, header = re.compile(TOML_STATEMENT), ()
-    end = int(text.startswith("\ufeff"))
+    pattern, header, end = re.compile(TOML_STATEMENT), (), 0
     while end is not None and end < len(text):
         found = pattern.match(text, end)
         start, end, value = found.end(1), found.end(), None
@@ -1547,7 +1541,7 @@ def toml_statements(text):
 
 
 def toml_problem(one):
-    """What is wrong with a statement, if it is one of ours; else None."""
+    """What is wrong with a statement that is not foreign; None if nothing."""
     kinds, told = (str,), "a text in quotes (a \\ in it doubled)"
     if not one.path:
         return "no [table], no key = value"
@@ -1558,9 +1552,8 @@ def toml_problem(one):
             kinds, told = (int, float), "a number"
         elif one.path[2] not in DEPLOYMENT_KEYS:
             return None
-    if one.path[0] in (CURRENT, DEPLOYMENT) and type(one.value) not in kinds:
-        return f"{'.'.join(one.path[:3])} has to be {told}"
-    return None
+    return None if type(one.value) in kinds else (
+        f"{'.'.join(one.path[:3])} has to be {told}")
 
 
 def read_toml(text, name):
@@ -1570,26 +1563,20 @@ def read_toml(text, name):
     """
     tables, seen = {(): {}}, set()
     for one in toml_statements(text):
+        path, value = one.path[:3], None if one.path[3:] else one.value
+        if path and path[0] not in (CURRENT, DEPLOYMENT):
+            continue
         problem = toml_problem(one) or one.path in seen and "defined twice"
         if problem:
             line = text.count("\n", 0, one.start) + 1
-            raise NotConfigured(f"{name}: line {line}: {problem}",
-                                f"mend it in {name}")
-        if one.path[0] not in (CURRENT, DEPLOYMENT):
-            continue
-        if one.value is not None:
-            seen.add(one.path)
-        size = 2 * (one.path[0] == DEPLOYMENT)
-        if len(one.path) >= size:
-            table = tables.setdefault(one.path[:size], {})
-            for key in one.path[size:size + 1]:
-                table[key] = None if one.path[size + 1:] else one.value
+            raise NotConfigured(f"{name}: line {line}: {problem}")
+        if value is not None:
+            seen.add(path)
+        if path[2:] or path == (CURRENT,):
+            tables.setdefault(path[:-1], {})[path[-1]] = value
+        elif path[1:]:
+            tables.setdefault(path, {})
     return tables
-
-
-def toml_text(value):
-    """Render a text or a number as JSON does, which leaves DEL as it is."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def toml_with(text, path, value):
@@ -1606,28 +1593,23 @@ def toml_with(text, path, value):
         return text
     if old:
         start, stop = old[0].place
-        return text[:start] + toml_text(value) + text[stop:]
-    begin = int(text.startswith("\ufeff"))
+        return text[:start] + compact_json(value) + text[stop:]
     end = "\r\n" if "\r\n" in text else "\n"
-    new, gap = f"{path[-1]} = {toml_text(value)}{end}", end * (
-        len(text) > begin)
-    own = [one.end for one in found if one.header == path[:-1]]
-    at = own[-1] if own else len(text) if path[1:] else begin
-    if not own and path[1:]:
+    gap, new = end * bool(text), f"{path[-1]} = {compact_json(value)}{end}"
+    ends = {(): 0, **{one.header: one.end for one in found}}
+    at = ends.get(path[:-1], len(text))
+    if path[:-1] not in ends:
         names = (name if re.fullmatch(TOML_BARE_NAME, name)
-                 else toml_text(name) for name in path[:-1])
+                 else compact_json(name) for name in path[:-1])
         new = f"{gap}[{'.'.join(names)}]{end}{new}"
-    elif not own:
+    elif not at:
         new += gap
-    ended = end * (text[:at][-1:] not in ("", "\n", "\ufeff"))
+    ended = end * (text[:at][-1:] not in ("", "\n"))
     return text[:at] + ended + new + text[at:]
 
 
 def edit_toml(text, tables, name):
-    """Change the text of a file so that it is read as tables, no more of it.
-
-    Comments, order, blank lines and line ends stay.
-    """
+    """Change a text so that it is read as tables; the rest of it stays."""
     old = read_toml(text, name)
     for path in {**old, **tables}:
         was, wanted = old.get(path, {}), tables.get(path, {})
@@ -1678,15 +1660,6 @@ def is_special(path):
     return os.path.lexists(path) and not os.path.isfile(path)
 
 
-def sweep(path):
-    """Remove what a kill has left of an earlier try to replace a file."""
-    import glob
-    with suppress(OSError):  # somebody else has done it
-        for beside in glob.glob(glob.escape(path) + ".????????.tmp"):
-            if time.time() - os.stat(beside).st_mtime > STALE_S:
-                os.unlink(beside)
-
-
 def keep_access(number, path, widest):
     """Give a new file owner, group and mode of the old one, if it may.
 
@@ -1710,7 +1683,6 @@ def write_privately(path, data, prepare=int):
     path = os.path.realpath(path)
     if is_special(path):
         raise OSError(None, "it is no regular file")
-    sweep(path)
     beside = f"{path}.{os.urandom(4).hex()}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
@@ -1727,41 +1699,35 @@ def write_privately(path, data, prepare=int):
 
 
 def try_lock(file):
-    """Lock a file or folder while it is open; False if another process has.
-
-    Where locks are not to be had (Windows, some network file systems),
-    nothing is locked.
-    """
+    """Lock a file or folder while it is open; False if another process has."""
     try:
         import fcntl
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except (ImportError, OSError):
-        pass
+        pass  # Windows, and some network file systems, have no locks
     return True
 
 
 @contextmanager
 def locked(path, clock):
-    """Have nobody else change a file meanwhile, there or not.
-
-    What is locked is its folder: another file takes the place of the old.
-    """
+    """Have nobody else change a file meanwhile, there or not."""
+    # Its folder is locked, since another file takes the place of the old.
     folder = os.path.dirname(os.path.realpath(path))
     os.makedirs(folder, 0o700, True)
-    number = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
+    # Windows opens no folder, and locks nothing.
+    number = os.open(os.devnull if os.name == "nt" else folder, os.O_RDONLY)
     until = clock.monotonic() + LOCK_S
     try:
-        while number is not None and not try_lock(number):
+        while not try_lock(number):
             if clock.monotonic() >= until:
                 raise NotConfigured(f"another process is changing {path}",
                                     "try again when it has ended")
             clock.sleep(LOCK_POLL_S)
         yield
     finally:
-        if number is not None:
-            os.close(number)
+        os.close(number)
 
 
 class ConfigFile:
@@ -1788,16 +1754,13 @@ class ConfigFile:
         if len(raw) > MOST_CONFIG_BYTES:
             raise NotConfigured(f"{self.path}: over 1 MB is no config file")
         try:
-            self.text = raw.decode("utf-8")
+            self.text = raw.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise NotConfigured(f"{self.path} is not UTF-8")
         self.tables = read_toml(self.text, self.path)
 
     def deployments(self):
-        """{name: {key: value}}, in the order of the file.
-
-        Warn once of a key that others can read.
-        """
+        """{name: {key: value}}; warn once of a key that others can read."""
         if self.tables is None:
             self.load()
             if (os.name == "posix" and any(
@@ -1822,18 +1785,15 @@ class ConfigFile:
 
     @contextmanager
     def changing(self, is_plan):
-        """Have the tables changed and written; a plan only tries it.
-
-        Whatever fails, the old file is still there.
-        """
+        """Have the tables changed and written, or nothing; a plan tries."""
         lock = locked(self.place(), self.terminal.clock)
         with writing(self.path, NotConfigured, "XEROTIER_CONFIG names another"
                      " path"), suppress() if is_plan else lock:
             self.load()
             yield self.tables
             text = edit_toml(self.text, self.tables, self.path)
-            if SURROGATES.search(text):
-                raise UsageError("a name or a value is no UTF-8 text")
+            if re.search("[\x7f\ud800-\udfff]", text):
+                raise UsageError("a name or a value is no text")
             if not is_plan:
                 write_privately(self.path, text.encode("utf-8"))
 
@@ -1866,11 +1826,7 @@ def printed_key(source, text):
 
 
 def key_from(source, value, environ, folder):
-    """The text of a key, from where its source says.
-
-    A file is relative to the config's folder; a keychain is macOS's, else
-    libsecret's.
-    """
+    """The text of a key; a file is seen from a folder, the config's."""
     if source == "api_key_env":
         if not environ.get(value):
             name = value if value.isupper() else "…"
@@ -1907,15 +1863,13 @@ class Settings:
         self.config = ConfigFile(environ, terminal)
 
     def variable(self, name):
-        """What the environment says, where it counts; else None.
-
-        A file of variables may have left its quotes and line ends.
-        """
+        """What the environment says, where it counts; else None."""
         is_one = name == "context" or DEPLOYMENT_KEYS[name][1]
         value = is_one and self.environ.get("XEROTIER_" + name.upper())
         if not value or self.args.context is not None and (
                 name not in ("endpoint", "output") or name in self.table()):
             return None
+        # A file of variables may have left its quotes and line ends.
         bare = re.match(r"(?s)\s*(['\"]?)(.*?)\1\s*\Z", value)
         return bare.group(2) or None
 
@@ -1976,10 +1930,7 @@ class Settings:
         return checked("api_key", text, "--api-key")
 
     def key(self, urls):
-        """The API key for some URLs; None if there is none.
-
-        A key on file goes to its own deployment's origins only.
-        """
+        """The API key for some URLs; None if there is none for them."""
         if self.args.api_key is not None:
             return self.typed_key(self.args.api_key)
         text, where = self.variable("api_key"), "XEROTIER_API_KEY"
@@ -2011,8 +1962,9 @@ class Settings:
         """The deployment of this run; raise NotConfigured without one."""
         url, style = self.get("base_url"), self.style()
         if not url:
-            raise NotConfigured("no base URL: nothing is configured",
-                                URL_HELP + "; " + CONFIG_HELP)
+            raise NotConfigured(
+                "no base URL: nothing is configured",
+                f"pass --base-url or set XEROTIER_BASE_URL; {CONFIG_HELP}")
         if not needs_key:
             return Deployment(url, None, style)
         frontend = self.get("frontend_url") if style == XEROTIER else None
@@ -4668,10 +4620,7 @@ def with_status(item):
 
 
 def call_again(app, command):
-    """A command line for a hint, with the deployment and endpoint of this.
-
-    Those of the environment and of the config hold without a word.
-    """
+    """A command for a hint, with the --endpoint and --context of this one."""
     given = [(name, getattr(app.args, name, None))
              for name in ("endpoint", "context")]
     flags = "".join(f" --{name} {shell_word(value)}"
@@ -4690,20 +4639,20 @@ def poll_patiently(app, poll, until=float("inf"), resume=None):
         try:
             return app.api.once(poll)
         except (ApiError, ConnectionFailed) as error:
-            now, url = app.clock.monotonic(), error.url
+            now, url, said = app.clock.monotonic(), error.url, str(error)
             if not is_passing(error):
                 raise
             if now - started >= LONGEST_OUTAGE_S:
-                error.facts["url"] = error.url
+                error.facts["url"] = url
                 error.hint = resume or error.hint
                 raise
             if now >= until:
-                raise WaitExpired(f"not over in time, and no answer: {error}",
+                raise WaitExpired(f"not over in time, and no answer: {said}",
                                   resume)
-            if str(error) != told:
-                told = str(error)
-                app.terminal.note(f"{url}: " * (url not in told) + told
+            if said != told:
+                app.terminal.note(f"{url}: " * (url not in said) + said
                                   + ": asked again for up to 5 minutes")
+            told = said
             wait = min(getattr(error, "retry_after", 0) or 0, LONGEST_WAIT_S)
         app.clock.sleep(max(POLL_S, wait))
 
@@ -4758,18 +4707,18 @@ def see_end(app, group, args, is_over, good, resume, fields=None, place="",
 FAILURES = AnswerError, ApiError, ConnectionFailed
 
 
-def tried(app, name, make, ends_at=(), **about):
+def tried(app, name, make, **about):
     """Do one thing of many; return what came of it, told as a line.
 
     make() returns an id, or it and what is told of it; about may have the
-    id.  What has an exit code of ends_at no other would get past: raised.
+    id.  A key that is refused (401) ends all.
     """
     item_id = told = error = None
     try:
         made = make()
         item_id, told = made if isinstance(made, tuple) else (made, made)
     except (UsageError,) + FAILURES as problem:
-        if problem.exit_code in ends_at:
+        if getattr(problem, "status", None) == 401:
             raise
         error = str(problem)
     if error and app.plan:
@@ -5475,7 +5424,7 @@ def answer_once(app, args, turns, content, fields):
 # == downloads: whole or not at all, and taken up again ======================
 
 
-class OpenEnd:
+class OpenEnd(AbstractContextManager):
     """Where bytes go that cannot be taken back: a pipe, or a device."""
 
     is_resumed = False
@@ -5484,11 +5433,10 @@ class OpenEnd:
         self.write_block, self.count = write, 0
         self.known = {"version": None, "size": None}
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        """Nothing is undone."""
+    def __exit__(self, _=None, error=None, *__):
+        """Nothing is undone; what breaks off is a broken stream."""
+        if self.count and isinstance(error, (ApiError, ConnectionFailed)):
+            raise StreamBroken(str(error), error.hint)
 
     finish = __exit__
 
@@ -5558,10 +5506,9 @@ def in_place_of_file(text, media, names):
     if is_html(text) or media == "text/html" and text.lstrip()[:1] == "<":
         is_named = re.search(r"\.html?(\n|\Z)", names, re.I)
         return None if is_named else html_summary(text)
-    try:
+    value = None
+    with suppress(ValueError):
         value = parse_json(text, SERVER_DECODER)
-    except ValueError:
-        return None
     is_error = dig(value, "error") or dig(value, "object") == "error"
     if not is_error or "custom_id" in value:
         return None
@@ -5576,13 +5523,14 @@ class Download:
     it tells them, decide whether all has come, else the content does.
     """
 
+    target = doubt = None
+
     def __init__(self, app, file_id, slug, patience=0, about=None,
-                 path_of_content=None):
+                 content=None):
         self.app, self.slug, self.file = app, slug, path_of("files", file_id)
-        self.path = path_of_content or self.file + "/content"
+        self.path = content or self.file + "/content"
         self.label, self.patience = f"downloading {file_id}", patience
-        self.about, self.target, self.doubt = about, None, None
-        self.size = None if about is None else counted(dig(about, "bytes"))
+        self.about = about
 
     def to(self, path, may_replace=True):
         """Fetch all of it to a path; return the number of bytes."""
@@ -5593,32 +5541,23 @@ class Download:
         self.app.api.check_transport()
         with download_target(self.app, path, request.url) as self.target:
             self.target.may_replace, self.name = may_replace, path
-            if self.size is None:
-                self.has_come(0)
+            if 0 < self.target.count == self.target.known["size"]:
+                # Its last byte tells whether it is still that file's.
+                self.target.restart(self.target.count - 1)
+            if self.about is None:
+                with suppress(XeroctlError):  # the content will tell
+                    self.about = self.app.api.once(lambda: self.app.api.call(
+                        "GET", self.file, slug=self.slug))
+            self.size = counted(dig(self.about, "bytes"))
             try:
                 self.persist(request)
-            except (ApiError, ConnectionFailed) as error:
+            except FAILURES as error:
                 count = self.target.count
-                if count and isinstance(self.target, OpenEnd):
-                    raise StreamBroken(str(error), error.hint)
-                if count and is_passing(error):
+                if count and self.target.is_resumed:
                     error.facts["kept"] = f"{count} bytes in {path}.part"
                     error.add_hint("the same command goes on there")
                 raise
         return self.target.count
-
-    def has_come(self, count):
-        """Whether so many bytes may be all; the file's object decides.
-
-        It is asked for first, and again where it tells of another size.
-        """
-        if self.size not in (0, count):
-            api = self.app.api
-            with suppress(XeroctlError):  # the content will tell
-                self.about = api.once(lambda: api.call("GET", self.file,
-                                                       slug=self.slug))
-            self.size = counted(dig(self.about, "bytes"))
-        return self.size in (0, count)
 
     def persist(self, request):
         """Fetch until all is there, or trying again is no use."""
@@ -5649,30 +5588,19 @@ class Download:
         try:
             answer = self.app.api.follow(self.request(), attempt)
         except ApiError as error:
-            return self.has_all(error)
+            if error.status == 416 and self.target.count:
+                self.target.restart()
+            elif error.status == 404 and self.patience:
+                self.patience -= 1
+                self.app.clock.sleep(POLL_S)
+            else:
+                raise
+            return False
         with answer:
-            is_usable = self.take(answer)
-        if not is_usable:
-            self.target.restart()
-        return is_usable
-
-    def has_all(self, error):
-        """Whether 416 says that nothing is left; raise what lasts."""
-        count, size = self.target.count, self.target.known["size"]
-        if error.status == 416 and count:
-            if count == size == (self.size or size) and (
-                    range_of(error.headers)[1] in (None, size)):
-                return True
-            self.target.restart()
-        elif error.status == 404 and self.patience:
-            self.patience -= 1
-            self.app.clock.sleep(POLL_S)
-        else:
-            raise error
-        return False
+            return self.take(answer)
 
     def take(self, answer):
-        """Add a body to the target; False if it is not what goes there."""
+        """Add a body to the target; False if it must be asked for anew."""
         if answer.status not in (200, 206):
             raise AnswerError(f"{answer.url} answered with no content (HTTP"
                               f" {answer.status})")
@@ -5682,54 +5610,45 @@ class Download:
         if answer.status == 206:
             size = size or self.target.known["size"]
             if not self.continues(answer, start, size) or is_zipped:
+                self.target.restart()
                 return False
         else:
             size = None if is_zipped else answer.response.length
             blocks = self.judged(answer, blocks, size)
-            blocks = chain([next(blocks)], blocks)
             self.target.restart()
         self.target.begin(version_of(answer), size)
         self.target.is_resumed &= not (is_zipped or self.doubt)
         self.copy(answer, blocks, size)
         count, has_end = self.target.count, answer.response.chunked or size
-        if not self.has_come(count):
+        if self.size not in (0, count):
             self.target.is_resumed &= not has_end and count < self.size
             raise self.refused(answer, count)
         return True
 
     def judged(self, answer, blocks, size):
-        """Yield a whole body, unless its head or size tells of another's.
+        """A whole body, unless its head or size tells of another's.
 
         Nothing is held back longer than it may be a page or an error.
         """
-        head, text, broken = b"", "", None
-        try:
-            for block in blocks:
-                head += block
-                text = decoded(head)
-                if (self.size or len(head) >= BLOCK
-                        or text.lstrip()[:1] not in "<{"):
-                    break
-        except ConnectionFailed as error:
-            broken = error
+        head, text = b"", ""
+        for block in blocks:
+            head += block
+            text = decoded(head)
+            if (self.size or len(head) >= BLOCK
+                    or text.lstrip()[:1] not in "<{"):
+                break
         names = f"{self.name}\n{as_text(dig(self.about, 'filename'))}"
         self.doubt = in_place_of_file(text, answer.media, names)
-        if self.doubt and not self.size or (
-                size is not None and not self.has_come(size)):
+        if (self.doubt if not self.size else size not in (None, self.size)):
             raise self.refused(answer, size)
-        yield head
-        if broken:
-            raise broken
-        yield from blocks
+        return chain([head], blocks)
 
     def refused(self, answer, count):
         """The error for a body that is not the file's."""
         what = self.doubt or f"{count} bytes of {self.size}"
-        return AnswerError(
-            f"{answer.url} answered with {what}",
-            "the same command goes on there" if self.target.is_resumed
-            and self.target.count else "is the base URL that of an API?",
-            request_id=answer.request_id)
+        return AnswerError(f"{answer.url} answered with {what}",
+                           self.doubt and "is the base URL that of an API?",
+                           request_id=answer.request_id)
 
     def continues(self, answer, start, size):
         """Whether a 206 is the rest of the very file that was begun."""
@@ -5762,12 +5681,6 @@ NOT_SENT = "a link that leaves the folder", "a link to nothing"
 NULS = bytes(1024)  # two blocks of them end a tar, and some each file
 
 
-def is_loop(path, folder):
-    """Whether links have led from a folder into itself."""
-    return any(path[at] == os.sep and os.path.samefile(path, path[:at + 1])
-               for at in range(len(folder) - 1, len(path)))
-
-
 def why_skipped(path, folder, follows):
     """Why a path in a folder is not uploaded; None if it is."""
     if os.path.basename(path).startswith("."):
@@ -5780,18 +5693,21 @@ def why_skipped(path, folder, follows):
             return NOT_SENT[0]
         if os.path.isdir(path):
             return "a link to a folder"
-    if os.path.isdir(path):
-        return "it is in itself" if is_loop(path, folder) else None
-    return None if os.path.isfile(path) else "no regular file"
+    if not os.path.isdir(path):
+        return None if os.path.isfile(path) else "no regular file"
+    return "it is in itself" if any(
+        path[at] == os.sep and os.path.samefile(path, path[:at + 1])
+        for at in range(len(folder) - 1, len(path))) else None
 
 
 def folder_files(app, args, folder):
-    """Return (path, path below the folder with /) of all files to upload.
+    """Return (path below the folder with /, path) of all files to upload."""
+    found, leaving = [], []
 
-    And the folders that cannot be read, as errors of the OS.
-    """
-    found, troubles, leaving = [], [], []
-    for parent, folders, names in os.walk(folder, onerror=troubles.append,
+    def refuse(problem):
+        raise UsageError(f"cannot read {from_disk(problem.filename)}:"
+                         f" {problem.strerror}")
+    for parent, folders, names in os.walk(folder, onerror=refuse,
                                           followlinks=args.follow_links):
         for name in sorted(folders + names):
             path = os.path.join(parent, name)
@@ -5804,14 +5720,15 @@ def folder_files(app, args, folder):
                 app.terminal.note(f"skipped {from_disk(path)} ({reason})")
                 folders[:] = [each for each in folders if each != name]
             elif name in names:
-                found.append((path, below))
-        folders.sort()
+                found.append((below, path))
     if leaving:
         raise UsageError(f"links lead out of {from_disk(folder)}, or to"
-                         " nothing: " + ", ".join(first_of(leaving)),
+                         " nothing: " + ", ".join(first_of(sorted(leaving))),
                          "--follow-links sends what they lead to,"
                          " --skip-links leaves them out")
-    return found, troubles
+    if not found:
+        raise UsageError(f"there are no files in {from_disk(folder)}")
+    return sorted(found)
 
 
 class TarFolder:
@@ -5826,13 +5743,7 @@ class TarFolder:
     def __init__(self, app, args, folder):
         top = from_disk(os.path.basename(os.path.abspath(folder)))
         self.app, self.name, self.pieces, self.size = app, top + ".tar", [], 0
-        files, troubles = folder_files(app, args, folder)
-        if troubles:
-            raise UsageError(f"cannot read {troubles[0].filename}:"
-                             f" {troubles[0].strerror}")
-        if not files:
-            raise UsageError(f"there are no files in {from_disk(folder)}")
-        for path, below in sorted(files, key=lambda file: file[1]):
+        for below, path in folder_files(app, args, folder):
             self.add_file(path, f"{top}/{below}")
         self.add(NULS, len(NULS))
 
@@ -5864,11 +5775,9 @@ class TarFolder:
     def read(self, path, stamp, span):
         """Yield a part of a file, which must be as it was at first."""
         source = self.app.open_source(from_disk(path))
+        source.stamp = stamp
         with source.file:
-            if source.stamp != stamp:
-                raise UsageError(f"cannot read {source.name}: it has changed"
-                                 " since the upload began")
-            yield from source.blocks([span])
+            yield from Excerpt(source, spans=[span]).blocks()
 
 
 class ModelUpload:
@@ -5907,13 +5816,14 @@ class ModelUpload:
         with Progress(self.app.terminal, as_size) as self.progress:
             self.tell(min(len(self.parts) * self.chunk, size))
             for number, start in enumerate(range(0, size, self.chunk), 1):
-                span = start, min(start + self.chunk, size)
+                part = Excerpt(self.source, f"part-{number}", [
+                    (start, min(start + self.chunk, size))])
                 of_part = hashlib.sha256()
-                for block in self.source.blocks([span] * (not self.app.plan)):
+                for block in () if self.app.plan else part.blocks():
                     of_part.update(block)
                     of_all.update(block)
                 if number not in self.parts:
-                    self.send(number, span, self.shown(of_part))
+                    self.send(number, part, self.shown(of_part))
         return self.complete(self.shown(of_all))
 
     def shown(self, digest):
@@ -5923,12 +5833,11 @@ class ModelUpload:
         name = os.path.basename(self.source.name)
         self.progress.show(f"uploading {name}", count, self.source.size)
 
-    def send(self, number, span, sha256):
+    def send(self, number, part, sha256):
         fields = [("part_number", str(number)), ("sha256", sha256)]
         form = Multipart(
-            fields * self.is_ours, Excerpt(self.source, f"part-{number}",
-                                           [span]),
-            lambda count: self.tell(span[0] + count), "data")
+            fields * self.is_ours, part,
+            lambda count: self.tell(part.spans[0][0] + count), "data")
 
         def look_up():
             self.refresh()
@@ -8253,112 +8162,97 @@ def ask_health(api):
 
 # == the doctor: every step of a connection, one by one ======================
 
-class Doctor:
-    """Takes the steps of a connection in turn; the first failure ends it."""
+def examine(app):
+    """Take the steps of a connection; return (rows, the first failure).
 
-    def __init__(self, app):
-        self.app, self.clock = app, app.clock
-        self.sock = self.failure = None
-
-    def rows(self):
-        """One record a step: {step, status, detail, ms}."""
+    A row is {step, status, detail, ms}; behind a failure all are skipped.
+    """
+    rows, failure, steps = [], None, connection_steps(app)
+    for name in ("config", "proxy", "DNS", "connect", "TLS", "healthz", "key",
+                 "latency"):
+        started = app.clock.monotonic()
         try:
-            return [self.row(name, step) for name, step in (
-                ("config", self.config), ("proxy", self.proxy),
-                ("DNS", self.look_up), ("connect", self.connect),
-                ("TLS", self.tls), ("healthz", self.healthz),
-                ("key", self.key), ("latency", self.latency))]
-        finally:
-            if self.sock:
-                self.sock.close()
-
-    def row(self, name, step):
-        row = {"step": name, "status": "skipped", "detail": None, "ms": None}
-        if self.failure:
-            return row
-        started = self.clock.monotonic()
-        try:
-            row["status"], row["detail"] = step()
+            status, detail = next(steps, ("skipped", None))
         except XeroctlError as error:
-            self.failure = error
-            said = self.app.terminal.err.secrets.masked(str(error))
-            row["status"], row["detail"] = "failed", said
-        self.took = row["ms"] = round(
-            (self.clock.monotonic() - started) * 1000, 1)
-        return row
+            failure, status = error, "failed"
+            detail = app.terminal.err.secrets.masked(str(error))
+        took = round((app.clock.monotonic() - started) * 1000, 1)
+        rows.append({"step": name, "status": status, "detail": detail,
+                     "ms": None if status == "skipped" else took})
+    return rows, failure
 
-    def config(self):
-        deployment = self.app.api.deployment
-        self.url = deployment.base_url
-        self.scheme, self.host, self.port = origin_of(self.url)
-        name = self.app.settings.context() or "flags and environment"
-        self.app.settings.tell_beaten(name)
-        self.limits = Limits(self.clock, self.app.settings.get("timeout")
-                             or TIMEOUT_S, self.app.deadline)
-        return "ok", f"{name}: {self.url}"
 
-    def proxy(self):
-        self.relay = self.app.network.proxy(self.scheme, self.host, self.port)
-        return ("ok", str(self.relay)) if self.relay else ("-", "none")
+def connection_steps(app):
+    """Yield status and detail of each step; raise the failure of one."""
+    url, settings = app.api.deployment.base_url, app.settings
+    scheme, host, port = origin_of(url)
+    name = settings.context() or "flags and environment"
+    settings.tell_beaten(name)
+    limits = Limits(app.clock, settings.get("timeout") or TIMEOUT_S,
+                    app.deadline)
+    yield "ok", f"{name}: {url}"
+    relay = app.network.proxy(scheme, host, port)
+    yield ("ok", str(relay)) if relay else ("-", "none")
+    place = (relay.host, relay.port) if relay else (host, port)
+    try:
+        found = look_up(*place)
+    except ConnectionFailed as error:
+        raise relay.failed(str(error)) if relay else error
+    addresses = ", ".join(sorted({each[4][0] for each in found}))
+    yield "ok", f"{place[0]}: {addresses}"
+    with (open_proxy(relay, limits) if relay
+          else open_socket(host, port, limits)) as sock:
+        yield "ok", "{}:{}".format(*sock.getpeername()[:2])
+        if scheme != "https":
+            yield "-", "http: nothing is encrypted"
+        else:
+            if relay:
+                open_tunnel(sock, relay, host, port, limits)
+            yield "ok", certificate(app, sock, host, limits)
+    yield ask_whether_well(app.api)
+    started = app.clock.monotonic()
+    yield try_key(app.api)
+    took = (app.clock.monotonic() - started) * 1000
+    yield "ok", f"{took:.0f} ms for GET /models"
 
-    def look_up(self):
-        place = self.relay or self
-        try:
-            found = look_up(place.host, place.port)
-        except ConnectionFailed as error:
-            raise self.relay.failed(str(error)) if self.relay else error
-        addresses = ", ".join(sorted({each[4][0] for each in found}))
-        return "ok", f"{place.host}: {addresses}"
 
-    def connect(self):
-        self.sock = (open_proxy(self.relay, self.limits) if self.relay
-                     else open_socket(self.host, self.port, self.limits))
-        return "ok", "{}:{}".format(*self.sock.getpeername()[:2])
-
-    def tls(self):
-        if self.scheme != "https":
-            return "-", "http: nothing is encrypted"
-        if self.relay:
-            open_tunnel(self.sock, self.relay, self.host, self.port,
-                        self.limits)
-        self.sock = start_tls(self.sock, self.host,
-                              self.app.network.context(), self.limits)
-        until = (self.sock.getpeercert() or {}).get("notAfter")
+def certificate(app, sock, host, limits):
+    """Speak TLS on a socket; tell its version and the certificate's end."""
+    with start_tls(sock, host, app.network.context(), limits) as sock:
+        until = (sock.getpeercert() or {}).get("notAfter")
         if until is None:
-            return "ok", f"{self.sock.version()}, certificate not checked"
+            return f"{sock.version()}, certificate not checked"
         import ssl
-        left = ssl.cert_time_to_seconds(until) - self.clock.now()
-        return "ok", (f"{self.sock.version()}, certificate valid for"
-                      f" {left / 86400:.0f} more days")
+        left = ssl.cert_time_to_seconds(until) - app.clock.now()
+        return (f"{sock.version()}, certificate valid for"
+                f" {left / 86400:.0f} more days")
 
-    def healthz(self):
-        """Ask for it without a key; many keep all behind one, or have none."""
-        try:
-            ask_health(self.app.api)
-        except (ApiError, AnswerError) as error:
-            # LM Studio has a 200 for paths that it does not know.
-            status = getattr(error, "status", 404)
-            if status not in (401, 403, 404, 405):
-                raise
-            return "-", ("behind the key" if status in (401, 403)
-                         else "this server has no /healthz")
-        return "ok", "the server says that it is well"
 
-    def key(self):
-        request = self.app.api.request("GET", "/models")
-        try:
-            page = self.app.api.send(request, self.app.api.read_json)
-        except ApiError as error:
-            if error.status not in NO_LIST:
-                raise
-            return "-", f"not tried: there is no GET {self.url}/models"
-        key = self.app.api.deployment.key
-        said = f"{redacted_key(key)} is accepted" if key else "none is needed"
-        return "ok", f"{said}; {len(page_records(page))} models"
+def ask_whether_well(api):
+    """GET /healthz; many servers keep it behind the key, or have none."""
+    try:
+        ask_health(api)
+    except (ApiError, AnswerError) as error:
+        # LM Studio has a 200 for paths that it does not know.
+        status = getattr(error, "status", 404)
+        if status not in (401, 403, 404, 405):
+            raise
+        return "-", ("behind the key" if status in (401, 403)
+                     else "this server has no /healthz")
+    return "ok", "the server says that it is well"
 
-    def latency(self):
-        """How long the step before took, of which a request is most."""
-        return "ok", f"{self.took:.0f} ms for GET /models"
+
+def try_key(api):
+    try:
+        page = api.send(api.request("GET", "/models"), api.read_json)
+    except ApiError as error:
+        if error.status not in NO_LIST:
+            raise
+        url = api.deployment.base_url
+        return "-", f"not tried: there is no GET {url}/models"
+    key = api.deployment.key
+    said = f"{redacted_key(key)} is accepted" if key else "none is needed"
+    return "ok", f"{said}; {len(page_records(page))} models"
 
 
 # ---------------------------------------------------------------------------
@@ -9627,6 +9521,7 @@ CONVERSATIONS = Group(
 LINKS = (flag("--follow-links",
               "send what links of a folder lead to, in it or not"),
          flag("--skip-links", "leave out links that leave the folder"))
+BAD_ENDS = "failed", "cancelled", "expired"
 
 
 def new_upload(app, group, args, source):
@@ -9646,19 +9541,20 @@ def new_upload(app, group, args, source):
     return upload
 
 
-def ended_badly(upload):
-    """The error for an upload that has ended."""
-    return XeroctlError(f"upload {id_in(upload)} is {dig(upload, 'status')}: "
-                        + (error_message(upload) or "it cannot go on"))
+def check_status(upload, *ends):
+    """Raise if an upload has ended in one of these ways."""
+    status = dig(upload, "status")
+    if status in ends:
+        raise XeroctlError(f"upload {id_in(upload)} is {status}: " + (
+            error_message(upload) or "it cannot go on"))
 
 
 def resumed_upload(app, group, upload_id, source):
     """Look up an upload that is to go on; raise if it is another file's."""
     upload = group.call(app, "GET", path_of(upload_id),
                         stand_in={"id": upload_id})
-    size, status = dig(upload, "bytes"), dig(upload, "status")
-    if status not in ("pending", "uploading", None):
-        raise ended_badly(upload)
+    size = dig(upload, "bytes")
+    check_status(upload, "completed", *BAD_ENDS)
     if size not in (None, source.size):
         raise UsageError(f"upload {upload_id} is of {size} bytes,"
                          f" {source.name} has {source.size}")
@@ -9685,8 +9581,7 @@ def upload_model(app, group, args):
         again = f"xeroctl upload {' '.join(map(shell_word, words))}"
         app.terminal.note(call_again(app, again) + " goes on there")
         raise
-    if dig(done, "status") in ("failed", "cancelled", "expired"):
-        raise ended_badly(done)
+    check_status(done, *BAD_ENDS)
     app.out.record(done, group.fields)
 
 
@@ -9701,8 +9596,8 @@ UPLOADS = Group(
     columns=("ID", "Filename", "Size=bytes:size", "Status:state",
              "Progress:progress", "Created=created_at:time"),
     fields=UPLOAD_FIELDS, verbs=by_flag(
-        lists(of_status("pending", "uploading", "completed", "failed",
-                        "cancelled", "expired"), summary="List uploads."),
+        lists(of_status("pending", "uploading", "completed", *BAD_ENDS),
+              summary="List uploads."),
         shows("Show one upload."),
         acts("cancel", "Cancel an upload; its parts are dropped.",
              asks="Cancel upload {id}?"),
@@ -9726,30 +9621,25 @@ UPLOAD = only(
 # == files: what has been uploaded ===========================================
 
 def tree_of(files):
-    """Nested dicts of (is a file, text, number); files hold None."""
+    """Nested dicts of (is a file, text, number), at most 100 deep."""
     tree = {}
     for number, file in enumerate(files):
         path = relative_path(file) or as_text(dig(file, "filename"))
-        *folders, name = [part for part in path.split("/") if part] or [path]
+        *folders, name = list(filter(None, path.split("/", 99))) or [path]
         place, size = tree, as_size(dig(file, "bytes"))
         for folder in folders:
             place = place.setdefault((False, folder + "/", 0), {})
-        place[True, f"{name}  {size}", number] = None
+        place[True, f"{name}  {size}", number] = {}
     return tree
 
 
-def tree_lines(tree):
-    """Draw a tree, however deep: folders first, by name, and the files."""
-    levels = [("", tree, sorted(tree, reverse=True))]
-    while levels:
-        indent, tree, left = levels[-1]
-        if not left:
-            levels.pop()
-            continue
-        branch = left.pop()
-        yield indent + ("├── " if left else "└── ") + one_line(branch[1])
-        levels.append((indent + ("│   " if left else "    "), tree[branch],
-                       sorted(tree[branch] or (), reverse=True)))
+def tree_lines(tree, indent=""):
+    """Draw a tree: folders first, by name, and the files."""
+    last = max(tree, default=None)
+    for branch in sorted(tree):
+        fork, more = ("└── ", "    ") if branch == last else ("├── ", "│   ")
+        yield indent + fork + one_line(branch[1])
+        yield from tree_lines(tree[branch], indent + more)
 
 
 def list_files(app, group, args):
@@ -9790,31 +9680,23 @@ def upload_file(app, args, path, relative):
 def upload_folder(app, group, args):
     """Upload what is in a folder, each file with its path below it."""
     folder = on_disk(args.upload)
-    files, troubles = folder_files(app, args, folder)
+    files = folder_files(app, args, folder)
     top = args.relative_path
     if top is None:
         top = from_disk(os.path.basename(os.path.abspath(folder)))
     top = top.rstrip("/") + "/" if top else ""
     outcomes = [
         tried(app, top + below, lambda: id_in(upload_file(
-            app, args, path, top + below)), (NotConfigured.exit_code,),
-              relative_path=top + below) for path, below in files]
-    for trouble in troubles:
-        name = from_disk(trouble.filename)
-        app.out.outcome(name, None, trouble.strerror)
-        outcomes.append({"id": None, "ok": False, "error": trouble.strerror,
-                         "relative_path": name})
+            app, args, path, top + below)), relative_path=top + below)
+        for below, path in files]
     end_bulk(app, outcomes, "files uploaded")
-    if not outcomes:
-        raise XeroctlError(f"no files to upload in {args.upload}")
 
 
 def upload_path(app, group, args):
     """Upload a file, or with --recursive what is in a folder."""
     if not os.path.isdir(on_disk(args.upload)):
-        file = upload_file(app, args, args.upload, args.relative_path)
-        id_in(file)
-        return app.out.record(file, group.fields)
+        return app.out.record(upload_file(
+            app, args, args.upload, args.relative_path), group.fields)
     if not args.recursive:
         raise UsageError(f"{args.upload} is a folder",
                          "-r/--recursive uploads what is in it")
@@ -10564,7 +10446,7 @@ def create_export(app, group, args):
 def download_export(app, group, args):
     path = args.output_file or safe_name(args.id) + ".jsonl"
     download(app, None, args.id, path, about={},
-             path_of_content=group.path + path_of(args.id, "download"))
+             content=group.path + path_of(args.id, "download"))
 
 
 EXPORTS = Group(
@@ -10988,12 +10870,9 @@ LEARNINGS = Group(
 
 @contextmanager
 def changed_config(app, name, text, is_new=False):
-    """Have the config's tables changed, and say so; a plan says would.
-
-    That a deployment is not there is told before the file is locked.
-    """
+    """Have the config's tables changed, and say so; a plan says would."""
     config = app.settings.config
-    if not is_new:
+    if not is_new:  # told before the file is locked
         config.deployment(name)
     with config.changing(app.plan) as tables:
         if not is_new:
@@ -11006,28 +10885,29 @@ def changed_config(app, name, text, is_new=False):
     app.out.done(done, text, name)
 
 
-def put_deployment(app, name, values, may_replace):
-    """Check the values of a deployment, and add or replace it.
-
-    The first one becomes current.
-    """
+def new_deployment(values):
+    """The table of a deployment of values, checked; None is not given."""
     values = {key: checked(key, value, key) for key, value in values.items()
               if value is not None}
     if "base_url" not in values:
         raise UsageError("--base-url is missing: https://HOST/PROJECT/v1")
     style = values.get("style", XEROTIER)
     if key_source(values, UsageError) is None and style == XEROTIER:
-        raise UsageError("a key source is missing", "--api-key @FILE,"
-                         " --api-key-env, --api-key-file, --api-key-command"
-                         " or --api-key-keychain")
+        raise UsageError("a key source is missing", "--api-key @FILE, or"
+                         " --api-key-env, -file, -command or -keychain")
     Deployment(values["base_url"], None, style).endpoint(
         values.get("endpoint"))
+    return values
+
+
+def put_deployment(app, name, table, may_replace):
+    """Add or replace a deployment; the first one becomes current."""
     with changed_config(app, name, f"added {name}", is_new=True) as tables:
         if (DEPLOYMENT, name) in tables and not may_replace:
             raise UsageError(f"there is a deployment {name} already",
                              f"config set {name} KEY VALUE changes it,"
                              " --force replaces it")
-        tables[DEPLOYMENT, name] = values
+        tables[DEPLOYMENT, name] = table
         tables[()].setdefault(CURRENT, name)
 
 
@@ -11035,7 +10915,7 @@ def add_deployment(app, group, args):
     values = {key: getattr(args, key, None) for key in DEPLOYMENT_KEYS
               if key not in ("output", "timeout")}
     values["api_key"] = app.settings.typed_key(args.api_key)
-    put_deployment(app, args.name, values, args.force)
+    put_deployment(app, args.name, new_deployment(values), args.force)
 
 
 def use_deployment(app, group, args):
@@ -11062,8 +10942,7 @@ def list_deployments(app, group, args):
     rows = [deployment_record(app, *each) for each in found.items()]
     app.out.rows({"object": "list", "data": rows}, group.columns,
                  "deployments")
-    if rows:
-        app.settings.tell_beaten(app.settings.config.current())
+    app.settings.tell_beaten(app.settings.config.current())
 
 
 def show_deployment(app, group, args):
@@ -11110,25 +10989,13 @@ def show_path(app, group, args):
     app.out.done({"id": path, "path": path}, path, path)
 
 
-def try_deployment(app, deployment, args):
-    """Ask the server for its models; if that fails, ask what to do."""
-    api = Api(deployment, app.network, app.args, args.timeout, app.terminal,
-              Plan(), app.deadline)
-    try:
-        count = len(page_records(api.call("GET", "/models")))
-        app.terminal.say(f"the server answers, with {count} models", GREEN)
-    except XeroctlError as error:
-        say_error(error, app.terminal)
-        app.confirm("Store it all the same?", args)
-
-
 def init_config(app, group, args):
     """Ask for a deployment, try it, and store it."""
     terminal = app.terminal
     if not terminal.stdin.isatty():
-        raise UsageError("config init asks questions: it needs a terminal",
-                         "xeroctl config add NAME --base-url URL --api-key"
-                         " @FILE does without")
+        raise UsageError(
+            "config init asks questions: it needs a terminal",
+            "xeroctl config add NAME --base-url URL --api-key @FILE asks none")
     name = terminal.ask("Name of the deployment", "default")
     is_known = name in app.settings.config.deployments()
     if is_known:
@@ -11139,17 +11006,24 @@ def init_config(app, group, args):
         "Style, xerotier or openai",
         XEROTIER if url.count("/") > 3 else OPENAI), "style")
     key = terminal.ask_secret("API key (not shown): ", "").strip() or None
-    try_deployment(app, Deployment(url, key and check_key(key), style), args)
-    put_deployment(app, name, {"base_url": url, "api_key": key,
-                               "style": style}, is_known)
+    table = new_deployment({"base_url": url, "api_key": key, "style": style})
+    # The try goes by what is about to be stored, and by no variable.
+    app.settings.config.tables[DEPLOYMENT, name] = table
+    args.context = name
+    try:
+        count = len(page_records(app.api.call("GET", "/models")))
+        terminal.say(f"the server answers, with {count} models", GREEN)
+    except XeroctlError as error:
+        say_error(error, terminal)
+        app.confirm("Store it all the same?", args)
+    put_deployment(app, name, table, is_known)
 
 
 NAME = flag("NAME", "the deployment", completes="context", sample="prod")
 KEY = "KEY", ", ".join(DEPLOYMENT_KEYS)
 
 CONFIG_NOTES = """
-the config file:
-  ~/.config/xeroctl/config.toml, or where XEROTIER_CONFIG says:
+the config file (~/.config/xeroctl/config.toml):
 
     current = "prod"
 
@@ -11157,10 +11031,6 @@ the config file:
     base_url = "https://api.xerotier.ai/acme-prod/v1"
     api_key_file = "prod.key"
     endpoint = "my-llm"
-
-    [deployment.local]
-    base_url = "http://127.0.0.1:8080/v1"
-    style = "openai"
 
   A deployment has base_url and one source of its key: api_key (the key
   itself), api_key_env (a variable), api_key_file (seen from the config's
@@ -11222,12 +11092,11 @@ def show_status(app, group, args):
     """Take every step of a connection; the first failure is the exit code."""
     if app.plan.curl:
         return app.api.call("GET", "/models", stand_in={})
-    doctor = Doctor(app)
-    rows = doctor.rows()
+    rows, failure = examine(app)
     app.out.rows({"object": "list", "data": rows}, group.columns, "steps",
                  "step")
-    if doctor.failure:
-        raise doctor.failure
+    if failure:
+        raise failure
 
 
 STATUS = only(

@@ -819,33 +819,6 @@ def test_a_part_is_as_private_as_the_file_it_replaces(stage, router, scene):
     assert set(modes) == {0o600}
 
 
-# == what a kill has left behind =============================================
-
-@plain_sample("set", "file", of=["set", "file", "export", "batches"])
-def test_no_temporary_file_outlives_the_next_run(stage, kill, scene):
-    """In that of the config there is a key."""
-    steps, names, new = steps_of(stage, SCENES[scene])
-    for number, kind in enumerate(steps, 1):
-        if kind == "replace":
-            break
-    one = stage(SCENES[scene])
-    kill(one, number, False)
-    assert fnmatch.filter(one.all_names(), "*.tmp")
-    for name in fnmatch.filter(one.all_names(), "*.tmp"):
-        path = os.path.join(one.folder, name)
-        os.utime(path, (1, 1))
-    check_again(one, names, new, scene)
-    assert one.all_names() == names
-
-
-def test_a_temporary_file_that_is_in_use_is_left_alone(stage):
-    """Another process may be about to put it in the place."""
-    one = stage(SCENES["set"])
-    one.write("config.toml.0123abcd.tmp", b"of another")
-    assert one.run().exit_status == 0
-    assert "config.toml.0123abcd.tmp" in one.all_names()
-
-
 # == the history =============================================================
 
 @pytest.mark.parametrize("torn", [b'"tw', b'"two"', b'"two\xff'])

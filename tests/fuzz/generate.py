@@ -383,17 +383,17 @@ CONFIG_NAMES = ["prod", "stag ing", "a.b", "\u65e5", "1", "-", "]#", 'q"\\']
 CONFIG_VALUES = {
     "base_url": "http://h/p/v1", "api_key": "k-1", "api_key_env": "K",
     "api_key_file": "a b\\c", "style": "openai", "endpoint": "x#\u65e5\n\t\"",
-    "cacert": "\u2028\x7f", "timeout": 2.5}
+    "cacert": "\u2028\x01", "timeout": 2.5}
 CONFIG_NOTES = ["", "", "# note", "  # x = 1 \u65e5", "\t", "# [deployment.prod]",
                 '# """', "#"]
 
 
 def spelled_string(chance, text):
     """One of the ways to write a string in TOML."""
-    ways = [json.dumps(text).replace("\x7f", "\\u007f")]
+    ways = [json.dumps(text)]
     if text.isprintable() and "'" not in text:
         ways += [f"'{text}'", f"'''{text}'''"]
-    if not set(text) & set('"\\\x7f'):
+    if not set(text) & set('"\\\x01'):
         ways += [f'"""\n{text}"""', f'"""\\\n   {text}"""']
     return chance.choice(ways)
 
@@ -492,7 +492,7 @@ def config_changes(chance):
         key = chance.choice(list(CONFIG_VALUES) + (
             ["colour", "more"] if verb == "unset" else []))
         value = 5.0 if key == "timeout" else chance.choice(
-            ["v", "a 'b' \"c\" \\", "\u65e5\x7f"])
+            ["v", "a 'b' \"c\" \\", "\u65e5\x85"])
         if key in ("base_url", "api_key"):
             value = "https://new/p/v1"
         if key == "style":

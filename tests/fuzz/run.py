@@ -81,7 +81,7 @@ def toml_case(chance, bench):
 def edit_case(chance, _):
     data = generate.toml_document(chance, is_valid=chance.random() < 0.8)
     table = "deployment", chance.choice(generate.TOML_TABLES[:3] + ["new"])
-    value = chance.choice([None, None, "v", "", 'q"\n\\\u2028\x7f',
+    value = chance.choice([None, None, "v", "", 'q"\n\\\u2028\x1f',
                            "\u65e5"])
     key = chance.choice(generate.TOML_KEYS[:5])
     value = 1.5 if value is not None and key == "timeout" else value

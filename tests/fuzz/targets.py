@@ -813,8 +813,8 @@ class Model:
     whose value is source, or, with no path, comments and blank lines.
     """
 
-    def __init__(self, blocks, mark):
-        self.blocks, self.mark = blocks, mark
+    def __init__(self, blocks):
+        self.blocks = blocks
         self.tables = {(): {}}
         for path, header, _, _, _, value in blocks:
             self.note(path, value)
@@ -829,8 +829,7 @@ class Model:
                 table[path[2]] = None if path[3:] else value
 
     def text(self):
-        return self.mark + "".join("".join(block[2:5])
-                                   for block in self.blocks)
+        return "".join("".join(block[2:5]) for block in self.blocks)
 
     @property
     def end(self):
@@ -844,7 +843,6 @@ class Model:
 
     def set(self, path, value):
         source = json.dumps(value, ensure_ascii=False)
-        source = source.replace("\x7f", "\\u007f")
         header, name = path[:-1], path[-1]
         same = [block for block in self.blocks if block[0] == path]
         own = [index for index, block in enumerate(self.blocks)
@@ -859,7 +857,7 @@ class Model:
         self.tables.setdefault(header, {})[name] = value
 
     def insert(self, own, header, block):
-        blank = [(), (), self.end * (self.text() != self.mark), "", "", None]
+        blank = [(), (), self.end * bool(self.text()), "", "", None]
         if own:
             self.finish(own[-1])
             self.blocks.insert(own[-1] + 1, block)
@@ -927,7 +925,8 @@ def check_config_edits(model, changes, path):
 
     With a path it is the verbs themselves that run, on a file there.
     """
-    model, text = Model(*model), None
+    (blocks, mark), text = model, None
+    model = Model(blocks)
     for verb, name, key, value in changes:
         text, before = model.text(), model.tables
         assert xeroctl.read_toml(text, "") == model.tables, text
@@ -936,7 +935,7 @@ def check_config_edits(model, changes, path):
                     "deployment", name]):
             continue
         if path:
-            put(path, text.encode("utf-8"))
+            put(path, (mark + text).encode("utf-8"))
             shown = run(["config"] + verb_words(verb, name, key, value),
                         {"XEROTIER_CONFIG": path})
             assert shown.status == 0, (text, verb, name, key, value, shown)
@@ -952,7 +951,7 @@ def check_config_edits(model, changes, path):
         else:
             edited = xeroctl.edit_toml(text, model.tables, "")
         assert edited == model.text(), (about, edited, model.text())
-        if tomllib and not model.mark:
+        if tomllib:
             assert ours_of(tomllib.loads(edited)) == ours_of(
                 tree_of(model.tables)), (about, edited)
 

@@ -202,7 +202,7 @@ def test_a_deployment_is_stored_as_it_is_given(cli, config, tmp_path, words,
     (["--base-url", URL, "--api-key-env", "K", "--frontend-url", "x"], 3,
      "frontend"),
     (["--base-url", URL, "--api-key-env", "K", "--endpoint", "\udcff"], 2,
-     "UTF-8"),
+     "no text"),
 ])
 def test_what_cannot_be_a_deployment_is_not_stored(cli, config, words, code,
                                                    word):
@@ -251,9 +251,10 @@ def test_a_deployment_may_have_any_name(cli, config, run, router, name):
     assert names(cli) == (["other"], [])
 
 
-def test_a_name_that_is_no_text_is_refused(cli, config):
-    shown = cli("add", "\udcff", "--base-url", URL, "--api-key-env", "K")
-    check_refused(shown, 2)
+@pytest.mark.parametrize("name", ["\udcff", "a\x7f"])
+def test_a_name_that_is_no_text_is_refused(cli, config, name):
+    shown = cli("add", name, "--base-url", URL, "--api-key-env", "K")
+    check_refused(shown, 2, "no text")
     assert not config.exists()
 
 
@@ -714,9 +715,10 @@ def talk(config):
     """talk((question, answer), …): config init on a terminal."""
     begun = []
 
-    def talker(*dialogue, argv=()):
+    def talker(*dialogue, argv=(), **environ):
         begun.append(Conversation("config", "init", *argv,
-                                  XEROTIER_CONFIG=str(config), **DUMB))
+                                  XEROTIER_CONFIG=str(config), **DUMB,
+                                  **environ))
         return begun[-1].says(*dialogue).result()
     talker.begun = begun
     yield talker
@@ -756,6 +758,18 @@ def test_init_stores_a_server_without_a_key(talk, config, openai_router):
         'current = "default"\n\n[deployment.default]\n'
         f'base_url = "{openai_router.base_url}"\nstyle = "openai"\n')
     assert openai_router.requests[0].headers["Authorization"] is None
+
+
+def test_init_tries_what_it_stores_whatever_variables_say(talk, config,
+                                                          closed_port):
+    pytest.importorskip("ssl")
+    shown = talk((NAME, "new\n"), (BASE, f"https://127.0.0.1:{closed_port}/v1"
+                                   "\n"), (STYLE, "\n"), (KEY, "\n"),
+                 (STORE, "y\n"), argv=["--retries", "0"],
+                 XEROTIER_CONTEXT="new", XEROTIER_STYLE="x",
+                 XEROTIER_BASE_URL="http://127.0.0.1:9/v1")
+    assert (shown.exit_status, shown) == (0, "added new\n"), shown
+    assert f"error: connect: 127.0.0.1:{closed_port}: " in shown.stderr
 
 
 @pytest.mark.parametrize("reply, code", [("y\n", 0), ("n\n", 1), ("\4", 1)])

@@ -242,8 +242,11 @@ def test_two_files_of_one_path_are_both_in_the_tree(files, router):
 
 
 def test_a_tree_may_be_deep(files, router):
+    """Its hundredth level has what is left of a path."""
     path = "a/" * 1500 + "b"
-    assert len(tree_of(files, router, (path, "b", 1)).splitlines()) == 1501
+    *_, last = lines = tree_of(files, router, (path, "b", 1)).splitlines()
+    assert len(lines) == 100
+    assert last.split() == ["└──", "a/" * 1401 + "b", "1", "B"]
 
 
 def test_a_tree_follows_every_page(files, router):
@@ -635,8 +638,8 @@ def test_an_empty_folder_is_told(files, router, folder, inside):
     root = folder(inside)
     (root / "sub").mkdir()
     shown = files("--upload", root, "-r")
-    assert shown.exit_status == 1 and router.requests == []
-    assert f"no files to upload in {root}" in shown.stderr
+    assert shown.exit_status == 2 and router.requests == []
+    assert f"there are no files in {root}" in shown.stderr
 
 
 def test_a_failure_does_not_stop_the_others(files, router, folder):
@@ -693,15 +696,24 @@ def test_an_unreadable_file_fails_alone(files, router, unprivileged):
     assert "Permission denied" in lines_of(shown, "[FAIL]")[0]
 
 
-def test_an_unreadable_folder_is_a_failure(files, router, unprivileged):
+def test_an_unreadable_folder_is_told_before_sending(files, router,
+                                                     unprivileged):
     os.mkdir(os.path.join(unprivileged, "sub"))
     with open(os.path.join(unprivileged, "a"), "wb") as target:
         target.write(b"x")
     files()
     os.chmod(os.path.join(unprivileged, "sub"), 0)
     shown = files("--upload", unprivileged, "-r")
-    assert len(stored(router)) == 1
-    assert shown.exit_status == 1 and "sub" in shown + shown.stderr
+    assert shown.exit_status == 2 and stored(router) == {}
+    assert "/sub: Permission denied" in shown.stderr
+
+
+@pytest.mark.parametrize("status, code, times", [(401, 3, 1), (403, 1, 2)])
+def test_a_refused_key_ends_all(files, router, folder, status, code, times):
+    root = folder({"a": b"x", "b": b"y"})
+    router.order("POST /files", status=status, times=None)
+    assert files("--upload", root, "-r").exit_status == code
+    assert len(router.requests) == times
 
 
 def test_without_a_deployment_no_file_is_tried(files, folder):
