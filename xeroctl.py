@@ -81,7 +81,6 @@ HELP_WIDTH = 79
 XEROTIER, OPENAI = STYLES = "xerotier", "openai"
 TABLE, WIDE, JSON, JSONL, CSV, ID = FORMS = (
     "table", "wide", "json", "jsonl", "csv", "id")
-COLOR_MODES = "auto", "always", "never"
 # A group's paths are below the project or an endpoint; ASKED asks for an
 # endpoint, and stays below the project; GIVEN takes one that is given.
 PROJECT, ENDPOINT, ASKED, GIVEN = "project", "endpoint", "asked", "given"
@@ -127,8 +126,7 @@ ENVIRONMENT = (
     ("XEROTIER_DEBUG", "1 shows the traceback of an error"),
     ("XEROTIER_CONFIG", "the path of the config file"),
     ("XDG_CONFIG_HOME", "its folder is xeroctl/ below this (~/.config)"),
-    ("XDG_STATE_HOME", "the history is in xeroctl/ below this"
-                       " (~/.local/state)"),
+    ("XDG_STATE_HOME", "the history's, in the same way (~/.local/state)"),
     ("NO_COLOR", "not empty: no colour"),
     ("FORCE_COLOR", "not empty: colour, also where there is no terminal"),
     ("HTTPS_PROXY, HTTP_PROXY", "the proxy for https and http URLs (either"
@@ -447,10 +445,7 @@ def pretty_json(value):
 
 
 def parse_json(text, decoder=DECODER):
-    """Decode JSON (RFC 8259: no NaN, no Infinity); raise ValueError.
-
-    Too deep for the interpreter is a ValueError like any other.
-    """
+    """Decode JSON (RFC 8259: no NaN); raise ValueError, if too deep, too."""
     try:
         try:
             value, end = decoder.raw_decode(text)
@@ -582,12 +577,10 @@ def as_progress(value, upload):
 
 def sparkline(values):
     """Draw numbers as a line of bars; what is no number is a gap."""
-    numbers = [value if is_number(value) else None for value in values]
-    known = [value for value in numbers if value is not None] or [0]
+    known = list(filter(is_number, values)) or [0]
     low, reach = min(known), (max(known) - min(known)) or 1
-    return "".join(" " if value is None else
-                   "▁▂▃▄▅▆▇█"[int((value - low) / reach * 7)]
-                   for value in numbers)
+    return "".join("▁▂▃▄▅▆▇█"[int((value - low) / reach * 7)]
+                   if is_number(value) else " " for value in values)
 
 
 def iso_text(seconds):
@@ -651,11 +644,6 @@ def as_pairs(value):
     return as_list([f"{k}={as_text(v)}" for k, v in value.items()])
 
 
-def as_bar(share, width):
-    """Draw a share as [#####...............]."""
-    return f"[{'#' * min(int(share * width), width):.<{width}}]"
-
-
 def as_rate(rate, as_amount=str):
     """Say how much of something passes: 11.7/s, 1.2 MB/s, 4.5/min."""
     amount, unit = (rate, "s") if rate >= 1 else (rate * 60, "min")
@@ -666,11 +654,8 @@ def as_rate(rate, as_amount=str):
 # with more pictures that joiners add to it (Unicode UTS #51).
 PICTURE = ("[#*0-9\xa9\xae\u203c-\u3299\U0001f000-\U0001faff]"
            "[\ufe0f\U0001f3fb-\U0001f3ff]*")
-GLYPH = f"[\U0001f1e6-\U0001f1ff]{{2}}|{PICTURE}(?:\u200d{PICTURE})*|."
-
-
-def glyphs(text):
-    return re.findall(GLYPH, text, re.S)
+GLYPH = (f"(?s)[\U0001f1e6-\U0001f1ff]{{2}}|{PICTURE}(?:\u200d{PICTURE})*"
+         "|.")
 
 
 def cell_width(glyph):
@@ -689,7 +674,7 @@ def display_width(text):
     try:
         return len(text.encode("ascii"))
     except UnicodeEncodeError:
-        return sum(map(cell_width, glyphs(text)))
+        return sum(map(cell_width, re.findall(GLYPH, text)))
 
 
 def padded(text, width):
@@ -702,7 +687,7 @@ def cut_to(text, width):
     if display_width(text) <= width:
         return text
     left, kept = width - 1, []
-    for glyph in glyphs(text):
+    for glyph in re.findall(GLYPH, text):
         left -= cell_width(glyph)
         if left < 0:
             break
@@ -906,10 +891,7 @@ def path_of(*segments):
 
 
 def bounded(convert, what, low, high, is_open=False):
-    """A converter to a number within bounds; nan is in none.
-
-    Where the range is open, low is not in it.
-    """
+    """A converter to a number within bounds; if open, low is not in them."""
     where = (f" above {low}, up to {high}" if is_open
              else f" from {low} to {high}" if high is not None
              else f" of at least {low}" if low is not None else "")
@@ -983,24 +965,7 @@ class Clock:
     @staticmethod
     def jitter():
         """A number from 0 to 1, never the same twice."""
-        import random
-        return random.random()
-
-
-def is_terminal(stream):
-    try:
-        return stream.isatty()
-    except ValueError:  # the stream is closed
-        return False
-
-
-def wants_color(environ, terminal):
-    """Decide on colour as no-color.org and force-color.org have it."""
-    if environ.get("NO_COLOR"):
-        return False
-    if environ.get("FORCE_COLOR"):
-        return True
-    return terminal and environ.get("TERM") != "dumb"
+        return int.from_bytes(os.urandom(4), "big") / 2 ** 32
 
 
 class Screen:
@@ -1017,9 +982,11 @@ class Screen:
         self.stream = stream
         self.binary = getattr(stream, "buffer", None)
         self.sink = self.binary or stream
-        self.is_terminal = self.is_guarded = is_terminal(stream)
+        self.is_terminal = self.is_guarded = stream.isatty()
         self.is_live = self.is_terminal and environ.get("TERM") != "dumb"
-        self.color = wants_color(environ, self.is_terminal)
+        # As no-color.org and force-color.org have it.
+        self.color = not environ.get("NO_COLOR") and bool(
+            environ.get("FORCE_COLOR") or self.is_live)
         self.is_broken, self.column_zero = False, True
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -1060,10 +1027,7 @@ class Screen:
                  else text)
 
     def put(self, data):
-        """Hand data to the stream; without any, let go what it holds.
-
-        Once that failed, it is never tried again.
-        """
+        """Hand data to the stream; None flushes it.  Once failed: nothing."""
         try:
             if not self.is_broken:
                 self.sink.flush() if data is None else self.sink.write(data)
@@ -1148,14 +1112,11 @@ class Spinner:
 
     def __init__(self, terminal, label):
         self.terminal, self.label, self.thread = terminal, label, None
-
-    def __enter__(self):
-        if self.terminal.has_foot:
+        if terminal.has_foot:
             import threading
             self.stopped = threading.Event()
             self.thread = threading.Thread(target=self.turn, daemon=True)
             self.thread.start()
-        return self
 
     def turn(self):
         for frame in cycle(self.FRAMES):
@@ -1163,15 +1124,13 @@ class Spinner:
                 break
             self.terminal.err.write_foot(f"{frame} {self.label}")
 
-    def stop(self, *_):
+    def stop(self):
         """Stop and wipe the line; a second call does nothing."""
         if self.thread:
             self.stopped.set()
             self.thread.join()
             self.thread = None
             self.terminal.err.clear_foot()
-
-    __exit__ = stop
 
 
 class Progress(AbstractContextManager):
@@ -1250,7 +1209,8 @@ class Progress(AbstractContextManager):
         text = ", ".join(facts)
         width = min(room - len(text) - 3, 20)
         if total and width > 3:
-            label += " " + as_bar(count / total, width)
+            full = min(int(count / total * width), width)
+            label += f" [{'#' * full:.<{width}}]"
         return f"{label} {text}"
 
 
@@ -1283,10 +1243,7 @@ class Terminal:
         self.err.secrets.add(secret)
 
     def say(self, text, style=None, is_masked=False):
-        """Print a line on stderr, --quiet or not.
-
-        On a terminal it does not go on where running text has stopped.
-        """
+        """Print a line on stderr, --quiet or not, below any running text."""
         if self.err.is_terminal and self.out.is_terminal:
             self.out.end_line()
             self.out.flush()
@@ -1320,7 +1277,7 @@ class Terminal:
 
     def confirm(self, question):
         """Ask on the terminal; the end of input is a no."""
-        if not is_terminal(self.stdin):
+        if not self.stdin.isatty():
             raise UsageError(f"{question} There is no terminal to ask on",
                              "pass --force to go ahead without a question")
         self.err.write(one_line(f"{question} [y/N] "))
@@ -1340,7 +1297,7 @@ class Terminal:
 
     def ask_secret(self, prompt, hint):
         """Ask for a secret on the terminal, unseen; raise without one."""
-        if not is_terminal(self.stdin):
+        if not self.stdin.isatty():
             raise NotConfigured(f"there is no terminal to ask on: {hint}")
         import getpass
         import warnings
@@ -3660,12 +3617,10 @@ def camel(path):
     return re.sub("_([a-z])", lambda found: found.group(1).upper(), path)
 
 
-MOST_BRIEF = 120  # the product's page, of a model's description
-
-
 def as_brief(value):
+    """At most 120 characters, as the product's page has a description."""
     text = as_text(value)
-    return text if len(text) <= MOST_BRIEF else text[:MOST_BRIEF - 1] + "…"
+    return text if len(text) <= 120 else text[:119] + "…"
 
 
 CELL_FORMATS = {"": as_text, "time": as_time, "size": as_size,
@@ -3820,11 +3775,10 @@ def csv_text(rows, line_end, delimiter=","):
 
 def planned_headers(request):
     """The headers of a request that say something about it."""
-    hidden = ["User-Agent", "Accept"]
-    if isinstance(request.body, Multipart):
-        hidden.append("Content-Type")  # with a boundary made for one time
+    # That of a form has a boundary made for one time.
+    of_form = "Content-Type" * isinstance(request.body, Multipart)
     return [(name, value) for name, value in request.headers.items()
-            if name not in hidden]
+            if name not in ("User-Agent", "Accept", of_form)]
 
 
 def curl_network(url, network):
@@ -3925,12 +3879,10 @@ class Out:
     what they lead to; if that is nothing, writes is what lets all be shown.
     """
 
-    has_picked = False
-
     def __init__(self, terminal, form, plan, pick=None, writes=False):
         self.terminal, self.screen = terminal, terminal.out
         self.form, self.plan = form, plan
-        self.pick, self.writes = pick, writes
+        self.pick, self.writes, self.has_picked = pick, writes, False
         self.is_table = form in (TABLE, WIDE)
         self.masked = terminal.secrets.masked_json
 
@@ -4136,28 +4088,26 @@ class Flag:
     "" for nothing; sample is what an example shows.
     """
 
-    def __init__(self, spec, help, type=None, dest=None, default=None,
-                 required=False, const=True, counts=False, sends=None,
-                 header=None, many=None, from_stdin=False, needs=None,
-                 completes=None, sample=None, is_ours=False):
-        names, self.spec = [], spec
+    dest = default = sends = header = many = None
+    needs = completes = sample = None
+    required = counts = from_stdin = is_ours = False
+    const = True
+
+    def __init__(self, spec, help, type=None, **options):
+        self.__dict__ = options
+        self.spec, self.help, self.type = spec, help, type
+        names = []
         while spec.startswith("-"):
             name, _, spec = spec.partition(" ")
             names.append(name.rstrip(","))
         self.metavar, self.is_word = spec.strip("[]…"), not names
         self.is_several = "…" in spec
-        self.required = required or not names and spec[0] != "["
+        self.required = self.required or not names and spec[0] != "["
         self.long_name = max(names or [self.metavar], key=len)
-        self.dest = dest or self.long_name.lstrip("-").replace(
+        self.dest = self.dest or self.long_name.lstrip("-").replace(
             "-", "_").lower()
         self.names = tuple(names) or (self.dest,)
         self.takes_value = bool(spec)
-        self.help, self.type, self.default = help, type, default
-        self.const, self.counts = const, counts
-        self.sends, self.header, self.many = sends, header, many
-        self.from_stdin, self.needs = from_stdin, needs
-        self.completes, self.sample = completes, sample
-        self.is_ours = is_ours
 
 
 flag = Flag  # an argument that stays here, where a field is sent
@@ -4241,13 +4191,6 @@ def moment(text):
     return text
 
 
-def check_order(start, end, names):
-    """Raise unless one ISO time is before another."""
-    if start and end and seconds_of(start) >= seconds_of(end):
-        raise UsageError(f"{names} are the wrong way round: {start} is not"
-                         f" before {end}")
-
-
 def path_steps(text):
     """Convert a dotted path to its steps."""
     if re.search(r"\A\Z|\A\.|\.\.|\.\Z|\[", text):
@@ -4267,8 +4210,11 @@ def fixes(sign, *names):
             if span is not None:
                 setattr(args, name, iso_text(app.clock.now() + sign * span))
         if len(names) > 1:
-            check_order(*(getattr(args, name) for name in names), " and ".join(
-                "--" + name.replace("_", "-") for name in names))
+            start, end = (getattr(args, name) for name in names)
+            if start and end and seconds_of(start) >= seconds_of(end):
+                told = " and --".join(names).replace("_", "-")
+                raise UsageError(f"--{told} are the wrong way round: {start}"
+                                 f" is not before {end}")
     return fix
 
 
@@ -4314,9 +4260,13 @@ def sent_headers(args):
     return {name: str(value) for name, value in found if value is not None}
 
 
+ITEM = flag("ID", "the id of the item")
+
+
 class Verb:
     """One thing a group can do: a row of its table.
 
+    One whose path has an {id} in it takes an ITEM before its other flags.
     run(app, group, args) does it.  Its name as a word calls it, and so do
     those of also.  by tells how else: a Flag, by that flag; BARE, by nothing
     at all (list without an id, show with one).  word is the word that all of
@@ -4330,26 +4280,22 @@ class Verb:
     done that returns little, and asks is the question before it, where {thing}
     is the group's.  once names the member of an answer that is shown this one
     time; checks, one or several, check and complete arguments by
-    check(app, args); paging is how a list goes on, None for a list that is
-    whole; id_path is where -o id finds the ids; sample is the id in its
+    check(app, args); paging is how a list goes on (PAGING), None for one that
+    is whole; id_path is where -o id finds the ids; sample is the id in its
     examples, if it is not that of the group.
     """
 
-    word = None
+    by = word = usage = columns = said = asks = once = None
+    paging = id_path = sample = None
+    writes, path, method = False, "", "POST"
+    excludes = examples = checks = also = ()
 
-    def __init__(self, name, summary, run, *flags, by=None, writes=False,
-                 excludes=(), usage=None, examples=(), path="",
-                 method="POST", columns=None, said=None, asks=None,
-                 once=None, checks=(), paging=None, id_path=None,
-                 sample=None, also=()):
-        self.name, self.summary, self.run = name, summary, run
-        self.flags, self.by, self.writes = flags, by, writes
-        self.excludes, self.usage, self.examples = excludes, usage, examples
-        self.path, self.method, self.columns = path, method, columns
-        self.said, self.asks = said, asks
-        self.once, self.paging = once, paging
-        self.checks = checks if isinstance(checks, tuple) else (checks,)
-        self.id_path, self.sample, self.also = id_path, sample, also
+    def __init__(self, name, summary, run, *flags, **options):
+        self.__dict__ = options
+        self.name, self.summary = name, summary
+        self.run, self.flags = run, flags
+        if "{id}" in self.path and "id" not in [f.dest for f in flags]:
+            self.flags = (ITEM,) + flags
 
     @property
     def by_flag(self):
@@ -4394,13 +4340,6 @@ def by_flag(*verbs):
     return verbs
 
 
-def has_more(page, records, query):
-    """Whether a page has a next one; a full page may, if none says so."""
-    said, limit = dig(page, "has_more"), query.get("limit")
-    return bool(records and str(len(records)) == str(limit)
-                if said is None else said)
-
-
 def below(word, *verbs):
     """The same rows, each behind a word of its group."""
     for verb in verbs:
@@ -4410,45 +4349,28 @@ def below(word, *verbs):
 
 LIMIT = field("--limit N", "items per page", integer(1))
 ALL = flag("--all", "follow every page")
+# How a list goes on: behind its last id (OpenAI), or by a count.
+PAGING = {"after": (LIMIT, field("--after ID", "start after this item"), ALL),
+          "offset": (LIMIT, field("--offset N", "skip this many items",
+                                  integer(0)), ALL)}
 
 
-class Cursor:
-    """Pages by after=<last id>, while has_more (OpenAI)."""
+def following(page, query, paging):
+    """The query for the page after this one, or None.
 
-    name = "after"
-    flags = LIMIT, field("--after ID", "start after this item"), ALL
-
-    @staticmethod
-    def following(page, query):
-        """The query for the page after this one, or None."""
-        records = page_records(page)
-        if not records or not has_more(page, records, query):
-            return None
-        last = dig(page, "last_id") or dig(records[-1], "id")
-        return dict(query, after=last) if isinstance(last, str) else None
-
-
-def total_of(page):
-    said = dig(page, "total")
-    return said if is_positive(said) else 0
-
-
-class Offset:
-    """Pages by limit and offset (models, exports)."""
-
-    name = "offset"
-    flags = (
-        LIMIT, field("--offset N", "skip this many items", integer(0)), ALL)
-
-    @staticmethod
-    def following(page, query):
-        """The query for the page after this one, or None."""
-        records = page_records(page)
-        seen = int(query.get("offset") or 0) + len(records)
-        if not records or not (has_more(page, records, query)
-                               or seen < total_of(page)):
-            return None
-        return dict(query, offset=seen)
+    A full page may have a next one, if none says so; a total counts, too.
+    """
+    records, has_more = page_records(page), dig(page, "has_more")
+    if has_more is None:
+        has_more = str(len(records)) == str(query.get("limit"))
+    if paging == "offset":
+        place = int(query.get("offset") or 0) + len(records)
+        has_more = has_more or place < counted(dig(page, "total"))
+    else:
+        place = records and (dig(page, "last_id") or dig(records[-1], "id"))
+    is_place = isinstance(place, (int, str))
+    return dict(query, **{paging: place}) if (
+        records and has_more and is_place) else None
 
 
 def each_page(app, fetch, paging, query, before=None):
@@ -4463,7 +4385,7 @@ def each_page(app, fetch, paging, query, before=None):
             break  # the server does not know the cursor
         yield page
         before, asked = page_records(page), query
-        query = paging.following(page, asked)
+        query = following(page, asked, paging)
     if query is not None:
         app.terminal.warn("the server's cursor does not move: the list may"
                           " be cut")
@@ -4473,7 +4395,7 @@ def record_lists(app, path, query, **parts):
     """Yield the records of a list page by page, as far as it goes."""
     def fetch(query):
         return app.api.call("GET", path, query=query.items(), **parts)
-    return map(page_records, each_page(app, fetch, Cursor, query))
+    return map(page_records, each_page(app, fetch, "after", query))
 
 
 class Group:
@@ -4522,7 +4444,6 @@ def only(name, summary, run, *flags, path="", columns=(), scope=PROJECT,
         Verb("", summary, run, *flags, **options),))
 
 
-ITEM = flag("ID", "the id of the item")
 SLUG = flag("--endpoint SLUG",
             "endpoint slug (XEROTIER_ENDPOINT); with --style openai the"
             " model's name")
@@ -4546,10 +4467,7 @@ def filled(template, args, form=as_list):
 
 
 def place_of(args):
-    """The path of a verb, its arguments percent-encoded.
-
-    It is below args.place, if the checks of the verb have set one.
-    """
+    """The path of a verb, below args.place if a check has set one."""
     found = filled(args.verb.path, args, quoted)
     return getattr(args, "place", "") + (
         "/" + found if found[:1] not in ("", "/") else found)
@@ -4561,10 +4479,7 @@ def tell_more(app, name, place):
 
 
 def pages_of(app, group, args):
-    """Yield one page of the list that a verb is about, or all of them.
-
-    Say on stderr how to go on if more exist.
-    """
+    """Yield a page of a verb's list, or all; say how to go on to more."""
     paging, query = args.verb.paging, sent_fields(args)
 
     def fetch(query):
@@ -4574,9 +4489,9 @@ def pages_of(app, group, args):
         return
     page = fetch(query)
     yield page
-    following = paging and paging.following(page, query)
-    if following:
-        tell_more(app, paging.name, following[paging.name])
+    rest = paging and following(page, query, paging)
+    if rest:
+        tell_more(app, paging, rest[paging])
 
 
 def run_list(app, group, args):
@@ -4588,10 +4503,7 @@ def run_list(app, group, args):
 
 
 def show_item(app, group, args, item):
-    """Show one thing, with the columns of a flag or a check, if any.
-
-    Some writes are answered with a list.
-    """
+    """Show one thing, or the list that some writes are answered with."""
     columns = (getattr(args, "columns", None) or args.verb.columns
                or group.fields)
     if args.verb.writes and isinstance(dig(item, "data"), list):
@@ -4642,29 +4554,20 @@ def run_update(app, group, args):
     run_write(app, group, args)
 
 
-def with_item(path, flags):
-    """The flags of a verb, and the id before them if its path has one."""
-    is_given = any(declared.dest == "id" for declared in flags)
-    return (ITEM,) * ("{id}" in path and not is_given) + flags
-
-
-def lists(*flags, summary="List items.", name="list", path="", paging=Cursor,
+def lists(*flags, summary="List items.", name="list", path="", paging="after",
           **options):
-    return Verb(name, summary, run_list,
-                *with_item(path, flags + (paging.flags if paging else ())),
+    return Verb(name, summary, run_list, *flags, *PAGING.get(paging, ()),
                 path=path, paging=paging, **options)
 
 
 def shows(summary="Show one item.", *flags, name="show", path="{id}",
           run=run_show, **options):
-    return Verb(name, summary, run, *with_item(path, flags), path=path,
-                **options)
+    return Verb(name, summary, run, *flags, path=path, **options)
 
 
 def acts(name, summary, *flags, path=None, run=run_write, **options):
     path = "{id}/" + name if path is None else path
-    return Verb(name, summary, run, *with_item(path, flags), writes=True,
-                path=path, **options)
+    return Verb(name, summary, run, *flags, writes=True, path=path, **options)
 
 
 def creates(summary, *flags, name="create", path="", **options):
@@ -5241,11 +5144,10 @@ class Talk:
         self.app, self.terminal = app, app.terminal
         self.is_text = app.out.is_table and not args.extract
         self.shows_reasoning = args.show_reasoning
-        self.spinner = Spinner(app.terminal, "waiting for the first token")
         self.began_at, self.halves, self.deltas = None, {}, 0
 
     def __enter__(self):
-        self.spinner.__enter__()
+        self.spinner = Spinner(self.terminal, "waiting for the first token")
         return self
 
     def __exit__(self, kind, *_):
@@ -7453,7 +7355,7 @@ class LineEditor:
 
     def __init__(self, terminal, history, words):
         self.terminal, self.history = terminal, history
-        self.is_live = is_terminal(terminal.stdin)
+        self.is_live = terminal.stdin.isatty()
         self.readline = self.load_readline(words)
         self.brackets = (self.is_live and not self.readline
                          and terminal.err.is_live)
@@ -7465,7 +7367,7 @@ class LineEditor:
         """
         streams = (self.terminal.stdin, self.terminal.out.stream)
         if streams != (sys.stdin, sys.stdout) or not all(
-                map(is_terminal, streams)):
+                each.isatty() for each in streams):
             return None
         try:
             import readline
@@ -7853,7 +7755,7 @@ class Session:
     def __init__(self, app, turns, args):
         self.app, self.turns, self.terminal = app, turns, app.terminal
         self.args = args
-        self.is_live = is_terminal(self.terminal.stdin)
+        self.is_live = self.terminal.stdin.isatty()
         self.unsaid, self.files = None, attached(app, args)
         folder = self.is_live and not args.no_history and home_path(
             app.settings.environ, "XDG_STATE_HOME", ".local", "state")
@@ -8871,7 +8773,7 @@ def show_model(app, group, args):
 
 def model_title(app, group, args):
     """NAME (ID), for a question; the id where the name is not to be had."""
-    if is_terminal(app.terminal.stdin) and not (app.plan or args.force):
+    if app.terminal.stdin.isatty() and not (app.plan or args.force):
         with suppress(XeroctlError):
             name = dig(group.call(app, "GET", path_of(args.id)), "name")
             return f"{name} ({args.id})" if is_filled(name) else args.id
@@ -8984,7 +8886,7 @@ MODELS = Group(
         "+Created=created|created_at:time"), verbs=by_flag(
         lists(EXTENDED,
               flag("--endpoint SLUG", "list what this endpoint serves"),
-              summary="List the models of the project.", paging=Offset,
+              summary="List the models of the project.", paging="offset",
               checks=ask_extended, examples=("xeroctl models -o wide",)),
         shows("Show one model in full.", FULL, EXTENDED, run=show_model),
         updates(
@@ -9710,7 +9612,7 @@ FILES = Group(
              flag("--prefix PATH", "whose relative path begins so",
                   completes=""),
              flag("--tree", "as a tree of relative paths, with sizes"),
-             *Cursor.flags, paging=Cursor, examples=(
+             *PAGING["after"], paging="after", examples=(
                  "xeroctl files --purpose batch --tree",)),
         shows("Show one file."),
         Verb("upload", "Upload a file, or a folder with --recursive.",
@@ -9765,8 +9667,8 @@ def show_pages(app, method, path, query, parts):
     def fetch(query):
         return app.api.call("GET", path, query=query.items(), **parts)
     first = fetch(dict(query))
-    paging = Offset if total_of(first) else Cursor
-    more = each_page(app, fetch, paging, paging.following(first, dict(query)),
+    paging = "offset" if counted(dig(first, "total")) else "after"
+    more = each_page(app, fetch, paging, following(first, dict(query), paging),
                      page_records(first))
     if app.out.form not in (JSONL, CSV, ID):
         return show_any(app, merged([first, *more]))
@@ -10180,7 +10082,7 @@ SLOS = Group(
         updates("Change an objective.", *SLO_FLAGS, method="PUT"),
         deletes("Delete an objective."),
         Verb("history", "List how an objective was met.", list_series, ITEM,
-             *Cursor.flags, path="{id}/history", paging=Cursor, columns=(
+             *PAGING["after"], path="{id}/history", paging="after", columns=(
                  "TIME=created_at|measured_at|time:time",
                  "COMPLIANCE=compliance|compliance_percentage:percent",
                  "VALUE")),
@@ -10433,7 +10335,7 @@ EXPORTS = Group(
     columns=("ID", "KIND=kind|type", "STATUS:state", "FORMAT",
              "FROM=start_date:time", "TO=end_date:time", "ROWS=row_count",
              "SIZE=size_bytes:size", "CREATED=created_at:time"), verbs=(
-        lists(OF_STATUS, summary="List exports.", paging=Offset),
+        lists(OF_STATUS, summary="List exports.", paging="offset"),
         creates("Have an export made.",
                 flag("KIND", "logs, metrics, usage or executions",
                      choice("logs", "metrics", "usage", "executions")),
@@ -10744,7 +10646,7 @@ DECIDED_ON = ("Tool=tool|tool_name", "Risk", "Arguments=args|arguments",
 def check_tool_name(app, args, tool):
     """Raise unless the name of an irreversible tool was given or typed."""
     refusal = UsageError if args.confirm is not None else XeroctlError
-    if args.confirm is None and not is_terminal(app.terminal.stdin):
+    if args.confirm is None and not app.terminal.stdin.isatty():
         raise UsageError(f"{tool} cannot be undone, and there is no terminal"
                          " to ask on", f"--confirm {tool} approves it")
     if args.confirm is None:
@@ -10970,7 +10872,7 @@ def show_path(app, group, args):
 def init_config(app, group, args):
     """Ask for a deployment, try it, and store it."""
     terminal = app.terminal
-    if not is_terminal(terminal.stdin):
+    if not terminal.stdin.isatty():
         raise UsageError(
             "config init asks questions: it needs a terminal",
             "xeroctl config add NAME --base-url URL --api-key @FILE asks none")
@@ -11139,7 +11041,8 @@ GLOBALS = (
     flag("--insecure", "do not check the server's certificate"),
     flag("--proxy URL", "proxy to use; '' is none (beats HTTPS_PROXY)"),
     flag("--raw", "let server text reach a terminal unchanged"),
-    flag("--color WHEN", "auto, always or never", choice(*COLOR_MODES)),
+    flag("--color WHEN", "auto, always or never",
+         choice("auto", "always", "never")),
     flag("--no-color", "as --color never", const="never", dest="color"),
     VERSION, HELP_FLAG)
 # What people type because other tools have it.
@@ -11200,10 +11103,9 @@ def is_known(word, table):
     """Whether a word is a known flag: --name, --name=…, -n, or -vv."""
     if word == "--" or word.partition("=")[0] in table:
         return True
-    letters = re.match(r"-([a-z]+)\Z", word, re.I)
-    return bool(letters) and all(
-        "-" + letter in table and not table["-" + letter].takes_value
-        for letter in letters.group(1))
+    switches = {name for name in table if not table[name].takes_value}
+    return is_flag_like(word) and switches.issuperset(
+        "-" + letter for letter in word[1:])
 
 
 def next_value(declared, rest, table):
@@ -11218,10 +11120,7 @@ def next_value(declared, rest, table):
 
 
 def tokens(words, table):
-    """Yield (index, flag, value) for flags, (index, None, word) for words.
-
-    A known flag is never another's value: --name=VALUE forces it.
-    """
+    """Yield (index, flag, value) for flags, (index, None, word) for words."""
     position = 0
     while position < len(words):
         index, word = position, words[position]
@@ -11289,8 +11188,7 @@ def by_word(group, level=None):
 
 
 def unnamed_in(group, verbs):
-    """Those of the verbs that no word has to call: the default, or all that
-    are called by flag."""
+    """Those that no word has to call: the default, or all by flag."""
     return [verb for verb in verbs
             if verb.by is not None or verb.name == group.default]
 
@@ -11615,10 +11513,6 @@ def section(head, rows):
         for name, text in rows]
 
 
-def flag_rows(flags):
-    return [(f.spec, f.help) for f in flags]
-
-
 def example_lines(examples):
     """The examples in a help text; a long one is continued."""
     lines = ["", "examples:"]
@@ -11637,9 +11531,9 @@ def verb_help(group, verb):
         ["usage: " + verb_usage(group, verb), "", verb.summary]
         + section("arguments:", [(usage_of(group, f), f.help)
                                  for f in verb.places if f is not ITEM])
-        + section("flags:", flag_rows(
-            f for f in verb.own if not f.is_word
-            and (f.takes_value or f is not verb.by)))
+        + section("flags:", [(f.spec, f.help) for f in verb.own
+                             if not f.is_word
+                             and (f.takes_value or f is not verb.by)])
         + example_lines(examples_of(group, verb))
         + ["", "global flags: xeroctl help flags"])
 
@@ -11672,7 +11566,7 @@ def group_help(group, verbs):
 
 TOPICS = {
     "flags": ("Global flags, before the command or behind it (…: repeatable):",
-              flag_rows(GLOBALS)),
+              [(f.spec, f.help) for f in GLOBALS]),
     "exit-codes": ("Exit codes:", EXIT_CODES),
     "environment": ("Environment variables (an empty one counts as unset;"
                     " flags beat them):", ENVIRONMENT),
@@ -11690,14 +11584,12 @@ FAMILIES = (
 
 
 def family_lines(groups):
-    """The groups, family by family, and those of none."""
-    left = {group.name: group for group in groups}
-    for family, names in FAMILIES + (("more", None),):
-        for name in names.split() if names else list(left):
-            group = left.pop(name, None)
-            if group:
-                yield f"{family:11}{name:18}{group.summary}"
-                family = ""
+    """The groups, family by family."""
+    known = {group.name: group for group in groups}
+    for family, names in FAMILIES:
+        for name in filter(known.get, names.split()):
+            yield f"{family:11}{name:18}{known[name].summary}"
+            family = ""
 
 
 def top_help(groups):
@@ -11996,9 +11888,7 @@ class App:
 
     @property
     def api(self):
-        if self.opened is None:
-            self.open_api()
-        return self.opened
+        return self.opened or self.open_api()
 
     def open_api(self, needs_key=True):
         """Make the API of this run; without a key, one that sends none."""
@@ -12007,6 +11897,7 @@ class App:
             self.settings.deployment(needs_key), self.network, self.args,
             self.settings.get("timeout"), self.terminal, self.plan,
             self.deadline)
+        return self.opened
 
     def endpoint(self):
         """The endpoint slug of this run."""
@@ -12151,7 +12042,8 @@ def run(argv, environ, terminal, groups):
         raise UsageError(f"{ours[0]} is Xerotier's: a server of style openai"
                          " has none")
     try:
-        for check in args.verb.checks:
+        checks = args.verb.checks
+        for check in [checks] if callable(checks) else checks:
             check(app, args)
         args.verb.run(app, group, args)
     except PlanEnds:
@@ -12221,19 +12113,16 @@ def internal_error(problem):
                         " report it")
 
 
-def process_argv():
-    """The words of this process, read as UTF-8 in any locale (PEP 383)."""
-    return [os.fsencode(word).decode("utf-8", "surrogateescape")
-            for word in sys.argv[1:]]
-
-
 def main(argv=None, environ=None, streams=None, clock=None, groups=GROUPS):
     """Run one command line; return its exit code.
 
     argv is without the program's name; what is left out is the process's.
     What can still fail once an error was told, the last write, is one more.
     """
-    argv = process_argv() if argv is None else list(argv)
+    if argv is None:  # read as UTF-8 in any locale (PEP 383)
+        argv = (os.fsencode(word).decode("utf-8", "surrogateescape")
+                for word in sys.argv[1:])
+    argv = list(argv)
     environ = os.environ if environ is None else environ
     streams = streams or Streams(sys.stdin, sys.stdout, sys.stderr)
     terminal = Terminal(streams, environ, clock or Clock())
@@ -12257,14 +12146,6 @@ def main(argv=None, environ=None, streams=None, clock=None, groups=GROUPS):
         return fail(internal_error(problem), args, environ, terminal)
 
 
-def nowhere():
-    """Open what takes all and gives nothing; a bare root may lack /dev."""
-    try:
-        return os.open(os.devnull, os.O_RDWR)
-    except OSError:
-        return os.pipe()[1]
-
-
 def let_go(stream, number, is_stopped):
     """Flush, once stopped without waiting for a reader that has, too.
 
@@ -12280,19 +12161,17 @@ def let_go(stream, number, is_stopped):
             if is_hasty:
                 os.set_blocking(number, True)
     except (AttributeError, OSError, ValueError):
-        os.dup2(nowhere(), number)
+        os.dup2(os.pipe()[1], number)
 
 
 def open_closed_streams():
-    """Put /dev/null where a standard stream is closed.
-
-    Otherwise the first socket would get its number, and be written to.
-    """
+    """Put /dev/null where a stream is closed: no socket gets its number."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            nowhere()
+            with suppress(OSError):  # a bare root may lack it
+                os.open(os.devnull, os.O_RDWR)
 
 
 STOP_SIGNALS = ("SIGTERM", 143), ("SIGHUP", 129)
@@ -12306,10 +12185,7 @@ def stop(code):
 
 
 def on_signal(name, handler=None):
-    """Let a signal call this, or end the process at once, without a word.
-
-    What the caller has it ignore (nohup) stays ignored.
-    """
+    """Let a signal call this, or end the process; ignored (nohup) it stays."""
     import signal
     number = getattr(signal, name, None)  # Windows has no SIGHUP
     if number and signal.getsignal(number) != signal.SIG_IGN:

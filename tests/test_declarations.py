@@ -851,7 +851,7 @@ def test_help_asks_nothing_of_the_router(cli, router):
 
 
 @pytest.mark.parametrize("line, words", [
-    ("help", ("notes", "Keep notes.", "jobs", "flags, exit-codes, "
+    ("help", ("commands", "Print all commands", "flags, exit-codes, "
               "environment", "xeroctl help WORD")),
     ("help notes", ("\n  notes list  ", "  Move a note.\n",
                     "\n  notes move ID --to PLACE  ",
@@ -936,6 +936,16 @@ VERBS = [f"help {xeroctl.command_of(group, verb)}" for group in GROUPS
 LEVELS = ["help"] + [f"help {group.name}" for group in GROUPS] + [
     pytest.param(line, marks=costly) for line in VERBS]
 TOPICS = ["help exit-codes", "help environment", "help flags"]
+
+
+def test_a_row_says_only_what_is_known():
+    for group in GROUPS + xeroctl.ABOUT:
+        for verb in group.verbs:
+            for row, known in [(group, Group("x", "X.")), (
+                    verb, Verb("x", "X.", None))] + [
+                    (each, flag("ID", "x")) for each in verb.own]:
+                words = set(vars(row)) - set(dir(known))
+                assert not words, (group.name, verb.name, words)
 
 
 def line_of(level):

@@ -57,13 +57,6 @@ def test_each_group_stands_in_one_family(run):
     assert len(shown) <= 50
 
 
-def test_a_group_of_no_family_is_listed_too(run):
-    group = xeroctl.Group("odd", "What is odd.", verbs=(
-        xeroctl.Verb("", "Do it.", lambda *_: None),), default="")
-    shown = run("help", against=None, groups=(group,))
-    assert "\nmore       odd               What is odd.\n" in shown
-
-
 def test_a_verb_has_usage_summary_flags_examples_and_no_global_flag(run):
     shown = run("help", "files", "download", against=None)
     assert shown == """\

@@ -12,7 +12,7 @@ import pytest
 import xeroctl
 from conftest import Result, environment, text_stream, written
 from router import Router
-from xeroctl import (Group, Offset, acts, by_flag, creates, deletes, field,
+from xeroctl import (Group, acts, by_flag, creates, deletes, field,
                      lists, shows, updates)
 
 FORMS = "table", "wide", "json", "jsonl", "csv", "id"
@@ -32,7 +32,7 @@ CONVERSATIONS = Group(
 MODELS = Group(
     "models", "Look at models.", "/models",
     columns=("Name=id|name", "Age=created:age", "+Owner=owned_by"),
-    verbs=by_flag(lists(paging=Offset), shows(),
+    verbs=by_flag(lists(paging="offset"), shows(),
                   acts("share", "Share one.")))
 TABLE = CONVERSATIONS, MODELS
 
