@@ -12179,8 +12179,12 @@ STOP_SIGNALS = ("SIGTERM", 143), ("SIGHUP", 129)
 
 def stop(code):
     """Unwind the program, as Ctrl-C does; no second signal comes between."""
+    import signal
     for name, _ in STOP_SIGNALS:
         on_signal(name, lambda *_: None)
+    if hasattr(signal, "pthread_sigmask"):  # the last of exit has no handlers
+        signal.pthread_sigmask(signal.SIG_BLOCK,
+                               {signal.SIGTERM, signal.SIGHUP})
     sys.exit(code)
 
 

@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -374,6 +375,7 @@ def test_signals_that_come_together_are_one(router, python, tmp_path, path):
     """A shell and the kernel both tell that the terminal has gone."""
     for _ in range(5):
         desk = sits_at(router, python, tmp_path, path)
+        time.sleep(0.1)  # a signal just before a wait is seen after it
         try:
             for _ in range(20):
                 desk.process.send_signal(signal.SIGHUP)
