@@ -1519,7 +1519,7 @@ def test_a_direct_run_is_left_by_a_signal_and_goes_on(start, router, job,
                                                       number, status):
     router.order(SAY, when=asks_for("b"), hang=True)
     process = start(*job.argv("--direct", "--concurrency", "2"))
-    until(lambda: len(finished_lines(job)) == 3)
+    until(lambda: len(finished_lines(job)) == 3 and lines_sent(router)["b"])
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=10)
     assert process.returncode == status and stdout == b""
