@@ -8,6 +8,7 @@ Result.  Nothing in xeroctl.py is patched, and no environment is inherited.
 import collections
 import gc
 import io
+import itertools
 import os
 import signal
 import socket
@@ -28,6 +29,7 @@ sys.path[:0] = [ROOT, HERE]
 
 import xeroctl  # noqa: E402
 from everywhere import about, interpreters  # noqa: E402
+from halves import pytest_runtestloop  # noqa: E402,F401
 from router import Router  # noqa: E402
 
 
@@ -35,6 +37,9 @@ from router import Router  # noqa: E402
 # Those that are about os.fsync() put one of their own in its place.
 if not IS_FULL:
     os.fsync = lambda descriptor: None
+
+# The thread of a router and the one that waits for its answer take turns.
+sys.setswitchinterval(0.0005)
 
 # What is imported and collected stays: no look at it is worth its time.
 gc.disable()
@@ -113,6 +118,18 @@ def from_system(text):
     if not isinstance(text, str):
         return text
     return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+
+
+NUMBERS = itertools.count(1)
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory):
+    """A new folder; pytest's own costs a look at all those before it."""
+    name = "{}-{}".format(os.getpid(), next(NUMBERS))
+    path = tmp_path_factory.getbasetemp() / name
+    path.mkdir(0o700)
+    return path
 
 
 @pytest.fixture

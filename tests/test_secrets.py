@@ -430,7 +430,7 @@ def test_what_a_direct_run_writes_has_each_id_and_no_key(
     shown = run("batches", "run", "--endpoint", "demo", "--input", str(place),
                 "--output-file", str(out), "--direct", XEROTIER_API_KEY=key)
     assert shown.exit_status == 1, shown
-    texts = [path.read_text() for path in tmp_path.glob("out*.jsonl")]
+    texts = [path.read_text("utf-8") for path in tmp_path.glob("out*.jsonl")]
     found = [json.loads(line) for text in texts for line in text.splitlines()]
     assert sorted(one["custom_id"] for one in found) == sorted(
         f"{word}-1" for word in WORDS)
@@ -438,7 +438,7 @@ def test_what_a_direct_run_writes_has_each_id_and_no_key(
             for one in found if one["error"]}
     assert json.loads(bad)["code"] == xeroctl.redacted_key(key)
     if key == KEY:
-        texts.append((tmp_path / "out.jsonl.state.json").read_text())
+        texts.append((tmp_path / "out.jsonl.state.json").read_text("utf-8"))
         assert not [text for text in texts if PART[:12] in text]
     else:
         assert f"no {key} here" in json.loads(bad)["message"]
