@@ -448,10 +448,10 @@ def parse_json(text, decoder=DECODER):
     """Decode JSON (RFC 8259: no NaN); raise ValueError, if too deep, too."""
     try:
         try:
-            value, end = decoder.raw_decode(text)
+            value, end = decoder.scan_once(text, 0)
             if end == len(text):
                 return value  # nothing around it: the quick way
-        except ValueError:
+        except (ValueError, StopIteration):
             pass
         return decoder.decode(text)
     except RecursionError:
@@ -1001,7 +1001,9 @@ class Screen:
         """Write text of any origin, in a style where colour is on."""
         if text:
             self.column_zero = text[-1] == "\n"
-            self.control(self.dressed(text, style))
+            if style or self.is_guarded:
+                text = self.dressed(text, style)
+            self.control(text)
 
     def dressed(self, text, style):
         """The text as it is written here."""
@@ -3277,9 +3279,9 @@ def sse_lines(blocks):
         yield bytes(rest)
 
 
-def is_own_event(data, field, value):
+def is_own_event(data, field):
     """Whether data is complete before another field: a comment, or JSON."""
-    if field == b"data" and value.strip()[:1] not in (b"{", b"[", b":"):
+    if not re.match(rb"event(:|$)|data:\s*[{[:]", field):
         return False
     if data[:1] == ":":
         return True
@@ -3307,13 +3309,13 @@ def sse_events(blocks):
     event, data, line = "", [], b""
     for line in chain([first], lines):
         bare = line.rstrip(b"\r\n")
-        field, _, value = bare.partition(b":")
-        is_over = not bare or data and field in (b"data", b"event") and (
-            is_own_event("\n".join(data), field, value))
-        if is_over and data:
-            yield event, "\n".join(data), True
-        if is_over:
+        if not bare or data and is_own_event("\n".join(data), bare):
+            if data:
+                yield event, "\n".join(data), True
             event, data = "", []
+            if not bare:
+                continue
+        field, _, value = bare.partition(b":")
         if field == b"data":
             data.append(value[value[:1] == b" ":].decode("utf-8", "replace"))
         elif field == b"event":
@@ -3375,15 +3377,15 @@ def answer_events(answer, flush):
     that is none is the one and only event.  flush() is called before more
     is waited for.
     """
+    is_field = re.compile(rb"(data|event|id|retry)?:").match  # while we wait
     blocks, first = let_go_after(answer.blocks(), flush), b""
     for block in blocks:
         first += block
         if len(first.strip()) > len("event:") or len(first) > BLOCK:
             break
     start, said = first.lstrip(codecs.BOM_UTF8 + b" \r\n"), answer.media
-    if re.match(rb"(data|event|id|retry)?:", start) or (
-            said == "text/event-stream"
-            and start[:1] not in (b"{", b"[", b"<")):
+    if is_field(start) or (said == "text/event-stream"
+                           and start[:1] not in (b"{", b"[", b"<")):
         return api_events(chain([first], blocks))
     text = decoded(held(chain([first], blocks)))
     return [(WHOLE, json_of(answer, re.sub(
@@ -4945,15 +4947,15 @@ class ChatAnswer:
             if isinstance(choice, dict):
                 index = choice.get("index")
                 index = index if isinstance(index, int) else 0
-                if index not in self.choices:
-                    self.choices[index] = ChatChoice(index)
-                kept = self.choices[index]
+                kept = self.choices.get(index)
+                if not kept:
+                    kept = self.choices[index] = ChatChoice(index)
                 pieces = kept.add(choice)
                 if index == 0:
                     shown += pieces
                 if pieces or kept.tool_calls or len(kept.message) > 1:
                     self.has_begun = True
-                if choice.get("finish_reason") or "error" in choice:
+                if kept.finish_reason or "error" in choice:
                     self.end(chunk, choice)
         return shown
 
@@ -5172,14 +5174,15 @@ class Talk:
             self.spinner.stop()
             self.began_at = self.app.clock.monotonic()
         for kind, text in pieces:
-            self.deltas += kind == TEXT
             if self.halves or text[-1] >= "\ud800":
                 text = self.mended(kind, text)
             if kind == REASONING:
                 if self.shows_reasoning:
                     self.terminal.out.flush()
                     self.terminal.err.write(text, DIM)
-            elif self.is_text:
+                continue
+            self.deltas += 1
+            if self.is_text:
                 if self.shows_reasoning:
                     self.terminal.err.end_line()
                 self.terminal.out.write(text)
@@ -5225,15 +5228,14 @@ def take_events(app, talk, answer, reply):
             app.out.json_line(payload)
         if kind == WHOLE:
             JUDGES["/v1" + answer.PATH](payload)
-        pieces = answer.add(payload, kind)
-        if pieces is None:
-            talk.event(kind, payload)
-            continue
-        if kind == WHOLE:
             pieces = [(each, app.terminal.secrets.masked(text))
-                      for each, text in pieces]
+                      for each, text in answer.add(payload, kind)]
+        else:
+            pieces = answer.add(payload, kind)
         if pieces:
             talk.show(pieces)
+        elif pieces is None:
+            talk.event(kind, payload)
         if answer.is_finished:
             if answer.failure:
                 raise answer.failure
@@ -7514,7 +7516,7 @@ class ConversationFile:
         def hold(number):
             held.append(os.fdopen(os.dup(number), "rb"))
             try_lock(number)
-        if self.lock and raw != self.raw:
+        if raw != self.raw:
             with writing(self.path, UsageError):
                 write_privately(self.place, raw, hold)
             self.lock.close()
@@ -7619,7 +7621,7 @@ class ChatTurns:
 
     def write(self):
         """Have the file hold the conversation, once there is one."""
-        if self.turns() or self.file.raw:
+        if self.file.lock and (self.turns() or self.file.raw):
             self.file.write(self.saved())
 
 
