@@ -620,6 +620,8 @@ def csv_data(chance, columns, rows):
     data = text.getvalue().encode("utf-8")
     if chance.random() < 0.3:
         data = data[:-2]
-    return (chance.choice([b"", b"\xef\xbb\xbf"])
-            + chance.choice([b"", b"", b"\n\r\n"]) + data
+    mark = chance.choice([b"", b"\xef\xbb\xbf"])
+    if data[:3] == b"\xef\xbb\xbf":    # of a name, which needs one before it
+        mark = data[:3]
+    return (mark + chance.choice([b"", b"", b"\n\r\n"]) + data
             + chance.choice([b"", b"\r\n\n\n"])), delimiter
