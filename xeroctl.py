@@ -3332,7 +3332,7 @@ def api_events(blocks):
     tells, and ConnectionFailed if the stream ends before [DONE] or a
     terminal response event: whether it was complete is the caller's to say.
     """
-    kind = None
+    payload = None
     for event, data, is_whole in sse_events(blocks):
         if data[:1] != "{":
             if data.strip() == DONE:
@@ -3359,7 +3359,7 @@ def api_events(blocks):
             return
     raise ConnectionFailed(
         "HTTP", "the stream ended before " + (
-            "it began" if kind is None else "the answer was complete"),
+            "it began" if payload is None else "the answer was complete"),
         "asked without a stream, the server may say why", sent=True)
 
 
