@@ -600,9 +600,12 @@ def csv_cell(chance):
 
 
 def csv_table(chance):
-    """(columns, rows): names of columns are odd, and each is there once."""
-    names = ["a", "b"] + sorted({csv_cell(chance) for _ in range(
-        chance.randrange(4))} - {"a", "b"})
+    """(columns, rows): names of columns are odd, and each is there once.
+
+    A byte order mark in front of the first would be that of the file.
+    """
+    names = ["a", "b"] + sorted({csv_cell(chance).lstrip("\ufeff") for _ in
+                                 range(chance.randrange(4))} - {"a", "b"})
     chance.shuffle(names)
     return names, [[csv_cell(chance) for _ in names]
                    for _ in range(chance.choice([1, 1, 2, 3, 8]))]
@@ -620,8 +623,6 @@ def csv_data(chance, columns, rows):
     data = text.getvalue().encode("utf-8")
     if chance.random() < 0.3:
         data = data[:-2]
-    mark = chance.choice([b"", b"\xef\xbb\xbf"])
-    if data[:3] == b"\xef\xbb\xbf":    # of a name, which needs one before it
-        mark = data[:3]
-    return (mark + chance.choice([b"", b"", b"\n\r\n"]) + data
+    return (chance.choice([b"", b"\xef\xbb\xbf"])
+            + chance.choice([b"", b"", b"\n\r\n"]) + data
             + chance.choice([b"", b"\r\n\n\n"])), delimiter
