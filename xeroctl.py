@@ -7,7 +7,7 @@ other OpenAI-compatible server.
 
 It is read from top to bottom: a name uses only names that stand above it.
 `grep -n '^# [0-9]' xeroctl.py` is the table of contents and
-`grep -n '^# == ' xeroctl.py` the list of command groups.
+`grep -n '^# == ' xeroctl.py` the list of sections and command groups.
 
    1. Constants      names, limits and tables that never change
    2. Errors         every way to fail, each with its exit code
