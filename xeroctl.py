@@ -316,7 +316,7 @@ def is_filled(value):
 
 def counted(value):
     """A count of something; 0 where it is none."""
-    return value if isinstance(value, int) and is_positive(value) else 0
+    return value if type(value) is int and 0 < value < 1e300 else 0
 
 
 def header_seconds(value, now):
@@ -3404,16 +3404,16 @@ def utf8_text(raw):
 
 def parse_line(raw, decoder=DECODER):
     """Decode a line of JSON Lines; raise ValueError with what is wrong."""
-    text = utf8_text(raw).rstrip(" \t\r\n")
-    if not text:
-        raise ValueError("a blank line")
-    if text[0] == "\ufeff":
-        raise ValueError("begins with a byte order mark, which is no JSON")
     try:
-        return parse_json(text, decoder)
+        return parse_json(raw.decode("utf-8").rstrip(" \t\r\n"), decoder)
+    except UnicodeDecodeError:
+        return utf8_text(raw)  # which says where it is none
     except json.JSONDecodeError as problem:
-        raise ValueError(f"not JSON: {problem.msg} at column"
-                         f" {problem.colno}")
+        raise ValueError(
+            "a blank line" if not problem.doc
+            else "begins with a byte order mark, which is no JSON"
+            if problem.doc[0] == "\ufeff"
+            else f"not JSON: {problem.msg} at column {problem.colno}")
     except ValueError as problem:
         raise ValueError(f"not JSON: {problem}")
 
@@ -5901,14 +5901,16 @@ class BatchInput:
 
     def check(self):
         """Read all of it; raise a UsageError that names what is wrong."""
-        import hashlib
-        digest = hashlib.sha256()
+        digest = None
+        if self.places:
+            import hashlib
+            digest = hashlib.sha256()
         for raw in self.source.lines():
             self.take(raw)
-            if self.places:
+            if digest:
                 digest.update(raw)
                 self.starts.append(self.starts[-1] + len(raw))
-        self.digest = digest.hexdigest()
+        self.digest = digest and digest.hexdigest()
         if not self.count:
             self.complain(1, "the file is empty")
         repeated = {code for codes in self.hashes
@@ -5929,15 +5931,16 @@ class BatchInput:
             return self.complain(self.count, str(problem))
         size = len(made_line(request) if self.source.is_made else raw)
         self.size += size
-        self.largest = max(self.largest, (size, self.count))
-        wrong = self.wrong
+        if size >= self.largest[0]:
+            self.largest = size, self.count
+        problem = None
         for problem in line_problems(request, self.url):
             self.complain(self.count, problem)
-        custom_id = id_of(request)
+        custom_id = id_of(request) if problem else request["custom_id"]
         if custom_id:
             code = hash(custom_id)
             self.hashes[code & 255].append(code)
-        if wrong == self.wrong:
+        if not problem:
             body = request["body"]
             self.models.add(body["model"])
             self.max_tokens += counted(body.get("max_tokens")

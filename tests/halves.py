@@ -6,8 +6,8 @@ take whole files from one list, for the fixtures that a file shares, and what
 the second finds out is told by the first, file by file.
 """
 
+import ast
 import itertools
-import json
 import os
 import signal
 import tempfile
@@ -52,7 +52,7 @@ class Teller:
             config=self.config, report=report))
 
     def write(self):
-        os.write(self.notes, json.dumps(self.reports).encode() + b"\n")
+        os.write(self.notes, ascii(self.reports).encode() + b"\n")
         del self.reports[:]
 
 
@@ -91,7 +91,7 @@ def tell(session, notes):
         if not line.endswith(b"\n"):
             notes.seek(-len(line), os.SEEK_CUR)
             return                      # it is being written
-        for data in json.loads(line.decode()):
+        for data in ast.literal_eval(line.decode()):
             report = hook.pytest_report_from_serializable(
                 config=session.config, data=data)
             if report.when == "setup":
