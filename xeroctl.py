@@ -2438,7 +2438,8 @@ API_HINTS = {
     "scope_insufficient": "use a key with the scope that this call needs",
     **dict.fromkeys(ApiError.USED_UP, "the quota is used up: wait for its"
                                       " reset or raise it"),
-    "endpoint_inactive": "the endpoint is not active yet: try again later",
+    "endpoint_inactive": "the endpoint is not active yet: xeroctl endpoints"
+                         " lists its status",
     400: "-v shows the request, --dry-run its body",
     401: "is the key right? " + KEY_HELP,
     403: "the key is known, but may not do this",
