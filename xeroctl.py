@@ -146,7 +146,8 @@ class XeroctlError(Exception):
 
     The message is one line that says what and where; details are more such
     lines, facts (code, param, request id) are shown after them, and the hint
-    names the next thing to try.
+    names the next thing to try.  is_told: the user has seen it; settings are
+    those of the run that it ended, once there are any.
     """
 
     exit_code = 1
@@ -216,8 +217,8 @@ class ApiError(XeroctlError):
     CODES = {401: 3, 403: 3, 404: 4, 429: 6, 503: 6, 529: 6}
     USED_UP = "quota_exceeded", "insufficient_quota"
 
-    def __init__(self, status, message, hint, body, headers,
-                 is_envelope=False, kind=None, **facts):
+    def __init__(self, status, message, hint, body, headers, is_envelope,
+                 kind, **facts):
         super().__init__(f"HTTP {status} {message}".rstrip(), hint, **facts)
         self.kind, self.is_envelope = kind or self.kind, is_envelope
         self.status, self.body, self.headers = status, body, headers
@@ -257,6 +258,12 @@ class StreamBroken(XeroctlError):
     kind = "stream_broken"
 
 
+class StreamError(XeroctlError):
+    """An error that the server told inside a stream."""
+
+    kind = "stream_error"
+
+
 class WaitExpired(XeroctlError):
     """The thing waited for did not end in time."""
 
@@ -264,7 +271,7 @@ class WaitExpired(XeroctlError):
     kind = "wait_expired"
 
 
-# What ends a run from outside: Ctrl-C, or a signal that on_terminate() knows.
+# What ends a run from outside: Ctrl-C, or a signal of STOP_SIGNALS.
 INTERRUPTS = KeyboardInterrupt, SystemExit
 
 
@@ -964,7 +971,7 @@ class Clock:
 
     @staticmethod
     def jitter():
-        """A number from 0 to 1, never the same twice."""
+        """A number from 0 to 1, by chance (random takes long to import)."""
         return int.from_bytes(os.urandom(4), "big") / 2 ** 32
 
 
@@ -1260,17 +1267,17 @@ class Terminal:
         elif self.err.is_terminal:
             self.err.write("\n")
 
-    def note(self, text, style=DIM):
+    def note(self, text):
         """Print a remark that --quiet suppresses."""
         if not self.quiet:
-            self.say(text, style)
+            self.say(text, DIM)
 
     def warn(self, text):
         self.say("warning: " + text, YELLOW)
 
     @property
     def input(self):
-        """Standard input, in bytes: read only where `-` was written."""
+        """Standard input, in bytes: read for a `-`, or for an answer."""
         return getattr(self.stdin, "buffer", self.stdin)
 
     def read_line(self):
@@ -1405,9 +1412,9 @@ class Deployment:
 
     With style xerotier the base URL is https://HOST/PROJECT/v1 and the
     endpoint slug goes before the last /v1; with style openai there is no
-    slug in a path, and the key may be None.  Management paths go to the
-    origin of the frontend URL, where there is one.  slug is that of an SDK's
-    base URL, https://HOST/PROJECT/SLUG/v1.
+    slug in a path, and the key may be None.  What FRONTEND matches goes to
+    the origin of the frontend URL, where there is one.  slug is that of an
+    SDK's base URL, https://HOST/PROJECT/SLUG/v1.
     """
 
     FRONTEND = (
@@ -1434,7 +1441,7 @@ class Deployment:
                              f"{self.base_url} is for all endpoints")
         return asked or self.slug
 
-    def url(self, path, slug=None):
+    def url(self, path, slug):
         """The URL of a path below /v1, of the project or of an endpoint."""
         if self.frontend_url and re.match(self.FRONTEND, path):
             return self.frontend_url + url_path(self.base_url) + path
@@ -1960,7 +1967,7 @@ class Settings:
             self.terminal.note(told + ": none is sent")
         return bool(found)
 
-    def deployment(self, needs_key=True):
+    def deployment(self, needs_key):
         """The deployment of this run; raise NotConfigured without one."""
         url, style = self.get("base_url"), self.style()
         if not url:
@@ -2058,7 +2065,7 @@ class Request:
 
     about = None
 
-    def __init__(self, method, url, headers, body=None, silence=TIMEOUT_S):
+    def __init__(self, method, url, headers, body, silence):
         self.method, self.url, self.headers = method, url, headers
         self.body, self.silence = body, silence
 
@@ -2095,7 +2102,7 @@ class Plan:
     plans everything.
     """
 
-    def __init__(self, dry_run=False, curl=False):
+    def __init__(self, dry_run, curl):
         self.dry_run, self.curl, self.requests = dry_run, curl, []
 
     def __bool__(self):
@@ -2120,7 +2127,7 @@ class Plan:
 class Limits:
     """How long one call may be silent, and when the run must be over."""
 
-    def __init__(self, clock, silence, deadline=None):
+    def __init__(self, clock, silence, deadline):
         self.clock, self.silence = clock, silence
         self.deadline = deadline or float("inf")
 
@@ -2492,8 +2499,7 @@ def error_fact(body, name):
 
 
 def api_error(answer, text):
-    """Read an error in any shape; LiteLLM sends it as a stream's frame, too.
-    """
+    """Read an error in any shape; LiteLLM sends a frame of a stream, too."""
     if text.startswith("data:"):
         text = text[len("data:"):].partition("\n")[0]
     try:
@@ -2623,7 +2629,7 @@ def check_vectors(reply, sent):
                 len({as_text(dig(item, "index")) for item in data}) > 1)
 
 
-# By the url of a line; what has none here only may be no error.
+# By the url of a line; of any other, all but an error is an answer.
 JUDGES = {"/v1/chat/completions": check_completion,
           "/v1/completions": check_completion,
           "/v1/responses": check_response, "/v1/embeddings": check_vectors}
@@ -3250,12 +3256,6 @@ TERMINAL_EVENTS = ("response.completed", "response.failed",
                    "response.incomplete", "response.cancelled")
 
 
-class StreamError(XeroctlError):
-    """An error that the server told inside a stream."""
-
-    kind = "stream_error"
-
-
 def sse_lines(blocks):
     """Yield lines, ends included, from blocks of bytes that split anywhere.
 
@@ -3423,7 +3423,8 @@ class Source:
     """An input file that is read in pieces, from any place, repeatedly.
 
     name is what errors call it, unit what they call a line of it; the file
-    is open for reading, in binary.
+    is open for reading, in binary.  start is where the first line begins;
+    is_made and digest tell of lines that requests are made of.
     """
 
     unit, start, is_made, digest = "line", 0, False, None
@@ -3533,7 +3534,7 @@ class NewFile(AbstractContextManager):
 
     may_replace = True
 
-    def __init__(self, path, force=False, url=None):
+    def __init__(self, path, force, url=None):
         self.path, self.count, self.is_resumed = path, 0, url is not None
         self.target = os.path.realpath(on_disk(path))
         if is_special(self.target):
@@ -3882,7 +3883,7 @@ class Out:
     what they lead to; if that is nothing, writes is what lets all be shown.
     """
 
-    def __init__(self, terminal, form, plan, pick=None, writes=False):
+    def __init__(self, terminal, form, plan, pick, writes):
         self.terminal, self.screen = terminal, terminal.out
         self.form, self.plan = form, plan
         self.pick, self.writes, self.has_picked = pick, writes, False
