@@ -340,17 +340,17 @@ def header_seconds(value, now):
 def dig(value, path):
     """Follow a dotted path through JSON; None where it leads nowhere."""
     for key in path.split("."):
-        if isinstance(value, list) and key.isdigit():
-            value = dict(enumerate(value)).get(int(key))
-        else:
-            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, list):
+            value = {str(place): each for place, each in enumerate(value)}
+        value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
 def picked(value, steps):
     """Yield what steps lead to, but null; * is every element, -1 the last."""
     if not steps:
-        yield from [value] * (value is not None)
+        if value is not None:
+            yield value
         return
     step, *rest = steps
     if isinstance(value, list):
@@ -372,8 +372,9 @@ def plant(tree, path, value):
 
 def as_escape(match):
     code = ord(match.group())
-    return (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-            if code < 0x10000 else f"\\U{code:08x}")
+    return (f"\\x{code:02x}" if code < 0x100
+            else f"\\u{code:04x}" if code < 0x10000
+            else f"\\U{code:08x}")
 
 
 def visible(text):
@@ -612,10 +613,10 @@ def content_text(value):
 
 def call_line(call):
     """A call of a tool, as it is shown."""
-    name, given = (next(filter(None, (dig(call, key) for key in keys)), None)
-                   for keys in (("name", "type"),
-                                ("arguments", "input", "action")))
-    return f"[tool call] {as_text(name)}({text_or_json(given or '')})"
+    name = dig(call, "name") or dig(call, "type") or None
+    given = (dig(call, "arguments") or dig(call, "input")
+             or dig(call, "action") or "")
+    return f"[tool call] {as_text(name)}({text_or_json(given)})"
 
 
 SAID = "content", "text", "refusal", "output", "stdout", "stderr", "summary"
@@ -708,7 +709,7 @@ def nearest(word, words):
     plain = {each.strip("-").lower(): each for each in words}
     word = word.strip("-").lower()
     found = (difflib.get_close_matches(word, plain, n=3, cutoff=0.7)
-             or [each for each in plain if word in each and word[2:]])
+             or [each for each in plain if word in each and len(word) > 2])
     return [plain[each] for each in found[:3]]
 
 
@@ -1682,12 +1683,12 @@ def keep_access(number, path, widest):
             os.fchmod(number, old.st_mode & 0o7777)
 
 
-def write_privately(path, data, prepare=int):
+def write_privately(path, data, prepare=None):
     """Replace a file whole: old or new, never torn, for its owner only.
 
     Written beside it with mode 0600, synced and renamed; a link is kept and
-    what it points to is replaced.  prepare(number) sees the new file while
-    nobody else can.
+    what it points to is replaced.  prepare(number), if any, sees the new
+    file while nobody else can.
     """
     path = os.path.realpath(path)
     if is_special(path):
@@ -1697,7 +1698,8 @@ def write_privately(path, data, prepare=int):
     try:
         with os.fdopen(os.open(beside, flags, 0o600), "wb") as target:
             keep_access(target.fileno(), path, 0o640)
-            prepare(target.fileno())
+            if prepare:
+                prepare(target.fileno())
             target.write(data)
             target.flush()
             os.fsync(target.fileno())
@@ -1885,12 +1887,13 @@ class Settings:
     def tell_beaten(self, name):
         """Say which variables beat what a deployment has, if any do."""
         table = self.config.deployments().get(name)
-        has = dict({"context": name, "style": XEROTIER}, **table or {})
+        if not table:
+            return
+        has = dict({"context": name, "style": XEROTIER}, **table)
         if key_source(has):
             has.setdefault("api_key")
         found = ["XEROTIER_" + each.upper()
-                 for each in ("context", *DEPLOYMENT_KEYS)
-                 if table and each in has
+                 for each in ("context", *DEPLOYMENT_KEYS) if each in has
                  and self.variable(each) not in (None, has[each])]
         if found:
             self.terminal.note(f"{' and '.join(found)} beat what {name} has:"
@@ -2833,16 +2836,16 @@ class Network:
             while True:
                 self.idle.pop()[0].close()
 
-    def keeper(self, *about):
-        """What takes a socket back with what it is good for, if any."""
-        return self.keeps and (
-            lambda sock: self.idle.append((sock, time.monotonic(), about)))
+    def keeper(self, origin, proxy):
+        """What takes a socket back for its origin, if one is kept at all."""
+        return self.keeps and (lambda sock: self.idle.append(
+            (sock, time.monotonic(), origin, proxy)))
 
     def reuse(self, origin):
         """A kept (socket, proxy) that the server has not closed, or None."""
         with suppress(IndexError):  # other threads take of them, too
             while True:
-                sock, since, (place, proxy) = self.idle.pop()
+                sock, since, place, proxy = self.idle.pop()
                 if place == origin and not is_readable(sock) and (
                         time.monotonic() - since < IDLE_S):
                     return sock, proxy
@@ -3852,8 +3855,8 @@ class Strip:
                                     column.paths[-1])
         is_text = column.format in TEXT_FORMATS and not is_id
         self.least = 12 if is_text else self.full
-        self.rank = 2 if is_key else int(
-            "state" == column.format or "status" == column.head.lower())
+        is_state = column.format == "state" or column.head.lower() == "status"
+        self.rank = 2 if is_key else 1 if is_state else 0
 
 
 def fits(strips, room):
@@ -3950,8 +3953,8 @@ class Out:
         if self.form == CSV:
             columns = list(map(as_column, specs))
             rows = [[c.head for c in columns]] * has_head
-            rows += [[column.value(r) for column in columns]
-                     for r in self.masked(records)]
+            rows += [[c.value(record) for c in columns]
+                     for record in self.masked(records)]
             line_end = "\n" if self.screen.is_terminal else "\r\n"
             self.write(csv_text(rows, line_end))
         elif self.form == ID:
@@ -4032,10 +4035,11 @@ class Out:
     def outcome(self, name, item_id, error):
         """Tell a person what came of one thing of many."""
         made = f" -> {item_id}" * (item_id != name)
+        mark, style, more = ("[OK]", GREEN, made) if error is None else (
+            "[FAIL]", RED, f" ({error})")
         if self.is_table:
-            self.write(*("[OK]", GREEN) if error is None else ("[FAIL]", RED))
-            self.line(one_line(f" {name}" + (
-                made if error is None else f" ({error})")))
+            self.write(mark, style)
+            self.line(one_line(f" {name}{more}"))
 
     def outcomes(self, outcomes):
         """What came of all: {"id", "ok", "error", …} each."""
