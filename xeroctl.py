@@ -241,7 +241,11 @@ class ApiError(XeroctlError):
 
 
 class ConnectionFailed(XeroctlError):
-    """No answer.  sent tells whether any byte of the request had left."""
+    """No answer; layer is what failed: DNS, proxy, connect, TLS, HTTP, …
+
+    sent tells whether any byte of the request had left, lasting that another
+    attempt would fail as well.
+    """
 
     exit_code = 5
     kind = "connection_failed"
@@ -482,7 +486,7 @@ def seconds_of(value):
     if not found:
         return None
     import calendar
-    *clock, hours, minutes = found.groups("0")
+    *clock, hours, minutes = found.groups("0")  # hours have the sign of both
     year, month, day, hour, minute, second = map(int, clock)
     try:
         return calendar.timegm((year, month, day, hour - int(hours), minute
@@ -818,7 +822,7 @@ class Secrets:
     def masked_json(self, value):
         """The same JSON value with its texts masked, before any encoding."""
         todo = [value]
-        for item in todo:
+        for item in todo:  # which grows meanwhile
             todo += (chain(item, item.values()) if isinstance(item, dict)
                      else item if isinstance(item, list) else ())
         texts = [item for item in todo if isinstance(item, str)]
@@ -1782,6 +1786,7 @@ class ConfigFile:
         return {path[1]: table for path, table in self.tables.items() if path}
 
     def current(self):
+        """The name that the file calls current; None without deployments."""
         return self.deployments() and self.tables[()].get(CURRENT) or None
 
     def deployment(self, name):
@@ -1956,7 +1961,7 @@ class Settings:
         return checked("api_key", text, where)
 
     def is_foreign(self, urls, table):
-        """Whether a URL is not its deployment's; style xerotier has none."""
+        """Whether a URL is not its deployment's; style xerotier raises."""
         own = [table[name] for name in ("base_url", "frontend_url")
                if name in table]
         found = [url for url in urls if not any(
@@ -3914,14 +3919,15 @@ class Out:
 
     def json(self, value, layout=pretty_json):
         """One JSON document, or what is to be picked of it."""
+        if self.plan.requests:
+            return
         value = self.masked(value)
         found = list(picked(value, self.pick)) if self.pick else ()
         for each in found:
             self.text(text_or_json(each) + "\n")
-        is_whole = not self.pick or self.writes and not found
-        if is_whole and not self.plan.requests:
+        if not self.pick or self.writes and not found:
             self.screen.write_json(layout(value) + "\n")
-        if self.pick and not found and not self.plan.requests:
+        if self.pick and not found:
             raise XeroctlError(f"{'.'.join(self.pick)} leads to nothing")
         self.has_picked = True
 
@@ -3968,11 +3974,11 @@ class Out:
         """Columns aligned by display width, two spaces apart."""
         columns = [c for c in map(as_column, specs)
                    if self.form == WIDE or not c.is_wide]
-        room = self.screen.columns()
-        strips = self.strips(columns, self.masked(records))
+        room, records = self.screen.columns(), self.masked(records)
+        strips = self.strips(columns, records)
         if self.form == TABLE and self.screen.is_terminal and not fits(
                 strips, room):
-            strips = self.strips(columns, self.masked(records), True)
+            strips = self.strips(columns, records, True)
             drop_to_fit(strips, room)
         for number, cells in enumerate(zip(*(s.cells for s in strips))):
             for strip, text in zip(strips, cells):
