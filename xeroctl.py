@@ -146,7 +146,8 @@ class XeroctlError(Exception):
 
     The message is one line that says what and where; details are more such
     lines, facts (code, param, request id) are shown after them, and the hint
-    names the next thing to try.
+    names the next thing to try.  is_told: the user has seen it; settings are
+    those of the run that it ended, once there are any.
     """
 
     exit_code = 1
@@ -216,8 +217,8 @@ class ApiError(XeroctlError):
     CODES = {401: 3, 403: 3, 404: 4, 429: 6, 503: 6, 529: 6}
     USED_UP = "quota_exceeded", "insufficient_quota"
 
-    def __init__(self, status, message, hint, body, headers,
-                 is_envelope=False, kind=None, **facts):
+    def __init__(self, status, message, hint, body, headers, is_envelope,
+                 kind, **facts):
         super().__init__(f"HTTP {status} {message}".rstrip(), hint, **facts)
         self.kind, self.is_envelope = kind or self.kind, is_envelope
         self.status, self.body, self.headers = status, body, headers
@@ -240,7 +241,11 @@ class ApiError(XeroctlError):
 
 
 class ConnectionFailed(XeroctlError):
-    """No answer.  sent tells whether any byte of the request had left."""
+    """No answer; layer is what failed: DNS, proxy, connect, TLS, HTTP, …
+
+    sent tells whether any byte of the request had left, lasting that another
+    attempt would fail as well.
+    """
 
     exit_code = 5
     kind = "connection_failed"
@@ -257,6 +262,12 @@ class StreamBroken(XeroctlError):
     kind = "stream_broken"
 
 
+class StreamError(XeroctlError):
+    """An error that the server told inside a stream."""
+
+    kind = "stream_error"
+
+
 class WaitExpired(XeroctlError):
     """The thing waited for did not end in time."""
 
@@ -264,7 +275,7 @@ class WaitExpired(XeroctlError):
     kind = "wait_expired"
 
 
-# What ends a run from outside: Ctrl-C, or a signal that on_terminate() knows.
+# What ends a run from outside: Ctrl-C, or a signal of STOP_SIGNALS.
 INTERRUPTS = KeyboardInterrupt, SystemExit
 
 
@@ -333,17 +344,17 @@ def header_seconds(value, now):
 def dig(value, path):
     """Follow a dotted path through JSON; None where it leads nowhere."""
     for key in path.split("."):
-        if isinstance(value, list) and key.isdigit():
-            value = dict(enumerate(value)).get(int(key))
-        else:
-            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, list):
+            value = {str(place): each for place, each in enumerate(value)}
+        value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
 def picked(value, steps):
     """Yield what steps lead to, but null; * is every element, -1 the last."""
     if not steps:
-        yield from [value] * (value is not None)
+        if value is not None:
+            yield value
         return
     step, *rest = steps
     if isinstance(value, list):
@@ -365,8 +376,9 @@ def plant(tree, path, value):
 
 def as_escape(match):
     code = ord(match.group())
-    return (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-            if code < 0x10000 else f"\\U{code:08x}")
+    return (f"\\x{code:02x}" if code < 0x100
+            else f"\\u{code:04x}" if code < 0x10000
+            else f"\\U{code:08x}")
 
 
 def visible(text):
@@ -474,7 +486,7 @@ def seconds_of(value):
     if not found:
         return None
     import calendar
-    *clock, hours, minutes = found.groups("0")
+    *clock, hours, minutes = found.groups("0")  # hours have the sign of both
     year, month, day, hour, minute, second = map(int, clock)
     try:
         return calendar.timegm((year, month, day, hour - int(hours), minute
@@ -605,10 +617,10 @@ def content_text(value):
 
 def call_line(call):
     """A call of a tool, as it is shown."""
-    name, given = (next(filter(None, (dig(call, key) for key in keys)), None)
-                   for keys in (("name", "type"),
-                                ("arguments", "input", "action")))
-    return f"[tool call] {as_text(name)}({text_or_json(given or '')})"
+    name = dig(call, "name") or dig(call, "type") or None
+    given = (dig(call, "arguments") or dig(call, "input")
+             or dig(call, "action") or "")
+    return f"[tool call] {as_text(name)}({text_or_json(given)})"
 
 
 SAID = "content", "text", "refusal", "output", "stdout", "stderr", "summary"
@@ -701,7 +713,7 @@ def nearest(word, words):
     plain = {each.strip("-").lower(): each for each in words}
     word = word.strip("-").lower()
     found = (difflib.get_close_matches(word, plain, n=3, cutoff=0.7)
-             or [each for each in plain if word in each and word[2:]])
+             or [each for each in plain if word in each and len(word) > 2])
     return [plain[each] for each in found[:3]]
 
 
@@ -810,7 +822,7 @@ class Secrets:
     def masked_json(self, value):
         """The same JSON value with its texts masked, before any encoding."""
         todo = [value]
-        for item in todo:
+        for item in todo:  # which grows meanwhile
             todo += (chain(item, item.values()) if isinstance(item, dict)
                      else item if isinstance(item, list) else ())
         texts = [item for item in todo if isinstance(item, str)]
@@ -964,7 +976,7 @@ class Clock:
 
     @staticmethod
     def jitter():
-        """A number from 0 to 1, never the same twice."""
+        """A number from 0 to 1, by chance (random takes long to import)."""
         return int.from_bytes(os.urandom(4), "big") / 2 ** 32
 
 
@@ -1260,17 +1272,17 @@ class Terminal:
         elif self.err.is_terminal:
             self.err.write("\n")
 
-    def note(self, text, style=DIM):
+    def note(self, text):
         """Print a remark that --quiet suppresses."""
         if not self.quiet:
-            self.say(text, style)
+            self.say(text, DIM)
 
     def warn(self, text):
         self.say("warning: " + text, YELLOW)
 
     @property
     def input(self):
-        """Standard input, in bytes: read only where `-` was written."""
+        """Standard input, in bytes: read for a `-`, or for an answer."""
         return getattr(self.stdin, "buffer", self.stdin)
 
     def read_line(self):
@@ -1405,9 +1417,9 @@ class Deployment:
 
     With style xerotier the base URL is https://HOST/PROJECT/v1 and the
     endpoint slug goes before the last /v1; with style openai there is no
-    slug in a path, and the key may be None.  Management paths go to the
-    origin of the frontend URL, where there is one.  slug is that of an SDK's
-    base URL, https://HOST/PROJECT/SLUG/v1.
+    slug in a path, and the key may be None.  What FRONTEND matches goes to
+    the origin of the frontend URL, where there is one.  slug is that of an
+    SDK's base URL, https://HOST/PROJECT/SLUG/v1.
     """
 
     FRONTEND = (
@@ -1434,7 +1446,7 @@ class Deployment:
                              f"{self.base_url} is for all endpoints")
         return asked or self.slug
 
-    def url(self, path, slug=None):
+    def url(self, path, slug):
         """The URL of a path below /v1, of the project or of an endpoint."""
         if self.frontend_url and re.match(self.FRONTEND, path):
             return self.frontend_url + url_path(self.base_url) + path
@@ -1675,12 +1687,12 @@ def keep_access(number, path, widest):
             os.fchmod(number, old.st_mode & 0o7777)
 
 
-def write_privately(path, data, prepare=int):
+def write_privately(path, data, prepare=None):
     """Replace a file whole: old or new, never torn, for its owner only.
 
     Written beside it with mode 0600, synced and renamed; a link is kept and
-    what it points to is replaced.  prepare(number) sees the new file while
-    nobody else can.
+    what it points to is replaced.  prepare(number), if any, sees the new
+    file while nobody else can.
     """
     path = os.path.realpath(path)
     if is_special(path):
@@ -1690,7 +1702,8 @@ def write_privately(path, data, prepare=int):
     try:
         with os.fdopen(os.open(beside, flags, 0o600), "wb") as target:
             keep_access(target.fileno(), path, 0o640)
-            prepare(target.fileno())
+            if prepare:
+                prepare(target.fileno())
             target.write(data)
             target.flush()
             os.fsync(target.fileno())
@@ -1773,6 +1786,7 @@ class ConfigFile:
         return {path[1]: table for path, table in self.tables.items() if path}
 
     def current(self):
+        """The name that the file calls current; None without deployments."""
         return self.deployments() and self.tables[()].get(CURRENT) or None
 
     def deployment(self, name):
@@ -1878,12 +1892,13 @@ class Settings:
     def tell_beaten(self, name):
         """Say which variables beat what a deployment has, if any do."""
         table = self.config.deployments().get(name)
-        has = dict({"context": name, "style": XEROTIER}, **table or {})
+        if not table:
+            return
+        has = dict({"context": name, "style": XEROTIER}, **table)
         if key_source(has):
             has.setdefault("api_key")
         found = ["XEROTIER_" + each.upper()
-                 for each in ("context", *DEPLOYMENT_KEYS)
-                 if table and each in has
+                 for each in ("context", *DEPLOYMENT_KEYS) if each in has
                  and self.variable(each) not in (None, has[each])]
         if found:
             self.terminal.note(f"{' and '.join(found)} beat what {name} has:"
@@ -1946,7 +1961,7 @@ class Settings:
         return checked("api_key", text, where)
 
     def is_foreign(self, urls, table):
-        """Whether a URL is not its deployment's; style xerotier has none."""
+        """Whether a URL is not its deployment's; style xerotier raises."""
         own = [table[name] for name in ("base_url", "frontend_url")
                if name in table]
         found = [url for url in urls if not any(
@@ -1960,7 +1975,7 @@ class Settings:
             self.terminal.note(told + ": none is sent")
         return bool(found)
 
-    def deployment(self, needs_key=True):
+    def deployment(self, needs_key):
         """The deployment of this run; raise NotConfigured without one."""
         url, style = self.get("base_url"), self.style()
         if not url:
@@ -2058,7 +2073,7 @@ class Request:
 
     about = None
 
-    def __init__(self, method, url, headers, body=None, silence=TIMEOUT_S):
+    def __init__(self, method, url, headers, body, silence):
         self.method, self.url, self.headers = method, url, headers
         self.body, self.silence = body, silence
 
@@ -2095,7 +2110,7 @@ class Plan:
     plans everything.
     """
 
-    def __init__(self, dry_run=False, curl=False):
+    def __init__(self, dry_run, curl):
         self.dry_run, self.curl, self.requests = dry_run, curl, []
 
     def __bool__(self):
@@ -2120,7 +2135,7 @@ class Plan:
 class Limits:
     """How long one call may be silent, and when the run must be over."""
 
-    def __init__(self, clock, silence, deadline=None):
+    def __init__(self, clock, silence, deadline):
         self.clock, self.silence = clock, silence
         self.deadline = deadline or float("inf")
 
@@ -2438,7 +2453,8 @@ API_HINTS = {
     "scope_insufficient": "use a key with the scope that this call needs",
     **dict.fromkeys(ApiError.USED_UP, "the quota is used up: wait for its"
                                       " reset or raise it"),
-    "endpoint_inactive": "the endpoint is not active yet: try again later",
+    "endpoint_inactive": "the endpoint is not active yet: xeroctl endpoints"
+                         " lists its status",
     400: "-v shows the request, --dry-run its body",
     401: "is the key right? " + KEY_HELP,
     403: "the key is known, but may not do this",
@@ -2491,8 +2507,7 @@ def error_fact(body, name):
 
 
 def api_error(answer, text):
-    """Read an error in any shape; LiteLLM sends it as a stream's frame, too.
-    """
+    """Read an error in any shape; LiteLLM sends a frame of a stream, too."""
     if text.startswith("data:"):
         text = text[len("data:"):].partition("\n")[0]
     try:
@@ -2622,7 +2637,7 @@ def check_vectors(reply, sent):
                 len({as_text(dig(item, "index")) for item in data}) > 1)
 
 
-# By the url of a line; what has none here only may be no error.
+# By the url of a line; of any other, all but an error is an answer.
 JUDGES = {"/v1/chat/completions": check_completion,
           "/v1/completions": check_completion,
           "/v1/responses": check_response, "/v1/embeddings": check_vectors}
@@ -2826,16 +2841,16 @@ class Network:
             while True:
                 self.idle.pop()[0].close()
 
-    def keeper(self, *about):
-        """What takes a socket back with what it is good for, if any."""
-        return self.keeps and (
-            lambda sock: self.idle.append((sock, time.monotonic(), about)))
+    def keeper(self, origin, proxy):
+        """What takes a socket back for its origin, if one is kept at all."""
+        return self.keeps and (lambda sock: self.idle.append(
+            (sock, time.monotonic(), origin, proxy)))
 
     def reuse(self, origin):
         """A kept (socket, proxy) that the server has not closed, or None."""
         with suppress(IndexError):  # other threads take of them, too
             while True:
-                sock, since, (place, proxy) = self.idle.pop()
+                sock, since, place, proxy = self.idle.pop()
                 if place == origin and not is_readable(sock) and (
                         time.monotonic() - since < IDLE_S):
                     return sock, proxy
@@ -3249,12 +3264,6 @@ TERMINAL_EVENTS = ("response.completed", "response.failed",
                    "response.incomplete", "response.cancelled")
 
 
-class StreamError(XeroctlError):
-    """An error that the server told inside a stream."""
-
-    kind = "stream_error"
-
-
 def sse_lines(blocks):
     """Yield lines, ends included, from blocks of bytes that split anywhere.
 
@@ -3422,7 +3431,8 @@ class Source:
     """An input file that is read in pieces, from any place, repeatedly.
 
     name is what errors call it, unit what they call a line of it; the file
-    is open for reading, in binary.
+    is open for reading, in binary.  start is where the first line begins;
+    is_made and digest tell of lines that requests are made of.
     """
 
     unit, start, is_made, digest = "line", 0, False, None
@@ -3532,7 +3542,7 @@ class NewFile(AbstractContextManager):
 
     may_replace = True
 
-    def __init__(self, path, force=False, url=None):
+    def __init__(self, path, force, url=None):
         self.path, self.count, self.is_resumed = path, 0, url is not None
         self.target = os.path.realpath(on_disk(path))
         if is_special(self.target):
@@ -3850,8 +3860,8 @@ class Strip:
                                     column.paths[-1])
         is_text = column.format in TEXT_FORMATS and not is_id
         self.least = 12 if is_text else self.full
-        self.rank = 2 if is_key else int(
-            "state" == column.format or "status" == column.head.lower())
+        is_state = column.format == "state" or column.head.lower() == "status"
+        self.rank = 2 if is_key else 1 if is_state else 0
 
 
 def fits(strips, room):
@@ -3881,7 +3891,7 @@ class Out:
     what they lead to; if that is nothing, writes is what lets all be shown.
     """
 
-    def __init__(self, terminal, form, plan, pick=None, writes=False):
+    def __init__(self, terminal, form, plan, pick, writes):
         self.terminal, self.screen = terminal, terminal.out
         self.form, self.plan = form, plan
         self.pick, self.writes, self.has_picked = pick, writes, False
@@ -3909,14 +3919,15 @@ class Out:
 
     def json(self, value, layout=pretty_json):
         """One JSON document, or what is to be picked of it."""
+        if self.plan.requests:
+            return
         value = self.masked(value)
         found = list(picked(value, self.pick)) if self.pick else ()
         for each in found:
             self.text(text_or_json(each) + "\n")
-        is_whole = not self.pick or self.writes and not found
-        if is_whole and not self.plan.requests:
+        if not self.pick or self.writes and not found:
             self.screen.write_json(layout(value) + "\n")
-        if self.pick and not found and not self.plan.requests:
+        if self.pick and not found:
             raise XeroctlError(f"{'.'.join(self.pick)} leads to nothing")
         self.has_picked = True
 
@@ -3948,8 +3959,8 @@ class Out:
         if self.form == CSV:
             columns = list(map(as_column, specs))
             rows = [[c.head for c in columns]] * has_head
-            rows += [[column.value(r) for column in columns]
-                     for r in self.masked(records)]
+            rows += [[c.value(record) for c in columns]
+                     for record in self.masked(records)]
             line_end = "\n" if self.screen.is_terminal else "\r\n"
             self.write(csv_text(rows, line_end))
         elif self.form == ID:
@@ -3963,11 +3974,11 @@ class Out:
         """Columns aligned by display width, two spaces apart."""
         columns = [c for c in map(as_column, specs)
                    if self.form == WIDE or not c.is_wide]
-        room = self.screen.columns()
-        strips = self.strips(columns, self.masked(records))
+        room, records = self.screen.columns(), self.masked(records)
+        strips = self.strips(columns, records)
         if self.form == TABLE and self.screen.is_terminal and not fits(
                 strips, room):
-            strips = self.strips(columns, self.masked(records), True)
+            strips = self.strips(columns, records, True)
             drop_to_fit(strips, room)
         for number, cells in enumerate(zip(*(s.cells for s in strips))):
             for strip, text in zip(strips, cells):
@@ -4030,10 +4041,11 @@ class Out:
     def outcome(self, name, item_id, error):
         """Tell a person what came of one thing of many."""
         made = f" -> {item_id}" * (item_id != name)
+        mark, style, more = ("[OK]", GREEN, made) if error is None else (
+            "[FAIL]", RED, f" ({error})")
         if self.is_table:
-            self.write(*("[OK]", GREEN) if error is None else ("[FAIL]", RED))
-            self.line(one_line(f" {name}" + (
-                made if error is None else f" ({error})")))
+            self.write(mark, style)
+            self.line(one_line(f" {name}{more}"))
 
     def outcomes(self, outcomes):
         """What came of all: {"id", "ok", "error", …} each."""

@@ -13,6 +13,7 @@ OVERRIDES = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 @pytest.mark.parametrize("path, value", [
     ("id", "a"), ("usage.cached", 4), ("choices.0.text", "hi"),
     ("choices.1.text", None), ("choices.text", None), ("usage.0", None),
+    ("choices.²", None), ("choices.-1", None),
     ("id.length", None), ("nothing", None), ("nothing.at.all", None)])
 def test_a_dotted_path_leads_to_a_value_or_to_none(path, value):
     record = {"id": "a", "usage": {"cached": 4}, "choices": [{"text": "hi"}]}
