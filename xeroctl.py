@@ -5135,6 +5135,15 @@ class ResponseAnswer:
                                  else self.response)
 
 
+USAGE_COLUMNS = tuple(map(as_column, (
+    "prompt=prompt_tokens|input_tokens",
+    "completion=completion_tokens|output_tokens", "total=total_tokens",
+    "cached=prompt_tokens_details.cached_tokens"
+    "|input_tokens_details.cached_tokens",
+    "reasoning=completion_tokens_details.reasoning_tokens"
+    "|output_tokens_details.reasoning_tokens")))
+
+
 class Talk:
     """Shows an answer while it comes.
 
@@ -5311,15 +5320,6 @@ def show_rest(app, answer):
         app.terminal.out.end_line()
         app.out.text(text)
         app.terminal.out.end_line()
-
-
-USAGE_COLUMNS = tuple(map(as_column, (
-    "prompt=prompt_tokens|input_tokens",
-    "completion=completion_tokens|output_tokens", "total=total_tokens",
-    "cached=prompt_tokens_details.cached_tokens"
-    "|input_tokens_details.cached_tokens",
-    "reasoning=completion_tokens_details.reasoning_tokens"
-    "|output_tokens_details.reasoning_tokens")))
 
 
 def usage_line(usage):
@@ -8048,6 +8048,8 @@ def converse(app, args, kind, fields):
     return turns
 
 
+# == the doctor: every step of a connection, one by one ======================
+
 def ask_health(api):
     """GET /healthz at the root of the host; return what it says.
 
@@ -8068,62 +8070,6 @@ def ask_health(api):
     except ValueError:
         value = {"status": body_summary(text) or "ok"}
     return check_answer(value)
-
-
-# == the doctor: every step of a connection, one by one ======================
-
-def examine(app):
-    """Take the steps of a connection; return (rows, the first failure).
-
-    A row is {step, status, detail, ms}; behind a failure all are skipped.
-    """
-    rows, failure, steps = [], None, connection_steps(app)
-    for name in ("config", "proxy", "DNS", "connect", "TLS", "healthz", "key",
-                 "latency"):
-        started = app.clock.monotonic()
-        try:
-            status, detail = next(steps, ("skipped", None))
-        except XeroctlError as error:
-            failure, status = error, "failed"
-            detail = app.terminal.err.secrets.masked(str(error))
-        took = round((app.clock.monotonic() - started) * 1000, 1)
-        rows.append({"step": name, "status": status, "detail": detail,
-                     "ms": None if status == "skipped" else took})
-    return rows, failure
-
-
-def connection_steps(app):
-    """Yield status and detail of each step; raise the failure of one."""
-    url, settings = app.api.deployment.base_url, app.settings
-    scheme, host, port = origin_of(url)
-    name = settings.context() or "flags and environment"
-    settings.tell_beaten(name)
-    limits = Limits(app.clock, settings.get("timeout") or TIMEOUT_S,
-                    app.deadline)
-    yield "ok", f"{name}: {url}"
-    relay = app.network.proxy(scheme, host, port)
-    yield ("ok", str(relay)) if relay else ("-", "none")
-    place = (relay.host, relay.port) if relay else (host, port)
-    try:
-        found = look_up(*place)
-    except ConnectionFailed as error:
-        raise relay.failed(str(error)) if relay else error
-    addresses = ", ".join(sorted({each[4][0] for each in found}))
-    yield "ok", f"{place[0]}: {addresses}"
-    with (open_proxy(relay, limits) if relay
-          else open_socket(host, port, limits)) as sock:
-        yield "ok", "{}:{}".format(*sock.getpeername()[:2])
-        if scheme != "https":
-            yield "-", "http: nothing is encrypted"
-        else:
-            if relay:
-                open_tunnel(sock, relay, host, port, limits)
-            yield "ok", certificate(app, sock, host, limits)
-    yield ask_whether_well(app.api)
-    started = app.clock.monotonic()
-    yield try_key(app.api)
-    took = (app.clock.monotonic() - started) * 1000
-    yield "ok", f"{took:.0f} ms for GET /models"
 
 
 def certificate(app, sock, host, limits):
@@ -8163,6 +8109,60 @@ def try_key(api):
     key = api.deployment.key
     said = f"{redacted_key(key)} is accepted" if key else "none is needed"
     return "ok", f"{said}; {len(page_records(page))} models"
+
+
+def connection_steps(app):
+    """Yield status and detail of each step; raise the failure of one."""
+    url, settings = app.api.deployment.base_url, app.settings
+    scheme, host, port = origin_of(url)
+    name = settings.context() or "flags and environment"
+    settings.tell_beaten(name)
+    limits = Limits(app.clock, settings.get("timeout") or TIMEOUT_S,
+                    app.deadline)
+    yield "ok", f"{name}: {url}"
+    relay = app.network.proxy(scheme, host, port)
+    yield ("ok", str(relay)) if relay else ("-", "none")
+    place = (relay.host, relay.port) if relay else (host, port)
+    try:
+        found = look_up(*place)
+    except ConnectionFailed as error:
+        raise relay.failed(str(error)) if relay else error
+    addresses = ", ".join(sorted({each[4][0] for each in found}))
+    yield "ok", f"{place[0]}: {addresses}"
+    with (open_proxy(relay, limits) if relay
+          else open_socket(host, port, limits)) as sock:
+        yield "ok", "{}:{}".format(*sock.getpeername()[:2])
+        if scheme != "https":
+            yield "-", "http: nothing is encrypted"
+        else:
+            if relay:
+                open_tunnel(sock, relay, host, port, limits)
+            yield "ok", certificate(app, sock, host, limits)
+    yield ask_whether_well(app.api)
+    started = app.clock.monotonic()
+    yield try_key(app.api)
+    took = (app.clock.monotonic() - started) * 1000
+    yield "ok", f"{took:.0f} ms for GET /models"
+
+
+def examine(app):
+    """Take the steps of a connection; return (rows, the first failure).
+
+    A row is {step, status, detail, ms}; behind a failure all are skipped.
+    """
+    rows, failure, steps = [], None, connection_steps(app)
+    for name in ("config", "proxy", "DNS", "connect", "TLS", "healthz", "key",
+                 "latency"):
+        started = app.clock.monotonic()
+        try:
+            status, detail = next(steps, ("skipped", None))
+        except XeroctlError as error:
+            failure, status = error, "failed"
+            detail = app.terminal.err.secrets.masked(str(error))
+        took = round((app.clock.monotonic() - started) * 1000, 1)
+        rows.append({"step": name, "status": status, "detail": detail,
+                     "ms": None if status == "skipped" else took})
+    return rows, failure
 
 
 # ---------------------------------------------------------------------------
