@@ -4641,9 +4641,9 @@ def poll_patiently(app, poll, until=float("inf"), resume=None):
         try:
             return app.api.once(poll)
         except (ApiError, ConnectionFailed) as error:
-            now, url, said = app.clock.monotonic(), error.url, str(error)
             if not is_passing(error):
                 raise
+            now, url, said = app.clock.monotonic(), error.url, str(error)
             if now - started >= LONGEST_OUTAGE_S:
                 error.facts["url"] = url
                 error.hint = resume or error.hint
@@ -4659,7 +4659,7 @@ def poll_patiently(app, poll, until=float("inf"), resume=None):
         app.clock.sleep(max(POLL_S, wait))
 
 
-def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
+def wait_until(app, poll, is_over, describe, timeout, resume):
     """Poll every 2 s until is_over(item); return that item.
 
     describe(item) is what a Progress shows of it, () for nothing.  A failure
@@ -5304,7 +5304,7 @@ ANSWERS = {"/v1" + each.PATH: each for each in (ChatAnswer, ResponseAnswer)}
 def whole_reply(reply, url):
     """The JSON of an answer; a stream that nobody asked for is joined."""
     answer = ANSWERS.get(url, ChatAnswer)()
-    for kind, payload in answer_events(reply, int):
+    for kind, payload in answer_events(reply, lambda: None):
         if kind == WHOLE:
             return payload
         answer.add(payload, kind)
@@ -5378,7 +5378,6 @@ def answer_once(app, args, turns, content, fields=None):
 
 # == downloads: whole or not at all, and taken up again ======================
 
-
 class OpenEnd(AbstractContextManager):
     """Where bytes go that cannot be taken back: a pipe, or a device."""
 
@@ -5386,7 +5385,7 @@ class OpenEnd(AbstractContextManager):
 
     def __init__(self, write):
         self.write_block, self.count = write, 0
-        self.known = {"version": None, "size": None}
+        self.begin(None, None)
 
     def __exit__(self, _=None, error=None, *__):
         """Nothing is undone; what breaks off is a broken stream."""
@@ -5594,7 +5593,9 @@ class Download:
                 break
         names = f"{self.name}\n{as_text(dig(self.about, 'filename'))}"
         self.doubt = in_place_of_file(text, answer.media, names)
-        if (self.doubt if not self.size else size not in (None, self.size)):
+        is_other = (size not in (None, self.size) if self.size
+                    else self.doubt)
+        if is_other:
             raise self.refused(answer, size)
         return chain([head], blocks)
 
@@ -5631,8 +5632,9 @@ class Download:
 
 # == model uploads: in parts, from a file or a folder ========================
 
-CHUNK_BYTES = 100 * 1024 * 1024, 64 * 1024 * 1024  # the platform's, OpenAI's
-NOT_SENT = "a link that leaves the folder", "a link to nothing"
+CHUNK_BYTES = {XEROTIER: 100 * 1024 * 1024, OPENAI: 64 * 1024 * 1024}
+LEAVING, DANGLING = NOT_SENT = (
+    "a link that leaves the folder", "a link to nothing")
 NULS = bytes(1024)  # two blocks of them end a tar, and some each file
 
 
@@ -5641,11 +5643,11 @@ def why_skipped(path, folder, follows):
     if os.path.basename(path).startswith("."):
         return "hidden"
     if os.path.islink(path) and not os.path.exists(path):
-        return NOT_SENT[1]
+        return DANGLING
     if os.path.islink(path) and not follows:
         root = os.path.join(os.path.realpath(folder), "")
         if not os.path.join(os.path.realpath(path), "").startswith(root):
-            return NOT_SENT[0]
+            return LEAVING
         if os.path.isdir(path):
             return "a link to a folder"
     if not os.path.isdir(path):
@@ -5744,9 +5746,9 @@ class ModelUpload:
     def __init__(self, app, group, source, upload):
         self.app, self.group, self.source = app, group, source
         self.id, self.parts = id_in(upload), {}
-        self.is_ours = app.settings.style() == XEROTIER
-        self.chunk = counted(dig(upload, "chunk_size")) or CHUNK_BYTES[
-            not self.is_ours]
+        style = app.settings.style()
+        self.is_ours = style == XEROTIER
+        self.chunk = counted(dig(upload, "chunk_size")) or CHUNK_BYTES[style]
 
     def post(self, action, body, stand_in):
         return self.group.call(
@@ -5839,18 +5841,19 @@ def line_problems(request, url):
         yield wrong_field(request, "custom_id", "a text with something in it")
     if request.get("method") != "POST":
         yield wrong_field(request, "method", '"POST"')
-    if request.get("url") != url if url else not re.match(
-            API_PATH, as_text(request.get("url")), re.A):
+    asked = request.get("url")
+    is_right = (asked == url if url else
+                re.match(API_PATH, as_text(asked), re.A))
+    if not is_right:
         told = wrong_field(request, "url", url or "a path below /v1/")
         yield told + (": the batch would fail (--batch-endpoint names another)"
-                      if url and is_filled(request.get("url")) else "")
+                      if url and is_filled(asked) else "")
     if not isinstance(body, dict):
         yield wrong_field(request, "body", "an object")
         return
     if not is_filled(body.get("model")):
         yield "body." + wrong_field(body, "model", "a text")
-    if request.get("url") == CHAT_URL and not isinstance(
-            body.get("messages"), list):
+    if asked == CHAT_URL and not isinstance(body.get("messages"), list):
         yield "body." + wrong_field(body, "messages", "a list of messages")
 
 
@@ -5860,13 +5863,14 @@ def id_of(request):
     return custom_id if is_filled(custom_id) else None
 
 
-def as_result(value):
+def json_bytes(value):
+    """A value as compact JSON in UTF-8, as files and digests have it."""
     return whole(compact_json(value)).encode("utf-8")
 
 
-def made_line(request):
-    """The line of a batch that asks for what is made of a row."""
-    return as_result(request) + b"\n"
+def line_bytes(value):
+    """A value as a line of JSON Lines."""
+    return json_bytes(value) + b"\n"
 
 
 def send_file(app, excerpt, slug=None, label=None, **fields):
@@ -5889,7 +5893,7 @@ class BatchInput:
     the size of a line as it is sent, and its number.
     """
 
-    def __init__(self, source, url=CHAT_URL, hint=None, places=False):
+    def __init__(self, source, url, hint=None, places=False):
         import array
         self.hint, self.places = hint, places
         self.source, self.url, self.count = source, url, 0
@@ -5927,7 +5931,7 @@ class BatchInput:
             request = self.source.parse(raw, self.count)
         except ValueError as problem:
             return self.complain(self.count, str(problem))
-        size = len(made_line(request) if self.source.is_made else raw)
+        size = len(line_bytes(request) if self.source.is_made else raw)
         self.size += size
         self.largest = max(self.largest, (size, self.count))
         wrong = self.wrong
@@ -5987,7 +5991,7 @@ class BatchInput:
 
     def as_sent(self, number):
         """The line of a batch that a line, from 1, is or makes."""
-        return (made_line(self.request(number)) if self.source.is_made
+        return (line_bytes(self.request(number)) if self.source.is_made
                 else self.raw(number))
 
 
@@ -6000,7 +6004,7 @@ def check_size(name, size):
 
 def check_metadata(args):
     """Raise for metadata that the Batch API takes for too large."""
-    size = len(as_result(dict(args.metadata or ())))
+    size = len(json_bytes(dict(args.metadata or ())))
     if size > MOST_METADATA_BYTES:
         raise UsageError("Metadata exceeds maximum size of 16KB"
                          f" ({size} bytes)", "drop the largest value")
@@ -6014,7 +6018,7 @@ ROW_FORMS = tuple(DELIMITERS) + ("jsonl", "txt")
 
 def digest_of(value):
     import hashlib
-    return hashlib.sha256(as_result(value)).hexdigest()
+    return hashlib.sha256(json_bytes(value)).hexdigest()
 
 
 def extension_of(path):
@@ -6219,7 +6223,7 @@ class BatchWait:
     """
 
     def __init__(self, app, group, batch_ids, look_at=None, total=None,
-                 tokens=int):
+                 tokens=lambda: 0):
         self.app, self.group = app, group
         self.total, self.tokens = total, tokens
         self.batches, self.failures = dict.fromkeys(batch_ids), []
@@ -6408,7 +6412,7 @@ def read_result(raw):
         return parse_line(raw), raw.strip(b" \t\r\n")
     except ValueError:
         value = parse_line(raw, SERVER_DECODER)
-        return value, as_result(value)
+        return value, json_bytes(value)
 
 
 def body_of(result):
@@ -6483,7 +6487,7 @@ class Accounts:
             else:
                 told, is_good = judged(result, self.run.input.request(line))
                 self.add(line, name == "output" and is_good, text if
-                         told is result else as_result(told),
+                         told is result else json_bytes(told),
                          tokens_of(result))
 
     def add(self, line, is_good, result, tokens=0):
@@ -6502,11 +6506,11 @@ class Accounts:
         for custom_id, result in self.spare:
             line = self.left.pop(custom_id, 0)
             result["custom_id"] = custom_id if line else None
-            self.add(line, False, as_result(result))
+            self.add(line, False, json_bytes(result))
         code = "missing" if status == "completed" else "batch_" + status
         for custom_id, line in self.left.items():
             text = f"no result: {what} is {status}"
-            self.add(line, False, as_result(failure(custom_id, code, text)))
+            self.add(line, False, json_bytes(failure(custom_id, code, text)))
 
 
 class Sheet:
@@ -6569,7 +6573,7 @@ class Sheet:
                                  "finish_reason": reason or None}],
                     "usage": {"total_tokens": json_or_text(tokens)}}
             if not error:
-                yield made_line({
+                yield line_bytes({
                     "custom_id": self.run.input.request(number)["custom_id"],
                     "response": {"body": body}})
 
@@ -6674,9 +6678,9 @@ class Run:
                 f"{self.output} is done, and {state['failed']} of"
                 f" {self.input.count} requests failed",
                 "--retry-failed N sends only those again; --force begins anew")
-        self.state = not self.is_over and state or self.new_state()
+        self.state = (None if self.is_over else state) or self.new_state()
         self.journal.load(
-            self.input.count, made_line({"run": digest_of(self.purpose())}),
+            self.input.count, line_bytes({"run": digest_of(self.purpose())}),
             self.is_over)
         if is_again:
             self.take_up()
@@ -6746,7 +6750,7 @@ class Run:
     def save(self):
         """Have the disk hold the state, old or new, never torn."""
         with writing(self.state_path):
-            write_privately(self.state_path, as_result(
+            write_privately(self.state_path, json_bytes(
                 dict(self.state, seal=digest_of(self.state))))
 
     def merge(self, output, errors):
@@ -7013,7 +7017,7 @@ class BatchSender:
             if error.status not in GONE_STATUSES:
                 raise
             batch, patience = {"id": batch_id, "status": GONE}, PATIENCE
-        self.doubts[batch_id] = patience and self.doubts[batch_id] + 1
+        self.doubts[batch_id] = self.doubts[batch_id] + 1 if patience else 0
         if 0 < self.doubts[batch_id] <= patience:
             return dict(batch, status="in_progress")
         if batch["status"] == GONE:
@@ -7070,10 +7074,10 @@ LAST_STATUSES = 401, 403, 429, 503, 529  # every other line would meet them
 def kept_result(result):
     """A result as bytes; one that cannot be written is a failure."""
     try:
-        return as_result(result)
+        return json_bytes(result)
     except (RecursionError, ValueError) as problem:
         result["error"] = {"code": "unkept", "message": str(problem)}
-        return as_result(dict(result, response=None))
+        return json_bytes(dict(result, response=None))
 
 
 class DirectSender:
@@ -7453,9 +7457,8 @@ class History:
             return
         try:
             os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
-            write_privately(self.path, "".join(
-                whole(compact_json(line)) + "\n" for line in
-                (self.lines() + [text])[-self.MOST:]).encode("utf-8"))
+            write_privately(self.path, b"".join(map(
+                line_bytes, (self.lines() + [text])[-self.MOST:])))
         except OSError:
             self.path = None
 
@@ -7763,7 +7766,7 @@ class Session:
             app.settings.environ, "XDG_STATE_HOME", ".local", "state")
         self.lines = LineEditor(self.terminal, History(
             folder and os.path.join(folder, "history"),
-            app.terminal.secrets), {
+            self.terminal.secrets), {
                 name + " " * bool(usage): "file" in usage for
                 name, (usage, _, _) in sorted(self.COMMANDS.items())})
 
