@@ -4800,6 +4800,13 @@ def content_pieces(value, kind=TEXT):
                REASONING if what in THOUGHTS else kind), content_text(part)
 
 
+def broken_off(answer, state):
+    """The error of a choice or a response that broke off, or None."""
+    why = broken_end(answer, state)
+    return why and StreamError("the server broke off the stream: " + why,
+                               code=dig(answer, "error.code"))
+
+
 class ChatChoice:
     """One of the answers in a chat.completion, growing by deltas."""
 
@@ -4970,13 +4977,11 @@ class ChatAnswer:
     def end(self, chunk, choice):
         """Take note of how a choice has ended, and of what came with it."""
         self.take_head(chunk)
-        why = broken_end(choice, choice.get("finish_reason"))
-        if why:
-            self.failure = StreamError("the server broke off the stream: "
-                                       + why, code=dig(choice, "error.code"))
+        self.failure = self.failure or broken_off(
+            choice, choice.get("finish_reason"))
         self.usage = (choice.get("usage") or dig(chunk, "x_groq.usage")
                       or self.usage)
-        self.is_finished = bool(why) or (
+        self.is_finished = bool(self.failure) or (
             len(self.choices) >= self.wanted and all(
                 kept.finish_reason for kept in self.choices.values()))
 
@@ -5052,12 +5057,8 @@ class ResponseAnswer:
         """Take note of how it has ended; return what was not yet told."""
         if kind == WHOLE:
             self.received, kind = self.response, ""
-        why = broken_end(self.response, kind[len("response."):]
-                         or dig(self.response, "status"))
-        if why:
-            self.failure = StreamError("the server broke off the stream: "
-                                       + why, code=dig(self.response,
-                                                       "error.code"))
+        self.failure = broken_off(self.response, kind[len("response."):]
+                                  or dig(self.response, "status"))
         self.is_finished = True
         return self.kept([piece for piece in self.pieces()
                           if not self.said[piece[0]]])
