@@ -4655,7 +4655,8 @@ def poll_patiently(app, poll, until=float("inf"), resume=None):
                 app.terminal.note(f"{url}: " * (url not in said) + said
                                   + ": asked again for up to 5 minutes")
             told = said
-            wait = min(getattr(error, "retry_after", 0) or 0, LONGEST_WAIT_S)
+            wait = min(retry_wait(error, 1, app.clock), LONGEST_WAIT_S,
+                       until - now)
         app.clock.sleep(max(POLL_S, wait))
 
 
