@@ -7265,7 +7265,7 @@ class DirectSender:
 
 def message_text(app, given, what="message"):
     """What the user says: as given, or standard input for `-`."""
-    text = app.read_text("-") if given == "-" else given
+    text = app.given_text(given)
     if text == "":
         raise UsageError(f"the {what} is empty")
     return text
@@ -8991,8 +8991,7 @@ def given_texts(app, args, read=lambda line, where: line):
 
     read(line, where) makes the text of a line.
     """
-    found = [app.read_text("-") if text == "-" else text
-             for text in args.texts or ()]
+    found = list(map(app.given_text, args.texts or ()))
     path = args.texts_file
     lines = [] if path is None else app.read_text(path).split("\n")
     for number, line in enumerate(lines, 1):
@@ -9362,8 +9361,8 @@ def complete_item(app, args):
     elif args.role is None or args.content is None:
         raise UsageError("--role and --content, or --json, say what to add")
     else:
-        text = app.read_text("-") if args.content == "-" else args.content
-        args.json = {"type": "message", "role": args.role, "content": text}
+        args.json = {"type": "message", "role": args.role,
+                     "content": app.given_text(args.content)}
     if app.settings.style() == OPENAI:
         args.json = {"items": [args.json]}
 
@@ -10398,9 +10397,7 @@ INVOCATION_ENDS = "completed", "failed", "cancelled", "rejected", "timeout"
 
 def read_arguments(app, args):
     """Have --args, JSON, @FILE with JSON or - for stdin, be an object."""
-    text = args.args
-    if text == "-" or text.startswith("@"):
-        text = app.read_text(text if text == "-" else text[1:])
+    text = app.given_text(args.args, may_be_file=True)
     try:
         args.args = parse_json(text)
     except ValueError as problem:
@@ -10843,8 +10840,7 @@ def show_deployment(app, group, args):
 
 def set_value(app, group, args):
     """Set a key of a deployment; one key source replaces another."""
-    value = app.read_text("-") if args.setting == "-" else args.setting
-    value = checked(args.key, value, args.key)
+    value = checked(args.key, app.given_text(args.setting), args.key)
     text = f"set {args.key} of {args.name}"
     with changed_config(app, args.name, text) as tables:
         table = tables[DEPLOYMENT, args.name]
@@ -11975,6 +11971,12 @@ class App:
             self.terminal.warn(found)
             text = decoded(raw)
         return re.sub(r"\r?\n\Z", "", text)
+
+    def given_text(self, text, may_be_file=False):
+        """The text of an argument; - is standard input, @FILE a file."""
+        if may_be_file and text.startswith("@"):
+            return self.read_text(text[1:])
+        return self.read_text("-") if text == "-" else text
 
     def read_json(self, path):
         """Read an input file as JSON."""
