@@ -5389,12 +5389,13 @@ class OpenEnd(AbstractContextManager):
         self.write_block, self.count = write, 0
         self.begin(None, None)
 
-    def __exit__(self, _=None, error=None, *__):
+    def __exit__(self, _, error, *__):
         """Nothing is undone; what breaks off is a broken stream."""
         if self.count and isinstance(error, (ApiError, ConnectionFailed)):
             raise StreamBroken(str(error), error.hint)
 
-    finish = __exit__
+    def finish(self):
+        """What has been written is in its place."""
 
     def restart(self):
         if self.count:
@@ -6488,8 +6489,8 @@ class Accounts:
                                f"{place}: nobody waits for custom_id {found}")
             else:
                 told, is_good = judged(result, self.run.input.request(line))
-                self.add(line, name == "output" and is_good, text if
-                         told is result else json_bytes(told),
+                text = text if told is result else json_bytes(told)
+                self.add(line, name == "output" and is_good, text,
                          tokens_of(result))
 
     def add(self, line, is_good, result, tokens=0):
@@ -6872,16 +6873,17 @@ class BatchSender:
 
         A file that create refuses is uploaded again, once.
         """
-        self.ensure(part, "file", self.upload, "/files?purpose=batch",
-                    lambda file: dig(file, "filename") == part["name"]
-                    + ".jsonl" and dig(file, "bytes") == self.excerpt(
-                        part).size
+        def is_file(file):
+            return (dig(file, "filename") == part["name"] + ".jsonl"
+                    and dig(file, "bytes") == self.excerpt(part).size
                     and dig(file, "id") != part.get("refused"))
+
+        def is_batch(batch):
+            return (dig(batch, "metadata.xeroctl_run") == part["name"]
+                    or dig(batch, "input_file_id") == part["file"])
+        self.ensure(part, "file", self.upload, "/files?purpose=batch", is_file)
         try:
-            self.ensure(part, "batch", self.create, self.group.path,
-                        lambda batch: dig(batch, "metadata.xeroctl_run")
-                        == part["name"]
-                        or dig(batch, "input_file_id") == part["file"])
+            self.ensure(part, "batch", self.create, self.group.path, is_batch)
         except ApiError as error:
             if "refused" in part or not self.is_refused(part["file"], error):
                 raise
@@ -6939,14 +6941,16 @@ class BatchSender:
         lost answer or a refusal has left in doubt is looked up before it is
         made again.
         """
-        if not part[name]:
-            is_doubtful = part["making"] == name or (
-                name == "batch" and "refused" in part)
-            self.save(part, making=name)
-            self.save(part, **{name: made_once(
-                self.app, lambda: make(part), lambda: dig(self.search(
-                    path, is_made, self.args.assume_lost), "id"),
-                is_doubtful), "making": None})
+        if part[name]:
+            return
+        is_doubtful = part["making"] == name or (
+            name == "batch" and "refused" in part)
+
+        def look_up():
+            return dig(self.search(path, is_made, self.args.assume_lost), "id")
+        self.save(part, making=name)
+        made = made_once(self.app, lambda: make(part), look_up, is_doubtful)
+        self.save(part, **{name: made, "making": None})
 
     def excerpt(self, part):
         """What is uploaded of a part; what is made of rows is made now."""
@@ -8012,8 +8016,9 @@ def check_turn(app, args, kind):
     given = dict(sent_fields(args), **dict(args.param or ()))
     fixed = (kind.FIXED * bool(args.interactive or args.session)
              + ("previous_response_id",) * bool(args.session))
-    for name in filter(given.__contains__, fixed):
-        raise UsageError(f"a session decides on {name} itself")
+    for name in fixed:
+        if name in given:
+            raise UsageError(f"a session decides on {name} itself")
     if not (args.interactive or args.attach or kind.FIXED[0] in given
             or args.message is not None):
         raise UsageError(f"--{kind.SAYS} is missing", "-m TEXT, or -m - to"
@@ -8061,7 +8066,7 @@ def ask_health(api):
     Without a key.  A text, or nothing at all, under a good status is well.
     """
     url = api.deployment.base_url
-    root = url[:-len(url_path(url)) or None]
+    root = url[:len(url) - len(url_path(url))]
     request = api.request("GET", root + "/healthz", accept="*/*")
     request.headers.pop("Authorization", None)
     if api.plan.takes(request):
