@@ -4127,6 +4127,7 @@ def changed(flags, **changes):
     for declared in flags:
         same = Flag.__new__(Flag)
         vars(same).update(vars(declared), **changes)
+        # Examples ask for SLUG itself: what is so already stays what it is.
         yield declared if vars(same) == vars(declared) else same
 
 
