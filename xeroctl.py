@@ -4139,6 +4139,7 @@ def changed(flags, **changes):
     for declared in flags:
         same = Flag.__new__(Flag)
         vars(same).update(vars(declared), **changes)
+        # Examples ask for SLUG itself: what is so already stays what it is.
         yield declared if vars(same) == vars(declared) else same
 
 
@@ -4653,9 +4654,9 @@ def poll_patiently(app, poll, until=float("inf"), resume=None):
         try:
             return app.api.once(poll)
         except (ApiError, ConnectionFailed) as error:
-            now, url, said = app.clock.monotonic(), error.url, str(error)
             if not is_passing(error):
                 raise
+            now, url, said = app.clock.monotonic(), error.url, str(error)
             if now - started >= LONGEST_OUTAGE_S:
                 error.facts["url"] = url
                 error.hint = resume or error.hint
@@ -4667,11 +4668,12 @@ def poll_patiently(app, poll, until=float("inf"), resume=None):
                 app.terminal.note(f"{url}: " * (url not in said) + said
                                   + ": asked again for up to 5 minutes")
             told = said
-            wait = min(getattr(error, "retry_after", 0) or 0, LONGEST_WAIT_S)
+            wait = min(retry_wait(error, 1, app.clock), LONGEST_WAIT_S,
+                       until - now)
         app.clock.sleep(max(POLL_S, wait))
 
 
-def wait_until(app, poll, is_over, describe, timeout=None, resume=None):
+def wait_until(app, poll, is_over, describe, timeout, resume):
     """Poll every 2 s until is_over(item); return that item.
 
     describe(item) is what a Progress shows of it, () for nothing.  A failure
@@ -4810,6 +4812,13 @@ def content_pieces(value, kind=TEXT):
         what = dig(part, "type")
         yield (REFUSAL if what == "refusal" else
                REASONING if what in THOUGHTS else kind), content_text(part)
+
+
+def broken_off(answer, state):
+    """The error of a choice or a response that broke off, or None."""
+    why = broken_end(answer, state)
+    return why and StreamError("the server broke off the stream: " + why,
+                               code=dig(answer, "error.code"))
 
 
 class ChatChoice:
@@ -4982,13 +4991,11 @@ class ChatAnswer:
     def end(self, chunk, choice):
         """Take note of how a choice has ended, and of what came with it."""
         self.take_head(chunk)
-        why = broken_end(choice, choice.get("finish_reason"))
-        if why:
-            self.failure = StreamError("the server broke off the stream: "
-                                       + why, code=dig(choice, "error.code"))
+        self.failure = self.failure or broken_off(
+            choice, choice.get("finish_reason"))
         self.usage = (choice.get("usage") or dig(chunk, "x_groq.usage")
                       or self.usage)
-        self.is_finished = bool(why) or (
+        self.is_finished = bool(self.failure) or (
             len(self.choices) >= self.wanted and all(
                 kept.finish_reason for kept in self.choices.values()))
 
@@ -5064,12 +5071,8 @@ class ResponseAnswer:
         """Take note of how it has ended; return what was not yet told."""
         if kind == WHOLE:
             self.received, kind = self.response, ""
-        why = broken_end(self.response, kind[len("response."):]
-                         or dig(self.response, "status"))
-        if why:
-            self.failure = StreamError("the server broke off the stream: "
-                                       + why, code=dig(self.response,
-                                                       "error.code"))
+        self.failure = broken_off(self.response, kind[len("response."):]
+                                  or dig(self.response, "status"))
         self.is_finished = True
         return self.kept([piece for piece in self.pieces()
                           if not self.said[piece[0]]])
@@ -5145,6 +5148,15 @@ class ResponseAnswer:
         output = self.output()
         return self.received or (dict(self.response, output=output) if output
                                  else self.response)
+
+
+USAGE_COLUMNS = tuple(map(as_column, (
+    "prompt=prompt_tokens|input_tokens",
+    "completion=completion_tokens|output_tokens", "total=total_tokens",
+    "cached=prompt_tokens_details.cached_tokens"
+    "|input_tokens_details.cached_tokens",
+    "reasoning=completion_tokens_details.reasoning_tokens"
+    "|output_tokens_details.reasoning_tokens")))
 
 
 class Talk:
@@ -5307,7 +5319,7 @@ ANSWERS = {"/v1" + each.PATH: each for each in (ChatAnswer, ResponseAnswer)}
 def whole_reply(reply, url):
     """The JSON of an answer; a stream that nobody asked for is joined."""
     answer = ANSWERS.get(url, ChatAnswer)()
-    for kind, payload in answer_events(reply, int):
+    for kind, payload in answer_events(reply, lambda: None):
         if kind == WHOLE:
             return payload
         answer.add(payload, kind)
@@ -5323,15 +5335,6 @@ def show_rest(app, answer):
         app.terminal.out.end_line()
         app.out.text(text)
         app.terminal.out.end_line()
-
-
-USAGE_COLUMNS = tuple(map(as_column, (
-    "prompt=prompt_tokens|input_tokens",
-    "completion=completion_tokens|output_tokens", "total=total_tokens",
-    "cached=prompt_tokens_details.cached_tokens"
-    "|input_tokens_details.cached_tokens",
-    "reasoning=completion_tokens_details.reasoning_tokens"
-    "|output_tokens_details.reasoning_tokens")))
 
 
 def usage_line(usage):
@@ -5390,7 +5393,6 @@ def answer_once(app, args, turns, content, fields=None):
 
 # == downloads: whole or not at all, and taken up again ======================
 
-
 class OpenEnd(AbstractContextManager):
     """Where bytes go that cannot be taken back: a pipe, or a device."""
 
@@ -5398,14 +5400,15 @@ class OpenEnd(AbstractContextManager):
 
     def __init__(self, write):
         self.write_block, self.count = write, 0
-        self.known = {"version": None, "size": None}
+        self.begin(None, None)
 
-    def __exit__(self, _=None, error=None, *__):
+    def __exit__(self, _, error, *__):
         """Nothing is undone; what breaks off is a broken stream."""
         if self.count and isinstance(error, (ApiError, ConnectionFailed)):
             raise StreamBroken(str(error), error.hint)
 
-    finish = __exit__
+    def finish(self):
+        """What has been written is in its place."""
 
     def restart(self):
         if self.count:
@@ -5606,7 +5609,9 @@ class Download:
                 break
         names = f"{self.name}\n{as_text(dig(self.about, 'filename'))}"
         self.doubt = in_place_of_file(text, answer.media, names)
-        if (self.doubt if not self.size else size not in (None, self.size)):
+        is_other = (size not in (None, self.size) if self.size
+                    else self.doubt)
+        if is_other:
             raise self.refused(answer, size)
         return chain([head], blocks)
 
@@ -5643,8 +5648,9 @@ class Download:
 
 # == model uploads: in parts, from a file or a folder ========================
 
-CHUNK_BYTES = 100 * 1024 * 1024, 64 * 1024 * 1024  # the platform's, OpenAI's
-NOT_SENT = "a link that leaves the folder", "a link to nothing"
+CHUNK_BYTES = {XEROTIER: 100 * 1024 * 1024, OPENAI: 64 * 1024 * 1024}
+LEAVING, DANGLING = NOT_SENT = (
+    "a link that leaves the folder", "a link to nothing")
 NULS = bytes(1024)  # two blocks of them end a tar, and some each file
 
 
@@ -5653,11 +5659,11 @@ def why_skipped(path, folder, follows):
     if os.path.basename(path).startswith("."):
         return "hidden"
     if os.path.islink(path) and not os.path.exists(path):
-        return NOT_SENT[1]
+        return DANGLING
     if os.path.islink(path) and not follows:
         root = os.path.join(os.path.realpath(folder), "")
         if not os.path.join(os.path.realpath(path), "").startswith(root):
-            return NOT_SENT[0]
+            return LEAVING
         if os.path.isdir(path):
             return "a link to a folder"
     if not os.path.isdir(path):
@@ -5756,9 +5762,9 @@ class ModelUpload:
     def __init__(self, app, group, source, upload):
         self.app, self.group, self.source = app, group, source
         self.id, self.parts = id_in(upload), {}
-        self.is_ours = app.settings.style() == XEROTIER
-        self.chunk = counted(dig(upload, "chunk_size")) or CHUNK_BYTES[
-            not self.is_ours]
+        style = app.settings.style()
+        self.is_ours = style == XEROTIER
+        self.chunk = counted(dig(upload, "chunk_size")) or CHUNK_BYTES[style]
 
     def post(self, action, body, stand_in):
         return self.group.call(
@@ -5851,18 +5857,19 @@ def line_problems(request, url):
         yield wrong_field(request, "custom_id", "a text with something in it")
     if request.get("method") != "POST":
         yield wrong_field(request, "method", '"POST"')
-    if request.get("url") != url if url else not re.match(
-            API_PATH, as_text(request.get("url")), re.A):
+    asked = request.get("url")
+    is_right = (asked == url if url else
+                re.match(API_PATH, as_text(asked), re.A))
+    if not is_right:
         told = wrong_field(request, "url", url or "a path below /v1/")
         yield told + (": the batch would fail (--batch-endpoint names another)"
-                      if url and is_filled(request.get("url")) else "")
+                      if url and is_filled(asked) else "")
     if not isinstance(body, dict):
         yield wrong_field(request, "body", "an object")
         return
     if not is_filled(body.get("model")):
         yield "body." + wrong_field(body, "model", "a text")
-    if request.get("url") == CHAT_URL and not isinstance(
-            body.get("messages"), list):
+    if asked == CHAT_URL and not isinstance(body.get("messages"), list):
         yield "body." + wrong_field(body, "messages", "a list of messages")
 
 
@@ -5872,13 +5879,14 @@ def id_of(request):
     return custom_id if is_filled(custom_id) else None
 
 
-def as_result(value):
+def json_bytes(value):
+    """A value as compact JSON in UTF-8, as files and digests have it."""
     return whole(compact_json(value)).encode("utf-8")
 
 
-def made_line(request):
-    """The line of a batch that asks for what is made of a row."""
-    return as_result(request) + b"\n"
+def line_bytes(value):
+    """A value as a line of JSON Lines."""
+    return json_bytes(value) + b"\n"
 
 
 def send_file(app, excerpt, slug=None, label=None, **fields):
@@ -5901,7 +5909,7 @@ class BatchInput:
     the size of a line as it is sent, and its number.
     """
 
-    def __init__(self, source, url=CHAT_URL, hint=None, places=False):
+    def __init__(self, source, url, hint=None, places=False):
         import array
         self.hint, self.places = hint, places
         self.source, self.url, self.count = source, url, 0
@@ -5941,7 +5949,7 @@ class BatchInput:
             request = self.source.parse(raw, self.count)
         except ValueError as problem:
             return self.complain(self.count, str(problem))
-        size = len(made_line(request) if self.source.is_made else raw)
+        size = len(line_bytes(request) if self.source.is_made else raw)
         self.size += size
         if size >= self.largest[0]:
             self.largest = size, self.count
@@ -6002,7 +6010,7 @@ class BatchInput:
 
     def as_sent(self, number):
         """The line of a batch that a line, from 1, is or makes."""
-        return (made_line(self.request(number)) if self.source.is_made
+        return (line_bytes(self.request(number)) if self.source.is_made
                 else self.raw(number))
 
 
@@ -6015,7 +6023,7 @@ def check_size(name, size):
 
 def check_metadata(args):
     """Raise for metadata that the Batch API takes for too large."""
-    size = len(as_result(dict(args.metadata or ())))
+    size = len(json_bytes(dict(args.metadata or ())))
     if size > MOST_METADATA_BYTES:
         raise UsageError("Metadata exceeds maximum size of 16KB"
                          f" ({size} bytes)", "drop the largest value")
@@ -6029,7 +6037,7 @@ ROW_FORMS = tuple(DELIMITERS) + ("jsonl", "txt")
 
 def digest_of(value):
     import hashlib
-    return hashlib.sha256(as_result(value)).hexdigest()
+    return hashlib.sha256(json_bytes(value)).hexdigest()
 
 
 def extension_of(path):
@@ -6234,7 +6242,7 @@ class BatchWait:
     """
 
     def __init__(self, app, group, batch_ids, look_at=None, total=None,
-                 tokens=int):
+                 tokens=lambda: 0):
         self.app, self.group = app, group
         self.total, self.tokens = total, tokens
         self.batches, self.failures = dict.fromkeys(batch_ids), []
@@ -6423,7 +6431,7 @@ def read_result(raw):
         return parse_line(raw), raw.strip(b" \t\r\n")
     except ValueError:
         value = parse_line(raw, SERVER_DECODER)
-        return value, as_result(value)
+        return value, json_bytes(value)
 
 
 def body_of(result):
@@ -6497,8 +6505,8 @@ class Accounts:
                                f"{place}: nobody waits for custom_id {found}")
             else:
                 told, is_good = judged(result, self.run.input.request(line))
-                self.add(line, name == "output" and is_good, text if
-                         told is result else as_result(told),
+                text = text if told is result else json_bytes(told)
+                self.add(line, name == "output" and is_good, text,
                          tokens_of(result))
 
     def add(self, line, is_good, result, tokens=0):
@@ -6517,11 +6525,11 @@ class Accounts:
         for custom_id, result in self.spare:
             line = self.left.pop(custom_id, 0)
             result["custom_id"] = custom_id if line else None
-            self.add(line, False, as_result(result))
+            self.add(line, False, json_bytes(result))
         code = "missing" if status == "completed" else "batch_" + status
         for custom_id, line in self.left.items():
             text = f"no result: {what} is {status}"
-            self.add(line, False, as_result(failure(custom_id, code, text)))
+            self.add(line, False, json_bytes(failure(custom_id, code, text)))
 
 
 class Sheet:
@@ -6584,7 +6592,7 @@ class Sheet:
                                  "finish_reason": reason or None}],
                     "usage": {"total_tokens": json_or_text(tokens)}}
             if not error:
-                yield made_line({
+                yield line_bytes({
                     "custom_id": self.run.input.request(number)["custom_id"],
                     "response": {"body": body}})
 
@@ -6689,9 +6697,9 @@ class Run:
                 f"{self.output} is done, and {state['failed']} of"
                 f" {self.input.count} requests failed",
                 "--retry-failed N sends only those again; --force begins anew")
-        self.state = not self.is_over and state or self.new_state()
+        self.state = (None if self.is_over else state) or self.new_state()
         self.journal.load(
-            self.input.count, made_line({"run": digest_of(self.purpose())}),
+            self.input.count, line_bytes({"run": digest_of(self.purpose())}),
             self.is_over)
         if is_again:
             self.take_up()
@@ -6761,7 +6769,7 @@ class Run:
     def save(self):
         """Have the disk hold the state, old or new, never torn."""
         with writing(self.state_path):
-            write_privately(self.state_path, as_result(
+            write_privately(self.state_path, json_bytes(
                 dict(self.state, seal=digest_of(self.state))))
 
     def merge(self, output, errors):
@@ -6881,16 +6889,17 @@ class BatchSender:
 
         A file that create refuses is uploaded again, once.
         """
-        self.ensure(part, "file", self.upload, "/files?purpose=batch",
-                    lambda file: dig(file, "filename") == part["name"]
-                    + ".jsonl" and dig(file, "bytes") == self.excerpt(
-                        part).size
+        def is_file(file):
+            return (dig(file, "filename") == part["name"] + ".jsonl"
+                    and dig(file, "bytes") == self.excerpt(part).size
                     and dig(file, "id") != part.get("refused"))
+
+        def is_batch(batch):
+            return (dig(batch, "metadata.xeroctl_run") == part["name"]
+                    or dig(batch, "input_file_id") == part["file"])
+        self.ensure(part, "file", self.upload, "/files?purpose=batch", is_file)
         try:
-            self.ensure(part, "batch", self.create, self.group.path,
-                        lambda batch: dig(batch, "metadata.xeroctl_run")
-                        == part["name"]
-                        or dig(batch, "input_file_id") == part["file"])
+            self.ensure(part, "batch", self.create, self.group.path, is_batch)
         except ApiError as error:
             if "refused" in part or not self.is_refused(part["file"], error):
                 raise
@@ -6948,14 +6957,16 @@ class BatchSender:
         lost answer or a refusal has left in doubt is looked up before it is
         made again.
         """
-        if not part[name]:
-            is_doubtful = part["making"] == name or (
-                name == "batch" and "refused" in part)
-            self.save(part, making=name)
-            self.save(part, **{name: made_once(
-                self.app, lambda: make(part), lambda: dig(self.search(
-                    path, is_made, self.args.assume_lost), "id"),
-                is_doubtful), "making": None})
+        if part[name]:
+            return
+        is_doubtful = part["making"] == name or (
+            name == "batch" and "refused" in part)
+
+        def look_up():
+            return dig(self.search(path, is_made, self.args.assume_lost), "id")
+        self.save(part, making=name)
+        made = made_once(self.app, lambda: make(part), look_up, is_doubtful)
+        self.save(part, **{name: made, "making": None})
 
     def excerpt(self, part):
         """What is uploaded of a part; what is made of rows is made now."""
@@ -7028,7 +7039,7 @@ class BatchSender:
             if error.status not in GONE_STATUSES:
                 raise
             batch, patience = {"id": batch_id, "status": GONE}, PATIENCE
-        self.doubts[batch_id] = patience and self.doubts[batch_id] + 1
+        self.doubts[batch_id] = self.doubts[batch_id] + 1 if patience else 0
         if 0 < self.doubts[batch_id] <= patience:
             return dict(batch, status="in_progress")
         if batch["status"] == GONE:
@@ -7085,10 +7096,10 @@ LAST_STATUSES = 401, 403, 429, 503, 529  # every other line would meet them
 def kept_result(result):
     """A result as bytes; one that cannot be written is a failure."""
     try:
-        return as_result(result)
+        return json_bytes(result)
     except (RecursionError, ValueError) as problem:
         result["error"] = {"code": "unkept", "message": str(problem)}
-        return as_result(dict(result, response=None))
+        return json_bytes(dict(result, response=None))
 
 
 class DirectSender:
@@ -7274,7 +7285,7 @@ class DirectSender:
 
 def message_text(app, given, what="message"):
     """What the user says: as given, or standard input for `-`."""
-    text = app.read_text("-") if given == "-" else given
+    text = app.given_text(given)
     if text == "":
         raise UsageError(f"the {what} is empty")
     return text
@@ -7468,9 +7479,8 @@ class History:
             return
         try:
             os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
-            write_privately(self.path, "".join(
-                whole(compact_json(line)) + "\n" for line in
-                (self.lines() + [text])[-self.MOST:]).encode("utf-8"))
+            write_privately(self.path, b"".join(map(
+                line_bytes, (self.lines() + [text])[-self.MOST:])))
         except OSError:
             self.path = None
 
@@ -7778,7 +7788,7 @@ class Session:
             app.settings.environ, "XDG_STATE_HOME", ".local", "state")
         self.lines = LineEditor(self.terminal, History(
             folder and os.path.join(folder, "history"),
-            app.terminal.secrets), {
+            self.terminal.secrets), {
                 name + " " * bool(usage): "file" in usage for
                 name, (usage, _, _) in sorted(self.COMMANDS.items())})
 
@@ -8022,8 +8032,9 @@ def check_turn(app, args, kind):
     given = dict(sent_fields(args), **dict(args.param or ()))
     fixed = (kind.FIXED * bool(args.interactive or args.session)
              + ("previous_response_id",) * bool(args.session))
-    for name in filter(given.__contains__, fixed):
-        raise UsageError(f"a session decides on {name} itself")
+    for name in fixed:
+        if name in given:
+            raise UsageError(f"a session decides on {name} itself")
     if not (args.interactive or args.attach or kind.FIXED[0] in given
             or args.message is not None):
         raise UsageError(f"--{kind.SAYS} is missing", "-m TEXT, or -m - to"
@@ -8063,13 +8074,15 @@ def converse(app, args, kind, fields):
     return turns
 
 
+# == the doctor: every step of a connection, one by one ======================
+
 def ask_health(api):
     """GET /healthz at the root of the host; return what it says.
 
     Without a key.  A text, or nothing at all, under a good status is well.
     """
     url = api.deployment.base_url
-    root = url[:-len(url_path(url)) or None]
+    root = url[:len(url) - len(url_path(url))]
     request = api.request("GET", root + "/healthz", accept="*/*")
     request.headers.pop("Authorization", None)
     if api.plan.takes(request):
@@ -8083,62 +8096,6 @@ def ask_health(api):
     except ValueError:
         value = {"status": body_summary(text) or "ok"}
     return check_answer(value)
-
-
-# == the doctor: every step of a connection, one by one ======================
-
-def examine(app):
-    """Take the steps of a connection; return (rows, the first failure).
-
-    A row is {step, status, detail, ms}; behind a failure all are skipped.
-    """
-    rows, failure, steps = [], None, connection_steps(app)
-    for name in ("config", "proxy", "DNS", "connect", "TLS", "healthz", "key",
-                 "latency"):
-        started = app.clock.monotonic()
-        try:
-            status, detail = next(steps, ("skipped", None))
-        except XeroctlError as error:
-            failure, status = error, "failed"
-            detail = app.terminal.err.secrets.masked(str(error))
-        took = round((app.clock.monotonic() - started) * 1000, 1)
-        rows.append({"step": name, "status": status, "detail": detail,
-                     "ms": None if status == "skipped" else took})
-    return rows, failure
-
-
-def connection_steps(app):
-    """Yield status and detail of each step; raise the failure of one."""
-    url, settings = app.api.deployment.base_url, app.settings
-    scheme, host, port = origin_of(url)
-    name = settings.context() or "flags and environment"
-    settings.tell_beaten(name)
-    limits = Limits(app.clock, settings.get("timeout") or TIMEOUT_S,
-                    app.deadline)
-    yield "ok", f"{name}: {url}"
-    relay = app.network.proxy(scheme, host, port)
-    yield ("ok", str(relay)) if relay else ("-", "none")
-    place = (relay.host, relay.port) if relay else (host, port)
-    try:
-        found = look_up(*place)
-    except ConnectionFailed as error:
-        raise relay.failed(str(error)) if relay else error
-    addresses = ", ".join(sorted({each[4][0] for each in found}))
-    yield "ok", f"{place[0]}: {addresses}"
-    with (open_proxy(relay, limits) if relay
-          else open_socket(host, port, limits)) as sock:
-        yield "ok", "{}:{}".format(*sock.getpeername()[:2])
-        if scheme != "https":
-            yield "-", "http: nothing is encrypted"
-        else:
-            if relay:
-                open_tunnel(sock, relay, host, port, limits)
-            yield "ok", certificate(app, sock, host, limits)
-    yield ask_whether_well(app.api)
-    started = app.clock.monotonic()
-    yield try_key(app.api)
-    took = (app.clock.monotonic() - started) * 1000
-    yield "ok", f"{took:.0f} ms for GET /models"
 
 
 def certificate(app, sock, host, limits):
@@ -8178,6 +8135,60 @@ def try_key(api):
     key = api.deployment.key
     said = f"{redacted_key(key)} is accepted" if key else "none is needed"
     return "ok", f"{said}; {len(page_records(page))} models"
+
+
+def connection_steps(app):
+    """Yield status and detail of each step; raise the failure of one."""
+    url, settings = app.api.deployment.base_url, app.settings
+    scheme, host, port = origin_of(url)
+    name = settings.context() or "flags and environment"
+    settings.tell_beaten(name)
+    limits = Limits(app.clock, settings.get("timeout") or TIMEOUT_S,
+                    app.deadline)
+    yield "ok", f"{name}: {url}"
+    relay = app.network.proxy(scheme, host, port)
+    yield ("ok", str(relay)) if relay else ("-", "none")
+    place = (relay.host, relay.port) if relay else (host, port)
+    try:
+        found = look_up(*place)
+    except ConnectionFailed as error:
+        raise relay.failed(str(error)) if relay else error
+    addresses = ", ".join(sorted({each[4][0] for each in found}))
+    yield "ok", f"{place[0]}: {addresses}"
+    with (open_proxy(relay, limits) if relay
+          else open_socket(host, port, limits)) as sock:
+        yield "ok", "{}:{}".format(*sock.getpeername()[:2])
+        if scheme != "https":
+            yield "-", "http: nothing is encrypted"
+        else:
+            if relay:
+                open_tunnel(sock, relay, host, port, limits)
+            yield "ok", certificate(app, sock, host, limits)
+    yield ask_whether_well(app.api)
+    started = app.clock.monotonic()
+    yield try_key(app.api)
+    took = (app.clock.monotonic() - started) * 1000
+    yield "ok", f"{took:.0f} ms for GET /models"
+
+
+def examine(app):
+    """Take the steps of a connection; return (rows, the first failure).
+
+    A row is {step, status, detail, ms}; behind a failure all are skipped.
+    """
+    rows, failure, steps = [], None, connection_steps(app)
+    for name in ("config", "proxy", "DNS", "connect", "TLS", "healthz", "key",
+                 "latency"):
+        started = app.clock.monotonic()
+        try:
+            status, detail = next(steps, ("skipped", None))
+        except XeroctlError as error:
+            failure, status = error, "failed"
+            detail = app.terminal.err.secrets.masked(str(error))
+        took = round((app.clock.monotonic() - started) * 1000, 1)
+        rows.append({"step": name, "status": status, "detail": detail,
+                     "ms": None if status == "skipped" else took})
+    return rows, failure
 
 
 # ---------------------------------------------------------------------------
@@ -9001,8 +9012,7 @@ def given_texts(app, args, read=lambda line, where: line):
 
     read(line, where) makes the text of a line.
     """
-    found = [app.read_text("-") if text == "-" else text
-             for text in args.texts or ()]
+    found = list(map(app.given_text, args.texts or ()))
     path = args.texts_file
     lines = [] if path is None else app.read_text(path).split("\n")
     for number, line in enumerate(lines, 1):
@@ -9372,8 +9382,8 @@ def complete_item(app, args):
     elif args.role is None or args.content is None:
         raise UsageError("--role and --content, or --json, say what to add")
     else:
-        text = app.read_text("-") if args.content == "-" else args.content
-        args.json = {"type": "message", "role": args.role, "content": text}
+        args.json = {"type": "message", "role": args.role,
+                     "content": app.given_text(args.content)}
     if app.settings.style() == OPENAI:
         args.json = {"items": [args.json]}
 
@@ -10408,9 +10418,7 @@ INVOCATION_ENDS = "completed", "failed", "cancelled", "rejected", "timeout"
 
 def read_arguments(app, args):
     """Have --args, JSON, @FILE with JSON or - for stdin, be an object."""
-    text = args.args
-    if text == "-" or text.startswith("@"):
-        text = app.read_text(text if text == "-" else text[1:])
+    text = app.given_text(args.args, may_be_file=True)
     try:
         args.args = parse_json(text)
     except ValueError as problem:
@@ -10853,8 +10861,7 @@ def show_deployment(app, group, args):
 
 def set_value(app, group, args):
     """Set a key of a deployment; one key source replaces another."""
-    value = app.read_text("-") if args.setting == "-" else args.setting
-    value = checked(args.key, value, args.key)
+    value = checked(args.key, app.given_text(args.setting), args.key)
     text = f"set {args.key} of {args.name}"
     with changed_config(app, args.name, text) as tables:
         table = tables[DEPLOYMENT, args.name]
@@ -11985,6 +11992,12 @@ class App:
             self.terminal.warn(found)
             text = decoded(raw)
         return re.sub(r"\r?\n\Z", "", text)
+
+    def given_text(self, text, may_be_file=False):
+        """The text of an argument; - is standard input, @FILE a file."""
+        if may_be_file and text.startswith("@"):
+            return self.read_text(text[1:])
+        return self.read_text("-") if text == "-" else text
 
     def read_json(self, path):
         """Read an input file as JSON."""

@@ -712,6 +712,19 @@ def test_an_outage_is_borne_for_five_minutes(cli, router, clock):
     assert 300 <= sum(clock.slept) <= 302
 
 
+def test_a_poll_waits_as_long_as_the_server_asks(cli, router, clock):
+    router.order("GET /j1", status=429, retry_after=30)
+    come(router, "done")
+    assert cli(*WAIT, "--retries", "0").exit_status == 0
+    assert clock.slept == [30]
+
+
+def test_a_poll_waits_no_longer_than_the_wait(cli, router, clock):
+    router.order("GET /j1", times=None, status=429, retry_after=30)
+    shown = cli(*WAIT, "--retries", "0", "--wait-timeout", "20")
+    assert shown.exit_status == 8 and sum(clock.slept) == 20
+
+
 def test_each_outage_is_measured_on_its_own(cli, router, clock):
     for _ in range(2):
         router.order("GET /j1", times=120, status=503)

@@ -644,6 +644,15 @@ def test_a_broken_stream_keeps_its_text_but_no_json(run, router, events,
     assert len(router.requests) == 1
 
 
+def test_an_error_in_a_choice_counts_where_the_next_one_ends_well(run, router):
+    last = chunk({})
+    last["choices"][0].update(TOLD)
+    last["choices"] += chunk({}, index=1, finish_reason="stop")["choices"]
+    shown = run(*HI, "--param", "n=2", *says(router, frames(
+        BEGUN, chunk({"content": "T"}, index=1), last)))
+    assert shown.exit_status == 7 and "worker lost" in shown.stderr
+
+
 def test_a_stream_may_end_with_its_finish_reason(run, router):
     shown = run(*HI, *says(router, frames(
         chunk({"content": "Hi"}, finish_reason="stop"), end=())))
