@@ -45,8 +45,11 @@ sys.setswitchinterval(0.0005)
 gc.disable()
 
 
-# The children of a job in the background ignore Ctrl-C unless it is handed on.
+# The children of a job in the background ignore Ctrl-C unless it is handed on,
+# those of nohup the loss of the terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_finish():
