@@ -44,7 +44,7 @@ from itertools import chain, cycle, zip_longest
 from types import SimpleNamespace
 
 # An annotation is where a Python that is too old stops, and shows its line.
-__version__: str = "1.0.0"  # xeroctl needs Python 3.6 or newer
+__version__: str = "1.1.0"  # xeroctl needs Python 3.6 or newer
 
 
 # ---------------------------------------------------------------------------
