@@ -2188,17 +2188,27 @@ class Wire(io.RawIOBase):
 
     def __init__(self, sock, limits, keep=None):
         self.sock, self.limits, self.keep = sock, limits, keep
-        self.sent = False
+        self.pending, self.sent = b"", False
 
     def sendall(self, data):
-        self.sock.settimeout(self.limits.left())
-        self.sent = True
-        self.sock.sendall(data)
+        """Send data; a small piece, as a head, waits for what follows."""
+        self.pending += data
+        if len(self.pending) >= BLOCK:
+            self.flush()
+
+    def flush(self):
+        """Let go what has been waiting."""
+        data, self.pending = self.pending, b""
+        if data:
+            self.sock.settimeout(self.limits.left())
+            self.sent = True
+            self.sock.sendall(data)
 
     def readable(self):
         return True
 
     def readinto(self, buffer):
+        self.flush()
         self.sock.settimeout(self.limits.left())
         return self.sock.recv_into(buffer)
 
@@ -2364,6 +2374,7 @@ def ask(client, wire, request, relay=None):
     try:
         try:
             client.request(request.method, target, request.data(), headers)
+            wire.flush()
         except OSError as problem:
             if not isinstance(problem, (BrokenPipeError, ConnectionResetError)
                               ) and type(problem).__name__ != "SSLEOFError":
