@@ -529,6 +529,11 @@ def as_count(value, units=("", "K", "M", "B", "T")):
     return f"{value:.1f}{unit}"
 
 
+def as_many(count, noun):
+    """How many there are of a thing: 1 model, 2 models."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def as_size(count):
     """Say a number of bytes in the unit a person would pick."""
     return as_count(count, (" B", " KB", " MB", " GB", " TB"))
@@ -7857,8 +7862,9 @@ class Session:
 
     def totals(self):
         return ("total: {prompt_tokens} input tokens, {completion_tokens}"
-                " output tokens, {} messages".format(
-                    self.turns.turns(), **self.turns.spent))
+                " output tokens, {}".format(
+                    as_many(self.turns.turns(), "message"),
+                    **self.turns.spent))
 
     def say(self, text):
         """Send a message and the files that wait for it.
@@ -7923,14 +7929,15 @@ class Session:
                 raise UsageError(f"{path} is no conversation that was saved",
                                  "/save! replaces it")
             file.write(self.turns.saved())
-        self.terminal.say(f"saved {self.turns.turns()} messages to {path}")
+        count = as_many(self.turns.turns(), "message")
+        self.terminal.say(f"saved {count} to {path}")
 
     def load(self, path):
         """Replace the conversation by that of a file; else change nothing."""
         messages = as_conversation(read_file(path), path)["messages"]
         self.turns.clear()
         self.turns.messages = messages
-        self.terminal.say(f"loaded {self.turns.turns()} messages")
+        self.terminal.say("loaded " + as_many(self.turns.turns(), "message"))
 
     def attach(self, source, place=0, read=fenced):
         """Have a file go with the next message, or an image."""
@@ -8134,8 +8141,8 @@ def certificate(app, sock, host, limits):
             return f"{sock.version()}, certificate not checked"
         import ssl
         left = ssl.cert_time_to_seconds(until) - app.clock.now()
-        return (f"{sock.version()}, certificate valid for"
-                f" {left / 86400:.0f} more days")
+        return (f"{sock.version()}, certificate valid for "
+                + as_many(round(left / 86400), "more day"))
 
 
 def ask_whether_well(api):
@@ -8162,7 +8169,7 @@ def try_key(api):
         return "-", f"not tried: there is no GET {url}/models"
     key = api.deployment.key
     said = f"{redacted_key(key)} is accepted" if key else "none is needed"
-    return "ok", f"{said}; {len(page_records(page))} models"
+    return "ok", f"{said}; " + as_many(len(page_records(page)), "model")
 
 
 # ---------------------------------------------------------------------------
@@ -10893,8 +10900,9 @@ def init_config(app, group, args):
     app.settings.config.tables[DEPLOYMENT, name] = table
     args.context = name
     try:
-        count = len(page_records(app.api.call("GET", "/models")))
-        terminal.say(f"the server answers, with {count} models", GREEN)
+        models = page_records(app.api.call("GET", "/models"))
+        terminal.say("the server answers, with "
+                     + as_many(len(models), "model"), GREEN)
     except XeroctlError as error:
         say_error(error, terminal)
         app.confirm("Store it all the same?", args)
