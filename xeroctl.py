@@ -8826,26 +8826,6 @@ def revalidate_model(app, group, args):
             again + " shows its status", ("ID", "Name", "Status:state"))
 
 
-def show_overview(app, group, args):
-    """Show the whole on a line, and below it the parts that it is of."""
-    whole = group.call(app, "GET", place_of(args))
-    if not app.out.is_table:
-        return app.out.record(whole, columns_of([whole]))
-    check_record(whole, columns_of([whole]))
-    parts = next((value for value in whole.values() if isinstance(
-        value, list) and all(isinstance(each, dict) for each in value)), None)
-    told = [key.replace("_", " ") + ": " + (
-        as_pairs(value) if isinstance(value, dict) else
-        key_column(key).text(whole, app.clock.now()))
-        for key, value in whole.items() if value is not parts
-        and not re.search("^object$|_percentage$", key)]
-    app.out.line(one_line("; ".join(told)))
-    if parts is None and group.columns:  # of a project they are 50 at most
-        parts = page_records(group.call(app, "GET", query=[("limit", 100)]))
-    if parts:
-        app.out.table(parts, group.columns or columns_of(parts))
-
-
 def show_any(app, value):
     """Show JSON of which nothing is known; a person reads it as JSON."""
     is_list = isinstance(value, list) or any(
@@ -10074,12 +10054,33 @@ def list_series(app, group, args):
             app.out.bars(padded(column.paths[0], width), values)
 
 
+def show_overview(app, group, args):
+    """Show the whole on a line, and below it the parts that it is of."""
+    whole = group.call(app, "GET", place_of(args))
+    if not app.out.is_table:
+        return app.out.record(whole, columns_of([whole]))
+    check_record(whole, columns_of([whole]))
+    parts = next((value for value in whole.values() if isinstance(
+        value, list) and all(isinstance(each, dict) for each in value)), None)
+    told = [key.replace("_", " ") + ": " + (
+        as_pairs(value) if isinstance(value, dict) else
+        key_column(key).text(whole, app.clock.now()))
+        for key, value in whole.items() if value is not parts
+        and not re.search("^object$|_percentage$", key)]
+    app.out.line(one_line("; ".join(told)))
+    columns = args.verb.columns or group.columns
+    if parts is None and columns:  # of a project they are 50 at most
+        parts = page_records(group.call(app, "GET", query=[("limit", 100)]))
+    if parts:
+        app.out.table(parts, columns or columns_of(parts))
+
+
+COMPLIANCE = "COMPLIANCE=compliance|compliance_percentage:percent"
+
 SLOS = Group(
     "slos", "Keep service level objectives.", path="/slos", thing="SLO",
     sample="slo_1",
-    columns=("ID", "NAME", "METRIC", "TARGET",
-             "COMPLIANCE=compliance|compliance_percentage:percent",
-             "STATUS:state"),
+    columns=("ID", "NAME", "METRIC", "TARGET", COMPLIANCE, "STATUS:state"),
     more=("COMPARISON", "WINDOW DAYS", "ENDPOINT=endpoint_id", "DESCRIPTION"),
     verbs=by_flag(
         lists(flag("--endpoint SLUG|UUID",
@@ -10092,12 +10093,13 @@ SLOS = Group(
         deletes("Delete an objective."),
         Verb("history", "List how an objective was met.", list_series, ITEM,
              *PAGING["after"], path="{id}/history", paging="after", columns=(
-                 "TIME=created_at|measured_at|time:time",
-                 "COMPLIANCE=compliance|compliance_percentage:percent",
+                 "TIME=created_at|measured_at|time:time", COMPLIANCE,
                  "VALUE")),
         acts("calculate", "Measure an objective now."),
+        # A narrow terminal leaves out the last columns first.
         Verb("summary", "Show how all objectives are met.", show_overview,
-             path="summary"),
+             path="summary", columns=("NAME", "TARGET", COMPLIANCE,
+                                      "STATUS:state", "METRIC", "+ID")),
     ))
 
 
