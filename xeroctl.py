@@ -9103,8 +9103,11 @@ def create_embeddings(app, group, args):
                           for item in answer["data"]]
     app.out.rows(answer, ("Index", "Dimensions", "Norm", "Values"),
                  "embeddings", "index")
-    if app.out.is_table and dig(answer, "usage"):
-        app.terminal.note("usage: " + as_pairs(answer["usage"]))
+    usage = dig(answer, "usage")
+    known = {name: value for name, value in usage.items()
+             if value is not None} if isinstance(usage, dict) else {}
+    if app.out.is_table and known:
+        app.terminal.note("usage: " + as_pairs(known))
 
 
 def ranked_row(rank, item, texts):
