@@ -11760,22 +11760,19 @@ def show_offers(words, environ, terminal, groups):
 # stands before the last cut is taken off the answers.
 STUBS = {"bash": r"""
 _xeroctl() {
-  local left=$COMP_LINE words=() out i word part
-  for ((i = 0; i <= COMP_CWORD; i++)); do
-    word=${COMP_WORDS[i]}
-    if ((i)) && [[ $left != [[:space:]]* ]]; then
-      words[${#words[@]} - 1]+=$word
-    else words+=("$word"); fi
-    left=${left#"${left%%[![:space:]]*}"} left=${left#"$word"}
+  local left=" $COMP_LINE" words=() out word part
+  local -i n=-1
+  for word in "${COMP_WORDS[@]:0:COMP_CWORD + 1}"; do
+    [[ $left != [[:space:]]* ]] || n+=1
+    words[n]+=$word left=${left#*"$word"}
   done
   [[ $word == *[!=:]* ]] || word=
-  part=${words[${#words[@]} - 1]} part=${part%"$word"} COMPREPLY=()
+  part=${words[n]%"$word"} COMPREPLY=()
   mapfile -t out < <("${words[0]/#\~/$HOME}" __complete "${words[@]:1}" \
-    2>/dev/null)
-  [[ ${out[0]-} != :* ]] || { compopt -o default; return; }
-  for ((i = 0; i < ${#out[@]}; i++)); do
-    word=${out[i]%%$'\t'*}
-    printf -v "COMPREPLY[i]" %q "${word#"$part"}"
+    2>/dev/null | cut -f 1)
+  [[ ${out-} != :* ]] || { compopt -o default; return; }
+  for n in "${!out[@]}"; do
+    printf -v "COMPREPLY[n]" %q "${out[n]#"$part"}"
   done
 }
 complete -F _xeroctl xeroctl xeroctl.py
