@@ -9164,8 +9164,8 @@ EMBEDDINGS = Group(
              usage="--endpoint SLUG --input TEXT",
              writes=True, examples=(
                  'xeroctl embeddings --endpoint my-embed --input "Hello"',
-                 "xeroctl embeddings --input-file in.txt --output-file"
-                 " out.npy")),
+                 "xeroctl embeddings --endpoint my-embed --input-file in.txt"
+                 " --output-file out.npy")),
     ))
 
 ONE_PER_LINE = 'one per line: plain, JSON, or {"text": …}'
@@ -11485,16 +11485,17 @@ def verb_usage(group, verb):
 
 SAMPLES = {"SLUG": "my-llm", "FILE": "in.jsonl", "OUT": "out.jsonl",
            "K=V": "team=ml", "KEY=JSON": "'size=1'", "TEXT": '"Hello"',
-           "NAME": "my-name", "REGION": "eu-central", "N": "10"}
+           "REGION": "eu-central", "N": "10"}
 
 
 def sample_of(group, verb, declared):
     """A value to show an argument with: its first choice, or a common one."""
     is_id = declared.is_word and declared.dest == "id"
     words = getattr(declared.type, "words", ())
+    common = dict(SAMPLES, NAME="my-" + group.name.rstrip("s"))
     return (words[0] if words else declared.sample
             or is_id and (verb.sample or group.sample)
-            or SAMPLES.get(declared.metavar, declared.metavar.lower()))
+            or common.get(declared.metavar, declared.metavar.lower()))
 
 
 def sample_call(group, verb):
