@@ -4546,7 +4546,7 @@ def show_done(app, group, args, answer):
 def run_write(app, group, args):
     if args.verb.asks:
         question = args.verb.asks.replace("{thing}", group.thing)
-        app.confirm(filled(question, args), args)
+        app.confirm(filled(question, args))
     body = sent_fields(args) or (None if hasattr(args, "id") else {})
     answer = group.call(app, args.verb.method, place_of(args), body=body,
                         headers=sent_headers(args))
@@ -4562,8 +4562,8 @@ def run_update(app, group, args):
 
 
 def lists(*flags, summary="List items.", name="list", path="", paging="after",
-          **options):
-    return Verb(name, summary, run_list, *flags, *PAGING.get(paging, ()),
+          run=run_list, **options):
+    return Verb(name, summary, run, *flags, *PAGING.get(paging, ()),
                 path=path, paging=paging, **options)
 
 
@@ -8794,9 +8794,9 @@ def delete_models(app, group, args):
     if len(args.id) == 1:
         args.id, = args.id
         title = model_title(app, group, args)
-        app.confirm(f"Delete {group.thing} {title}?", args)
+        app.confirm(f"Delete {group.thing} {title}?")
         return run_write(app, group, args)
-    app.confirm(f"Delete {len(args.id)} models?", args)
+    app.confirm(f"Delete {len(args.id)} models?")
     outcomes = [tried(app, each, lambda: (group.call(
         app, "DELETE", path_of(each), stand_in={}), each), id=each)
                 for each in args.id]
@@ -8914,11 +8914,10 @@ MODELS = Group(
              said="unshared {id}"),
         acts("revalidate", "Have a model's files checked again.",
              flag("--wait", "wait until the check has ended"),
-             flag("--wait-timeout SECONDS",
-                  "wait no longer than this (default: 600)", seconds,
-                  default=600, needs="--wait"), run=revalidate_model,
-             said="revalidation of {id} queued", examples=(
-                 "xeroctl models model_1 --revalidate --wait",)),
+             *changed((WAIT_TIMEOUT,), default=600,
+                      help="wait no longer than this (default: 600)"),
+             run=revalidate_model, said="revalidation of {id} queued",
+             examples=("xeroctl models model_1 --revalidate --wait",)),
         shows("Show a model as the catalog has it.", name="catalog-info",
               path="{id}/catalog", columns=ALL_FIELDS),
     ) + below("versions", *by_flag(
@@ -9021,9 +9020,9 @@ def embedded(app, group, args, texts):
                            else "default")
     for start in range(0, len(texts), args.batch_size):
         some = texts[start:start + args.batch_size]
-        body = dict({"model": model, "input": some}, **sent_fields(args))
-        if len(texts) == 1 and not args.texts_file:
-            body["input"] = texts[0]
+        is_one = len(texts) == 1 and not args.texts_file
+        body = dict({"model": model, "input": texts[0] if is_one else some},
+                    **sent_fields(args))
         answer = group.call(app, "POST", body=body, stand_in={"data": []},
                             silence=INFERENCE_TIMEOUT_S)
         if app.plan:
@@ -9599,13 +9598,12 @@ FILES = Group(
             "Created=created_at:time", "Expires=expires_at:time",
             "Relative path=x_relative_path|relative_path"),
     verbs=by_flag(
-        Verb("list", "List files.", list_files,
-             field("--purpose WORD", "of this purpose"),
-             flag("--prefix PATH", "whose relative path begins so",
-                  completes=""),
-             flag("--tree", "as a tree of relative paths, with sizes"),
-             *PAGING["after"], paging="after", examples=(
-                 "xeroctl files --purpose batch --tree",)),
+        lists(field("--purpose WORD", "of this purpose"),
+              flag("--prefix PATH", "whose relative path begins so",
+                   completes=""),
+              flag("--tree", "as a tree of relative paths, with sizes"),
+              summary="List files.", run=list_files, examples=(
+                  "xeroctl files --purpose batch --tree",)),
         shows("Show one file."),
         Verb("upload", "Upload a file, or a folder with --recursive.",
              upload_path,
@@ -9671,9 +9669,8 @@ def show_head(app, answer):
     """Print status and headers: on stdout only where JSON is not due."""
     lines = [f"HTTP {answer.status} {answer.response.reason}".rstrip()]
     lines += [f"{name}: {value}" for name, value in answer.headers.items()]
-    say = app.out.line if app.out.is_table else app.terminal.say
     for line in lines + [""]:
-        say(line)
+        say_instead(app, line)
 
 
 def show_events(app, answer):
@@ -9885,7 +9882,7 @@ def or_cleared(empty, *names):
     return check
 
 
-def rotated(app, group, args):
+def rotate_key(app, group, args):
     run_write(app, group, args)
     if not app.plan:
         app.terminal.say("the previous value works for 24 hours more")
@@ -9911,7 +9908,7 @@ KEYS = Group(
                     "xeroctl keys --create --name ci --scopes inference"
                     " --expires 30d",)),
         deletes("Revoke a key.", also=("revoke",)),
-        acts("rotate", "Give a key a new value, shown once.", run=rotated,
+        acts("rotate", "Give a key a new value, shown once.", run=rotate_key,
              once="key", asks="Rotate key {id}?"),
         acts("ip-filter", "Say from where a key may be used.",
              field("--allow CIDR…", "only from these ranges", network,
@@ -10094,10 +10091,10 @@ SLOS = Group(
                 checks=(complete_slo, find_endpoint)),
         updates("Change an objective.", *SLO_FLAGS, method="PUT"),
         deletes("Delete an objective."),
-        Verb("history", "List how an objective was met.", list_series, ITEM,
-             *PAGING["after"], path="{id}/history", paging="after", columns=(
-                 "TIME=created_at|measured_at|time:time", COMPLIANCE,
-                 "VALUE")),
+        lists(name="history", summary="List how an objective was met.",
+              path="{id}/history", run=list_series,
+              columns=("TIME=created_at|measured_at|time:time", COMPLIANCE,
+                       "VALUE")),
         acts("calculate", "Measure an objective now."),
         # A narrow terminal leaves out the last columns first.
         Verb("summary", "Show how all objectives are met.", show_overview,
@@ -10151,7 +10148,7 @@ WORKSPACES = Group(
         acts("bind", "Bind an agent to a workspace.", AGENT,
              path="{id}/agents", said="bound {agent} to {id}"),
         acts("unbind", "Take an agent from a workspace.",
-             flag("--agent ID", "the agent", required=True, sample="agent_1"),
+             *changed((AGENT,), sends=None),
              path="{id}/agents/{agent}", method="DELETE",
              asks="Unbind agent {agent} from {id}?",
              said="unbound {agent} from {id}"),
@@ -10172,6 +10169,11 @@ def export_chat(app, group, args):
         if doubt:
             raise AnswerError(f"{answer.url} answered with {doubt}")
         show_body(app, answer)
+
+
+def read_message(app, args):
+    """Have the message be its text; - is standard input."""
+    args.message = message_text(app, args.message)
 
 
 CHATS = Group(
@@ -10198,8 +10200,7 @@ CHATS = Group(
              field("-m, --message TEXT", "what to say; - is standard input",
                    sends="content", required=True, from_stdin=True),
              field("--role ROLE", "as whom (default: user)", default="user"),
-             path="{id}/messages", checks=lambda app, args: setattr(
-                 args, "message", message_text(app, args.message)),
+             path="{id}/messages", checks=read_message,
              columns=("ID", "ROLE", "CREATED=created_at:time",
                       "CONTENT:content")),
         Verb("export", "Write out a chat.", export_chat, ITEM,
@@ -10305,9 +10306,9 @@ USAGE = Group(
         shows("Show the sums.", *USAGE_FLAGS, name="summary", path="summary",
               checks=fix_span,
               columns=("From:time", "To:time") + USAGE_NUMBER_COLUMNS),
-        Verb("daily", "List usage by day.", list_series, *USAGE_FLAGS,
-             path="daily", checks=fix_span, id_path="date",
-             columns=("Date",) + USAGE_NUMBER_COLUMNS),
+        lists(*USAGE_FLAGS, name="daily", path="daily", paging=None,
+              summary="List usage by day.", checks=fix_span, id_path="date",
+              run=list_series, columns=("Date",) + USAGE_NUMBER_COLUMNS),
         lists(*USAGE_FLAGS, name="endpoints", path="endpoints", paging=None,
               summary="List usage by endpoint.", checks=fix_span,
               id_path="endpoint_slug",
@@ -10396,10 +10397,11 @@ HEALTH = Group(
 
 # == exec: tools that run elsewhere ==========================================
 
+OUTCOME_FIELDS = ("Arguments=args|arguments", "Error",
+                  "Output=result|output:lines")
 INVOCATION_FIELDS = ("ID", "Tool=tool|tool_name", "Status:state",
                      "Workspace=workspace_id", "Approval=approval_id",
-                     "Arguments=args|arguments", "Error",
-                     "Output=result|output:lines")
+                     *OUTCOME_FIELDS)
 INVOCATION_ENDS = "completed", "failed", "cancelled", "rejected", "timeout"
 
 
@@ -10471,7 +10473,7 @@ EXEC = Group(
     columns=("ID", "Tool=tool|tool_name", "Workspace=workspace_id",
              "Status:state", "Created=created_at:time"),
     more=("Completed=completed_at:time", "Risk", "Approval=approval_id",
-          "Exit code", "Duration ms", *INVOCATION_FIELDS[-3:]), verbs=(
+          "Exit code", "Duration ms", *OUTCOME_FIELDS), verbs=(
         lists(name="tools", path="tools", paging=None, id_path="name",
               summary="List the tools.",
               columns=("Name", "Description", "+Risk", "+Domain")),
@@ -10489,7 +10491,7 @@ EXEC = Group(
                 name="invoke", path="invocations", run=invoke_tool,
                 checks=read_arguments),
         Verb("watch", "Wait for the end of an invocation.", watch_tool, ITEM,
-             flag(WAIT_TIMEOUT.spec, WAIT_TIMEOUT.help, seconds)),
+             *changed((WAIT_TIMEOUT,), needs=None)),
         acts("cancel", "Cancel an invocation.",
              path="invocations/{id}/cancel", columns=INVOCATION_FIELDS),
         lists(path="executions", summary="List executions."),
@@ -10687,7 +10689,7 @@ def check_approval(app, args):
     if risk == "irreversible":
         check_tool_name(app, args, tool)
     elif risk not in ("read", "write"):
-        app.confirm(f"Approve {tool}?", args)
+        app.confirm(f"Approve {tool}?")
 
 
 def watch_approvals(app, group, args):
@@ -10710,7 +10712,6 @@ def watch_approvals(app, group, args):
 DELEGATION_COLUMNS = ("ID", "To=delegate_to", "Risk", "Workspace=workspace_id",
                       "Expires=expires_at:time")
 
-
 APPROVALS = Group(
     "approvals", "Decide what tools may do.", path="/exec/approvals",
     default="list",
@@ -10721,8 +10722,8 @@ APPROVALS = Group(
         lists(RISK, WORKSPACE, OF_STATUS,
               summary="List requests for approval."),
         shows("Show one request."),
-        acts("approve", "Approve a request.", field("--note TEXT",
-                                                    "a word on it"),
+        acts("approve", "Approve a request.",
+             field("--note TEXT", "a word on it"),
              field("--confirm TOOL",
                    "the tool's name, where it cannot be undone",
                    completes=""), checks=check_approval),
@@ -10871,7 +10872,7 @@ def unset_value(app, group, args):
 def remove_deployment(app, group, args):
     """Remove a deployment, and that it is current if it is."""
     app.settings.config.deployment(args.name)
-    app.confirm(f"Remove deployment {args.name}?", args)
+    app.confirm(f"Remove deployment {args.name}?")
     with changed_config(app, args.name, f"removed {args.name}") as tables:
         del tables[DEPLOYMENT, args.name]
         if tables[()].get(CURRENT) == args.name:
@@ -10893,7 +10894,7 @@ def init_config(app, group, args):
     name = terminal.ask("Name of the deployment", "default")
     is_known = name in app.settings.config.deployments()
     if is_known:
-        app.confirm(f"Replace deployment {name}?", args)
+        app.confirm(f"Replace deployment {name}?")
     url = checked("base_url", terminal.ask(
         "Base URL, https://HOST/PROJECT/v1"), "base URL")
     style = checked("style", terminal.ask(
@@ -10910,12 +10911,13 @@ def init_config(app, group, args):
                      + as_many(len(models), "model"), GREEN)
     except XeroctlError as error:
         say_error(error, terminal)
-        app.confirm("Store it all the same?", args)
+        app.confirm("Store it all the same?")
     put_deployment(app, name, table, is_known)
 
 
 NAME = flag("NAME", "the deployment", completes="context", sample="prod")
-KEY = "KEY", ", ".join(DEPLOYMENT_KEYS)
+KEY = flag("KEY", ", ".join(DEPLOYMENT_KEYS), choice(*DEPLOYMENT_KEYS),
+           sample="endpoint")
 
 CONFIG_NOTES = """
 the config file (~/.config/xeroctl/config.toml):
@@ -10967,14 +10969,14 @@ CONFIG = Group(
              flag("[NAME]", "the deployment (default: the current one)",
                   completes="context")),
         Verb("set", "Set a key of a deployment.", set_value, NAME,
-             flag(*KEY, choice(*DEPLOYMENT_KEYS), sample="endpoint"),
+             KEY,
              flag("VALUE", "its value; - reads standard input",
                   from_stdin=True, dest="setting"),
              writes=True,
              examples=("xeroctl config set prod endpoint my-endpoint",
                        "xeroctl config set prod api_key -")),
         Verb("unset", "Remove a key of a deployment.", unset_value, NAME,
-             flag(*KEY, sample="endpoint"), writes=True),
+             *changed((KEY,), type=None), writes=True),
         Verb("remove", "Remove a deployment.", remove_deployment, NAME,
              writes=True),
         Verb("path", "Print the path of the config file.", show_path),
@@ -11063,7 +11065,6 @@ GLOBALS = (
 # What people type because other tools have it.
 FOREIGN = {"login": "xeroctl config init asks for a key and stores it",
            "logout": "xeroctl config unset NAME api_key takes a key away"}
-
 
 # What stands for the word that completion is about: no argument can hold it.
 CURSOR = "\0"
@@ -11403,7 +11404,7 @@ def help_first(words):
     return [HELP_FLAG.long_name] * (len(kept) < end) + kept + words[end:]
 
 
-def verbs_for_help(group, verbs, called=None, words=()):
+def verbs_for_help(group, verbs, called, words=()):
     """What help is about: a verb, those below a word, or the whole group."""
     given = {word.partition("=")[0] for word in words}
     found = [called] if called else [
@@ -11507,7 +11508,8 @@ def sample_call(group, verb):
         shown += [f for f in flags if f.sends and f not in shown][:1]
     words = ["xeroctl", call_begin(group, verb)]
     for declared in shown:
-        words += [declared.long_name] * (not declared.is_word)
+        if not declared.is_word:
+            words.append(declared.long_name)
         if declared.takes_value:
             words.append(sample_of(group, verb, declared))
     return " ".join(words)
@@ -11522,8 +11524,10 @@ def section(head, rows):
     """A table below its head, if it has any rows: two aligned columns, the
     second one wrapped."""
     import textwrap
-    wide = max([len(str(name)) for name, _ in rows] + [0]) + 4
-    return ["", head] * bool(rows) + [textwrap.fill(
+    if not rows:
+        return []
+    wide = max(len(str(name)) for name, _ in rows) + 4
+    return ["", head] + [textwrap.fill(
         text, HELP_WIDTH, initial_indent=f"  {name!s:{wide - 2}}",
         subsequent_indent=" " * wide, break_on_hyphens=False)
         for name, text in rows]
@@ -11555,10 +11559,11 @@ def verb_help(group, verb):
 
 
 def group_examples(group, verbs):
-    """Three examples of a group: first of verbs that have their own."""
+    """Three examples of a group, one a verb if there are as many: first of
+    verbs that have their own."""
     verbs = sorted(verbs, key=lambda verb: not verb.examples)
-    return [line for place in range(3) for verb in verbs[:3]
-            for line in examples_of(group, verb)[place:place + 1]][:3]
+    rounds = zip_longest(*(examples_of(group, verb) for verb in verbs[:3]))
+    return list(filter(None, chain.from_iterable(rounds)))[:3]
 
 
 def group_help(group, verbs):
@@ -11572,12 +11577,13 @@ def group_help(group, verbs):
     if words:
         more += ", and each has a word, too: " + ", ".join(words)
     rows = [(call_form(group, verb, 38), verb.summary) for verb in verbs]
-    return "\n".join(
-        [group.summary] * is_whole
-        + section("verbs:" if is_whole else name + ":", rows)[not is_whole:]
-        + example_lines(group_examples(group, verbs))
-        + ["", textwrap.fill(more, HELP_WIDTH, break_on_hyphens=False)]
-        + ["", group.notes.strip()] * (is_whole and bool(group.notes)))
+    lines = ([group.summary] + section("verbs:", rows) if is_whole
+             else section(name + ":", rows)[1:])
+    lines += example_lines(group_examples(group, verbs))
+    lines += ["", textwrap.fill(more, HELP_WIDTH, break_on_hyphens=False)]
+    if is_whole and group.notes:
+        lines += ["", group.notes.strip()]
+    return "\n".join(lines)
 
 
 TOPICS = {
@@ -11723,9 +11729,10 @@ def offers_in(group, words, typed, groups, contexts):
     found = [] if called or count else [
         (name, each.summary) for name, each in named.items()]
     places = places_of(meant[0]) if len(meant) == 1 else []
-    places += places[-1:] * count * bool(places and places[-1].is_several)
-    for declared in places[count:count + 1]:
-        found += value_offers(declared, contexts)
+    if places and places[-1].is_several:
+        places += places[-1:] * count
+    if count < len(places):
+        found += value_offers(places[count], contexts)
     return found
 
 
@@ -11943,11 +11950,11 @@ class App:
         except XeroctlError:
             pass  # the error that there is says enough
 
-    def confirm(self, question, args):
+    def confirm(self, question):
         """Ask before a change, unless --force or only a plan is made."""
-        if args.force or self.plan or self.terminal.confirm(question):
-            return
-        raise XeroctlError("not confirmed: nothing was changed")
+        if not (self.args.force or self.plan
+                or self.terminal.confirm(question)):
+            raise XeroctlError("not confirmed: nothing was changed")
 
     def open_source(self, path, name="stdin.jsonl"):
         """Open an input file to be read in pieces; - is standard input.
@@ -12027,7 +12034,7 @@ def tell_unread(args, terminal):
                 and any(fcntl.ioctl(stdin.fileno(), termios.FIONREAD,
                                     bytes(4)))):
             terminal.note("standard input was not read: " + " or ".join(
-                f"{f.names[0] * (not f.is_word)} -".strip() for f in readers)
+                "-" if f.is_word else f"{f.names[0]} -" for f in readers)
                 + " takes it")
     except (AttributeError, ImportError, OSError, ValueError):
         pass  # no pipe, or no way to look
@@ -12187,6 +12194,14 @@ def open_closed_streams():
                 os.open(os.devnull, os.O_RDWR)
 
 
+def on_signal(name, handler=None):
+    """Let a signal call this, or end the process; ignored (nohup) it stays."""
+    import signal
+    number = getattr(signal, name, None)  # Windows has no SIGHUP
+    if number and signal.getsignal(number) != signal.SIG_IGN:
+        signal.signal(number, handler or signal.SIG_DFL)
+
+
 STOP_SIGNALS = ("SIGTERM", 143), ("SIGHUP", 129)
 
 
@@ -12199,14 +12214,6 @@ def stop(code):
         signal.pthread_sigmask(signal.SIG_BLOCK,
                                {signal.SIGTERM, signal.SIGHUP})
     sys.exit(code)
-
-
-def on_signal(name, handler=None):
-    """Let a signal call this, or end the process; ignored (nohup) it stays."""
-    import signal
-    number = getattr(signal, name, None)  # Windows has no SIGHUP
-    if number and signal.getsignal(number) != signal.SIG_IGN:
-        signal.signal(number, handler or signal.SIG_DFL)
 
 
 def console():
