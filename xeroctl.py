@@ -8812,14 +8812,14 @@ def revalidate_model(app, group, args):
     The first polls may still see the status from before: an end counts once
     the status has changed, or from the third poll on.
     """
+    if not args.wait:
+        return run_write(app, group, args)
     seen = []
 
     def is_over(status):
         seen.append(status)
         return status in GOOD_MODEL_STATES + BAD_MODEL_STATES and (
             status != seen[0] or len(seen) >= 3)
-    if not args.wait:
-        return run_write(app, group, args)
     group.call(app, "POST", place_of(args))
     again = call_again(app, f"xeroctl models {shell_word(args.id)}")
     see_end(app, group, args, is_over, GOOD_MODEL_STATES,
@@ -9520,20 +9520,22 @@ def list_files(app, group, args):
     """
     if not args.tree and args.prefix is None:
         return run_list(app, group, args)
-    most = None if args.all else args.limit
-    args.limit, args.all = args.all and args.limit or 100, True
+    most, size = (None, args.limit) if args.all else (args.limit, None)
+    args.limit, args.all = size or 100, True
     page = merged(pages_of(app, group, args))
     found = [file for file in page_records(page)
              if (relative_path(file) or "").startswith(args.prefix or "")]
-    page_records(page)[:] = files = found[:most]
-    if found[len(files):]:
+    files = found[:most]
+    page_records(page)[:] = files
+    if len(found) > len(files):
         after = id_in(files[-1])
         if isinstance(page, dict):
             page.update(has_more=True, last_id=after)
         tell_more(app, "after", after)
-    if args.tree and app.out.is_table and files:
-        return list(map(app.out.line, tree_lines(tree_of(files))))
-    app.out.rows(page, group.columns, group.name)
+    if not (args.tree and app.out.is_table and files):
+        return app.out.rows(page, group.columns, group.name)
+    for line in tree_lines(tree_of(files)):
+        app.out.line(line)
 
 
 def upload_file(app, args, path, relative):
@@ -11110,7 +11112,7 @@ def flags_in(word, table):
         declared = known_flag("-" + letter, table, word)
         if declared.takes_value:
             rest = word[place:]
-            yield declared, rest[rest[:1] == "=":] or None
+            yield declared, (rest[1:] if rest[:1] == "=" else rest) or None
             return
         yield declared, None
 
