@@ -541,6 +541,11 @@ def as_count(value, units=("", "K", "M", "B", "T")):
     return f"{value:.1f}{unit}"
 
 
+def as_many(count, noun):
+    """How many there are of a thing: 1 model, 2 models."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def as_size(count):
     """Say a number of bytes in the unit a person would pick."""
     return as_count(count, (" B", " KB", " MB", " GB", " TB"))
@@ -4565,7 +4570,7 @@ def show_done(app, group, args, answer):
 def run_write(app, group, args):
     if args.verb.asks:
         question = args.verb.asks.replace("{thing}", group.thing)
-        app.confirm(filled(question, args), args)
+        app.confirm(filled(question, args))
     body = sent_fields(args) or (None if hasattr(args, "id") else {})
     answer = group.call(app, args.verb.method, place_of(args), body=body,
                         headers=sent_headers(args))
@@ -4581,8 +4586,8 @@ def run_update(app, group, args):
 
 
 def lists(*flags, summary="List items.", name="list", path="", paging="after",
-          **options):
-    return Verb(name, summary, run_list, *flags, *PAGING.get(paging, ()),
+          run=run_list, **options):
+    return Verb(name, summary, run, *flags, *PAGING.get(paging, ()),
                 path=path, paging=paging, **options)
 
 
@@ -7893,8 +7898,9 @@ class Session:
 
     def totals(self):
         return ("total: {prompt_tokens} input tokens, {completion_tokens}"
-                " output tokens, {} messages".format(
-                    self.turns.turns(), **self.turns.spent))
+                " output tokens, {}".format(
+                    as_many(self.turns.turns(), "message"),
+                    **self.turns.spent))
 
     def say(self, text):
         """Send a message and the files that wait for it.
@@ -7959,14 +7965,15 @@ class Session:
                 raise UsageError(f"{path} is no conversation that was saved",
                                  "/save! replaces it")
             file.write(self.turns.saved())
-        self.terminal.say(f"saved {self.turns.turns()} messages to {path}")
+        count = as_many(self.turns.turns(), "message")
+        self.terminal.say(f"saved {count} to {path}")
 
     def load(self, path):
         """Replace the conversation by that of a file; else change nothing."""
         messages = as_conversation(read_file(path), path)["messages"]
         self.turns.clear()
         self.turns.messages = messages
-        self.terminal.say(f"loaded {self.turns.turns()} messages")
+        self.terminal.say("loaded " + as_many(self.turns.turns(), "message"))
 
     def attach(self, source, place=0, read=fenced):
         """Have a file go with the next message, or an image."""
@@ -8117,8 +8124,8 @@ def certificate(app, sock, host, limits):
             return f"{sock.version()}, certificate not checked"
         import ssl
         left = ssl.cert_time_to_seconds(until) - app.clock.now()
-        return (f"{sock.version()}, certificate valid for"
-                f" {left / 86400:.0f} more days")
+        return (f"{sock.version()}, certificate valid for "
+                + as_many(round(left / 86400), "more day"))
 
 
 def ask_whether_well(api):
@@ -8145,7 +8152,7 @@ def try_key(api):
         return "-", f"not tried: there is no GET {url}/models"
     key = api.deployment.key
     said = f"{redacted_key(key)} is accepted" if key else "none is needed"
-    return "ok", f"{said}; {len(page_records(page))} models"
+    return "ok", f"{said}; " + as_many(len(page_records(page)), "model")
 
 
 def connection_steps(app):
@@ -8824,9 +8831,9 @@ def delete_models(app, group, args):
     if len(args.id) == 1:
         args.id, = args.id
         title = model_title(app, group, args)
-        app.confirm(f"Delete {group.thing} {title}?", args)
+        app.confirm(f"Delete {group.thing} {title}?")
         return run_write(app, group, args)
-    app.confirm(f"Delete {len(args.id)} models?", args)
+    app.confirm(f"Delete {len(args.id)} models?")
     outcomes = [tried(app, each, lambda: (group.call(
         app, "DELETE", path_of(each), stand_in={}), each), id=each)
                 for each in args.id]
@@ -8842,38 +8849,18 @@ def revalidate_model(app, group, args):
     The first polls may still see the status from before: an end counts once
     the status has changed, or from the third poll on.
     """
+    if not args.wait:
+        return run_write(app, group, args)
     seen = []
 
     def is_over(status):
         seen.append(status)
         return status in GOOD_MODEL_STATES + BAD_MODEL_STATES and (
             status != seen[0] or len(seen) >= 3)
-    if not args.wait:
-        return run_write(app, group, args)
     group.call(app, "POST", place_of(args))
     again = call_again(app, f"xeroctl models {shell_word(args.id)}")
     see_end(app, group, args, is_over, GOOD_MODEL_STATES,
             again + " shows its status", ("ID", "Name", "Status:state"))
-
-
-def show_overview(app, group, args):
-    """Show the whole on a line, and below it the parts that it is of."""
-    whole = group.call(app, "GET", place_of(args))
-    if not app.out.is_table:
-        return app.out.record(whole, columns_of([whole]))
-    check_record(whole, columns_of([whole]))
-    parts = next((value for value in whole.values() if isinstance(
-        value, list) and all(isinstance(each, dict) for each in value)), None)
-    told = [key.replace("_", " ") + ": " + (
-        as_pairs(value) if isinstance(value, dict) else
-        key_column(key).text(whole, app.clock.now()))
-        for key, value in whole.items() if value is not parts
-        and not re.search("^object$|_percentage$", key)]
-    app.out.line(one_line("; ".join(told)))
-    if parts is None and group.columns:  # of a project they are 50 at most
-        parts = page_records(group.call(app, "GET", query=[("limit", 100)]))
-    if parts:
-        app.out.table(parts, group.columns or columns_of(parts))
 
 
 def show_any(app, value):
@@ -8964,11 +8951,10 @@ MODELS = Group(
              said="unshared {id}"),
         acts("revalidate", "Have a model's files checked again.",
              flag("--wait", "wait until the check has ended"),
-             flag("--wait-timeout SECONDS",
-                  "wait no longer than this (default: 600)", seconds,
-                  default=600, needs="--wait"), run=revalidate_model,
-             said="revalidation of {id} queued", examples=(
-                 "xeroctl models model_1 --revalidate --wait",)),
+             *changed((WAIT_TIMEOUT,), default=600,
+                      help="wait no longer than this (default: 600)"),
+             run=revalidate_model, said="revalidation of {id} queued",
+             examples=("xeroctl models model_1 --revalidate --wait",)),
         shows("Show a model as the catalog has it.", name="catalog-info",
               path="{id}/catalog", columns=ALL_FIELDS),
     ) + below("versions", *by_flag(
@@ -9070,9 +9056,9 @@ def embedded(app, group, args, texts):
                            else "default")
     for start in range(0, len(texts), args.batch_size):
         some = texts[start:start + args.batch_size]
-        body = dict({"model": model, "input": some}, **sent_fields(args))
-        if len(texts) == 1 and not args.texts_file:
-            body["input"] = texts[0]
+        is_one = len(texts) == 1 and not args.texts_file
+        body = dict({"model": model, "input": texts[0] if is_one else some},
+                    **sent_fields(args))
         answer = group.call(app, "POST", body=body, stand_in={"data": []},
                             silence=INFERENCE_TIMEOUT_S)
         if app.plan:
@@ -9152,8 +9138,11 @@ def create_embeddings(app, group, args):
                           for item in answer["data"]]
     app.out.rows(answer, ("Index", "Dimensions", "Norm", "Values"),
                  "embeddings", "index")
-    if app.out.is_table and dig(answer, "usage"):
-        app.terminal.note("usage: " + as_pairs(answer["usage"]))
+    usage = dig(answer, "usage")
+    known = {name: value for name, value in usage.items()
+             if value is not None} if isinstance(usage, dict) else {}
+    if app.out.is_table and known:
+        app.terminal.note("usage: " + as_pairs(known))
 
 
 def ranked_row(rank, item, texts):
@@ -9210,8 +9199,8 @@ EMBEDDINGS = Group(
              usage="--endpoint SLUG --input TEXT",
              writes=True, examples=(
                  'xeroctl embeddings --endpoint my-embed --input "Hello"',
-                 "xeroctl embeddings --input-file in.txt --output-file"
-                 " out.npy")),
+                 "xeroctl embeddings --endpoint my-embed --input-file in.txt"
+                 " --output-file out.npy")),
     ))
 
 ONE_PER_LINE = 'one per line: plain, JSON, or {"text": …}'
@@ -9567,20 +9556,22 @@ def list_files(app, group, args):
     """
     if not args.tree and args.prefix is None:
         return run_list(app, group, args)
-    most = None if args.all else args.limit
-    args.limit, args.all = args.all and args.limit or 100, True
+    most, size = (None, args.limit) if args.all else (args.limit, None)
+    args.limit, args.all = size or 100, True
     page = merged(pages_of(app, group, args))
     found = [file for file in page_records(page)
              if (relative_path(file) or "").startswith(args.prefix or "")]
-    page_records(page)[:] = files = found[:most]
-    if found[len(files):]:
+    files = found[:most]
+    page_records(page)[:] = files
+    if len(found) > len(files):
         after = id_in(files[-1])
         if isinstance(page, dict):
             page.update(has_more=True, last_id=after)
         tell_more(app, "after", after)
-    if args.tree and app.out.is_table and files:
-        return list(map(app.out.line, tree_lines(tree_of(files))))
-    app.out.rows(page, group.columns, group.name)
+    if not (args.tree and app.out.is_table and files):
+        return app.out.rows(page, group.columns, group.name)
+    for line in tree_lines(tree_of(files)):
+        app.out.line(line)
 
 
 def upload_file(app, args, path, relative):
@@ -9645,13 +9636,12 @@ FILES = Group(
             "Created=created_at:time", "Expires=expires_at:time",
             "Relative path=x_relative_path|relative_path"),
     verbs=by_flag(
-        Verb("list", "List files.", list_files,
-             field("--purpose WORD", "of this purpose"),
-             flag("--prefix PATH", "whose relative path begins so",
-                  completes=""),
-             flag("--tree", "as a tree of relative paths, with sizes"),
-             *PAGING["after"], paging="after", examples=(
-                 "xeroctl files --purpose batch --tree",)),
+        lists(field("--purpose WORD", "of this purpose"),
+              flag("--prefix PATH", "whose relative path begins so",
+                   completes=""),
+              flag("--tree", "as a tree of relative paths, with sizes"),
+              summary="List files.", run=list_files, examples=(
+                  "xeroctl files --purpose batch --tree",)),
         shows("Show one file."),
         Verb("upload", "Upload a file, or a folder with --recursive.",
              upload_path,
@@ -9717,9 +9707,8 @@ def show_head(app, answer):
     """Print status and headers: on stdout only where JSON is not due."""
     lines = [f"HTTP {answer.status} {answer.response.reason}".rstrip()]
     lines += [f"{name}: {value}" for name, value in answer.headers.items()]
-    say = app.out.line if app.out.is_table else app.terminal.say
     for line in lines + [""]:
-        say(line)
+        say_instead(app, line)
 
 
 def show_events(app, answer):
@@ -9931,7 +9920,7 @@ def or_cleared(empty, *names):
     return check
 
 
-def rotated(app, group, args):
+def rotate_key(app, group, args):
     run_write(app, group, args)
     if not app.plan:
         app.terminal.say("the previous value works for 24 hours more")
@@ -9957,7 +9946,7 @@ KEYS = Group(
                     "xeroctl keys --create --name ci --scopes inference"
                     " --expires 30d",)),
         deletes("Revoke a key.", also=("revoke",)),
-        acts("rotate", "Give a key a new value, shown once.", run=rotated,
+        acts("rotate", "Give a key a new value, shown once.", run=rotate_key,
              once="key", asks="Rotate key {id}?"),
         acts("ip-filter", "Say from where a key may be used.",
              field("--allow CIDR…", "only from these ranges", network,
@@ -10103,12 +10092,33 @@ def list_series(app, group, args):
             app.out.bars(padded(column.paths[0], width), values)
 
 
+def show_overview(app, group, args):
+    """Show the whole on a line, and below it the parts that it is of."""
+    whole = group.call(app, "GET", place_of(args))
+    if not app.out.is_table:
+        return app.out.record(whole, columns_of([whole]))
+    check_record(whole, columns_of([whole]))
+    parts = next((value for value in whole.values() if isinstance(
+        value, list) and all(isinstance(each, dict) for each in value)), None)
+    told = [key.replace("_", " ") + ": " + (
+        as_pairs(value) if isinstance(value, dict) else
+        key_column(key).text(whole, app.clock.now()))
+        for key, value in whole.items() if value is not parts
+        and not re.search("^object$|_percentage$", key)]
+    app.out.line(one_line("; ".join(told)))
+    columns = args.verb.columns or group.columns
+    if parts is None and columns:  # of a project they are 50 at most
+        parts = page_records(group.call(app, "GET", query=[("limit", 100)]))
+    if parts:
+        app.out.table(parts, columns or columns_of(parts))
+
+
+COMPLIANCE = "COMPLIANCE=compliance|compliance_percentage:percent"
+
 SLOS = Group(
     "slos", "Keep service level objectives.", path="/slos", thing="SLO",
     sample="slo_1",
-    columns=("ID", "NAME", "METRIC", "TARGET",
-             "COMPLIANCE=compliance|compliance_percentage:percent",
-             "STATUS:state"),
+    columns=("ID", "NAME", "METRIC", "TARGET", COMPLIANCE, "STATUS:state"),
     more=("COMPARISON", "WINDOW DAYS", "ENDPOINT=endpoint_id", "DESCRIPTION"),
     verbs=by_flag(
         lists(flag("--endpoint SLUG|UUID",
@@ -10119,14 +10129,15 @@ SLOS = Group(
                 checks=(complete_slo, find_endpoint)),
         updates("Change an objective.", *SLO_FLAGS, method="PUT"),
         deletes("Delete an objective."),
-        Verb("history", "List how an objective was met.", list_series, ITEM,
-             *PAGING["after"], path="{id}/history", paging="after", columns=(
-                 "TIME=created_at|measured_at|time:time",
-                 "COMPLIANCE=compliance|compliance_percentage:percent",
-                 "VALUE")),
+        lists(name="history", summary="List how an objective was met.",
+              path="{id}/history", run=list_series,
+              columns=("TIME=created_at|measured_at|time:time", COMPLIANCE,
+                       "VALUE")),
         acts("calculate", "Measure an objective now."),
+        # A narrow terminal leaves out the last columns first.
         Verb("summary", "Show how all objectives are met.", show_overview,
-             path="summary"),
+             path="summary", columns=("NAME", "TARGET", COMPLIANCE,
+                                      "STATUS:state", "METRIC", "+ID")),
     ))
 
 
@@ -10175,7 +10186,7 @@ WORKSPACES = Group(
         acts("bind", "Bind an agent to a workspace.", AGENT,
              path="{id}/agents", said="bound {agent} to {id}"),
         acts("unbind", "Take an agent from a workspace.",
-             flag("--agent ID", "the agent", required=True, sample="agent_1"),
+             *changed((AGENT,), sends=None),
              path="{id}/agents/{agent}", method="DELETE",
              asks="Unbind agent {agent} from {id}?",
              said="unbound {agent} from {id}"),
@@ -10196,6 +10207,11 @@ def export_chat(app, group, args):
         if doubt:
             raise AnswerError(f"{answer.url} answered with {doubt}")
         show_body(app, answer)
+
+
+def read_message(app, args):
+    """Have the message be its text; - is standard input."""
+    args.message = message_text(app, args.message)
 
 
 CHATS = Group(
@@ -10222,8 +10238,7 @@ CHATS = Group(
              field("-m, --message TEXT", "what to say; - is standard input",
                    sends="content", required=True, from_stdin=True),
              field("--role ROLE", "as whom (default: user)", default="user"),
-             path="{id}/messages", checks=lambda app, args: setattr(
-                 args, "message", message_text(app, args.message)),
+             path="{id}/messages", checks=read_message,
              columns=("ID", "ROLE", "CREATED=created_at:time",
                       "CONTENT:content")),
         Verb("export", "Write out a chat.", export_chat, ITEM,
@@ -10329,9 +10344,9 @@ USAGE = Group(
         shows("Show the sums.", *USAGE_FLAGS, name="summary", path="summary",
               checks=fix_span,
               columns=("From:time", "To:time") + USAGE_NUMBER_COLUMNS),
-        Verb("daily", "List usage by day.", list_series, *USAGE_FLAGS,
-             path="daily", checks=fix_span, id_path="date",
-             columns=("Date",) + USAGE_NUMBER_COLUMNS),
+        lists(*USAGE_FLAGS, name="daily", path="daily", paging=None,
+              summary="List usage by day.", checks=fix_span, id_path="date",
+              run=list_series, columns=("Date",) + USAGE_NUMBER_COLUMNS),
         lists(*USAGE_FLAGS, name="endpoints", path="endpoints", paging=None,
               summary="List usage by endpoint.", checks=fix_span,
               id_path="endpoint_slug",
@@ -10420,10 +10435,11 @@ HEALTH = Group(
 
 # == exec: tools that run elsewhere ==========================================
 
+OUTCOME_FIELDS = ("Arguments=args|arguments", "Error",
+                  "Output=result|output:lines")
 INVOCATION_FIELDS = ("ID", "Tool=tool|tool_name", "Status:state",
                      "Workspace=workspace_id", "Approval=approval_id",
-                     "Arguments=args|arguments", "Error",
-                     "Output=result|output:lines")
+                     *OUTCOME_FIELDS)
 INVOCATION_ENDS = "completed", "failed", "cancelled", "rejected", "timeout"
 
 
@@ -10493,7 +10509,7 @@ EXEC = Group(
     columns=("ID", "Tool=tool|tool_name", "Workspace=workspace_id",
              "Status:state", "Created=created_at:time"),
     more=("Completed=completed_at:time", "Risk", "Approval=approval_id",
-          "Exit code", "Duration ms", *INVOCATION_FIELDS[-3:]), verbs=(
+          "Exit code", "Duration ms", *OUTCOME_FIELDS), verbs=(
         lists(name="tools", path="tools", paging=None, id_path="name",
               summary="List the tools.",
               columns=("Name", "Description", "+Risk", "+Domain")),
@@ -10511,7 +10527,7 @@ EXEC = Group(
                 name="invoke", path="invocations", run=invoke_tool,
                 checks=read_arguments),
         Verb("watch", "Wait for the end of an invocation.", watch_tool, ITEM,
-             flag(WAIT_TIMEOUT.spec, WAIT_TIMEOUT.help, seconds)),
+             *changed((WAIT_TIMEOUT,), needs=None)),
         acts("cancel", "Cancel an invocation.",
              path="invocations/{id}/cancel", columns=INVOCATION_FIELDS),
         lists(path="executions", summary="List executions."),
@@ -10709,7 +10725,7 @@ def check_approval(app, args):
     if risk == "irreversible":
         check_tool_name(app, args, tool)
     elif risk not in ("read", "write"):
-        app.confirm(f"Approve {tool}?", args)
+        app.confirm(f"Approve {tool}?")
 
 
 def watch_approvals(app, group, args):
@@ -10732,7 +10748,6 @@ def watch_approvals(app, group, args):
 DELEGATION_COLUMNS = ("ID", "To=delegate_to", "Risk", "Workspace=workspace_id",
                       "Expires=expires_at:time")
 
-
 APPROVALS = Group(
     "approvals", "Decide what tools may do.", path="/exec/approvals",
     default="list",
@@ -10743,8 +10758,8 @@ APPROVALS = Group(
         lists(RISK, WORKSPACE, OF_STATUS,
               summary="List requests for approval."),
         shows("Show one request."),
-        acts("approve", "Approve a request.", field("--note TEXT",
-                                                    "a word on it"),
+        acts("approve", "Approve a request.",
+             field("--note TEXT", "a word on it"),
              field("--confirm TOOL",
                    "the tool's name, where it cannot be undone",
                    completes=""), checks=check_approval),
@@ -10892,7 +10907,7 @@ def unset_value(app, group, args):
 def remove_deployment(app, group, args):
     """Remove a deployment, and that it is current if it is."""
     app.settings.config.deployment(args.name)
-    app.confirm(f"Remove deployment {args.name}?", args)
+    app.confirm(f"Remove deployment {args.name}?")
     with changed_config(app, args.name, f"removed {args.name}") as tables:
         del tables[DEPLOYMENT, args.name]
         if tables[()].get(CURRENT) == args.name:
@@ -10914,7 +10929,7 @@ def init_config(app, group, args):
     name = terminal.ask("Name of the deployment", "default")
     is_known = name in app.settings.config.deployments()
     if is_known:
-        app.confirm(f"Replace deployment {name}?", args)
+        app.confirm(f"Replace deployment {name}?")
     url = checked("base_url", terminal.ask(
         "Base URL, https://HOST/PROJECT/v1"), "base URL")
     style = checked("style", terminal.ask(
@@ -10926,16 +10941,18 @@ def init_config(app, group, args):
     app.settings.config.tables[DEPLOYMENT, name] = table
     args.context = name
     try:
-        count = len(page_records(app.api.call("GET", "/models")))
-        terminal.say(f"the server answers, with {count} models", GREEN)
+        models = page_records(app.api.call("GET", "/models"))
+        terminal.say("the server answers, with "
+                     + as_many(len(models), "model"), GREEN)
     except XeroctlError as error:
         say_error(error, terminal)
-        app.confirm("Store it all the same?", args)
+        app.confirm("Store it all the same?")
     put_deployment(app, name, table, is_known)
 
 
 NAME = flag("NAME", "the deployment", completes="context", sample="prod")
-KEY = "KEY", ", ".join(DEPLOYMENT_KEYS)
+KEY = flag("KEY", ", ".join(DEPLOYMENT_KEYS), choice(*DEPLOYMENT_KEYS),
+           sample="endpoint")
 
 CONFIG_NOTES = """
 the config file (~/.config/xeroctl/config.toml):
@@ -10987,14 +11004,14 @@ CONFIG = Group(
              flag("[NAME]", "the deployment (default: the current one)",
                   completes="context")),
         Verb("set", "Set a key of a deployment.", set_value, NAME,
-             flag(*KEY, choice(*DEPLOYMENT_KEYS), sample="endpoint"),
+             KEY,
              flag("VALUE", "its value; - reads standard input",
                   from_stdin=True, dest="setting"),
              writes=True,
              examples=("xeroctl config set prod endpoint my-endpoint",
                        "xeroctl config set prod api_key -")),
         Verb("unset", "Remove a key of a deployment.", unset_value, NAME,
-             flag(*KEY, sample="endpoint"), writes=True),
+             *changed((KEY,), type=None), writes=True),
         Verb("remove", "Remove a deployment.", remove_deployment, NAME,
              writes=True),
         Verb("path", "Print the path of the config file.", show_path),
@@ -11084,7 +11101,6 @@ GLOBALS = (
 FOREIGN = {"login": "xeroctl config init asks for a key and stores it",
            "logout": "xeroctl config unset NAME api_key takes a key away"}
 
-
 # What stands for the word that completion is about: no argument can hold it.
 CURSOR = "\0"
 STANDARD_WORDS = "list", "show", "get", "create", "update", "delete"
@@ -11129,7 +11145,7 @@ def flags_in(word, table):
         declared = known_flag("-" + letter, table, word)
         if declared.takes_value:
             rest = word[place:]
-            yield declared, rest[rest[:1] == "=":] or None
+            yield declared, (rest[1:] if rest[:1] == "=" else rest) or None
             return
         yield declared, None
 
@@ -11423,7 +11439,7 @@ def help_first(words):
     return [HELP_FLAG.long_name] * (len(kept) < end) + kept + words[end:]
 
 
-def verbs_for_help(group, verbs, called=None, words=()):
+def verbs_for_help(group, verbs, called, words=()):
     """What help is about: a verb, those below a word, or the whole group."""
     given = {word.partition("=")[0] for word in words}
     found = [called] if called else [
@@ -11505,16 +11521,17 @@ def verb_usage(group, verb):
 
 SAMPLES = {"SLUG": "my-llm", "FILE": "in.jsonl", "OUT": "out.jsonl",
            "K=V": "team=ml", "KEY=JSON": "'size=1'", "TEXT": '"Hello"',
-           "NAME": "my-name", "REGION": "eu-central", "N": "10"}
+           "REGION": "eu-central", "N": "10"}
 
 
 def sample_of(group, verb, declared):
     """A value to show an argument with: its first choice, or a common one."""
     is_id = declared.is_word and declared.dest == "id"
     words = getattr(declared.type, "words", ())
+    common = dict(SAMPLES, NAME="my-" + group.name.rstrip("s"))
     return (words[0] if words else declared.sample
             or is_id and (verb.sample or group.sample)
-            or SAMPLES.get(declared.metavar, declared.metavar.lower()))
+            or common.get(declared.metavar, declared.metavar.lower()))
 
 
 def sample_call(group, verb):
@@ -11526,7 +11543,8 @@ def sample_call(group, verb):
         shown += [f for f in flags if f.sends and f not in shown][:1]
     words = ["xeroctl", call_begin(group, verb)]
     for declared in shown:
-        words += [declared.long_name] * (not declared.is_word)
+        if not declared.is_word:
+            words.append(declared.long_name)
         if declared.takes_value:
             words.append(sample_of(group, verb, declared))
     return " ".join(words)
@@ -11541,8 +11559,10 @@ def section(head, rows):
     """A table below its head, if it has any rows: two aligned columns, the
     second one wrapped."""
     import textwrap
-    wide = max([len(str(name)) for name, _ in rows] + [0]) + 4
-    return ["", head] * bool(rows) + [textwrap.fill(
+    if not rows:
+        return []
+    wide = max(len(str(name)) for name, _ in rows) + 4
+    return ["", head] + [textwrap.fill(
         text, HELP_WIDTH, initial_indent=f"  {name!s:{wide - 2}}",
         subsequent_indent=" " * wide, break_on_hyphens=False)
         for name, text in rows]
@@ -11574,10 +11594,11 @@ def verb_help(group, verb):
 
 
 def group_examples(group, verbs):
-    """Three examples of a group: first of verbs that have their own."""
+    """Three examples of a group, one a verb if there are as many: first of
+    verbs that have their own."""
     verbs = sorted(verbs, key=lambda verb: not verb.examples)
-    return [line for place in range(3) for verb in verbs[:3]
-            for line in examples_of(group, verb)[place:place + 1]][:3]
+    rounds = zip_longest(*(examples_of(group, verb) for verb in verbs[:3]))
+    return list(filter(None, chain.from_iterable(rounds)))[:3]
 
 
 def group_help(group, verbs):
@@ -11591,12 +11612,13 @@ def group_help(group, verbs):
     if words:
         more += ", and each has a word, too: " + ", ".join(words)
     rows = [(call_form(group, verb, 38), verb.summary) for verb in verbs]
-    return "\n".join(
-        [group.summary] * is_whole
-        + section("verbs:" if is_whole else name + ":", rows)[not is_whole:]
-        + example_lines(group_examples(group, verbs))
-        + ["", textwrap.fill(more, HELP_WIDTH, break_on_hyphens=False)]
-        + ["", group.notes.strip()] * (is_whole and bool(group.notes)))
+    lines = ([group.summary] + section("verbs:", rows) if is_whole
+             else section(name + ":", rows)[1:])
+    lines += example_lines(group_examples(group, verbs))
+    lines += ["", textwrap.fill(more, HELP_WIDTH, break_on_hyphens=False)]
+    if is_whole and group.notes:
+        lines += ["", group.notes.strip()]
+    return "\n".join(lines)
 
 
 TOPICS = {
@@ -11742,9 +11764,10 @@ def offers_in(group, words, typed, groups, contexts):
     found = [] if called or count else [
         (name, each.summary) for name, each in named.items()]
     places = places_of(meant[0]) if len(meant) == 1 else []
-    places += places[-1:] * count * bool(places and places[-1].is_several)
-    for declared in places[count:count + 1]:
-        found += value_offers(declared, contexts)
+    if places and places[-1].is_several:
+        places += places[-1:] * count
+    if count < len(places):
+        found += value_offers(places[count], contexts)
     return found
 
 
@@ -11780,22 +11803,19 @@ def show_offers(words, environ, terminal, groups):
 # stands before the last cut is taken off the answers.
 STUBS = {"bash": r"""
 _xeroctl() {
-  local left=$COMP_LINE words=() out i word part
-  for ((i = 0; i <= COMP_CWORD; i++)); do
-    word=${COMP_WORDS[i]}
-    if ((i)) && [[ $left != [[:space:]]* ]]; then
-      words[${#words[@]} - 1]+=$word
-    else words+=("$word"); fi
-    left=${left#"${left%%[![:space:]]*}"} left=${left#"$word"}
+  local left=" $COMP_LINE" words=() out word part
+  local -i n=-1
+  for word in "${COMP_WORDS[@]:0:COMP_CWORD + 1}"; do
+    [[ $left != [[:space:]]* ]] || n+=1
+    words[n]+=$word left=${left#*"$word"}
   done
   [[ $word == *[!=:]* ]] || word=
-  part=${words[${#words[@]} - 1]} part=${part%"$word"} COMPREPLY=()
+  part=${words[n]%"$word"} COMPREPLY=()
   mapfile -t out < <("${words[0]/#\~/$HOME}" __complete "${words[@]:1}" \
-    2>/dev/null)
-  [[ ${out[0]-} != :* ]] || { compopt -o default; return; }
-  for ((i = 0; i < ${#out[@]}; i++)); do
-    word=${out[i]%%$'\t'*}
-    printf -v "COMPREPLY[i]" %q "${word#"$part"}"
+    2>/dev/null | cut -f 1)
+  [[ ${out-} != :* ]] || { compopt -o default; return; }
+  for n in "${!out[@]}"; do
+    printf -v "COMPREPLY[n]" %q "${out[n]#"$part"}"
   done
 }
 complete -F _xeroctl xeroctl xeroctl.py
@@ -11965,11 +11985,11 @@ class App:
         except XeroctlError:
             pass  # the error that there is says enough
 
-    def confirm(self, question, args):
+    def confirm(self, question):
         """Ask before a change, unless --force or only a plan is made."""
-        if args.force or self.plan or self.terminal.confirm(question):
-            return
-        raise XeroctlError("not confirmed: nothing was changed")
+        if not (self.args.force or self.plan
+                or self.terminal.confirm(question)):
+            raise XeroctlError("not confirmed: nothing was changed")
 
     def open_source(self, path, name="stdin.jsonl"):
         """Open an input file to be read in pieces; - is standard input.
@@ -12055,7 +12075,7 @@ def tell_unread(args, terminal):
                 and any(fcntl.ioctl(stdin.fileno(), termios.FIONREAD,
                                     bytes(4)))):
             terminal.note("standard input was not read: " + " or ".join(
-                f"{f.names[0] * (not f.is_word)} -".strip() for f in readers)
+                "-" if f.is_word else f"{f.names[0]} -" for f in readers)
                 + " takes it")
     except (AttributeError, ImportError, OSError, ValueError):
         pass  # no pipe, or no way to look
@@ -12215,6 +12235,14 @@ def open_closed_streams():
                 os.open(os.devnull, os.O_RDWR)
 
 
+def on_signal(name, handler=None):
+    """Let a signal call this, or end the process; ignored (nohup) it stays."""
+    import signal
+    number = getattr(signal, name, None)  # Windows has no SIGHUP
+    if number and signal.getsignal(number) != signal.SIG_IGN:
+        signal.signal(number, handler or signal.SIG_DFL)
+
+
 STOP_SIGNALS = ("SIGTERM", 143), ("SIGHUP", 129)
 
 
@@ -12227,14 +12255,6 @@ def stop(code):
         signal.pthread_sigmask(signal.SIG_BLOCK,
                                {signal.SIGTERM, signal.SIGHUP})
     sys.exit(code)
-
-
-def on_signal(name, handler=None):
-    """Let a signal call this, or end the process; ignored (nohup) it stays."""
-    import signal
-    number = getattr(signal, name, None)  # Windows has no SIGHUP
-    if number and signal.getsignal(number) != signal.SIG_IGN:
-        signal.signal(number, handler or signal.SIG_DFL)
 
 
 def console():

@@ -144,6 +144,19 @@ def test_the_global_flags_have_a_page(run):
 
 # == words ===================================================================
 
+@pytest.mark.parametrize("line, example", [
+    ("agents update", "xeroctl agents agent_1 --update --name my-agent"),
+    ("agents join-keys create", "xeroctl agents join-keys --create --name"
+     " my-agent --region eu-central"),
+    ("project update", "xeroctl project update --name my-project"),
+    ("slos create", "xeroctl slos --create --name my-slo --metric"),
+    ("workspaces create", "xeroctl workspaces create --name my-workspace"),
+    ("embeddings create", "xeroctl embeddings --endpoint my-embed"
+     " --input-file in.txt")])
+def test_an_example_names_what_it_is_about(run, line, example):
+    assert example in run("help", *line.split()).replace(" \\\n    ", " ")
+
+
 @pytest.mark.parametrize("word, found", [
     ("download", "files download: Download a file."),
     ("rotate", "keys rotate: Give a key a new value, shown once."),

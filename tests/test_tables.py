@@ -251,6 +251,15 @@ def test_the_name_of_what_has_no_id_is_not_cut(show, shared_router):
     assert lines[1] == f"{NAME}  {TEXT[:17]}…"
 
 
+def test_a_summary_keeps_what_one_asks_for(show, shared_router):
+    serve(shared_router, {
+        "id": UUID, "name": "n" * 40, "metric": "latency_p99", "target": 2500,
+        "compliance": 0.937, "status": "breached"})
+    lines, remark = show(80, "slos", "--summary")
+    assert lines[-1].split() == ["n" * 40, "2500", "93.7%", "breached"]
+    assert "METRIC" in remark
+
+
 def test_the_bars_are_those_of_the_last_days(show, shared_router):
     serve(shared_router, *({"created_at": NOW - day * 86400,
                             "compliance": 0.9} for day in range(150)))

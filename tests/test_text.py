@@ -186,6 +186,12 @@ def test_a_size_is_told_in_the_unit_a_person_would_pick(count, text):
     assert xeroctl.as_size(count) == text
 
 
+@pytest.mark.parametrize("count, text", [
+    (0, "0 models"), (1, "1 model"), (2, "2 models")])
+def test_one_is_no_many(count, text):
+    assert xeroctl.as_many(count, "model") == text
+
+
 @pytest.mark.parametrize("seconds, text", [
     (0, "0.0 s"), (0.57, "0.6 s"), (9.94, "9.9 s"), (10, "10 s"),
     (12.4, "12 s"), (300, "5m 0s")])

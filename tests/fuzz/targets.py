@@ -277,7 +277,7 @@ ROWS_BY_HAND = [
 KINDS = {"run_list": LIST, "list_completions": LIST, "list_files": LIST,
          "run_show": SHOW, "run_write": OTHER,
          "run_update": OTHER, "show_overview": OTHER, "run_delete": OTHER,
-         "rotated": OTHER, "create_export": OTHER}
+         "rotate_key": OTHER, "create_export": OTHER}
 
 
 def rows():

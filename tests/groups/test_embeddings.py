@@ -280,6 +280,17 @@ def test_usage_is_told_on_stderr(embed):
     assert "usage" not in shown
 
 
+@pytest.mark.parametrize("usage, told", [
+    ({"prompt_tokens": 2, "completion_tokens": 0, "total_tokens": 2,
+      "completion_tokens_details": None, "prompt_tokens_details": None},
+     "usage: prompt_tokens=2, completion_tokens=0, total_tokens=2\n"),
+    ({"prompt_tokens": None}, ""), ({}, ""), (None, "")])
+def test_usage_that_is_null_is_not_told(embed, router, usage, told):
+    router.order("POST /embeddings", body=json.dumps({
+        "data": [{"index": 0, "embedding": [1.0]}], "usage": usage}).encode())
+    assert embed("--input", "one").stderr == told
+
+
 def test_json_is_as_received(embed):
     page = json.loads(embed("--input", "hello", "-o", "json",
                             "--encoding-format", "base64"))

@@ -16,6 +16,7 @@ THIRD = "00000003-0000-4000-8007-000000000003"
 DEMO = "00000001-0000-4000-8009-000000000001"
 LOW, HIGH = "less_than_or_equal", "greater_than_or_equal"
 HEADS = ["ID", "NAME", "METRIC", "TARGET", "COMPLIANCE", "STATUS"]
+KEPT_HEADS = ["NAME", "TARGET", "COMPLIANCE", "STATUS"]
 NEW = ["--create", "--name", "n", "--metric", "availability", "--target",
        "99.5"]
 SENT_NEW = {"name": "n", "metric": "availability", "target": 99.5,
@@ -161,8 +162,9 @@ def test_a_summary_tells_how_all_are_kept(run, router):
     whole, head, *rows = run("slos", "--summary").splitlines()
     assert whole == ("total: 2; met: 0; at risk: 1; breached: 1;"
                      " compliance: 94.2%")
-    assert head.split() == HEADS
-    assert [row.split()[0] for row in rows] == [SECOND, FIRST]
+    assert head.split() == [*KEPT_HEADS, "METRIC"]
+    assert [row.split("  ")[0] for row in rows] == ["Slowest answers",
+                                                   "Availability"]
     told = json.loads(run("slos", "--summary", "-o", "json"))
     assert told["object"] == "slo.summary" and told["at_risk"] == 1
     assert asked(router) == ["GET /slos/summary", "GET /slos?limit=100",
@@ -176,9 +178,15 @@ def test_a_summary_shows_the_objectives_that_it_has(run, router):
             {"id": "slo_1", "target": 99.99, "compliance": 0.9996}]}).encode())
     assert run("slos", "--summary").splitlines() == [
         "updated at: 2026-02-02 02:40 UTC; compliance: 99.96%",
-        "ID     NAME  METRIC  TARGET  COMPLIANCE  STATUS",
-        "slo_1  -     -       99.99   99.96%      -"]
+        "NAME  TARGET  COMPLIANCE  STATUS  METRIC",
+        "-     99.99   99.96%      -       -"]
     assert asked(router) == ["GET /slos/summary"]
+
+
+def test_a_wide_summary_has_the_ids(run):
+    _, head, *rows = run("slos", "--summary", "-o", "wide").splitlines()
+    assert head.split() == [*KEPT_HEADS, "METRIC", "ID"]
+    assert [row.split()[-1] for row in rows] == [SECOND, FIRST]
 
 
 def test_a_history_ends_in_a_line_of_it(run, router, golden):

@@ -374,7 +374,7 @@ def test_a_server_that_needs_no_key(run, openai_router):
     shown = run("status", "-o", "json", against=openai_router,
                 XEROTIER_API_KEY="", XEROTIER_STYLE="openai")
     assert shown.exit_status == 0, shown
-    assert rows_of(shown)["key"]["detail"] == "none is needed; 1 models"
+    assert rows_of(shown)["key"]["detail"] == "none is needed; 1 model"
     assert asked(openai_router) == ["GET /healthz", "GET /v1/models"]
     assert [seen.headers["Authorization"]
             for seen in openai_router.requests] == [None, None]
