@@ -346,7 +346,9 @@ def dig(value, path):
     for key in path.split("."):
         if isinstance(value, list):
             value = {str(place): each for place, each in enumerate(value)}
-        value = value.get(key) if isinstance(value, dict) else None
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
     return value
 
 
@@ -772,14 +774,15 @@ class Secrets:
     """
 
     def __init__(self, wary=False):
-        self.wary, self.short, self.runs, self.pieces = wary, set(), {}, set()
+        self.wary, self.short, self.runs, self.pieces = wary, {}, {}, set()
 
     def add(self, secret):
         public = len(redacted_key(secret)) - 1
         for text, public in ((secret, public), (secret[public:], 0)):
             size = min(len(text), 12)
             if size < 8:
-                self.short.add(text)
+                self.short[text] = re.compile(
+                    rf"(Bearer\s+){re.escape(text)}(?![\w-])", re.I)
                 continue
             for at in range(max(0, public - size + 1), len(text) - size + 1):
                 run = text[at:at + size]
@@ -806,9 +809,8 @@ class Secrets:
         """The text with … for each piece of a secret."""
         if self.wary:
             text = SECRET_LIKE.sub(r"\1\2\3…", text)
-        for word in tuple(self.short):
-            text = re.sub(rf"(Bearer\s+){re.escape(word)}(?![\w-])", r"\1…",
-                          text, flags=re.I)
+        for behind_bearer in tuple(self.short.values()):
+            text = behind_bearer.sub(r"\1…", text)
         found = list(self.holes(text)) if self.pieces else []
         for mark, escape in ESCAPES:
             if self.pieces and mark in text:
@@ -832,7 +834,8 @@ class Secrets:
                      else item if isinstance(item, list) else ())
         texts = [item for item in todo if isinstance(item, str)]
         joined = "\n".join(texts)
-        if self.short.isdisjoint(texts) and self.masked(joined) == joined:
+        if (self.short.keys().isdisjoint(texts)
+                and self.masked(joined) == joined):
             return value  # the quick way
         return with_texts(value, lambda text, name: (
             "…" if text in self.short and not WORDS.match(name)
@@ -2562,9 +2565,9 @@ def no_answer(value, what):
 
 def is_error(value):
     """Whether JSON is an error; a record with a status may tell one, too."""
-    is_record = is_filled(dig(value, "id")) and dig(value, "status")
     return dig(value, "object") == "error" or bool(
-        dig(value, "error") and not is_record)
+        dig(value, "error")
+        and not (is_filled(dig(value, "id")) and dig(value, "status")))
 
 
 def check_answer(value, *_):
@@ -2834,12 +2837,14 @@ def open_tunnel(sock, proxy, host, port, limits):
 
 def is_readable(sock):
     """Whether something has come on a socket, be it its end."""
-    import selectors
+    import select
     if hasattr(sock, "pending") and sock.pending():
         return True  # TLS has decrypted it already
-    with selectors.DefaultSelector() as waiting:
-        waiting.register(sock, selectors.EVENT_READ)
-        return bool(waiting.select(0))
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([sock], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Network:
@@ -3412,9 +3417,10 @@ def answer_events(answer, flush):
     if is_field(start) or (said == "text/event-stream"
                            and start[:1] not in (b"{", b"[", b"<")):
         return api_events(chain([first], blocks))
-    text = decoded(held(chain([first], blocks)))
-    return [(WHOLE, json_of(answer, re.sub(
-        r"\s+data: ?\[DONE\]\s*\Z", "", text)))]
+    text = decoded(held(chain([first], blocks))).rstrip()
+    if text.endswith(DONE):
+        text = re.sub(r"\s+data: ?\[DONE\]\Z", "", text)
+    return [(WHOLE, json_of(answer, text))]
 
 
 # == files: read from any place, written whole or not at all =================
