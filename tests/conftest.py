@@ -74,10 +74,13 @@ class Result(str):
 
 
 class FakeClock:
-    """Time that passes only while somebody sleeps; jitter is none."""
+    """Time that passes only while somebody sleeps; jitter is none.
+
+    While somebody sleeps, the next of the steps is done.
+    """
 
     def __init__(self):
-        self.slept, self.at = [], 0.0
+        self.slept, self.at, self.steps = [], 0.0, []
 
     def now(self):
         return 1770000000 + self.at
@@ -88,6 +91,8 @@ class FakeClock:
     def sleep(self, seconds):
         self.slept.append(seconds)
         self.at += seconds
+        if self.steps:
+            self.steps.pop(0)()
 
     def jitter(self):
         return 0.0

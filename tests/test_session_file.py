@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from conftest import ENDS, STARTED, at_both_ends, environment
+from conftest import STARTED, at_both_ends, environment
 from router import as_frame
 from test_session import (COMPLETIONS, DONE, LIMIT_S, Desk, answer_to,
                           answered, asked, assistant, chunk, exchange, says,

@@ -931,7 +931,7 @@ def check_config_edits(model, changes, path):
     (blocks, mark), text = model, None
     model = Model(blocks)
     for verb, name, key, value in changes:
-        text, before = model.text(), model.tables
+        text = model.text()
         assert xeroctl.read_toml(text, "") == model.tables, text
         if verb != "put" and ("deployment", name) not in model.tables or (
                 verb == "unset" and key not in model.tables[

@@ -55,13 +55,9 @@ class WatchClock(FakeClock):
     When nothing is left to happen somebody presses Ctrl-C.
     """
 
-    def __init__(self):
-        super().__init__()
-        self.steps = []
-
     def sleep(self, seconds):
+        self.steps = self.steps or [interrupt]
         super().sleep(seconds)
-        (self.steps.pop(0) if self.steps else interrupt)()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from conftest import FakeClock, at_both_ends, costly, from_system
+from conftest import at_both_ends, costly, from_system
 from helpers import asked_whole as asked, encoded, pretty
 from router import flaw
 
@@ -27,25 +27,6 @@ LIMIT_S = 10
 # A plan shows the URL, which here has no port that changes.
 ACME = {"XEROTIER_BASE_URL": "https://api.xerotier.ai/acme-prod/v1",
         "XEROTIER_API_KEY": "xero_acme-prod_0123456789abcdef"}
-
-
-class BatchClock(FakeClock):
-    """While somebody sleeps, the next of the steps is done."""
-
-    def __init__(self):
-        super().__init__()
-        self.steps = []
-
-    def sleep(self, seconds):
-        super().sleep(seconds)
-        if self.steps:
-            self.steps.pop(0)()
-        assert len(self.slept) < 1000
-
-
-@pytest.fixture
-def clock():
-    return BatchClock()
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 import xeroctl
-from conftest import FakeClock, at_both_ends, environment, text_stream, written
+from conftest import at_both_ends, environment, text_stream, written
 from helpers import TerminalStream, labelled
 
 GROUP = ("exec",)
@@ -30,25 +30,6 @@ DRAIN = ("invoke", "--workspace", "ws_kube_prod", "--tool", "kubectl_drain",
 INVOKE_GET = {"workspace_id": "ws_kube_prod", "tool": "kubectl_get",
               "args": {"kind": "pods"}}
 LIMIT_S = 10
-
-
-class WatchClock(FakeClock):
-    """A clock on which something happens while somebody sleeps."""
-
-    def __init__(self):
-        super().__init__()
-        self.steps = []
-
-    def sleep(self, seconds):
-        super().sleep(seconds)
-        if self.steps:
-            self.steps.pop(0)()
-        assert len(self.slept) < 200
-
-
-@pytest.fixture
-def clock():
-    return WatchClock()
 
 
 @pytest.fixture

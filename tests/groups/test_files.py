@@ -14,11 +14,8 @@ import threading
 import pytest
 
 import xeroctl
-from conftest import (at_both_ends, environment, from_system, text_stream,
-                      written)
+from conftest import at_both_ends, environment, from_system
 from helpers import asked
-
-pty = pytest.importorskip("pty")
 
 NO_ROOT = 65534
 
@@ -28,23 +25,6 @@ def files(run):
     """run, with the group's name before the words."""
     def runner(*words, **more):
         return run("files", *map(str, words), **more)
-    return runner
-
-
-@pytest.fixture
-def show(router, clock):
-    """Run on terminals, with an answer typed; returns (status, stderr)."""
-    def runner(*argv, typed=b""):
-        far, near = pty.openpty()
-        os.write(far, typed)
-        streams = xeroctl.Streams(os.fdopen(near), text_stream(),
-                                  text_stream())
-        try:
-            return (xeroctl.main(argv, environment(router), streams, clock),
-                    written(streams.stderr))
-        finally:
-            streams.stdin.close()
-            os.close(far)
     return runner
 
 
