@@ -44,6 +44,7 @@ CONFIG = (f'current = "kept"\n[deployment.kept]\napi_key = "{KEY}"\n'
 LINE = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions",
         "body": {"model": "demo", "max_tokens": 8,
                  "messages": [{"role": "user", "content": WORDS}]}}
+BEATEN = "XEROTIER_BASE_URL and XEROTIER_API_KEY beat what kept has: .*\n"
 TELLS_TRACE = re.compile("Traceback|internal error|Exception ignored|"
                          r"ResourceWarning|\.py:\d", re.I)
 
@@ -66,10 +67,9 @@ TOUR = {
                  "https://new.example/p/v1", "--api-key", KEY + "2"], 0,
                 "added new\n", r"(warning: .*\n(  .*\n)*)?"),
     "list": Step(["config", "list"], 0,
-                 r"(.|\n)*kept +yes +https://kept(.|\n)*",
-                 ""),
+                 r"(.|\n)*kept +yes +https://kept(.|\n)*", BEATEN),
     "show": Step(["config", "show", "kept"], 0,
-                 r"(.|\n)*https://kept\.example/p/v1\n(.|\n)*", ""),
+                 r"(.|\n)*https://kept\.example/p/v1\n(.|\n)*", BEATEN),
     "check": Step(["batches", "check", "lines.jsonl"], 0,
                   r"File: +lines\.jsonl\nLines: +1\n(.|\n)*", ""),
     "upload": Step(["files", "--upload", "kept.bin", "-o", "id"], 0,

@@ -194,7 +194,7 @@ def test_a_word_that_nothing_has_is_a_usage_error(run):
     ("keys create", r"--endpoint SLUG\|UUID only for this endpoint"),
     ("slos create", r"--endpoint SLUG\|UUID only for this endpoint"),
     ("slos list", r"--endpoint SLUG\|UUID those of an endpoint"),
-    ("exports create", r"--filter K=V .*'status_codes=\[200,500\]'"),
+    ("exports create", r"--filter K=V… .*'status_codes=\[200,500\]'"),
     ("exports download", "NDJSON")])
 def test_a_page_tells_what_a_person_needs(run, line, told):
     shown = run("help", *line.split(), against=None)

@@ -438,7 +438,7 @@ def test_each_key_can_be_set_and_unset(cli, config, key, value, line):
     ("timeout", "0", 2, "timeout"), ("timeout", "-1", 2, "timeout"),
     ("timeout", "soon", 2, "timeout"), ("timeout", "inf", 2, "timeout"),
     ("timeout", "nan", 2, "timeout"),
-    ("endpoint", "\udcff", 2, "endpoint"),
+    ("endpoint", "\udcff", 2, "no text"),
     ("endpiont", "x", 2, "did you mean endpoint?"),
     ("current", "x", 2, "base_url, api_key"),
     ("key", "s3same", 2, "'key'"), ("", "x", 2, "base_url"),
