@@ -3535,10 +3535,11 @@ class NewFile(AbstractContextManager):
     def __init__(self, path, force=False, url=None):
         self.path, self.count, self.is_resumed = path, 0, url is not None
         self.target = os.path.realpath(on_disk(path))
-        if is_special(self.target):
-            raise UsageError(f"cannot write {path}: it is no regular file")
         self.part = self.target + ".part"
         self.about = self.part + ".json"
+        for each in (self.target, self.part, self.about):
+            if is_special(each):
+                raise UsageError(f"cannot write {each}: it is no regular file")
         self.known = {"url": url, "version": None, "size": None}
         found = self.recall()
         if found is None:
@@ -3553,8 +3554,7 @@ class NewFile(AbstractContextManager):
     def recall(self):
         """What PATH.part.json says, if that is ours; else None."""
         with suppress(UsageError, ValueError, TypeError):
-            found = not is_special(self.about) and parse_json(decoded(
-                read_file(self.about, size=BLOCK)))
+            found = parse_json(decoded(read_file(self.about, size=BLOCK)))
             if isinstance(found, dict) and set(found) == set(self.known) and (
                     re.match(r"[ -~\xa0-\xff]*\Z", found["version"] or "")):
                 return found
