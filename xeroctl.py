@@ -2207,7 +2207,7 @@ def closed_on_error(thing):
     try:
         yield
     except BaseException:
-        thing.close()
+        thing.__exit__(None, None, None)
         raise
 
 
@@ -3544,12 +3544,13 @@ class NewFile(AbstractContextManager):
         found = self.recall()
         if found is None:
             self.claim(force)
-        self.file = open_to_write(self.part)
-        keep_access(self.file.fileno(), self.target, 0o777)
-        is_of_use = self.is_resumed and found and found["url"] == url
-        self.known = found if is_of_use else self.known
-        self.restart(os.fstat(self.file.fileno()).st_size if is_of_use else 0)
-        self.begin(self.known["version"], self.known["size"])
+        self.file, size = open_to_write(self.part), 0
+        with closed_on_error(self):
+            keep_access(self.file.fileno(), self.target, 0o777)
+            if self.is_resumed and found and found["url"] == url:
+                self.known, size = found, os.fstat(self.file.fileno()).st_size
+            self.restart(size)
+            self.begin(self.known["version"], self.known["size"])
 
     def recall(self):
         """What PATH.part.json says, if that is ours; else None."""
@@ -3585,10 +3586,10 @@ class NewFile(AbstractContextManager):
 
     def restart(self, count=0):
         """Keep only so many bytes, the first."""
+        self.count = count
         with writing(self.path):
             self.file.seek(count)
             self.file.truncate()
-        self.count = count
 
     def write(self, block):
         with writing(self.path):
@@ -7519,15 +7520,17 @@ class ConversationFile:
         if raw != self.raw:
             with writing(self.path, UsageError):
                 write_privately(self.place, raw, hold)
-            self.lock.close()
-            self.lock, self.raw = held[0], raw
+            self.raw = raw
+            self.close()
+            self.lock = held[0]
 
     def close(self):
         """Let it go; what was begun for nothing is not left behind."""
         if self.lock:
             if self.is_new and not self.raw:
                 remove_quietly(self.place)
-            self.lock.close()
+            with suppress(OSError):  # nothing was written through it
+                self.lock.close()
 
 
 class ChatTurns:
