@@ -1204,12 +1204,13 @@ class Progress(AbstractContextManager):
         if not facts:
             return label
         room = self.terminal.err.columns() - 2
-        label = cut_to(label, max(room // 4, room - len(", ".join(facts)) - 8))
-        room -= display_width(label)
-        while len(facts) > 1 and len(", ".join(facts)) > room:
+        least = min(display_width(label), room // 4)
+        while len(facts) > 1 and len(", ".join(facts)) > room - least:
             facts.pop()
         text = ", ".join(facts)
-        width = min(room - len(text) - 3, 20)
+        room -= len(text)
+        label = cut_to(label, room - 8 * (room >= least + 8))
+        width = min(room - display_width(label) - 3, 20)
         if total and width > 3:
             full = min(int(count / total * width), width)
             label += f" [{'#' * full:.<{width}}]"
