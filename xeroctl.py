@@ -736,7 +736,8 @@ def with_texts(value, change, name=""):
 # URL, and what a query names so.
 SECRET_LIKE = re.compile(
     r"(?<!\w)(?<!\w-)(xero_[^\s_/]+_|xero_(?=\w{12})|sk-)[\w-]{3,}"
-    r"|(//|(?<![\w.-])[\w.-]{1,99}:)(?!\[?USER:|PASSWORD)[^/\s@]{1,200}(?=@)"
+    r"|((?://|(?<![\w.-])[\w.-]{1,99}:)(?!\[?USER:|PASSWORD)(?=[^/\s@]{1,200}"
+    r"@)|//[\w.-]{0,99}:(?!\d+/|PASSWORD))[^\s@]{1,200}(?=@)"
     r"|([?&][\w.-]*(?:key|token|secret|password|sig|signature)=)[^&\s]+", re.I)
 # Where a short secret stays: in an id, and where a protocol has its words.
 WORDS = re.compile(r"(.*_)?id$|(object|type|role|model|status|content)$")
