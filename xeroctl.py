@@ -12203,9 +12203,18 @@ def on_signal(name, handler=None):
         signal.signal(number, handler or signal.SIG_DFL)
 
 
+def interrupt(_, frame):
+    """Have Ctrl-C unwind main(); the last moments have no room for it."""
+    while frame and frame.f_code is not main.__code__:
+        frame = frame.f_back
+    if frame:
+        raise KeyboardInterrupt
+
+
 def console():
     """Run as the program: the entry point of script and package alike."""
     open_closed_streams()
+    on_signal("SIGINT", interrupt)
     for name, code in STOP_SIGNALS:
         on_signal(name, lambda *_, code=code: stop(code))
     code, last = 130, ["SIGINT", *dict(STOP_SIGNALS)]
