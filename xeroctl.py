@@ -3539,9 +3539,9 @@ class NewFile(AbstractContextManager):
         self.target = os.path.realpath(on_disk(path))
         self.part = self.target + ".part"
         self.about = self.part + ".json"
-        for each in (self.target, self.part, self.about):
-            if is_special(each):
-                raise UsageError(f"cannot write {each}: it is no regular file")
+        for name in (path, self.part, self.about):
+            if is_special(os.path.realpath(on_disk(name))):
+                raise UsageError(f"cannot write {name}: it is no regular file")
         self.known = {"url": url, "version": None, "size": None}
         found = self.recall()
         if found is None:
