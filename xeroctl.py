@@ -654,8 +654,7 @@ def as_rate(rate, as_amount=str):
 # with more pictures that joiners add to it (Unicode UTS #51).
 PICTURE = ("[#*0-9\xa9\xae\u203c-\u3299\U0001f000-\U0001faff]"
            "[\ufe0f\U0001f3fb-\U0001f3ff]*")
-GLYPH = (f"(?s)[\U0001f1e6-\U0001f1ff]{{2}}|{PICTURE}(?:\u200d{PICTURE})*"
-         "|.")
+GLYPH = (f"(?s)[\U0001f1e6-\U0001f1ff]{{2}}|{PICTURE}(?:\u200d{PICTURE})*|.")
 
 
 def cell_width(glyph):
@@ -2615,8 +2614,7 @@ def check_vectors(reply, sent):
     """Raise unless there is an embedding for each text that was sent."""
     texts, data = dig(sent, "input"), dig(check_answer(reply), "data")
     if not isinstance(data, list) or not all(
-            isinstance(dig(item, "embedding"), (str, list))
-            for item in data):
+            isinstance(dig(item, "embedding"), (str, list)) for item in data):
         raise no_answer(reply, "holds no embeddings")
     is_one = not isinstance(texts, list) or texts and is_number(texts[0])
     # Some say 0 of each (llama.cpp had it so): they keep the order.
@@ -3079,10 +3077,9 @@ class Api:
         if not re.match(r"https?://", path):
             return self.deployment.url(path, slug)
         if not is_same_origin(path, self.deployment.base_url):
-            raise UsageError(f"{shown_url(path)} is not on the deployment's"
-                             " origin",
-                             "the key is meant for "
-                             + self.deployment.base_url)
+            raise UsageError(
+                f"{shown_url(path)} is not on the deployment's origin",
+                "the key is meant for " + self.deployment.base_url)
         return path
 
     def headers(self, accept, body, more):
@@ -3975,8 +3972,7 @@ class Out:
         for number, cells in enumerate(zip(*(s.cells for s in strips))):
             for strip, text in zip(strips, cells):
                 shown = cut_to(text, strip.width)
-                self.write(shown, strip.column.style(text) if number
-                           else BOLD)
+                self.write(shown, strip.column.style(text) if number else BOLD)
                 self.write("\n" if strip is strips[-1] else " " * (
                     strip.width - display_width(shown) + 2))
         left = [c.head for c in columns
@@ -5343,8 +5339,7 @@ def tell_ends(app, args, turns):
         if answer.id:
             app.terminal.say(f"id: {as_text(answer.id)}")
     if not turns.is_kept and (args.interactive or args.session):
-        app.terminal.note("the answer has no text: the question is taken"
-                          " back")
+        app.terminal.note("the answer has no text: the question is taken back")
 
 
 def first_block(text):
@@ -6232,9 +6227,8 @@ class BatchWait:
     def run(self, timeout, resume=None):
         """Return the batches as they have ended."""
         resume = resume or wait_command(self.app, self.batches)
-        return wait_until(self.app, self.poll,
-                          lambda batches: all(map(has_ended, batches)),
-                          self.describe, timeout, resume)
+        return wait_until(self.app, self.poll, lambda batches: all(map(
+            has_ended, batches)), self.describe, timeout, resume)
 
     def poll(self):
         passing = None
@@ -6272,8 +6266,7 @@ class BatchWait:
         tokens = self.tokens() + sum(
             counted(dig(batch, "usage.total_tokens")) for batch in left)
         total = self.total or total
-        return (label, done + failed if total else None, total, failed,
-                tokens)
+        return (label, done + failed if total else None, total, failed, tokens)
 
 
 # == batch runs: a whole job, that no kill makes begin again =================
@@ -6370,8 +6363,7 @@ class Journal:
     def todo(self, round_number):
         """Yield the lines to send: with no result, or failed before."""
         for number, mark in enumerate(self.marks, 1):
-            if mark == self.NONE or (
-                    0 <= mark - self.FAILED < round_number):
+            if mark == self.NONE or (0 <= mark - self.FAILED < round_number):
                 yield number
 
     def results(self):
@@ -6490,8 +6482,7 @@ class Accounts:
                          tokens_of(result))
 
     def add(self, line, is_good, result, tokens=0):
-        self.run.journal.add(line, is_good, self.part["round"], result,
-                             tokens)
+        self.run.journal.add(line, is_good, self.part["round"], result, tokens)
 
     def leave(self, raw, code, message):
         """Keep a line for the end: by then its id may be missing."""
@@ -6678,9 +6669,8 @@ class Run:
                 f" {self.input.count} requests failed",
                 "--retry-failed N sends only those again; --force begins anew")
         self.state = not self.is_over and state or self.new_state()
-        self.journal.load(
-            self.input.count, made_line({"run": digest_of(self.purpose())}),
-            self.is_over)
+        self.journal.load(self.input.count, made_line({
+            "run": digest_of(self.purpose())}), self.is_over)
         if is_again:
             self.take_up()
         if self.state is not state:
@@ -7581,9 +7571,8 @@ class ChatTurns:
 
     def keep(self, is_cut, is_lost=False):
         """Keep the answer as a turn; without one, take the question back."""
-        text = not is_lost and (
-            self.answer.text() or self.answer.text(REFUSAL)
-            or "\n".join(self.answer.rest()))
+        text = not is_lost and (self.answer.text() or self.answer.text(REFUSAL)
+                                or "\n".join(self.answer.rest()))
         if not text:
             self.messages.pop()
             return
@@ -8475,9 +8464,8 @@ def submit_prefix(app, group, args):
     if not files:
         app.out.outcome(args.input_prefix, None, "no files found for prefix")
         raise XeroctlError(f"no files found for prefix {args.input_prefix}:"
-                           " nothing was submitted",
-                           "xeroctl files --purpose batch --tree shows what"
-                           " there is")
+                           " nothing was submitted", "xeroctl files --purpose"
+                           " batch --tree shows what there is")
     outcomes = [
         tried(app, path, lambda: id_in(new_batch(app, group, args, file_id)),
               relative_path=path, file_id=file_id) for path, file_id in files]
@@ -9015,8 +9003,7 @@ def place_in_input(item):
 
 def floats_of(value):
     """The numbers of an embedding; base64 holds little-endian float32."""
-    if isinstance(value, list) and all(
-            is_number(number) for number in value):
+    if isinstance(value, list) and all(is_number(number) for number in value):
         return value
     if not isinstance(value, str):
         raise AnswerError("an embedding is no list of numbers (a vector for"
@@ -11255,8 +11242,7 @@ def choose_verb(verbs, names, words):
     An action that another given action has as a flag of its own modifies it
     (--wait with --input).
     """
-    actions = [verb for verb in verbs
-               if verb.by_flag and verb.called in names]
+    actions = [verb for verb in verbs if verb.by_flag and verb.called in names]
     for verb in actions:
         if not any(other.has(verb.called) for other in actions):
             return verb
