@@ -673,8 +673,7 @@ def as_rate(rate, as_amount=str):
 # with more pictures that joiners add to it (Unicode UTS #51).
 PICTURE = ("[#*0-9\xa9\xae\u203c-\u3299\U0001f000-\U0001faff]"
            "[\ufe0f\U0001f3fb-\U0001f3ff]*")
-GLYPH = (f"(?s)[\U0001f1e6-\U0001f1ff]{{2}}|{PICTURE}(?:\u200d{PICTURE})*"
-         "|.")
+GLYPH = (f"(?s)[\U0001f1e6-\U0001f1ff]{{2}}|{PICTURE}(?:\u200d{PICTURE})*|.")
 
 
 def cell_width(glyph):
@@ -755,7 +754,8 @@ def with_texts(value, change, name=""):
 # URL, and what a query names so.
 SECRET_LIKE = re.compile(
     r"(?<!\w)(?<!\w-)(xero_[^\s_/]+_|xero_(?=\w{12})|sk-)[\w-]{3,}"
-    r"|(//|(?<![\w.-])[\w.-]{1,99}:)(?!\[?USER:|PASSWORD)[^/\s@]{1,200}(?=@)"
+    r"|((?://|(?<![\w.-])[\w.-]{1,99}:)(?!\[?USER:|PASSWORD)(?=[^/\s@]{1,200}"
+    r"@)|//[\w.-]{0,99}:(?!\d+/|PASSWORD))[^\s@]{1,200}(?=@)"
     r"|([?&][\w.-]*(?:key|token|secret|password|sig|signature)=)[^&\s]+", re.I)
 # Where a short secret stays: in an id, and where a protocol has its words.
 WORDS = re.compile(r"(.*_)?id$|(object|type|role|model|status|content)$")
@@ -1224,12 +1224,13 @@ class Progress(AbstractContextManager):
         if not facts:
             return label
         room = self.terminal.err.columns() - 2
-        label = cut_to(label, max(room // 4, room - len(", ".join(facts)) - 8))
-        room -= display_width(label)
-        while len(facts) > 1 and len(", ".join(facts)) > room:
+        least = min(display_width(label), room // 4)
+        while len(facts) > 1 and len(", ".join(facts)) > room - least:
             facts.pop()
         text = ", ".join(facts)
-        width = min(room - len(text) - 3, 20)
+        room -= len(text)
+        label = cut_to(label, room - 8 * (room >= least + 8))
+        width = min(room - display_width(label) - 3, 20)
         if total and width > 3:
             full = min(int(count / total * width), width)
             label += f" [{'#' * full:.<{width}}]"
@@ -2240,7 +2241,7 @@ def closed_on_error(thing):
     try:
         yield
     except BaseException:
-        thing.close()
+        thing.__exit__(None, None, None)
         raise
 
 
@@ -2647,8 +2648,7 @@ def check_vectors(reply, sent):
     """Raise unless there is an embedding for each text that was sent."""
     texts, data = dig(sent, "input"), dig(check_answer(reply), "data")
     if not isinstance(data, list) or not all(
-            isinstance(dig(item, "embedding"), (str, list))
-            for item in data):
+            isinstance(dig(item, "embedding"), (str, list)) for item in data):
         raise no_answer(reply, "holds no embeddings")
     is_one = not isinstance(texts, list) or texts and is_number(texts[0])
     # Some say 0 of each (llama.cpp had it so): they keep the order.
@@ -3113,10 +3113,9 @@ class Api:
         if not re.match(r"https?://", path):
             return self.deployment.url(path, slug)
         if not is_same_origin(path, self.deployment.base_url):
-            raise UsageError(f"{shown_url(path)} is not on the deployment's"
-                             " origin",
-                             "the key is meant for "
-                             + self.deployment.base_url)
+            raise UsageError(
+                f"{shown_url(path)} is not on the deployment's origin",
+                "the key is meant for " + self.deployment.base_url)
         return path
 
     def headers(self, accept, body, more):
@@ -3567,26 +3566,27 @@ class NewFile(AbstractContextManager):
     def __init__(self, path, force, url=None):
         self.path, self.count, self.is_resumed = path, 0, url is not None
         self.target = os.path.realpath(on_disk(path))
-        if is_special(self.target):
-            raise UsageError(f"cannot write {path}: it is no regular file")
         self.part = self.target + ".part"
         self.about = self.part + ".json"
+        for name in (path, self.part, self.about):
+            if is_special(os.path.realpath(on_disk(name))):
+                raise UsageError(f"cannot write {name}: it is no regular file")
         self.known = {"url": url, "version": None, "size": None}
         found = self.recall()
         if found is None:
             self.claim(force)
-        self.file = open_to_write(self.part)
-        keep_access(self.file.fileno(), self.target, 0o777)
-        is_of_use = self.is_resumed and found and found["url"] == url
-        self.known = found if is_of_use else self.known
-        self.restart(os.fstat(self.file.fileno()).st_size if is_of_use else 0)
-        self.begin(self.known["version"], self.known["size"])
+        self.file, size = open_to_write(self.part), 0
+        with closed_on_error(self):
+            keep_access(self.file.fileno(), self.target, 0o777)
+            if self.is_resumed and found and found["url"] == url:
+                self.known, size = found, os.fstat(self.file.fileno()).st_size
+            self.restart(size)
+            self.begin(self.known["version"], self.known["size"])
 
     def recall(self):
         """What PATH.part.json says, if that is ours; else None."""
         with suppress(UsageError, ValueError, TypeError):
-            found = not is_special(self.about) and parse_json(decoded(
-                read_file(self.about, size=BLOCK)))
+            found = parse_json(decoded(read_file(self.about, size=BLOCK)))
             if isinstance(found, dict) and set(found) == set(self.known) and (
                     re.match(r"[ -~\xa0-\xff]*\Z", found["version"] or "")):
                 return found
@@ -3617,10 +3617,10 @@ class NewFile(AbstractContextManager):
 
     def restart(self, count=0):
         """Keep only so many bytes, the first."""
+        self.count = count
         with writing(self.path):
             self.file.seek(count)
             self.file.truncate()
-        self.count = count
 
     def write(self, block):
         with writing(self.path):
@@ -4005,8 +4005,7 @@ class Out:
         for number, cells in enumerate(zip(*(s.cells for s in strips))):
             for strip, text in zip(strips, cells):
                 shown = cut_to(text, strip.width)
-                self.write(shown, strip.column.style(text) if number
-                           else BOLD)
+                self.write(shown, strip.column.style(text) if number else BOLD)
                 self.write("\n" if strip is strips[-1] else " " * (
                     strip.width - display_width(shown) + 2))
         left = [c.head for c in columns
@@ -5377,8 +5376,7 @@ def tell_ends(app, args, turns):
         if answer.id:
             app.terminal.say(f"id: {as_text(answer.id)}")
     if not turns.is_kept and (args.interactive or args.session):
-        app.terminal.note("the answer has no text: the question is taken"
-                          " back")
+        app.terminal.note("the answer has no text: the question is taken back")
 
 
 def first_block(text):
@@ -6274,9 +6272,8 @@ class BatchWait:
     def run(self, timeout, resume=None):
         """Return the batches as they have ended."""
         resume = resume or wait_command(self.app, self.batches)
-        return wait_until(self.app, self.poll,
-                          lambda batches: all(map(has_ended, batches)),
-                          self.describe, timeout, resume)
+        return wait_until(self.app, self.poll, lambda batches: all(map(
+            has_ended, batches)), self.describe, timeout, resume)
 
     def poll(self):
         passing = None
@@ -6314,8 +6311,7 @@ class BatchWait:
         tokens = self.tokens() + sum(
             counted(dig(batch, "usage.total_tokens")) for batch in left)
         total = self.total or total
-        return (label, done + failed if total else None, total, failed,
-                tokens)
+        return (label, done + failed if total else None, total, failed, tokens)
 
 
 # == batch runs: a whole job, that no kill makes begin again =================
@@ -6412,8 +6408,7 @@ class Journal:
     def todo(self, round_number):
         """Yield the lines to send: with no result, or failed before."""
         for number, mark in enumerate(self.marks, 1):
-            if mark == self.NONE or (
-                    0 <= mark - self.FAILED < round_number):
+            if mark == self.NONE or (0 <= mark - self.FAILED < round_number):
                 yield number
 
     def results(self):
@@ -6532,8 +6527,7 @@ class Accounts:
                          tokens_of(result))
 
     def add(self, line, is_good, result, tokens=0):
-        self.run.journal.add(line, is_good, self.part["round"], result,
-                             tokens)
+        self.run.journal.add(line, is_good, self.part["round"], result, tokens)
 
     def leave(self, raw, code, message):
         """Keep a line for the end: by then its id may be missing."""
@@ -7566,15 +7560,17 @@ class ConversationFile:
         if raw != self.raw:
             with writing(self.path, UsageError):
                 write_privately(self.place, raw, hold)
-            self.lock.close()
-            self.lock, self.raw = held[0], raw
+            self.raw = raw
+            self.close()
+            self.lock = held[0]
 
     def close(self):
         """Let it go; what was begun for nothing is not left behind."""
         if self.lock:
             if self.is_new and not self.raw:
                 remove_quietly(self.place)
-            self.lock.close()
+            with suppress(OSError):  # nothing was written through it
+                self.lock.close()
 
 
 class ChatTurns:
@@ -7623,9 +7619,8 @@ class ChatTurns:
 
     def keep(self, is_cut, is_lost=False):
         """Keep the answer as a turn; without one, take the question back."""
-        text = not is_lost and (
-            self.answer.text() or self.answer.text(REFUSAL)
-            or "\n".join(self.answer.rest()))
+        text = not is_lost and (self.answer.text() or self.answer.text(REFUSAL)
+                                or "\n".join(self.answer.rest()))
         if not text:
             self.messages.pop()
             return
@@ -8520,9 +8515,8 @@ def submit_prefix(app, group, args):
     if not files:
         app.out.outcome(args.input_prefix, None, "no files found for prefix")
         raise XeroctlError(f"no files found for prefix {args.input_prefix}:"
-                           " nothing was submitted",
-                           "xeroctl files --purpose batch --tree shows what"
-                           " there is")
+                           " nothing was submitted", "xeroctl files --purpose"
+                           " batch --tree shows what there is")
     outcomes = [
         tried(app, path, lambda: id_in(new_batch(app, group, args, file_id)),
               relative_path=path, file_id=file_id) for path, file_id in files]
@@ -9038,8 +9032,7 @@ def place_in_input(item):
 
 def floats_of(value):
     """The numbers of an embedding; base64 holds little-endian float32."""
-    if isinstance(value, list) and all(
-            is_number(number) for number in value):
+    if isinstance(value, list) and all(is_number(number) for number in value):
         return value
     if not isinstance(value, str):
         raise AnswerError("an embedding is no list of numbers (a vector for"
@@ -11305,8 +11298,7 @@ def choose_verb(verbs, names, words):
     An action that another given action has as a flag of its own modifies it
     (--wait with --input).
     """
-    actions = [verb for verb in verbs
-               if verb.by_flag and verb.called in names]
+    actions = [verb for verb in verbs if verb.by_flag and verb.called in names]
     for verb in actions:
         if not any(other.has(verb.called) for other in actions):
             return verb
@@ -12263,9 +12255,18 @@ def stop(code):
     sys.exit(code)
 
 
+def interrupt(_, frame):
+    """Have Ctrl-C unwind main(); the last moments have no room for it."""
+    while frame and frame.f_code is not main.__code__:
+        frame = frame.f_back
+    if frame:
+        raise KeyboardInterrupt
+
+
 def console():
     """Run as the program: the entry point of script and package alike."""
     open_closed_streams()
+    on_signal("SIGINT", interrupt)
     for name, code in STOP_SIGNALS:
         on_signal(name, lambda *_, code=code: stop(code))
     code, last = 130, ["SIGINT", *dict(STOP_SIGNALS)]

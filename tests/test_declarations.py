@@ -192,7 +192,6 @@ def check_refused(shown, router, *words):
     ("jobs show list", "GET /conversations/list"),
     ("jobs -- list", "GET /conversations/list"),
     ("jobs get -- list", "GET /conversations/list"),
-    ("jobs -- list --share", "GET /conversations/list"),
     ("jobs --share -- list", "POST /conversations/list/share"),
     ("jobs share j1", "POST /conversations/j1/share"),
     ("jobs share j1 --share", "POST /conversations/j1/share"),
@@ -267,6 +266,7 @@ def test_what_does_not_go_together_is_named(cli, router, line, words):
     ("jobs show", ("ID is missing",)), ("jobs list j1", ("j1",)),
     ("jobs submit", ("FILE is missing",)), ("jobs submit a b", ("'b'",)),
     ("jobs submit a --input b", ("'a'",)), ("jobs share j1 j2", ("j2",)),
+    ("jobs -- list --share", ("'--share' is one more",)),
     ("notes list n1", ("n1",)), ("jobs check", ("FILE",)),
     ("notes update n1", ("--title", "--state"))])
 def test_too_little_or_too_much_is_a_usage_error(cli, router, line, words):

@@ -75,7 +75,7 @@ NAME = "uploading " + "x" * 60
 @pytest.mark.parametrize("columns, line", [
     (120, NAME[:68] + "… [.....] 360.0 MB/20.0 GB, 10.0 MB/s, 32m 44s left"),
     (80, NAME[:28] + "… [.....] 360.0 MB/20.0 GB, 10.0 MB/s, 32m 44s left"),
-    (60, NAME[:13] + "… 360.0 MB/20.0 GB, 10.0 MB/s, 32m 44s left")])
+    (60, NAME[:16] + "… 360.0 MB/20.0 GB, 10.0 MB/s, 32m 44s left")])
 def test_figures_stand_behind_a_long_name(terminal, clock, columns, line):
     wide = terminal(columns)
     work(wide, clock, rate=10 ** 7, total=2 * 10 ** 10, label=NAME, failed=0,

@@ -335,7 +335,7 @@ class ResponsePoll(Poll):
     argv = ("responses", "resp_1") + DEMO + ("--wait",)
     answer = {"id": "resp_1", "status": "queued"}
     polled = "GET /responses/resp_1"
-    said = "xeroctl responses resp_1 --wait resumes"
+    said = "xeroctl responses resp_1 --endpoint demo --wait resumes"
 
 
 class ToolPoll(Poll):

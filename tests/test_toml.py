@@ -162,9 +162,10 @@ def test_tables_come_in_any_order(text, names):
 
 
 @pytest.mark.parametrize("text", [
-    "api_key = xero_secret", "api_key = 'xero_secret", "x = 'xero_secret\x01",
-    'api_key = "xero_secret\\q"', 'api_key = "a" xero_secret',
-    "api_key xero_secret", "xero_secret", "x = ['xero_secret"])
+    "api_key = xero_secret", "api_key = 'xero_secret",
+    "style = 'xero_secret\x01", 'api_key = "xero_secret\\q"',
+    'api_key = "a" xero_secret', "api_key xero_secret", "xero_secret",
+    "x = ['xero_secret"])
 def test_no_error_quotes_a_value(text):
     assert "xero_secret" not in refused(P + text)
 

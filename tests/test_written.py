@@ -697,7 +697,7 @@ def test_what_is_no_file_is_not_replaced_by_one(stage, scene, place):
 @plain_sample("null", of=PLACES, name="place")
 @pytest.mark.parametrize("name", [
     "out.jsonl.errors.jsonl", "out.jsonl.part", "out.jsonl.journal.jsonl",
-    "out.jsonl.errors.jsonl.part"])
+    "out.jsonl.errors.jsonl.part", "out.jsonl.part.json"])
 def test_nor_is_what_stands_where_a_run_writes(stage, name, place):
     """--errors-file /dev/null: a way to lose the errors, not the device."""
     one = stage(SCENES["direct"])
