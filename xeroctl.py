@@ -828,11 +828,15 @@ class Secrets:
 
     def masked_json(self, value):
         """The same JSON value with its texts masked, before any encoding."""
-        todo = [value]
+        todo, texts = [value], []
         for item in todo:  # which grows meanwhile
-            todo += (chain(item, item.values()) if isinstance(item, dict)
-                     else item if isinstance(item, list) else ())
-        texts = [item for item in todo if isinstance(item, str)]
+            if isinstance(item, str):
+                texts.append(item)
+            elif isinstance(item, dict):
+                todo += item
+                todo += item.values()
+            elif isinstance(item, list):
+                todo += item
         joined = "\n".join(texts)
         if (self.short.keys().isdisjoint(texts)
                 and self.masked(joined) == joined):
