@@ -2281,7 +2281,7 @@ def network_error(problem, where, limits, sent, layer="HTTP"):
     import http.client
     import socket
     reason = re.sub(r"^\[.*?\] |\.? \(_ssl\.c:\d+\)$", "", str(problem))
-    hint, is_refused = None, False
+    hint, is_refused = (layer == "TLS") * TLS_HINTS[-1][1], False
     if isinstance(problem, socket.timeout):
         if layer == "HTTP":
             return limits.expired(sent)
