@@ -135,8 +135,8 @@ class Peer(Server):
 
 
 def says(data):
-    """Answer each request with these bytes, and hang up."""
-    return lambda sock, *_: sock.sendall(data)
+    """Answer each request with these bytes, and hang up, in one piece."""
+    return lambda sock, *_: (corked(sock), sock.sendall(data))[1]
 
 
 def corked(sock):
