@@ -2319,7 +2319,7 @@ def network_error(problem, where, limits, sent, layer="HTTP"):
     import http.client
     import socket
     reason = re.sub(r"^\[.*?\] |\.? \(_ssl\.c:\d+\)$", "", str(problem))
-    hint, is_refused = None, False
+    hint, is_refused = (layer == "TLS") * TLS_HINTS[-1][1], False
     if isinstance(problem, socket.timeout):
         if layer == "HTTP":
             return limits.expired(sent)
@@ -2354,17 +2354,17 @@ def is_loopback(host):
 
 
 def check_head(response):
-    """Refuse a head that leaves the end of its body in doubt (RFC 9112, 6.3);
-    http.client would read on till the connection ends."""
+    """Refuse a head that leaves its body's end in doubt (RFC 9112, 6.3)."""
     import http.client
     headers = response.headers
-    codings = headers.get_all("Transfer-Encoding", ())
-    lengths = headers.get_all("Content-Length", ())
-    if (len(codings) != response.chunked or len(set(lengths)) > 1
-            or not all(re.match(r"[0-9]{1,18}\Z", each) for each in lengths)
-            or any("Header" in type(each).__name__
-                   for each in headers.defects)):
+    sizes = headers.get_all("Content-Length", ())
+    size = re.match(r"(\d{1,18})([ \t]*,[ \t]*\1)*[ \t]*\Z", ",".join(sizes))
+    if (len(headers.get_all("Transfer-Encoding", ())) != response.chunked
+            or sizes and not size or any("Header" in type(each).__name__
+                                             for each in headers.defects)):
         raise http.client.HTTPException("its head does not tell where it ends")
+    if size and response.length is None and not response.chunked:
+        response.length = int(size.group(1))  # of "2, 2"
 
 
 def ask(client, wire, request, relay=None):

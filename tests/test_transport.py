@@ -72,9 +72,9 @@ def attempts(shown):
 STATUSES = {
     300: (NONE, 1), 304: (NONE, 1), 400: (NONE, 1), 401: (NONE, 3),
     402: (NONE, 1), 403: (NONE, 3), 404: (NONE, 4), 405: (NONE, 1),
-    408: (NONE, 1), 409: (NONE, 1), 413: (NONE, 1), 422: (NONE, 1),
+    408: (SAFE, 1), 409: (NONE, 1), 413: (NONE, 1), 422: (NONE, 1),
     429: (ALL, 6), 500: (SAFE, 1), 501: (NONE, 1), 502: (SAFE, 1),
-    503: (ALL, 6), 504: (SAFE, 1), 599: (NONE, 1),
+    503: (ALL, 6), 504: (SAFE, 1), 529: (ALL, 6), 599: (NONE, 1),
 }
 
 
@@ -1154,7 +1154,8 @@ def test_the_curl_command_asks_the_same(run, router, tmp_path, argv, stdin):
     run(*argv, stdin=stdin)
     shown = run(*argv, "--curl", stdin=stdin)
     assert in_bash(shown, router.key, tmp_path) == 0
-    ours, curls = router.requests
+    ours, *looked_up, curls = router.requests  # for the name of a 404
+    assert all(each.target.endswith("/v1/endpoints") for each in looked_up)
     assert (ours.method, ours.target) == (curls.method, curls.target)
     assert ours.body == curls.body
     for name in ("Authorization", "Content-Type", "X-A"):
