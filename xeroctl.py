@@ -77,6 +77,9 @@ MOST_PROBLEMS = 20
 PART_BYTES = 10 ** 8
 NOTE_EVERY_S = 30
 HELP_WIDTH = 79
+USER_AGENT = "xeroctl/{} (Python {}.{}; {})".format(
+    __version__, *sys.version_info[:2],
+    os.uname().sysname if hasattr(os, "uname") else sys.platform)
 
 XEROTIER, OPENAI = STYLES = "xerotier", "openai"
 TABLE, WIDE, JSON, JSONL, CSV, ID = FORMS = (
@@ -3124,9 +3127,7 @@ class Api:
 
     def headers(self, accept, body, more):
         """The headers of one request; --header beats all of them."""
-        system = os.uname().sysname if hasattr(os, "uname") else sys.platform
-        headers = {"User-Agent": "xeroctl/{} (Python {}.{}; {})".format(
-            __version__, *sys.version_info[:2], system), "Accept": accept}
+        headers = {"User-Agent": USER_AGENT, "Accept": accept}
         if self.deployment.key:
             headers["Authorization"] = "Bearer " + self.deployment.key
         if body is not None:
