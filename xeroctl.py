@@ -2210,10 +2210,10 @@ class Wire(io.RawIOBase):
         """Send data; a small piece, as a head, waits for what follows."""
         self.pending += data
         if len(self.pending) >= BLOCK:
-            self.flush()
+            self.send_pending()
 
-    def flush(self):
-        """Let go what has been waiting."""
+    def send_pending(self):
+        """Send what waits; flush() would be called by whoever closes."""
         data, self.pending = self.pending, b""
         if data:
             self.sock.settimeout(self.limits.left())
@@ -2224,7 +2224,7 @@ class Wire(io.RawIOBase):
         return True
 
     def readinto(self, buffer):
-        self.flush()
+        self.send_pending()
         self.sock.settimeout(self.limits.left())
         return self.sock.recv_into(buffer)
 
@@ -2390,7 +2390,7 @@ def ask(client, wire, request, relay=None):
     try:
         try:
             client.request(request.method, target, request.data(), headers)
-            wire.flush()
+            wire.send_pending()
         except OSError as problem:
             if not isinstance(problem, (BrokenPipeError, ConnectionResetError)
                               ) and type(problem).__name__ != "SSLEOFError":
