@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix",
                                 reason="signals and descriptors of POSIX")
 
 LIMIT_S = 20
-CLOSED_WITHIN_S = 0.2
+CLOSED_WITHIN_S = 1      # test_signals.py measures the 200 ms
 CHAT = "chat", "send", "--endpoint", "demo", "-m", "Hello"
 STREAM = CHAT + ("--stream",)
 COMPLETIONS = "POST /chat/completions"
