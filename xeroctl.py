@@ -3955,7 +3955,10 @@ class Out:
         if not self.pick or self.writes and not found:
             self.screen.write_json(layout(value) + "\n")
         if self.pick and not found:
-            raise XeroctlError(f"{'.'.join(self.pick)} leads to nothing")
+            names = list(value)[:MOST_PROBLEMS] if isinstance(
+                value, dict) else ["*"]
+            raise XeroctlError(f"{'.'.join(self.pick)} leads to nothing",
+                               "it begins with " + " or ".join(names))
         self.has_picked = True
 
     def json_line(self, value):

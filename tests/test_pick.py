@@ -53,8 +53,9 @@ def test_a_path_leads_to_values(pick, path, text):
 def test_null_and_nothing_are_exit_1(pick, path):
     shown = pick(path)
     assert (shown, shown.exit_status) == ("", 1)
-    assert json.loads(shown.stderr)["error"]["message"] == (
-        path + " leads to nothing")
+    error = json.loads(shown.stderr)["error"]
+    assert error["message"] == path + " leads to nothing"
+    assert error["hint"].startswith("it begins with a or ")
 
 
 def test_a_list_may_stand_on_its_own(pick):
