@@ -10726,6 +10726,7 @@ def check_approval(app, args):
                          stand_in={})
     if app.plan:
         return
+    check_record(found, [as_column("ID")])
     for column in map(as_column, DECIDED_ON):
         app.terminal.say(f"{column.head + ':':13} "
                          + column.cell(found, app.clock.now()))
