@@ -614,15 +614,20 @@ THOUGHTS = "thinking", "reasoning", "summary"
 
 
 def content_text(value):
-    """The text of a content: a string, or a list of parts."""
+    """The text of a content: a string, or a list of parts, to any depth."""
     if isinstance(value, str):
         return value
-    if isinstance(value, list):
-        return "".join(map(content_text, value))
-    if isinstance(value, dict):
-        found = map(value.get, ("text", "refusal") + THOUGHTS)
-        return content_text(next(filter(None, found), None))
-    return ""
+    todo, texts = [value], []
+    while todo:
+        value = todo.pop()
+        if isinstance(value, str):
+            texts.append(value)
+        elif isinstance(value, list):
+            todo += reversed(value)
+        elif isinstance(value, dict):
+            found = map(value.get, ("text", "refusal") + THOUGHTS)
+            todo.append(next(filter(None, found), None))
+    return "".join(texts)
 
 
 def call_line(call):
@@ -10724,6 +10729,7 @@ def check_approval(app, args):
                          stand_in={})
     if app.plan:
         return
+    check_record(found, [as_column("ID")])
     for column in map(as_column, DECIDED_ON):
         app.terminal.say(f"{column.head + ':':13} "
                          + column.cell(found, app.clock.now()))

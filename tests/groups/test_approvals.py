@@ -176,6 +176,16 @@ def test_what_is_approved_is_shown_first(approvals, router):
     assert approvals("approve", DRAIN, "--dry-run").stderr == ""
 
 
+@pytest.mark.parametrize("body", [b"[]", b'"x"', b"{}", b'{"risk":"read"}',
+                                  b'[{"id":"a","tool":"kubectl_drain"}]'])
+def test_what_cannot_be_shown_is_not_approved(approvals, router, body):
+    router.order(f"GET /{DRAIN}", body=body)
+    shown = approvals("approve", DRAIN, "--force")
+    assert (shown, shown.exit_status) == ("", 1)
+    assert shown.stderr.startswith("error: the answer has no id")
+    assert router.seen("POST", "/approve") == []
+
+
 def test_what_destroys_is_approved_by_a_yes(answer, router):
     status, said = answer("approvals", "approve", DRAIN, typed=b"y\n")
     assert status == 0 and SHOWN in said, said
