@@ -415,8 +415,10 @@ def test_another_size_than_the_files_own_is_refused(fetch, router, tmp_path,
     router.order("GET /content", **FRAMINGS[framing](data))
     shown = fetch()
     assert shown.exit_status == 1 and shown == ""
-    assert ("an HTML page" if data == PAGE else
-            f"{len(data)} bytes of {len(DATA)}") in shown.stderr
+    told = {"an HTML page"} if data == PAGE else set()
+    if data != PAGE or framing == "chunks":  # whose head may come in pieces
+        told.add(f"{len(data)} bytes of {len(DATA)}")
+    assert any(each in shown.stderr for each in told)
     assert names(tmp_path) == ["out"] and read(tmp_path) == b"old"
 
 
