@@ -12015,7 +12015,8 @@ class App:
         except (OSError, ValueError) as problem:
             raise UsageError(f"cannot read {path}: {reason_of(problem)}")
         if not file.seekable() or not os.fstat(file.fileno()).st_size:
-            file = spooled(blocks_of(file))
+            with file:
+                file = spooled(blocks_of(file))
         return Source(file, path)
 
     def read_bytes(self, path):
