@@ -421,8 +421,12 @@ def check_status(row, run, name, words, shown):
 
 
 def check_odd(row, run, number, name, shown, asked_for):
-    """What is no answer is not taken for one, where it was asked for."""
-    if number and key_of(run.requests[number - 1]) not in asked_for:
+    """What is no answer is not taken for one, where it was asked for.
+
+    A batch that needs one more poll than before has another request there.
+    """
+    if number and asked_for[number - 1:number] != [
+            key_of(run.requests[number - 1])]:
         return
     if name not in ODD or name in BYTES.get(command_of(row), ()):
         return
