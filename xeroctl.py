@@ -347,11 +347,12 @@ def header_seconds(value, now):
 def dig(value, path):
     """Follow a dotted path through JSON; None where it leads nowhere."""
     for key in path.split("."):
-        if isinstance(value, list):
-            value = {str(place): each for place, each in enumerate(value)}
-        if not isinstance(value, dict):
+        if isinstance(value, dict):
+            value = value.get(key)
+        elif isinstance(value, list) and key.isdecimal() and len(key) < 10:
+            value = dict(enumerate(value)).get(int(key))
+        else:
             return None
-        value = value.get(key)
     return value
 
 
@@ -2327,7 +2328,8 @@ def network_error(problem, where, limits, sent, layer="HTTP"):
     import http.client
     import socket
     reason = re.sub(r"^\[.*?\] |\.? \(_ssl\.c:\d+\)$", "", str(problem))
-    hint, is_refused = (layer == "TLS") * TLS_HINTS[-1][1], False
+    hint = TLS_HINTS[-1][1] if layer == "TLS" else None
+    is_refused = False
     if isinstance(problem, socket.timeout):
         if layer == "HTTP":
             return limits.expired(sent)
