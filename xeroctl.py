@@ -6041,8 +6041,9 @@ class BatchInput:
                 before = (first.setdefault(custom_id, number)
                           if hash(custom_id) in codes else number)
                 if before < number:
-                    self.complain(number, "custom_id "
-                                  f"{compact_json(custom_id)} repeats {self.source.unit} {before}")
+                    self.complain(
+                        number, f"custom_id {compact_json(custom_id)} repeats"
+                                f" {self.source.unit} {before}")
 
     def error(self):
         """All that is wrong, in the order of the lines."""
