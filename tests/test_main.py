@@ -1,18 +1,16 @@
 """From one command line to one exit code, as a process and as a call.
 
-Run by pytest, which starts the script as people do: in a pipe, by a shell
-that closes descriptors, from a zip, with Ctrl-C in the middle.
+Run by pytest, which starts the script as people do: in a pipe, by its name, by
+a shell that closes descriptors.
 """
 
 import json
 import os
-import re
 import select
 import signal
 import subprocess
 import sys
 import threading
-import zipfile
 
 import pytest
 
@@ -25,7 +23,6 @@ pytestmark = pytest.mark.skipif(os.name != "posix",
                                 reason="signals and descriptors of POSIX")
 
 LIMIT_S = 20
-CLOSED_WITHIN_S = 1      # test_signals.py measures the 200 ms
 CHAT = "chat", "send", "--endpoint", "demo", "-m", "Hello"
 STREAM = CHAT + ("--stream",)
 COMPLETIONS = "POST /chat/completions"
@@ -176,62 +173,7 @@ def test_a_traceback_is_for_those_who_ask(run, router, debug):
     assert router.key not in shown.stderr
 
 
-# == signals
-
-@pytest.fixture
-def held(router):
-    """A stream that stops after its first token, for ever."""
-    router.order(COMPLETIONS, gate=(2, threading.Event()))
-
-
-def check_is_closed(router):
-    """The router sees the end of the connection, and soon."""
-    assert router.requests[-1].closed.wait(CLOSED_WITHIN_S)
-
-
-@at_both_ends
-def test_ctrl_c_while_waiting_for_the_answer(start, router):
-    router.order(COMPLETIONS, hang=True)
-    process = start(*CHAT)
-    until(lambda: router.requests)
-    send(process, signal.SIGINT)
-    check_is_closed(router)
-    shown = finished(process)
-    assert shown.exit_status == 130
-    assert shown == "" and shown.stderr == ""
-
-
-def test_ctrl_c_in_a_stream_keeps_the_text(start, router, held):
-    process = start(*STREAM)
-    assert read_until(process.stdout, b"!") == b"Hello!"
-    send(process, signal.SIGINT)
-    check_is_closed(router)
-    shown = finished(process)
-    assert shown.exit_status == 130
-    assert shown == "\n" and shown.stderr == ""
-
-
-@at_both_ends
-def test_sigterm_in_a_stream_keeps_the_text(start, router, held):
-    process = start(*STREAM)
-    assert read_until(process.stdout, b"!") == b"Hello!"
-    send(process, signal.SIGTERM)
-    check_is_closed(router)
-    shown = finished(process)
-    assert shown.exit_status == 143
-    assert shown == "\n" and shown.stderr == ""
-
-
-def test_ctrl_c_ends_the_wait_for_a_retry(spawn, router):
-    router.order(COMPLETIONS, times=None, status=503, retry_after=30)
-    process = spawn(sys.executable, STARTED, *CHAT)
-    read_until(process.stderr, b"attempt 2 of 3 in 30 s\n")
-    send(process, signal.SIGINT)
-    shown = finished(process)
-    assert shown.exit_status == 130
-    assert shown == "" and shown.stderr == ""
-    assert len(router.requests) == 1
-
+# == signals: test_signals.py has all other moments
 
 @pytest.fixture
 def open_pipe():
@@ -278,38 +220,6 @@ def closing(descriptors, *command):
 ALL = "<&- >&- 2>&-"
 
 
-def check_request_is_whole(router):
-    seen, = router.requests
-    assert seen.json["messages"] == [{"role": "user", "content": "Hello"}]
-
-
-def test_nothing_is_wrong_with_closed_descriptors(spawn, router, python):
-    shown = finished(spawn(*closing(ALL, python, STARTED, *STREAM)))
-    assert shown.exit_status == 0
-    check_request_is_whole(router)
-
-
-@pytest.mark.parametrize("descriptors, stdout, stderr", [
-    pytest.param("<&-", ANSWER, r"-- 19 tokens in .*\n\Z", marks=costly),
-    (">&-", "", r"-- 19 tokens in .*\n\Z"),
-    pytest.param("2>&-", ANSWER, r"\Z", marks=costly),
-    ("<&- 2>&-", ANSWER, r"\Z"),
-])
-def test_what_is_open_is_used(spawn, router, descriptors, stdout, stderr):
-    shown = finished(spawn(*closing(descriptors, sys.executable, STARTED,
-                                    *STREAM)))
-    assert shown.exit_status == 0 and shown == stdout
-    assert re.match(stderr, shown.stderr), shown
-    check_request_is_whole(router)
-
-
-@pytest.mark.parametrize("descriptors", ["2>&-", ALL])
-def test_an_error_that_nobody_hears_has_its_exit_code(spawn, descriptors):
-    shown = finished(spawn(*closing(descriptors, sys.executable, STARTED,
-                                    "chat", "--endpoint", "nope", "-mx")))
-    assert shown.exit_status == 4 and shown == "" == shown.stderr
-
-
 @pytest.mark.parametrize("argv", [CHAT[:-1] + ("-",), (
     "chat", "--endpoint", "demo", "--from-file", "-", "-m", "")])
 def test_a_closed_standard_input_is_empty(spawn, router, argv):
@@ -336,31 +246,6 @@ def test_no_socket_gets_the_number_of_a_stream(spawn, router, descriptors,
 
 
 # == where it must run
-
-def isolated(folder):
-    return ["-I", "-S", "-OO", SCRIPT]
-
-
-def from_a_zip(folder):
-    path = os.path.join(folder, "xeroctl.pyz")
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.write(SCRIPT, "__main__.py")
-    return [path]
-
-
-def through_a_symlink(folder):
-    path = os.path.join(folder, "xt")
-    os.symlink(SCRIPT, path)
-    return [path]
-
-
-@at_both_ends
-@pytest.mark.parametrize("way", [isolated, from_a_zip, through_a_symlink])
-def test_it_runs_in_every_way(spawn, tmp_path, python, way):
-    shown = finished(spawn(python, *way(str(tmp_path)), *CHAT))
-    assert shown.exit_status == 0, shown
-    assert shown == ANSWER and shown.stderr == ""
-
 
 def test_it_runs_by_its_name(spawn, tmp_path):
     os.symlink(sys.executable, str(tmp_path / "python3"))
@@ -390,44 +275,6 @@ def test_it_writes_nothing_of_its_own(spawn, tmp_path):
             XDG_STATE_HOME=str(home)))
         assert shown.exit_status == code, shown
     assert os.listdir(str(home)) == os.listdir(str(place)) == []
-
-
-OPTIONAL = "ssl", "readline", "zlib", "termios"
-HIDE = "import sys\nsys.modules.update(dict.fromkeys({!r}))\n"
-
-
-@pytest.fixture
-def without(spawn, tmp_path):
-    """Run the script under a Python that lacks modules."""
-    def runner(python, modules, *argv, **environ):
-        hiding = tmp_path / "sitecustomize.py"
-        hiding.write_text(HIDE.format(modules))
-        return finished(spawn(python, STARTED, *argv,
-                              PYTHONPATH=str(tmp_path), **environ))
-    return runner
-
-
-@at_both_ends
-def test_a_chat_needs_no_optional_module(without, python):
-    shown = without(python, OPTIONAL, *STREAM)
-    assert shown.exit_status == 0, shown
-    assert shown == ANSWER and shown.stderr.startswith("-- 19 tokens")
-
-
-@sampled(0)
-@pytest.mark.parametrize("module", OPTIONAL)
-def test_a_chat_needs_no_module_of_these(without, module):
-    shown = without(sys.executable, [module], *CHAT)
-    assert shown.exit_status == 0, shown
-    assert shown == ANSWER and shown.stderr == ""
-
-
-def test_https_without_ssl_says_so_in_a_line(without, router):
-    url = router.base_url.replace("http:", "https:")
-    shown = without(sys.executable, ["ssl"], *CHAT, XEROTIER_BASE_URL=url)
-    assert shown.exit_status == 5 and shown == ""
-    assert shown.stderr == "error: TLS: this Python has no ssl module\n"
-    assert router.requests == []
 
 
 # == imported
@@ -491,9 +338,9 @@ code = xeroctl.main(sys.argv[1:])
 print(code, *sorted(set(sys.modules) - known - {"xeroctl"}), file=sys.stderr)
 """
 NOT_BEFORE_A_REQUEST = {
-    "argparse", "calendar", "datetime", "email", "gettext", "http", "random", "selectors",
-    "shlex", "shutil", "socket", "ssl", "subprocess", "tempfile", "textwrap",
-    "threading", "tomllib"}
+    "argparse", "calendar", "datetime", "email", "gettext", "http", "random",
+    "selectors", "shlex", "shutil", "socket", "ssl", "subprocess", "tempfile",
+    "textwrap", "threading", "tomllib"}
 
 
 @pytest.fixture

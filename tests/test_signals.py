@@ -223,28 +223,36 @@ class AfterFirstDelta(Moment):
         assert read_until(process.stdout, self.first) == self.first
 
 
-class LinesOfStream(AfterFirstDelta):
+class TextOfChat(AfterFirstDelta):
+    def prepare(self):
+        self.router.order("*", frames=[chunk("Half"), b": more\n\n"],
+                          gate=(1, threading.Event()))
+        return CHAT + ("--stream",)
+
+
+class LinesOfStream(TextOfChat):
     """Each chunk was a line, and out before the next was made."""
 
     first = b'"content":"Half"},"finish_reason":null}]}\n'
     stdout = ""
 
     def prepare(self):
-        self.router.order("*", frames=[chunk("Half"), b": more\n\n"],
-                          gate=(1, threading.Event()))
-        return CHAT + ("--stream", "-o", "jsonl")
+        return super().prepare() + ("-o", "jsonl")
 
     def reach(self, process):
         assert read_until(process.stdout, b"\n").endswith(self.first)
 
 
-class WholeOfStream(BeforeFirstDelta):
+class WholeOfStream(TextOfChat):
     """Half a document is none: nothing is shown."""
 
+    stdout = ""
+
     def prepare(self):
-        self.router.order("*", frames=[chunk("Half"), b": more\n\n"],
-                          gate=(1, threading.Event()))
-        return CHAT + ("--stream", "-o", "json")
+        return super().prepare() + ("-o", "json")
+
+    def reach(self, process):
+        until(lambda: self.router.requests)
 
 
 class RetrySleep(Moment):
@@ -415,7 +423,9 @@ MOMENTS = sorted(set(moments(Moment)), key=lambda kind: kind.__name__)
 # What runs in the plain command; each has its costs.
 SOME = {(Handshake, signal.SIGTERM), (Uploading, signal.SIGINT),
         (HalfAnswer, signal.SIGTERM), (BeforeFirstDelta, signal.SIGINT),
-        (LinesOfStream, signal.SIGINT), (DownloadToPipe, signal.SIGTERM)}
+        (LinesOfStream, signal.SIGINT), (DownloadToPipe, signal.SIGTERM),
+        (TextOfChat, signal.SIGINT), (TextOfChat, signal.SIGTERM),
+        (Waiting, signal.SIGINT), (RetrySleep, signal.SIGINT)}
 has_proc = os.path.exists("/proc/net/tcp")
 
 
