@@ -628,29 +628,6 @@ def test_an_error_nobody_reads_has_its_exit_code(start, router, fault, code):
     assert finished(process) == "" and process.returncode == code
 
 
-@costly
-@pytest.mark.skipif(not os.path.exists("/dev/full"),
-                    reason="this system has no /dev/full")
-@pytest.mark.parametrize("argv", [
-    ("files",), ("files", "--all", "-o", "jsonl"), ("files", "-o", "csv"),
-    ("api", "/files"), ("files", "f", "--download", "-"), ("commands",),
-    ("shell-completion", "zsh"), ("status",), ("config", "list", "-o", "csv"),
-    CHAT + ("--stream", "-o", "jsonl"), TALK])
-@at_both_ends
-def test_a_full_disk_is_an_error_in_every_family(router, python, tmp_path,
-                                                 argv):
-    router.order("GET /content", body=b"x")
-    router.add_file("in.jsonl", LINE)
-    with open("/dev/full", "w") as full:
-        process = subprocess.Popen(
-            [python, STARTED, *argv], stdin=subprocess.DEVNULL, stdout=full,
-            stderr=subprocess.PIPE, env=environment(
-                router, XEROTIER_CONFIG=str(tmp_path / "config.toml")))
-    _, said = process.communicate(timeout=LIMIT_S)
-    assert process.returncode not in (0, 141)
-    assert b"No space left on device" in said and b"Traceback" not in said
-
-
 # == standard input that says nothing
 
 class Silent:

@@ -905,6 +905,7 @@ ROWS = ("models", "exports get {export}", "files {file}", "api /models",
         "files {file} --download -", "config list", "config path", "help",
         "chat --endpoint demo -m hi", "chat --endpoint demo -m hi --stream",
         "embeddings --endpoint demo --input hi", "help environment",
+        "responses create --endpoint demo -m hi", "models --all",
         "exports download {export} --output-file -", "commands", "status",
         "shell-completion bash", "models --dry-run", "models --curl")
 FORMS = "table", "wide", "json", "jsonl", "csv", "id"
