@@ -8,6 +8,7 @@ import shlex
 import pytest
 
 import xeroctl
+from conftest import every_case
 from xeroctl import (ITEM, Group, Verb, by_flag, choice, deletes, field,
                      flag, integer, lists, number, shows, text_pair)
 
@@ -301,11 +302,12 @@ def parse(words):
     return xeroctl.parse(words, GROUPS)[1]
 
 
-def is_parsed(words):
+def refusal(words):
+    """What is said of a command line that is refused, or None."""
     try:
-        return bool(parse(words))
-    except xeroctl.UsageError:
-        return False
+        parse(words)
+    except xeroctl.UsageError as problem:
+        return str(problem)
 
 
 def values_of(found, words):
@@ -315,7 +317,7 @@ def values_of(found, words):
     samples = SAMPLES if found["type"] == "string" else ("1",)
     samples = (found["sample"] or "1",) + samples
     return [next(value for value in samples
-                 if is_parsed(words + [name_of(found), value]))]
+                 if not refusal(words + [name_of(found), value]))]
 
 
 def call_of(entry):
@@ -325,16 +327,21 @@ def call_of(entry):
         [called_by] * (called_by not in (None, "bare")))
 
 
-def shortest_call(entry):
-    """The shortest command line that is a whole one."""
+def needed_of(entry):
+    return [found for found in entry["arguments"] + entry["flags"]
+            if found["required"]]
+
+
+def shortest_call(entry, without=None):
+    """The shortest command line that is a whole one, or lacks one thing."""
     words = call_of(entry)
     if words[-1].startswith("-"):
         found = flags(entry["flags"])[words[-1]]
         if not is_switch(found):
             words.append(found["sample"] or "1")
-    needed = [found for found in entry["arguments"] + entry["flags"]
-              if found["required"]]
-    for found in needed:
+    for found in needed_of(entry):
+        if found is without:
+            continue
         words += [name_of(found)] * name_of(found).startswith("-")
         words.append((found["choices"] or [found["sample"] or "1"])[0])
     if entry["called_by"] == "bare" and entry["verb"] == "update":
@@ -374,9 +381,11 @@ def needed_by(entry, found):
 
 def assert_takes(entry, found):
     """A flag takes its values, under each name, once and twice."""
-    words, name = shortest_call(entry), name_of(found)
-    words += needed_by(entry, found)
+    alone, name = shortest_call(entry), name_of(found)
+    words = alone + needed_by(entry, found)
     for value in values_of(found, words):
+        assert found["needs"] in alone + [None] or (
+            found["needs"] in refusal(alone + [name, value]))
         once = kept(words + [name, value], found)
         assert once not in (None, [])
         for each in found["names"]:
@@ -390,11 +399,11 @@ def assert_takes(entry, found):
 def test_flags_take_no_other_value(entry, cases):
     for found in cases:
         words = shortest_call(entry) + [name_of(found)]
-        assert not is_parsed(words)
+        assert refusal(words)
         if found["type"] != "string":
-            assert not is_parsed(words + ["no-such-word"]), words
+            assert refusal(words + ["no-such-word"]), words
         if found["type"] == "integer":
-            assert not is_parsed(words + ["1.5"]), words
+            assert refusal(words + ["1.5"]), words
 
 
 @each_command(SWITCHES)
@@ -412,7 +421,7 @@ def assert_switches(entry, found):
                 parse(words + [each])
         else:
             assert kept(words + [each], found) != found["default"]
-    assert not is_parsed(words + [name + "=x"])
+    assert refusal(words + [name + "=x"])
 
 
 @pytest.mark.parametrize("name", flags(MAP["global_flags"]))
@@ -426,23 +435,107 @@ def test_a_global_flag_may_stand_before_the_command(name):
         assert vars(before) == vars(after) != vars(parse(words))
 
 
-@pytest.mark.parametrize("entry", [
-    entry for entry in MAP["data"] if any(
-        found["required"] for found in entry["arguments"] + entry["flags"])],
-    ids=lambda entry: entry["command"])
-def test_what_is_required_cannot_be_left_out(entry):
-    words = shortest_call(entry)
-    if entry["called_by"] == "bare":
-        words.remove("1")
-        return assert_other_verb(words, entry)
-    if words[-2].startswith("-") and words[-2] != entry["called_by"]:
-        words.pop()
-    assert not is_parsed(words[:-1])
+# What each command cannot do without, but for an ID.
+REQUIRED = """
+chat new:  --workspace --template
+batches run:  --input --output-file
+batches check:  file
+models set-capabilities:  capability
+rerank:  --query
+score:  --text
+conversations delete-item:  --item-id
+upload:  path name
+webhooks create:  --url --events
+webhooks verify:  --secret-file --signature --timestamp --body
+keys create:  --name --scopes
+agents create:  --name
+agents join-keys create:  --name --region --router-addr
+slos create:  --name --metric --target
+endpoints create:  slug --model
+workspaces create:  --name
+workspaces bind:  --agent
+workspaces unbind:  --agent
+chats create:  --workspace
+chats rename:  --title
+chats send:  --message
+maintenance schedule:  --title --starts-at --ends-at
+maintenance purge:  --before
+project set-role:  --role
+project invite:  --email
+settings set:  value
+exports create:  kind --from
+exec invoke:  --workspace --tool --args
+templates create:  --file
+templates update:  --file
+templates promote:  --scope
+templates apply:  --workspace
+templates apply-from-dir:  folder
+approvals delegate:  --to
+api:  path
+config add:  name
+config use:  name
+config set:  name key setting
+config unset:  name key
+config remove:  name
+shell-completion:  shell
+"""
 
 
-def assert_other_verb(words, entry):
+def test_what_is_required_is_told():
+    told = {entry["command"]: [name_of(found) for found in needed_of(entry)
+                               if name_of(found) != "id"]
+            for entry in MAP["data"]}
+    assert {command: names for command, names in told.items() if names} == {
+        command: names.split() for command, names in (
+            line.split(":") for line in REQUIRED.split("\n")[1:-1])}
+
+
+@every_case
+@each_command([(entry, found) for entry in MAP["data"]
+               for found in needed_of(entry)])
+def test_what_is_required_cannot_be_left_out(entry, cases):
     """Without an id, what shows one thing lists all, or nothing."""
-    assert not is_parsed(words) or parse(words).verb.name != entry["verb"]
+    for found in cases:
+        words, name = shortest_call(entry, without=found), name_of(found)
+        told = refusal(words)
+        if entry["called_by"] == "bare":
+            assert told or parse(words).verb.name != entry["verb"]
+        else:
+            assert told and (name in told or name[0] != "-")
+
+
+BY_FLAG = [entry for entry in MAP["data"]
+           if str(entry["called_by"]).startswith("-")]
+
+
+@every_case
+@each_command([(entry, other) for entry in BY_FLAG for other in BY_FLAG
+               if entry is not other and call_of(entry)[:-1] ==
+               call_of(other)[:-1]])
+def test_a_flag_that_calls_a_verb_calls_no_other_one(entry, cases):
+    for other in cases:
+        name = other["called_by"]
+        if name not in flags(entry["flags"]):
+            words = shortest_call(other)
+            told = refusal(shortest_call(entry) + words[words.index(name):])
+            assert name in told or entry["called_by"] in told
+
+
+@every_case
+@each_command([(entry, found) for entry in BY_FLAG
+               for found in entry["flags"]
+               if name_of(found) != entry["called_by"]])
+def test_a_flag_goes_with_its_verb(entry, cases):
+    """Alone it is another verb's, or refused by its name."""
+    for found in cases:
+        words = [name_of(found)] if is_switch(found) else [
+            name_of(found), values_of(found, shortest_call(entry)
+                                      + needed_by(entry, found))[0]]
+        for thing in [], ["x"]:
+            call = call_of(entry)[:-1] + thing + words
+            told = refusal(call)
+            assert (name_of(found) in told if told
+                    else parse(call).verb.name != entry["verb"])
 
 
 @pytest.mark.parametrize("entry", MAP["data"], ids=LINES)

@@ -183,12 +183,6 @@ def test_stdin_is_for_one_thing(refused):
                                   stdin=b"{}")
 
 
-@pytest.mark.parametrize("missing", ["--workspace", "--tool", "--args"])
-def test_a_flag_that_is_needed_is_named(refused, missing):
-    at = GET.index(missing)
-    assert f"{missing} is missing" in refused(*GET[:at], *GET[at + 2:])
-
-
 def test_a_limit_of_the_wait_needs_the_wait(refused):
     said = refused(*GET, "--wait-timeout", "8")
     assert "--wait-timeout" in said and "--wait" in said

@@ -282,7 +282,6 @@ def test_a_file_that_is_no_template_is_not_sent(refused, text, said):
 
 def test_a_file_that_is_missing_is_named(refused):
     assert "none.json" in refused("create", "--file", "none.json")
-    assert "--file is missing" in refused("create")
 
 
 @pytest.mark.parametrize("template_id", [
@@ -400,10 +399,6 @@ def test_a_chat_may_begin_with_a_message(templates, router):
 def test_the_id_of_a_new_chat_goes_to_xargs(templates):
     assert templates("apply", "ctpl_01HDRAIN", *KUBE, "-o", "id").startswith(
         "chat_")
-
-
-def test_a_chat_begins_in_a_workspace(refused):
-    assert "--workspace is missing" in refused("apply", "ctpl_1")
 
 
 # == apply-from-dir ==========================================================

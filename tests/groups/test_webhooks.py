@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import re
+from shlex import split
 
 import pytest
 
@@ -74,82 +75,58 @@ def test_a_record_is_as_the_page_says(run, hook, golden):
 
 
 SENT = [
-    (["--create", "--url", HOOK, "--events", "batch.completed"],
-     "POST /webhooks", {"url": HOOK, "events": ["batch.completed"]}),
-    (["--create", "--url", "http://localhost:80/", "--events",
-      " file.made , batch.done ", "--description", "-x", "--inactive",
-      "--secret", MINE], "POST /webhooks",
+    (f"--create --url {HOOK} --events batch.completed", "POST /webhooks",
+     {"url": HOOK, "events": ["batch.completed"]}),
+    ("--create --url http://localhost:80/ --events ' file.made , batch.done"
+     f" ' --description -x --inactive --secret {MINE}", "POST /webhooks",
      {"url": "http://localhost:80/", "events": ["file.made", "batch.done"],
       "description": "-x", "active": False, "secret": MINE}),
-    (["--create", "--url", "http://127.0.0.1:1/", "--events", "ox.a",
-      "--active"], "POST /webhooks",
+    ("--create --url http://127.0.0.1:1/ --events ox.a --active",
+     "POST /webhooks",
      {"url": "http://127.0.0.1:1/", "events": ["ox.a"], "active": True}),
-    (["--create", "--url", "http://[::1]:1/", "--events=ox.a"],
-     "POST /webhooks", {"url": "http://[::1]:1/", "events": ["ox.a"]}),
-    ([FIRST, "--update", "--url", HOOK], f"PUT /webhooks/{FIRST}",
+    ("--create --url 'http://[::1]:1/' --events=ox.a", "POST /webhooks",
+     {"url": "http://[::1]:1/", "events": ["ox.a"]}),
+    (f"{FIRST} --update --url {HOOK}", f"PUT /webhooks/{FIRST}",
      {"url": HOOK}),
-    ([FIRST, "--update", "--events", "ox.a,ox.b"], f"PUT /webhooks/{FIRST}",
+    (f"{FIRST} --update --events ox.a,ox.b", f"PUT /webhooks/{FIRST}",
      {"events": ["ox.a", "ox.b"]}),
-    (["--update", "--active", FIRST], f"PUT /webhooks/{FIRST}",
-     {"active": True}),
-    ([FIRST, "--update", "--inactive"], f"PUT /webhooks/{FIRST}",
+    (f"--update --active {FIRST}", f"PUT /webhooks/{FIRST}", {"active": True}),
+    (f"{FIRST} --update --inactive", f"PUT /webhooks/{FIRST}",
      {"active": False}),
-    ([FIRST, "--update", "--description", ""], f"PUT /webhooks/{FIRST}",
+    (f"{FIRST} --update --description ''", f"PUT /webhooks/{FIRST}",
      {"description": ""}),
-    ([FIRST, "--test"], f"POST /webhooks/{FIRST}/test", None),
-    ([FIRST, "--delete", "--force"], f"DELETE /webhooks/{FIRST}", None),
 ]
 
 
 @pytest.mark.parametrize("words, call, body", SENT)
 def test_flags_are_sent_and_no_others(run, router, hook, words, call, body):
-    check_call(run(*GROUP, *words), router, call, body)
+    check_call(run(*GROUP, *split(words)), router, call, body)
 
 
 @pytest.mark.parametrize("words, call, body", SENT)
 def test_a_dry_run_sends_nothing_and_tells_no_secret(run, router, words,
                                                      call, body):
     for form in ["--dry-run"], ["--dry-run", "-o", "json"], ["--curl"]:
-        shown = run("webhooks", *words, *form)
+        shown = run("webhooks", *split(words), *form)
         assert shown.exit_status == 0 and call.split("/")[-1] in shown
         assert MINE not in shown + shown.stderr
     assert router.requests == []
 
 
 @pytest.mark.parametrize("words, said", [
-    (["--create", "--url", HOOK], "--events"),
-    (["--create", "--events", "ox.a"], "--url"),
-    (["--create", "--url", "http://example.com/", "--events", "ox.a"],
-     "https"),
-    (["--create", "--url", "http://127.0.0.1.example.com/", "--events",
-      "ox.a"], "https"),
-    (["--create", "--url", HOOK, "--events", "a,,b"], "--events"),
-    (["--create", "--url", HOOK, "--events", ""], "--events"),
-    ([FIRST, "--update"], "nothing to update"),
-    ([FIRST, "--update", "--url", "http://example.com/"], "https"),
-    ([FIRST, "--update", "--secret", "x"], "--secret"),
-    (["--update", "--active"], "ID"),
-    (["--test"], "--test needs ID"),
-    (["--deliveries"], "--deliveries needs ID"),
-    ([FIRST, "--test", "--delete"], "--delete"),
-    ([FIRST, "--inactive"], "--inactive"),
-    ([FIRST, "--delete"], f"Delete webhook {FIRST}?"),
-    ([""], "empty"),
+    ("--create --url http://example.com/ --events ox.a", "https"),
+    ("--create --url http://127.0.0.1.example.com/ --events ox.a", "https"),
+    (f"--create --url {HOOK} --events a,,b", "--events"),
+    (f"--create --url {HOOK} --events ''", "--events"),
+    ("--create --url file:///etc/passwd --events ox.a", "file"),
+    ("--create --url https:// --events ox.a", "https://"),
+    ("--create --url https://a:b@example.com/ --events ox.a", "credentials"),
+    (f"{FIRST} --update", "nothing to update"),
+    (f"{FIRST} --update --url http://example.com/", "https"),
 ])
 def test_wrong_words_are_refused_before_anything_is_sent(refused, words,
                                                          said):
-    assert said in refused(*words)
-
-
-@pytest.mark.parametrize("words, said", [
-    (["--create", "--url", "file:///etc/passwd", "--events", "ox.a"],
-     "file"),
-    (["--create", "--url", "https://", "--events", "ox.a"], "https://"),
-    (["--create", "--url", "https://a:b@example.com/", "--events", "ox.a"],
-     "credentials"),
-])
-def test_a_url_of_no_use_is_a_wrong_argument(refused, words, said):
-    assert said in refused(*words)
+    assert said in refused(*split(words))
 
 
 @pytest.mark.parametrize("words", [("--active", "--inactive"),
