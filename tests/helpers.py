@@ -3,11 +3,16 @@
 Fixtures stand in conftest.py; what is here is called by name.
 """
 
+import contextlib
 import io
 import json
 import os
 import select
+import stat
+import threading
 import time
+
+import pytest
 
 from conftest import Result
 
@@ -19,6 +24,48 @@ class TerminalStream(io.TextIOWrapper):
 
     def isatty(self):
         return True
+
+
+def typed(data):
+    """A terminal on which something is typed."""
+    return TerminalStream(io.BytesIO(data), encoding="ascii", newline="")
+
+
+class Ear(io.RawIOBase):
+    """A standard output that tells when it has heard a word."""
+
+    def __init__(self, word):
+        super().__init__()
+        self.word, self.heard, self.data = word, threading.Event(), b""
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        self.data += bytes(data)
+        if self.word in self.data:
+            self.heard.set()
+        return len(data)
+
+
+def caller(group):
+    """A fixture that is run, with the group's name before the words."""
+    @pytest.fixture
+    def fixture(run):
+        return lambda *words, **more: run(group, *map(str, words), **more)
+    return fixture
+
+
+@contextlib.contextmanager
+def most_bytes(size):
+    """No file of this process can grow beyond so many bytes."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # == what a test hands over ==================================================
@@ -85,6 +132,25 @@ def check_call(shown, router, call, body):
 
 
 # == what came of a call =====================================================
+
+def check_error(shown, code, *words):
+    """Nothing on stdout, this exit code, and an error of so many words."""
+    assert (shown.exit_status, shown) == (code, ""), shown
+    assert shown.stderr.startswith(("error: ", "{")), shown
+    assert "internal error" not in shown.stderr
+    for word in words:
+        assert word in shown.stderr, (word, shown)
+
+
+def check_refused(shown, router, *words):
+    """It is a usage error that names the words, and nothing was asked."""
+    check_error(shown, 2, *words)
+    assert router.requests == []
+
+
+def mode_of(path):
+    return stat.S_IMODE(os.stat(str(path)).st_mode)
+
 
 def labelled(shown):
     """{label: value} of a record as a person sees it, in order."""

@@ -3,13 +3,11 @@
 In process, but for the keychain: its tool is looked for on PATH.
 """
 
-import contextlib
 import errno
 import io
 import json
 import os
 import re
-import stat
 import subprocess
 import sys
 
@@ -17,7 +15,7 @@ import pytest
 
 import xeroctl
 from conftest import STARTED, Result, environment, text_stream, written
-from helpers import asked_whole as asked, keys_sent
+from helpers import asked_whole as asked, keys_sent, mode_of, most_bytes
 from router import DEMO_KEY
 
 SECRET = DEMO_KEY.rpartition("_")[2]
@@ -43,10 +41,6 @@ def store(path, text, mode=0o600):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text.encode("utf-8"))
     path.chmod(mode)
-
-
-def mode_of(path):
-    return stat.S_IMODE(path.stat().st_mode)
 
 
 def make_tool(path, *lines):
@@ -389,24 +383,12 @@ def test_edits_at_once_are_all_on_file(start, config):
     assert os.listdir(str(config.parent)) == [config.name]
 
 
-@contextlib.contextmanager
-def full_disk():
-    """No file can grow beyond a few bytes: as on a disk that is full."""
-    resource = pytest.importorskip("resource")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (16, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
 @pytest.mark.parametrize("text", [None, toml(endpoint='"x"')])
 def test_a_full_disk_leaves_the_old_file(cli, config, text):
     config.parent.mkdir()
     if text:
         store(config, text)
-    with full_disk():
+    with most_bytes(16):
         shown = cli(*add(name="next"))
     assert (shown.exit_status, shown) == (3, ""), shown
     assert f"cannot write {config}: {os.strerror(errno.EFBIG)}" in (

@@ -1,6 +1,5 @@
 """Floors 9, 10 (waiting) and 12: from a row of a table to what it does."""
 
-import io
 import re
 import shlex
 
@@ -11,7 +10,7 @@ from conftest import Result, costly, environment, text_stream, written
 from xeroctl import (ENDPOINT, ITEM, SLUG, Group, Verb, acts, below, by_flag,
                      creates, deletes, field, flag, integer, json_pair, lists,
                      number, path_of, shows, text_pair, updates, wait_until)
-from helpers import asked_paths as asked, sent
+from helpers import asked_paths as asked, check_refused, sent, typed
 
 
 # == a table of groups =======================================================
@@ -142,21 +141,6 @@ def with_stdin(router, clock):
         return Result(written(streams.stdout), written(streams.stderr),
                       status)
     return runner
-
-
-class TerminalStream(io.TextIOWrapper):
-    def __init__(self, data=b""):
-        super().__init__(io.BytesIO(data), encoding="ascii", newline="")
-
-    def isatty(self):
-        return True
-
-
-def check_refused(shown, router, *words):
-    """It is a usage error that names the words, and nothing was asked."""
-    assert (shown, shown.exit_status, asked(router)) == ("", 2, []), shown
-    for word in words:
-        assert word in shown.stderr
 
 
 # == verbs by word, by flag, by default ======================================
@@ -621,34 +605,34 @@ def test_a_dash_is_standard_input_where_a_flag_says_so(cli, router):
 @pytest.mark.parametrize("reply", [b"y\n", b"yes\n", b"Y\r\n", b" YES \n"])
 def test_a_yes_is_a_yes(with_stdin, router, reply):
     router.order("DELETE /n1", status=204)
-    shown = with_stdin(TerminalStream(reply), "notes", "delete", "n1")
+    shown = with_stdin(typed(reply), "notes", "delete", "n1")
     assert (shown, shown.exit_status) == ("deleted n1\n", 0)
     assert shown.stderr == "Delete note n1? [y/N] "
     assert asked(router) == ["DELETE /conversations/n1"]
 
 
 def test_a_question_names_the_thing(with_stdin):
-    shown = with_stdin(TerminalStream(b"n\n"), "jobs", "a b", "--delete")
+    shown = with_stdin(typed(b"n\n"), "jobs", "a b", "--delete")
     assert shown.stderr.startswith("Delete batch job a b? [y/N] ")
 
 
 @pytest.mark.parametrize("reply", [
     b"n\n", b"\n", b"no\n", b"yep\n", b"n\ny\n", b"\xff\n", b""])
 def test_all_else_is_a_no(with_stdin, router, reply):
-    shown = with_stdin(TerminalStream(reply), "notes", "delete", "n1")
+    shown = with_stdin(typed(reply), "notes", "delete", "n1")
     assert (shown, shown.exit_status, asked(router)) == ("", 1, [])
     assert shown.stderr.startswith("Delete note n1? [y/N] ")
     assert "not confirmed" in shown.stderr
 
 
 def test_the_end_of_input_ends_the_line_of_the_question(with_stdin):
-    shown = with_stdin(TerminalStream(), "notes", "delete", "n1")
+    shown = with_stdin(typed(b""), "notes", "delete", "n1")
     assert shown.stderr.startswith("Delete note n1? [y/N] \nerror: ")
 
 
 @pytest.mark.parametrize("force", ["--force", "-y"])
 def test_force_asks_no_question(with_stdin, router, force):
-    shown = with_stdin(TerminalStream(b"n\n"), "notes", "delete", "n1",
+    shown = with_stdin(typed(b"n\n"), "notes", "delete", "n1",
                        force)
     assert "[y/N]" not in shown.stderr
     assert asked(router) == ["DELETE /conversations/n1"]
@@ -656,7 +640,7 @@ def test_force_asks_no_question(with_stdin, router, force):
 
 @pytest.mark.parametrize("plan", ["--dry-run", "--curl"])
 def test_a_plan_asks_no_question(with_stdin, router, plan):
-    shown = with_stdin(TerminalStream(), "jobs", "j1", "--delete", plan)
+    shown = with_stdin(typed(b""), "jobs", "j1", "--delete", plan)
     assert "DELETE" in shown and "/conversations/j1" in shown
     assert (shown.stderr, shown.exit_status, asked(router)) == ("", 0, [])
 
@@ -796,7 +780,7 @@ def test_on_a_terminal_a_wait_has_a_line_that_goes_away(with_stdin, router):
     come(router, "queued")
     come(router, "done")
     shown = with_stdin(text_stream(), *WAIT, "--no-color",
-                       stderr=TerminalStream())
+                       stderr=typed(b""))
     assert shown.stderr == (
         "\rstate: queued\033[K\rstate: done\033[K\r\033[K")
     assert shown == "ID:    j1\nState: done\n"

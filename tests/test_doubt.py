@@ -11,8 +11,8 @@ import json
 import pytest
 
 from conftest import IS_FULL, costly, every_case
-from test_runs import (PARTS, Job, check_made_once, check_undisturbed,
-                       expected_answers, forks, go_on, job, kills, parts_of,
+from test_runs import (EXPECTED, PARTS, Job, check_answers, check_made_once,
+                       check_undisturbed, forks, go_on, job, kills, parts_of,
                        plan_for_kills, read_lines, runs, step, uploads)
 
 TWO = "--split", "--max-requests", "2"
@@ -252,7 +252,8 @@ def test_others_are_fetched_before_a_failure_ends_the_run(run, router, job):
 
 
 @pytest.mark.parametrize("fault, code", [
-    ({"status": 502}, 1), ({"drop": "after"}, 5), ({"odd": "a login page"}, 1)])
+    ({"status": 502}, 1), ({"drop": "after"}, 5),
+    ({"odd": "a login page"}, 1)])
 def test_others_are_fetched_whatever_the_failure(run, router, job, fault,
                                                  code):
     router.order("GET /batches/batch_1", times=None, **fault)
@@ -287,7 +288,8 @@ def lose_answers(router):
 @pytest.mark.parametrize("worse", [lose_answers, vanish])
 def test_a_kill_and_a_server_of_this_kind(forks, router, tmp_path, step,
                                           worse):
-    for moment, job in kills(tmp_path, 30, 2 * step):
+    for moment, job in kills(tmp_path, Job, 30, 2 * step):
+        job.fill(EXPECTED)
         router.files.clear()
         router.batches.clear()
         router.store.batches.made = 0
@@ -297,7 +299,7 @@ def test_a_kill_and_a_server_of_this_kind(forks, router, tmp_path, step,
         if forks.run(router, job, *PARTS, moment=moment) == 0:
             break
         go_on(forks, router, job, PARTS, moment)
-        assert job.answers() == expected_answers(), moment
+        check_answers(job, moment)
         assert set(uploads(router).values()) == {1}, moment
         assert set(runs(router).values()) == {1}, moment
     check_undisturbed(job)

@@ -22,7 +22,7 @@ import pytest
 import xeroctl
 from conftest import (INTERPRETERS, STARTED, costly, environment,
                       python_name, sampled, version_of)
-from helpers import error_of
+from helpers import Ear, error_of
 from router import DEMO_KEY, PROXY_PAGE, TLS_HANDSHAKE
 
 ssl = pytest.importorskip("ssl")
@@ -1176,23 +1176,6 @@ def test_the_oldest_interpreter_tells_a_lost_answer(
 
 
 # -- streams ----------------------------------------------------------------
-
-class Ear(io.RawIOBase):
-    """A standard output that tells when it has heard a word."""
-
-    def __init__(self, word):
-        super().__init__()
-        self.word, self.heard, self.data = word, threading.Event(), b""
-
-    def writable(self):
-        return True
-
-    def write(self, data):
-        self.data += bytes(data)
-        if self.word in self.data:
-            self.heard.set()
-        return len(data)
-
 
 def frame(text):
     return (b'data: {"object":"chat.completion.chunk","choices":[{"index":0,'

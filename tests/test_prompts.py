@@ -6,7 +6,6 @@ its place; whatever moment a kill picks, the same command goes on.
 
 import csv
 import io
-import itertools
 import json
 import os
 import signal
@@ -14,9 +13,11 @@ import signal
 import pytest
 
 from conftest import sampled
+from helpers import answer_to, check_refused, until
 from test_runs import (CHAT, ONE_BY_ONE, PARTS, SAY, Job, as_lines,
-                       check_made_once, die_in_request, forks, good, posted,
-                       read_lines, step)
+                       check_made_once, check_undisturbed, die_in_request,
+                       finished_lines, forks, go_on, good, kills,
+                       plan_for_kills, posted, read_lines, step)
 
 TEMPLATE = "say {name}: {text}"
 HEAD = ["name", "text"]
@@ -30,12 +31,6 @@ def as_csv(rows, **how):
     text = io.StringIO()
     csv.writer(text, **how).writerows(rows)
     return text.getvalue().encode()
-
-
-def repeated(prompt):
-    """What the demo endpoint answers."""
-    return (f'Hello! You said: "{prompt}". I am the demo endpoint of the'
-            " reference router; I repeat what I am told.")
 
 
 class Sheet(Job):
@@ -74,7 +69,7 @@ class Sheet(Job):
         assert head == HEAD + ADDED
         assert [[row[name] for name in HEAD] for row in rows] == ROWS
         for row in rows:
-            assert row["answer"] == repeated(f"say {row['name']}:"
+            assert row["answer"] == answer_to(f"say {row['name']}:"
                                              f" {row['text']}")
             assert (row["finish_reason"], row["error"]) == ("stop", "")
             assert int(row["tokens"]) > 0
@@ -112,14 +107,6 @@ def prompt_of(run, job, template, *more):
     job.template = template
     first = first_request(run, job, *more)
     return first["body"]["messages"][-1]["content"]
-
-
-def check_refused(shown, router, *words):
-    assert shown.exit_status == 2 and shown == "", shown
-    assert "internal" not in shown.stderr
-    for word in words:
-        assert word in shown.stderr, (word, shown)
-    assert router.requests == []
 
 
 both_forms = pytest.mark.parametrize("direct", [[], ["--direct"]])
@@ -193,7 +180,7 @@ def test_cells_come_back_as_they_were(run, job):
     rows = job.rows()[1]
     assert [row["name"] for row in rows] == cells
     for row in rows:
-        assert row["answer"] == repeated(f"say {row['name']}: x")
+        assert row["answer"] == answer_to(f"say {row['name']}: x")
 
 
 def test_what_a_model_says_breaks_no_row(run, router, job):
@@ -230,7 +217,7 @@ def test_other_columns_are_kept(run, job):
     job.template = "{name}"
     assert run(*job.argv()).exit_status == 0
     (row,) = job.rows()[1]
-    assert (row["x"], row[""], row["answer"]) == ("1", "2", repeated("a"))
+    assert (row["x"], row[""], row["answer"]) == ("1", "2", answer_to("a"))
 
 
 def test_a_short_row_ends_with_empty_cells(run, job):
@@ -238,7 +225,7 @@ def test_a_short_row_ends_with_empty_cells(run, job):
     job.write(b"name,text\na\nb,x\n", "in.csv")
     assert run(*job.argv()).exit_status == 0
     assert [(row["text"], row["answer"]) for row in job.rows()[1]] == [
-        ("", repeated("say a: ")), ("x", repeated("say b: x"))]
+        ("", answer_to("say a: ")), ("x", answer_to("say b: x"))]
 
 
 def test_empty_lines_are_no_rows(run, job):
@@ -309,7 +296,7 @@ def test_the_columns_of_objects_are_their_keys(run, job):
     head, rows = job.rows()
     assert head == ["name", "z", "y"] + ADDED
     assert [list(row.values())[:4] for row in rows] == [
-        ["a", "1", "", repeated("a")], ["b", "", "[null]", repeated("b")]]
+        ["a", "1", "", answer_to("a")], ["b", "", "[null]", answer_to("b")]]
 
 
 def test_lines_are_rows(run, job):
@@ -320,7 +307,7 @@ def test_lines_are_rows(run, job):
     head, rows = job.rows()
     assert head == ["line"] + ADDED
     assert [(row["line"], row["answer"]) for row in rows] == [
-        (each, repeated(each)) for each in ('a "b", c', " é ", "{x}")]
+        (each, answer_to(each)) for each in ('a "b", c', " é ", "{x}")]
 
 
 @pytest.mark.parametrize("form, data", [
@@ -331,7 +318,7 @@ def test_standard_input_is_told_its_form(run, router, job, form, data):
     check_refused(run(*job.argv(), stdin=data), router, "--input-format")
     shown = run(*job.argv("--input-format", form), stdin=data)
     assert shown.exit_status == 0, shown
-    assert job.rows()[1][0]["answer"] == repeated("a")
+    assert job.rows()[1][0]["answer"] == answer_to("a")
 
 
 def test_the_form_is_told_of_a_name_that_does_not(run, router, job):
@@ -490,26 +477,39 @@ def test_answers_to_two_prompts_never_mix(run, router, job, clock, name,
     job.check()
 
 
-def killed(tmp_path, first, step):
-    """A fresh job for each of the moments at which a run is killed."""
-    for moment in itertools.count(first, step):
-        folder = tmp_path / str(moment)
-        folder.mkdir()
-        yield moment, Sheet(folder)
+class Lines(Job):
+    """A run whose OUT has result lines."""
+
+    ids = "abcde"
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.fill(self.ids)
+
+    def failed_rows(self):
+        return self.failed()
+
+    def check(self):
+        check_undisturbed(self)
 
 
-def go_on(forks, router, job, words, moment):
-    """The same command again; of a run that had ended nothing is left."""
-    had_ended = os.path.exists(job.output) and not os.path.exists(job.state)
-    assert forks.run(router, job, *words) == 2 * had_ended, moment
+KINDS = {"lines": Lines, "rows": Sheet}
+ROW_IDS = {f"row-{number}": name for number, name in enumerate("abcde", 1)}
+both_kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 
 
-def test_a_run_may_be_killed_at_any_moment(forks, router, tmp_path, step):
-    for moment, job in killed(tmp_path, 1, step):
+@pytest.fixture(params=KINDS.values(), ids=list(KINDS))
+def either(request, tmp_path):
+    return request.param(tmp_path)
+
+
+@both_kinds
+def test_a_run_may_be_killed_at_any_moment(forks, router, tmp_path, step,
+                                           kind):
+    for moment, job in kills(tmp_path, kind, 1, step):
         router.files.clear()
         router.batches.clear()
-        del router.store.plans[:]
-        router.batch_plan(fail_lines={"row-2": 500, "row-3": 500})
+        plan_for_kills(router)
         if forks.run(router, job, *PARTS, moment=moment) == 0:
             break
         go_on(forks, router, job, PARTS, moment)
@@ -518,30 +518,40 @@ def test_a_run_may_be_killed_at_any_moment(forks, router, tmp_path, step):
     assert moment > 40
 
 
+@both_kinds
 def test_a_direct_run_may_be_killed_at_any_moment(forks, router, tmp_path,
-                                                  step):
-    for moment, job in killed(tmp_path, 1, (step + 1) // 2):
+                                                  step, kind):
+    """Sent once more is what had no result yet, one line at the most."""
+    for moment, job in kills(tmp_path, kind, 1, (step + 1) // 2):
         del router.requests[:], router.orders[:]
-        router.order(SAY, when=asks_for("c"), status=500)
+        router.order(SAY, when=lambda seen: b'"say c' in seen.body,
+                     status=500)
         if forks.run(router, job, *ONE_BY_ONE, moment=moment) == 0:
             break
+        finished = {ROW_IDS.get(each, each) for each in finished_lines(job)}
         go_on(forks, router, job, ONE_BY_ONE, moment)
         job.check()
-        sent = prompts(router)
-        twice = [each for each in sent if sent.count(each) > 1
-                 and not each.startswith("say c")]
-        assert len(set(twice)) <= 1 and len(sent) <= 7, moment
+        sent = [each[4] for each in prompts(router)]
+        twice = {each for each in sent if sent.count(each) > 1 + (each == "c")}
+        assert len(twice) <= 1 and not twice & finished, moment
+        assert len(sent) <= 7, moment
     assert moment > 10
 
 
-@sampled(0, 3)
+@sampled(0, 3, 6, 9, 15)
 @pytest.mark.parametrize("match", ["POST /files", "POST /batches",
                                    "GET /batches/batch_2", "GET /content"])
-def test_a_run_may_be_killed_in_a_request(forks, router, job, match):
-    die_in_request(forks, router, job, match, *PARTS[:3], after_acting=True)
-    assert forks.run(router, job, *PARTS[:3]) == 0
-    job.check()
-    check_made_once(router, 2)
+@pytest.mark.parametrize("acting", [False, True])
+def test_a_run_may_be_killed_in_a_request(forks, router, either, match,
+                                          acting):
+    plan_for_kills(router)
+    die_in_request(forks, router, either, match, *PARTS, after_acting=acting)
+    if acting and match.startswith("POST"):
+        until(lambda: (router.files if "files" in match
+                       else router.batches))
+    assert forks.run(router, either, *PARTS) == 0
+    either.check()
+    check_made_once(router, 3)
 
 
 def test_a_signal_leaves_a_run_that_goes_on(forks, router, job):
@@ -563,33 +573,11 @@ def test_a_signal_leaves_a_run_that_goes_on(forks, router, job):
 AGAIN = "--retry-failed", "1"
 
 
-class Lines(Job):
-    """A finished run whose OUT has result lines."""
-
-    ids = "abcde"
-
-    def __init__(self, folder):
-        super().__init__(folder)
-        self.fill(self.ids)
-
-    def failed_rows(self):
-        return self.failed()
-
-    def check(self):
-        assert self.done() == self.ids
-        assert self.names() == {"in.jsonl", "out.jsonl"}
-
-
-@pytest.fixture(params=[Lines, Sheet], ids=["lines", "rows"])
-def either(request, tmp_path):
-    return request.param(tmp_path)
-
-
 def fail(router, names, times=1):
     """Have the lines, or rows, of such names fail in both forms."""
     router.batch_plan(fail_lines=dict.fromkeys(
-        [name for name in names]
-        + [f"row-{ord(name) - 96}" for name in names], 500))
+        [each for pair in ROW_IDS.items() for each in pair
+         if pair[1] in names], 500))
     for name in names:
         router.order(SAY, status=500, times=times, when=lambda seen, name=name:
                      f'"say {name}'.encode() in seen.body)
@@ -772,15 +760,12 @@ def test_a_finished_run_is_of_its_own_prompts(run, router, job, name):
     assert {name: job.read(name) for name in job.names()} == before
 
 
-@pytest.mark.parametrize("kind", [Lines, Sheet])
+@both_kinds
 @pytest.mark.parametrize("words", [PARTS, ONE_BY_ONE])
 def test_a_run_again_may_be_killed_at_any_moment(forks, run, router, tmp_path,
                                                  step, kind, words):
     """OUT is whole at each moment, the old one or the new one."""
-    for moment in itertools.count(1, (step + 1) // 2):
-        folder = tmp_path / str(moment)
-        folder.mkdir()
-        job = kind(folder)
+    for moment, job in kills(tmp_path, kind, 1, (step + 1) // 2):
         router.orders.clear()
         del router.store.plans[:]
         finish(run, router, job, "bc", *words[:-2])

@@ -22,6 +22,7 @@ import pytest
 import xeroctl
 from conftest import (INTERPRETERS, IS_FULL, SCRIPT, costly, environment,
                       every_case)
+from helpers import typed
 from world import BODY, CALLS, ROWS, Row, command_of, signature
 
 pytestmark = every_case
@@ -517,7 +518,7 @@ def unforced(world, row, answer=b""):
     world.prepare(row)
     words = [word for word in row.words if word not in ("--force", "-y")]
     shown = world.start(row, words=words, force=False, **(
-        {"stdin": Typed(answer)} if answer else {}))
+        {"stdin": typed(answer)} if answer else {}))
     return shown, [(seen.method, seen.target) for seen in writes_of(world)]
 
 
@@ -528,16 +529,6 @@ def question_in(world, shown):
     for name, value in world.ids.items():
         text = text.replace(value, name)
     return text
-
-
-class Typed(io.TextIOWrapper):
-    """A terminal on which something is typed."""
-
-    def __init__(self, data):
-        super().__init__(io.BytesIO(data), encoding="ascii", newline="")
-
-    def isatty(self):
-        return True
 
 
 @pytest.mark.parametrize("row", [row for row in FEW if row.asks], ids=str)

@@ -24,6 +24,7 @@ import pytest
 import xeroctl
 from conftest import (INTERPRETERS, ROOT, FakeClock, at_both_ends,
                       environment, sampled, text_stream)
+from helpers import answer_to, check_refused, most_bytes, until
 
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
@@ -121,14 +122,6 @@ def job(tmp_path):
     return Job(tmp_path)
 
 
-def until(condition, seconds=10):
-    """Wait until something is so."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.002)
-
-
 @contextlib.contextmanager
 def meanwhile(act, *events):
     """Do something beside what stands in the block.
@@ -186,14 +179,6 @@ def asks_for(custom_id):
 
 def posted(router):
     return [seen for seen in router.requests if seen.method == "POST"]
-
-
-def check_refused(shown, router, *words):
-    """Refused as misuse, and nothing was asked of the router."""
-    assert shown.exit_status == 2 and shown == "", shown
-    for word in words:
-        assert word in shown.stderr
-    assert router.requests == []
 
 
 # == the whole job ===========================================================
@@ -271,7 +256,8 @@ def test_the_summary_is_an_object_as_json(run, router, job, direct):
     assert summary["seconds"] >= 0
     assert dict(summary, seconds=None, rate=None) == {
         "requests": 4, "done": 4, "failed": 0, "tokens": tokens,
-        "seconds": None, "rate": None, "slowest_part": None, "output_file": job.output, "errors_file": None,
+        "seconds": None, "rate": None, "slowest_part": None,
+        "output_file": job.output, "errors_file": None,
         "batches": [] if direct else list(router.batches), "problems": []}
     assert tokens > 0
 
@@ -615,24 +601,12 @@ def test_a_folder_of_others_is_told_before_all(run, router, job):
                       "shut/x")
 
 
-@contextlib.contextmanager
-def full_disk(size):
-    """No file of this process may grow beyond a size."""
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("direct", [[], ["--direct"]])
 @pytest.mark.parametrize("size", [0, 300, 2000, 4000])
 def test_a_full_disk_stops_a_run_that_can_go_on(run, router, job, direct,
                                                 size):
     job.fill("abcdefgh")
-    with full_disk(size):
+    with most_bytes(size):
         shown = run(*job.argv(*direct))
     assert shown.exit_status in (1, 2) and shown == "", shown
     assert "cannot write" in shown.stderr
@@ -1208,8 +1182,13 @@ def forks():
     process.stdout.close()
 
 
+def check_answers(job, moment=None):
+    assert job.answers() == [(each, answer_to("say " + each))
+                             for each in EXPECTED], moment
+
+
 def check_undisturbed(job, moment=None):
-    assert job.answers() == expected_answers(), moment
+    check_answers(job, moment)
     assert job.names() == SPARE, moment
 
 
@@ -1220,7 +1199,8 @@ ONE_BY_ONE = "--direct", "--concurrency", "1", "--retry-failed", "1"
 def plan_for_kills(router):
     """Two batches, the first of which has two failures to send again."""
     del router.store.plans[:]
-    router.batch_plan(fail_lines={"b": 500, "c": 500})
+    router.batch_plan(fail_lines=dict.fromkeys(
+        ["b", "c", "row-2", "row-3"], 500))
 
 
 def go_on(forks, router, job, words, moment):
@@ -1234,39 +1214,18 @@ def go_on(forks, router, job, words, moment):
 EXPECTED = "abcde"
 
 
-def expected_answers():
-    return [(each, f'Hello! You said: "say {each}". I am the demo endpoint'
-                   " of the reference router; I repeat what I am told.")
-            for each in EXPECTED]
-
-
-def kills(tmp_path, first, step):
+def kills(tmp_path, kind, first, step):
     """A fresh job for each of the moments at which a run is killed."""
     for moment in itertools.count(first, step):
         folder = tmp_path / str(moment)
         folder.mkdir()
-        job = Job(folder)
-        job.fill(EXPECTED)
-        yield moment, job
+        yield moment, kind(folder)
 
 
 @pytest.fixture
 def step(is_full):
     """Of so many moments one is taken."""
     return 1 if is_full else 40
-
-
-def test_a_run_may_be_killed_at_any_moment(forks, router, tmp_path, step):
-    for moment, job in kills(tmp_path, 1, step):
-        router.files.clear()
-        router.batches.clear()
-        plan_for_kills(router)
-        if forks.run(router, job, *PARTS, moment=moment) == 0:
-            break
-        go_on(forks, router, job, PARTS, moment)
-        check_undisturbed(job, moment)
-        check_made_once(router, 3)
-    assert moment > 40
 
 
 def finished_lines(job):
@@ -1277,23 +1236,6 @@ def finished_lines(job):
                if line.endswith(b"\n")]
     return [json.loads(record.decode())["result"]["custom_id"]
             for record in records]
-
-
-def test_a_direct_run_may_be_killed_at_any_moment(forks, router, tmp_path,
-                                                  step):
-    """Sent once more is what had no result yet, one line at the most."""
-    for moment, job in kills(tmp_path, 1, (step + 1) // 2):
-        del router.requests[:], router.orders[:]
-        router.order(SAY, when=asks_for("c"), status=500)
-        if forks.run(router, job, *ONE_BY_ONE, moment=moment) == 0:
-            break
-        finished = finished_lines(job)
-        go_on(forks, router, job, ONE_BY_ONE, moment)
-        check_undisturbed(job, moment)
-        sent = lines_sent(router)
-        twice = {each for each in EXPECTED if sent[each] > 1 + (each == "c")}
-        assert len(twice) <= 1 and not twice & set(finished), moment
-    assert moment > 10
 
 
 def test_a_run_may_be_killed_again_and_again(forks, router, job):
@@ -1321,22 +1263,6 @@ def die_in_request(forks, router, job, match, *words, when=None, **fault):
     finally:
         os.kill(child, signal.SIGKILL)
     assert forks.wait() == -signal.SIGKILL
-
-
-@sampled(1, 3, 4, 6)
-@pytest.mark.parametrize("acting", [False, True])
-@pytest.mark.parametrize("match", ["POST /files", "POST /batches",
-                                   "GET /batches/batch_2", "GET /content"])
-def test_a_run_may_be_killed_in_a_request(forks, router, job, match, acting):
-    job.fill(EXPECTED)
-    plan_for_kills(router)
-    die_in_request(forks, router, job, match, *PARTS, after_acting=acting)
-    if acting and match.startswith("POST"):
-        until(lambda: (router.files if "files" in match
-                       else router.batches))
-    assert forks.run(router, job, *PARTS) == 0
-    check_undisturbed(job)
-    check_made_once(router, 3)
 
 
 def test_a_download_that_was_killed_goes_on_where_it_was(forks, router, job):

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import select
-import stat
 import struct
 import subprocess
 import threading
@@ -23,7 +22,7 @@ import pytest
 import xeroctl
 from conftest import (ENDS, INTERPRETERS, STARTED, Result, environment,
                       python_name, text_stream, written)
-from helpers import answer_to
+from helpers import answer_to, mode_of
 from router import Router, as_frame
 
 pty = pytest.importorskip("pty")
@@ -715,10 +714,6 @@ def test_a_saved_conversation_has_this_shape(pipe, router, tmp_path):
         "usage": {"prompt_tokens": 4, "completion_tokens": 20}}
     assert "Grüße" in text and text.endswith("}\n")
     assert router.key not in text
-
-
-def mode_of(path):
-    return stat.S_IMODE(os.stat(str(path)).st_mode)
 
 
 def test_a_saved_conversation_is_for_its_owner_only(pipe, tmp_path):

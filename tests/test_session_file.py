@@ -8,7 +8,6 @@ with the turn; and one process at a time goes on with it.
 import json
 import os
 import signal
-import stat
 import subprocess
 import threading
 import time
@@ -16,6 +15,7 @@ import time
 import pytest
 
 from conftest import STARTED, at_both_ends, environment
+from helpers import mode_of
 from router import as_frame
 from test_session import (COMPLETIONS, DONE, LIMIT_S, Desk, answer_to,
                           answered, asked, assistant, chunk, exchange, says,
@@ -43,10 +43,6 @@ def turn(run, path):
 
 def messages(path):
     return json.loads(path.read_text("utf-8"))["messages"]
-
-
-def mode_of(path):
-    return stat.S_IMODE(os.stat(str(path)).st_mode)
 
 
 # == turn by turn ============================================================

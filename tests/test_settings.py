@@ -10,7 +10,7 @@ import json
 import pytest
 
 from conftest import every_case
-from helpers import asked_whole as asked, keys_sent
+from helpers import asked_whole as asked, check_error, keys_sent
 from router import DEMO_KEY
 
 pytestmark = every_case
@@ -51,12 +51,6 @@ def cli(run, path):
     return runner
 
 
-def check_refused(shown, code, *words):
-    assert (shown.exit_status, shown) == (code, ""), shown
-    for word in words:
-        assert word in shown.stderr, shown
-
-
 def production(router):
     """The variables that a person has exported for production."""
     return {"XEROTIER_BASE_URL": router.base_url, "XEROTIER_API_KEY": DEMO_KEY,
@@ -88,7 +82,7 @@ def test_a_variable_only_chooses_the_deployment(cli, router, other):
 def test_a_deployment_without_a_key_gets_none_from_a_variable(cli, path,
                                                               router):
     path.write_text(path.read_text().replace(f'api_key = "{DEMO_KEY}"\n', ""))
-    check_refused(cli("--context", "prod", "models",
+    check_error(cli("--context", "prod", "models",
                       XEROTIER_API_KEY=DEMO_KEY), 3, "no API key")
     cli("--context", "local", "models", XEROTIER_API_KEY=DEMO_KEY,
         XEROTIER_STYLE="xerotier")
@@ -130,7 +124,7 @@ def test_errors_too_have_the_form_of_the_deployment(cli, words):
 
 
 def test_an_empty_name_is_no_deployment(cli, router):
-    check_refused(cli("models", "--context", ""), 3, "''")
+    check_error(cli("models", "--context", ""), 3, "''")
     assert asked(router) == []
 
 
@@ -179,7 +173,7 @@ def test_a_curl_command_says_whose_key_it_needs(cli):
 def test_a_key_on_file_stays_at_home_and_the_call_goes_without(
         cli, router, other):
     argv = "models", "--base-url", other.origin + "/v1"
-    check_refused(cli(*argv), 3, "not for " + other.origin)
+    check_error(cli(*argv), 3, "not for " + other.origin)
     shown = cli(*argv, "--style", "openai")
     assert keys_sent(other) == [None]
     assert "none is sent" in shown.stderr and router.origin in shown.stderr
@@ -194,12 +188,12 @@ def test_a_frontend_is_of_no_meaning_with_style_openai(cli, other):
 
 
 def test_an_empty_key_is_none(cli, router):
-    check_refused(cli("models", "--api-key", ""), 3, "no API key")
+    check_error(cli("models", "--api-key", ""), 3, "no API key")
     cli("models", "--api-key", "", "--style", "openai",
         XEROTIER_API_KEY=DEMO_KEY)
     assert keys_sent(router) == [None]
     words = "config", "add", "new", "--base-url", "http://h/v1", "--api-key="
-    check_refused(cli(*words), 2, "--api-key @FILE")
+    check_error(cli(*words), 2, "--api-key @FILE")
     assert cli(*words, "--style", "openai") == "added new\n"
 
 
@@ -234,7 +228,7 @@ def test_a_slug_in_a_base_url_is_decoded_once(run, router):
 @pytest.mark.parametrize("words, environ", [
     (["--endpoint", "mine"], {}), ([], {"XEROTIER_ENDPOINT": "mine"})])
 def test_two_endpoints_are_one_too_many(run, router, words, environ):
-    check_refused(run(*CHAT, *words, XEROTIER_BASE_URL=sdk(router),
+    check_error(run(*CHAT, *words, XEROTIER_BASE_URL=sdk(router),
                       **environ), 2, "'demo'", "'mine'", router.base_url)
     assert asked(router) == []
 
@@ -243,7 +237,7 @@ def test_two_endpoints_are_not_stored(cli, path, router):
     before = path.read_text()
     words = ("config", "add", "new", "--base-url", sdk(router), "--api-key",
              DEMO_KEY, "--endpoint")
-    check_refused(cli(*words, "mine"), 2, "'demo'", "'mine'")
+    check_error(cli(*words, "mine"), 2, "'demo'", "'mine'")
     assert path.read_text() == before
     assert cli(*words, "demo") == "added new\n"
 
@@ -286,7 +280,7 @@ def test_what_a_file_of_variables_adds_is_none_of_it(run, router, shape):
     ("OUTPUT", "xml", 2), ("API_KEY", "a b", 3)])
 def test_a_variable_that_cannot_be_is_named(run, router, name, value, code):
     shown = run(*CHAT, "--endpoint", "demo", **{"XEROTIER_" + name: value})
-    check_refused(shown, code, f"error: XEROTIER_{name}: ")
+    check_error(shown, code, f"error: XEROTIER_{name}: ")
     assert asked(router) == []
 
 
@@ -298,8 +292,8 @@ def test_a_key_may_have_a_line_end_behind_it(run):
 @pytest.mark.parametrize("key, said", [
     ("xero_a b", "' '"), ("xero_a\nb", r"'\n'"), ("xero_a\u2026", "'\u2026'")])
 def test_what_no_key_holds_is_named(run, key, said):
-    check_refused(run("models", XEROTIER_API_KEY=key), 3,
+    check_error(run("models", XEROTIER_API_KEY=key), 3,
                   f"XEROTIER_API_KEY: the API key holds {said}")
     shown = run("models", "--api-key", key)
-    check_refused(shown, 3, f"the API key holds {said}")
+    check_error(shown, 3, f"the API key holds {said}")
     assert "xero_a" not in shown.stderr

@@ -4,13 +4,13 @@ and judged by what has come when it ends."""
 import http.client
 import io
 import json
-import threading
 from types import SimpleNamespace
 
 import pytest
 
 from conftest import costly
 import xeroctl
+from helpers import Ear
 from router import DEMO_KEY, Router, as_frame
 
 CHAT = "chat", "--endpoint", "demo", "-m", "hi", "--stream"
@@ -691,24 +691,6 @@ def test_nothing_is_lost_in_an_assembled_answer(run, router, parts, answer):
 
 
 # -- at once ----------------------------------------------------------------
-
-class Ear(io.RawIOBase):
-    """A standard output that tells when it has heard a word."""
-
-    def __init__(self, word):
-        super().__init__()
-        self.word, self.heard = word, threading.Event()
-        self.data = b""
-
-    def writable(self):
-        return True
-
-    def write(self, data):
-        self.data += bytes(data)
-        if self.word in self.data:
-            self.heard.set()
-        return len(data)
-
 
 @pytest.mark.parametrize("form", ["table", "jsonl"])
 def test_a_delta_is_out_before_the_next_one_is_made(router, clock, form):

@@ -27,6 +27,7 @@ import pytest
 import xeroctl
 from conftest import (IS_FULL, ROOT, FakeClock, Result, costly, environment,
                       text_stream, written)
+from helpers import most_bytes
 from router import Router
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX files")
@@ -850,18 +851,6 @@ def test_a_history_that_is_no_file_is_done_without(stage, place):
 
 
 # == standard input on its way to a temporary file ===========================
-
-@contextlib.contextmanager
-def most_bytes(size):
-    """No file of this process can grow beyond so many bytes."""
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
 
 @pytest.mark.parametrize("argv", [
     "files --upload -", "files --upload {at}",

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from conftest import STARTED, FakeClock, at_both_ends, environment
-from helpers import labelled
+from helpers import caller, labelled
 from router import Router
 from test_session import Desk
 
@@ -44,6 +44,8 @@ WATCHED = "GET /approvals?status=pending"
 LEARNING = "lrn_0000000000000001"
 LIMIT_S = 10
 
+approvals = caller("approvals")
+
 
 def interrupt():
     raise KeyboardInterrupt
@@ -63,14 +65,6 @@ class WatchClock(FakeClock):
 @pytest.fixture
 def clock():
     return WatchClock()
-
-
-@pytest.fixture
-def approvals(run):
-    """run, with the group's name before the words."""
-    def runner(*words, **more):
-        return run("approvals", *words, **more)
-    return runner
 
 
 @pytest.fixture

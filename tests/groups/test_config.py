@@ -17,6 +17,7 @@ import pytest
 
 import xeroctl
 from conftest import STARTED, Result, environment, text_stream, written
+from helpers import check_error, typed as typed_stream
 from router import DEMO_KEY
 
 SECRET = DEMO_KEY.rpartition("_")[2]
@@ -71,21 +72,11 @@ def cli(run, config):
     return runner
 
 
-class TypedStream(io.TextIOWrapper):
-    """A standard input that says it is a terminal."""
-
-    def __init__(self, data):
-        super().__init__(io.BytesIO(data), encoding="ascii", newline="")
-
-    def isatty(self):
-        return True
-
-
 @pytest.fixture
 def answer(clock, config):
     """answer(b"y\\n", "remove", "prod"): run a verb on a terminal."""
     def runner(typed, verb, *argv):
-        streams = xeroctl.Streams(TypedStream(typed), text_stream(),
+        streams = xeroctl.Streams(typed_stream(typed), text_stream(),
                                   text_stream())
         status = xeroctl.main(("config", verb) + argv,
                               {"XEROTIER_CONFIG": str(config)}, streams,
@@ -99,15 +90,6 @@ def changed(old="", new=""):
     """The config of two deployments, with one change."""
     assert TWO.count(old) == 1 or old == new == ""
     return TWO.replace(old, new)
-
-
-def check_refused(shown, code, *words):
-    """Nothing on stdout, this exit code, and an error of so many words."""
-    assert (shown.exit_status, shown) == (code, ""), shown
-    assert shown.stderr.startswith("error: "), shown
-    assert "internal error" not in shown.stderr
-    for word in words:
-        assert word in shown.stderr, shown
 
 
 def names(cli, **environ):
@@ -207,7 +189,7 @@ def test_a_deployment_is_stored_as_it_is_given(cli, config, tmp_path, words,
 def test_what_cannot_be_a_deployment_is_not_stored(cli, config, words, code,
                                                    word):
     shown = cli("add", "prod", *words)
-    check_refused(shown, code, word)
+    check_error(shown, code, word)
     assert SECRET not in shown.stderr
     assert not config.exists()
 
@@ -215,12 +197,12 @@ def test_what_cannot_be_a_deployment_is_not_stored(cli, config, words, code,
 def test_two_key_sources_are_named(cli, config):
     shown = cli("add", "prod", "--base-url", URL, "--api-key-env", "K",
                 "--api-key-keychain", "k")
-    check_refused(shown, 2, "api_key_env", "api_key_keychain")
+    check_error(shown, 2, "api_key_env", "api_key_keychain")
 
 
 def test_a_deployment_is_replaced_by_force_alone(cli, two):
     words = "prod", "--base-url", URL, "--api-key-env", "K"
-    check_refused(cli("add", *words), 2, "prod", "--force", "config set")
+    check_error(cli("add", *words), 2, "prod", "--force", "config set")
     assert two.read_text() == TWO
     assert cli("add", *words, "--force") == "added prod\n"
     assert names(cli) == (["prod", "stag ing"], ["prod"])
@@ -254,7 +236,7 @@ def test_a_deployment_may_have_any_name(cli, config, run, router, name):
 @pytest.mark.parametrize("name", ["\udcff", "a\x7f"])
 def test_a_name_that_is_no_text_is_refused(cli, config, name):
     shown = cli("add", name, "--base-url", URL, "--api-key-env", "K")
-    check_refused(shown, 2, "no text")
+    check_error(shown, 2, "no text")
     assert not config.exists()
 
 
@@ -295,7 +277,7 @@ def test_a_file_may_not_yet_say_which_is_current(cli, config, text, expected):
     ("prd", "did you mean prod?"), ("x", "prod, stag ing")])
 def test_a_deployment_that_is_not_there_is_told(cli, two, verb, name, word):
     verb, *more = verb
-    check_refused(cli(verb, name, *more), 3, repr(name), str(two), word)
+    check_error(cli(verb, name, *more), 3, repr(name), str(two), word)
     assert two.read_text() == TWO
 
 
@@ -392,7 +374,7 @@ def test_without_a_name_the_current_one_is_shown(cli, two, words, variable,
 
 def test_where_none_is_current_none_is_shown(cli, two):
     two.write_text(TWO.replace("current = ", "# "))
-    check_refused(cli("show"), 3, "current", "config init")
+    check_error(cli("show"), 3, "current", "config init")
 
 
 # == set and unset ===========================================================
@@ -446,7 +428,7 @@ def test_each_key_can_be_set_and_unset(cli, config, key, value, line):
 def test_a_value_that_cannot_be_is_not_stored(cli, two, key, value, code,
                                               word):
     shown = cli("set", "prod", "--", key, value)
-    check_refused(shown, code, word)
+    check_error(shown, code, word)
     assert "s3same" not in shown.stderr
     assert two.read_text() == TWO
 
@@ -482,7 +464,7 @@ def test_what_nobody_knows_can_be_unset(cli, two):
 
 @pytest.mark.parametrize("key", ["timeout", "endpiont", ""])
 def test_what_is_not_set_cannot_be_unset(cli, two, key):
-    check_refused(cli("unset", "prod", "--", key), 2, f"prod has no {key}")
+    check_error(cli("unset", "prod", "--", key), 2, f"prod has no {key}")
     assert two.read_text() == TWO
 
 
@@ -534,7 +516,7 @@ def test_a_deployment_stays_without_a_yes(answer, two, typed):
 
 
 def test_a_deployment_stays_where_nobody_can_be_asked(cli, two):
-    check_refused(cli("remove", "prod", stdin=b"y\n"), 2, "--force")
+    check_error(cli("remove", "prod", stdin=b"y\n"), 2, "--force")
     assert two.read_text() == TWO
 
 
@@ -553,7 +535,7 @@ def test_what_is_current_stays_so_without_another_one(cli, two):
 
 
 def test_no_question_is_asked_about_what_is_not_there(answer, two):
-    check_refused(answer(b"y\n", "remove", "prd"), 3, "did you mean prod?")
+    check_error(answer(b"y\n", "remove", "prd"), 3, "did you mean prod?")
 
 
 # == path ====================================================================
@@ -644,7 +626,7 @@ def test_a_dry_run_makes_no_folder(cli, config, tmp_path):
     ("add",), ("use",), ("set", "prod"), ("set", "prod", "endpoint"),
     ("unset", "prod"), ("remove",), ("lst",), ("use", "prod", "more")])
 def test_what_is_missing_or_too_much_is_a_usage_error(cli, two, argv):
-    check_refused(cli(*argv), 2)
+    check_error(cli(*argv), 2)
     assert two.read_text() == TWO
 
 
@@ -852,5 +834,5 @@ def test_init_replaces_a_deployment(talk, two, router, words, questions):
 
 def test_init_needs_a_terminal(cli, config, router):
     shown = cli("init", stdin=b"prod\n" + router.base_url.encode() + b"\n\n")
-    check_refused(shown, 2, "terminal", "config add")
+    check_error(shown, 2, "terminal", "config add")
     assert not config.exists() and router.requests == []

@@ -13,7 +13,7 @@ import pytest
 
 import xeroctl
 from conftest import at_both_ends, environment, text_stream, written
-from helpers import TerminalStream, labelled
+from helpers import TerminalStream, caller, labelled
 
 GROUP = ("exec",)
 DONE = "inv_000000000000000000000001"
@@ -31,13 +31,7 @@ INVOKE_GET = {"workspace_id": "ws_kube_prod", "tool": "kubectl_get",
               "args": {"kind": "pods"}}
 LIMIT_S = 10
 
-
-@pytest.fixture
-def tools(run):
-    """run, with the group's name before the words."""
-    def runner(*words, **more):
-        return run("exec", *words, **more)
-    return runner
+tools = caller("exec")
 
 
 @pytest.fixture

@@ -15,17 +15,11 @@ import pytest
 
 import xeroctl
 from conftest import at_both_ends, environment, from_system
-from helpers import asked
+from helpers import asked, caller
 
 NO_ROOT = 65534
 
-
-@pytest.fixture
-def files(run):
-    """run, with the group's name before the words."""
-    def runner(*words, **more):
-        return run("files", *map(str, words), **more)
-    return runner
+files = caller("files")
 
 
 @pytest.fixture

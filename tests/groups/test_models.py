@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from helpers import asked, encoded, labelled
+from helpers import asked, caller, encoded, labelled
 from router import Router
 
 pty = pytest.importorskip("pty")
@@ -30,6 +30,7 @@ LABELS = ["ID", "Name", "Created", "Owner", "Format", "Size", "Status",
           "Version", "Is Latest", "Description", "Architecture",
           "Quantization", "Context Length", "Parameters", "Workload Type",
           "Shared"]
+models = caller("models")
 VERSION_HEADS = ["Version", "ID", "Latest", "Status", "Notes", "Created"]
 
 
@@ -39,14 +40,6 @@ def router():
     with Router(clock=lambda: NOW) as router:
         router.lists_names = False
         yield router
-
-
-@pytest.fixture
-def models(run):
-    """run, with the group's name before the words."""
-    def runner(*words, **more):
-        return run("models", *words, **more)
-    return runner
 
 
 def last_body(router):

@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from helpers import asked, labelled
+from helpers import asked, caller, labelled
 
 
 pty = pytest.importorskip("pty")
@@ -31,20 +31,14 @@ SMALL = {"name": "tidy-up", "system_prompt": "Tidy up."}
 BY_WORD = [("show",), ("delete", "--force"), ("versions",),
            ("promote", "--scope", "project"), ("update", "--file", "t.json")]
 
+templates = caller("templates")
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """An empty folder to work in, so that names of files are short."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def templates(run):
-    """run, with the group's name before the words."""
-    def runner(*words, **more):
-        return run("templates", *words, **more)
-    return runner
 
 
 def writes(router):
