@@ -373,14 +373,17 @@ def session(argv, shown):
 
 
 @pytest.fixture
-def golden(request):
-    """golden("chat-send", argv, shown): what a person sees, file by file."""
-    def compare(name, argv, shown):
+def golden(request, run):
+    """golden("chat-send", "chat", …): run it; what a person sees is on file.
+    """
+    def compare(name, *argv, **more):
         path = os.path.join(GOLDEN, name + ".txt")
+        shown = run(*argv, **more)
         text = session(argv, shown)
         if request.config.getoption("--rewrite-golden"):
             with open(path, "wb") as target:
                 target.write(text.encode("utf-8"))
         with open(path, "rb") as source:
             assert text == source.read().decode("utf-8")
+        return shown
     return compare

@@ -18,6 +18,10 @@ from conftest import Result
 
 LIMIT_S = 20
 
+# A plan shows the URL, which here has no port that changes.
+ACME = {"XEROTIER_BASE_URL": "https://api.xerotier.ai/acme-prod/v1",
+        "XEROTIER_API_KEY": "xero_acme-prod_0123456789abcdef"}
+
 
 class TerminalStream(io.TextIOWrapper):
     """A text stream over bytes that says that it is a terminal."""

@@ -62,15 +62,13 @@ def test_an_agent_comes_and_goes(run, router):
         f"DELETE {one}", f"GET {AGENTS}"]
 
 
-def test_a_list_is_as_the_page_says(run, golden):
-    shown = run("agents")
-    golden("agents-list", ["agents"], shown)
+def test_a_list_is_as_the_page_says(golden):
+    shown = golden("agents-list", "agents")
     assert head_of(shown) == HEADS
 
 
-def test_a_record_is_as_the_page_says(run, golden):
-    shown = run("agents", GPU_A)
-    golden("agents-show", ["agents", GPU_A], shown)
+def test_a_record_is_as_the_page_says(golden):
+    shown = golden("agents-show", "agents", GPU_A)
     labels = [line.split(":")[0] for line in shown.splitlines()]
     assert labels[:6] == HEADS
 
@@ -177,8 +175,7 @@ def test_a_join_key_comes_and_is_revoked(run, router, join_key):
 
 def test_a_list_of_join_keys_is_as_the_page_says(run, join_key, golden):
     run("agents", *NEW_KEY, "--expires-in-hours", "2")
-    shown = run("agents", "join-keys")
-    golden("agents-join-keys", ["agents", "join-keys"], shown)
+    shown = golden("agents-join-keys", "agents", "join-keys")
     assert head_of(shown) == ["ID", "NAME", "REGION", "STATUS", "EXPIRES"]
 
 
@@ -208,8 +205,7 @@ def test_candidates_are_let_in_or_kept_out(run, router):
 
 def test_a_list_of_candidates_shows_who_waits(run, golden):
     run("agents", "candidates", "cand_00000001", "--approve")
-    shown = run("agents", "candidates")
-    golden("agents-candidates", ["agents", "candidates"], shown)
+    golden("agents-candidates", "agents", "candidates")
 
 
 def test_a_decision_is_a_whole_answer_for_a_program(run):

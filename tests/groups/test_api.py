@@ -7,7 +7,7 @@ import pytest
 
 import xeroctl
 from conftest import environment
-from helpers import asked_whole as asked, encoded
+from helpers import ACME, asked_whole as asked, encoded
 from router import DEMO_SCOPES, PROJECT_MODELS
 
 
@@ -565,19 +565,15 @@ SEEN = {
 
 
 @pytest.mark.parametrize("name", sorted(SEEN))
-def test_what_a_person_sees(run, golden, name):
-    golden(name, SEEN[name], run(*SEEN[name]))
+def test_what_a_person_sees(golden, name):
+    golden(name, *SEEN[name])
 
 
-def test_what_a_person_sees_of_a_missing_scope(run, router, golden):
+def test_what_a_person_sees_of_a_missing_scope(router, golden):
     key = router.add_key("xero_demo_weak", "inference")
-    argv = "api", "/management/api-keys"
-    golden("api-scope", argv, run(*argv, XEROTIER_API_KEY=key))
+    golden("api-scope", "api", "/management/api-keys", XEROTIER_API_KEY=key)
 
 
-# A plan shows the URL, which here has no port that changes.
-ACME = {"XEROTIER_BASE_URL": "https://api.xerotier.ai/acme-prod/v1",
-        "XEROTIER_API_KEY": "xero_acme-prod_0123456789abcdef"}
 PLANNED = {
     "api-dry-run": ("api", "/conversations", "--raw-field", "a=Grüße!",
                     "--header", "X-Secret: 1", "--dry-run"),
@@ -587,5 +583,5 @@ PLANNED = {
 
 
 @pytest.mark.parametrize("name", sorted(PLANNED))
-def test_what_a_person_sees_of_a_plan(run, golden, name):
-    golden(name, PLANNED[name], run(*PLANNED[name], **ACME))
+def test_what_a_person_sees_of_a_plan(golden, name):
+    golden(name, *PLANNED[name], **ACME)

@@ -92,9 +92,8 @@ def status_of(router, approval_id):
 
 # == list and show ===========================================================
 
-def test_requests_are_listed(approvals, router, golden):
-    shown = approvals("list")
-    golden("approvals-list", ["approvals", "list"], shown)
+def test_requests_are_listed(router, golden):
+    shown = golden("approvals-list", "approvals", "list")
     assert shown.splitlines()[0].split() == [
         "ID", "Status", "Risk", "Tool", "Created"]
     assert asked(router) == ["GET /approvals"]
@@ -132,12 +131,10 @@ def test_a_risk_that_is_none_is_not_sent(refused, verb):
 
 
 def test_a_request_is_shown(approvals, router, golden):
-    words = ["show", REJECTED]
-    shown = approvals(*words)
-    golden("approvals-show", ["approvals"] + words, shown)
+    golden("approvals-show", "approvals", "show", REJECTED)
     assert asked(router) == [f"GET /approvals/{REJECTED}"]
-    assert json.loads(approvals(*words, "-o", "json"))["reason"] == (
-        "Not today")
+    assert json.loads(approvals("show", REJECTED, "-o", "json"))[
+        "reason"] == "Not today"
 
 
 # == approve =================================================================
@@ -466,17 +463,15 @@ def test_a_delegation_is_taken_back_only_when_that_is_meant(answer, router,
 # == learnings ===============================================================
 
 def test_learnings_are_listed(run, router, golden):
-    shown = run("learnings", "list")
-    golden("learnings-list", ["learnings", "list"], shown)
+    shown = golden("learnings-list", "learnings", "list")
     assert shown.splitlines()[0].split() == [
         "ID", "Source", "Score", "Created", "Content"]
     assert run("learnings") == shown
     assert asked(router) == ["GET /learnings"] * 2
 
 
-def test_a_learning_is_shown(run, router, golden):
-    shown = run("learnings", "show", LEARNING)
-    golden("learnings-show", ["learnings", "show", LEARNING], shown)
+def test_a_learning_is_shown(router, golden):
+    shown = golden("learnings-show", "learnings", "show", LEARNING)
     assert list(labelled(shown)) == [
         "ID", "Content", "Workspace ID", "Score", "Source Type", "Created"]
     assert asked(router) == [f"GET /learnings/{LEARNING}"]

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from conftest import at_both_ends, costly, from_system
-from helpers import asked_whole as asked, encoded, pretty
+from helpers import ACME, asked_whole as asked, encoded, pretty
 from router import flaw
 
 E = "/proj_demo/demo/v1"
@@ -23,10 +23,6 @@ INPUT = DEMO + ("--input", "requests.jsonl")
 PREFIX = DEMO + ("--input-prefix", "exp/")
 MOST_BYTES = 104857600
 LIMIT_S = 10
-
-# A plan shows the URL, which here has no port that changes.
-ACME = {"XEROTIER_BASE_URL": "https://api.xerotier.ai/acme-prod/v1",
-        "XEROTIER_API_KEY": "xero_acme-prod_0123456789abcdef"}
 
 
 @pytest.fixture(autouse=True)
@@ -1566,33 +1562,33 @@ SEEN = {
 
 
 @pytest.mark.parametrize("name", sorted(SEEN))
-def test_what_a_person_sees(run, router, clock, golden, name):
+def test_what_a_person_sees(router, clock, golden, name):
     put(numbered(3))
     prepare, argv = SEEN[name]
     if prepare:
         prepare(router, clock)
-    golden(name, argv, run(*argv))
+    golden(name, *argv)
 
 
-def test_what_a_person_sees_of_wrong_lines(run, golden):
+def test_what_a_person_sees_of_wrong_lines(golden):
     put(jsonl(request("req-1"), request("req-1"),
               request("req-3", url="/v1/embeddings"),
               request("req-4", method="GET", body={})) + b"\n" * 18)
-    golden("batches-wrong-lines", INPUT, run(*INPUT))
+    golden("batches-wrong-lines", *INPUT)
 
 
 @pytest.mark.parametrize("name, words", [
     ("batches-show", ["batch_1"]), ("batches-list", []),
     ("batches-download", ["batch_1", "--download"]),
     ("batches-no-errors", ["batch_1", "--errors"])])
-def test_what_a_person_sees_of_a_batch(run, made, golden, name, words):
+def test_what_a_person_sees_of_a_batch(made, golden, name, words):
     made()["metadata"] = {"project": "finance", "run_id": "7"}
-    golden(name, DEMO + tuple(words), run(*DEMO, *words))
+    golden(name, *DEMO, *words)
 
 
 @pytest.mark.parametrize("name, words", [
     ("batches-dry-run", ["--dry-run"]), ("batches-curl", ["--curl"])])
-def test_what_a_person_sees_of_a_plan(run, golden, name, words):
+def test_what_a_person_sees_of_a_plan(golden, name, words):
     put(numbered(3))
-    argv = INPUT + ("--metadata", "project=finance", "--wait", *words)
-    golden(name, argv, run(*argv, **ACME))
+    golden(name, *INPUT, "--metadata", "project=finance", "--wait", *words,
+           **ACME)

@@ -8,7 +8,7 @@ import pytest
 
 import xeroctl
 from conftest import environment, every_case
-from helpers import asked_paths as asked, encoded, pretty, sent
+from helpers import ACME, asked_paths as asked, encoded, pretty, sent
 
 NOW = 1770000000
 HI = "chat", "send", "--endpoint", "demo", "-m", "Hi"
@@ -939,19 +939,16 @@ SEEN = {
 
 
 @pytest.mark.parametrize("name", sorted(SEEN))
-def test_what_a_person_sees(run, golden, name):
-    golden(name, SEEN[name], run(*SEEN[name]))
+def test_what_a_person_sees(golden, name):
+    golden(name, *SEEN[name])
 
 
-def test_what_a_person_sees_of_a_message_that_failed(run, router, golden):
+def test_what_a_person_sees_of_a_message_that_failed(router, golden):
     router.order("POST /messages", status=500)
     argv = NEW + ("ctpl_01HDRAIN", "-m", "Drain worker-07")
-    golden("chat-new-not-posted", argv, run(*argv))
+    golden("chat-new-not-posted", *argv)
 
 
-# A plan shows the URL, which here has no port that changes.
-ACME = {"XEROTIER_BASE_URL": "https://api.xerotier.ai/acme-prod/v1",
-        "XEROTIER_API_KEY": "xero_acme-prod_0123456789abcdef"}
 PLANNED = {
     "chat-dry-run": HI + ("--system", "Grüße!", "--stream", "--dry-run"),
     "chat-curl": HI[:-1] + ("It's\n$HOME", "--stream", "--curl"),
@@ -961,5 +958,5 @@ PLANNED = {
 
 
 @pytest.mark.parametrize("name", sorted(PLANNED))
-def test_what_a_person_sees_of_a_plan(run, golden, name):
-    golden(name, PLANNED[name], run(*PLANNED[name], **ACME))
+def test_what_a_person_sees_of_a_plan(golden, name):
+    golden(name, *PLANNED[name], **ACME)

@@ -209,5 +209,5 @@ SEEN = {
 
 
 @pytest.mark.parametrize("name", sorted(SEEN))
-def test_what_a_person_sees(run, golden, stored, name):
-    golden(name, SEEN[name], run(*SEEN[name]))
+def test_what_a_person_sees(golden, stored, name):
+    golden(name, *SEEN[name])

@@ -305,11 +305,10 @@ SEEN = {
 
 
 @pytest.mark.parametrize("name", sorted(SEEN))
-def test_what_a_person_sees(run, golden, held, name):
+def test_what_a_person_sees(golden, held, name):
     argv = ("conversations",) + SEEN[name] + ENDPOINT
-    golden(name, argv, run(*argv))
+    golden(name, *argv)
 
 
-def test_what_a_person_sees_without_an_endpoint(run, golden):
-    argv = ("conversations", "list")
-    golden("conversations-no-endpoint", argv, run(*argv))
+def test_what_a_person_sees_without_an_endpoint(golden):
+    golden("conversations-no-endpoint", "conversations", "list")

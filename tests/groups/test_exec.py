@@ -67,9 +67,8 @@ def invoked(tools, *words):
 
 # == tools ===================================================================
 
-def test_the_tools_are_listed(tools, router, golden):
-    shown = tools("tools")
-    golden("exec-tools", ["exec", "tools"], shown)
+def test_the_tools_are_listed(router, golden):
+    shown = golden("exec-tools", "exec", "tools")
     assert shown.splitlines()[0].split() == ["Name", "Description"]
     assert asked(router) == ["GET /tools"]
 
@@ -195,9 +194,8 @@ def test_a_tool_that_nobody_offers_is_not_started(tools):
     assert "code: exec_tool_not_found" in shown.stderr
 
 
-def test_what_needs_approval_says_who_decides_and_how(tools, golden):
-    shown = tools(*DRAIN)
-    golden("exec-pending", ["exec", *DRAIN], shown)
+def test_what_needs_approval_says_who_decides_and_how(golden):
+    shown = golden("exec-pending", "exec", *DRAIN)
     assert labelled(shown)["Status"] == "pending_approval"
     assert f"xeroctl approvals approve {FOURTH_APPROVAL}" in shown.stderr
     assert f"xeroctl exec watch {FIFTH}" in shown.stderr
@@ -379,17 +377,15 @@ def test_what_has_ended_cannot_be_cancelled(tools):
 
 # == executions ==============================================================
 
-def test_executions_are_listed(tools, router, golden):
-    shown = tools("list")
-    golden("exec-list", ["exec", "list"], shown)
+def test_executions_are_listed(router, golden):
+    shown = golden("exec-list", "exec", "list")
     assert shown.splitlines()[0].split() == [
         "ID", "Tool", "Workspace", "Status", "Created"]
     assert asked(router) == ["GET /executions"]
 
 
 def test_an_execution_is_shown(tools, router, golden):
-    shown = tools("show", DONE)
-    golden("exec-show", ["exec", "show", DONE], shown)
+    shown = golden("exec-show", "exec", "show", DONE)
     assert list(labelled(shown)) == [
         "ID", "Tool", "Workspace", "Status", "Created", "Completed", "Risk",
         "Approval", "Exit code", "Duration ms", "Arguments", "Error",

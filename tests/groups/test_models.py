@@ -57,9 +57,8 @@ def head_of(shown):
 
 # == list ====================================================================
 
-def test_a_list_is_as_the_page_says(models, router, golden):
-    shown = models()
-    golden("models-list", ["models"], shown)
+def test_a_list_is_as_the_page_says(router, golden):
+    shown = golden("models-list", "models")
     assert head_of(shown) == HEADS
     assert asked(router) == ["GET /models"]
 
@@ -215,9 +214,8 @@ def test_any_server_of_names_will_do(run, openai_router):
 
 # == show ====================================================================
 
-def test_a_record_is_as_the_page_says(models, router, golden):
-    shown = models(BGE)
-    golden("models-show", ["models", BGE], shown)
+def test_a_record_is_as_the_page_says(router, golden):
+    shown = golden("models-show", "models", BGE)
     assert list(labelled(shown)) == LABELS
     assert asked(router) == [f"GET /models/{BGE}"]
 

@@ -93,18 +93,15 @@ def furnished(run, router, chat, window):
 
 
 @pytest.mark.parametrize("name", sorted(LISTS))
-def test_a_list_is_as_the_page_says(run, furnished, golden, name):
+def test_a_list_is_as_the_page_says(furnished, golden, name):
     line, heads = LISTS[name]
-    shown = run(*line.split())
-    golden(name, line.split(), shown)
+    shown = golden(name, *line.split())
     assert heads is None or shown.splitlines()[0].split() == heads.split()
 
 
 @pytest.mark.parametrize("name", sorted(RECORDS))
-def test_a_record_is_as_the_page_says(run, furnished, golden, name):
-    argv = RECORDS[name].split()
-    shown = run(*argv)
-    golden(name, argv, shown)
+def test_a_record_is_as_the_page_says(furnished, golden, name):
+    shown = golden(name, *RECORDS[name].split())
     assert shown.exit_status == 0 and shown.stderr == ""
 
 
@@ -432,10 +429,8 @@ def test_usage_is_asked_for_as_given(run, router, verb):
     assert asked(router)[0] == f"GET /usage/{verb}"
 
 
-def test_days_end_in_a_line_for_each_column(run, golden):
-    argv = ["usage", "daily", "--from", "3d"]
-    shown = run(*argv)
-    golden("usage-daily", argv, shown)
+def test_days_end_in_a_line_for_each_column(golden):
+    shown = golden("usage-daily", "usage", "daily", "--from", "3d")
     assert len(BARS.findall(shown)) == 4 * 8
     assert all(len(line) == 14 + 4 for line in shown.splitlines()[-8:])
 

@@ -12,7 +12,7 @@ import pytest
 
 import xeroctl
 from conftest import at_both_ends, environment, text_stream
-from helpers import answer_to, asked_paths as asked, pretty, sent
+from helpers import ACME, answer_to, asked_paths as asked, pretty, sent
 from router import as_frame, as_json
 
 ENDPOINT = "--endpoint", "demo"
@@ -1111,14 +1111,12 @@ def test_what_a_person_sees(run, golden, name):
     *before, argv = SEEN[name]
     for each in before:
         run(*each)
-    golden(name, argv, run(*argv))
+    golden(name, *argv)
 
 
-def test_what_a_person_sees_of_a_plan(run, golden):
-    acme = {"XEROTIER_BASE_URL": "https://api.xerotier.ai/acme-prod/v1",
-            "XEROTIER_API_KEY": "xero_acme-prod_0123456789abcdef"}
+def test_what_a_person_sees_of_a_plan(golden):
     argv = HI + ("--instructions", "Grüße!", "--stream", "--dry-run")
-    golden("responses-dry-run", argv, run(*argv, **acme))
+    golden("responses-dry-run", *argv, **ACME)
 
 
 def test_an_error_in_the_frame_of_a_stream_is_read(run, router):

@@ -52,15 +52,13 @@ def test_an_objective_comes_and_goes(run, router):
         f"GET /slos/{THIRD}", f"DELETE /slos/{THIRD}", "GET /slos"]
 
 
-def test_a_list_is_as_the_page_says(run, golden):
-    shown = run("slos")
-    golden("slos-list", ["slos"], shown)
+def test_a_list_is_as_the_page_says(golden):
+    shown = golden("slos-list", "slos")
     assert shown.splitlines()[0].split() == HEADS
 
 
-def test_a_record_is_as_the_page_says(run, golden):
-    shown = run("slos", FIRST)
-    golden("slos-show", ["slos", FIRST], shown)
+def test_a_record_is_as_the_page_says(golden):
+    shown = golden("slos-show", "slos", FIRST)
     labels = {line.split(":")[0] for line in shown.splitlines()}
     assert set(HEADS) <= labels
 
@@ -177,10 +175,8 @@ def test_a_wide_summary_has_the_ids(run):
     assert [row.split()[-1] for row in rows] == [SECOND, FIRST]
 
 
-def test_a_history_ends_in_a_line_of_it(run, router, golden):
-    argv = ["slos", FIRST, "--history"]
-    shown = run(*argv)
-    golden("slos-history", argv, shown)
+def test_a_history_ends_in_a_line_of_it(router, golden):
+    shown = golden("slos-history", "slos", FIRST, "--history")
     assert shown.splitlines()[0].split() == ["TIME", "COMPLIANCE", "VALUE"]
     assert BARS.findall(shown) == [shown.splitlines()[-1]]
     assert asked(router) == [f"GET /slos/{FIRST}/history"]

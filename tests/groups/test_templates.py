@@ -69,9 +69,8 @@ def named(name, prompt="Do it."):
 
 # == list ====================================================================
 
-def test_templates_are_listed(templates, router, golden):
-    shown = templates("list")
-    golden("templates-list", ["templates", "list"], shown)
+def test_templates_are_listed(router, golden):
+    shown = golden("templates-list", "templates", "list")
     assert shown.splitlines()[0].split() == HEADS
     assert asked(router) == ["GET /chat-templates"]
 
@@ -104,10 +103,8 @@ def test_all_pages_of_a_workspace_are_one_document(templates, router):
 
 # == show, and names =========================================================
 
-def test_a_template_is_shown_by_its_id(templates, router, golden):
-    words = ["show", "ctpl_01HTRIAGE"]
-    shown = templates(*words)
-    golden("templates-show", ["templates"] + words, shown)
+def test_a_template_is_shown_by_its_id(router, golden):
+    golden("templates-show", "templates", "show", "ctpl_01HTRIAGE")
     assert asked(router) == ["GET /chat-templates/ctpl_01HTRIAGE"]
 
 

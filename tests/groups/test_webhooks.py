@@ -62,14 +62,12 @@ def test_a_webhook_comes_and_goes(run, router):
 
 def test_a_list_is_as_the_page_says(run, hook, golden):
     run(*NEW, "--inactive")
-    shown = run("webhooks")
-    golden("webhooks-list", ["webhooks"], shown)
+    shown = golden("webhooks-list", "webhooks")
     assert shown.splitlines()[0].split() == HEADS
 
 
-def test_a_record_is_as_the_page_says(run, hook, golden):
-    shown = run("webhooks", hook)
-    golden("webhooks-show", ["webhooks", hook], shown)
+def test_a_record_is_as_the_page_says(hook, golden):
+    shown = golden("webhooks-show", "webhooks", hook)
     assert [line.split(":")[0] for line in shown.splitlines()] == (
         HEADS + ["UPDATED", "DESCRIPTION"])
 
