@@ -347,6 +347,30 @@ def run_process(start):
     return runner
 
 
+@pytest.fixture
+def spawn(router):
+    """Start a command; it does not outlive the test, nor do its children.
+
+    Its own session keeps /dev/tty, where a person may sit, out of reach.
+    """
+    started = []
+
+    def spawner(*command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, cwd=None, against=router, **environ):
+        process = subprocess.Popen(
+            command, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd,
+            start_new_session=True, env=environment(against, **environ))
+        started.append(process)
+        return process
+    yield spawner
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for stream in filter(None, (process.stdout, process.stderr)):
+            stream.close()
+
+
 def pytest_addoption(parser):
     parser.addoption("--rewrite-golden", action="store_true",
                      help="write tests/golden/*.txt anew, for review")

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from conftest import Result
+from conftest import Result, from_system
 
 LIMIT_S = 20
 
@@ -52,12 +52,23 @@ class Ear(io.RawIOBase):
         return len(data)
 
 
-def caller(group):
-    """A fixture that is run, with the group's name before the words."""
+def caller(*before):
+    """A fixture that is run, with a group's name and more before the words.
+    """
     @pytest.fixture
     def fixture(run):
-        return lambda *words, **more: run(group, *map(str, words), **more)
+        return lambda *words, **more: run(*before, *map(str, words), **more)
     return fixture
+
+
+def grow(root, files):
+    """Make a folder of files: bytes by name, "a/b" in folders of its own."""
+    root.mkdir(exist_ok=True)
+    for name, data in files.items():
+        path = root / from_system(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return root
 
 
 @contextlib.contextmanager
@@ -84,7 +95,7 @@ def pretty(value):
 
 
 def as_frame(value):
-    """A value as a frame of a stream."""
+    """A value as a frame of a stream; any character as an escape."""
     return b"data: " + encoded(value) + b"\n\n"
 
 

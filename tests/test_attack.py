@@ -14,11 +14,12 @@ import shlex
 import pytest
 
 import xeroctl
-from conftest import (IS_FULL, FakeClock, Result, STARTED, costly,
-                      environment, text_stream, written)
+from conftest import (IS_FULL, Result, STARTED, costly, environment,
+                      text_stream, written)
 from router import as_frame
 from test_terminal import DUMB, Screen
 from test_session import Desk, has_readline
+from world import Interrupting
 
 pytest.importorskip("termios")
 
@@ -189,15 +190,6 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-class ShortClock(FakeClock):
-    """A wait that never ends is left by Ctrl-C."""
-
-    def sleep(self, seconds):
-        super().sleep(seconds)
-        if len(self.slept) > 3:
-            raise KeyboardInterrupt()
-
-
 @pytest.fixture
 def ask(router):
     """Run on a terminal, which both outputs share; or in a pipe."""
@@ -211,7 +203,7 @@ def ask(router):
             os.write(screen.far, typed)
             stdin = screen.stream("r")
         status = xeroctl.main(argv, given, xeroctl.Streams(
-            stdin, *streams), ShortClock())
+            stdin, *streams), Interrupting(4))
         if is_piped:
             return Result("".join(map(written, streams)), "", status)
         shown = Result(screen.shown(), "", status)

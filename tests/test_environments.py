@@ -178,10 +178,6 @@ def isolated(python, folder):
     return [python, "-I", "-S", "-OO", SCRIPT]
 
 
-def without_utf8_mode(python, folder):
-    return [python, "-X", "utf8=0", SCRIPT]
-
-
 def with_every_warning(python, folder):
     return [python, "-bb", "-X", "dev", "-W", "error", SCRIPT]
 

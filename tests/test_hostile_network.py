@@ -293,7 +293,6 @@ def chunked(body):
     return says(head("Transfer-Encoding: chunked") + body)
 
 
-WRONG_NAME = "http://127.0.0.1:9/p/v1"
 LONG_LINE = b"HTTP/1.1 200 OK\r\nA: " + b"x" * 70000 + b"\r\n\r\n"
 MANY_LINES = b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 100000 + b"\r\n"
 BINARY = bytes(range(256)) * 4

@@ -8,15 +8,14 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import threading
 
 import pytest
 
 import xeroctl
-from conftest import (ROOT, SCRIPT, STARTED, at_both_ends, costly, environment,
-                      every_case, sampled)
+from conftest import (ROOT, SCRIPT, STARTED, at_both_ends, costly, every_case,
+                      sampled)
 from helpers import as_frame, chunk, finished, read_until, send, until
 
 pytestmark = pytest.mark.skipif(os.name != "posix",
@@ -28,28 +27,6 @@ STREAM = CHAT + ("--stream",)
 COMPLETIONS = "POST /chat/completions"
 ANSWER = ('Hello! You said: "Hello". I am the demo endpoint of the reference'
           " router; I repeat what I am told.\n")
-
-
-@pytest.fixture
-def spawn(router):
-    """Start a command; it does not outlive the test, nor do its children."""
-    started = []
-
-    def spawner(*command, stdin=subprocess.DEVNULL, cwd=None,
-                against=router, **environ):
-        process = subprocess.Popen(
-            command, stdin=stdin, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, cwd=cwd, start_new_session=True,
-            env=environment(against, **environ))
-        started.append(process)
-        return process
-    yield spawner
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        process.stderr.close()
 
 
 ERROR_FRAME = as_frame({"error": {"message": "no more"}})

@@ -22,9 +22,10 @@ import pytest
 import xeroctl
 from conftest import (IS_FULL, STARTED, at_both_ends, costly, environment,
                       text_stream, written)
-from helpers import finished, read_until, until
+from helpers import chunk, finished, read_until, until
 from router import as_frame
 from test_session import Desk, has_readline
+from world import Interrupting
 
 termios = pytest.importorskip("termios")
 
@@ -37,11 +38,6 @@ COMPLETIONS = "POST /chat/completions"
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 LINE = (b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions",'
         b'"body":{"model":"m","messages":[{"role":"user","content":"x"}]}}\n')
-
-
-def chunk(text, finish=None):
-    return as_frame({"object": "chat.completion.chunk", "choices": [
-        {"index": 0, "delta": {"content": text}, "finish_reason": finish}]})
 
 
 def listed(*ids, **more):
@@ -648,27 +644,13 @@ def silent_rows():
     return rows if IS_FULL else random.Random(1).sample(rows, 25)
 
 
-class ShortClock:
-    """A wait that never ends is left by Ctrl-C."""
-
-    now = monotonic = staticmethod(lambda: 1770000000.0)
-
-    @staticmethod
-    def sleep(_):
-        raise KeyboardInterrupt()
-
-    @staticmethod
-    def jitter():
-        return 0.0
-
-
 def test_nothing_waits_for_a_silent_standard_input(router, tmp_path,
                                                    monkeypatch):
     monkeypatch.chdir(str(tmp_path))
     for row in silent_rows():
         streams = xeroctl.Streams(Silent(), text_stream(), text_stream())
         status = xeroctl.main(row, environment(
-            router, XEROTIER_ENDPOINT="demo"), streams, ShortClock())
+            router, XEROTIER_ENDPOINT="demo"), streams, Interrupting(1))
         assert status in (0, 1, 2, 3, 4, 5, 6, 130), row
         assert "internal error" not in written(streams.stderr), row
 

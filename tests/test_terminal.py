@@ -12,7 +12,6 @@ import re
 import select
 import signal
 import struct
-import subprocess
 import sys
 import threading
 
@@ -164,27 +163,9 @@ def show(router, clock, screen):
 
 
 @pytest.fixture
-def spawn(router, screen):
-    """Start a command on streams of its own; it does not outlive the test.
-
-    Its own session keeps /dev/tty, where a person may sit, out of reach.
-    It asks for screens first, so that they are closed after it has ended.
-    """
-    started = []
-
-    def spawner(*command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, **environ):
-        process = subprocess.Popen(
-            command, stdin=stdin, stdout=stdout, stderr=stderr,
-            start_new_session=True, env=environment(router, **environ))
-        started.append(process)
-        return process
-    yield spawner
-    for process in started:
-        process.kill()
-        process.wait()
-        for stream in filter(None, (process.stdout, process.stderr)):
-            stream.close()
+def spawn(screen, spawn):
+    """Screens are there first, so that they are closed after it has ended."""
+    return spawn
 
 
 def streamed(*texts):

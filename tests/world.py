@@ -45,7 +45,6 @@ base_url = "{base}"
 api_key = "{key}"
 """
 ENDLESS = "approvals watch"
-INTERACTIVE = "chat", "responses"
 
 
 def signature(timestamp=TIMESTAMP):
@@ -468,8 +467,8 @@ class World:
             **environ):
         """Run in process, with bytes or a stream as input; return a Result."""
         streams = xeroctl.Streams(
-            text_stream(stdin) if isinstance(stdin, bytes) else stdin, in_text(stdout or io.BytesIO()),
-            in_text(stderr or io.BytesIO()))
+            text_stream(stdin) if isinstance(stdin, bytes) else stdin,
+            *(in_text(one or io.BytesIO()) for one in (stdout, stderr)))
         environ.setdefault("XEROTIER_CONFIG", self.place("config.toml"))
         status = xeroctl.main(argv, environment(self.router, **environ),
                               streams, clock or FakeClock())

@@ -4,6 +4,7 @@ The router starts with two requests that wait, one of which cannot be undone,
 and with one that was rejected; to decide one moves its invocation on.
 """
 
+import functools
 import json
 import signal
 import threading
@@ -11,7 +12,7 @@ import threading
 import pytest
 
 from conftest import STARTED, FakeClock, at_both_ends, environment
-from helpers import caller, labelled
+from helpers import asked as asked_below, caller, labelled
 from router import Router
 from test_session import Desk
 
@@ -45,6 +46,7 @@ LEARNING = "lrn_0000000000000001"
 LIMIT_S = 10
 
 approvals = caller("approvals")
+asked = functools.partial(asked_below, below="/v1/exec")
 
 
 def interrupt():
@@ -74,12 +76,6 @@ def drain_again(run):
         assert run("exec", "invoke", "--workspace", "ws_kube_prod", "--tool",
                    "kubectl_drain", "--args", "{}").exit_status == 0
     return invoke
-
-
-def asked(router):
-    """What was asked of the router, as METHOD and the path with its query."""
-    return [f"{seen.method} {seen.target.partition('/v1/exec')[2]}"
-            for seen in router.requests]
 
 
 def status_of(router, approval_id):

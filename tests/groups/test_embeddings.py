@@ -15,32 +15,12 @@ import struct
 
 import pytest
 
+from helpers import caller
 
+embed = caller("embeddings", "--endpoint", "demo")
+rerank = caller("rerank", "--endpoint", "demo", "--query", "linux kernel")
+score = caller("score", "--endpoint", "demo", "--text", "linux kernel")
 TEXTS = ["bread", "linux kernel", "linux"]
-
-
-@pytest.fixture
-def embed(run):
-    """run, with the group and an endpoint before the words."""
-    def runner(*words, **more):
-        return run("embeddings", "--endpoint", "demo", *words, **more)
-    return runner
-
-
-@pytest.fixture
-def rerank(run):
-    def runner(*words, **more):
-        return run("rerank", "--endpoint", "demo", "--query",
-                   "linux kernel", *words, **more)
-    return runner
-
-
-@pytest.fixture
-def score(run):
-    def runner(*words, **more):
-        return run("score", "--endpoint", "demo", "--text", "linux kernel",
-                   *words, **more)
-    return runner
 
 
 @pytest.fixture
@@ -51,10 +31,6 @@ def lines(tmp_path):
         path.write_bytes(data)
         return str(path)
     return writer
-
-
-def last_body(router):
-    return router.requests[-1].json
 
 
 def rows(shown):
@@ -103,17 +79,17 @@ def test_csv_has_whole_vectors(embed):
 def test_one_text_is_sent_as_it_is(embed, router):
     assert embed("--input", "hello").exit_status == 0
     assert router.requests[0].path == "/proj_demo/demo/v1/embeddings"
-    assert last_body(router) == {"model": "default", "input": "hello"}
+    assert router.requests[-1].json == {"model": "default", "input": "hello"}
 
 
 def test_the_verb_may_be_named(run, router):
     run("embeddings", "create", "--input", "hi", XEROTIER_ENDPOINT="demo")
-    assert last_body(router) == {"model": "default", "input": "hi"}
+    assert router.requests[-1].json == {"model": "default", "input": "hi"}
 
 
 def test_several_texts_are_a_list(embed, router):
     embed("--input", "a", "--input", "--b", "--input", "日")
-    assert last_body(router)["input"] == ["a", "--b", "日"]
+    assert router.requests[-1].json["input"] == ["a", "--b", "日"]
 
 
 @pytest.mark.parametrize("words, more", [
@@ -124,41 +100,41 @@ def test_several_texts_are_a_list(embed, router):
 ])
 def test_each_flag_adds_its_field(embed, router, words, more):
     embed("--input", "a", *words)
-    assert last_body(router) == dict({"model": "default", "input": "a"},
+    assert router.requests[-1].json == dict({"model": "default", "input": "a"},
                                      **more)
 
 
 def test_standard_input_is_one_text(embed, router):
     embed("--input", "-", stdin=b"a\nb\n")
-    assert last_body(router)["input"] == "a\nb"
+    assert router.requests[-1].json["input"] == "a\nb"
 
 
 @pytest.mark.parametrize("data", [b"one\ntwo\n", b"one\ntwo",
                                   b"one\r\ntwo\r\n"])
 def test_a_file_has_a_text_on_each_line(embed, router, lines, data):
     embed("--input-file", lines(data))
-    assert last_body(router)["input"] == ["one", "two"]
+    assert router.requests[-1].json["input"] == ["one", "two"]
 
 
 def test_only_line_feeds_end_a_line(embed, router, lines):
     text = "a\u2028b\u0085c\x0bd"
     embed("--input-file", lines(f"{text}\ne\n".encode()))
-    assert last_body(router)["input"] == [text, "e"]
+    assert router.requests[-1].json["input"] == [text, "e"]
 
 
 def test_a_file_of_one_line_is_a_list_too(embed, router, lines):
     embed("--input-file", lines(b"one\n"))
-    assert last_body(router)["input"] == ["one"]
+    assert router.requests[-1].json["input"] == ["one"]
 
 
 def test_texts_of_flags_come_before_those_of_a_file(embed, router, lines):
     embed("--input-file", lines(b"two\n"), "--input", "one")
-    assert last_body(router)["input"] == ["one", "two"]
+    assert router.requests[-1].json["input"] == ["one", "two"]
 
 
 def test_lines_may_come_from_standard_input(embed, router):
     embed("--input-file", "-", stdin=b"one\ntwo\n")
-    assert last_body(router)["input"] == ["one", "two"]
+    assert router.requests[-1].json["input"] == ["one", "two"]
 
 
 @pytest.mark.parametrize("words, stdin, told", [
@@ -430,7 +406,7 @@ def test_documents_are_ranked(rerank, router):
                      "2     2      0.529126  linux\n"
                      "3     0      0.078611  bread\n")
     assert router.requests[0].path == "/proj_demo/demo/v1/rerank"
-    body = last_body(router)
+    body = router.requests[-1].json
     assert list(body) == ["model", "query", "documents"]
     assert (body["query"], body["documents"]) == ("linux kernel", TEXTS)
 
@@ -442,7 +418,7 @@ def test_documents_are_ranked(rerank, router):
 ])
 def test_each_flag_of_a_ranking_adds_its_field(rerank, router, words, more):
     rerank("--documents", "a", *words)
-    assert last_body(router) == dict({
+    assert router.requests[-1].json == dict({
         "model": "m", "query": "linux kernel", "documents": ["a"]}, **more)
 
 
@@ -451,7 +427,7 @@ def test_each_flag_of_a_ranking_adds_its_field(rerank, router, words, more):
 def test_the_model_is_the_slug_unless_named(run, router, group, text):
     more = "--documents" if group == "rerank" else "--candidates"
     run(group, "--endpoint", "demo", text, "q", more, "a")
-    assert last_body(router)["model"] == "demo"
+    assert router.requests[-1].json["model"] == "demo"
 
 
 def test_top_n_shows_only_the_best(rerank):
@@ -546,7 +522,7 @@ def test_a_file_has_its_forms(run, router, lines, group, flag, field, data,
         shown = run(group, "--endpoint", "demo", text, "q", flag, path,
                     stdin=stdin)
         assert shown.exit_status == 0
-        assert last_body(router)[field] == texts
+        assert router.requests[-1].json[field] == texts
 
 
 @pytest.mark.parametrize("data, told", [
@@ -564,14 +540,14 @@ def test_a_wrong_line_is_named(rerank, score, router, lines, data, told):
 
 def test_a_dash_is_standard_input(rerank, score, router):
     rerank("--documents", "-", "a", stdin=b"from stdin\n")
-    assert last_body(router)["documents"] == ["from stdin", "a"]
+    assert router.requests[-1].json["documents"] == ["from stdin", "a"]
     score("--candidates", "b", "-", stdin=b"from stdin\n")
-    assert last_body(router)["text_2"] == ["b", "from stdin"]
+    assert router.requests[-1].json["text_2"] == ["b", "from stdin"]
 
 
 def test_a_flag_may_come_again(rerank, router):
     rerank("--documents", "a", "b", "--top-n", "2", "--documents", "c")
-    assert last_body(router)["documents"] == ["a", "b", "c"]
+    assert router.requests[-1].json["documents"] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("words, told", [
@@ -601,7 +577,7 @@ def test_candidates_are_scored_in_their_order(score, router):
 
 def test_the_body_of_a_score(score, router):
     score("--candidates", *TEXTS, "--model", "m")
-    assert last_body(router) == {"model": "m", "text_1": "linux kernel",
+    assert router.requests[-1].json == {"model": "m", "text_1": "linux kernel",
                                  "text_2": TEXTS}
 
 

@@ -4,6 +4,7 @@ The router moves an invocation on with each GET, so that a watch sees it
 queued, running and ended; what needs approval waits until it is decided.
 """
 
+import functools
 import io
 import json
 import signal
@@ -13,7 +14,7 @@ import pytest
 
 import xeroctl
 from conftest import at_both_ends, environment, text_stream, written
-from helpers import TerminalStream, caller, labelled
+from helpers import TerminalStream, asked as asked_below, caller, labelled
 
 GROUP = ("exec",)
 DONE = "inv_000000000000000000000001"
@@ -32,6 +33,7 @@ INVOKE_GET = {"workspace_id": "ws_kube_prod", "tool": "kubectl_get",
 LIMIT_S = 10
 
 tools = caller("exec")
+asked = functools.partial(asked_below, below="/v1/exec")
 
 
 @pytest.fixture
@@ -46,12 +48,6 @@ def run_bytes(router, clock):
         stdout.flush()
         return kept.getvalue()
     return runner
-
-
-def asked(router):
-    """What was asked of the router, as METHOD and the path with its query."""
-    return [f"{seen.method} {seen.target.partition('/v1/exec')[2]}"
-            for seen in router.requests]
 
 
 def interrupt():

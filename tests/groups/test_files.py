@@ -3,6 +3,7 @@
 What breaks off and is taken up again stands in test_transfers.py.
 """
 
+import functools
 import io
 import json
 import os
@@ -15,7 +16,7 @@ import pytest
 
 import xeroctl
 from conftest import at_both_ends, environment, from_system
-from helpers import asked, caller
+from helpers import asked, caller, grow
 
 NO_ROOT = 65534
 
@@ -40,16 +41,8 @@ def unprivileged():
 
 @pytest.fixture
 def folder(tmp_path):
-    """folder(name=bytes, …) makes files below data, "a/b" in folders."""
-    def maker(files):
-        root = tmp_path / "data"
-        root.mkdir()
-        for name, data in files.items():
-            path = root / from_system(name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        return root
-    return maker
+    """folder({name: bytes}) makes files below data, "a/b" in folders."""
+    return functools.partial(grow, tmp_path / "data")
 
 
 def sent(router):

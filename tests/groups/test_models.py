@@ -31,6 +31,7 @@ LABELS = ["ID", "Name", "Created", "Owner", "Format", "Size", "Status",
           "Quantization", "Context Length", "Parameters", "Workload Type",
           "Shared"]
 models = caller("models")
+versions = caller("models", "versions")
 VERSION_HEADS = ["Version", "ID", "Latest", "Status", "Notes", "Created"]
 
 
@@ -40,10 +41,6 @@ def router():
     with Router(clock=lambda: NOW) as router:
         router.lists_names = False
         yield router
-
-
-def last_body(router):
-    return router.requests[-1].json
 
 
 def cells(line):
@@ -307,7 +304,7 @@ def test_each_field_is_sent_alone(models, router, words, body):
     shown = models(QWEN, *words)
     assert shown.exit_status == 0 and shown.stderr == ""
     assert asked(router) == [f"PATCH /models/{QWEN}"]
-    assert last_body(router) == body
+    assert router.requests[-1].json == body
     name, = body
     assert router.models[QWEN][name] == body[name]
 
@@ -315,7 +312,7 @@ def test_each_field_is_sent_alone(models, router, words, body):
 def test_several_fields_go_in_one_request(models, router):
     shown = models(QWEN, "--description", "Fine-tuned for code generation",
                    "--context-length", "8192", "--pre-quantized")
-    assert last_body(router) == {
+    assert router.requests[-1].json == {
         "description": "Fine-tuned for code generation",
         "context_length": 8192, "pre_quantized": True}
     assert len(router.requests) == 1
@@ -605,14 +602,6 @@ def test_a_wait_is_for_a_check(refused, words, named):
 
 # == versions ================================================================
 
-@pytest.fixture
-def versions(run):
-    """run, with the words before those of a version."""
-    def runner(*words, **more):
-        return run("models", "versions", *words, **more)
-    return runner
-
-
 def test_versions_are_listed(versions, router):
     shown = versions(QWEN)
     assert head_of(shown) == VERSION_HEADS
@@ -638,7 +627,7 @@ def test_a_version_is_made(versions, router, words, notes):
     shown = versions(QWEN, "--create", "2.0.0", *words)
     assert shown.exit_status == 0
     assert asked(router) == [f"POST /models/{QWEN}/versions"]
-    assert last_body(router) == (
+    assert router.requests[-1].json == (
         {"version": "2.0.0", "version_notes": notes} if notes
         else {"version": "2.0.0"})
     assert labelled(shown)["Version"] == "2.0.0"
@@ -652,7 +641,7 @@ def test_a_version_is_made(versions, router, words, notes):
     "99999999999.999999.99999"])
 def test_any_semantic_version_is_taken(versions, router, version):
     assert versions(QWEN, "--create", version).exit_status == 0
-    assert last_body(router) == {"version": version}
+    assert router.requests[-1].json == {"version": version}
 
 
 @pytest.mark.parametrize("version", [

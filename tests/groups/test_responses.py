@@ -12,6 +12,7 @@ import pytest
 
 import xeroctl
 from conftest import at_both_ends, environment, text_stream
+from test_session import Keyboard, StoppedAt
 from helpers import ACME, answer_to, asked_paths as asked, pretty, sent
 from router import as_frame, as_json
 
@@ -1032,39 +1033,12 @@ def test_a_session_tells_the_ids_of_its_answers(talk, router):
         assert f"id: {made_id}\n" in shown.stderr
 
 
-class Keyboard:
-    """A terminal in the place of stdin; after the last line comes Ctrl-D."""
-
-    def __init__(self, *lines):
-        self.lines = [line.encode() + b"\n" for line in lines] + [b""]
-
-    def isatty(self):
-        return True
-
-    def readline(self):
-        return self.lines.pop(0)
-
-
-class StoppedAt(io.BytesIO):
-    """An output that is met by Ctrl-C, once, when it shows a word."""
-
-    def __init__(self, word):
-        super().__init__()
-        self.word = word
-
-    def write(self, data):
-        if self.word and self.word in data:
-            self.word = None
-            raise KeyboardInterrupt()
-        return super().write(data)
-
-
 def test_an_answer_that_was_stopped_is_sent_along(router, clock):
     streams(router, CREATED, delta("Half"), delta(" of it"), completed())
     stdout = io.TextIOWrapper(StoppedAt(b" of"), encoding="ascii")
     stderr = text_stream()
     status = xeroctl.main(TALK, environment(router), xeroctl.Streams(
-        Keyboard("one", "two"), stdout, stderr), clock)
+        Keyboard(["one", "two"]), stdout, stderr), clock)
     assert status == 0
     body = bodies(router)[1]
     assert "previous_response_id" not in body

@@ -4,6 +4,7 @@ The router checks the SHA-256 of each part and of the whole; here it takes
 parts of 1000 bytes.  What was stored is opened again, folders as a tar.
 """
 
+import functools
 import hashlib
 import io
 import json
@@ -17,7 +18,7 @@ import pytest
 
 import xeroctl
 from conftest import at_both_ends, environment, from_system, text_stream
-from helpers import asked, labelled, until
+from helpers import asked, grow, labelled, until
 from router import Router
 
 pty = pytest.importorskip("pty")
@@ -52,15 +53,7 @@ def model(tmp_path):
 @pytest.fixture
 def folder(tmp_path):
     """folder({"a/b": bytes, …}) makes files below my-model; its path."""
-    root = tmp_path / "my-model"
-
-    def maker(files):
-        for name, data in files.items():
-            path = root / from_system(name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        return root
-    return maker
+    return functools.partial(grow, tmp_path / "my-model")
 
 
 @pytest.fixture
