@@ -1293,17 +1293,3 @@ def test_the_next_address_is_called_where_one_refuses(run, router, clock,
         shown = run(*MODELS, XEROTIER_BASE_URL=door.url("localhost"))
     assert (shown.exit_status, shown.stderr) == (0, ""), shown
     assert len(router.requests) == 1 and clock.slept == []
-
-
-def test_a_port_where_nobody_listens_is_told(run, clock, closed_port):
-    url = f"https://localhost:{closed_port}/p/v1"
-    shown = run(*CHAT, XEROTIER_BASE_URL=url)
-    check_failed(shown, f"error: connect: localhost:{closed_port}: ",
-                 hint="--base-url")
-    assert clock.slept == [0.5, 1.0]
-
-
-def test_a_host_that_is_not_known_is_told(run, clock):
-    shown = run(*CHAT, XEROTIER_BASE_URL=f"https://{NO_HOST}/p/v1")
-    check_failed(shown, "error: DNS: ", NO_HOST, hint="--base-url")
-    assert clock.slept == [0.5, 1.0]

@@ -115,17 +115,6 @@ def test_a_lost_answer_is_asked_for_again_only_where_it_is_safe(
         assert clock.slept == [0.5, 1.0][:often - 1]
 
 
-@pytest.mark.parametrize("reset", [False, True])
-@pytest.mark.parametrize("more", [(), ("--stream",)])
-def test_a_message_is_never_billed_twice(run, router, clock, more, reset):
-    router.order("*", drop="after", reset=reset)
-    shown = run(*CHAT, *more)
-    assert (shown.exit_status, shown) == (5, "")
-    assert error_of(shown).startswith("error: HTTP: ")
-    assert len(router.seen("POST", "/chat/completions")) == 1
-    assert clock.slept == []
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_a_refused_connection_is_tried_again(run, clock, closed_port,
                                              method):
@@ -144,15 +133,6 @@ def test_a_failed_look_up_is_tried_again(run, clock, method):
     assert error_of(shown).startswith("error: DNS: ")
     assert NO_HOST in error_of(shown)
     assert clock.slept == [0.5, 1.0]
-
-
-def test_a_server_without_tls_is_not_asked_again(run, router, clock):
-    pytest.importorskip("ssl")
-    shown = run("api", "/models", XEROTIER_BASE_URL=router.base_url.replace(
-        "http:", "https:"))
-    assert shown.exit_status == 5, shown
-    assert error_of(shown).startswith("error: TLS: 127.0.0.1: ")
-    assert clock.slept == [] and router.requests == []
 
 
 CUT_LISTS = {"api": ("api", "/models"),
@@ -291,14 +271,6 @@ def test_a_long_wait_is_told_and_not_slept_through(run, router, clock,
         assert "61 s" in facts_of(shown)["hint"]
 
 
-def test_a_used_up_quota_is_not_waited_for(run, router, clock):
-    router.order("*", status=429, code="quota_exceeded", retry_after=3)
-    shown = run(*CHAT)
-    assert shown.exit_status == 6
-    assert facts_of(shown)["code"] == "quota_exceeded"
-    assert clock.slept == [] and len(router.requests) == 1
-
-
 @pytest.mark.parametrize("code", [None, 429, "capacity_exceeded", ["x"]])
 def test_any_other_code_is_waited_for(run, router, clock, code):
     router.order("*", status=429, code=code)
@@ -389,9 +361,9 @@ def test_what_changes_something_follows_no_redirect(run, router, status,
 
 
 def test_redirects_in_a_circle_come_to_an_end(run, router):
-    router.order("*", times=None, redirect="/proj_demo/v1/round")
+    router.order("*", times=None, redirect="/proj_demo/v1/round?sig=s3cret")
     shown = run("api", "/round")
-    assert shown.exit_status == 1, shown
+    assert shown.exit_status == 1 and "s3cret" not in shown.stderr, shown
     assert "/proj_demo/v1/round" in error_of(shown)
     assert 2 < len(router.requests) <= 20
 
@@ -428,46 +400,6 @@ def test_a_redirect_to_nowhere_is_an_error(run, router, location):
 
 
 # -- what an error says -----------------------------------------------------
-
-# A body of a 400, and the message, code and param found in it.
-BODIES = [
-    ({"error": {"message": "No.", "code": "c", "param": "p"}}, "No.", "c",
-     "p"),
-    ({"error": {"message": "No.", "code": 40012, "param": None}}, "No.",
-     "40012", None),
-    ({"error": {"message": "No."}}, "No.", None, None),
-    ({"error": {"message": ""}, "message": "No."}, "No.", None, None),
-    ({"error": "No.", "code": "c"}, "No.", "c", None),
-    ({"type": "t", "code": "c", "param": "p", "message": "No."}, "No.", "c",
-     "p"),
-    ({"detail": "No."}, "No.", None, None),
-    ({"detail": [{"loc": ["body", "messages", 0], "msg": "No."}]},
-     "body.messages.0: No.", None, None),
-    ({"detail": [{"loc": ["a"], "msg": "No."}, {"msg": "Never."}, "x", 5]},
-     "a: No.; Never.; x; 5", None, None),
-    ({"message": "No."}, "No.", None, None),
-    ({"error": {"message": "a\nb\tc"}}, "a\\nb\\tc", None, None),
-    ({"error": {"message": None}, "detail": "No."}, "No.", None, None),
-    ({"error": {"message": 5}}, '{"error": {"message": 5}}', None, None),
-    ({"error": None}, '{"error": null}', None, None),
-    (["No."], '["No."]', None, None),
-    ("No.", '"No."', None, None),
-    (None, "null", None, None),
-    ({}, "{}", None, None),
-]
-
-
-@pytest.mark.parametrize("body, message, code, param", BODIES)
-def test_a_message_is_found_in_any_envelope(run, router, body, message,
-                                            code, param):
-    router.order("*", status=400, body=json.dumps(body).encode())
-    shown = run(*CHAT)
-    assert shown.exit_status == 1, shown
-    assert error_of(shown) == f"error: HTTP 400 {message}"
-    facts = facts_of(shown)
-    assert (facts.get("code"), facts.get("param")) == (code, param)
-    assert facts["request id"] == "req_1"
-
 
 @pytest.mark.parametrize("body, message", [
     (b"no\r\n json \x1b[31m at all", "no json \\x1b[31m at all"),
@@ -561,18 +493,6 @@ def test_an_error_of_ours_is_an_envelope_too(run, closed_port, argv,
     assert {"message", "type", "code", "param"} <= set(about)
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"null", b"[]", b"5", b"oops",
-                                  b'{"choices":[]}', b'{"choices":{}}',
-                                  b'{"choices":[null]}', b'{"choices":[{}]}',
-                                  b'{"object":"list","data":[]}'])
-def test_an_answer_that_is_no_completion_is_an_error(run, router, body):
-    router.order("*", raw=body)
-    shown = run(*CHAT)
-    assert (shown.exit_status, shown) == (1, ""), shown
-    assert "internal error" not in shown.stderr
-    assert len(router.requests) == 1
-
-
 # -- answers that are not what HTTP promises --------------------------------
 
 @pytest.mark.parametrize("said", [
@@ -656,17 +576,6 @@ def test_an_answer_without_content_is_a_success(run, router):
     assert run("api", "DELETE", "/things/1").exit_status == 0
 
 
-def test_an_early_answer_to_an_upload_is_read(run, router, clock, tmp_path):
-    upload = tmp_path / "upload"
-    upload.write_bytes(b"x" * 8000000)
-    for _ in range(5):
-        router.order("POST *", status=413, early=True, message="Too big.")
-        shown = run("api", "POST", "/files", "--input", str(upload))
-        assert error_of(shown) == "error: HTTP 413 Too big.", shown
-        assert shown.exit_status == 1
-    assert clock.slept == [] and len(router.requests) == 5
-
-
 # -- connection errors name a way out ---------------------------------------
 
 LAYERS = {
@@ -711,19 +620,12 @@ class Patience:
         return time.monotonic() > self.ends
 
 
-def test_silence_ends_a_call(run, router):
-    router.order("*", delay=2)
-    shown = run(*CHAT, "--timeout", "0.05", "-v")
-    assert shown.exit_status == 5, shown
-    assert "--timeout" in facts_of(shown)["hint"]
-    assert attempts(shown) == 1
-
-
 @pytest.mark.parametrize("method, often", [("GET", 3), ("POST", 1)])
 def test_silence_is_a_lost_answer(run, router, method, often):
     router.order("*", times=None, delay=2)
     shown = run("api", method, "/x", "--timeout", "0.03", "-v")
     assert (shown.exit_status, attempts(shown)) == (5, often), shown
+    assert "--timeout" in facts_of(shown)["hint"]
 
 
 def test_silence_within_a_stream_ends_it(run, router):
@@ -924,40 +826,6 @@ def test_nothing_is_warned_of_without_a_key(run):
     shown = run(*CHAT, "--retries", "0", "--style", "openai", against=None,
                 XEROTIER_BASE_URL=f"http://{NO_HOST}/v1")
     assert shown.exit_status == 5 and "warning" not in shown.stderr
-
-
-# Whatever the server does, and however much is asked to be told.
-FAULTS = {
-    "none": {},
-    "told": {"status": 400, "message": f"the key {DEMO_KEY} is bad"},
-    "401": {"status": 401, "message": DEMO_KEY, "code": DEMO_KEY},
-    "no JSON": {"raw": DEMO_KEY.encode()},
-    "other JSON": {"raw": json.dumps({"x": DEMO_KEY}).encode()},
-    "in a header": {"headers": {"X-Echo": DEMO_KEY, "X-Request-ID":
-                                DEMO_KEY}},
-    "in a reason": {"status": 418, "body": b"", "reason": DEMO_KEY},
-    "in a page": {"raw": f"<html><title>{DEMO_KEY}</title>".encode()},
-    "redirected": {"redirect": f"http://h.example/?key={DEMO_KEY}"},
-    "lost": {"drop": "after"},
-    "reset": {"drop": "before"},
-    "lied": {"lie": 9},
-    "hung": {"delay": 2},
-    "in a stream": {"frames": [json.dumps(
-        {"error": DEMO_KEY}).join(["data: ", "\n\n"]).encode()]},
-}
-
-
-@pytest.mark.parametrize("form", ["table", "json", "jsonl"])
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_the_key_is_seen_nowhere(run, router, fault, form):
-    for more in ((), ("--stream",)):
-        router.order("*", **fault)
-        shown = run(*CHAT, *more, "-o", form, "-vv", "--timeout", "0.05",
-                    XEROTIER_DEBUG="1")
-        if not fault.get("raw", b"").startswith(b'{"x"'):
-            assert DEMO_KEY not in shown
-        assert DEMO_KEY not in shown.stderr, shown
-        assert "internal error" not in shown.stderr, shown
 
 
 @pytest.mark.parametrize("form", ["table", "json", "jsonl"])

@@ -234,12 +234,3 @@ def test_curl_shows_the_look_up_too(run, router):
     shown = run("keys", *CREATE.split(), "--endpoint", "demo", "--curl")
     assert "/endpoints/demo" in shown and "<id of demo>" in shown
     assert router.requests == []
-
-
-def test_a_quota_that_is_used_up_is_not_slept_through(run, clock, key):
-    run("keys", "quota", key, "--quota-requests", "1", "--quota-window",
-        "3600")
-    assert works(run, "xero_demo_small") == 0
-    shown = run("workspaces", "--api-key", "xero_demo_small")
-    assert shown.exit_status == 6 and "quota_exceeded" in shown.stderr
-    assert clock.slept == []
