@@ -225,6 +225,17 @@ def run(router, clock):
     return runner
 
 
+@pytest.fixture
+def run_bytes(router, clock):
+    """As run, with bytes in and out: (exit status, stdout, stderr)."""
+    def runner(*argv, stdin=b""):
+        pipes = io.BytesIO(stdin), io.BytesIO(), io.BytesIO()
+        streams = xeroctl.Streams(*map(io.TextIOWrapper, pipes))
+        status = xeroctl.main(argv, environment(router), streams, clock)
+        return (status, pipes[1].getvalue(), pipes[2].getvalue().decode())
+    return runner
+
+
 INTERPRETERS = interpreters()
 
 

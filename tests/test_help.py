@@ -1,47 +1,14 @@
 """Help that reads like a manual, and lists that come page by page."""
 
-import io
-import os
 import re
-import threading
 
 import pytest
 
 import xeroctl
-from conftest import environment, text_stream
+from test_terminal import screen, show
 
+assert screen and show  # fixtures
 NEWLINE = "\n"
-
-
-@pytest.fixture
-def on_a_terminal(tmp_path):
-    """Run with a terminal as standard output; return what it got."""
-    pty = pytest.importorskip("pty")
-
-    def runner(*argv, **environ):
-        far, near = pty.openpty()
-        stdout = io.TextIOWrapper(os.fdopen(near, "wb", 0), "ascii",
-                                  write_through=True)
-        streams = xeroctl.Streams(text_stream(), stdout, text_stream())
-        blocks = []
-        reader = threading.Thread(target=drain, args=(far, blocks))
-        reader.start()
-        assert xeroctl.main(argv, environment(TERM="xterm", **environ),
-                            streams) == 0
-        stdout.close()
-        reader.join()
-        os.close(far)
-        return b"".join(blocks).decode()
-    return runner
-
-
-def drain(number, blocks):
-    """Read a terminal to its end, which is an error on Linux."""
-    try:
-        for block in iter(lambda: os.read(number, 4096), b""):
-            blocks.append(block)
-    except OSError:
-        pass
 
 
 def test_each_group_stands_in_one_family(run):
@@ -239,11 +206,12 @@ def test_the_config_file_of_the_topic_is_one_that_is_read(run, tmp_path):
     assert listed == "prod\n"
 
 
-def test_heads_are_bold_on_a_terminal_only(run, on_a_terminal):
-    shown = on_a_terminal("help", "chat", "send")
-    assert "\x1b[1mflags:\x1b[0m\r\n" in shown
+def test_heads_are_bold_on_a_terminal_only(run, show):
+    shown = show("help", "chat", "send", TERM="xterm")
+    assert "\x1b[1mflags:\x1b[0m\n" in shown
     assert shown.count("\x1b[1m") == shown.count("\x1b[0m") == 2
-    assert "\x1b" not in on_a_terminal("help", "chat", "send", NO_COLOR="1")
+    assert "\x1b" not in show("help", "chat", "send", TERM="xterm",
+                              NO_COLOR="1")
     assert "\x1b" not in run("help", "chat", "send", against=None)
 
 

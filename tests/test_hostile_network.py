@@ -1198,7 +1198,8 @@ def test_what_is_put_into_a_tls_connection_is_a_disturbance(
 
 # What a server says to the first words of TLS: words of error and hint.
 ALERTS = {
-    70: ("protocol version", "no version of TLS"), 112: ("unrecognized name", "base URL"),
+    70: ("protocol version", "no version of TLS"),
+    112: ("unrecognized name", "base URL"),
     40: ("handshake failure", "--cert"), 80: ("internal error", "TLS"),
     116: ("certificate required", "--cert"), 48: ("unknown ca", "--cert"),
 }

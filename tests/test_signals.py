@@ -574,14 +574,6 @@ def test_a_reader_that_leaves_a_stream_ends_it(start, router, form):
 
 
 @costly
-@at_both_ends
-def test_a_reader_that_leaves_a_download_is_no_news(start, router):
-    router.order("GET /content", body=b"line\n" * 10 ** 6,
-                 content_type="text/plain")
-    assert left_by_reader(start("files", "f", "--download", "-")) == (141, "")
-
-
-@costly
 @pytest.mark.parametrize("argv", [
     ("--version",), ("help",), ("files",), ("files", "-o", "json"),
     ("commands",), ("shell-completion", "bash"), ("batches", "check", "F"),

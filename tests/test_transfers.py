@@ -3,8 +3,8 @@
 Downloads and uploads of `files` stand for all that use the same engines.
 """
 
+import functools
 import gzip
-import io
 import json
 import os
 import re
@@ -14,15 +14,16 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
 import xeroctl
-from conftest import (SCRIPT, at_both_ends, costly, environment, every_case,
-                      sampled, text_stream, written)
+from conftest import (SCRIPT, FakeClock, at_both_ends, costly, environment,
+                      every_case, sampled, text_stream, written)
+from helpers import until
+from test_terminal import screen
 
-pty = pytest.importorskip("pty")
+assert screen  # a fixture
 
 DATA = bytes(range(256)) * 1200     # five blocks of the router, not even
 BLOCK = 65536
@@ -44,16 +45,10 @@ def fetch(run, record, tmp_path):
 
 
 @pytest.fixture
-def fetch_bytes(router, clock, record):
+def fetch_bytes(run_bytes, record):
     """Download to standard output: (exit status, bytes, stderr)."""
-    def runner(*words):
-        pipes = io.BytesIO(), io.BytesIO(), io.BytesIO()
-        streams = xeroctl.Streams(*map(io.TextIOWrapper, pipes))
-        status = xeroctl.main(
-            ("files", record["id"], "--download", "-") + words,
-            environment(router), streams, clock)
-        return status, pipes[1].getvalue(), pipes[2].getvalue().decode()
-    return runner
+    return functools.partial(run_bytes, "files", record["id"], "--download",
+                             "-")
 
 
 @pytest.fixture
@@ -603,19 +598,12 @@ def test_the_target_stays_until_the_new_one_is_whole(fetch, router,
     router.order("GET /content", gate=(2, gate))
     reader = threading.Thread(target=fetch)
     reader.start()
-    wait_until(lambda: (tmp_path / "out.part").exists()
+    until(lambda: (tmp_path / "out.part").exists()
                and (tmp_path / "out.part").stat().st_size > 0)
     look(None)
     gate.set()
     reader.join(LIMIT_S)
     assert olds == [b"old"] and read(tmp_path) == DATA
-
-
-def wait_until(is_so):
-    limit = time.monotonic() + LIMIT_S
-    while not is_so():
-        assert time.monotonic() < limit, "it never came to be"
-        time.sleep(0.002)
 
 
 def test_what_changed_since_is_fetched_whole(fetch, router, record,
@@ -768,7 +756,7 @@ def test_a_killed_download_goes_on(start, run_process, router, record,
     router.order("GET /content", gate=(2, gate))
     (tmp_path / "out").write_bytes(b"old")
     process = start(*words)
-    wait_until(lambda: (tmp_path / "out.part").exists()
+    until(lambda: (tmp_path / "out.part").exists()
                and (tmp_path / "out.part").stat().st_size >= BLOCK)
     process.send_signal(signal.SIGKILL)
     process.wait(LIMIT_S)
@@ -789,7 +777,7 @@ def test_an_interrupted_download_keeps_what_came(start, router, record,
     router.order("GET /content", gate=(2, threading.Event()))
     process = start("files", record["id"], "--download",
                     str(tmp_path / "out"))
-    wait_until(lambda: (tmp_path / "out.part").exists()
+    until(lambda: (tmp_path / "out.part").exists()
                and (tmp_path / "out.part").stat().st_size >= BLOCK)
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=LIMIT_S)
@@ -806,7 +794,7 @@ def test_two_downloads_to_one_target_are_not_mixed(fetch, router, tmp_path):
     router.order("GET /content", gate=(2, gate))
     first = threading.Thread(target=lambda: shown.append(fetch()))
     first.start()
-    wait_until(lambda: (tmp_path / "out.part").exists()
+    until(lambda: (tmp_path / "out.part").exists()
                and (tmp_path / "out.part").stat().st_size > 0)
     second = fetch()
     gate.set()
@@ -991,45 +979,7 @@ def test_a_name_is_quoted_as_browsers_do(run, router, tmp_path, name,
     assert line == f'Content-Disposition: form-data; name="file"; {header}'
 
 
-def test_stdin_is_counted_before_it_is_sent(put, router):
-    put("-", stdin=DATA)
-    seen, = router.seen("POST", "/files")
-    assert seen.form["file"][1] == DATA
-    assert seen.headers["Content-Length"] == str(seen.size)
-
-
 # == uploads that go wrong ===================================================
-
-def test_an_answer_that_comes_early_is_heard(run, router, tmp_path):
-    router.order("POST /files", status=413, early=True,
-                 message="25 MB is enough")
-    with open(str(tmp_path / "big"), "wb") as target:
-        target.truncate(20000000)
-    shown = run("files", "--upload", str(tmp_path / "big"))
-    assert shown.exit_status == 1 and shown == ""
-    assert shown.stderr.startswith("error: HTTP 413 25 MB is enough\n")
-    assert len(router.requests) == 1
-
-
-def test_an_upload_that_is_reset_is_not_repeated(put, router, clock):
-    router.order("POST /files", drop="before")
-    shown = put(DATA * 20)
-    assert shown.exit_status == 5 and shown == ""
-    assert router.requests == [] and clock.slept == []
-    assert router.files == {}
-
-
-@pytest.mark.parametrize("fault", [
-    {"drop": "after"}, {"drop": "after", "reset": True},
-    {"drop": "after", "after_acting": True}, {"cut": 3}, {"lie": 5},
-    {"status": 500}, {"status": 502}, {"status": 504}])
-def test_an_upload_whose_answer_is_lost_is_not_repeated(put, router, clock,
-                                                        fault):
-    router.order("POST /files", **fault)
-    shown = put(DATA)
-    assert shown.exit_status in (1, 5) and shown == ""
-    assert len(router.seen("POST", "/files")) == 1 and clock.slept == []
-
 
 @pytest.mark.parametrize("fault", [
     {"status": 503}, {"status": 429, "retry_after": 2},
@@ -1048,12 +998,6 @@ def test_what_came_from_stdin_is_sent_again_too(put, router):
     assert put("-", stdin=DATA).exit_status == 0
     assert [seen.form["file"][1]
             for seen in router.seen("POST", "/files")] == [DATA, DATA]
-
-
-def test_no_connection_is_tried_again(put, router, clock):
-    router.stop()
-    shown = put(DATA)
-    assert shown.exit_status == 5 and len(clock.slept) == 2
 
 
 def test_a_file_that_changes_between_two_attempts_is_refused(put, router,
@@ -1141,54 +1085,25 @@ def test_a_file_that_changes_while_it_is_sent_never_arrives(
 
 # == progress ================================================================
 
-class Ticking:
+class Ticking(FakeClock):
     """A clock on which each look takes a quarter of a second."""
-
-    def __init__(self):
-        self.at = 0
 
     def monotonic(self):
         self.at += 0.25
         return self.at
 
-    def now(self):
-        return 1770000000
-
-    def sleep(self, seconds):
-        pass
-
-    def jitter(self):
-        return 0.0
-
 
 @pytest.fixture
-def on_terminal(router):
+def on_terminal(router, screen):
     """Run with stderr on a terminal; return what that showed."""
     def runner(*argv):
-        far, near = pty.openpty()
-        shown = []
-        reader = threading.Thread(target=drain, args=(far, shown))
-        reader.start()
-        streams = xeroctl.Streams(text_stream(), text_stream(),
-                                  os.fdopen(near, "w"))
+        terminal, stdout = screen(0), text_stream()
+        streams = xeroctl.Streams(text_stream(), stdout, terminal.stream())
         status = xeroctl.main(argv, environment(router), streams, Ticking())
-        streams.stderr.close()
-        reader.join(LIMIT_S)
-        os.close(far)
+        shown = terminal.shown()
         assert status == 0, shown
-        return b"".join(shown).decode(), written(streams.stdout)
+        return shown, written(stdout)
     return runner
-
-
-def drain(far, shown):
-    while True:
-        try:
-            block = os.read(far, BLOCK)
-        except OSError:
-            return
-        if not block:
-            return
-        shown.append(block)
 
 
 def test_a_bar_is_for_terminals(on_terminal, router, record, tmp_path):

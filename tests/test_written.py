@@ -725,7 +725,7 @@ def test_a_part_that_is_no_file_is_told(stage, scene, place):
     assert one.content() == one.old()
 
 
-@plain_sample("save", "npy", of=["save", "npy", "batches"])
+@plain_sample("save", "npy", of=["save", "npy", "file", "batches"])
 @pytest.mark.parametrize("is_dangling", [False, True])
 def test_a_link_stays_and_leads_to_the_new_file(stage, scene, is_dangling):
     one = stage(SCENES[scene])

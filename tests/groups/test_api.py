@@ -1,25 +1,11 @@
 """api: any call, with the same retries, errors, plans and output."""
 
-import io
 import json
 
 import pytest
 
-import xeroctl
-from conftest import environment
 from helpers import ACME, asked_whole as asked, encoded
 from router import DEMO_SCOPES, PROJECT_MODELS
-
-
-@pytest.fixture
-def run_bytes(router, clock):
-    """Run with bytes in and out; returns (exit status, stdout, stderr)."""
-    def runner(*argv, stdin=b""):
-        pipes = io.BytesIO(stdin), io.BytesIO(), io.BytesIO()
-        streams = xeroctl.Streams(*map(io.TextIOWrapper, pipes))
-        status = xeroctl.main(argv, environment(router), streams, clock)
-        return (status, pipes[1].getvalue(), pipes[2].getvalue().decode())
-    return runner
 
 
 def pretty(value):

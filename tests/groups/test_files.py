@@ -4,7 +4,6 @@ What breaks off and is taken up again stands in test_transfers.py.
 """
 
 import functools
-import io
 import json
 import os
 import shutil
@@ -14,8 +13,7 @@ import threading
 
 import pytest
 
-import xeroctl
-from conftest import at_both_ends, environment, from_system
+from conftest import at_both_ends, from_system
 from helpers import asked, caller, grow
 
 NO_ROOT = 65534
@@ -775,26 +773,13 @@ def test_a_download_is_told_as_json(files, router, tmp_path):
                                  "path": str(tmp_path / "x")}
 
 
-@pytest.fixture
-def bytes_of(router, clock):
-    """(exit status, stdout as bytes, stderr) of a run."""
-    def runner(*words):
-        pipes = io.BytesIO(), io.BytesIO(), io.BytesIO()
-        streams = xeroctl.Streams(*map(io.TextIOWrapper, pipes))
-        status = xeroctl.main(("files",) + words, environment(router),
-                              streams, clock)
-        return status, pipes[1].getvalue(), pipes[2].getvalue().decode()
-    return runner
-
-
 @pytest.mark.parametrize("form", ["table", "json", "id"])
-def test_stdout_gets_the_bytes_alone(bytes_of, router, form):
+def test_stdout_gets_the_bytes_alone(run_bytes, router, form):
     record = router.add_file("served", DATA)
-    status, stdout, stderr = bytes_of(record["id"], "--download", "-",
-                                      "-o", form)
-    assert (status, stdout) == (0, DATA)
-    assert stderr == f"{record['id']} -> - (76.8 KB)\n"
-    assert bytes_of(record["id"], "--download", "-", "-q") == (0, DATA, "")
+    words = "files", record["id"], "--download", "-"
+    assert run_bytes(*words, "-o", form) == (
+        0, DATA, f"{record['id']} -> - (76.8 KB)\n")
+    assert run_bytes(*words, "-q") == (0, DATA, "")
 
 
 @pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537])
@@ -924,18 +909,6 @@ def test_a_file_that_is_not_there_writes_nothing(files, router, tmp_path):
         shown = files("file-none", "--download", place)
         assert shown.exit_status == 4 and shown == ""
         assert os.listdir(str(tmp_path)) == []
-
-
-def test_a_link_stays_a_link(files, router, tmp_path):
-    record = router.add_file("x", b"new")
-    (tmp_path / "real").mkdir()
-    (tmp_path / "real" / "file").write_bytes(b"old")
-    os.symlink("real/file", str(tmp_path / "link"))
-    files(record["id"], "--download", tmp_path / "link")
-    assert os.readlink(str(tmp_path / "link")) == "real/file"
-    assert (tmp_path / "real" / "file").read_bytes() == b"new"
-    assert sorted(os.listdir(str(tmp_path))) == ["link", "real"]
-    assert os.listdir(str(tmp_path / "real")) == ["file"]
 
 
 def test_a_link_to_a_folder_is_that_folder(files, router, tmp_path):
