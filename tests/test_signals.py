@@ -421,7 +421,8 @@ SOME = {(Handshake, signal.SIGTERM), (Uploading, signal.SIGINT),
         (HalfAnswer, signal.SIGTERM), (BeforeFirstDelta, signal.SIGINT),
         (LinesOfStream, signal.SIGINT), (DownloadToPipe, signal.SIGTERM),
         (TextOfChat, signal.SIGINT), (TextOfChat, signal.SIGTERM),
-        (Waiting, signal.SIGINT), (RetrySleep, signal.SIGINT)}
+        (Waiting, signal.SIGINT), (RetrySleep, signal.SIGINT),
+        (Poll, signal.SIGINT)}
 has_proc = os.path.exists("/proc/net/tcp")
 
 

@@ -6,12 +6,10 @@ and with one that was rejected; to decide one moves its invocation on.
 
 import functools
 import json
-import signal
-import threading
 
 import pytest
 
-from conftest import STARTED, FakeClock, at_both_ends, environment
+from conftest import STARTED, FakeClock, environment
 from helpers import asked as asked_below, caller, labelled
 from router import Router
 from test_session import Desk
@@ -43,7 +41,6 @@ Expires:      2026-02-02 02:55 UTC
 """
 WATCHED = "GET /approvals?status=pending"
 LEARNING = "lrn_0000000000000001"
-LIMIT_S = 10
 
 approvals = caller("approvals")
 asked = functools.partial(asked_below, below="/v1/exec")
@@ -382,24 +379,6 @@ def test_a_watch_ends_when_the_key_is_taken_away(approvals, router):
     shown = approvals("watch", XEROTIER_API_KEY="xero_demo_gone")
     assert (shown, shown.exit_status) == ("", 3)
     assert len(router.requests) == 1
-
-
-@at_both_ends
-def test_ctrl_c_ends_the_watch_of_a_process(start, router):
-    polled, before = threading.Event(), signal.signal(
-        signal.SIGINT, signal.default_int_handler)
-    router.order("GET /approvals", times=None,
-                 when=lambda seen: len(router.seen(
-                     "GET", "/approvals")) > 1 and polled.set() and False)
-    process = start("approvals", "watch", "--interval", "0.01")
-    signal.signal(signal.SIGINT, before)
-    for each in DELETE, DRAIN:
-        assert process.stdout.readline().decode() == LINES[each] + "\n"
-    assert polled.wait(LIMIT_S)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == 130 and stdout == b""
-    assert b"Traceback" not in stderr
 
 
 # == delegations =============================================================

@@ -7,13 +7,12 @@ them go on while the program sleeps, so that each poll meets what is meant.
 import json
 import os
 import re
-import signal
 import threading
 import time
 
 import pytest
 
-from conftest import at_both_ends, costly, from_system
+from conftest import from_system
 from helpers import ACME, asked_whole as asked, encoded, pretty
 from router import flaw
 
@@ -706,27 +705,6 @@ def test_a_wait_survives_what_passes(run, router, clock, fault):
     assert len(router.seen("POST", "/batches")) == 1
 
 
-@pytest.mark.parametrize("fault, exit_status", [
-    ({"status": 502}, 1), pytest.param({"status": 503}, 6, marks=costly),
-    pytest.param({"drop": "after"}, 5, marks=costly)])
-def test_what_lasts_5_minutes_ends_a_wait(run, router, clock, running, fault,
-                                          exit_status):
-    router.order("GET /batches/batch_1", times=None, **fault)
-    shown = run(*DEMO, "batch_1", "--wait")
-    assert shown.exit_status == exit_status and shown == ""
-    assert 300 <= clock.at < 330
-
-
-@pytest.mark.parametrize("status, exit_status", [
-    (400, 1), (401, 3), (403, 3), (404, 4)])
-def test_what_does_not_pass_ends_a_wait_at_once(run, router, clock, running,
-                                                status, exit_status):
-    router.order("GET /batches/batch_1", status=status)
-    shown = run(*DEMO, "batch_1", "--wait")
-    assert shown.exit_status == exit_status and clock.slept == []
-    assert f"error: HTTP {status}" in shown.stderr
-
-
 @pytest.mark.parametrize("words", [INPUT, DEMO + ("batch_1",)])
 def test_a_wait_is_over_when_its_time_is(run, router, clock, running, words):
     router.batch_plan(hold="validating")
@@ -739,19 +717,6 @@ def test_a_wait_is_over_when_its_time_is(run, router, clock, running, words):
             in shown.stderr)
 
 
-def test_a_wait_of_3_s_does_not_take_4(run, clock, running):
-    shown = run(*DEMO, "batch_1", "--wait", "--wait-timeout", "3")
-    assert shown.exit_status == 8 and sum(clock.slept) <= 3
-
-
-def test_a_wait_that_got_no_answer_in_time_says_so(run, router, clock,
-                                                   running):
-    router.order("GET /batches/batch_1", times=None, status=502)
-    shown = run(*DEMO, "batch_1", "--wait", "--wait-timeout", "20")
-    assert shown.exit_status == 8 and clock.at < 30
-    assert "HTTP 502" in shown.stderr and "resumes the wait" in shown.stderr
-
-
 def test_ctrl_c_tells_how_to_take_the_wait_up_again(run, router, clock):
     put(numbered(1))
     router.batch_plan(hold="validating")
@@ -761,26 +726,6 @@ def test_ctrl_c_tells_how_to_take_the_wait_up_again(run, router, clock):
     assert ("xeroctl batches batch_1 --endpoint demo --wait"
             in shown.stderr)
     assert router.seen("POST", "/cancel") == []
-
-
-@at_both_ends
-def test_ctrl_c_ends_the_wait_of_a_process(start, router, folder):
-    put(numbered(1))
-    router.batch_plan(hold="validating")
-    polled, before = threading.Event(), signal.signal(
-        signal.SIGINT, signal.default_int_handler)
-    router.order("GET /batches/batch_1",
-                 when=lambda seen: polled.set() and False)
-    process = start(*DEMO, "--input", str(folder / "requests.jsonl"),
-                    "--wait")
-    signal.signal(signal.SIGINT, before)
-    assert polled.wait(LIMIT_S)
-    begun = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == 130 and time.monotonic() - begun < 1
-    assert stdout == b"" and b"Traceback" not in stderr
-    assert (b"xeroctl batches batch_1 --endpoint demo --wait" in stderr)
 
 
 # == made of what has been uploaded ==========================================
@@ -1142,13 +1087,6 @@ def test_a_page_is_no_result(run, router, ended, kind):
     assert os.listdir() == ["made.jsonl"]
 
 
-def test_bytes_come_as_they_are(run, router, made):
-    data = b'{"a": "\xe2\x80\xa8"}\r\n\xff\xfe\x00\x1b[31m'
-    made(output=data)
-    run(*DEMO, "batch_1", "--download")
-    assert content("batch_1-output.jsonl") == data
-
-
 def test_a_download_in_the_other_forms(run, router, ended):
     file_id = ended["output_file_id"]
     size = len(router.file_bytes(file_id))
@@ -1156,23 +1094,6 @@ def test_a_download_in_the_other_forms(run, router, ended):
     assert json.loads(run(*words, "json")) == {
         "id": file_id, "path": "batch_1-output.jsonl", "bytes": size}
     assert run(*words, "id") == file_id + "\n"
-
-
-def test_an_existing_target_is_replaced_whole(run, router, ended):
-    put(b"x" * 100000, "batch_1-output.jsonl")
-    os.chmod("batch_1-output.jsonl", 0o644)
-    before = os.stat("batch_1-output.jsonl").st_ino
-    assert run(*DEMO, "batch_1", "--download").exit_status == 0
-    assert content("batch_1-output.jsonl") == router.file_bytes(
-        ended["output_file_id"])
-    assert os.stat("batch_1-output.jsonl").st_ino != before
-
-
-def test_a_failed_download_leaves_the_target_alone(run, router, ended):
-    put(b"before", "batch_1-output.jsonl")
-    router.order("GET /content", status=403)
-    assert run(*DEMO, "batch_1", "--download").exit_status == 3
-    assert content("batch_1-output.jsonl") == b"before"
 
 
 def test_a_file_that_cannot_be_read_yet_is_asked_for_again(
@@ -1189,16 +1110,6 @@ def test_a_file_that_stays_away_is_exit_4(run, router, clock, ended):
     shown = run(*DEMO, "batch_1", "--download")
     assert shown.exit_status == 4 and 0 < clock.at < 20
     assert not os.path.exists("batch_1-output.jsonl")
-
-
-def test_a_broken_download_is_taken_up_where_it_broke(run, router, ended):
-    router.order("GET /content", cut=100)
-    assert run(*DEMO, "batch_1", "--download").exit_status == 0
-    data = router.file_bytes(ended["output_file_id"])
-    assert content("batch_1-output.jsonl") == data
-    first, second = router.seen("GET", "/content")
-    assert second.headers["Range"] == "bytes=100-"
-    assert sorted(os.listdir()) == ["batch_1-output.jsonl", "made.jsonl"]
 
 
 NOT_YET = [
@@ -1277,14 +1188,6 @@ def test_a_default_name_stays_in_the_folder(run, router, made, batch_id,
     assert sorted(os.listdir()) == sorted(["made.jsonl", name])
 
 
-@pytest.mark.parametrize("path", ["no/such/folder.jsonl", "."])
-def test_a_target_that_cannot_be_is_named(run, router, ended, path):
-    shown = run(*DEMO, "batch_1", "--download", "--output-file", path)
-    assert shown.exit_status == 2
-    assert "cannot write" in shown.stderr and path in shown.stderr
-    assert router.seen("GET", "/content") == []
-
-
 # == flags that do not go together ===========================================
 
 NOT_WITH_PREFIX = ("--input-prefix cannot be combined with --input / --cancel"
@@ -1301,44 +1204,18 @@ TWO = [
                            " batch ID"),
 ]
 WORDS = [
-    (INPUT + ("--cancel",), "--input --cancel"),
-    (INPUT + ("--download",), "--input --download"),
-    (INPUT + ("--errors",), "--input --errors"),
-    (DEMO + ("batch_1", "--cancel", "--download"), "--cancel --download"),
-    (DEMO + ("batch_1", "--download", "--errors"), "--download --errors"),
-    (DEMO + ("batch_1", "--wait", "--download"), "--wait --download"),
-    (DEMO + ("batch_1", "--wait", "--errors"), "--wait --errors"),
-    (DEMO + ("batch_1", "--wait", "--cancel"), "--wait --cancel"),
-    (DEMO + ("--cancel",), "--cancel ID"),
-    (DEMO + ("--download",), "--download ID"),
-    (DEMO + ("--errors",), "--errors ID"),
-    (DEMO + ("--wait",), "--wait ID"),
-    (DEMO + ("batch_1", "--output-file", "x"),
-     "--output-file --download --errors"),
     (INPUT + ("--output-file", "x"), "--output-file --download --errors"),
-    (DEMO + ("--output-file", "x"), "--output-file --download --errors"),
-    (DEMO + ("batch_1", "--metadata", "a=b"),
-     "--metadata --input --input-prefix"),
     (DEMO + ("--metadata", "a=b", "batch_1"),
      "--metadata --input --input-prefix"),
-    (DEMO + ("--metadata", "a=b"), "--metadata --input --input-prefix"),
-    (DEMO + ("--no-validate",), "--no-validate --input"),
     (PREFIX + ("--no-validate",), "--no-validate --input"),
-    (DEMO + ("batch_1", "--wait-timeout", "5"), "--wait-timeout --wait"),
-    (INPUT + ("--wait-timeout", "5"), "--wait-timeout --wait"),
-    (PREFIX + ("--wait-timeout", "5"), "--wait-timeout --wait"),
-    (DEMO + ("batch_1", "--limit", "5"), "--limit"),
     (INPUT + ("--limit", "5"), "--limit"),
     (DEMO + ("batch_1", "--after", "x"), "--after"),
     (DEMO + ("batch_1", "--wait", "--all"), "--all"),
-    (DEMO + ("batch_1", "batch_2"), "batch_2"),
     (DEMO + ("batch_1", "batch_2", "--cancel"), "batch_2"),
     (INPUT + ("--wait", "--wait-timeout", "0"), "--wait-timeout"),
     (INPUT + ("--wait", "--wait-timeout", "soon"), "--wait-timeout"),
     (DEMO + ("--input", "-", "--api-key", "-"), "--input --api-key"),
     (DEMO + ("--inputs", "requests.jsonl"), "--inputs --input"),
-    (DEMO + ("--input",), "--input"),
-    (DEMO + ("--input", "--wait"), "--input"),
     (DEMO + ("--direct",), "--direct"),
 ]
 

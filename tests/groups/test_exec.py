@@ -7,13 +7,11 @@ queued, running and ended; what needs approval waits until it is decided.
 import functools
 import io
 import json
-import signal
-import threading
 
 import pytest
 
 import xeroctl
-from conftest import at_both_ends, environment, text_stream, written
+from conftest import environment, text_stream, written
 from helpers import TerminalStream, asked as asked_below, caller, labelled
 
 GROUP = ("exec",)
@@ -30,7 +28,6 @@ DRAIN = ("invoke", "--workspace", "ws_kube_prod", "--tool", "kubectl_drain",
          "--args", '{"node": "worker-09"}')
 INVOKE_GET = {"workspace_id": "ws_kube_prod", "tool": "kubectl_get",
               "args": {"kind": "pods"}}
-LIMIT_S = 10
 
 tools = caller("exec")
 asked = functools.partial(asked_below, below="/v1/exec")
@@ -338,21 +335,6 @@ def test_ctrl_c_tells_how_to_go_on(tools, router, clock, words):
     assert (shown, shown.exit_status) == ("", 130)
     assert f"xeroctl exec watch {FIFTH}" in shown.stderr
     assert router.seen("POST", "/cancel") == []
-
-
-@at_both_ends
-def test_ctrl_c_ends_the_watch_of_a_process(start, router):
-    polled, before = threading.Event(), signal.signal(
-        signal.SIGINT, signal.default_int_handler)
-    router.order("GET " + WAITING, when=lambda seen: polled.set() and False)
-    process = start("exec", "watch", WAITING)
-    signal.signal(signal.SIGINT, before)
-    assert polled.wait(LIMIT_S)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == 130 and stdout == b""
-    assert b"xeroctl exec watch " + WAITING.encode() in stderr
-    assert b"Traceback" not in stderr
 
 
 # == cancel ==================================================================

@@ -2,7 +2,6 @@
 exports and health: the small groups, each as a conversation.
 """
 
-import gzip
 import json
 import re
 
@@ -476,18 +475,6 @@ def test_an_export_is_made_waited_for_and_downloaded(run, router, tmp_path,
     assert ids(run, "exports") == []
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-def test_what_comes_compressed_is_written_plain(run, router, tmp_path,
-                                                chunked):
-    run("exports", "create", "executions", "--from", "2d")
-    text = b'{"n":1}\n' * 9999
-    router.order("GET /download", body=gzip.compress(text),
-                 headers={"Content-Encoding": "gzip"}, no_chunked=chunked)
-    target = tmp_path / "x"
-    shown = run("exports", "download", EXPORT, "--output-file", str(target))
-    assert shown.exit_status == 0 and target.read_bytes() == text
-
-
 @pytest.mark.parametrize("body", [
     b"<html>Sign in</html>", b'{"object":"error","message":"expired"}'])
 def test_a_page_or_an_error_is_no_export(run, router, tmp_path, body):
@@ -499,18 +486,6 @@ def test_a_page_or_an_error_is_no_export(run, router, tmp_path, body):
     assert [each.name for each in tmp_path.iterdir()] == ["x"]
     assert (tmp_path / "x").read_bytes() == b"old"
     assert router.seen("GET", "/files/" + EXPORT) == []
-
-
-def test_what_is_not_whole_is_no_download(run, router, tmp_path):
-    run("exports", "create", "executions", "--from", "2d")
-    body = gzip.compress(b'{"n":1}\n' * 9999)[:-20]
-    router.order("GET /download", body=body, times=None,
-                 headers={"Content-Encoding": "gzip"})
-    target = tmp_path / "x"
-    shown = run("exports", "download", EXPORT, "--output-file", str(target))
-    assert shown.exit_status in (1, 5) and not target.exists()
-    assert "Traceback" not in shown.stderr
-    assert "internal error" not in shown.stderr
 
 
 def test_a_download_has_a_name_of_its_own(run, tmp_path, monkeypatch):

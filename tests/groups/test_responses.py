@@ -458,13 +458,6 @@ def test_a_whole_answer_in_place_of_a_stream_is_taken(run, router):
     assert run(*HI, "--stream") == "Grüße\u2028\n"
 
 
-@pytest.mark.parametrize("name", [None, "message"])
-def test_an_event_may_be_named_by_its_type_alone(run, router, name):
-    router.order(POST, frames=[as_frame(each, name) for each in (
-        CREATED, delta("Hi"), completed())])
-    assert run(*HI, "--stream") == "Hi\n"
-
-
 def test_a_stream_may_come_byte_by_byte(run, router):
     router.order(POST, drip=True,
                  frames=frames(CREATED, delta("Grüße"), completed()))
@@ -807,27 +800,6 @@ def test_only_what_runs_in_the_background_is_cancelled(run, router, made):
     assert shown.stderr.startswith("error: HTTP 409 ")
     assert asked(router) == [f"POST /responses/{made_id}/cancel"]
     assert router.requests[0].body == b""
-
-
-@pytest.mark.parametrize("argv, told", [
-    (["r", "--wait", "--cancel"], ["--wait", "--cancel"]),
-    (["r", "--delete", "--input-items"], ["--delete", "--input-items"]),
-    (["--wait"], ["--wait", "ID"]),
-    (["--delete"], ["--delete", "ID"]),
-    (["--cancel"], ["--cancel", "ID"]),
-    (["r", "--wait-timeout", "3"], ["--wait-timeout", "--wait"]),
-    (["r", "--status", "failed"], ["--status"]),
-    (["--status", "done"], ["--status", "'done'", "incomplete"]),
-    (["--limit", "0"], ["--limit"]),
-    (["", "--wait"], ["'' cannot be an id"]),
-    (["r", "s"], ["s"]),
-])
-def test_what_does_not_go_together_is_named(run, router, argv, told):
-    shown = run("responses", *argv, *ENDPOINT)
-    assert shown.exit_status == 2, shown
-    for word in told:
-        assert word in shown.stderr
-    assert shown == "" and router.requests == []
 
 
 # == a session: each response follows the last one ===========================
