@@ -1009,20 +1009,15 @@ EVERYWHERE = [
     ("api", "/models", "--curl"), WRITES + ("--dry-run",),
     WRITES + ("--dry-run", "-o", "json"), WRITES + ("--curl", "-o", "json"),
     WRITES + ("-vv",), CHAT + ("--endpoint", "demo", "-vv", "--stream"),
-    ("config", "list"), ("config", "list", "-o", "json"),
     ("config", "list", "-o", "csv"), ("config", "show", "-o", "jsonl"),
-    ("config", "show"), ("config", "show", "-o", "wide"),
-    ("config", "set", "prod", "endpoint", "x"),
+    ("config", "show", "-o", "wide"),
     ("config", "set", "prod", "api_key", DEMO_KEY, "--dry-run"),
     ("config", "set", "prod", "api_kay", DEMO_KEY),
     ("config", "set", "prod", "base_url",
      f"https://me:{DEMO_KEY}@host/p/v1"),
     ("config", "set", "prod", "api_key", DEMO_KEY + " "),
     ("config", "set", "prod", "api_key", DEMO_KEY + " x"),
-    ("config", "unset", "prod", "api_key"), add(name="two"),
     add("--dry-run", "-o", "json", name="two"), add(), add("--force"),
-    ("config", "remove", "prod", "--force"),
-    ("status",), ("status", "-vv", "-o", "json"),
 ]
 
 
@@ -1032,18 +1027,6 @@ def test_a_key_is_never_shown(cli, keep, argv):
     shown = cli(*argv, XEROTIER_DEBUG="1")
     assert SECRET not in shown + shown.stderr, shown
     assert shown or shown.stderr
-
-
-@pytest.mark.parametrize("argv", [
-    MODELS, MODELS + ("-vv",), ("api", "/models", "-o", "json"),
-    ("status",), ("status", "-o", "json")])
-def test_a_key_that_a_server_quotes_is_not_shown(cli, keep, router, argv):
-    keep()
-    router.order("GET /models", status=401, message=f"No such key {DEMO_KEY}")
-    shown = cli(*argv)
-    assert shown.exit_status == 3
-    assert "No such key xero_demo_…" in shown.stderr
-    assert SECRET not in shown + shown.stderr, shown
 
 
 def test_a_key_is_not_shown_where_no_host_is_found(cli, keep):

@@ -745,38 +745,20 @@ def test_a_terminal_that_hangs_up_ends_a_session(sit, python):
 
 @costly
 @at_both_ends
-def test_nohup_is_obeyed(router, python):
-    """What was told to ignore hang-ups goes on to its end."""
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT],
+                         ids=["nohup", "in the background"])
+def test_a_signal_that_is_to_be_ignored_is(router, python, number):
+    """nohup ignores hang-ups, and sh Ctrl-C for what stands before &."""
     gate = threading.Event()
     router.order("*", frames=[chunk("one"), chunk(" two", "stop")],
                  gate=(1, gate))
     process = subprocess.Popen(
-        ["/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh", python, STARTED,
-         *CHAT, "--stream"], stdin=subprocess.DEVNULL,
+        ["/bin/sh", "-c", f'trap "" {number.name[3:]}; exec "$@"', "sh",
+         python, STARTED, *CHAT, "--stream"], stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=environment(router))
     assert read_until(process.stdout, b"one") == b"one"
-    process.send_signal(signal.SIGHUP)
-    time.sleep(0.05)
-    gate.set()
-    shown = finished(process)
-    assert shown == " two\n" and shown.exit_status == 0
-
-
-@costly
-@at_both_ends
-def test_a_job_in_the_background_ignores_ctrl_c(router, python):
-    """sh starts what stands before & with SIGINT ignored."""
-    gate = threading.Event()
-    router.order("*", frames=[chunk("one"), chunk(" two", "stop")],
-                 gate=(1, gate))
-    process = subprocess.Popen(
-        ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", python, STARTED,
-         *CHAT, "--stream"], stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=environment(router))
-    assert read_until(process.stdout, b"one") == b"one"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     time.sleep(0.05)
     gate.set()
     shown = finished(process)

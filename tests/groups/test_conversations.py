@@ -241,12 +241,6 @@ def test_json_of_a_deleted_item_is_its_conversation(do, held):
     assert json.loads(shown)["id"] == held
 
 
-def test_an_item_to_delete_must_be_named(do, router):
-    shown = do("delete-item", FIRST, "--force")
-    assert shown.exit_status == 2 and "--item-id" in shown.stderr
-    assert router.requests == []
-
-
 # == the endpoint ============================================================
 
 VERBS = [["list"], ["get", FIRST], ["create"],

@@ -71,13 +71,6 @@ def test_a_wide_list_of_tools_has_their_risk(tools):
         "Name", "Description", "Risk", "Domain"]
 
 
-def test_tools_as_jsonl_are_what_was_received(tools):
-    first, second = map(json.loads, tools("tools", "-o", "jsonl").split(
-        "\n")[:2])
-    assert first["name"] == "kubectl_get" and first["timeout_seconds"] == 30
-    assert second["risk"] == "destructive"
-
-
 def test_names_of_tools_go_to_xargs(tools):
     assert tools("tools", "-o", "id") == "kubectl_get\nkubectl_drain\n"
 
@@ -108,11 +101,6 @@ def test_a_tool_that_nobody_offers_is_not_found(tools):
     shown = tools("tool-show", "kubectl_fly")
     assert shown.exit_status == 4 and "'kubectl_fly'" in shown.stderr
     assert "code: exec_tool_not_found" in shown.stderr
-
-
-def test_a_name_is_percent_encoded(tools, router):
-    assert tools("tool-show", "a/b?c").exit_status == 4
-    assert asked(router) == ["GET /tools/a%2Fb%3Fc"]
 
 
 # == invoke ==================================================================
@@ -167,17 +155,6 @@ def test_a_file_of_arguments_that_is_missing_is_named(refused):
 def test_stdin_is_for_one_thing(refused):
     assert "--api-key" in refused(*GET[:-1], "-", "--api-key", "-",
                                   stdin=b"{}")
-
-
-def test_a_limit_of_the_wait_needs_the_wait(refused):
-    said = refused(*GET, "--wait-timeout", "8")
-    assert "--wait-timeout" in said and "--wait" in said
-
-
-@pytest.mark.parametrize("seconds", ["0", "-1", "soon", "nan"])
-def test_a_limit_that_is_no_time_is_not_sent(refused, seconds):
-    assert "--wait-timeout" in refused(*GET, "--wait",
-                                       f"--wait-timeout={seconds}")
 
 
 def test_a_tool_that_nobody_offers_is_not_started(tools):

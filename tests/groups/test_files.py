@@ -279,24 +279,6 @@ def test_one_file_in_full(files, router):
     assert json.loads(files(record["id"], "-o", "json")) == record
 
 
-@pytest.mark.parametrize("file_id, target", [
-    ("a/b", "/files/a%2Fb"), ("../models", "/files/..%2Fmodels"),
-    ("a b?c#d", "/files/a%20b%3Fc%23d"), ("größe", "/files/gr%C3%B6%C3%9Fe")])
-def test_an_odd_id_stays_one_segment(files, router, file_id, target):
-    assert files(file_id).exit_status == 4
-    assert asked(router) == ["GET " + target]
-
-
-@pytest.mark.parametrize("words", [
-    ["", "--delete", "--force"], [".."], [".", "--download", "x"],
-    ["--delete"], ["--download", "x"], ["f", "--delete", "--download", "x"],
-    ["f", "--upload", "x"], ["f", "--recursive"], ["--relative-path", "x"],
-    ["f", "--tree"], ["--upload"], ["f", "--download"]])
-def test_what_cannot_be_meant_is_not_asked(files, router, words):
-    assert files(*words).exit_status == 2
-    assert router.requests == []
-
-
 # == upload of one file ======================================================
 
 @pytest.mark.parametrize("words, purpose, relative", [

@@ -756,12 +756,6 @@ def test_uploads_of_a_status_are_asked_for(run, router, waiting, status):
     assert shown.split() == [FIRST] * (status == "uploading")
 
 
-def test_a_status_that_is_none_is_refused(run, router):
-    shown = run("uploads", "--status", "done")
-    assert shown.exit_status == 2 and "pending" in shown.stderr
-    assert router.requests == []
-
-
 def test_an_upload_is_shown(run, router, waiting):
     found = labelled(run("uploads", FIRST))
     assert list(found) == LABELS
@@ -787,14 +781,6 @@ def test_an_upload_is_deleted(run, router, waiting):
     assert asked(router) == [f"DELETE /uploads/{FIRST}"]
     assert FIRST not in router.uploads
     assert run("uploads", FIRST).exit_status == 4
-
-
-@pytest.mark.parametrize("words", [
-    ["--cancel"], ["--delete"], ["x", "--cancel", "--delete"],
-    ["x", "--status", "failed"], ["x", "y", "--delete", "--force"]])
-def test_what_does_not_go_together_is_refused(run, router, words):
-    shown = run("uploads", *words)
-    assert shown.exit_status == 2 and router.requests == []
 
 
 # == progress ================================================================
