@@ -515,18 +515,6 @@ def test_a_deployment_stays_without_a_yes(answer, two, typed):
     assert two.read_text() == TWO
 
 
-def test_a_deployment_stays_where_nobody_can_be_asked(cli, two):
-    check_error(cli("remove", "prod", stdin=b"y\n"), 2, "--force")
-    assert two.read_text() == TWO
-
-
-@pytest.mark.parametrize("flag", ["--force", "-y"])
-def test_force_asks_nothing(cli, two, flag):
-    shown = cli("remove", "prod", flag)
-    assert (shown, shown.stderr) == ("removed prod\n", "")
-    assert two.read_text() == GONE
-
-
 def test_what_is_current_stays_so_without_another_one(cli, two):
     assert cli("remove", "stag ing", "--force").exit_status == 0
     assert names(cli) == (["prod"], ["prod"])
@@ -608,26 +596,12 @@ def test_a_dry_run_as_json_is_json(cli, two, argv):
     assert json.loads(cli(*argv, "--dry-run", "-o", "json"))
 
 
-def test_a_dry_run_asks_nothing(answer, two):
-    shown = answer(b"", "remove", "prod", "--dry-run")
-    assert (shown.exit_status, shown.stderr) == (0, "")
-    assert two.read_text() == TWO
-
-
 def test_a_dry_run_makes_no_folder(cli, config, tmp_path):
     path = tmp_path / "new" / "config.toml"
     shown = cli("add", "prod", "--base-url", URL, "--api-key", DEMO_KEY,
                 "--dry-run", XEROTIER_CONFIG=str(path))
     assert shown.exit_status == 0, shown
     assert os.listdir(str(tmp_path)) == []
-
-
-@pytest.mark.parametrize("argv", [
-    ("add",), ("use",), ("set", "prod"), ("set", "prod", "endpoint"),
-    ("unset", "prod"), ("remove",), ("lst",), ("use", "prod", "more")])
-def test_what_is_missing_or_too_much_is_a_usage_error(cli, two, argv):
-    check_error(cli(*argv), 2)
-    assert two.read_text() == TWO
 
 
 # == init ====================================================================

@@ -142,16 +142,6 @@ def test_the_model_is_there_afterwards(run, upload, model):
             found["size_bytes"]) == ("m", "gguf", "d", 2560)
 
 
-@pytest.mark.parametrize("words, more", [
-    (["--format", "gguf"], {"format": "gguf"}),
-    (["--description", "-d"], {"description": "-d"})])
-def test_each_flag_adds_its_field(upload, router, model, words, more):
-    upload(model(), *words)
-    body = router.requests[0].json
-    assert {name: body[name] for name in body if name not in (
-        "purpose", "filename", "bytes", "mime_type", "name")} == more
-
-
 def test_json_is_the_upload_alone(upload, router, model):
     shown = upload(model(), "-o", "json")
     assert json.loads(shown) == router.uploads[FIRST]
@@ -218,19 +208,12 @@ def test_a_quota_that_is_full_is_told(upload, router, model):
     assert "--resume" not in shown.stderr and len(router.requests) == 1
 
 
-def test_an_upload_can_be_planned(upload, router, model):
-    shown = upload(model(), "--dry-run", "-o", "json")
-    plans = json.loads(shown)
-    first = plans[0] if isinstance(plans, list) else plans
-    assert first["url"] == router.base_url + "/uploads"
-    assert first["body"]["bytes"] == 2560 and router.requests == []
-
-
 def test_a_plan_shows_each_request(upload, router, model):
     plans = json.loads(upload(model(), "--dry-run", "-o", "json"))
     paths = [plan["url"][len(router.base_url):] for plan in plans]
     assert paths[0] == "/uploads"
     assert paths[1].endswith("/parts") and paths[-1].endswith("/complete")
+    assert plans[0]["body"]["bytes"] == 2560 and router.requests == []
 
 
 def test_a_resumed_upload_can_be_planned(upload, router, model):
