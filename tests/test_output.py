@@ -231,19 +231,6 @@ def test_a_list_has_one_shape_whatever_its_length(cli, router, form):
 
 # == empty lists and missing values ==========================================
 
-@pytest.mark.parametrize("form, text, remark", [
-    ("table", "", "No conversations found.\n"),
-    ("wide", "", "No conversations found.\n"),
-    ("json", '{\n  "data": []\n}\n', ""),
-    ("jsonl", "", ""),
-    ("csv", "ID,State,Bytes,Pinned,Created At,Title\r\n", ""),
-    ("id", "", "")])
-def test_an_empty_list_has_a_form(cli, router, form, text, remark):
-    serve(router, b'{"data":[]}')
-    shown = cli("conversations", "list", "-o", form)
-    assert (shown, shown.stderr, shown.exit_status) == (text, remark, 0)
-
-
 def test_a_quiet_empty_list_says_nothing(cli):
     shown = cli("conversations", "list", "-q")
     assert (shown, shown.stderr) == ("", "")

@@ -70,7 +70,7 @@ class Sheet(Job):
         assert [[row[name] for name in HEAD] for row in rows] == ROWS
         for row in rows:
             assert row["answer"] == answer_to(f"say {row['name']}:"
-                                             f" {row['text']}")
+                                              f" {row['text']}")
             assert (row["finish_reason"], row["error"]) == ("stop", "")
             assert int(row["tokens"]) > 0
         assert self.names() == {"in.csv", "out.csv"}

@@ -83,7 +83,7 @@ def test_a_deployment_without_a_key_gets_none_from_a_variable(cli, path,
                                                               router):
     path.write_text(path.read_text().replace(f'api_key = "{DEMO_KEY}"\n', ""))
     check_error(cli("--context", "prod", "models",
-                      XEROTIER_API_KEY=DEMO_KEY), 3, "no API key")
+                    XEROTIER_API_KEY=DEMO_KEY), 3, "no API key")
     cli("--context", "local", "models", XEROTIER_API_KEY=DEMO_KEY,
         XEROTIER_STYLE="xerotier")
     assert asked(router) == ["GET /v1/models"]
@@ -229,7 +229,7 @@ def test_a_slug_in_a_base_url_is_decoded_once(run, router):
     (["--endpoint", "mine"], {}), ([], {"XEROTIER_ENDPOINT": "mine"})])
 def test_two_endpoints_are_one_too_many(run, router, words, environ):
     check_error(run(*CHAT, *words, XEROTIER_BASE_URL=sdk(router),
-                      **environ), 2, "'demo'", "'mine'", router.base_url)
+                    **environ), 2, "'demo'", "'mine'", router.base_url)
     assert asked(router) == []
 
 
@@ -293,7 +293,7 @@ def test_a_key_may_have_a_line_end_behind_it(run):
     ("xero_a b", "' '"), ("xero_a\nb", r"'\n'"), ("xero_a\u2026", "'\u2026'")])
 def test_what_no_key_holds_is_named(run, key, said):
     check_error(run("models", XEROTIER_API_KEY=key), 3,
-                  f"XEROTIER_API_KEY: the API key holds {said}")
+                f"XEROTIER_API_KEY: the API key holds {said}")
     shown = run("models", "--api-key", key)
     check_error(shown, 3, f"the API key holds {said}")
     assert "xero_a" not in shown.stderr

@@ -266,20 +266,6 @@ def test_a_missing_file_is_named_and_nothing_sent(run, router, tmp_path):
 
 # == send: where it goes =====================================================
 
-@pytest.mark.parametrize("words, variable, slug", [
-    ([], "endpoint-dev", "endpoint-dev"),
-    (["--endpoint", "demo"], "endpoint-dev", "demo"),
-    (["--endpoint", "demo"], "", "demo"),
-])
-def test_the_endpoint_comes_from_flag_or_variable(run, router, words,
-                                                  variable, slug):
-    assert run("chat", "-m", "Hi", *words,
-               XEROTIER_ENDPOINT=variable).exit_status == 0
-    seen, = router.requests
-    assert seen.path == f"/proj_demo/{slug}/v1/chat/completions"
-    assert seen.json["model"] == slug
-
-
 @pytest.mark.parametrize("words, model", [
     (["--endpoint", "demo"], "demo"),
     (["--model", "demo"], "demo"),
