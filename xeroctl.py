@@ -40,7 +40,7 @@ from _thread import RLock
 from collections import Counter, defaultdict, namedtuple
 from contextlib import (AbstractContextManager, closing, contextmanager,
                         suppress)
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain, cycle, zip_longest
 from types import SimpleNamespace
 
@@ -4448,18 +4448,20 @@ def following(page, query, paging):
         records and has_more and is_place) else None
 
 
-def each_page(app, fetch, paging, query, before=None):
-    """Yield page after page of fetch(query); say so where none is new.
+def each_page(app, fetch, paging, query):
+    """Yield page after page of fetch(query=); say so where none is new.
 
-    before is the records of the page before the first one.
+    With no paging the first page tells: one that has a total counts.
     """
-    asked = None
+    before = asked = None
     while query not in (None, asked):
-        page = fetch(query)
+        page = fetch(query=query.items())
         if page_records(page) == before:
             break  # the server does not know the cursor
         yield page
         before, asked = page_records(page), query
+        paging = paging or (
+            "offset" if counted(dig(page, "total")) else "after")
         query = following(page, asked, paging)
     if query is not None:
         app.terminal.warn("the server's cursor does not move: the list may"
@@ -4468,8 +4470,7 @@ def each_page(app, fetch, paging, query, before=None):
 
 def record_lists(app, path, query, **parts):
     """Yield the records of a list page by page, as far as it goes."""
-    def fetch(query):
-        return app.api.call("GET", path, query=query.items(), **parts)
+    fetch = partial(app.api.call, "GET", path, **parts)
     return map(page_records, each_page(app, fetch, "after", query))
 
 
@@ -4556,13 +4557,12 @@ def tell_more(app, name, place):
 def pages_of(app, group, args):
     """Yield a page of a verb's list, or all; say how to go on to more."""
     paging, query = args.verb.paging, sent_fields(args)
-
-    def fetch(query):
-        return group.call(app, "GET", place_of(args), query=query.items())
+    fetch = partial(group.call, app, "GET", place_of(args))
+    pages = each_page(app, fetch, paging, query)
     if paging and args.all:
-        yield from each_page(app, fetch, paging, query)
+        yield from pages
         return
-    page = fetch(query)
+    page = next(pages)
     yield page
     rest = paging and following(page, query, paging)
     if rest:
@@ -9737,16 +9737,12 @@ def show_pages(app, method, path, query, parts):
     """Follow every page of a list and show it as one."""
     if method != "GET":
         raise UsageError(f"--all follows the pages of a GET, not of {method}")
-
-    def fetch(query):
-        return app.api.call("GET", path, query=query.items(), **parts)
-    first = fetch(dict(query))
-    paging = "offset" if counted(dig(first, "total")) else "after"
-    more = each_page(app, fetch, paging, following(first, dict(query), paging),
-                     page_records(first))
+    fetch = partial(app.api.call, "GET", path, **parts)
+    pages = each_page(app, fetch, None, dict(query))
     if app.out.form not in (JSONL, CSV, ID):
-        return show_any(app, merged([first, *more]))
-    app.out.pages(chain([first], more), columns_of(page_records(first)))
+        return show_any(app, merged(pages))
+    first = next(pages)
+    app.out.pages(chain([first], pages), columns_of(page_records(first)))
 
 
 def show_head(app, answer):
