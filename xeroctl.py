@@ -4694,13 +4694,14 @@ def with_status(item):
     return item
 
 
-def call_again(app, command):
+def call_again(app, *words):
     """A command for a hint, with the --endpoint and --context of this one."""
-    given = [(name, getattr(app.args, name, None))
+    given = [(f"--{name}", getattr(app.args, name, None))
              for name in ("endpoint", "context")]
-    flags = "".join(f" --{name} {shell_word(value)}"
-                    for name, value in given if value)
-    return re.sub("(?= --|$)", lambda _: flags, command, count=1)
+    ours = chain.from_iterable(pair for pair in given if pair[1])
+    end = [str(word)[:2] for word in (*words, "--")].index("--")
+    return " ".join(map(shell_word, (
+        "xeroctl", *words[:end], *ours, *words[end:])))
 
 
 def poll_patiently(app, poll, until=float("inf"), resume=None):
@@ -6289,8 +6290,7 @@ def is_unclear(batch):
 
 
 def wait_command(app, batch_ids):
-    return " and ".join(call_again(
-        app, f"xeroctl batches {shell_word(batch_id)} --wait")
+    return " and ".join(call_again(app, "batches", batch_id, "--wait")
                         for batch_id in batch_ids) + " resumes the wait"
 
 
@@ -8312,8 +8312,8 @@ def post_message(app, chat, text):
         raise XeroctlError(
             f"the chat {chat_id} was created, but its message was not"
             f" posted: {error}", "the chat is kept; to post the message: "
-            + call_again(app, f"xeroctl chats send {shell_word(chat_id)}"
-                         " --message TEXT"), **error.facts)
+            + call_again(app, "chats", "send", chat_id, "--message", "TEXT"),
+            **error.facts)
 
 
 def only_named(name, templates, workspace):
@@ -8905,9 +8905,9 @@ def revalidate_model(app, group, args):
         return status in GOOD_MODEL_STATES + BAD_MODEL_STATES and (
             status != seen[0] or len(seen) >= 3)
     group.call(app, "POST", place_of(args))
-    again = call_again(app, f"xeroctl models {shell_word(args.id)}")
     see_end(app, group, args, is_over, GOOD_MODEL_STATES,
-            again + " shows its status", ("ID", "Name", "Status:state"))
+            call_again(app, "models", args.id) + " shows its status",
+            ("ID", "Name", "Status:state"))
 
 
 def show_any(app, value):
@@ -9302,17 +9302,16 @@ def create_response(app, group, args):
     response_id, status = (dig(answer and answer.response, key)
                            for key in ("id", "status"))
     if status in ("queued", "in_progress") and not answer.has_begun:
-        again = call_again(
-            app, f"xeroctl responses {shell_word(response_id)} --wait")
+        again = call_again(app, "responses", response_id, "--wait")
         app.terminal.say(f"{response_id} is {status}: {again} waits for it")
 
 
 def wait_response(app, group, args):
     """Wait until a background response has ended."""
-    again = call_again(app, f"xeroctl responses {shell_word(args.id)} --wait")
     see_end(app, group, args, lambda status: status not in (
         "queued", "in_progress"), ("completed", "incomplete"),
-            again + " resumes the wait")
+            call_again(app, "responses", args.id, "--wait")
+            + " resumes the wait")
 
 
 CREATED_METADATA = field("--metadata K=V…",
@@ -9529,10 +9528,10 @@ def upload_model(app, group, args):
     try:
         done = engine.run()
     except (XeroctlError,) + INTERRUPTS:
-        words = [args.path, args.name, "--resume", engine.id] + [
-            links.long_name for links in LINKS if getattr(args, links.dest)]
-        again = f"xeroctl upload {' '.join(map(shell_word, words))}"
-        app.terminal.note(call_again(app, again) + " goes on there")
+        links = [f.long_name for f in LINKS if getattr(args, f.dest)]
+        app.terminal.note(call_again(
+            app, "upload", args.path, args.name, "--resume", engine.id,
+            *links) + " goes on there")
         raise
     check_status(done, *BAD_ENDS)
     app.out.record(done, group.fields)
@@ -10414,9 +10413,9 @@ def create_export(app, group, args):
         return run_write(app, group, args)
     args.id = id_in(group.call(app, "POST", place_of(args),
                                body=sent_fields(args)))
-    again = call_again(app, f"xeroctl exports get {shell_word(args.id)}")
     see_end(app, group, args, lambda status: status not in (
-        "pending", "processing"), ("completed",), again + " shows it")
+        "pending", "processing"), ("completed",),
+            call_again(app, "exports", "get", args.id) + " shows it")
 
 
 def download_export(app, group, args):
@@ -10498,16 +10497,14 @@ def read_arguments(app, args):
 
 
 def watch_again(app, item_id):
-    return call_again(
-        app, f"xeroctl exec watch {shell_word(item_id)}") + " watches it"
+    return call_again(app, "exec", "watch", item_id) + " watches it"
 
 
 def tell_approval(app, invocation):
     """Say what an invocation waits for, and who can end that."""
     approval = dig(invocation, "approval_id")
     if dig(invocation, "status") == "pending_approval":
-        again = call_again(
-            app, f"xeroctl approvals approve {shell_word(as_text(approval))}")
+        again = call_again(app, "approvals", "approve", as_text(approval))
         app.terminal.say(
             f"it waits for approval {as_text(approval)}: {again}, or reject")
 
