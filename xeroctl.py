@@ -4150,8 +4150,8 @@ class Flag:
 
     "-m, --message TEXT" takes a value and "--stream" is a switch; "ID" is a
     word, "[ID]" one that may be left out; "--param KEY=JSON…", "ID…" and
-    "[ID…]" take several, one at a time.  type converts a text, const is
-    what a switch stands for; counts: how often it was given.
+    "[ID…]" take several, one at a time.  type converts a text (TYPES), const
+    is what a switch stands for; counts: how often it was given.
 
     sends is the dotted place of its value in the request (body, or query of
     a GET); header the request header that it sets.  many tells of a word
@@ -4166,15 +4166,17 @@ class Flag:
     needs = completes = sample = None
     required = counts = from_stdin = is_ours = False
     const = True
+    TYPES = {"ID": an_id, "SLUG": an_id, "N": integer(1)}  # by the metavar
 
     def __init__(self, spec, help, type=None, **options):
         self.__dict__ = options
-        self.spec, self.help, self.type = spec, help, type
+        self.spec, self.help = spec, help
         names = []
         while spec.startswith("-"):
             name, _, spec = spec.partition(" ")
             names.append(name.rstrip(","))
         self.metavar, self.is_word = spec.strip("[]…"), not names
+        self.type = type or self.TYPES.get(self.metavar.partition("|")[0])
         self.is_several = "…" in spec
         self.required = self.required or not names and spec[0] != "["
         self.long_name = max(names or [self.metavar], key=len)
@@ -4422,7 +4424,7 @@ def below(word, *verbs):
     return verbs
 
 
-LIMIT = field("--limit N", "items per page", integer(1))
+LIMIT = field("--limit N", "items per page")
 ALL = flag("--all", "follow every page")
 # How a list goes on: behind its last id (OpenAI), or by a count.
 PAGING = {"after": (LIMIT, field("--after ID", "start after this item"), ALL),
@@ -8414,9 +8416,9 @@ ASKING = (
     flag("--enrich", "ask for the router's enrichment events", const="1",
          header="X-Xerotier-Vendor-Events"),
     flag("--slo-ttft-ms N", "wanted time to the first token, a routing hint",
-         integer(1), header="X-SLO-TTFT-Ms"),
+         header="X-SLO-TTFT-Ms"),
     flag("--slo-tpot-ms N", "wanted time per output token, a routing hint",
-         integer(1), header="X-SLO-TPOT-Ms"))
+         header="X-SLO-TPOT-Ms"))
 MESSAGE = flag("-m, --message TEXT",
                "the user's message; - reads standard input", from_stdin=True)
 
@@ -8435,7 +8437,7 @@ CHAT = Group(
                    " decides)"),
              field("--max-tokens N",
                    "most tokens to generate (in a session 4096, if none is"
-                   " given)", integer(1)),
+                   " given)"),
              TEMPERATURE, TOP_P,
              field("--frequency-penalty F", "against repetition, -2.0 to 2.0",
                    number(-2, 2)),
@@ -8703,8 +8705,7 @@ PROMPTS = (
     *changed((
         flag("--system TEXT", "system message of these requests"),
         field("--model NAME", "their model (default: the endpoint)"),
-        field("--max-tokens N", "most tokens to generate for each",
-              integer(1)),
+        field("--max-tokens N", "most tokens to generate for each"),
         TEMPERATURE, ANY_FIELD,
         flag("--id-column NAME", "column with the custom_id (default: row-N)"),
         flag("--input-format FORM",
@@ -8790,7 +8791,7 @@ BATCHES = Group(
              SPLIT,
              flag("--max-requests N",
                   f"most requests in one batch (default: {MOST_REQUESTS})",
-                  integer(1), default=MOST_REQUESTS),
+                  default=MOST_REQUESTS),
              flag("--retry-failed N",
                   "send failed requests again, up to N times (default: 0);"
                   " of a run that has ended, only those",
@@ -8964,20 +8965,18 @@ MODELS = Group(
             field("--architecture TEXT", "as transformer or mamba"),
             field("--quantization METHOD",
                   "what the backend applies when it runs"),
-            field("--context-length N", "most tokens of context", integer(1)),
-            field("--parameter-count N", "how many parameters it has",
-                  integer(1)),
-            field("--hidden-size N", "size of its hidden layers", integer(1)),
-            field("--num-layers N", "how many layers it has", integer(1)),
-            field("--vocab-size N", "size of its vocabulary", integer(1)),
+            field("--context-length N", "most tokens of context"),
+            field("--parameter-count N", "how many parameters it has"),
+            field("--hidden-size N", "size of its hidden layers"),
+            field("--num-layers N", "how many layers it has"),
+            field("--vocab-size N", "size of its vocabulary"),
             field("--workload-type TYPE",
                   "as inference, embedding or reranking"),
             field("--torch-dtype DTYPE", "float16, bfloat16 or float32",
                   choice("float16", "bfloat16", "float32")),
-            field("--num-experts N", "how many experts it has (MoE)",
-                  integer(1)),
+            field("--num-experts N", "how many experts it has (MoE)"),
             field("--num-experts-per-tok N",
-                  "experts at work for a token (MoE)", integer(1)),
+                  "experts at work for a token (MoE)"),
             field("--pre-quantized", "its weights are stored quantized"),
             field("--pre-quantization-method METHOD",
                   "gptq, awq or compressed-tensors",
@@ -9230,12 +9229,11 @@ EMBEDDINGS = Group(
              flag("--input-file FILE", "one text per line", from_stdin=True,
                   dest="texts_file"),
              MODEL,
-             field("--dimensions N", "size of the vectors, if the model can",
-                   integer(1)),
+             field("--dimensions N", "size of the vectors, if the model can"),
              field("--encoding-format FORMAT", "how vectors travel",
                    choice("float", "base64")),
              flag("--batch-size N", "most texts in a request (default: 256)",
-                  integer(1), default=256),
+                  default=256),
              flag("--output-file PATH",
                   "write the vectors to a .npy or .jsonl file"),
              usage="--endpoint SLUG --input TEXT",
@@ -9254,7 +9252,7 @@ RERANK = only(
           many=bool, from_stdin=True, dest="texts", sends="documents"),
     flag("--documents-file FILE", ONE_PER_LINE, from_stdin=True,
          dest="texts_file"),
-    field("--top-n N", "only the best so many", integer(1)),
+    field("--top-n N", "only the best so many"),
     field("--return-documents", "have the server send the documents back"),
     MODEL, path="/rerank", scope=ENDPOINT, writes=True,
     columns=("Rank", "Index", "Score", "Document"), examples=(
@@ -9341,8 +9339,7 @@ RESPONSES = Group(
                   "read the instructions from a file (beats --instructions)",
                   from_stdin=True),
              flag("--model NAME", "the model's name"),
-             field("--max-output-tokens N", "most tokens to generate",
-                   integer(1)),
+             field("--max-output-tokens N", "most tokens to generate"),
              TEMPERATURE, TOP_P,
              field("--previous-response-id ID", "follow this response"),
              field("--conversation ID", "add to this conversation"),
@@ -9998,7 +9995,7 @@ KEYS = Group(
                  "xeroctl keys key_1 --ip-filter --allow 10.0.0.0/8",
                  "xeroctl keys key_1 --ip-filter --clear")),
         acts("quota", "Limit how often a key may be used.",
-             field("--quota-requests N", "so many requests", integer(1),
+             field("--quota-requests N", "so many requests",
                    sends="requests", needs="--quota-window"),
              field("--quota-window SECONDS", "in so many seconds", integer(1),
                    sends="window_seconds", needs="--quota-requests"),
@@ -10057,8 +10054,7 @@ AGENTS = Group(
                 field("--router-addr tcp://H:P",
                       "where the agent finds the router", router_address,
                       required=True, sample="tcp://router:7777"),
-                field("--expires-in-hours N", "how long it can be used",
-                      integer(1)),
+                field("--expires-in-hours N", "how long it can be used"),
                 path=JOIN_KEYS, once="key", columns=JOIN_KEY_COLUMNS),
         acts("revoke", "Revoke a join key.", path=JOIN_KEYS + "/{id}",
              method="DELETE", asks="Revoke join key {id}?",
@@ -10693,7 +10689,7 @@ TEMPLATES = Group(
               TEMPLATE_WORKSPACE, summary="List templates.",
               checks=place_templates),
         shows("Show one template.", *ONE_TEMPLATE,
-              field("--version N", "an earlier version", integer(1),
+              field("--version N", "an earlier version",
                     dest="version_number", sends="version"),
               path="", checks=place_template),
         creates("Make a template.", TEMPLATE_FILE, TEMPLATE_WORKSPACE,
@@ -11371,9 +11367,9 @@ def store(args, declared, value):
     before = getattr(args, declared.dest)
     if not declared.takes_value:
         value = before + 1 if declared.counts else declared.const
-    elif declared.type or re.match(r"(ID|SLUG)\b", declared.metavar):
+    elif declared.type:
         try:
-            value = (declared.type or an_id)(value)
+            value = declared.type(value)
         except UsageError as problem:
             name = (declared.metavar if declared.is_word
                     else "/".join(declared.names))
