@@ -8395,7 +8395,7 @@ TOP_P = field("--top-p F", "nucleus sampling threshold, 0.0 to 1.0",
 ANY_FIELD = flag("--param KEY=JSON…", "any other field of the request",
                  json_pair)
 THE_WORKSPACE = flag("--workspace ID", "the workspace", required=True,
-                     completes="", sample="ws_1")
+                     sample="ws_1")
 ASKING = (
     ANY_FIELD,
     flag("--stream", "show the answer token by token"),
@@ -8744,9 +8744,8 @@ rows and --template (batches run and batches check):
 
 BATCHES = Group(
     "batches", "Run JSON Lines files of requests, of any size.",
-    path="/batches", scope=ENDPOINT, thing="batch", sample="batch_1",
-    notes=BATCH_NOTES, main="run",
-    columns=BATCH_COLUMNS, fields=BATCH_FIELDS,
+    path="/batches", scope=ENDPOINT, thing="batch", main="run",
+    notes=BATCH_NOTES, columns=BATCH_COLUMNS, fields=BATCH_FIELDS,
     verbs=by_flag(
         lists(SLUG, summary="List the batches of an endpoint."),
         Verb("show", "Show one batch in full.", show_batch, ITEM, SLUG),
@@ -8938,7 +8937,7 @@ VERSION_COLUMNS = (
 
 def version_flag(name, summary, **options):
     return flag(f"--{name} VERSION", summary, semver, sample="2.0.0",
-                completes="", **options)
+                **options)
 
 
 EXTENDED = field("--extended", "ask for the extended fields (for -o json)",
@@ -9345,8 +9344,7 @@ RESPONSES = Group(
              field("--conversation ID", "add to this conversation"),
              field("--background", "do not wait for the answer"),
              field("--store", "keep the response on the server"),
-             field("--no-store", "do not keep it", const=False, dest="store",
-                   sends="store"),
+             field("--no-store", "do not keep it", const=False, dest="store"),
              CREATED_METADATA,
              field("--reasoning-effort WORD", "as low, medium or high",
                    sends="reasoning.effort"),
@@ -9552,11 +9550,10 @@ UPLOADS = Group(
 UPLOAD = only(
     "upload", "Upload a model: a file, or a folder as a tar.", upload_model,
     flag("PATH", "the file or folder", sample="model.gguf"),
-    flag("NAME", "what the model will be called", completes="",
-         sample="my-model"),
+    flag("NAME", "what the model will be called", sample="my-model"),
     field("--format WORD", "as gguf or safetensors", is_ours=True),
     field("--description TEXT", "what it is for", is_ours=True),
-    flag("--resume ID", "go on with this upload", completes=""), *LINKS,
+    flag("--resume ID", "go on with this upload"), *LINKS,
     path="/uploads", columns=UPLOAD_FIELDS + (
         "Model ID=model_id|model.id|model|file.id",),
     writes=True, examples=(
@@ -9966,7 +9963,7 @@ EXPIRES = field("--expires TIME", "ISO time, or 30d from now", moment,
 
 KEYS = Group(
     "keys", "Make, rotate and revoke API keys.",
-    path="/management/api-keys", sample="key_1", main="create",
+    path="/management/api-keys", main="create",
     columns=("ID", "NAME", "PREFIX", "SCOPES:list", "ACTIVE=active|is_active",
              "LAST_USED=last_used_at:time", "EXPIRES=expires_at:time"),
     more=("ENDPOINT=endpoint_id", "IP FILTER", "QUOTA"), verbs=by_flag(
@@ -10250,7 +10247,7 @@ def read_message(app, args):
 
 CHATS = Group(
     "chats", "Manage the chats of workspaces.", path="/chats",
-    default="list", sample="chat_1",
+    default="list",
     columns=("ID=id|chat_id", "TITLE", "WORKSPACE=workspace_id",
              "MESSAGES=message_count|messages", "UPDATED=updated_at:time"),
     more=("STATUS:state",), verbs=(
@@ -10293,7 +10290,7 @@ MAINTENANCE_FLAGS = (
           choice("info", "warning", "critical")))
 MAINTENANCE = Group(
     "maintenance", "Schedule maintenance.", path="/management/maintenance",
-    default="list", thing="maintenance", sample="mnt_1", main="schedule",
+    default="list", sample="mnt_1", main="schedule",
     columns=("ID", "TITLE", "SEVERITY", "STATUS:state",
              "STARTS=starts_at:time", "ENDS=ends_at:time"),
     more=("DESCRIPTION",), verbs=(
@@ -10374,7 +10371,7 @@ USAGE_NUMBER_COLUMNS = (
 
 USAGE = Group(
     "usage", "See requests, tokens and times of a span of days.",
-    path="/usage", default="summary", thing="usage", verbs=(
+    path="/usage", default="summary", verbs=(
         shows("Show the sums.", *USAGE_FLAGS, name="summary", path="summary",
               checks=fix_span,
               columns=("From:time", "To:time") + USAGE_NUMBER_COLUMNS),
@@ -10576,8 +10573,7 @@ TEMPLATE_FIELDS = ("name", "scope", "description", "system_prompt",
                    "applicable_workspace_types", "metadata")
 TEMPLATE_OF_SERVER = ("id", "object", "version", "workspace_id",
                       "created_at", "updated_at", "notes")
-TEMPLATE_WORKSPACE = flag("--workspace ID", "the templates of this workspace",
-                          completes="")
+TEMPLATE_WORKSPACE = flag("--workspace ID", "the templates of this workspace")
 TEMPLATE = flag("ID|NAME", "the template: its id or its name", sample="triage",
                 dest="id")
 ONE_TEMPLATE = TEMPLATE, TEMPLATE_WORKSPACE
@@ -10794,8 +10790,8 @@ APPROVALS = Group(
         acts("approve", "Approve a request.",
              field("--note TEXT", "a word on it"),
              field("--confirm TOOL",
-                   "the tool's name, where it cannot be undone",
-                   completes=""), checks=check_approval),
+                   "the tool's name, where it cannot be undone"),
+             checks=check_approval),
         acts("reject", "Reject a request.", field("--reason TEXT", "why")),
         Verb("watch", "Print each new request once, until Ctrl-C.",
              watch_approvals, RISK,
