@@ -3682,11 +3682,6 @@ class NewFile(AbstractContextManager):
 # 8. Output
 # ---------------------------------------------------------------------------
 
-def camel(path):
-    """A snake_case name as some servers spell it."""
-    return re.sub("_([a-z])", lambda found: found.group(1).upper(), path)
-
-
 def as_brief(value):
     """At most 120 characters, as the product's page has a description."""
     text = as_text(value)
@@ -3734,9 +3729,6 @@ class Column:
             return RECORD_FORMATS[self.format](value, record)
         return CELL_FORMATS[self.format](value)
 
-    def cell(self, *place):
-        return one_line(self.text(*place))
-
     def style(self, text):
         """The style of a cell: a state has a colour."""
         return (STATE_STYLES.get(text.lower())
@@ -3753,8 +3745,9 @@ def as_column(spec):
     place, _, form = spec.partition(":")
     head, _, paths = place.lstrip("+").partition("=")
     paths = (paths or head.lower().replace(" ", "_")).split("|")
-    return Column(head, paths + [camel(path) for path in paths if "_" in path],
-                  form, place[:1] == "+")
+    paths += [re.sub("_([a-z])", lambda found: found.group(1).upper(), path)
+              for path in paths if "_" in path]  # as some servers spell it
+    return Column(head, paths, form, place[:1] == "+")
 
 
 def key_column(key):
@@ -4057,7 +4050,7 @@ class Out:
         now = self.terminal.clock.now()
         key = next((c for c in columns if c.head == "ID"), columns[0])
         return [Strip(c, [c.head] + [
-            self.screen.shown(c.cell(record, now, is_short), UNSEEN)
+            self.screen.shown(one_line(c.text(record, now, is_short)), UNSEEN)
             for record in records], c is key) for c in columns]
 
     def bars(self, head, values):
@@ -5401,21 +5394,17 @@ def show_rest(app, answer):
         app.terminal.out.end_line()
 
 
-def usage_line(usage):
-    """usage: prompt 9, completion 3, total 12, cached 4, reasoning 2."""
-    if not isinstance(usage, dict):
-        return "usage: not reported by the server"
-    return "usage: " + ", ".join(f"{column.head} {column.cell(usage, 0)}"
-                                 for column in USAGE_COLUMNS)
-
-
 def tell_ends(app, args, turns):
     """Say why an answer stopped early, and what it cost."""
     answer, hint = turns.answer, turns.answer.hint()
     if hint:
         app.terminal.note("hint: " + hint)
     if args.show_usage:
-        app.terminal.say(usage_line(answer.usage))
+        told = ", ".join(f"{column.head} {column.text(answer.usage, 0)}"
+                         for column in USAGE_COLUMNS)
+        app.terminal.say("usage: " + (
+            told if isinstance(answer.usage, dict)
+            else "not reported by the server"))
         if answer.id:
             app.terminal.say(f"id: {as_text(answer.id)}")
     if not turns.is_kept and (args.interactive or args.session):
@@ -10748,7 +10737,7 @@ def check_approval(app, args):
     check_record(found, [as_column("ID")])
     for column in map(as_column, DECIDED_ON):
         app.terminal.say(f"{column.head + ':':13} "
-                         + column.cell(found, app.clock.now()))
+                         + column.text(found, app.clock.now()))
     tool = as_column(DECIDED_ON[0]).text(found, 0)
     risk = dig(found, "risk")
     if risk == "irreversible":
