@@ -4521,14 +4521,7 @@ SLUG = flag("--endpoint SLUG",
 NAME_FLAG = field("--name NAME", "its name", required=True)
 DESCRIPTION = field("--description TEXT", "what it is for")
 REGION = field("--region REGION", "where it is")
-
-
-def of_status(*words):
-    return field("--status STATUS", "only those of this status",
-                 choice(*words) if words else None)
-
-
-OF_STATUS = of_status()
+OF_STATUS = field("--status STATUS", "only those of this status")
 
 
 def filled(template, args, form=as_list):
@@ -4961,12 +4954,6 @@ class ChatChoice:
             self.tool_calls += found
         return found[-1]
 
-    def functions(self):
-        """The calls, of the older form (OpenAI, function_call) as well."""
-        older = self.message.get("function_call")
-        return [dig(call, "function") for call in self.tool_calls
-                ] + [older] * bool(older)
-
     def text(self, key="content"):
         """All of a text that has come so far."""
         said = self.texts.get(key, b"")  # to ask for it is not to tell it
@@ -5066,8 +5053,9 @@ class ChatAnswer:
         for index, choice in sorted(self.choices.items()):
             if index:
                 yield "\n" + choice.text() + choice.text("refusal")
-            for function in choice.functions():
-                yield call_line(function)
+            calls = [dig(call, "function") for call in choice.tool_calls]
+            older = choice.message.get("function_call")  # OpenAI's older form
+            yield from map(call_line, calls + [older] * bool(older))
 
     def hint(self):
         """What to try where the answer has stopped early, or None."""
@@ -9305,9 +9293,9 @@ RESPONSES = Group(
     columns=("ID", "Model", "Status:state", "Input tokens=usage.input_tokens",
              "Output tokens=usage.output_tokens", "Created=created_at:age"),
     fields=RESPONSE_FIELDS, verbs=by_flag(
-        lists(SLUG, of_status("queued", "in_progress", "completed", "failed",
-                              "cancelled", "incomplete"),
-              summary="List responses."),
+        lists(SLUG, *changed((OF_STATUS,), type=choice(
+                  "queued", "in_progress", "completed", "failed", "cancelled",
+                  "incomplete")), summary="List responses."),
         shows("Show one response.", SLUG, columns=RESPONSE_FIELDS[:-1] + (
             "Answer=output|output_text:lines",)),
         deletes("Delete a response.", SLUG),
@@ -9528,7 +9516,8 @@ UPLOADS = Group(
     columns=("ID", "Filename", "Size=bytes:size", "Status:state",
              "Progress:progress", "Created=created_at:time"),
     fields=UPLOAD_FIELDS, verbs=by_flag(
-        lists(of_status("pending", "uploading", "completed", *BAD_ENDS),
+        lists(*changed((OF_STATUS,), type=choice(
+                  "pending", "uploading", "completed", *BAD_ENDS)),
               summary="List uploads."),
         shows("Show one upload."),
         acts("cancel", "Cancel an upload; its parts are dropped.",
