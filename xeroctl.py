@@ -4617,8 +4617,10 @@ def run_update(app, group, args):
     run_write(app, group, args)
 
 
-def lists(*flags, summary="List items.", name="list", path="", paging="after",
-          run=run_list, **options):
+def lists(summary="List items.", *flags, name="list", path=None,
+          paging="after", run=run_list, **options):
+    if path is None:
+        path = "" if name == "list" else "{id}/" + name
     return Verb(name, summary, run, *flags, *PAGING.get(paging, ()),
                 path=path, paging=paging, **options)
 
@@ -8724,7 +8726,7 @@ BATCHES = Group(
     path="/batches", scope=ENDPOINT, thing="batch", main="run",
     notes=BATCH_NOTES, columns=BATCH_COLUMNS, fields=BATCH_FIELDS,
     verbs=by_flag(
-        lists(SLUG, summary="List the batches of an endpoint."),
+        lists("List the batches of an endpoint.", SLUG),
         Verb("show", "Show one batch in full.", show_batch, ITEM, SLUG),
         Verb("create", "Upload a file and make a batch of it.", create_batch,
              SLUG, METADATA, WAIT, WAIT_TIMEOUT, BATCH_ENDPOINT,
@@ -8930,10 +8932,10 @@ MODELS = Group(
         "+Quantization", "+Context=context_length",
         "+Parameters=parameter_count:count",
         "+Created=created|created_at:time"), verbs=by_flag(
-        lists(EXTENDED,
+        lists("List the models of the project.", EXTENDED,
               flag("--endpoint SLUG", "list what this endpoint serves"),
-              summary="List the models of the project.", paging="offset",
-              checks=ask_extended, examples=("xeroctl models -o wide",)),
+              paging="offset", checks=ask_extended, examples=(
+                  "xeroctl models -o wide",)),
         shows("Show one model in full.", FULL, EXTENDED, run=show_model),
         updates(
             "Change what is said about a model.",
@@ -8976,7 +8978,7 @@ MODELS = Group(
         shows("Show a model as the catalog has it.", name="catalog-info",
               path="{id}/catalog", columns=ALL_FIELDS),
     ) + below("versions", *by_flag(
-        lists(summary="List the versions of a model.", path="{id}/versions",
+        lists("List the versions of a model.", path="{id}/versions",
               columns=VERSION_COLUMNS),
         acts("create", "Make a new version.",
              field("--notes TEXT", "what is new in it", sends="version_notes"),
@@ -8998,8 +9000,8 @@ MODELS = Group(
                    sample="chat"),
              path="{id}/capabilities", method="PATCH",
              said="{id} can {capability}"),
-        lists(name="recommend-for-workspace", paging=None,
-              summary="List what suits a workspace best.",
+        lists("List what suits a workspace best.",
+              name="recommend-for-workspace", paging=None,
               path="//workspaces/{id}/recommended-models", sample="ws_1",
               id_path="model_id|id",
               columns=("Model ID=model_id|id", "Name", "Score", "Reason")),
@@ -9293,14 +9295,14 @@ RESPONSES = Group(
     columns=("ID", "Model", "Status:state", "Input tokens=usage.input_tokens",
              "Output tokens=usage.output_tokens", "Created=created_at:age"),
     fields=RESPONSE_FIELDS, verbs=by_flag(
-        lists(SLUG, *changed((OF_STATUS,), type=choice(
+        lists("List responses.", SLUG, *changed((OF_STATUS,), type=choice(
                   "queued", "in_progress", "completed", "failed", "cancelled",
-                  "incomplete")), summary="List responses."),
+                  "incomplete"))),
         shows("Show one response.", SLUG, columns=RESPONSE_FIELDS[:-1] + (
             "Answer=output|output_text:lines",)),
         deletes("Delete a response.", SLUG),
         acts("cancel", "Cancel a background response.", SLUG),
-        lists(SLUG, name="input-items", summary="List what was sent.",
+        lists("List what was sent.", SLUG, name="input-items",
               path="{id}/input_items",
               columns=("ID", "Type", "Role", ITEM_CONTENT)),
         Verb("wait", "Wait until a background response has ended.",
@@ -9351,15 +9353,14 @@ COMPLETIONS = Group(
              "Tokens=usage.total_tokens", "Created:time"),
     more=("Metadata:pairs", "Content=choices.0.message:said"),
     verbs=by_flag(
-        lists(SLUG, ORDER, field("--model NAME", "only those of a model"),
+        lists("List stored completions.", SLUG, ORDER,
+              field("--model NAME", "only those of a model"),
               flag("--metadata K=V…", "only those with this; several pairs"
                    " after one flag, or repeated", text_pair, many=is_pair,
-                   sends="*"),
-              summary="List stored completions.", checks=ask_metadata),
+                   sends="*"), checks=ask_metadata),
         shows("Show one stored completion.", SLUG),
-        lists(SLUG, ORDER, name="messages", path="{id}/messages",
-              summary="List the messages of a completion.",
-              columns=("Role", ITEM_CONTENT)),
+        lists("List the messages of a completion.", SLUG, ORDER,
+              name="messages", columns=("Role", ITEM_CONTENT)),
         updates("Change the metadata of a completion.", SLUG,
                 CREATED_METADATA),
         deletes("Delete a stored completion.", SLUG),
@@ -9406,7 +9407,7 @@ CONVERSATIONS = Group(
     path="/conversations", scope=ASKED, default="list", sample="conv_1",
     columns=CONVERSATION_COLUMNS + ("Metadata:keys",),
     fields=CONVERSATION_COLUMNS + ("Metadata:pairs",), verbs=(
-        lists(SLUG, summary="List conversations."),
+        lists("List conversations.", SLUG),
         shows("Show one conversation.", SLUG, name="get"),
         creates("Begin a conversation.", SLUG, CREATED_METADATA,
                 field("--item ROLE:TEXT…",
@@ -9415,8 +9416,8 @@ CONVERSATIONS = Group(
         updates("Change the metadata of a conversation.", SLUG,
                 CREATED_METADATA),
         deletes("Delete a conversation.", SLUG),
-        lists(SLUG, ORDER, name="list-items", path="{id}/items",
-              summary="List the items of a conversation.",
+        lists("List the items of a conversation.", SLUG, ORDER,
+              name="list-items", path="{id}/items",
               columns=CONVERSATION_ITEM_COLUMNS),
         acts("add-item", "Add an item to a conversation.", SLUG,
              flag("--role ROLE", "user, assistant, system or developer",
@@ -9516,9 +9517,8 @@ UPLOADS = Group(
     columns=("ID", "Filename", "Size=bytes:size", "Status:state",
              "Progress:progress", "Created=created_at:time"),
     fields=UPLOAD_FIELDS, verbs=by_flag(
-        lists(*changed((OF_STATUS,), type=choice(
-                  "pending", "uploading", "completed", *BAD_ENDS)),
-              summary="List uploads."),
+        lists("List uploads.", *changed((OF_STATUS,), type=choice(
+                  "pending", "uploading", "completed", *BAD_ENDS))),
         shows("Show one upload."),
         acts("cancel", "Cancel an upload; its parts are dropped.",
              asks="Cancel upload {id}?"),
@@ -9649,11 +9649,11 @@ FILES = Group(
             "Created=created_at:time", "Expires=expires_at:time",
             "Relative path=x_relative_path|relative_path"),
     verbs=by_flag(
-        lists(field("--purpose WORD", "of this purpose"),
+        lists("List files.", field("--purpose WORD", "of this purpose"),
               flag("--prefix PATH", "whose relative path begins so",
                    completes=""),
               flag("--tree", "as a tree of relative paths, with sizes"),
-              summary="List files.", run=list_files, examples=(
+              run=list_files, examples=(
                   "xeroctl files --purpose batch --tree",)),
         shows("Show one file."),
         Verb("upload", "Upload a file, or a folder with --recursive.",
@@ -9871,7 +9871,7 @@ WEBHOOKS = Group(
     columns=("ID", "URL", "EVENTS:list", "ACTIVE=active|is_active",
              "CREATED=created_at:time"),
     more=("UPDATED=updated_at:time", "DESCRIPTION"), verbs=by_flag(
-        lists(summary="List webhooks."), shows("Show one webhook."),
+        lists("List webhooks."), shows("Show one webhook."),
         creates("Make one; its secret is shown once.", *WEBHOOK_FLAGS,
                 field("--secret TEXT",
                       "sign with this (default: the router's choice)"),
@@ -9881,8 +9881,7 @@ WEBHOOKS = Group(
         deletes("Delete a webhook."),
         acts("test", "Have a test event delivered.",
              said="a test event is on its way"),
-        lists(name="deliveries", summary="List what was delivered.",
-              path="{id}/deliveries",
+        lists("List what was delivered.", name="deliveries",
               columns=("ID", "EVENT=event|event_type", "STATUS:state",
                        "ATTEMPTS", "RESPONSE=response_status|response",
                        "CREATED=created_at:time")),
@@ -9945,7 +9944,7 @@ KEYS = Group(
     columns=("ID", "NAME", "PREFIX", "SCOPES:list", "ACTIVE=active|is_active",
              "LAST_USED=last_used_at:time", "EXPIRES=expires_at:time"),
     more=("ENDPOINT=endpoint_id", "IP FILTER", "QUOTA"), verbs=by_flag(
-        lists(summary="List keys."), shows("Show one key."),
+        lists("List keys."), shows("Show one key."),
         creates("Make a key; its value is shown once.",
                 field("--name NAME", "what it is for", required=True),
                 field("--scopes, --scope A,B",
@@ -10014,16 +10013,14 @@ AGENTS = Group(
     more=("DESCRIPTION", "MAX CONCURRENT=max_concurrent_requests",
           "EXEC PAUSED", "PAUSED WORKSPACES:list", "CREATED=created_at:time"),
     verbs=by_flag(
-        lists(summary="List agents."), shows("Show one agent."),
+        lists("List agents."), shows("Show one agent."),
         creates("Make an agent.", *AGENT_FLAGS),
         updates("Change an agent.", *AGENT_FLAGS, method="PATCH"),
         deletes("Delete an agent."),
-        lists(name="events", summary="List what happened to an agent.",
-              path="{id}/events",
+        lists("List what happened to an agent.", name="events",
               columns=("TIME=created_at|time:time", "TYPE", "MESSAGE")),
     ) + below("join-keys", *by_flag(
-        lists(summary="List join keys.", path=JOIN_KEYS,
-              columns=JOIN_KEY_COLUMNS),
+        lists("List join keys.", path=JOIN_KEYS, columns=JOIN_KEY_COLUMNS),
         creates("Make a join key; its value is shown once.",
                 NAME_FLAG, *changed((REGION,), required=True),
                 field("--router-addr tcp://H:P",
@@ -10035,8 +10032,7 @@ AGENTS = Group(
              method="DELETE", asks="Revoke join key {id}?",
              said="revoked {id}", sample="jk_1"),
     )) + below("candidates", *by_flag(
-        lists(summary="List agents that wait for approval.",
-              path="candidates",
+        lists("List agents that wait for approval.", path="candidates",
               columns=("ID", "NAME", "REGION", "STATUS:state",
                        "CREATED=created_at:time")),
         acts("approve", "Let an agent in.", path="candidates/{id}/approve",
@@ -10130,18 +10126,17 @@ SLOS = Group(
     columns=("ID", "NAME", "METRIC", "TARGET", COMPLIANCE, "STATUS:state"),
     more=("COMPARISON", "WINDOW DAYS", "ENDPOINT=endpoint_id", "DESCRIPTION"),
     verbs=by_flag(
-        lists(flag("--endpoint SLUG|UUID",
-                   "those of an endpoint, and of the whole project"),
-              summary="List objectives.", checks=place_slos),
+        lists("List objectives.", flag(
+                  "--endpoint SLUG|UUID", "those of an endpoint, and of the"
+                  " whole project"), checks=place_slos),
         shows("Show one objective."),
         creates("Make an objective.", *SLO_FLAGS, ENDPOINT_ID,
                 checks=(complete_slo, find_endpoint)),
         updates("Change an objective.", *SLO_FLAGS, method="PUT"),
         deletes("Delete an objective."),
-        lists(name="history", summary="List how an objective was met.",
-              path="{id}/history", run=list_series,
-              columns=("TIME=created_at|measured_at|time:time", COMPLIANCE,
-                       "VALUE")),
+        lists("List how an objective was met.", name="history", columns=(
+                  "TIME=created_at|measured_at|time:time", COMPLIANCE,
+                  "VALUE"), run=list_series),
         acts("calculate", "Measure an objective now."),
         # A narrow terminal leaves out the last columns first.
         Verb("summary", "Show how all objectives are met.", show_overview,
@@ -10162,7 +10157,7 @@ ENDPOINTS = Group(
     columns=("SLUG", "MODEL=model|model_name", "TIER", "REGION",
              "STATUS:state", "+ID"),
     more=("Parameters",), verbs=(
-        lists(summary="List endpoints."),
+        lists("List endpoints."),
         shows("Show one endpoint.", name="get"),
         creates("Make an endpoint.",
                 field("SLUG", "its slug", sample="new-llm"),
@@ -10188,7 +10183,7 @@ WORKSPACES = Group(
     columns=("ID", "NAME", "TYPE=type|workspace_type", "STATUS:state",
              "CREATED=created_at:time"),
     more=("DESCRIPTION",), verbs=(
-        lists(summary="List workspaces."), shows("Show one workspace."),
+        lists("List workspaces."), shows("Show one workspace."),
         creates("Make a workspace.", *WORKSPACE_FLAGS),
         updates("Change a workspace.", *WORKSPACE_FLAGS, method="PATCH"),
         deletes("Delete a workspace."),
@@ -10199,11 +10194,10 @@ WORKSPACES = Group(
              path="{id}/agents/{agent}", method="DELETE",
              asks="Unbind agent {agent} from {id}?",
              said="unbound {agent} from {id}"),
-        lists(name="agents", summary="List the agents of a workspace.",
-              path="{id}/agents", columns=AGENTS.columns),
-        lists(name="tools", summary="List the tools of a workspace.",
-              path="{id}/tools", id_path="name",
-              columns=("Name", "Risk", "Description")),
+        lists("List the agents of a workspace.", name="agents",
+              columns=AGENTS.columns),
+        lists("List the tools of a workspace.", name="tools",
+              id_path="name", columns=("Name", "Risk", "Description")),
     ))
 
 
@@ -10229,7 +10223,7 @@ CHATS = Group(
     columns=("ID=id|chat_id", "TITLE", "WORKSPACE=workspace_id",
              "MESSAGES=message_count|messages", "UPDATED=updated_at:time"),
     more=("STATUS:state",), verbs=(
-        lists(WORKSPACE, summary="List chats."),
+        lists("List chats.", WORKSPACE),
         shows("Show one chat."),
         creates("Begin a chat.", IN_WORKSPACE,
                 field("--title TEXT", "its title")),
@@ -10239,8 +10233,7 @@ CHATS = Group(
         deletes("Delete a chat."),
         acts("archive", "Put a chat away."),
         acts("restore", "Take a chat out again."),
-        lists(name="messages", summary="List the messages of a chat.",
-              path="{id}/messages",
+        lists("List the messages of a chat.", name="messages",
               columns=("ROLE", "CREATED=created_at:time",
                        "CONTENT=content|tool_calls:item")),
         acts("send", "Post a message to a chat.",
@@ -10272,7 +10265,7 @@ MAINTENANCE = Group(
     columns=("ID", "TITLE", "SEVERITY", "STATUS:state",
              "STARTS=starts_at:time", "ENDS=ends_at:time"),
     more=("DESCRIPTION",), verbs=(
-        lists(OF_STATUS, summary="List maintenance."),
+        lists("List maintenance.", OF_STATUS),
         shows("Show one maintenance."),
         creates("Schedule maintenance.", *MAINTENANCE_FLAGS, name="schedule",
                 checks=fixes(1, "starts_at", "ends_at")),
@@ -10301,7 +10294,7 @@ PROJECT_GROUP = Group(
         shows("Show the project.", path=""),
         updates("Change the project.", NAME_FLAG, DESCRIPTION, path="",
                 method="PATCH"),
-        lists(name="members", summary="List the members, with their ids.",
+        lists("List the members, with their ids.", name="members",
               path="members", columns=MEMBER_COLUMNS),
         acts("set-role", "Give a member another role.",
              field("--role ROLE", "as owner or member", required=True,
@@ -10314,7 +10307,7 @@ PROJECT_GROUP = Group(
                       sample="a@example.com"),
                 field("--role ROLE", "as what"),
                 name="invite", path="invitations", columns=INVITATION_COLUMNS),
-        lists(name="invitations", summary="List the invitations.",
+        lists("List the invitations.", name="invitations",
               path="invitations", columns=INVITATION_COLUMNS),
         acts("revoke-invitation", "Take an invitation back.",
              path="invitations/{id}", method="DELETE",
@@ -10326,7 +10319,7 @@ SETTINGS = Group(
     "settings", "Read and change the project's settings.", path="/settings",
     default="list", sample="theme", item="KEY",
     columns=("Key=key|id", "Value", "Description"), verbs=(
-        lists(summary="List settings.", paging=None),
+        lists("List settings.", paging=None),
         shows("Show one setting.", name="get"),
         acts("set", "Change a setting.",
              field("VALUE", "JSON, or a text", json_value, sample="dark"),
@@ -10353,16 +10346,16 @@ USAGE = Group(
         shows("Show the sums.", *USAGE_FLAGS, name="summary", path="summary",
               checks=fix_span,
               columns=("From:time", "To:time") + USAGE_NUMBER_COLUMNS),
-        lists(*USAGE_FLAGS, name="daily", path="daily", paging=None,
-              summary="List usage by day.", checks=fix_span, id_path="date",
+        lists("List usage by day.", *USAGE_FLAGS, name="daily",
+              path="daily", paging=None, checks=fix_span, id_path="date",
               run=list_series, columns=("Date",) + USAGE_NUMBER_COLUMNS),
-        lists(*USAGE_FLAGS, name="endpoints", path="endpoints", paging=None,
-              summary="List usage by endpoint.", checks=fix_span,
+        lists("List usage by endpoint.", *USAGE_FLAGS, name="endpoints",
+              path="endpoints", paging=None, checks=fix_span,
               id_path="endpoint_slug",
               columns=("Endpoint=endpoint_slug", "Model=model_name")
               + USAGE_NUMBER_COLUMNS),
-        lists(*USAGE_FLAGS, name="requests", path="requests",
-              summary="List requests.", checks=fix_span,
+        lists("List requests.", *USAGE_FLAGS, name="requests",
+              path="requests", checks=fix_span,
               columns=("ID", "Time=created_at:time", "Endpoint=endpoint_slug",
                        "Model=model_name", "Status=status_code",
                        "Input tokens", "Output tokens", "TTFT ms",
@@ -10397,7 +10390,7 @@ EXPORTS = Group(
     columns=("ID", "KIND=kind|type", "STATUS:state", "FORMAT",
              "FROM=start_date:time", "TO=end_date:time", "ROWS=row_count",
              "SIZE=size_bytes:size", "CREATED=created_at:time"), verbs=(
-        lists(OF_STATUS, summary="List exports.", paging="offset"),
+        lists("List exports.", OF_STATUS, paging="offset"),
         creates("Have an export made.",
                 flag("KIND", "logs, metrics, usage or executions",
                      choice("logs", "metrics", "usage", "executions")),
@@ -10517,8 +10510,8 @@ EXEC = Group(
              "Status:state", "Created=created_at:time"),
     more=("Completed=completed_at:time", "Risk", "Approval=approval_id",
           "Exit code", "Duration ms", *OUTCOME_FIELDS), verbs=(
-        lists(name="tools", path="tools", paging=None, id_path="name",
-              summary="List the tools.",
+        lists("List the tools.", name="tools", path="tools", paging=None,
+              id_path="name",
               columns=("Name", "Description", "+Risk", "+Domain")),
         Verb("tool-show", "Show all about a tool.", run_show,
              flag("NAME", "the tool", sample="kubectl_get", dest="id"),
@@ -10537,7 +10530,7 @@ EXEC = Group(
              *changed((WAIT_TIMEOUT,), needs=None)),
         acts("cancel", "Cancel an invocation.",
              path="invocations/{id}/cancel", columns=INVOCATION_FIELDS),
-        lists(path="executions", summary="List executions."),
+        lists("List executions.", path="executions"),
         shows("Show one execution.", path="executions/{id}"),
         Verb("raw", "Write out what a tool has printed.", show_raw_execution,
              ITEM, path="executions/{id}/raw"),
@@ -10658,10 +10651,10 @@ TEMPLATES = Group(
     more=("Description", "Tools=allowed_tools:list",
           "Workspace types=applicable_workspace_types:list",
           "Prompt=system_prompt"), verbs=(
-        lists(field("--scope SCOPE", "all, platform, project or workspace",
-                    choice("all", "platform", "project", "workspace")),
-              TEMPLATE_WORKSPACE, summary="List templates.",
-              checks=place_templates),
+        lists("List templates.", field(
+                  "--scope SCOPE", "all, platform, project or workspace",
+                  choice("all", "platform", "project", "workspace")),
+              TEMPLATE_WORKSPACE, checks=place_templates),
         shows("Show one template.", *ONE_TEMPLATE,
               field("--version N", "an earlier version",
                     dest="version_number", sends="version"),
@@ -10677,10 +10670,9 @@ TEMPLATES = Group(
              field("--scope SCOPE", "platform or project",
                    choice("platform", "project"), required=True),
              path="promote", checks=place_template),
-        lists(*ONE_TEMPLATE, name="versions",
-              summary="List the versions of a template.", path="versions",
-              columns=("Version", "Created=created_at:time",
-                       "Notes"), checks=place_template),
+        lists("List the versions of a template.", *ONE_TEMPLATE,
+              name="versions", path="versions", checks=place_template,
+              columns=("Version", "Created=created_at:time", "Notes")),
         Verb("apply", "Begin a chat from a template, as chat new does.",
              new_chat, *changed((TEMPLATE,), dest="template"), THE_WORKSPACE,
              MESSAGE, writes=True),
@@ -10762,8 +10754,7 @@ APPROVALS = Group(
              "Created=created_at:time"),
     fields=("ID", "Status:state", *DECIDED_ON, "Note", "Reason",
             "Created=created_at:time", "Decided=decided_at:time"), verbs=(
-        lists(RISK, WORKSPACE, OF_STATUS,
-              summary="List requests for approval."),
+        lists("List requests for approval.", RISK, WORKSPACE, OF_STATUS),
         shows("Show one request."),
         acts("approve", "Approve a request.",
              field("--note TEXT", "a word on it"),
@@ -10777,9 +10768,8 @@ APPROVALS = Group(
                    sends="agent_id"),
              flag("--interval SECONDS", "how often to look (default: 5)",
                   seconds, default=5)),
-        lists(name="delegations", path="delegations",
-              summary="List who decides in your place.",
-              columns=DELEGATION_COLUMNS),
+        lists("List who decides in your place.", name="delegations",
+              path="delegations", columns=DELEGATION_COLUMNS),
         creates("Have somebody decide in your place.",
                 field("--to WHO", "whom", required=True,
                       sample="grace@example.com", sends="delegate_to"),
@@ -10800,7 +10790,7 @@ LEARNINGS = Group(
             "Source Type=source_type|source", "Created=created_at:time"),
     verbs=(
         shows("Show one learning."),
-        lists(WORKSPACE, summary="List learnings."),
+        lists("List learnings.", WORKSPACE),
     ))
 
 
