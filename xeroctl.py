@@ -3349,12 +3349,7 @@ def is_own_event(data, field):
     """Whether data is complete before another field: a comment, or JSON."""
     if not re.match(rb"event(:|$)|data:\s*[{[:]", field):
         return False
-    if data[:1] == ":":
-        return True
-    with suppress(ValueError):
-        parse_json(data, SERVER_DECODER)
-        return True
-    return False
+    return data[:1] == ":" or json_or_text(data, SERVER_DECODER) is not data
 
 
 def sse_events(blocks):
@@ -5518,9 +5513,7 @@ def in_place_of_file(text, media, names):
     if is_html(text) or media == "text/html" and text.lstrip()[:1] == "<":
         is_named = re.search(r"\.html?(\n|\Z)", names, re.I)
         return None if is_named else html_summary(text)
-    value = None
-    with suppress(ValueError):
-        value = parse_json(text, SERVER_DECODER)
+    value = json_or_text(text, SERVER_DECODER)
     is_error = dig(value, "error") or dig(value, "object") == "error"
     if not is_error or "custom_id" in value:
         return None
@@ -8134,10 +8127,9 @@ def ask_health(api):
         text = decoded(answer.read()).strip()
     if is_html(text):
         json_of(answer, text)  # which says that it is none
-    try:
-        value = parse_json(text)
-    except ValueError:
-        value = {"status": body_summary(text) or "ok"}
+    value = json_or_text(text)
+    if isinstance(value, str):
+        value = {"status": body_summary(value) or "ok"}
     return check_answer(value)
 
 
@@ -9014,10 +9006,7 @@ def line_text(line, where):
     """The text on a line of a file: plain, or as JSON, or in "text"."""
     if line[0] not in '{"':
         return line
-    try:
-        value = parse_json(line)
-    except ValueError:
-        return line
+    value = json_or_text(line)
     text = value if isinstance(value, str) else dig(value, "text")
     if not isinstance(text, str):
         raise UsageError(f"{where} has no text")
