@@ -4614,6 +4614,7 @@ def run_update(app, group, args):
 
 def lists(summary="List items.", *flags, name="list", path=None,
           paging="after", run=run_list, **options):
+    """A row of a list; one with a name of its own is that of an item."""
     if path is None:
         path = "" if name == "list" else "{id}/" + name
     return Verb(name, summary, run, *flags, *PAGING.get(paging, ()),
