@@ -765,13 +765,13 @@ def with_texts(value, change, name=""):
 
 # What looks like a secret: a key behind what tells its kind, the user of a
 # URL, and what a query names so.
-SECRET_LIKE = re.compile(
-    r"(?<!\w)(?<!\w-)(xero_[^\s_/]+_|xero_(?=\w{12})|sk-)[\w-]{3,}"
+SECRET_LIKE = (
+    r"(?i)(?<!\w)(?<!\w-)(xero_[^\s_/]+_|xero_(?=\w{12})|sk-)[\w-]{3,}"
     r"|((?://|(?<![\w.-])[\w.-]{1,99}:)(?!\[?USER:|PASSWORD)(?=[^/\s@]{1,200}"
     r"@)|//[\w.-]{0,99}:(?!\d+/|PASSWORD))[^\s@]{1,200}(?=@)"
-    r"|([?&][\w.-]*(?:key|token|secret|password|sig|signature)=)[^&\s]+", re.I)
+    r"|([?&][\w.-]*(?:key|token|secret|password|sig|signature)=)[^&\s]+")
 # Where a short secret stays: in an id, and where a protocol has its words.
-WORDS = re.compile(r"(.*_)?id$|(object|type|role|model|status|content)$")
+WORDS = r"(.*_)?id$|(object|type|role|model|status|content)$"
 # A character as it is escaped in a URL, in JSON and in HTML.
 ESCAPES = (("%", r"%([0-9a-fA-F]{2})"), ("&#x", r"&#x([0-9a-fA-F]{2});"),
            ("\\", r"\\(?:u00|x)([0-9a-fA-F]{2})|\\(\S)"))
@@ -821,7 +821,7 @@ class Secrets:
     def masked(self, text):
         """The text with … for each piece of a secret."""
         if self.wary:
-            text = SECRET_LIKE.sub(r"\1\2\3…", text)
+            text = re.sub(SECRET_LIKE, r"\1\2\3…", text)
         for behind_bearer in tuple(self.short.values()):
             text = behind_bearer.sub(r"\1…", text)
         found = list(self.holes(text)) if self.pieces else []
@@ -857,7 +857,7 @@ class Secrets:
                 and self.masked(joined) == joined):
             return value  # the quick way
         return with_texts(value, lambda text, name: (
-            "…" if text in self.short and not WORDS.match(name)
+            "…" if text in self.short and not re.match(WORDS, name)
             else self.masked(text)))
 
 
@@ -2035,16 +2035,16 @@ class Settings:
 # layer failed, and costs 7 ms more to import.
 
 # A name with such a word in it; but tokens are counted, and a key has an id.
-SECRET_NAME = re.compile(
-    "secret|password|authorization|(?:access|api|auth|refresh)_?tokens"
+SECRET_NAME = (
+    "(?i)secret|password|authorization|(?:access|api|auth|refresh)_?tokens"
     "|token(?!s|iz|_?(?:count|type|limit|id))|(?<!public)(?<!public[_-])"
-    "(?<!cache_)key(?!_?(?:ids?|name|prefix|type)(?:_|$)|word|board)", re.I)
+    "(?<!cache_)key(?!_?(?:ids?|name|prefix|type)(?:_|$)|word|board)")
 
 
 def redacted(value):
     """The same JSON value without the texts that have such a name."""
     return with_texts(value, lambda text, name: (
-        "…" if SECRET_NAME.search(name) else text))
+        "…" if re.search(SECRET_NAME, name) else text))
 
 
 class Multipart:
@@ -3095,7 +3095,7 @@ def shown_header(name, value, key):
     """A header's value as it may be shown: no key, no other secret."""
     if key and value in (key, "Bearer " + key):
         return value[:-len(key)] + redacted_key(key)
-    if not (SECRET_NAME.search(name) or re.search("auth|cookie", name, re.I)):
+    if not re.search(SECRET_NAME + "|auth|cookie", name):
         return value
     scheme, _, secret = value.partition(" ")
     return f"{scheme} …" if secret else "…"
