@@ -3984,14 +3984,10 @@ class Out:
         """One JSON value of several, on a line of its own."""
         self.json(value, compact_json)
 
-    def rows(self, page, specs, things="items", id_path="id"):
-        """A list: page is the API's own object, or a bare list."""
-        self.pages([page], specs, things, id_path)
-
-    def pages(self, pages, specs, things="items", id_path="id"):
-        """A list in pages; a form of lines shows each as it comes."""
+    def rows(self, pages, specs, things="items", id_path="id"):
+        """A list in pages, each the API's own object or a bare list."""
         if self.form in (JSONL, ID, CSV):
-            for number, page in enumerate(pages):
+            for number, page in enumerate(pages):  # shown as it comes
                 self.lines(page_records(page), specs, id_path, not number)
             return
         page = merged(pages)
@@ -4100,7 +4096,7 @@ class Out:
         if self.form == ID:
             outcomes = [each for each in outcomes if each["ok"]]
         if not self.is_table:
-            self.rows({"object": "list", "data": outcomes},
+            self.rows([{"object": "list", "data": outcomes}],
                       ("ID", "OK", "Error"))
 
     def labels(self, item, specs, is_aligned=True):
@@ -4554,10 +4550,10 @@ def pages_of(app, group, args):
 
 def run_list(app, group, args):
     things = args.verb.path.rpartition("/")[2] or group.name
-    app.out.pages(pages_of(app, group, args),
-                  args.verb.columns or group.columns,
-                  re.sub("[-_]", " ", things),
-                  args.verb.id_path or group.id_path)
+    app.out.rows(pages_of(app, group, args),
+                 args.verb.columns or group.columns,
+                 re.sub("[-_]", " ", things),
+                 args.verb.id_path or group.id_path)
 
 
 def show_item(app, group, args, item):
@@ -4565,7 +4561,7 @@ def show_item(app, group, args, item):
     columns = (getattr(args, "columns", None) or args.verb.columns
                or group.fields)
     if args.verb.writes and isinstance(dig(item, "data"), list):
-        return app.out.rows(item, columns)
+        return app.out.rows([item], columns)
     app.out.record(item, columns_of([item]) if columns == ALL_FIELDS
                    else columns, args.verb.id_path or group.id_path)
 
@@ -8889,7 +8885,7 @@ def show_any(app, value):
     if app.out.is_table or app.out.form == JSON:
         app.out.json(value)
     elif is_list:
-        app.out.rows(value, columns_of(page_records(value)))
+        app.out.rows([value], columns_of(page_records(value)))
     else:
         app.out.record(value, columns_of([value]))
 
@@ -9149,7 +9145,7 @@ def create_embeddings(app, group, args):
     if app.out.form != JSON:
         answer["data"] = [vector_row(item, app.out.form)
                           for item in answer["data"]]
-    app.out.rows(answer, ("Index", "Dimensions", "Norm", "Values"),
+    app.out.rows([answer], ("Index", "Dimensions", "Norm", "Values"),
                  "embeddings", "index")
     usage = dig(answer, "usage")
     known = {name: value for name, value in usage.items()
@@ -9185,7 +9181,7 @@ def score_texts(app, group, args):
             records = sorted(records, key=place_in_input)
         answer = {"data": [ranked_row(rank, item, texts)
                            for rank, item in enumerate(records, 1)]}
-    app.out.rows(answer, group.columns, "scores", "index")
+    app.out.rows([answer], group.columns, "scores", "index")
 
 
 MODEL = flag("--model NAME",
@@ -9576,7 +9572,7 @@ def list_files(app, group, args):
             page.update(has_more=True, last_id=after)
         tell_more(app, "after", after)
     if not (args.tree and app.out.is_table and files):
-        return app.out.rows(page, group.columns, group.name)
+        return app.out.rows([page], group.columns, group.name)
     for line in tree_lines(tree_of(files)):
         app.out.line(line)
 
@@ -9703,7 +9699,7 @@ def show_pages(app, method, path, query, parts):
     if app.out.form not in (JSONL, CSV, ID):
         return show_any(app, merged(pages))
     first = next(pages)
-    app.out.pages(chain([first], pages), columns_of(page_records(first)))
+    app.out.rows(chain([first], pages), columns_of(page_records(first)))
 
 
 def show_head(app, answer):
@@ -10080,7 +10076,7 @@ def list_series(app, group, args):
     """
     page = merged(pages_of(app, group, args))
     time, *columns = map(as_column, args.verb.columns)
-    app.out.rows(page, [time] + columns, "measurements",
+    app.out.rows([page], [time] + columns, "measurements",
                  args.verb.id_path or group.id_path)
     rows = sorted(page_records(page), key=lambda row: str(time.value(row)))
     columns = [c for c in columns if c.format == "percent"] or columns
@@ -10862,7 +10858,7 @@ def deployment_record(app, name, table):
 def list_deployments(app, group, args):
     found = app.settings.config.deployments()
     rows = [deployment_record(app, *each) for each in found.items()]
-    app.out.rows({"object": "list", "data": rows}, group.columns,
+    app.out.rows([{"object": "list", "data": rows}], group.columns,
                  "deployments")
     app.settings.tell_beaten(app.settings.config.current())
 
@@ -11016,8 +11012,8 @@ def show_status(app, group, args):
     if app.plan.curl:
         return app.api.call("GET", "/models", stand_in={})
     rows, failure = examine(app)
-    app.out.rows({"object": "list", "data": rows}, group.columns, "steps",
-                 "step")
+    app.out.rows([{"object": "list", "data": rows}], group.columns,
+                 "steps", "step")
     if failure:
         raise failure
 
@@ -11878,7 +11874,7 @@ def show_commands(app, group, args):
                        for code, meaning in EXIT_CODES]}
     if app.out.is_table:
         return app.out.json(whole_map)
-    app.out.rows(whole_map, ("Command",), id_path="command")
+    app.out.rows([whole_map], ("Command",), id_path="command")
 
 
 COMMANDS = only(
