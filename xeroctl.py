@@ -7317,12 +7317,11 @@ class DirectSender:
 
 # == sessions: many turns, in one terminal or in one file =====================
 
-def message_text(app, given, what="message"):
-    """What the user says: as given, or standard input for `-`."""
-    text = app.given_text(given)
-    if text == "":
+def read_message(app, args, what="message"):
+    """Have the message be what the user says; `-` is standard input."""
+    args.message = app.given_text(args.message)
+    if args.message == "":
         raise UsageError(f"the {what} is empty")
-    return text
 
 
 def fenced(app, path):
@@ -8094,7 +8093,7 @@ def converse(app, args, kind, fields):
     names others; args.system replaces its system message.
     """
     check_turn(app, args, kind)
-    text = message_text(app, args.message, kind.SAYS)
+    read_message(app, args, kind.SAYS)
     system = (app.read_text(args.from_file) if args.from_file is not None
               else args.system)
     with closing(ConversationFile(args.session, bool(app.plan))) as file:
@@ -8104,10 +8103,10 @@ def converse(app, args, kind, fields):
         if system is not None:
             turns.set_system(system)
         if args.interactive:
-            Session(app, turns, args).run(text)
+            Session(app, turns, args).run(args.message)
         else:
-            answer_once(app, args, turns,
-                        content_of(text, *attached(app, args)), fields)
+            answer_once(app, args, turns, content_of(
+                args.message, *attached(app, args)), fields)
     return turns
 
 
@@ -8346,13 +8345,13 @@ def new_chat(app, group, args):
     POST /workspaces/{w}/chat-templates/{t}/apply, then
     POST /chats/{chat_id}/messages.
     """
-    text = message_text(app, args.message)
+    read_message(app, args)
     template = template_id(app, args.workspace, args.template)
     chat = app.api.call(
         "POST", templates_path(args.workspace) + path_of(template, "apply"),
         body={}, stand_in={"chat_id": StandIn("<chat id>")})
-    if text is not None:
-        post_message(app, chat, text)
+    if args.message is not None:
+        post_message(app, chat, args.message)
     if app.out.is_table:
         app.out.line("chat created from template")
         app.out.labels(chat, NEW_CHAT_FIELDS, is_aligned=False)
@@ -10200,11 +10199,6 @@ def export_chat(app, group, args):
         if doubt:
             raise AnswerError(f"{answer.url} answered with {doubt}")
         show_body(app, answer)
-
-
-def read_message(app, args):
-    """Have the message be its text; - is standard input."""
-    args.message = message_text(app, args.message)
 
 
 CHATS = Group(
