@@ -8,7 +8,6 @@ import csv
 import io
 import json
 import os
-import signal
 
 import pytest
 
@@ -552,20 +551,6 @@ def test_a_run_may_be_killed_in_a_request(forks, router, either, match,
     assert forks.run(router, either, *PARTS) == 0
     either.check()
     check_made_once(router, 3)
-
-
-def test_a_signal_leaves_a_run_that_goes_on(forks, router, job):
-    router.order(SAY, when=asks_for("d"), hang=True)
-    child = forks.start(router, job, "--direct", "--concurrency", "1")
-    while len(posted(router)) < 4:
-        pass
-    os.kill(child, signal.SIGKILL)
-    assert forks.wait() == -signal.SIGKILL
-    assert not os.path.exists(job.output)
-    assert forks.run(router, job, "--direct") == 0
-    job.check()
-    assert sorted(map(prompts(router).count, set(prompts(router)))) == [
-        1, 1, 1, 1, 2]
 
 
 # == the same command on a finished run ======================================

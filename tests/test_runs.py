@@ -22,8 +22,8 @@ import time
 import pytest
 
 import xeroctl
-from conftest import (INTERPRETERS, ROOT, FakeClock, at_both_ends,
-                      environment, sampled, text_stream)
+from conftest import (INTERPRETERS, ROOT, FakeClock, environment, sampled,
+                      text_stream)
 from helpers import answer_to, check_refused, most_bytes, until
 
 CHAT = "/v1/chat/completions"
@@ -1414,25 +1414,6 @@ def test_tokens_of_a_resumed_run_are_those_of_an_undisturbed_one(run, router,
     shown = run(*job.argv("-o", "json"))
     assert json.loads(shown)["tokens"] == 6
     check_made_once(router, 1)
-
-
-@at_both_ends
-def test_a_batch_run_is_left_by_interrupt_and_goes_on(start, router, job):
-    gate = threading.Event()
-    router.batch_plan(hold="in_progress", gate=gate)
-    process = start(*job.argv())
-    until(lambda: router.seen("GET", "/batches/batch_1"))
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=10)
-    assert process.returncode == 130 and stdout == b""
-    assert b"the same command" in stderr and b"Traceback" not in stderr
-    gate.set()
-    until(lambda: router.batches["batch_1"]["status"] == "completed")
-    again = start(*job.argv())
-    again.communicate(timeout=10)
-    assert again.returncode == 0 and job.done() == "abcd"
-    check_made_once(router, 1)
-    assert job.names() == SPARE
 
 
 @sampled(0, 1)
