@@ -422,7 +422,8 @@ SOME = {(Handshake, signal.SIGTERM), (Uploading, signal.SIGINT),
         (LinesOfStream, signal.SIGINT), (DownloadToPipe, signal.SIGTERM),
         (TextOfChat, signal.SIGINT), (TextOfChat, signal.SIGTERM),
         (Waiting, signal.SIGINT), (RetrySleep, signal.SIGINT),
-        (Poll, signal.SIGINT), (RunPoll, signal.SIGINT)}
+        (Poll, signal.SIGINT), (RunPoll, signal.SIGINT),
+        (DownloadToFile, signal.SIGTERM), (Part, signal.SIGINT)}
 has_proc = os.path.exists("/proc/net/tcp")
 
 

@@ -769,24 +769,6 @@ def test_a_killed_download_goes_on(start, run_process, router, record,
     assert ranges(router) == [None, f"bytes={len(part)}-"]
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130),
-                                          (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("python", [sys.executable], indirect=True)
-def test_an_interrupted_download_keeps_what_came(start, router, record,
-                                                 tmp_path, number, code):
-    router.order("GET /content", gate=(2, threading.Event()))
-    process = start("files", record["id"], "--download",
-                    str(tmp_path / "out"))
-    until(lambda: (tmp_path / "out.part").exists()
-          and (tmp_path / "out.part").stat().st_size >= BLOCK)
-    process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == code and stdout == b""
-    assert b"Traceback" not in stderr
-    part = read(tmp_path, "out.part")
-    assert len(part) >= BLOCK and part == DATA[:len(part)]
-
-
 # == where nothing can be written ============================================
 
 def test_two_downloads_to_one_target_are_not_mixed(fetch, router, tmp_path):
@@ -813,27 +795,6 @@ def test_a_full_disk_is_told(run, router, device, data):
     assert stat.S_ISCHR(os.stat(path).st_mode)
 
 
-@pytest.mark.parametrize("python", [sys.executable], indirect=True)
-def test_a_full_disk_under_a_file_keeps_the_old_one(start, router, record,
-                                                    tmp_path):
-    # A limit on the size of files does what a full disk would do.
-    (tmp_path / "out").write_bytes(b"old")
-    starter = tmp_path / "starter.py"
-    starter.write_text(
-        "import resource, runpy, signal, sys\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000))\n"
-        f"sys.argv[0] = {SCRIPT!r}\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')\n")
-    process = start("files", record["id"], "--download",
-                    str(tmp_path / "out"), script=str(starter))
-    stdout, stderr = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == 1 and stdout == b""
-    assert stderr.startswith(b"error: cannot write "), stderr
-    assert b"Traceback" not in stderr and b"internal" not in stderr
-    assert read(tmp_path) == b"old"
-
-
 @pytest.mark.parametrize("place, said", [
     ("none/out", "No such file or directory"),
     ("file/out", "Not a directory"),
@@ -847,14 +808,6 @@ def test_a_place_that_cannot_be_is_refused_before_asking(
     assert shown.stderr.startswith("error: cannot write ")
     assert said in shown.stderr and place[:200] in shown.stderr
     assert router.requests == []
-
-
-def test_a_part_that_is_a_folder_is_told(fetch, router, tmp_path):
-    (tmp_path / "out.part").mkdir()
-    for words in [], ["--force"]:
-        shown = fetch(*words)
-        assert shown.exit_status == 2 and "out.part" in shown.stderr
-    assert router.requests == [] and names(tmp_path) == ["out.part"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root becomes somebody else")

@@ -20,8 +20,9 @@ import xeroctl
 from conftest import at_both_ends, environment, from_system, text_stream
 from helpers import asked, grow, labelled, until
 from router import Router
+from test_terminal import screen
 
-pty = pytest.importorskip("pty")
+assert screen  # a fixture
 
 NOW = 1770000000
 LIMIT_S = 10
@@ -489,19 +490,6 @@ def test_a_killed_upload_goes_on_where_it_was(start, run_process, router,
     assert router.upload_bytes(FIRST) == DATA
 
 
-@at_both_ends
-def test_an_interrupt_says_how_to_go_on(start, router, model):
-    path = model()
-    router.order("POST /parts", hang=True, when=has_number(2))
-    process = start("upload", path, "m")
-    until(lambda: numbers(router) == [1, 2] and not router.orders)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == 130 and stdout == b""
-    assert f"xeroctl upload {path} m --resume {FIRST}".encode() in stderr
-    assert b"Traceback" not in stderr
-
-
 # == a folder ================================================================
 
 FILES = {"b.txt": b"b" * 700, "a/z.bin": b"z" * 1500, "a.txt": b"",
@@ -768,27 +756,16 @@ def test_an_upload_is_deleted(run, router, waiting):
 
 # == progress ================================================================
 
-WIPED = b"\r\x1b[K"
-
-
 @pytest.fixture
-def bar(router, clock):
+def bar(router, clock, screen):
     """bar(path) uploads it before a terminal of 80 columns; what it shows."""
     def runner(path):
-        far, near = pty.openpty()
-        stderr = io.TextIOWrapper(os.fdopen(near, "wb", 0),
-                                  encoding="utf-8", write_through=True)
-        streams = xeroctl.Streams(text_stream(), text_stream(), stderr)
-        shown = b""
-        try:
-            assert xeroctl.main(("upload", path, "m"), environment(
-                router, COLUMNS="80"), streams, clock) == 0
-            while not shown.endswith(WIPED):
-                shown += os.read(far, 1 << 16)
-            return shown.decode("utf-8")
-        finally:
-            stderr.close()
-            os.close(far)
+        terminal = screen()
+        streams = xeroctl.Streams(text_stream(), text_stream(),
+                                  terminal.stream())
+        assert xeroctl.main(("upload", path, "m"), environment(router),
+                            streams, clock) == 0
+        return terminal.shown()
     return runner
 
 
