@@ -1079,14 +1079,6 @@ def test_results_alone_go_to_standard_output(run, router, ended, kind, form):
     assert ended[kind + "_file_id"] in shown.stderr
 
 
-@pytest.mark.parametrize("kind", sorted(BOTH))
-def test_a_page_is_no_result(run, router, ended, kind):
-    router.order("GET /content", html=True)
-    shown = run(*DEMO, "batch_1", BOTH[kind])
-    assert shown.exit_status == 1 and "an HTML page" in shown.stderr
-    assert os.listdir() == ["made.jsonl"]
-
-
 def test_a_download_in_the_other_forms(run, router, ended):
     file_id = ended["output_file_id"]
     size = len(router.file_bytes(file_id))

@@ -475,19 +475,6 @@ def test_an_export_is_made_waited_for_and_downloaded(run, router, tmp_path,
     assert ids(run, "exports") == []
 
 
-@pytest.mark.parametrize("body", [
-    b"<html>Sign in</html>", b'{"object":"error","message":"expired"}'])
-def test_a_page_or_an_error_is_no_export(run, router, tmp_path, body):
-    (tmp_path / "x").write_bytes(b"old")
-    router.order("GET /download", body=body)
-    shown = run("exports", "download", EXPORT, "--output-file",
-                str(tmp_path / "x"))
-    assert shown.exit_status == 1 and "answered with an " in shown.stderr
-    assert [each.name for each in tmp_path.iterdir()] == ["x"]
-    assert (tmp_path / "x").read_bytes() == b"old"
-    assert router.seen("GET", "/files/" + EXPORT) == []
-
-
 def test_a_download_has_a_name_of_its_own(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made, = ids(run, "exports", "create", "executions", "--from", "2d")

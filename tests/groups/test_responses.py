@@ -586,22 +586,6 @@ def test_a_stream_of_nothing_is_no_answer(run, router):
     assert (shown, shown.exit_status) == ("", 1)
 
 
-@BOTH_WAYS
-@pytest.mark.parametrize("fault, code, times", [
-    ({"status": 400, "message": "no"}, 1, 1),
-    ({"status": 401}, 3, 1), ({"status": 404}, 4, 1),
-    ({"status": 500}, 1, 1), ({"drop": "after"}, 5, 1),
-    ({"status": 429, "times": None}, 6, 3),
-    ({"status": 503, "times": None}, 6, 3),
-])
-def test_a_refused_request_is_not_billed_twice(run, router, fault, code,
-                                               times, more):
-    router.order(POST, **fault)
-    shown = run(*HI, *more)
-    assert (shown, shown.exit_status) == ("", code)
-    assert len(router.requests) == times
-
-
 # == background, and waiting =================================================
 
 def test_a_background_response_is_named_with_the_way_to_wait(run):

@@ -101,16 +101,6 @@ def test_flags_are_sent_and_no_others(run, router, hook, words, call, body):
     check_call(run(*GROUP, *split(words)), router, call, body)
 
 
-@pytest.mark.parametrize("words, call, body", SENT)
-def test_a_dry_run_sends_nothing_and_tells_no_secret(run, router, words,
-                                                     call, body):
-    for form in ["--dry-run"], ["--dry-run", "-o", "json"], ["--curl"]:
-        shown = run("webhooks", *split(words), *form)
-        assert shown.exit_status == 0 and call.split("/")[-1] in shown
-        assert MINE not in shown + shown.stderr
-    assert router.requests == []
-
-
 @pytest.mark.parametrize("words, said", [
     ("--create --url http://example.com/ --events ox.a", "https"),
     ("--create --url http://127.0.0.1.example.com/ --events ox.a", "https"),
