@@ -4001,11 +4001,11 @@ class Out:
         self.pages([page], specs, things, id_path)
 
     def pages(self, pages, specs, things="items", id_path="id"):
-        """A list in pages; a form of lines shows each as it comes."""
+        """Show and return a list in pages; in lines each as it comes."""
         if self.form in (JSONL, ID, CSV):
             for number, page in enumerate(pages):
                 self.lines(page_records(page), specs, id_path, not number)
-            return
+            return page
         page = merged(pages)
         records = page_records(page)
         if self.form == JSON:
@@ -4014,6 +4014,7 @@ class Out:
             self.table(records, specs)
         elif not self.plan.requests:
             self.terminal.note(f"No {things} found.")
+        return page
 
     def lines(self, records, specs, id_path, has_head):
         """Records in a form that has a line for each."""
@@ -4553,28 +4554,29 @@ def tell_more(app, name, place):
                       " --all shows everything")
 
 
-def pages_of(app, group, args):
-    """Yield a page of a verb's list, or all; say how to go on to more."""
-    paging, query = args.verb.paging, sent_fields(args)
-
-    def fetch(query):
-        return group.call(app, "GET", place_of(args), query=query.items())
-    if paging and args.all:
-        yield from each_page(app, fetch, paging, query)
-        return
-    page = fetch(query)
-    yield page
-    rest = paging and following(page, query, paging)
+def tell_rest(app, args, page):
+    """Say, below a page of a list, how to go on to more, if there is."""
+    paging = args.verb.paging
+    rest = paging and not args.all and following(
+        page, sent_fields(args), paging)
     if rest:
         tell_more(app, paging, rest[paging])
 
 
+def pages_of(app, group, args):
+    """The pages of a verb's list: the one asked for, or all as they come."""
+    def fetch(query):
+        return group.call(app, "GET", place_of(args), query=query.items())
+    paging, query = args.verb.paging, sent_fields(args)
+    return (each_page(app, fetch, paging, query) if paging and args.all
+            else [fetch(query)])
+
+
 def run_list(app, group, args):
     things = args.verb.path.rpartition("/")[2] or group.name
-    app.out.pages(pages_of(app, group, args),
-                  args.verb.columns or group.columns,
-                  re.sub("[-_]", " ", things),
-                  args.verb.id_path or group.id_path)
+    tell_rest(app, args, app.out.pages(
+        pages_of(app, group, args), args.verb.columns or group.columns,
+        re.sub("[-_]", " ", things), args.verb.id_path or group.id_path))
 
 
 def show_item(app, group, args, item):
@@ -9609,15 +9611,16 @@ def list_files(app, group, args):
              if (relative_path(file) or "").startswith(args.prefix or "")]
     files = found[:most]
     page_records(page)[:] = files
-    if len(found) > len(files):
-        after = id_in(files[-1])
-        if isinstance(page, dict):
-            page.update(has_more=True, last_id=after)
+    after = id_in(files[-1]) if len(found) > len(files) else None
+    if after and isinstance(page, dict):
+        page.update(has_more=True, last_id=after)
+    if args.tree and app.out.is_table and files:
+        for line in tree_lines(tree_of(files)):
+            app.out.line(line)
+    else:
+        app.out.rows(page, group.columns, group.name)
+    if after:
         tell_more(app, "after", after)
-    if not (args.tree and app.out.is_table and files):
-        return app.out.rows(page, group.columns, group.name)
-    for line in tree_lines(tree_of(files)):
-        app.out.line(line)
 
 
 def upload_file(app, args, path, relative):
@@ -9786,9 +9789,9 @@ def show_body(app, answer):
         app.out.is_table or app.out.form == JSON)
     if answer.media.endswith("json") and is_held:
         value = answer.json()
+        show_any(app, value)
         if dig(value, "has_more") is True:
             app.terminal.note("more exist: --all shows everything")
-        show_any(app, value)
     elif answer.media == "text/event-stream":
         show_events(app, answer)
     else:
@@ -10137,6 +10140,7 @@ def list_series(app, group, args):
         values = [column.value(row) for row in rows]
         if any(value is not None for value in values):
             app.out.bars(padded(column.paths[0], width), values)
+    tell_rest(app, args, page)
 
 
 def show_overview(app, group, args):
