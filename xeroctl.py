@@ -7449,11 +7449,12 @@ class LineEditor:
     def __init__(self, terminal, history, words):
         self.terminal, self.history = terminal, history
         self.is_live = terminal.stdin.isatty()
-        self.readline = self.load_readline(words)
+        self.completer = completer(words)
+        self.readline = self.load_readline()
         self.brackets = (self.is_live and not self.readline
                          and terminal.err.is_live)
 
-    def load_readline(self, words):
+    def load_readline(self):
         """Import and set up readline; None where it cannot be used.
 
         Imported here only: it may print a sequence, and may be missing.
@@ -7466,7 +7467,6 @@ class LineEditor:
             import readline
         except ImportError:
             return None
-        readline.set_completer(completer(words))
         readline.set_completer_delims(" ")
         libedit = "libedit" in (readline.__doc__ or "")
         readline.parse_and_bind("bind ^I rl_complete" if libedit
@@ -7484,8 +7484,14 @@ class LineEditor:
         return readline
 
     def read(self, prompt=PROMPT):
-        """Return one message; raise EOFError at the end of input."""
+        """Return one message; raise EOFError at the end of input.
+
+        Within a block Tab is what it is in a text.
+        """
         if self.readline:
+            self.readline.set_completer(
+                self.completer if prompt == self.PROMPT else
+                lambda text, state: None if state else text + "\t")
             return whole(typed_line(prompt)).rstrip("\n")
         if not self.is_live:
             return self.line()
