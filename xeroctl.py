@@ -1334,6 +1334,7 @@ class Terminal:
                         else f"{question}: ")
         line = self.read_line()
         if not line:
+            self.say("")
             raise XeroctlError("no answer: nothing was changed")
         return line.strip() or default
 
@@ -1351,6 +1352,7 @@ class Terminal:
             raise NotConfigured("this terminal cannot hide what is typed:"
                                 f" {hint}")
         except EOFError:
+            self.say("")
             raise XeroctlError("no answer: nothing was changed")
 
 
@@ -1369,6 +1371,7 @@ def say_error(error, terminal):
 # ---------------------------------------------------------------------------
 
 KEY_HELP = "pass --api-key @FILE or set XEROTIER_API_KEY"
+KEY_PROMPT = "API key (not shown): "
 
 
 def shown_url(text):
@@ -1936,8 +1939,9 @@ class Settings:
                  for each in ("context", *DEPLOYMENT_KEYS) if each in has
                  and self.variable(each) not in (None, has[each])]
         if found:
-            self.terminal.note(f"{' and '.join(found)} beat what {name} has:"
-                               f" --context {name} goes by that alone")
+            beat = "beats" if len(found) == 1 else "beat"
+            self.terminal.note(f"{' and '.join(found)} {beat} what {name}"
+                               f" has: --context {name} goes by that alone")
 
     def context(self):
         """The name of the deployment of this run; None if there is none."""
@@ -1976,7 +1980,9 @@ class Settings:
         if not text:
             return None
         if text == "-":
-            text = decoded(self.terminal.input.read())
+            text = (self.terminal.ask_secret(KEY_PROMPT, "")
+                    if self.terminal.stdin.isatty()
+                    else decoded(self.terminal.input.read()))
         elif text.startswith("@"):
             text = decoded(read_file(text[1:], NotConfigured))
         return checked("api_key", text, "--api-key")
@@ -2496,7 +2502,8 @@ def json_of(answer, text):
     try:
         return parse_json(text, SERVER_DECODER)
     except ValueError as problem:
-        what = "" if is_html(text) else f"no JSON ({problem}): "
+        what = ("" if is_html(text) else f"no JSON ({problem}): "
+                if text.strip() else "no JSON: it is empty")
         raise AnswerError(
             f"{answer.url} answered with {what}{body_summary(text)}",
             "is the base URL that of an API?", request_id=answer.request_id)
@@ -10993,7 +11000,7 @@ def init_config(app, group, args):
     style = checked("style", terminal.ask(
         "Style, xerotier or openai",
         XEROTIER if url.count("/") > 3 else OPENAI), "style")
-    key = terminal.ask_secret("API key (not shown): ", "").strip() or None
+    key = terminal.ask_secret(KEY_PROMPT, "").strip() or None
     table = new_deployment({"base_url": url, "api_key": key, "style": style})
     # The try goes by what is about to be stored, and by no variable.
     app.settings.config.tables[DEPLOYMENT, name] = table
@@ -11889,7 +11896,8 @@ _xeroctl() {
     ?*) compadd -l -d out -- "${(@)out%%$'\t'*}" ;;
   esac
 }
-compdef _xeroctl xeroctl xeroctl.py
+[[ $funcstack[1] == _xeroctl ]] && _xeroctl \
+  || compdef _xeroctl xeroctl xeroctl.py
 """, "fish": r"""
 function __xeroctl
   set -l words (commandline -opc) (commandline -ct)

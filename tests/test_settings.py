@@ -146,9 +146,10 @@ def test_a_variable_that_beats_a_deployment_is_named(cli, router, other,
                 XEROTIER_STYLE="", XEROTIER_OUTPUT="json")
     assert ("XEROTIER_BASE_URL and XEROTIER_ENDPOINT beat what prod has:"
             " --context prod goes by that alone\n") in shown.stderr, shown
-    quiet = cli(*argv, "-q", XEROTIER_BASE_URL=other.base_url,
-                XEROTIER_API_KEY=DEMO_KEY)
-    assert quiet.stderr == ""
+    words = {"XEROTIER_BASE_URL": other.base_url, "XEROTIER_API_KEY": DEMO_KEY}
+    assert "XEROTIER_BASE_URL beats what prod has: " in cli(
+        *argv, **words).stderr
+    assert cli(*argv, "-q", **words).stderr == ""
     whole = cli(*argv, "--context", "prod", XEROTIER_BASE_URL=other.base_url)
     assert "XEROTIER" not in whole.stderr
 
