@@ -1317,28 +1317,17 @@ class Terminal:
         """Read one line of standard input; empty at its end."""
         return decoded(self.input.readline())
 
-    def confirm(self, question):
-        """Ask on the terminal; the end of input is a no."""
-        if not self.stdin.isatty():
-            raise UsageError(f"{question} There is no terminal to ask on",
-                             "pass --force to go ahead without a question")
-        self.err.write(one_line(f"{question} [y/N] "))
-        line = self.read_line()
-        if not line.endswith("\n"):
-            self.say("")
-        return line.strip().lower() in ("y", "yes")
-
-    def ask(self, question, default=""):
+    def ask(self, prompt, default=""):
         """Ask for a line of text; an empty answer is the default."""
-        self.err.write(f"{question} [{default}]: " if default
-                        else f"{question}: ")
+        self.err.write(one_line(prompt))
         line = self.read_line()
         if not line:
             self.say("")
             raise XeroctlError("no answer: nothing was changed")
         return line.strip() or default
 
-    def ask_secret(self, prompt, hint):
+    def ask_secret(self, prompt="API key (not shown): ",
+                   hint="--api-key @FILE reads a key"):
         """Ask for a secret on the terminal, unseen; raise without one."""
         if not self.stdin.isatty():
             raise NotConfigured(f"there is no terminal to ask on: {hint}")
@@ -1371,7 +1360,6 @@ def say_error(error, terminal):
 # ---------------------------------------------------------------------------
 
 KEY_HELP = "pass --api-key @FILE or set XEROTIER_API_KEY"
-KEY_PROMPT = "API key (not shown): "
 
 
 def shown_url(text):
@@ -1939,9 +1927,8 @@ class Settings:
                  for each in ("context", *DEPLOYMENT_KEYS) if each in has
                  and self.variable(each) not in (None, has[each])]
         if found:
-            beat = "beats" if len(found) == 1 else "beat"
-            self.terminal.note(f"{' and '.join(found)} {beat} what {name}"
-                               f" has: --context {name} goes by that alone")
+            self.terminal.note(f"{name} gives way to {' and '.join(found)}:"
+                               f" --context {name} goes by {name} alone")
 
     def context(self):
         """The name of the deployment of this run; None if there is none."""
@@ -1980,8 +1967,7 @@ class Settings:
         if not text:
             return None
         if text == "-":
-            text = (self.terminal.ask_secret(KEY_PROMPT, "")
-                    if self.terminal.stdin.isatty()
+            text = (self.terminal.ask_secret() if self.terminal.stdin.isatty()
                     else decoded(self.terminal.input.read()))
         elif text.startswith("@"):
             text = decoded(read_file(text[1:], NotConfigured))
@@ -4556,18 +4542,14 @@ def place_of(args):
         "/" + found if found[:1] not in ("", "/") else found)
 
 
-def tell_more(app, name, place):
-    app.terminal.note(f"more exist: --{name} {shell_word(place)} continues,"
-                      " --all shows everything")
-
-
 def tell_rest(app, args, page):
     """Say, below a page of a list, how to go on to more, if there is."""
     paging = args.verb.paging
     rest = paging and not args.all and following(
         page, sent_fields(args), paging)
     if rest:
-        tell_more(app, paging, rest[paging])
+        app.terminal.note(f"more exist: --{paging} {shell_word(rest[paging])}"
+                          " continues, --all shows everything")
 
 
 def pages_of(app, group, args):
@@ -6807,8 +6789,8 @@ class Run:
             return None
         state = json_or_text(decoded(read_file(self.state_path)))
         self.is_over = dig(state, "failed") is not None
-        other = [name for name, value in self.purpose().items()
-                 if dig(state, name) != value]
+        other = " and ".join(name for name, value in self.purpose().items()
+                             if dig(state, name) != value)
         if not other and state.pop("seal", None) == digest_of(state):
             return state
         if self.args.force:
@@ -6819,8 +6801,8 @@ class Run:
                 "--force begins anew: what the journal has is kept, batches"
                 " that are not fetched are lost")
         raise UsageError(
-            f"{self.state_path} is of another run: its {' and '.join(other)}"
-            " differ", "finish that run, or begin anew with --force")
+            f"{self.state_path} is of another run: not the same {other}",
+            "finish that run, or begin anew with --force")
 
     def check_free(self):
         foreign = [] if self.journal.is_ours else [self.journal_path]
@@ -7491,10 +7473,7 @@ class LineEditor:
         return readline
 
     def read(self, prompt=PROMPT):
-        """Return one message; raise EOFError at the end of input.
-
-        Within a block Tab is what it is in a text.
-        """
+        """Return one message, Tab in a block as it is; raise EOFError."""
         if self.readline:
             self.readline.set_completer(
                 self.completer if prompt == self.PROMPT else
@@ -9617,23 +9596,22 @@ def list_files(app, group, args):
     """
     if not args.tree and args.prefix is None:
         return run_list(app, group, args)
-    most, size = (None, args.limit) if args.all else (args.limit, None)
-    args.limit, args.all = size or 100, True
+    most = None if args.all else args.limit
+    args.limit, args.all = args.all and args.limit or 100, True
     page = merged(pages_of(app, group, args))
+    args.limit, args.all = most, most is None
     found = [file for file in page_records(page)
              if (relative_path(file) or "").startswith(args.prefix or "")]
     files = found[:most]
     page_records(page)[:] = files
-    after = id_in(files[-1]) if len(found) > len(files) else None
-    if after and isinstance(page, dict):
-        page.update(has_more=True, last_id=after)
+    if len(found) > len(files) and isinstance(page, dict):
+        page.update(has_more=True, last_id=id_in(files[-1]))
     if args.tree and app.out.is_table and files:
         for line in tree_lines(tree_of(files)):
             app.out.line(line)
     else:
         app.out.rows(page, group.columns, group.name)
-    if after:
-        tell_more(app, "after", after)
+    tell_rest(app, args, page)
 
 
 def upload_file(app, args, path, relative):
@@ -10767,7 +10745,7 @@ def check_tool_name(app, args, tool):
                          " to ask on", f"--confirm {tool} approves it")
     if args.confirm is None:
         args.confirm = app.terminal.ask(
-            f"{tool} cannot be undone. Type its name to approve")
+            f"{tool} cannot be undone. Type its name to approve: ")
     if args.confirm != tool:
         raise refusal(f"{args.confirm!r} is not {tool}: nothing was approved")
 
@@ -10991,16 +10969,16 @@ def init_config(app, group, args):
         raise UsageError(
             "config init asks questions: it needs a terminal",
             "xeroctl config add NAME --base-url URL --api-key @FILE asks none")
-    name = terminal.ask("Name of the deployment", "default")
+    name = terminal.ask("Name of the deployment [default]: ", "default")
     is_known = name in app.settings.config.deployments()
     if is_known:
         app.confirm(f"Replace deployment {name}?")
     url = checked("base_url", terminal.ask(
-        "Base URL, https://HOST/PROJECT/v1"), "base URL")
+        "Base URL, https://HOST/PROJECT/v1: "), "base URL")
+    style = XEROTIER if url.count("/") > 3 else OPENAI
     style = checked("style", terminal.ask(
-        "Style, xerotier or openai",
-        XEROTIER if url.count("/") > 3 else OPENAI), "style")
-    key = terminal.ask_secret(KEY_PROMPT, "").strip() or None
+        f"Style, xerotier or openai [{style}]: ", style), "style")
+    key = terminal.ask_secret().strip() or None
     table = new_deployment({"base_url": url, "api_key": key, "style": style})
     # The try goes by what is about to be stored, and by no variable.
     app.settings.config.tables[DEPLOYMENT, name] = table
@@ -11896,8 +11874,7 @@ _xeroctl() {
     ?*) compadd -l -d out -- "${(@)out%%$'\t'*}" ;;
   esac
 }
-[[ $funcstack[1] == _xeroctl ]] && _xeroctl \
-  || compdef _xeroctl xeroctl xeroctl.py
+[[ $0 == _xeroctl ]] && _xeroctl || compdef _xeroctl xeroctl xeroctl.py
 """, "fish": r"""
 function __xeroctl
   set -l words (commandline -opc) (commandline -ct)
@@ -12052,8 +12029,13 @@ class App:
 
     def confirm(self, question):
         """Ask before a change, unless --force or only a plan is made."""
-        if not (self.args.force or self.plan
-                or self.terminal.confirm(question)):
+        if self.args.force or self.plan:
+            return
+        if not self.terminal.stdin.isatty():
+            raise UsageError(f"{question} There is no terminal to ask on",
+                             "pass --force to go ahead without a question")
+        answer = self.terminal.ask(f"{question} [y/N] ")
+        if answer.lower() not in ("y", "yes"):
             raise XeroctlError("not confirmed: nothing was changed")
 
     def open_source(self, path, name="stdin.jsonl"):
