@@ -1314,17 +1314,20 @@ class Terminal:
         return getattr(self.stdin, "buffer", self.stdin)
 
     def read_line(self):
-        """Read one line of standard input; empty at its end."""
-        return decoded(self.input.readline())
+        """Read one line of standard input; raise EOFError at its end."""
+        line = decoded(self.input.readline())
+        if not line:
+            raise EOFError()
+        return line.rstrip("\r\n")
 
     def ask(self, prompt, default=""):
         """Ask for a line of text; an empty answer is the default."""
         self.err.write(one_line(prompt))
-        line = self.read_line()
-        if not line:
+        try:
+            return self.read_line().strip() or default
+        except EOFError:
             self.say("")
             raise XeroctlError("no answer: nothing was changed")
-        return line.strip() or default
 
     def ask_secret(self, prompt="API key (not shown): ",
                    hint="--api-key @FILE reads a key"):
@@ -7480,20 +7483,14 @@ class LineEditor:
                 lambda text, state: None if state else text + "\t")
             return whole(typed_line(prompt)).rstrip("\n")
         if not self.is_live:
-            return self.line()
+            return self.terminal.read_line()
         if self.brackets:  # each time: an editor may have ended it
             self.terminal.err.control("\033[?2004h")
         self.terminal.err.write(prompt)
-        line = self.line()
-        while line.count(self.PASTE) > line.count(self.PASTED):
-            line += "\n" + self.line()
-        return line.replace(self.PASTE, "").replace(self.PASTED, "")
-
-    def line(self):
         line = self.terminal.read_line()
-        if not line:
-            raise EOFError()
-        return line.rstrip("\r\n")
+        while line.count(self.PASTE) > line.count(self.PASTED):
+            line += "\n" + self.terminal.read_line()
+        return line.replace(self.PASTE, "").replace(self.PASTED, "")
 
     def was_empty(self):
         """Whether nothing is known to have stood where Ctrl-C came."""
@@ -11142,7 +11139,9 @@ GLOBALS = (
     VERSION, HELP_FLAG)
 # What people type because other tools have it.
 FOREIGN = {"login": "xeroctl config init asks for a key and stores it",
-           "logout": "xeroctl config unset NAME api_key takes a key away"}
+           "auth": "xeroctl config init asks for a key and stores it",
+           "logout": "xeroctl config unset NAME api_key takes a key away",
+           "completion": "xeroctl shell-completion bash, zsh or fish"}
 
 # What stands for the word that completion is about: no argument can hold it.
 CURSOR = "\0"
@@ -11250,12 +11249,12 @@ def find_group(words, groups):
     """Return (group, the words without its name); TOP if none is named."""
     word, before, behind = first_word(words, flag_table())
     names = {group.name: group for group in groups}
-    if word is None:
-        return TOP, words
-    if word == "version":
-        return TOP, [VERSION.long_name]
+    if word in (None, "version"):
+        return TOP, [VERSION.long_name] if word else words
     if word not in names:
+        noun = word in STANDARD_WORDS and first_word(behind, flag_table())[0]
         raise UsageError(f"unknown command {word!r}", FOREIGN.get(word)
+                         or noun in names and f"xeroctl {noun} {word}"
                          or did_you_mean(word, names)
                          or "xeroctl help lists the commands")
     return names[word], before + behind
@@ -11289,8 +11288,8 @@ def unnamed_in(group, verbs):
 
 def where_texts_go(verbs):
     """What to say of a word where a text is given by a flag: -m TEXT."""
-    return next((f": a text goes with {f.names[0]} TEXT" for verb in verbs
-                 for f in verb.flags
+    return next((f": a text goes with {f.names[0]} TEXT, in quotes"
+                 for verb in verbs for f in verb.flags
                  if f.long_name in ("--message", "--input")), "")
 
 

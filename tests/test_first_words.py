@@ -51,7 +51,12 @@ def test_help_on_version_finds_the_flag(run):
 @pytest.mark.parametrize("argv, command", [
     (["login"], "xeroctl config init"),
     (["login", "--api-key", "x"], "xeroctl config init"),
+    (["auth", "login"], "xeroctl config init"),
     (["logout"], "xeroctl config unset NAME api_key"),
+    (["completion", "bash"], "xeroctl shell-completion bash"),
+    (["get", "--raw", "models", "x"], "xeroctl models get\n"),
+    (["delete", "file", "x"], "help lists the commands"),
+    (["chat", "-m", "two", "words"], "-m TEXT, in quotes"),
     (["chat", "Hello"], "-m TEXT"),
     (["chat", "What is the capital?", "--endpoint", "demo"], "-m TEXT"),
     (["chat", "send", "Hello"], "goes with -m TEXT"),
@@ -84,7 +89,7 @@ def test_behind_two_dashes_it_is_an_id(run, router):
     ("cht", "did you mean chat?"), ("kyes", "did you mean keys?"),
     ("embed", "did you mean embeddings?"),
     ("hello", "xeroctl help lists"), ("ls", "xeroctl help lists"),
-    ("user", "xeroctl help lists"), ("auth", "xeroctl help lists"),
+    ("user", "xeroctl help lists"), ("oauth", "xeroctl help lists"),
     ("", "xeroctl help lists"), ("x", "xeroctl help lists")])
 def test_a_word_too_far_from_all_gets_no_guess(run, router, word, hint):
     check_told(run(word), router, hint)
