@@ -172,7 +172,8 @@ class XeroctlError(Exception):
     def add_hint(self, text):
         """Name one more thing to try; two layers may name the same."""
         if text not in (self.hint or ""):
-            self.hint = f"{self.hint}; {text}" if self.hint else text
+            self.hint = (f"{self.hint}; {text}".replace("?;", "?")
+                         if self.hint else text)
 
     def envelope(self):
         """The error as a JSON object, in the shape of the API's own."""
