@@ -972,15 +972,15 @@ def some_text(text):
     return text
 
 
-def choice(*words):
-    """A converter that takes one of a few words, or numbers."""
+def choice(*words, of_file=None):
+    """Take one of a few words, or numbers; of_file: the hint for a path."""
     known = {str(word): word for word in words}
 
     def chosen(text):
         if text not in known:
             hint = did_you_mean(text, known)
-            raise UsageError(f"{text!r} is none of {', '.join(known)}"
-                             + (f" ({hint})" if hint else ""))
+            raise UsageError(f"{text!r} is none of {', '.join(known)}",
+                             "." in text and of_file or hint)
         return known[text]
     chosen.kind, chosen.words = "choice", tuple(known)
     return chosen
@@ -7497,10 +7497,6 @@ class LineEditor:
             line += "\n" + self.terminal.read_line()
         return line.replace(self.PASTE, "").replace(self.PASTED, "")
 
-    def was_empty(self):
-        """Whether nothing is known to have stood where Ctrl-C came."""
-        return not (self.readline and self.readline.get_line_buffer())
-
     def remember(self, text):
         """Keep a message within reach of Up, and in the history file."""
         if self.readline:
@@ -7912,7 +7908,8 @@ class Session:
             except KeyboardInterrupt:
                 if interrupted or not self.is_live:
                     raise
-                interrupted = self.lines.was_empty()
+                line = self.lines.readline  # else nothing is known of it
+                interrupted = not (line and line.get_line_buffer())
                 self.terminal.end_echo()
                 if interrupted:
                     self.terminal.note("(Ctrl-C again leaves, Ctrl-D ends)")
@@ -9604,8 +9601,7 @@ def list_files(app, group, args):
     args.limit, args.all = most, most is None
     found = [file for file in page_records(page)
              if (relative_path(file) or "").startswith(args.prefix or "")]
-    files = found[:most]
-    page_records(page)[:] = files
+    page_records(page)[:] = files = found[:most]
     if len(found) > len(files) and isinstance(page, dict):
         page.update(has_more=True, last_id=id_in(files[-1]))
     if args.tree and app.out.is_table and files:
@@ -11105,7 +11101,7 @@ GLOBALS = (
          completes="context"),
     flag("-o, --output FMT",
          "table, wide, json, jsonl, csv or id (XEROTIER_OUTPUT)",
-         choice(*FORMS)),
+         choice(*FORMS, of_file="a file goes with --output-file, or >")),
     flag("--pick PATH",
          "of the JSON only what a path leads to, as data.*.id: texts as they"
          " are, all else as JSON", path_steps),
@@ -11387,7 +11383,7 @@ def store(args, declared, value):
         except UsageError as problem:
             name = (declared.metavar if declared.is_word
                     else "/".join(declared.names))
-            raise UsageError(f"{name}: {problem}")
+            raise UsageError(f"{name}: {problem}", problem.hint)
     setattr(args, declared.dest, (before or []) + [value]
             if declared.is_several else value)
 
@@ -11458,6 +11454,13 @@ def places_of(verb, given=()):
     return verb.places + [verb.by] * is_last
 
 
+def with_help(error, *names):
+    """An error that names a page of the help, if it hints at nothing."""
+    page = " ".join(filter(None, ("xeroctl help",) + names))
+    error.hint = error.hint or page
+    return error
+
+
 def read_args(group, verb, given, words=(), is_called=False):
     """Make the arguments of a verb out of what tokens() took apart."""
     places = places_of(verb, given)
@@ -11472,9 +11475,7 @@ def read_args(group, verb, given, words=(), is_called=False):
         check_given(args, places)
         check_together(given)
     except UsageError as error:
-        names = "help", group.name, verb.word, is_called and verb.name
-        error.hint = error.hint or "xeroctl " + " ".join(filter(None, names))
-        raise
+        raise with_help(error, group.name, verb.word, is_called and verb.name)
     return args
 
 
@@ -11507,9 +11508,9 @@ def parse(argv, groups):
         verbs, called, words = find_verb(group, words)
         meant = [called] if called else unnamed_in(group, verbs)
         taken = list(tokens(words, flag_table(meant, verbs)))
-    except UsageError:
+    except UsageError as error:
         if words[:1] != [HELP_FLAG.long_name]:
-            raise
+            raise with_help(error, group.name, called and called.name)
         taken = [(0, HELP_FLAG, None)]
     given = [(declared, value) for _, declared, value in taken if declared]
     plain = [word for _, declared, word in taken if not declared]
@@ -12038,8 +12039,7 @@ class App:
         if not self.terminal.stdin.isatty():
             raise UsageError(f"{question} There is no terminal to ask on",
                              "pass --force to go ahead without a question")
-        answer = self.terminal.ask(f"{question} [y/N] ")
-        if answer.lower() not in ("y", "yes"):
+        if self.terminal.ask(f"{question} [y/N] ").lower() not in ("y", "yes"):
             raise XeroctlError("not confirmed: nothing was changed")
 
     def open_source(self, path, name="stdin.jsonl"):

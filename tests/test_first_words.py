@@ -101,7 +101,19 @@ def test_a_word_too_far_from_all_gets_no_guess(run, router, word, hint):
     ("--foo", None), ("--x", None), ("--nope", None), ("--bogus", None)])
 def test_dashes_make_no_flags_alike(run, flag, guess):
     hint = run(*CHAT, flag).stderr.partition("hint: ")[2]
-    assert hint == (f"did you mean {guess}?\n" if guess else "")
+    assert hint == (f"did you mean {guess}?\n" if guess
+                    else "xeroctl help chat\n")
+
+
+@pytest.mark.parametrize("argv, hint", [
+    (["batches", "run", "--frob"], "xeroctl help batches run\n"),
+    (["--frob"], "xeroctl help\n"),
+    (["models", "-o", "x.json"], "a file goes with --output-file, or >\n"),
+    (["models", "-o", "jsom"], "did you mean json?\n")])
+def test_a_flag_that_is_none_is_looked_up_in_the_help(run, argv, hint):
+    shown = run(*argv)
+    assert shown.exit_status == 2
+    assert shown.stderr.partition("hint: ")[2] == hint, shown
 
 
 @pytest.mark.parametrize("slug, hint", [
