@@ -5635,20 +5635,23 @@ class Download:
 
         Nothing is held back longer than it may be a page or an error.
         """
-        head, text = b"", ""
-        for block in blocks:
-            head += block
-            text = decoded(head)
-            if (self.size or len(head) >= BLOCK
-                    or text.lstrip()[:1] not in "<{"):
-                break
+        head, text, lost = b"", "", []
+        try:
+            for block in blocks:
+                head += block
+                text = decoded(head)
+                if (self.size or len(head) >= BLOCK
+                        or text.lstrip()[:1] not in "<{"):
+                    break
+        except ConnectionFailed as error:
+            lost.append(error)  # raised once what came is in the target
         names = f"{self.name}\n{as_text(dig(self.about, 'filename'))}"
         self.doubt = in_place_of_file(text, answer.media, names)
         is_other = (size not in (None, self.size) if self.size
                     else self.doubt)
         if is_other:
             raise self.refused(answer, size)
-        return chain([head], blocks)
+        return chain([head], map(blocks.throw, lost), blocks)
 
     def refused(self, answer, count):
         """The error for a body that is not the file's."""
@@ -8125,10 +8128,9 @@ def ask_health(api):
         text = decoded(answer.read()).strip()
     if is_html(text):
         json_of(answer, text)  # which says that it is none
-    try:
-        value = parse_json(text)
-    except ValueError:
-        value = {"status": body_summary(text) or "ok"}
+    value = json_or_text(text)
+    if isinstance(value, str):
+        value = {"status": body_summary(value) or "ok"}
     return check_answer(value)
 
 
@@ -8394,8 +8396,7 @@ MESSAGE = flag("-m, --message TEXT",
 
 CHAT = Group(
     "chat", "Ask a model; start chats from templates.",
-    scope=ENDPOINT, default="send",
-    verbs=(
+    scope=ENDPOINT, default="send", verbs=(
         Verb("send", "Send a message to an endpoint and show the answer.",
              send_chat, SLUG, MESSAGE,
              flag("--system TEXT", "system message"),
@@ -8428,8 +8429,7 @@ CHAT = Group(
                  "xeroctl chat --endpoint my-llm --interactive",
                  "git diff | xeroctl chat --endpoint my-llm -m -")),
         Verb("new", "Start a chat in a workspace from a template.",
-             new_chat,
-             THE_WORKSPACE,
+             new_chat, THE_WORKSPACE,
              flag("--template ID|NAME", "template: its ctpl_ id or its name",
                   required=True, sample="triage"),
              MESSAGE, writes=True),
