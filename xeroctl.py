@@ -8717,8 +8717,7 @@ BATCHES = Group(
     "batches", "Run JSON Lines files of requests, of any size.",
     path="/batches", scope=ENDPOINT, thing="batch", sample="batch_1",
     notes=BATCH_NOTES, main="run",
-    columns=BATCH_COLUMNS, fields=BATCH_FIELDS,
-    verbs=by_flag(
+    columns=BATCH_COLUMNS, fields=BATCH_FIELDS, verbs=by_flag(
         lists(SLUG, summary="List the batches of an endpoint."),
         Verb("show", "Show one batch in full.", show_batch, ITEM, SLUG),
         Verb("create", "Upload a file and make a batch of it.", create_batch,
@@ -9648,8 +9647,7 @@ FILES = Group(
              "+Relative path=x_relative_path|relative_path"),
     fields=("ID", "Filename", "Purpose", "Status:state", "Size=bytes:size",
             "Created=created_at:time", "Expires=expires_at:time",
-            "Relative path=x_relative_path|relative_path"),
-    verbs=by_flag(
+            "Relative path=x_relative_path|relative_path"), verbs=by_flag(
         lists(field("--purpose WORD", "of this purpose"),
               flag("--prefix PATH", "whose relative path begins so",
                    completes=""),
@@ -10173,8 +10171,7 @@ ENDPOINTS = Group(
                 field("SLUG", "its slug", sample="new-llm"),
                 field("--model NAME", "the model it serves", required=True,
                       sample="demo-model"),
-                field("--tier TIER", "its tier"),
-                REGION,
+                field("--tier TIER", "its tier"), REGION,
                 *changed((PARAM,), sends="parameters",
                          help="a parameter; a value of JSON or a text")),
         updates("Change an endpoint.", PARAM, method="PATCH"),
@@ -12237,7 +12234,10 @@ def let_go(stream, number, is_stopped):
             if is_hasty:
                 os.set_blocking(number, True)
     except (AttributeError, OSError, ValueError):
-        os.dup2(os.pipe()[1], number)
+        spare = os.pipe()[1]
+        with suppress(OSError):  # takes all; a bare root may lack it
+            spare = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(spare, number)
 
 
 def open_closed_streams():
