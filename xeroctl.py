@@ -5345,7 +5345,7 @@ def ask_answer(app, args, talk, answer, body):
             take_events(app, talk, answer, reply)
     except (ConnectionFailed, StreamError, AnswerError) as error:
         raise_if_broken(answer, error)
-    if not (answer.is_finished or answer.whole()):
+    if not answer.whole():
         raise AnswerError("the stream ended without an answer in it")
 
 
@@ -8824,10 +8824,13 @@ def show_model(app, group, args):
     try:
         return run_show(app, group, args)
     except ApiError as error:
+        models = []
         if app.settings.style() == OPENAI and error.status in NO_LIST:
-            for model in page_records(group.call(app, "GET")):
-                if dig(model, "id") == args.id:
-                    return show_item(app, group, args, model)
+            with suppress(XeroctlError):  # the first error says more
+                models = page_records(group.call(app, "GET"))
+        for model in models:
+            if dig(model, "id") == args.id:
+                return show_item(app, group, args, model)
         raise
 
 
@@ -10989,13 +10992,11 @@ CONFIG = Group(
     columns=("Name", "Current", "Base URL", "Style", "Key"),
     fields=("Name", "Current", "Base URL", "Style", "Endpoint", "Key",
             "Output", "Frontend URL", "Timeout", "CA bundle=cacert"),
-    thing="deployment",
-    verbs=(
+    thing="deployment", verbs=(
         Verb("init", "Ask for a deployment, try it, and store it.",
              init_config, writes=True),
         Verb("add", "Store a deployment; the first becomes current.",
-             add_deployment,
-             flag("NAME", "the new deployment"),
+             add_deployment, flag("NAME", "the new deployment"),
              flag("--api-key-env VARIABLE", "read the key from this variable"),
              flag("--api-key-file FILE", "read the key from this file"),
              flag("--api-key-command COMMAND",
@@ -11015,8 +11016,7 @@ CONFIG = Group(
              show_deployment,
              flag("[NAME]", "the deployment (default: the current one)",
                   completes="context")),
-        Verb("set", "Set a key of a deployment.", set_value, NAME,
-             KEY,
+        Verb("set", "Set a key of a deployment.", set_value, NAME, KEY,
              flag("VALUE", "its value; - reads standard input",
                   from_stdin=True, dest="setting"),
              writes=True,
