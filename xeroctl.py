@@ -314,6 +314,11 @@ ISO_TIME = (
     r"\s*(?:Z|([+-]\d\d)(?::?(\d\d))?)?)?\Z")
 
 
+def camel(path):
+    """A snake_case name as some servers spell it."""
+    return re.sub("_([a-z])", lambda found: found.group(1).upper(), path)
+
+
 def is_number(value):
     """Whether it can be counted with; 1e400, inf and nan can not."""
     return (isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -2603,7 +2608,7 @@ def check_write(value, method):
 
 def id_in(answer, name="id"):
     """The id of what has been made; an answer without one is none."""
-    item_id = dig(answer, name)
+    item_id = dig(answer, name) or dig(answer, camel(name))
     if not is_filled(item_id):
         raise no_answer(answer, f"has no {name}")
     return item_id
@@ -3658,11 +3663,6 @@ class NewFile(AbstractContextManager):
 # 8. Output
 # ---------------------------------------------------------------------------
 
-def camel(path):
-    """A snake_case name as some servers spell it."""
-    return re.sub("_([a-z])", lambda found: found.group(1).upper(), path)
-
-
 def as_brief(value):
     """At most 120 characters, as the product's page has a description."""
     text = as_text(value)
@@ -3962,10 +3962,10 @@ class Out:
         if not self.pick or self.writes and not found:
             self.screen.write_json(layout(value) + "\n")
         if self.pick and not found:
-            names = list(value)[:MOST_PROBLEMS] if isinstance(
-                value, dict) else ["*"]
-            raise XeroctlError(f"{'.'.join(self.pick)} leads to nothing",
-                               "it begins with " + " or ".join(names))
+            names = list({dict: value, list: "*" * bool(value)}.get(
+                type(value), ()))[:MOST_PROBLEMS]
+            raise XeroctlError(f"{'.'.join(self.pick)} leads to nothing", (
+                "it begins with " + " or ".join(names)) * bool(names))
         self.has_picked = True
 
     def json_line(self, value):
@@ -6840,9 +6840,12 @@ class Run:
     def clear_away(self):
         """Remove what kills have left behind."""
         import glob
-        begins = glob.escape(os.path.realpath(self.output))
-        for end in f".xeroctl-{self.state['run']}-*", ".*json.????????.tmp":
-            for path in glob.glob(begins + end):
+        places = [(f"{self.output}.xeroctl-{self.state['run']}-", "*")] + [
+            (os.path.realpath(path) + end, ".????????.tmp") for path, end in (
+                (self.state_path, ""), (self.output, ".part.json"),
+                (self.errors, ".part.json"))]
+        for begin, end in places:
+            for path in glob.glob(glob.escape(begin) + end):
                 remove_quietly(path)
 
     def summary(self):
@@ -8278,7 +8281,7 @@ def post_message(app, chat, text):
         app.api.call("POST", path, body={"role": "user", "content": text},
                      stand_in={})
     except XeroctlError as error:
-        chat_id = as_text(dig(chat, "chat_id"))
+        chat_id = as_column("chat_id").text(chat, 0)
         raise XeroctlError(
             f"the chat {chat_id} was created, but its message was not"
             f" posted: {error}", "the chat is kept; to post the message: "
@@ -8766,8 +8769,7 @@ BATCHES = Group(
                   "send failed requests again, up to N times (default: 0);"
                   " of a run that has ended, only those",
                   integer(0, 100), default=0),
-             METADATA, BATCH_ENDPOINT,
-             *changed((WAIT_TIMEOUT,), needs=None),
+             METADATA, BATCH_ENDPOINT, *changed((WAIT_TIMEOUT,), needs=None),
              flag("--assume-lost",
                   "make again what may be made, and no list tells"),
              flag("--direct",
@@ -9212,8 +9214,7 @@ EMBEDDINGS = Group(
                   integer(1), default=256),
              flag("--output-file PATH",
                   "write the vectors to a .npy or .jsonl file"),
-             usage="--endpoint SLUG --input TEXT",
-             writes=True, examples=(
+             usage="--endpoint SLUG --input TEXT", writes=True, examples=(
                  'xeroctl embeddings --endpoint my-embed --input "Hello"',
                  "xeroctl embeddings --endpoint my-embed --input-file in.txt"
                  " --output-file out.npy")),
@@ -10432,8 +10433,7 @@ EXPORTS = Group(
 
 def check_health(app, group, args):
     """Ask the host whether it lives, without a key."""
-    app.open_api(needs_key=False)
-    answer = ask_health(app.api)
+    answer = ask_health(app.open_api(needs_key=False))
     app.out.record(answer, columns_of([answer]), "status")
 
 
@@ -10839,8 +10839,8 @@ def new_deployment(values):
         raise UsageError("--base-url is missing: https://HOST/PROJECT/v1")
     style = values.get("style", XEROTIER)
     if key_source(values, UsageError) is None and style == XEROTIER:
-        raise UsageError("a key source is missing", "--api-key @FILE, or"
-                         " --api-key-env, -file, -command or -keychain")
+        raise UsageError("a key source is missing", "--api-key @FILE is one,"
+                         " xeroctl help config add names others")
     Deployment(values["base_url"], None, style).endpoint(
         values.get("endpoint"))
     return values
