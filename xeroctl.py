@@ -2618,7 +2618,7 @@ def broken_end(answer, state):
     """Why a choice or a response that ends in a state broke off, or None."""
     error = dig(answer, "error")
     if error:
-        return error_message(answer) or as_text(error)
+        return error_message({"error": error}) or as_text(error)
     is_broken = is_filled(state) and state.lower() in BROKEN_ENDS
     return f"it ended with {state}" if is_broken else None
 
