@@ -4763,15 +4763,17 @@ def tried(app, name, make, **about):
     """Do one thing of many; return what came of it, told as a line.
 
     make() returns an id, or it and what is told of it; about may have the
-    id.  A key that is refused (401) ends all.
+    id.  Once a key is refused (401), the rest fails without a try.
     """
     item_id = told = error = None
     try:
+        if app.refused:
+            raise app.refused
         made = make()
         item_id, told = made if isinstance(made, tuple) else (made, made)
     except (UsageError,) + FAILURES as problem:
         if getattr(problem, "status", None) == 401:
-            raise
+            app.refused = problem
         error = str(problem)
     if error and app.plan:
         app.terminal.warn(f"{name}: {error}")
@@ -4787,7 +4789,7 @@ def end_bulk(app, outcomes, done):
     if app.plan:
         app.finish()
     if good < len(outcomes):
-        raise XeroctlError(f"{good} of {len(outcomes)} {done}")
+        raise app.refused or XeroctlError(f"{good} of {len(outcomes)} {done}")
 
 
 # == answers: what a model says, as it comes =================================
@@ -8780,9 +8782,8 @@ BATCHES = Group(
              writes=True, examples=(
                  "xeroctl batches run --endpoint my-llm --input in.jsonl"
                  " --output-file out.jsonl",
-                 "xeroctl batches run --endpoint my-llm --input in.csv"
-                 " --template 'Sum up {title}: {text}' --output-file out.csv"
-             )),
+                 "xeroctl batches run --endpoint my-llm --input in.csv "
+                 "--template 'Sum up {title}: {text}' --output-file out.csv")),
         Verb("check", "Check a batch file, offline.", check_batch_input,
              flag("FILE", "the file, as for run; - is standard input",
                   from_stdin=True),
@@ -10300,8 +10301,7 @@ INVITATION_COLUMNS = ("ID", "EMAIL", "ROLE", "STATUS:state",
 
 PROJECT_GROUP = Group(
     "project", "Manage the project and its members.",
-    path="/management/project", default="show", sample="usr_1",
-    thing="member",
+    path="/management/project", default="show", sample="usr_1", thing="member",
     columns=("ID", "Name", "Description", "Tier", "Created=created_at:time"),
     verbs=(
         shows("Show the project.", path=""),
@@ -11940,7 +11940,7 @@ class App:
         self.deadline = (self.clock.monotonic() + args.max_time
                          if args.max_time else None)
         self.network = Network(self.settings, terminal)
-        self.opened = None
+        self.opened = self.refused = None
 
     @property
     def out(self):
