@@ -8573,14 +8573,14 @@ def download(app, slug, file_id, path, may_replace=True, **options):
     app.out.done({"id": file_id, "path": path, "bytes": count}, text, file_id)
 
 
-# By verb: the name of its file id, the end of a file's, and the other flag.
-RESULT_FILES = {"download": ("output", "output", "--errors"),
-                "errors": ("error", "errors", "--download")}
+# By verb: the name of its file id, the end of a file's, and the other's.
+RESULT_FILES = {"download": ("output", "output", "error", "--errors"),
+                "errors": ("error", "errors", "output", "--download")}
 
 
 def fetch_result(app, group, args):
     """Download one of the two result files of a batch."""
-    name, end, other = RESULT_FILES[args.verb.name]
+    name, end, other, action = RESULT_FILES[args.verb.name]
     batch = group.call(app, "GET", path_of(args.id), stand_in={
         name + "_file_id": StandIn(f"<{name} file id>")})
     file_id = dig(batch, name + "_file_id")
@@ -8591,8 +8591,9 @@ def fetch_result(app, group, args):
         raise XeroctlError(
             f"{name.capitalize()} file not yet available (status: "
             f"{as_text(dig(batch, 'status'))})",
-            f"{other} has the other requests" if has_ended(batch)
-            else wait_command(app, [args.id]))
+            wait_command(app, [args.id]) if not has_ended(batch) else
+            dig(batch, other + "_file_id") and f"{action} has the others",
+            first_of(batch_problems(batch)))
     file_id = id_in(batch, name + "_file_id")
     path = args.output_file or f"{safe_name(args.id)}-{end}.jsonl"
     download(app, group.slug(app), file_id, path, patience=PATIENCE)
@@ -10236,8 +10237,7 @@ CHATS = Group(
     columns=("ID=id|chat_id", "TITLE", "WORKSPACE=workspace_id",
              "MESSAGES=message_count|messages", "UPDATED=updated_at:time"),
     more=("STATUS:state",), verbs=(
-        lists(WORKSPACE, summary="List chats."),
-        shows("Show one chat."),
+        lists(WORKSPACE, summary="List chats."), shows("Show one chat."),
         creates("Begin a chat.", IN_WORKSPACE,
                 field("--title TEXT", "its title")),
         acts("rename", "Give a chat another title.",
