@@ -40,6 +40,7 @@ from _thread import RLock
 from collections import Counter, defaultdict, namedtuple
 from contextlib import (AbstractContextManager, closing, contextmanager,
                         suppress)
+from functools import lru_cache
 from itertools import chain, cycle, zip_longest
 from types import SimpleNamespace
 
@@ -442,19 +443,22 @@ DECODER = json.JSONDecoder(parse_constant=refuse_constant)
 SERVER_DECODER = json.JSONDecoder(parse_constant=lambda name: None)
 
 
-def json_text(value, **layout):
+COMPACT, PRETTY = (
+    json.JSONEncoder(ensure_ascii=False, allow_nan=False, **layout)
+    for layout in ({"separators": (",", ":")}, {"indent": 2}))
+
+
+def json_text(value, encoder):
     """Encode JSON, UTF-8 unescaped; a number beyond all floats is null."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False,
-                          **layout)
+        return encoder.encode(value)
     except ValueError:
-        value = SERVER_DECODER.decode(json.dumps(value))
-        return json.dumps(value, ensure_ascii=False, **layout)
+        return encoder.encode(SERVER_DECODER.decode(json.dumps(value)))
 
 
 def compact_json(value):
     """One line of JSON, no space."""
-    return json_text(value, separators=(",", ":"))
+    return json_text(value, COMPACT)
 
 
 def text_or_json(value):
@@ -464,7 +468,7 @@ def text_or_json(value):
 
 def pretty_json(value):
     """JSON for people: two spaces a level, keys in their order."""
-    return json_text(value, indent=2)
+    return json_text(value, PRETTY)
 
 
 def parse_json(text, decoder=DECODER):
@@ -766,13 +770,13 @@ def with_texts(value, change, name=""):
 
 # What looks like a secret: a key behind what tells its kind, the user of a
 # URL, and what a query names so.
-SECRET_LIKE = re.compile(
-    r"(?<!\w)(?<!\w-)(xero_[^\s_/]+_|xero_(?=\w{12})|sk-)[\w-]{3,}"
+SECRET_LIKE = (
+    r"(?i)(?<!\w)(?<!\w-)(xero_[^\s_/]+_|xero_(?=\w{12})|sk-)[\w-]{3,}"
     r"|((?://|(?<![\w.-])[\w.-]{1,99}:)(?!\[?USER:|PASSWORD)(?=[^/\s@]{1,200}"
     r"@)|//[\w.-]{0,99}:(?!\d+/|PASSWORD))[^\s@]{1,200}(?=@)"
-    r"|([?&][\w.-]*(?:key|token|secret|password|sig|signature)=)[^&\s]+", re.I)
+    r"|([?&][\w.-]*(?:key|token|secret|password|sig|signature)=)[^&\s]+")
 # Where a short secret stays: in an id, and where a protocol has its words.
-WORDS = re.compile(r"(.*_)?id$|(object|type|role|model|status|content)$")
+WORDS = r"(.*_)?id$|(object|type|role|model|status|content)$"
 # A character as it is escaped in a URL, in JSON and in HTML.
 ESCAPES = (("%", r"%([0-9a-fA-F]{2})"), ("&#x", r"&#x([0-9a-fA-F]{2});"),
            ("\\", r"\\(?:u00|x)([0-9a-fA-F]{2})|\\(\S)"))
@@ -822,7 +826,7 @@ class Secrets:
     def masked(self, text):
         """The text with … for each piece of a secret."""
         if self.wary:
-            text = SECRET_LIKE.sub(r"\1\2\3…", text)
+            text = re.sub(SECRET_LIKE, r"\1\2\3…", text)
         for behind_bearer in tuple(self.short.values()):
             text = behind_bearer.sub(r"\1…", text)
         found = list(self.holes(text)) if self.pieces else []
@@ -842,6 +846,8 @@ class Secrets:
 
     def masked_json(self, value):
         """The same JSON value with its texts masked, before any encoding."""
+        if not (self.wary or self.short or self.pieces):
+            return value
         todo, texts = [value], []
         for item in todo:  # which grows meanwhile
             if isinstance(item, str):
@@ -856,7 +862,7 @@ class Secrets:
                 and self.masked(joined) == joined):
             return value  # the quick way
         return with_texts(value, lambda text, name: (
-            "…" if text in self.short and not WORDS.match(name)
+            "…" if text in self.short and not re.match(WORDS, name)
             else self.masked(text)))
 
 
@@ -1415,6 +1421,7 @@ def read_file(path, error=UsageError, size=None):
         raise error(f"cannot read {whole(path)}: {reason_of(problem)}")
 
 
+@lru_cache(maxsize=8)
 def origin_of(url):
     """(scheme, host, port) of a URL: what a key is meant for (RFC 6454)."""
     from urllib.parse import urlsplit
@@ -1687,13 +1694,19 @@ def remove_quietly(path):
         os.unlink(path)
 
 
-@contextmanager
-def writing(path, error=XeroctlError, hint=None):
+class writing:
     """Turn what a file system refuses into an error that names the file."""
-    try:
-        yield
-    except OSError as problem:
-        raise error(f"cannot write {path}: {reason_of(problem)}", hint)
+
+    def __init__(self, path, error=XeroctlError, hint=None):
+        self.path, self.error, self.hint = path, error, hint
+
+    def __enter__(self):
+        pass
+
+    def __exit__(self, kind, problem, trace):
+        if isinstance(problem, OSError):
+            raise self.error(
+                f"cannot write {self.path}: {reason_of(problem)}", self.hint)
 
 
 def is_special(path):
@@ -2027,16 +2040,16 @@ class Settings:
 # layer failed, and costs 7 ms more to import.
 
 # A name with such a word in it; but tokens are counted, and a key has an id.
-SECRET_NAME = re.compile(
-    "secret|password|authorization|(?:access|api|auth|refresh)_?tokens"
+SECRET_NAME = (
+    "(?i)secret|password|authorization|(?:access|api|auth|refresh)_?tokens"
     "|token(?!s|iz|_?(?:count|type|limit|id))|(?<!public)(?<!public[_-])"
-    "(?<!cache_)key(?!_?(?:ids?|name|prefix|type)(?:_|$)|word|board)", re.I)
+    "(?<!cache_)key(?!_?(?:ids?|name|prefix|type)(?:_|$)|word|board)")
 
 
 def redacted(value):
     """The same JSON value without the texts that have such a name."""
     return with_texts(value, lambda text, name: (
-        "…" if SECRET_NAME.search(name) else text))
+        "…" if re.search(SECRET_NAME, name) else text))
 
 
 class Multipart:
@@ -2187,6 +2200,12 @@ class Limits:
             "--timeout SECONDS waits longer", sent)
 
 
+def wire_failures():
+    """What http.client raises, which is imported when it is needed."""
+    import http.client
+    return OSError, http.client.HTTPException
+
+
 class HeadReader(io.BufferedReader):
     """Reads heads that have an end: http.client takes one that was cut for
     a whole one, and any number of hints before it."""
@@ -2194,10 +2213,10 @@ class HeadReader(io.BufferedReader):
     size = 0
 
     def readline(self, limit=-1):
-        import http.client
         line = super().readline(limit)
         self.size += len(line)
         if self.size > MOST_HEAD_BYTES:
+            import http.client
             raise http.client.HTTPException("its head does not end")
         if line[-1:] != b"\n" and len(line) != limit and (
                 line.startswith(b"HTTP/") or self.size > len(line)):
@@ -2253,14 +2272,18 @@ class Wire(io.RawIOBase):
             self.sock.close()
 
 
-@contextmanager
-def closed_on_error(thing):
+class closed_on_error:
     """Close a socket or a file if what is done with it fails."""
-    try:
-        yield
-    except BaseException:
-        thing.__exit__(None, None, None)
-        raise
+
+    def __init__(self, thing):
+        self.thing = thing
+
+    def __enter__(self):
+        pass
+
+    def __exit__(self, kind, problem, trace):
+        if kind:
+            self.thing.__exit__(None, None, None)
 
 
 def look_up(host, port):
@@ -2389,8 +2412,8 @@ def ask(client, wire, request, relay=None):
     A server may answer (413) and close while the body is still on its way:
     when sending fails, what it said is read all the same.
     """
-    import http.client
-    target = re.sub(r"^(?!/)", "/", url_path(request.url))
+    target = url_path(request.url)
+    target = target if target[:1] == "/" else "/" + target
     headers, lost = dict(request.headers), None
     if not wire.keep:
         headers["Connection"] = "close"
@@ -2414,7 +2437,7 @@ def ask(client, wire, request, relay=None):
             response.begin()
         check_head(response)
         return response
-    except (OSError, http.client.HTTPException) as problem:
+    except wire_failures() as problem:
         raise network_error(lost or problem, client.host, wire.limits,
                             wire.sent)
 
@@ -2425,7 +2448,6 @@ def plain_blocks(response):
     http.client ends a read(n) in silence when less has come than
     Content-Length says, so the bytes are counted here.
     """
-    import http.client
     left = response.length
     while left != 0:
         block = response.read1(BLOCK if left is None else min(left, BLOCK))
@@ -2434,6 +2456,7 @@ def plain_blocks(response):
         left = None if left is None else left - len(block)
         yield block
     if left:
+        import http.client
         raise http.client.IncompleteRead(b"", left)
 
 
@@ -2718,7 +2741,6 @@ class Answer(AbstractContextManager):
 
     def blocks(self, coding="identity"):
         """Yield the body as it arrives; raise if it is cut short."""
-        import http.client
         if self.kept is not None:
             yield self.kept
             return
@@ -2730,7 +2752,7 @@ class Answer(AbstractContextManager):
             yield from (chunked_blocks if is_chunked
                         else plain_blocks)(self.response)
             self.is_whole = not is_chunked
-        except (OSError, http.client.HTTPException) as problem:
+        except wire_failures() as problem:
             raise network_error(problem, self.url, self.wire.limits, True)
 
     def read(self):
@@ -2847,7 +2869,7 @@ def open_tunnel(sock, proxy, host, port, limits):
     try:
         client.request("CONNECT", target, headers=proxy.headers)
         response = client.getresponse()
-    except (OSError, http.client.HTTPException) as problem:
+    except wire_failures() as problem:
         error = network_error(problem, host, limits, False)
         raise proxy.failed(f"no tunnel to {target}: {error}")
     if not 200 <= response.status < 300:
@@ -3078,7 +3100,7 @@ def shown_header(name, value, key):
     """A header's value as it may be shown: no key, no other secret."""
     if key and value in (key, "Bearer " + key):
         return value[:-len(key)] + redacted_key(key)
-    if not (SECRET_NAME.search(name) or re.search("auth|cookie", name, re.I)):
+    if not re.search(SECRET_NAME + "|auth|cookie", name):
         return value
     scheme, _, secret = value.partition(" ")
     return f"{scheme} …" if secret else "…"
@@ -3146,10 +3168,13 @@ class Api:
             headers["Content-Type"] = getattr(body, "media",
                                               "application/json")
         headers.update(more or {})
-        given = dict(self.options.header or ())
-        names = {name.lower() for name in given}
-        kept = {k: v for k, v in headers.items() if k.lower() not in names}
-        return dict(kept, **given)
+        if self.options.header:
+            given = dict(self.options.header)
+            names = {name.lower() for name in given}
+            headers = {name: headers[name] for name in headers
+                       if name.lower() not in names}
+            headers.update(given)
+        return headers
 
     def call(self, method, path, stand_in=None, **parts):
         """Send one request; return its decoded JSON.
@@ -3261,7 +3286,7 @@ class Api:
     def logged(self, request, attempt):
         """Exchange, with the line of -v and what -vv adds."""
         started = self.clock.monotonic()
-        self.log_headers(">", request.headers.items())
+        self.log_headers(">", request.headers)
         if request.body is not None:
             self.log_body(">", request.shown_body)
         limits = Limits(self.clock, request.silence, self.deadline)
@@ -3277,12 +3302,12 @@ class Api:
                 self.terminal.say(
                     f"{request.method} {request.url} {result} {took:.0f} ms"
                     f" {request_id} attempt {attempt}", DIM)
-        self.log_headers("<", answer.headers.items())
+        self.log_headers("<", answer.headers)
         return answer
 
-    def log_headers(self, mark, pairs):
+    def log_headers(self, mark, headers):
         if self.options.verbose > 1:
-            for name, value in pairs:
+            for name, value in headers.items():
                 value = shown_header(name, value, self.deployment.key)
                 self.terminal.say(f"{mark} {name}: {value}", DIM)
 
@@ -3416,15 +3441,14 @@ def let_go_after(blocks, flush):
         flush()
 
 
-def answer_events(answer, flush):
-    """The events of an answer, as api_events yields them.
+def answer_events(answer, blocks):
+    """The events of an answer and its body, as api_events yields them.
 
     Whether it is a stream tells what comes, not what was asked for; a body
-    that is none is the one and only event.  flush() is called before more
-    is waited for.
+    that is none is the one and only event.
     """
     is_field = re.compile(rb"(data|event|id|retry)?:").match  # while we wait
-    blocks, first = let_go_after(answer.blocks(), flush), b""
+    first = b""
     for block in blocks:
         first += block
         if len(first.strip()) > len("event:") or len(first) > BLOCK:
@@ -5285,7 +5309,8 @@ def take_events(app, talk, answer, reply):
     Once all of it has ended there is a second's grace for what may follow.
     """
     shows_events = app.out.form == JSONL
-    for kind, payload in answer_events(reply, app.terminal.out.flush):
+    for kind, payload in answer_events(reply, let_go_after(
+            reply.blocks(), app.terminal.out.flush)):
         if shows_events:
             app.out.json_line(payload)
         if kind == WHOLE:
@@ -5357,7 +5382,7 @@ ANSWERS = {"/v1" + each.PATH: each for each in (ChatAnswer, ResponseAnswer)}
 def whole_reply(reply, url):
     """The JSON of an answer; a stream that nobody asked for is joined."""
     answer = ANSWERS.get(url, ChatAnswer)()
-    for kind, payload in answer_events(reply, lambda: None):
+    for kind, payload in answer_events(reply, reply.blocks()):
         if kind == WHOLE:
             return payload
         answer.add(payload, kind)
@@ -6021,8 +6046,9 @@ class BatchInput:
                 before = (first.setdefault(custom_id, number)
                           if hash(custom_id) in codes else number)
                 if before < number:
-                    self.complain(number, f"custom_id {json_text(custom_id)}"
-                                  f" repeats {self.source.unit} {before}")
+                    self.complain(
+                        number, f"custom_id {compact_json(custom_id)} repeats"
+                                f" {self.source.unit} {before}")
 
     def error(self):
         """All that is wrong, in the order of the lines."""
@@ -6107,7 +6133,7 @@ class Rows(Source):
             self.columns, self.start = self.cells(head), self.start + len(head)
         for name, count in Counter(self.columns).items():
             if count > 1:
-                raise ValueError(f"the head has {json_text(name)} twice")
+                raise ValueError(f"the head has {compact_json(name)} twice")
 
     def lines(self):
         self.file.seek(self.start)
@@ -6190,8 +6216,8 @@ class Prompts(Rows):
         """The prompt and the id that a row gives."""
         def cell(name):
             if name not in record:
-                raise ValueError(f"no column {json_text(name)}: there are "
-                                 + ", ".join(map(json_text, record)))
+                raise ValueError(f"no column {compact_json(name)}: there are "
+                                 + ", ".join(map(compact_json, record)))
             return cell_text(record[name])
 
         def piece(found):
@@ -6382,26 +6408,32 @@ class Journal:
                 if not raw.endswith(b"\n"):
                     break
                 try:
-                    parse_line(raw)
-                    self.note(raw)
+                    self.read(raw)
                 except ValueError:
                     self.end += len(raw)
             self.file.seek(self.end)
             self.file.truncate()
 
-    def note(self, raw):
-        """Remember a record by its place, if it is one."""
+    def read(self, raw):
+        """Note what a line holds; raise ValueError if that is no record."""
+        parse_line(raw)
         found = re.match(RECORD, raw)
-        index = int(found.group(1)) - 1 if found else len(self.marks)
-        if index == -1:
+        if not found:
+            raise ValueError("no record of a run")
+        number, round_number, tokens = map(int, found.group(1, 3, 4))
+        self.note(number, found.group(2) == b"true", round_number,
+                  found.group(5), tokens, raw)
+
+    def note(self, number, is_good, round_number, result, tokens, raw):
+        """Remember a record by its place."""
+        if number == 0:
             self.extras.setdefault(hash(raw), self.end)
-        elif index < len(self.marks):
-            self.places[index] = self.end
-            self.marks[index] = (
-                self.NONE if found.group(5) == self.TAKEN_BACK else
-                self.OK if found.group(2) == b"true" else
-                self.FAILED + int(found.group(3)))
-            self.tokens += int(found.group(4))
+        elif number <= len(self.marks):
+            self.places[number - 1] = self.end
+            self.marks[number - 1] = (
+                self.NONE if result == self.TAKEN_BACK else
+                self.OK if is_good else self.FAILED + round_number)
+            self.tokens += tokens
         self.end += len(raw)
 
     def put(self, data):
@@ -6415,7 +6447,7 @@ class Journal:
             number, b"true" if is_good else b"false", round_number, tokens,
             result)
         self.put(raw)
-        self.note(raw)
+        self.note(number, is_good, round_number, result, tokens, raw)
         if self.clock.monotonic() - self.synced >= SYNC_S:
             self.sync()
 
@@ -9738,7 +9770,8 @@ def show_events(app, answer):
                 app.out.write_bytes(block)
                 seen.has_begun = True
             return
-        for kind, payload in answer_events(answer, app.terminal.out.flush):
+        for kind, payload in answer_events(answer, let_go_after(
+                answer.blocks(), app.terminal.out.flush)):
             if kind == WHOLE:
                 check_answer(payload)
             app.out.json_line(payload)
