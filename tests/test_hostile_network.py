@@ -298,7 +298,7 @@ MANY_LINES = b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 100000 + b"\r\n"
 BINARY = bytes(range(256)) * 4
 # Python 3.6 tells no cause of a certificate that is refused.
 REFUSED = "" if sys.version_info >= (3, 7) else "certificate verify failed"
-IS_TLS = "is it a TLS server.*; .*--retries"
+IS_TLS = "is it a TLS server.* .*--retries"
 BUSY, BUSIER = ("--timeout", "0.05"), ("--timeout", "0.2", "--retries", "0")
 
 FAULTS = {
@@ -562,7 +562,7 @@ def hint_for(fault, family):
     if fault.is_lost and family in ACTING:
         return fault.hint.replace("--retries", "acted on; -v shows")
     return {"direct": fault.hint.replace("--retries", "the same command"),
-            "status": fault.hint.replace("; .*--retries", "")}.get(
+            "status": fault.hint.partition(".*--retries")[0].rstrip("; ")}.get(
                 family, fault.hint)
 
 

@@ -166,7 +166,7 @@ def test_a_deployment_is_stored_as_it_is_given(cli, config, tmp_path, words,
 
 @pytest.mark.parametrize("words, code, word", [
     (["--api-key", DEMO_KEY], 2, "--base-url"),
-    (["--base-url", URL], 2, "--api-key-env"),
+    (["--base-url", URL], 2, "--api-key @FILE"),
     (["--base-url", URL, "--style", "xerotier"], 2, "--api-key"),
     (["--base-url", URL, "--api-key-env", "K", "--api-key-file", "k"], 2,
      "api"),
@@ -602,6 +602,14 @@ def test_a_dry_run_makes_no_folder(cli, config, tmp_path):
                 "--dry-run", XEROTIER_CONFIG=str(path))
     assert shown.exit_status == 0, shown
     assert os.listdir(str(tmp_path)) == []
+
+
+def test_the_hint_on_key_sources_names_flags_that_there_are(cli, two):
+    shown = cli("add", "new", "--base-url", URL)
+    check_error(shown, 2, "a key source is missing")
+    flags = re.findall(r"(?<!\w)-[\w-]+", shown.stderr.partition("hint:")[2])
+    assert flags and set(flags) <= set(
+        xeroctl.flag_table(xeroctl.CONFIG.verbs))
 
 
 # == init ====================================================================
