@@ -959,7 +959,10 @@ def test_what_was_paid_for_is_kept(run, router, job, kind):
 def test_what_is_kept_is_there_once_after_a_kill(run, router, job, lost):
     """The batch that has ended is accounted for twice."""
     router.batch_plan(output=A + B + C[:-30] + b"\noops\n" + B)
-    gate = stopped(run, router, job, "--split", "--max-requests", "3")
+    argv = job.argv("--split", "--max-requests", "3")
+    gate = stopped(run, router, job, *argv[-3:])
+    until(lambda: next(iter(router.batches.values()))["status"] == "completed")
+    assert run(*argv, "--wait-timeout", "4").exit_status == 8
     with open(job.state) as source:
         state = json.load(source)
     assert [part["is_done"] for part in state["parts"]] == [True, False]
@@ -970,7 +973,7 @@ def test_what_is_kept_is_there_once_after_a_kill(run, router, job, lost):
     state["seal"] = xeroctl.digest_of(state)
     job.write(json.dumps(state).encode(), "out.jsonl.state.json")
     gate.set()
-    assert run(*job.argv("--split", "--max-requests", "3")).exit_status == 1
+    assert run(*argv).exit_status == 1
     assert (job.done(), job.failed()) == ("abd", "c")
     assert job.spare() == [
         ("unreadable", C[:-30].decode()), ("unreadable", "oops"),
