@@ -172,7 +172,8 @@ class XeroctlError(Exception):
     def add_hint(self, text):
         """Name one more thing to try; two layers may name the same."""
         if text not in (self.hint or ""):
-            self.hint = f"{self.hint}; {text}" if self.hint else text
+            joint = " " if (self.hint or "").endswith("?") else "; "
+            self.hint = f"{self.hint}{joint}{text}" if self.hint else text
 
     def envelope(self):
         """The error as a JSON object, in the shape of the API's own."""
@@ -223,7 +224,8 @@ class ApiError(XeroctlError):
 
     def __init__(self, status, message, hint, body, headers, is_envelope,
                  kind, **facts):
-        super().__init__(f"HTTP {status} {message}".rstrip(), hint, **facts)
+        said = re.sub(f"^{status}(: |(?= page| [A-Z]))", "", message).strip()
+        super().__init__(f"HTTP {status} {said}".rstrip(), hint, **facts)
         self.kind, self.is_envelope = kind or self.kind, is_envelope
         self.status, self.body, self.headers = status, body, headers
         self.exit_code = self.CODES.get(status, 1)
@@ -2496,9 +2498,11 @@ def json_of(answer, text):
     try:
         return parse_json(text, SERVER_DECODER)
     except ValueError as problem:
-        what = "" if is_html(text) else f"no JSON ({problem}): "
+        what = body_summary(text) or "nothing"
+        if text.strip() and not is_html(text):
+            what = f"no JSON ({problem}): {what}"
         raise AnswerError(
-            f"{answer.url} answered with {what}{body_summary(text)}",
+            f"{answer.url} answered with {what}",
             "is the base URL that of an API?", request_id=answer.request_id)
 
 
@@ -2516,8 +2520,9 @@ API_HINTS = {
     401: "is the key right? " + KEY_HELP,
     403: "the key is known, but may not do this",
     404: "is it there? also check the base URL (…/v1) and --style",
-    405: "this server does not offer it",
-    501: "this server does not offer it",
+    **dict.fromkeys((405, 501), "this server does not offer it"),
+    413: "a proxy in between may take less than the server does",
+    504: "a proxy did not wait for it: --stream may keep an answer alive",
 }
 
 
