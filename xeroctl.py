@@ -8835,12 +8835,13 @@ BATCHES = Group(
 
 GOOD_MODEL_STATES = "active", "ready", "validated"
 BAD_MODEL_STATES = "error", "failed", "invalid"
+CONTEXT = "context_length|max_model_len|max_input_tokens"  # vLLM's, LiteLLM's
 MODEL_FIELDS = (
     "ID", "Name", "Created=created|created_at:time", "Owner=owned_by|owner",
     "Format", "Size=size_bytes|size|bytes:size", "Status:state", "Version",
     "Is Latest", "Description:brief", "Architecture", "Quantization",
-    "Context Length", "Parameters=parameter_count:count", "Workload Type",
-    "Shared=shared|is_shared")
+    "Context Length=" + CONTEXT, "Parameters=parameter_count:count",
+    "Workload Type", "Shared=shared|is_shared")
 SEMVER = (
     r"(?a)(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}"
     r"(-(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)"
@@ -8963,7 +8964,7 @@ MODELS = Group(
     path="/models", scope=GIVEN, fields=MODEL_FIELDS, columns=(
         "ID", "Name", "Format", "Size=size_bytes|size|bytes:size",
         "Status:state", "Version", "Shared=shared|is_shared", "+Architecture",
-        "+Quantization", "+Context=context_length",
+        "+Quantization", "+Context=" + CONTEXT,
         "+Parameters=parameter_count:count",
         "+Created=created|created_at:time"), verbs=by_flag(
         lists(EXTENDED,
