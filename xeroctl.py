@@ -2570,8 +2570,7 @@ def error_fact(body, name):
 
 def api_error(answer, text):
     """Read an error in any shape; LiteLLM sends a frame of a stream, too."""
-    if text.startswith("data:"):
-        text = text[len("data:"):].partition("\n")[0]
+    text = re.sub(r"\Adata:(.*)[\s\S]*", r"\1", text)
     try:
         body = parse_json(text, SERVER_DECODER)
     except ValueError:
@@ -4452,9 +4451,8 @@ def following(page, query, paging):
         has_more = has_more or place < counted(dig(page, "total"))
     else:
         place = records and (dig(page, "last_id") or dig(records[-1], "id"))
-    is_place = isinstance(place, (int, str))
-    return dict(query, **{paging: place}) if (
-        records and has_more and is_place) else None
+    goes_on = records and has_more and isinstance(place, (int, str))
+    return dict(query, **{paging: place}) if goes_on else None
 
 
 def each_page(app, fetch, paging, query, before=None):
@@ -4613,8 +4611,7 @@ def show_done(app, group, args, answer):
         answer = dict(answer, id=item_id)
     if not verb.once or app.plan:
         return show_item(app, group, args, answer)
-    value = id_in(answer, verb.once)
-    app.terminal.err.secrets.add(as_text(value))
+    app.terminal.err.secrets.add(as_text(id_in(answer, verb.once)))
     app.out.record(answer, (verb.columns or group.fields)
                    + (f"{verb.once}={verb.once}",), verb.once)
     app.terminal.warn(f"keep the {verb.once}: it is not shown again")
@@ -8205,8 +8202,7 @@ def try_key(api):
     except ApiError as error:
         if error.status not in NO_LIST:
             raise
-        url = api.deployment.base_url
-        return "-", f"not tried: there is no GET {url}/models"
+        return "-", "not tried: this server has no /models"
     key = api.deployment.key
     said = f"{redacted_key(key)} is accepted" if key else "none is needed"
     return "ok", f"{said}; " + as_many(len(page_records(page)), "model")
@@ -8887,8 +8883,7 @@ def delete_models(app, group, args):
     """Delete one model, or go on through several."""
     if len(args.id) == 1:
         args.id, = args.id
-        title = model_title(app, group, args)
-        app.confirm(f"Delete {group.thing} {title}?")
+        app.confirm(f"Delete model {model_title(app, group, args)}?")
         return run_write(app, group, args)
     app.confirm(f"Delete {len(args.id)} models?")
     outcomes = [tried(app, each, lambda: (group.call(
@@ -11923,10 +11918,9 @@ def flag_map(declared):
 
 def verb_map(group, verb):
     """A verb as data."""
-    calls = BARE if verb.by == BARE else verb.called or None
     return {"command": command_of(group, verb),
             "group": group.name, "word": verb.word, "verb": verb.name,
-            "called_by": calls,
+            "called_by": BARE if verb.by == BARE else verb.called or None,
             "default": verb.name == group.default,
             "usage": verb_usage(group, verb), "summary": verb.summary,
             "writes": verb.writes,
