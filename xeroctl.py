@@ -575,11 +575,6 @@ def as_duration(seconds):
     return f"{minutes // 60}h {minutes % 60}m"
 
 
-def as_keys(value):
-    """How many members an object has."""
-    return str(len(value)) if isinstance(value, dict) else as_text(value)
-
-
 def as_percent(value, target=100):
     """Say a share (0 to 1) or a percentage with the digits of its target, or
     with more, so that it seems to be at the target, or at 100, only if it is.
@@ -2517,7 +2512,7 @@ API_HINTS = {
     "endpoint_inactive": "the endpoint is not active yet: xeroctl endpoints"
                          " lists its status",
     400: "-v shows the request, --dry-run its body",
-    401: "is the key right? " + KEY_HELP,
+    **dict.fromkeys((401, "invalid_api_key"), "is the key right? " + KEY_HELP),
     403: "the key is known, but may not do this",
     404: "is it there? also check the base URL (…/v1) and --style",
     **dict.fromkeys((405, 501), "this server does not offer it"),
@@ -2528,7 +2523,8 @@ API_HINTS = {
 
 # Where servers put a message, and where type, code and param stand.
 MESSAGE_PLACES = "error", "detail", "message", "errors", "msg", "title"
-FACT_PLACES = "error.", "", "detail.", "errors.0.", "error.0.", "0.error."
+FACT_PLACES = ("error.", "", "detail.error.", "detail.", "errors.0.",
+               "error.0.", "0.error.")
 
 
 def error_message(body, depth=5):
@@ -3699,8 +3695,9 @@ def as_brief(value):
 
 CELL_FORMATS = {"": as_text, "time": as_time, "size": as_size,
                 "seconds": as_duration, "list": as_list, "pairs": as_pairs,
-                "count": as_count, "rate": as_rate, "keys": as_keys,
-                "brief": as_brief,
+                "count": as_count, "rate": as_rate, "brief": as_brief,
+                "keys": lambda value: as_text(  # how many there are
+                    len(value) if isinstance(value, dict) else value),
                 # Some servers wrap it in an object (llama.cpp).
                 "state": lambda value: as_text(dig(value, "value") or value),
                 "content": lambda value: content_text(value) or "-",
