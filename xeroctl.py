@@ -40,7 +40,7 @@ from _thread import RLock
 from collections import Counter, defaultdict, namedtuple
 from contextlib import (AbstractContextManager, closing, contextmanager,
                         suppress)
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain, cycle, zip_longest
 from types import SimpleNamespace
 
@@ -172,8 +172,8 @@ class XeroctlError(Exception):
     def add_hint(self, text):
         """Name one more thing to try; two layers may name the same."""
         if text not in (self.hint or ""):
-            joint = " " if (self.hint or "").endswith("?") else "; "
-            self.hint = f"{self.hint}{joint}{text}" if self.hint else text
+            self.hint = (f"{self.hint}; {text}".replace("?;", "?")
+                         if self.hint else text)
 
     def envelope(self):
         """The error as a JSON object, in the shape of the API's own."""
@@ -968,15 +968,15 @@ def some_text(text):
     return text
 
 
-def choice(*words):
-    """A converter that takes one of a few words, or numbers."""
+def choice(*words, of_file=None):
+    """Take one of a few words, or numbers; of_file: the hint for a path."""
     known = {str(word): word for word in words}
 
     def chosen(text):
         if text not in known:
             hint = did_you_mean(text, known)
-            raise UsageError(f"{text!r} is none of {', '.join(known)}"
-                             + (f" ({hint})" if hint else ""))
+            raise UsageError(f"{text!r} is none of {', '.join(known)}",
+                             "." in text and of_file or hint)
         return known[text]
     chosen.kind, chosen.words = "choice", tuple(known)
     return chosen
@@ -1311,30 +1311,23 @@ class Terminal:
         return getattr(self.stdin, "buffer", self.stdin)
 
     def read_line(self):
-        """Read one line of standard input; empty at its end."""
-        return decoded(self.input.readline())
-
-    def confirm(self, question):
-        """Ask on the terminal; the end of input is a no."""
-        if not self.stdin.isatty():
-            raise UsageError(f"{question} There is no terminal to ask on",
-                             "pass --force to go ahead without a question")
-        self.err.write(one_line(f"{question} [y/N] "))
-        line = self.read_line()
-        if not line.endswith("\n"):
-            self.say("")
-        return line.strip().lower() in ("y", "yes")
-
-    def ask(self, question, default=""):
-        """Ask for a line of text; an empty answer is the default."""
-        self.err.write(f"{question} [{default}]: " if default
-                        else f"{question}: ")
-        line = self.read_line()
+        """Read one line of standard input; raise EOFError at its end."""
+        line = decoded(self.input.readline())
         if not line:
-            raise XeroctlError("no answer: nothing was changed")
-        return line.strip() or default
+            raise EOFError()
+        return line.rstrip("\r\n")
 
-    def ask_secret(self, prompt, hint):
+    def ask(self, prompt, default=""):
+        """Ask for a line of text; an empty answer is the default."""
+        self.err.write(one_line(prompt))
+        try:
+            return self.read_line().strip() or default
+        except EOFError:
+            self.say("")
+            raise XeroctlError("no answer: nothing was changed")
+
+    def ask_secret(self, prompt="API key (not shown): ",
+                   hint="--api-key @FILE reads a key"):
         """Ask for a secret on the terminal, unseen; raise without one."""
         if not self.stdin.isatty():
             raise NotConfigured(f"there is no terminal to ask on: {hint}")
@@ -1348,6 +1341,7 @@ class Terminal:
             raise NotConfigured("this terminal cannot hide what is typed:"
                                 f" {hint}")
         except EOFError:
+            self.say("")
             raise XeroctlError("no answer: nothing was changed")
 
 
@@ -1933,8 +1927,8 @@ class Settings:
                  for each in ("context", *DEPLOYMENT_KEYS) if each in has
                  and self.variable(each) not in (None, has[each])]
         if found:
-            self.terminal.note(f"{' and '.join(found)} beat what {name} has:"
-                               f" --context {name} goes by that alone")
+            self.terminal.note(f"{name} gives way to {' and '.join(found)}:"
+                               f" --context {name} goes by {name} alone")
 
     def context(self):
         """The name of the deployment of this run; None if there is none."""
@@ -1973,7 +1967,8 @@ class Settings:
         if not text:
             return None
         if text == "-":
-            text = decoded(self.terminal.input.read())
+            text = (self.terminal.ask_secret() if self.terminal.stdin.isatty()
+                    else decoded(self.terminal.input.read()))
         elif text.startswith("@"):
             text = decoded(read_file(text[1:], NotConfigured))
         return checked("api_key", text, "--api-key")
@@ -2493,11 +2488,10 @@ def json_of(answer, text):
     try:
         return parse_json(text, SERVER_DECODER)
     except ValueError as problem:
-        what = body_summary(text) or "nothing"
-        if text.strip() and not is_html(text):
-            what = f"no JSON ({problem}): {what}"
+        what = ("" if is_html(text) else f"no JSON ({problem}): "
+                if text.strip() else "no JSON: it is empty")
         raise AnswerError(
-            f"{answer.url} answered with {what}",
+            f"{answer.url} answered with {what}{body_summary(text)}",
             "is the base URL that of an API?", request_id=answer.request_id)
 
 
@@ -3349,12 +3343,7 @@ def is_own_event(data, field):
     """Whether data is complete before another field: a comment, or JSON."""
     if not re.match(rb"event(:|$)|data:\s*[{[:]", field):
         return False
-    if data[:1] == ":":
-        return True
-    with suppress(ValueError):
-        parse_json(data, SERVER_DECODER)
-        return True
-    return False
+    return data[:1] == ":" or json_or_text(data, SERVER_DECODER) is not data
 
 
 def sse_events(blocks):
@@ -3682,11 +3671,6 @@ class NewFile(AbstractContextManager):
 # 8. Output
 # ---------------------------------------------------------------------------
 
-def camel(path):
-    """A snake_case name as some servers spell it."""
-    return re.sub("_([a-z])", lambda found: found.group(1).upper(), path)
-
-
 def as_brief(value):
     """At most 120 characters, as the product's page has a description."""
     text = as_text(value)
@@ -3735,9 +3719,6 @@ class Column:
             return RECORD_FORMATS[self.format](value, record)
         return CELL_FORMATS[self.format](value)
 
-    def cell(self, *place):
-        return one_line(self.text(*place))
-
     def style(self, text):
         """The style of a cell: a state has a colour."""
         return (STATE_STYLES.get(text.lower())
@@ -3754,8 +3735,9 @@ def as_column(spec):
     place, _, form = spec.partition(":")
     head, _, paths = place.lstrip("+").partition("=")
     paths = (paths or head.lower().replace(" ", "_")).split("|")
-    return Column(head, paths + [camel(path) for path in paths if "_" in path],
-                  form, place[:1] == "+")
+    paths += [re.sub("_([a-z])", lambda found: found.group(1).upper(), path)
+              for path in paths if "_" in path]  # as some servers spell it
+    return Column(head, paths, form, place[:1] == "+")
 
 
 def key_column(key):
@@ -4001,16 +3983,12 @@ class Out:
         """One JSON value of several, on a line of its own."""
         self.json(value, compact_json)
 
-    def rows(self, page, specs, things="items", id_path="id"):
-        """A list: page is the API's own object, or a bare list."""
-        self.pages([page], specs, things, id_path)
-
-    def pages(self, pages, specs, things="items", id_path="id"):
-        """A list in pages; a form of lines shows each as it comes."""
+    def rows(self, pages, specs, things="items", id_path="id"):
+        """Show and return a list in pages, each the API's own or a list."""
         if self.form in (JSONL, ID, CSV):
-            for number, page in enumerate(pages):
+            for number, page in enumerate(pages):  # shown as it comes
                 self.lines(page_records(page), specs, id_path, not number)
-            return
+            return page
         page = merged(pages)
         records = page_records(page)
         if self.form == JSON:
@@ -4019,6 +3997,7 @@ class Out:
             self.table(records, specs)
         elif not self.plan.requests:
             self.terminal.note(f"No {things} found.")
+        return page
 
     def lines(self, records, specs, id_path, has_head):
         """Records in a form that has a line for each."""
@@ -4062,7 +4041,7 @@ class Out:
         now = self.terminal.clock.now()
         key = next((c for c in columns if c.head == "ID"), columns[0])
         return [Strip(c, [c.head] + [
-            self.screen.shown(c.cell(record, now, is_short), UNSEEN)
+            self.screen.shown(one_line(c.text(record, now, is_short)), UNSEEN)
             for record in records], c is key) for c in columns]
 
     def bars(self, head, values):
@@ -4117,7 +4096,7 @@ class Out:
         if self.form == ID:
             outcomes = [each for each in outcomes if each["ok"]]
         if not self.is_table:
-            self.rows({"object": "list", "data": outcomes},
+            self.rows([{"object": "list", "data": outcomes}],
                       ("ID", "OK", "Error"))
 
     def labels(self, item, specs, is_aligned=True):
@@ -4155,8 +4134,8 @@ class Flag:
 
     "-m, --message TEXT" takes a value and "--stream" is a switch; "ID" is a
     word, "[ID]" one that may be left out; "--param KEY=JSON…", "ID…" and
-    "[ID…]" take several, one at a time.  type converts a text, const is
-    what a switch stands for; counts: how often it was given.
+    "[ID…]" take several, one at a time.  type converts a text (TYPES), const
+    is what a switch stands for; counts: how often it was given.
 
     sends is the dotted place of its value in the request (body, or query of
     a GET); header the request header that it sets.  many tells of a word
@@ -4171,15 +4150,17 @@ class Flag:
     needs = completes = sample = None
     required = counts = from_stdin = is_ours = False
     const = True
+    TYPES = {"ID": an_id, "SLUG": an_id, "N": integer(1)}  # by the metavar
 
     def __init__(self, spec, help, type=None, **options):
         self.__dict__ = options
-        self.spec, self.help, self.type = spec, help, type
+        self.spec, self.help = spec, help
         names = []
         while spec.startswith("-"):
             name, _, spec = spec.partition(" ")
             names.append(name.rstrip(","))
         self.metavar, self.is_word = spec.strip("[]…"), not names
+        self.type = type or self.TYPES.get(self.metavar.partition("|")[0])
         self.is_several = "…" in spec
         self.required = self.required or not names and spec[0] != "["
         self.long_name = max(names or [self.metavar], key=len)
@@ -4427,7 +4408,7 @@ def below(word, *verbs):
     return verbs
 
 
-LIMIT = field("--limit N", "items per page", integer(1))
+LIMIT = field("--limit N", "items per page")
 ALL = flag("--all", "follow every page")
 # How a list goes on: behind its last id (OpenAI), or by a count.
 PAGING = {"after": (LIMIT, field("--after ID", "start after this item"), ALL),
@@ -4452,18 +4433,20 @@ def following(page, query, paging):
     return dict(query, **{paging: place}) if goes_on else None
 
 
-def each_page(app, fetch, paging, query, before=None):
-    """Yield page after page of fetch(query); say so where none is new.
+def each_page(app, fetch, paging, query):
+    """Yield page after page of fetch(query=); say so where none is new.
 
-    before is the records of the page before the first one.
+    With no paging the first page tells: one that has a total counts.
     """
-    asked = None
+    before = asked = None
     while query not in (None, asked):
-        page = fetch(query)
+        page = fetch(query=query.items())
         if page_records(page) == before:
             break  # the server does not know the cursor
         yield page
         before, asked = page_records(page), query
+        paging = paging or (
+            "offset" if counted(dig(page, "total")) else "after")
         query = following(page, asked, paging)
     if query is not None:
         app.terminal.warn("the server's cursor does not move: the list may"
@@ -4472,8 +4455,7 @@ def each_page(app, fetch, paging, query, before=None):
 
 def record_lists(app, path, query, **parts):
     """Yield the records of a list page by page, as far as it goes."""
-    def fetch(query):
-        return app.api.call("GET", path, query=query.items(), **parts)
+    fetch = partial(app.api.call, "GET", path, **parts)
     return map(page_records, each_page(app, fetch, "after", query))
 
 
@@ -4529,14 +4511,7 @@ SLUG = flag("--endpoint SLUG",
 NAME_FLAG = field("--name NAME", "its name", required=True)
 DESCRIPTION = field("--description TEXT", "what it is for")
 REGION = field("--region REGION", "where it is")
-
-
-def of_status(*words):
-    return field("--status STATUS", "only those of this status",
-                 choice(*words) if words else None)
-
-
-OF_STATUS = of_status()
+OF_STATUS = field("--status STATUS", "only those of this status")
 
 
 def filled(template, args, form=as_list):
@@ -4552,33 +4527,29 @@ def place_of(args):
         "/" + found if found[:1] not in ("", "/") else found)
 
 
-def tell_more(app, name, place):
-    app.terminal.note(f"more exist: --{name} {shell_word(place)} continues,"
-                      " --all shows everything")
+def tell_rest(app, args, page):
+    """Say, below a page of a list, how to go on to more, if there is."""
+    paging = args.verb.paging
+    rest = paging and not args.all and following(
+        page, sent_fields(args), paging)
+    if rest:
+        app.terminal.note(f"more exist: --{paging} {shell_word(rest[paging])}"
+                          " continues, --all shows everything")
 
 
 def pages_of(app, group, args):
-    """Yield a page of a verb's list, or all; say how to go on to more."""
+    """The pages of a verb's list: the one asked for, or all as they come."""
     paging, query = args.verb.paging, sent_fields(args)
-
-    def fetch(query):
-        return group.call(app, "GET", place_of(args), query=query.items())
-    if paging and args.all:
-        yield from each_page(app, fetch, paging, query)
-        return
-    page = fetch(query)
-    yield page
-    rest = paging and following(page, query, paging)
-    if rest:
-        tell_more(app, paging, rest[paging])
+    fetch = partial(group.call, app, "GET", place_of(args))
+    return (each_page(app, fetch, paging, query) if paging and args.all
+            else [fetch(query=query.items())])
 
 
 def run_list(app, group, args):
     things = args.verb.path.rpartition("/")[2] or group.name
-    app.out.pages(pages_of(app, group, args),
-                  args.verb.columns or group.columns,
-                  re.sub("[-_]", " ", things),
-                  args.verb.id_path or group.id_path)
+    tell_rest(app, args, app.out.rows(
+        pages_of(app, group, args), args.verb.columns or group.columns,
+        re.sub("[-_]", " ", things), args.verb.id_path or group.id_path))
 
 
 def show_item(app, group, args, item):
@@ -4586,7 +4557,7 @@ def show_item(app, group, args, item):
     columns = (getattr(args, "columns", None) or args.verb.columns
                or group.fields)
     if args.verb.writes and isinstance(dig(item, "data"), list):
-        return app.out.rows(item, columns)
+        return app.out.rows([item], columns)
     app.out.record(item, columns_of([item]) if columns == ALL_FIELDS
                    else columns, args.verb.id_path or group.id_path)
 
@@ -4632,8 +4603,11 @@ def run_update(app, group, args):
     run_write(app, group, args)
 
 
-def lists(*flags, summary="List items.", name="list", path="", paging="after",
-          run=run_list, **options):
+def lists(summary="List items.", *flags, name="list", path=None,
+          paging="after", run=run_list, **options):
+    """A row of a list; one with a name of its own is that of an item."""
+    if path is None:
+        path = "" if name == "list" else "{id}/" + name
     return Verb(name, summary, run, *flags, *PAGING.get(paging, ()),
                 path=path, paging=paging, **options)
 
@@ -4697,13 +4671,14 @@ def with_status(item):
     return item
 
 
-def call_again(app, command):
+def call_again(app, *words):
     """A command for a hint, with the --endpoint and --context of this one."""
-    given = [(name, getattr(app.args, name, None))
+    given = [(f"--{name}", getattr(app.args, name, None))
              for name in ("endpoint", "context")]
-    flags = "".join(f" --{name} {shell_word(value)}"
-                    for name, value in given if value)
-    return re.sub("(?= --|$)", lambda _: flags, command, count=1)
+    ours = chain.from_iterable(pair for pair in given if pair[1])
+    end = [str(word)[:2] for word in (*words, "--")].index("--")
+    return " ".join(map(shell_word, (
+        "xeroctl", *words[:end], *ours, *words[end:])))
 
 
 def poll_patiently(app, poll, until=float("inf"), resume=None):
@@ -4968,12 +4943,6 @@ class ChatChoice:
             self.tool_calls += found
         return found[-1]
 
-    def functions(self):
-        """The calls, of the older form (OpenAI, function_call) as well."""
-        older = self.message.get("function_call")
-        return [dig(call, "function") for call in self.tool_calls
-                ] + [older] * bool(older)
-
     def text(self, key="content"):
         """All of a text that has come so far."""
         said = self.texts.get(key, b"")  # to ask for it is not to tell it
@@ -5073,8 +5042,9 @@ class ChatAnswer:
         for index, choice in sorted(self.choices.items()):
             if index:
                 yield "\n" + choice.text() + choice.text("refusal")
-            for function in choice.functions():
-                yield call_line(function)
+            calls = [dig(call, "function") for call in choice.tool_calls]
+            older = choice.message.get("function_call")  # OpenAI's older form
+            yield from map(call_line, calls + [older] * bool(older))
 
     def hint(self):
         """What to try where the answer has stopped early, or None."""
@@ -5401,21 +5371,17 @@ def show_rest(app, answer):
         app.terminal.out.end_line()
 
 
-def usage_line(usage):
-    """usage: prompt 9, completion 3, total 12, cached 4, reasoning 2."""
-    if not isinstance(usage, dict):
-        return "usage: not reported by the server"
-    return "usage: " + ", ".join(f"{column.head} {column.cell(usage, 0)}"
-                                 for column in USAGE_COLUMNS)
-
-
 def tell_ends(app, args, turns):
     """Say why an answer stopped early, and what it cost."""
     answer, hint = turns.answer, turns.answer.hint()
     if hint:
         app.terminal.note("hint: " + hint)
     if args.show_usage:
-        app.terminal.say(usage_line(answer.usage))
+        told = ", ".join(f"{column.head} {column.text(answer.usage, 0)}"
+                         for column in USAGE_COLUMNS)
+        app.terminal.say("usage: " + (
+            told if isinstance(answer.usage, dict)
+            else "not reported by the server"))
         if answer.id:
             app.terminal.say(f"id: {as_text(answer.id)}")
     if not turns.is_kept and (args.interactive or args.session):
@@ -5539,9 +5505,7 @@ def in_place_of_file(text, media, names):
     if is_html(text) or media == "text/html" and text.lstrip()[:1] == "<":
         is_named = re.search(r"\.html?(\n|\Z)", names, re.I)
         return None if is_named else html_summary(text)
-    value = None
-    with suppress(ValueError):
-        value = parse_json(text, SERVER_DECODER)
+    value = json_or_text(text, SERVER_DECODER)
     is_error = dig(value, "error") or dig(value, "object") == "error"
     if not is_error or "custom_id" in value:
         return None
@@ -6292,8 +6256,7 @@ def is_unclear(batch):
 
 
 def wait_command(app, batch_ids):
-    return " and ".join(call_again(
-        app, f"xeroctl batches {shell_word(batch_id)} --wait")
+    return " and ".join(call_again(app, "batches", batch_id, "--wait")
                         for batch_id in batch_ids) + " resumes the wait"
 
 
@@ -6801,8 +6764,8 @@ class Run:
             return None
         state = json_or_text(decoded(read_file(self.state_path)))
         self.is_over = dig(state, "failed") is not None
-        other = [name for name, value in self.purpose().items()
-                 if dig(state, name) != value]
+        other = " and ".join(name for name, value in self.purpose().items()
+                             if dig(state, name) != value)
         if not other and state.pop("seal", None) == digest_of(state):
             return state
         if self.args.force:
@@ -6813,8 +6776,8 @@ class Run:
                 "--force begins anew: what the journal has is kept, batches"
                 " that are not fetched are lost")
         raise UsageError(
-            f"{self.state_path} is of another run: its {' and '.join(other)}"
-            " differ", "finish that run, or begin anew with --force")
+            f"{self.state_path} is of another run: not the same {other}",
+            "finish that run, or begin anew with --force")
 
     def check_free(self):
         foreign = [] if self.journal.is_ours else [self.journal_path]
@@ -7349,12 +7312,11 @@ class DirectSender:
 
 # == sessions: many turns, in one terminal or in one file =====================
 
-def message_text(app, given, what="message"):
-    """What the user says: as given, or standard input for `-`."""
-    text = app.given_text(given)
-    if text == "":
+def read_message(app, args, what="message"):
+    """Have the message be what the user says; `-` is standard input."""
+    args.message = app.given_text(args.message)
+    if args.message == "":
         raise UsageError(f"the {what} is empty")
-    return text
 
 
 def fenced(app, path):
@@ -7450,11 +7412,12 @@ class LineEditor:
     def __init__(self, terminal, history, words):
         self.terminal, self.history = terminal, history
         self.is_live = terminal.stdin.isatty()
-        self.readline = self.load_readline(words)
+        self.completer = completer(words)
+        self.readline = self.load_readline()
         self.brackets = (self.is_live and not self.readline
                          and terminal.err.is_live)
 
-    def load_readline(self, words):
+    def load_readline(self):
         """Import and set up readline; None where it cannot be used.
 
         Imported here only: it may print a sequence, and may be missing.
@@ -7467,7 +7430,6 @@ class LineEditor:
             import readline
         except ImportError:
             return None
-        readline.set_completer(completer(words))
         readline.set_completer_delims(" ")
         libedit = "libedit" in (readline.__doc__ or "")
         readline.parse_and_bind("bind ^I rl_complete" if libedit
@@ -7485,28 +7447,21 @@ class LineEditor:
         return readline
 
     def read(self, prompt=PROMPT):
-        """Return one message; raise EOFError at the end of input."""
+        """Return one message, Tab in a block as it is; raise EOFError."""
         if self.readline:
+            self.readline.set_completer(
+                self.completer if prompt == self.PROMPT else
+                lambda text, state: None if state else text + "\t")
             return whole(typed_line(prompt)).rstrip("\n")
         if not self.is_live:
-            return self.line()
+            return self.terminal.read_line()
         if self.brackets:  # each time: an editor may have ended it
             self.terminal.err.control("\033[?2004h")
         self.terminal.err.write(prompt)
-        line = self.line()
-        while line.count(self.PASTE) > line.count(self.PASTED):
-            line += "\n" + self.line()
-        return line.replace(self.PASTE, "").replace(self.PASTED, "")
-
-    def line(self):
         line = self.terminal.read_line()
-        if not line:
-            raise EOFError()
-        return line.rstrip("\r\n")
-
-    def was_empty(self):
-        """Whether nothing is known to have stood where Ctrl-C came."""
-        return not (self.readline and self.readline.get_line_buffer())
+        while line.count(self.PASTE) > line.count(self.PASTED):
+            line += "\n" + self.terminal.read_line()
+        return line.replace(self.PASTE, "").replace(self.PASTED, "")
 
     def remember(self, text):
         """Keep a message within reach of Up, and in the history file."""
@@ -7919,7 +7874,8 @@ class Session:
             except KeyboardInterrupt:
                 if interrupted or not self.is_live:
                     raise
-                interrupted = self.lines.was_empty()
+                line = self.lines.readline  # else nothing is known of it
+                interrupted = not (line and line.get_line_buffer())
                 self.terminal.end_echo()
                 if interrupted:
                     self.terminal.note("(Ctrl-C again leaves, Ctrl-D ends)")
@@ -8126,7 +8082,7 @@ def converse(app, args, kind, fields):
     names others; args.system replaces its system message.
     """
     check_turn(app, args, kind)
-    text = message_text(app, args.message, kind.SAYS)
+    read_message(app, args, kind.SAYS)
     system = (app.read_text(args.from_file) if args.from_file is not None
               else args.system)
     with closing(ConversationFile(args.session, bool(app.plan))) as file:
@@ -8136,10 +8092,10 @@ def converse(app, args, kind, fields):
         if system is not None:
             turns.set_system(system)
         if args.interactive:
-            Session(app, turns, args).run(text)
+            Session(app, turns, args).run(args.message)
         else:
-            answer_once(app, args, turns,
-                        content_of(text, *attached(app, args)), fields)
+            answer_once(app, args, turns, content_of(
+                args.message, *attached(app, args)), fields)
     return turns
 
 
@@ -8160,10 +8116,9 @@ def ask_health(api):
         text = decoded(answer.read()).strip()
     if is_html(text):
         json_of(answer, text)  # which says that it is none
-    try:
-        value = parse_json(text)
-    except ValueError:
-        value = {"status": body_summary(text) or "ok"}
+    value = json_or_text(text)
+    if isinstance(value, str):
+        value = {"status": body_summary(value) or "ok"}
     return check_answer(value)
 
 
@@ -8197,7 +8152,7 @@ def try_key(api):
     try:
         page = api.send(api.request("GET", "/models"), api.read_json)
     except ApiError as error:
-        if error.status not in NO_LIST:
+        if error.status not in NO_LIST or api.deployment.style == XEROTIER:
             raise
         return "-", "not tried: this server has no /models"
     key = api.deployment.key
@@ -8314,8 +8269,8 @@ def post_message(app, chat, text):
         raise XeroctlError(
             f"the chat {chat_id} was created, but its message was not"
             f" posted: {error}", "the chat is kept; to post the message: "
-            + call_again(app, f"xeroctl chats send {shell_word(chat_id)}"
-                         " --message TEXT"), **error.facts)
+            + call_again(app, "chats", "send", chat_id, "--message", "TEXT"),
+            **error.facts)
 
 
 def only_named(name, templates, workspace):
@@ -8378,13 +8333,13 @@ def new_chat(app, group, args):
     POST /workspaces/{w}/chat-templates/{t}/apply, then
     POST /chats/{chat_id}/messages.
     """
-    text = message_text(app, args.message)
+    read_message(app, args)
     template = template_id(app, args.workspace, args.template)
     chat = app.api.call(
         "POST", templates_path(args.workspace) + path_of(template, "apply"),
         body={}, stand_in={"chat_id": StandIn("<chat id>")})
-    if text is not None:
-        post_message(app, chat, text)
+    if args.message is not None:
+        post_message(app, chat, args.message)
     if app.out.is_table:
         app.out.line("chat created from template")
         app.out.labels(chat, NEW_CHAT_FIELDS, is_aligned=False)
@@ -8399,7 +8354,7 @@ TOP_P = field("--top-p F", "nucleus sampling threshold, 0.0 to 1.0",
 ANY_FIELD = flag("--param KEY=JSON…", "any other field of the request",
                  json_pair)
 THE_WORKSPACE = flag("--workspace ID", "the workspace", required=True,
-                     completes="", sample="ws_1")
+                     sample="ws_1")
 ASKING = (
     ANY_FIELD,
     flag("--stream", "show the answer token by token"),
@@ -8420,9 +8375,9 @@ ASKING = (
     flag("--enrich", "ask for the router's enrichment events", const="1",
          header="X-Xerotier-Vendor-Events"),
     flag("--slo-ttft-ms N", "wanted time to the first token, a routing hint",
-         integer(1), header="X-SLO-TTFT-Ms"),
+         header="X-SLO-TTFT-Ms"),
     flag("--slo-tpot-ms N", "wanted time per output token, a routing hint",
-         integer(1), header="X-SLO-TPOT-Ms"))
+         header="X-SLO-TPOT-Ms"))
 MESSAGE = flag("-m, --message TEXT",
                "the user's message; - reads standard input", from_stdin=True)
 
@@ -8441,7 +8396,7 @@ CHAT = Group(
                    " decides)"),
              field("--max-tokens N",
                    "most tokens to generate (in a session 4096, if none is"
-                   " given)", integer(1)),
+                   " given)"),
              TEMPERATURE, TOP_P,
              field("--frequency-penalty F", "against repetition, -2.0 to 2.0",
                    number(-2, 2)),
@@ -8709,8 +8664,7 @@ PROMPTS = (
     *changed((
         flag("--system TEXT", "system message of these requests"),
         field("--model NAME", "their model (default: the endpoint)"),
-        field("--max-tokens N", "most tokens to generate for each",
-              integer(1)),
+        field("--max-tokens N", "most tokens to generate for each"),
         TEMPERATURE, ANY_FIELD,
         flag("--id-column NAME", "column with the custom_id (default: row-N)"),
         flag("--input-format FORM",
@@ -8749,11 +8703,10 @@ rows and --template (batches run and batches check):
 
 BATCHES = Group(
     "batches", "Run JSON Lines files of requests, of any size.",
-    path="/batches", scope=ENDPOINT, thing="batch", sample="batch_1",
-    notes=BATCH_NOTES, main="run",
-    columns=BATCH_COLUMNS, fields=BATCH_FIELDS,
+    path="/batches", scope=ENDPOINT, thing="batch", main="run",
+    notes=BATCH_NOTES, columns=BATCH_COLUMNS, fields=BATCH_FIELDS,
     verbs=by_flag(
-        lists(SLUG, summary="List the batches of an endpoint."),
+        lists("List the batches of an endpoint.", SLUG),
         Verb("show", "Show one batch in full.", show_batch, ITEM, SLUG),
         Verb("create", "Upload a file and make a batch of it.", create_batch,
              SLUG, METADATA, WAIT, WAIT_TIMEOUT, BATCH_ENDPOINT,
@@ -8796,7 +8749,7 @@ BATCHES = Group(
              SPLIT,
              flag("--max-requests N",
                   f"most requests in one batch (default: {MOST_REQUESTS})",
-                  integer(1), default=MOST_REQUESTS),
+                  default=MOST_REQUESTS),
              flag("--retry-failed N",
                   "send failed requests again, up to N times (default: 0);"
                   " of a run that has ended, only those",
@@ -8907,9 +8860,9 @@ def revalidate_model(app, group, args):
         return status in GOOD_MODEL_STATES + BAD_MODEL_STATES and (
             status != seen[0] or len(seen) >= 3)
     group.call(app, "POST", place_of(args))
-    again = call_again(app, f"xeroctl models {shell_word(args.id)}")
     see_end(app, group, args, is_over, GOOD_MODEL_STATES,
-            again + " shows its status", ("ID", "Name", "Status:state"))
+            call_again(app, "models", args.id) + " shows its status",
+            ("ID", "Name", "Status:state"))
 
 
 def show_any(app, value):
@@ -8919,7 +8872,7 @@ def show_any(app, value):
     if app.out.is_table or app.out.form == JSON:
         app.out.json(value)
     elif is_list:
-        app.out.rows(value, columns_of(page_records(value)))
+        app.out.rows([value], columns_of(page_records(value)))
     else:
         app.out.record(value, columns_of([value]))
 
@@ -8943,7 +8896,7 @@ VERSION_COLUMNS = (
 
 def version_flag(name, summary, **options):
     return flag(f"--{name} VERSION", summary, semver, sample="2.0.0",
-                completes="", **options)
+                **options)
 
 
 EXTENDED = field("--extended", "ask for the extended fields (for -o json)",
@@ -8959,10 +8912,10 @@ MODELS = Group(
         "+Quantization", "+Context=" + CONTEXT,
         "+Parameters=parameter_count:count",
         "+Created=created|created_at:time"), verbs=by_flag(
-        lists(EXTENDED,
+        lists("List the models of the project.", EXTENDED,
               flag("--endpoint SLUG", "list what this endpoint serves"),
-              summary="List the models of the project.", paging="offset",
-              checks=ask_extended, examples=("xeroctl models -o wide",)),
+              paging="offset", checks=ask_extended, examples=(
+                  "xeroctl models -o wide",)),
         shows("Show one model in full.", FULL, EXTENDED, run=show_model),
         updates(
             "Change what is said about a model.",
@@ -8970,20 +8923,18 @@ MODELS = Group(
             field("--architecture TEXT", "as transformer or mamba"),
             field("--quantization METHOD",
                   "what the backend applies when it runs"),
-            field("--context-length N", "most tokens of context", integer(1)),
-            field("--parameter-count N", "how many parameters it has",
-                  integer(1)),
-            field("--hidden-size N", "size of its hidden layers", integer(1)),
-            field("--num-layers N", "how many layers it has", integer(1)),
-            field("--vocab-size N", "size of its vocabulary", integer(1)),
+            field("--context-length N", "most tokens of context"),
+            field("--parameter-count N", "how many parameters it has"),
+            field("--hidden-size N", "size of its hidden layers"),
+            field("--num-layers N", "how many layers it has"),
+            field("--vocab-size N", "size of its vocabulary"),
             field("--workload-type TYPE",
                   "as inference, embedding or reranking"),
             field("--torch-dtype DTYPE", "float16, bfloat16 or float32",
                   choice("float16", "bfloat16", "float32")),
-            field("--num-experts N", "how many experts it has (MoE)",
-                  integer(1)),
+            field("--num-experts N", "how many experts it has (MoE)"),
             field("--num-experts-per-tok N",
-                  "experts at work for a token (MoE)", integer(1)),
+                  "experts at work for a token (MoE)"),
             field("--pre-quantized", "its weights are stored quantized"),
             field("--pre-quantization-method METHOD",
                   "gptq, awq or compressed-tensors",
@@ -9007,7 +8958,7 @@ MODELS = Group(
         shows("Show a model as the catalog has it.", name="catalog-info",
               path="{id}/catalog", columns=ALL_FIELDS),
     ) + below("versions", *by_flag(
-        lists(summary="List the versions of a model.", path="{id}/versions",
+        lists("List the versions of a model.", path="{id}/versions",
               columns=VERSION_COLUMNS),
         acts("create", "Make a new version.",
              field("--notes TEXT", "what is new in it", sends="version_notes"),
@@ -9029,8 +8980,8 @@ MODELS = Group(
                    sample="chat"),
              path="{id}/capabilities", method="PATCH",
              said="{id} can {capability}"),
-        lists(name="recommend-for-workspace", paging=None,
-              summary="List what suits a workspace best.",
+        lists("List what suits a workspace best.",
+              name="recommend-for-workspace", paging=None,
               path="//workspaces/{id}/recommended-models", sample="ws_1",
               id_path="model_id|id",
               columns=("Model ID=model_id|id", "Name", "Score", "Reason")),
@@ -9043,10 +8994,7 @@ def line_text(line, where):
     """The text on a line of a file: plain, or as JSON, or in "text"."""
     if line[0] not in '{"':
         return line
-    try:
-        value = parse_json(line)
-    except ValueError:
-        return line
+    value = json_or_text(line)
     text = value if isinstance(value, str) else dig(value, "text")
     if not isinstance(text, str):
         raise UsageError(f"{where} has no text")
@@ -9184,7 +9132,7 @@ def create_embeddings(app, group, args):
     if app.out.form != JSON:
         answer["data"] = [vector_row(item, app.out.form)
                           for item in answer["data"]]
-    app.out.rows(answer, ("Index", "Dimensions", "Norm", "Values"),
+    app.out.rows([answer], ("Index", "Dimensions", "Norm", "Values"),
                  "embeddings", "index")
     usage = dig(answer, "usage")
     known = {name: value for name, value in usage.items()
@@ -9220,7 +9168,7 @@ def score_texts(app, group, args):
             records = sorted(records, key=place_in_input)
         answer = {"data": [ranked_row(rank, item, texts)
                            for rank, item in enumerate(records, 1)]}
-    app.out.rows(answer, group.columns, "scores", "index")
+    app.out.rows([answer], group.columns, "scores", "index")
 
 
 MODEL = flag("--model NAME",
@@ -9236,12 +9184,11 @@ EMBEDDINGS = Group(
              flag("--input-file FILE", "one text per line", from_stdin=True,
                   dest="texts_file"),
              MODEL,
-             field("--dimensions N", "size of the vectors, if the model can",
-                   integer(1)),
+             field("--dimensions N", "size of the vectors, if the model can"),
              field("--encoding-format FORMAT", "how vectors travel",
                    choice("float", "base64")),
              flag("--batch-size N", "most texts in a request (default: 256)",
-                  integer(1), default=256),
+                  default=256),
              flag("--output-file PATH",
                   "write the vectors to a .npy or .jsonl file"),
              usage="--endpoint SLUG --input TEXT",
@@ -9260,7 +9207,7 @@ RERANK = only(
           many=bool, from_stdin=True, dest="texts", sends="documents"),
     flag("--documents-file FILE", ONE_PER_LINE, from_stdin=True,
          dest="texts_file"),
-    field("--top-n N", "only the best so many", integer(1)),
+    field("--top-n N", "only the best so many"),
     field("--return-documents", "have the server send the documents back"),
     MODEL, path="/rerank", scope=ENDPOINT, writes=True,
     columns=("Rank", "Index", "Score", "Document"), examples=(
@@ -9304,17 +9251,16 @@ def create_response(app, group, args):
     response_id, status = (dig(answer and answer.response, key)
                            for key in ("id", "status"))
     if status in ("queued", "in_progress") and not answer.has_begun:
-        again = call_again(
-            app, f"xeroctl responses {shell_word(response_id)} --wait")
+        again = call_again(app, "responses", response_id, "--wait")
         app.terminal.say(f"{response_id} is {status}: {again} waits for it")
 
 
 def wait_response(app, group, args):
     """Wait until a background response has ended."""
-    again = call_again(app, f"xeroctl responses {shell_word(args.id)} --wait")
     see_end(app, group, args, lambda status: status not in (
         "queued", "in_progress"), ("completed", "incomplete"),
-            again + " resumes the wait")
+            call_again(app, "responses", args.id, "--wait")
+            + " resumes the wait")
 
 
 CREATED_METADATA = field("--metadata K=V…",
@@ -9326,14 +9272,14 @@ RESPONSES = Group(
     columns=("ID", "Model", "Status:state", "Input tokens=usage.input_tokens",
              "Output tokens=usage.output_tokens", "Created=created_at:age"),
     fields=RESPONSE_FIELDS, verbs=by_flag(
-        lists(SLUG, of_status("queued", "in_progress", "completed", "failed",
-                              "cancelled", "incomplete"),
-              summary="List responses."),
+        lists("List responses.", SLUG, *changed((OF_STATUS,), type=choice(
+                  "queued", "in_progress", "completed", "failed", "cancelled",
+                  "incomplete"))),
         shows("Show one response.", SLUG, columns=RESPONSE_FIELDS[:-1] + (
             "Answer=output|output_text:lines",)),
         deletes("Delete a response.", SLUG),
         acts("cancel", "Cancel a background response.", SLUG),
-        lists(SLUG, name="input-items", summary="List what was sent.",
+        lists("List what was sent.", SLUG, name="input-items",
               path="{id}/input_items",
               columns=("ID", "Type", "Role", ITEM_CONTENT)),
         Verb("wait", "Wait until a background response has ended.",
@@ -9348,15 +9294,13 @@ RESPONSES = Group(
                   "read the instructions from a file (beats --instructions)",
                   from_stdin=True),
              flag("--model NAME", "the model's name"),
-             field("--max-output-tokens N", "most tokens to generate",
-                   integer(1)),
+             field("--max-output-tokens N", "most tokens to generate"),
              TEMPERATURE, TOP_P,
              field("--previous-response-id ID", "follow this response"),
              field("--conversation ID", "add to this conversation"),
              field("--background", "do not wait for the answer"),
              field("--store", "keep the response on the server"),
-             field("--no-store", "do not keep it", const=False, dest="store",
-                   sends="store"),
+             field("--no-store", "do not keep it", const=False, dest="store"),
              CREATED_METADATA,
              field("--reasoning-effort WORD", "as low, medium or high",
                    sends="reasoning.effort"),
@@ -9386,15 +9330,14 @@ COMPLETIONS = Group(
              "Tokens=usage.total_tokens", "Created:time"),
     more=("Metadata:pairs", "Content=choices.0.message:said"),
     verbs=by_flag(
-        lists(SLUG, ORDER, field("--model NAME", "only those of a model"),
+        lists("List stored completions.", SLUG, ORDER,
+              field("--model NAME", "only those of a model"),
               flag("--metadata K=V…", "only those with this; several pairs"
                    " after one flag, or repeated", text_pair, many=is_pair,
-                   sends="*"),
-              summary="List stored completions.", checks=ask_metadata),
+                   sends="*"), checks=ask_metadata),
         shows("Show one stored completion.", SLUG),
-        lists(SLUG, ORDER, name="messages", path="{id}/messages",
-              summary="List the messages of a completion.",
-              columns=("Role", ITEM_CONTENT)),
+        lists("List the messages of a completion.", SLUG, ORDER,
+              name="messages", columns=("Role", ITEM_CONTENT)),
         updates("Change the metadata of a completion.", SLUG,
                 CREATED_METADATA),
         deletes("Delete a stored completion.", SLUG),
@@ -9441,7 +9384,7 @@ CONVERSATIONS = Group(
     path="/conversations", scope=ASKED, default="list", sample="conv_1",
     columns=CONVERSATION_COLUMNS + ("Metadata:keys",),
     fields=CONVERSATION_COLUMNS + ("Metadata:pairs",), verbs=(
-        lists(SLUG, summary="List conversations."),
+        lists("List conversations.", SLUG),
         shows("Show one conversation.", SLUG, name="get"),
         creates("Begin a conversation.", SLUG, CREATED_METADATA,
                 field("--item ROLE:TEXT…",
@@ -9450,8 +9393,8 @@ CONVERSATIONS = Group(
         updates("Change the metadata of a conversation.", SLUG,
                 CREATED_METADATA),
         deletes("Delete a conversation.", SLUG),
-        lists(SLUG, ORDER, name="list-items", path="{id}/items",
-              summary="List the items of a conversation.",
+        lists("List the items of a conversation.", SLUG, ORDER,
+              name="list-items", path="{id}/items",
               columns=CONVERSATION_ITEM_COLUMNS),
         acts("add-item", "Add an item to a conversation.", SLUG,
              flag("--role ROLE", "user, assistant, system or developer",
@@ -9531,10 +9474,10 @@ def upload_model(app, group, args):
     try:
         done = engine.run()
     except (XeroctlError,) + INTERRUPTS:
-        words = [args.path, args.name, "--resume", engine.id] + [
-            links.long_name for links in LINKS if getattr(args, links.dest)]
-        again = f"xeroctl upload {' '.join(map(shell_word, words))}"
-        app.terminal.note(call_again(app, again) + " goes on there")
+        links = [f.long_name for f in LINKS if getattr(args, f.dest)]
+        app.terminal.note(call_again(
+            app, "upload", args.path, args.name, "--resume", engine.id,
+            *links) + " goes on there")
         raise
     check_status(done, *BAD_ENDS)
     app.out.record(done, group.fields)
@@ -9551,8 +9494,8 @@ UPLOADS = Group(
     columns=("ID", "Filename", "Size=bytes:size", "Status:state",
              "Progress:progress", "Created=created_at:time"),
     fields=UPLOAD_FIELDS, verbs=by_flag(
-        lists(of_status("pending", "uploading", "completed", *BAD_ENDS),
-              summary="List uploads."),
+        lists("List uploads.", *changed((OF_STATUS,), type=choice(
+                  "pending", "uploading", "completed", *BAD_ENDS))),
         shows("Show one upload."),
         acts("cancel", "Cancel an upload; its parts are dropped.",
              asks="Cancel upload {id}?"),
@@ -9562,11 +9505,10 @@ UPLOADS = Group(
 UPLOAD = only(
     "upload", "Upload a model: a file, or a folder as a tar.", upload_model,
     flag("PATH", "the file or folder", sample="model.gguf"),
-    flag("NAME", "what the model will be called", completes="",
-         sample="my-model"),
+    flag("NAME", "what the model will be called", sample="my-model"),
     field("--format WORD", "as gguf or safetensors", is_ours=True),
     field("--description TEXT", "what it is for", is_ours=True),
-    flag("--resume ID", "go on with this upload", completes=""), *LINKS,
+    flag("--resume ID", "go on with this upload"), *LINKS,
     path="/uploads", columns=UPLOAD_FIELDS + (
         "Model ID=model_id|model.id|model|file.id",),
     writes=True, examples=(
@@ -9604,22 +9546,21 @@ def list_files(app, group, args):
     """
     if not args.tree and args.prefix is None:
         return run_list(app, group, args)
-    most, size = (None, args.limit) if args.all else (args.limit, None)
-    args.limit, args.all = size or 100, True
+    most = None if args.all else args.limit
+    args.limit, args.all = args.all and args.limit or 100, True
     page = merged(pages_of(app, group, args))
+    args.limit, args.all = most, most is None
     found = [file for file in page_records(page)
              if (relative_path(file) or "").startswith(args.prefix or "")]
-    files = found[:most]
-    page_records(page)[:] = files
-    if len(found) > len(files):
-        after = id_in(files[-1])
-        if isinstance(page, dict):
-            page.update(has_more=True, last_id=after)
-        tell_more(app, "after", after)
-    if not (args.tree and app.out.is_table and files):
-        return app.out.rows(page, group.columns, group.name)
-    for line in tree_lines(tree_of(files)):
-        app.out.line(line)
+    page_records(page)[:] = files = found[:most]
+    if len(found) > len(files) and isinstance(page, dict):
+        page.update(has_more=True, last_id=id_in(files[-1]))
+    if args.tree and app.out.is_table and files:
+        for line in tree_lines(tree_of(files)):
+            app.out.line(line)
+    else:
+        app.out.rows([page], group.columns, group.name)
+    tell_rest(app, args, page)
 
 
 def upload_file(app, args, path, relative):
@@ -9684,11 +9625,11 @@ FILES = Group(
             "Created=created_at:time", "Expires=expires_at:time",
             "Relative path=x_relative_path|relative_path"),
     verbs=by_flag(
-        lists(field("--purpose WORD", "of this purpose"),
+        lists("List files.", field("--purpose WORD", "of this purpose"),
               flag("--prefix PATH", "whose relative path begins so",
                    completes=""),
               flag("--tree", "as a tree of relative paths, with sizes"),
-              summary="List files.", run=list_files, examples=(
+              run=list_files, examples=(
                   "xeroctl files --purpose batch --tree",)),
         shows("Show one file."),
         Verb("upload", "Upload a file, or a folder with --recursive.",
@@ -9739,16 +9680,12 @@ def show_pages(app, method, path, query, parts):
     """Follow every page of a list and show it as one."""
     if method != "GET":
         raise UsageError(f"--all follows the pages of a GET, not of {method}")
-
-    def fetch(query):
-        return app.api.call("GET", path, query=query.items(), **parts)
-    first = fetch(dict(query))
-    paging = "offset" if counted(dig(first, "total")) else "after"
-    more = each_page(app, fetch, paging, following(first, dict(query), paging),
-                     page_records(first))
+    fetch = partial(app.api.call, "GET", path, **parts)
+    pages = each_page(app, fetch, None, dict(query))
     if app.out.form not in (JSONL, CSV, ID):
-        return show_any(app, merged([first, *more]))
-    app.out.pages(chain([first], more), columns_of(page_records(first)))
+        return show_any(app, merged(pages))
+    first = next(pages)
+    app.out.rows(chain([first], pages), columns_of(page_records(first)))
 
 
 def show_head(app, answer):
@@ -9788,9 +9725,9 @@ def show_body(app, answer):
         app.out.is_table or app.out.form == JSON)
     if answer.media.endswith("json") and is_held:
         value = answer.json()
+        show_any(app, value)
         if dig(value, "has_more") is True:
             app.terminal.note("more exist: --all shows everything")
-        show_any(app, value)
     elif answer.media == "text/event-stream":
         show_events(app, answer)
     else:
@@ -9910,7 +9847,7 @@ WEBHOOKS = Group(
     columns=("ID", "URL", "EVENTS:list", "ACTIVE=active|is_active",
              "CREATED=created_at:time"),
     more=("UPDATED=updated_at:time", "DESCRIPTION"), verbs=by_flag(
-        lists(summary="List webhooks."), shows("Show one webhook."),
+        lists("List webhooks."), shows("Show one webhook."),
         creates("Make one; its secret is shown once.", *WEBHOOK_FLAGS,
                 field("--secret TEXT",
                       "sign with this (default: the router's choice)"),
@@ -9920,8 +9857,7 @@ WEBHOOKS = Group(
         deletes("Delete a webhook."),
         acts("test", "Have a test event delivered.",
              said="a test event is on its way"),
-        lists(name="deliveries", summary="List what was delivered.",
-              path="{id}/deliveries",
+        lists("List what was delivered.", name="deliveries",
               columns=("ID", "EVENT=event|event_type", "STATUS:state",
                        "ATTEMPTS", "RESPONSE=response_status|response",
                        "CREATED=created_at:time")),
@@ -9980,11 +9916,11 @@ EXPIRES = field("--expires TIME", "ISO time, or 30d from now", moment,
 
 KEYS = Group(
     "keys", "Make, rotate and revoke API keys.",
-    path="/management/api-keys", sample="key_1", main="create",
+    path="/management/api-keys", main="create",
     columns=("ID", "NAME", "PREFIX", "SCOPES:list", "ACTIVE=active|is_active",
              "LAST_USED=last_used_at:time", "EXPIRES=expires_at:time"),
     more=("ENDPOINT=endpoint_id", "IP FILTER", "QUOTA"), verbs=by_flag(
-        lists(summary="List keys."), shows("Show one key."),
+        lists("List keys."), shows("Show one key."),
         creates("Make a key; its value is shown once.",
                 field("--name NAME", "what it is for", required=True),
                 field("--scopes, --scope A,B",
@@ -10009,7 +9945,7 @@ KEYS = Group(
                  "xeroctl keys key_1 --ip-filter --allow 10.0.0.0/8",
                  "xeroctl keys key_1 --ip-filter --clear")),
         acts("quota", "Limit how often a key may be used.",
-             field("--quota-requests N", "so many requests", integer(1),
+             field("--quota-requests N", "so many requests",
                    sends="requests", needs="--quota-window"),
              field("--quota-window SECONDS", "in so many seconds", integer(1),
                    sends="window_seconds", needs="--quota-requests"),
@@ -10053,30 +9989,26 @@ AGENTS = Group(
     more=("DESCRIPTION", "MAX CONCURRENT=max_concurrent_requests",
           "EXEC PAUSED", "PAUSED WORKSPACES:list", "CREATED=created_at:time"),
     verbs=by_flag(
-        lists(summary="List agents."), shows("Show one agent."),
+        lists("List agents."), shows("Show one agent."),
         creates("Make an agent.", *AGENT_FLAGS),
         updates("Change an agent.", *AGENT_FLAGS, method="PATCH"),
         deletes("Delete an agent."),
-        lists(name="events", summary="List what happened to an agent.",
-              path="{id}/events",
+        lists("List what happened to an agent.", name="events",
               columns=("TIME=created_at|time:time", "TYPE", "MESSAGE")),
     ) + below("join-keys", *by_flag(
-        lists(summary="List join keys.", path=JOIN_KEYS,
-              columns=JOIN_KEY_COLUMNS),
+        lists("List join keys.", path=JOIN_KEYS, columns=JOIN_KEY_COLUMNS),
         creates("Make a join key; its value is shown once.",
                 NAME_FLAG, *changed((REGION,), required=True),
                 field("--router-addr tcp://H:P",
                       "where the agent finds the router", router_address,
                       required=True, sample="tcp://router:7777"),
-                field("--expires-in-hours N", "how long it can be used",
-                      integer(1)),
+                field("--expires-in-hours N", "how long it can be used"),
                 path=JOIN_KEYS, once="key", columns=JOIN_KEY_COLUMNS),
         acts("revoke", "Revoke a join key.", path=JOIN_KEYS + "/{id}",
              method="DELETE", asks="Revoke join key {id}?",
              said="revoked {id}", sample="jk_1"),
     )) + below("candidates", *by_flag(
-        lists(summary="List agents that wait for approval.",
-              path="candidates",
+        lists("List agents that wait for approval.", path="candidates",
               columns=("ID", "NAME", "REGION", "STATUS:state",
                        "CREATED=created_at:time")),
         acts("approve", "Let an agent in.", path="candidates/{id}/approve",
@@ -10130,7 +10062,7 @@ def list_series(app, group, args):
     """
     page = merged(pages_of(app, group, args))
     time, *columns = map(as_column, args.verb.columns)
-    app.out.rows(page, [time] + columns, "measurements",
+    app.out.rows([page], [time] + columns, "measurements",
                  args.verb.id_path or group.id_path)
     rows = sorted(page_records(page), key=lambda row: str(time.value(row)))
     columns = [c for c in columns if c.format == "percent"] or columns
@@ -10139,6 +10071,7 @@ def list_series(app, group, args):
         values = [column.value(row) for row in rows]
         if any(value is not None for value in values):
             app.out.bars(padded(column.paths[0], width), values)
+    tell_rest(app, args, page)
 
 
 def show_overview(app, group, args):
@@ -10170,18 +10103,17 @@ SLOS = Group(
     columns=("ID", "NAME", "METRIC", "TARGET", COMPLIANCE, "STATUS:state"),
     more=("COMPARISON", "WINDOW DAYS", "ENDPOINT=endpoint_id", "DESCRIPTION"),
     verbs=by_flag(
-        lists(flag("--endpoint SLUG|UUID",
-                   "those of an endpoint, and of the whole project"),
-              summary="List objectives.", checks=place_slos),
+        lists("List objectives.", flag(
+                  "--endpoint SLUG|UUID", "those of an endpoint, and of the"
+                  " whole project"), checks=place_slos),
         shows("Show one objective."),
         creates("Make an objective.", *SLO_FLAGS, ENDPOINT_ID,
                 checks=(complete_slo, find_endpoint)),
         updates("Change an objective.", *SLO_FLAGS, method="PUT"),
         deletes("Delete an objective."),
-        lists(name="history", summary="List how an objective was met.",
-              path="{id}/history", run=list_series,
-              columns=("TIME=created_at|measured_at|time:time", COMPLIANCE,
-                       "VALUE")),
+        lists("List how an objective was met.", name="history", columns=(
+                  "TIME=created_at|measured_at|time:time", COMPLIANCE,
+                  "VALUE"), run=list_series),
         acts("calculate", "Measure an objective now."),
         # A narrow terminal leaves out the last columns first.
         Verb("summary", "Show how all objectives are met.", show_overview,
@@ -10202,7 +10134,7 @@ ENDPOINTS = Group(
     columns=("SLUG", "MODEL=model|model_name", "TIER", "REGION",
              "STATUS:state", "+ID"),
     more=("Parameters",), verbs=(
-        lists(summary="List endpoints."),
+        lists("List endpoints."),
         shows("Show one endpoint.", name="get"),
         creates("Make an endpoint.",
                 field("SLUG", "its slug", sample="new-llm"),
@@ -10228,7 +10160,7 @@ WORKSPACES = Group(
     columns=("ID", "NAME", "TYPE=type|workspace_type", "STATUS:state",
              "CREATED=created_at:time"),
     more=("DESCRIPTION",), verbs=(
-        lists(summary="List workspaces."), shows("Show one workspace."),
+        lists("List workspaces."), shows("Show one workspace."),
         creates("Make a workspace.", *WORKSPACE_FLAGS),
         updates("Change a workspace.", *WORKSPACE_FLAGS, method="PATCH"),
         deletes("Delete a workspace."),
@@ -10239,11 +10171,10 @@ WORKSPACES = Group(
              path="{id}/agents/{agent}", method="DELETE",
              asks="Unbind agent {agent} from {id}?",
              said="unbound {agent} from {id}"),
-        lists(name="agents", summary="List the agents of a workspace.",
-              path="{id}/agents", columns=AGENTS.columns),
-        lists(name="tools", summary="List the tools of a workspace.",
-              path="{id}/tools", id_path="name",
-              columns=("Name", "Risk", "Description")),
+        lists("List the agents of a workspace.", name="agents",
+              columns=AGENTS.columns),
+        lists("List the tools of a workspace.", name="tools",
+              id_path="name", columns=("Name", "Risk", "Description")),
     ))
 
 
@@ -10258,18 +10189,13 @@ def export_chat(app, group, args):
         show_body(app, answer)
 
 
-def read_message(app, args):
-    """Have the message be its text; - is standard input."""
-    args.message = message_text(app, args.message)
-
-
 CHATS = Group(
     "chats", "Manage the chats of workspaces.", path="/chats",
-    default="list", sample="chat_1",
+    default="list",
     columns=("ID=id|chat_id", "TITLE", "WORKSPACE=workspace_id",
              "MESSAGES=message_count|messages", "UPDATED=updated_at:time"),
     more=("STATUS:state",), verbs=(
-        lists(WORKSPACE, summary="List chats."),
+        lists("List chats.", WORKSPACE),
         shows("Show one chat."),
         creates("Begin a chat.", IN_WORKSPACE,
                 field("--title TEXT", "its title")),
@@ -10279,8 +10205,7 @@ CHATS = Group(
         deletes("Delete a chat."),
         acts("archive", "Put a chat away."),
         acts("restore", "Take a chat out again."),
-        lists(name="messages", summary="List the messages of a chat.",
-              path="{id}/messages",
+        lists("List the messages of a chat.", name="messages",
               columns=("ROLE", "CREATED=created_at:time",
                        "CONTENT=content|tool_calls:item")),
         acts("send", "Post a message to a chat.",
@@ -10308,11 +10233,11 @@ MAINTENANCE_FLAGS = (
           choice("info", "warning", "critical")))
 MAINTENANCE = Group(
     "maintenance", "Schedule maintenance.", path="/management/maintenance",
-    default="list", thing="maintenance", sample="mnt_1", main="schedule",
+    default="list", sample="mnt_1", main="schedule",
     columns=("ID", "TITLE", "SEVERITY", "STATUS:state",
              "STARTS=starts_at:time", "ENDS=ends_at:time"),
     more=("DESCRIPTION",), verbs=(
-        lists(OF_STATUS, summary="List maintenance."),
+        lists("List maintenance.", OF_STATUS),
         shows("Show one maintenance."),
         creates("Schedule maintenance.", *MAINTENANCE_FLAGS, name="schedule",
                 checks=fixes(1, "starts_at", "ends_at")),
@@ -10341,7 +10266,7 @@ PROJECT_GROUP = Group(
         shows("Show the project.", path=""),
         updates("Change the project.", NAME_FLAG, DESCRIPTION, path="",
                 method="PATCH"),
-        lists(name="members", summary="List the members, with their ids.",
+        lists("List the members, with their ids.", name="members",
               path="members", columns=MEMBER_COLUMNS),
         acts("set-role", "Give a member another role.",
              field("--role ROLE", "as owner or member", required=True,
@@ -10354,7 +10279,7 @@ PROJECT_GROUP = Group(
                       sample="a@example.com"),
                 field("--role ROLE", "as what"),
                 name="invite", path="invitations", columns=INVITATION_COLUMNS),
-        lists(name="invitations", summary="List the invitations.",
+        lists("List the invitations.", name="invitations",
               path="invitations", columns=INVITATION_COLUMNS),
         acts("revoke-invitation", "Take an invitation back.",
              path="invitations/{id}", method="DELETE",
@@ -10366,7 +10291,7 @@ SETTINGS = Group(
     "settings", "Read and change the project's settings.", path="/settings",
     default="list", sample="theme", item="KEY",
     columns=("Key=key|id", "Value", "Description"), verbs=(
-        lists(summary="List settings.", paging=None),
+        lists("List settings.", paging=None),
         shows("Show one setting.", name="get"),
         acts("set", "Change a setting.",
              field("VALUE", "JSON, or a text", json_value, sample="dark"),
@@ -10389,20 +10314,20 @@ USAGE_NUMBER_COLUMNS = (
 
 USAGE = Group(
     "usage", "See requests, tokens and times of a span of days.",
-    path="/usage", default="summary", thing="usage", verbs=(
+    path="/usage", default="summary", verbs=(
         shows("Show the sums.", *USAGE_FLAGS, name="summary", path="summary",
               checks=fix_span,
               columns=("From:time", "To:time") + USAGE_NUMBER_COLUMNS),
-        lists(*USAGE_FLAGS, name="daily", path="daily", paging=None,
-              summary="List usage by day.", checks=fix_span, id_path="date",
+        lists("List usage by day.", *USAGE_FLAGS, name="daily",
+              path="daily", paging=None, checks=fix_span, id_path="date",
               run=list_series, columns=("Date",) + USAGE_NUMBER_COLUMNS),
-        lists(*USAGE_FLAGS, name="endpoints", path="endpoints", paging=None,
-              summary="List usage by endpoint.", checks=fix_span,
+        lists("List usage by endpoint.", *USAGE_FLAGS, name="endpoints",
+              path="endpoints", paging=None, checks=fix_span,
               id_path="endpoint_slug",
               columns=("Endpoint=endpoint_slug", "Model=model_name")
               + USAGE_NUMBER_COLUMNS),
-        lists(*USAGE_FLAGS, name="requests", path="requests",
-              summary="List requests.", checks=fix_span,
+        lists("List requests.", *USAGE_FLAGS, name="requests",
+              path="requests", checks=fix_span,
               columns=("ID", "Time=created_at:time", "Endpoint=endpoint_slug",
                        "Model=model_name", "Status=status_code",
                        "Input tokens", "Output tokens", "TTFT ms",
@@ -10420,9 +10345,9 @@ def create_export(app, group, args):
         return run_write(app, group, args)
     args.id = id_in(group.call(app, "POST", place_of(args),
                                body=sent_fields(args)))
-    again = call_again(app, f"xeroctl exports get {shell_word(args.id)}")
     see_end(app, group, args, lambda status: status not in (
-        "pending", "processing"), ("completed",), again + " shows it")
+        "pending", "processing"), ("completed",),
+            call_again(app, "exports", "get", args.id) + " shows it")
 
 
 def download_export(app, group, args):
@@ -10437,7 +10362,7 @@ EXPORTS = Group(
     columns=("ID", "KIND=kind|type", "STATUS:state", "FORMAT",
              "FROM=start_date:time", "TO=end_date:time", "ROWS=row_count",
              "SIZE=size_bytes:size", "CREATED=created_at:time"), verbs=(
-        lists(OF_STATUS, summary="List exports.", paging="offset"),
+        lists("List exports.", OF_STATUS, paging="offset"),
         creates("Have an export made.",
                 flag("KIND", "logs, metrics, usage or executions",
                      choice("logs", "metrics", "usage", "executions")),
@@ -10504,16 +10429,14 @@ def read_arguments(app, args):
 
 
 def watch_again(app, item_id):
-    return call_again(
-        app, f"xeroctl exec watch {shell_word(item_id)}") + " watches it"
+    return call_again(app, "exec", "watch", item_id) + " watches it"
 
 
 def tell_approval(app, invocation):
     """Say what an invocation waits for, and who can end that."""
     approval = dig(invocation, "approval_id")
     if dig(invocation, "status") == "pending_approval":
-        again = call_again(
-            app, f"xeroctl approvals approve {shell_word(as_text(approval))}")
+        again = call_again(app, "approvals", "approve", as_text(approval))
         app.terminal.say(
             f"it waits for approval {as_text(approval)}: {again}, or reject")
 
@@ -10559,8 +10482,8 @@ EXEC = Group(
              "Status:state", "Created=created_at:time"),
     more=("Completed=completed_at:time", "Risk", "Approval=approval_id",
           "Exit code", "Duration ms", *OUTCOME_FIELDS), verbs=(
-        lists(name="tools", path="tools", paging=None, id_path="name",
-              summary="List the tools.",
+        lists("List the tools.", name="tools", path="tools", paging=None,
+              id_path="name",
               columns=("Name", "Description", "+Risk", "+Domain")),
         Verb("tool-show", "Show all about a tool.", run_show,
              flag("NAME", "the tool", sample="kubectl_get", dest="id"),
@@ -10579,7 +10502,7 @@ EXEC = Group(
              *changed((WAIT_TIMEOUT,), needs=None)),
         acts("cancel", "Cancel an invocation.",
              path="invocations/{id}/cancel", columns=INVOCATION_FIELDS),
-        lists(path="executions", summary="List executions."),
+        lists("List executions.", path="executions"),
         shows("Show one execution.", path="executions/{id}"),
         Verb("raw", "Write out what a tool has printed.", show_raw_execution,
              ITEM, path="executions/{id}/raw"),
@@ -10593,8 +10516,7 @@ TEMPLATE_FIELDS = ("name", "scope", "description", "system_prompt",
                    "applicable_workspace_types", "metadata")
 TEMPLATE_OF_SERVER = ("id", "object", "version", "workspace_id",
                       "created_at", "updated_at", "notes")
-TEMPLATE_WORKSPACE = flag("--workspace ID", "the templates of this workspace",
-                          completes="")
+TEMPLATE_WORKSPACE = flag("--workspace ID", "the templates of this workspace")
 TEMPLATE = flag("ID|NAME", "the template: its id or its name", sample="triage",
                 dest="id")
 ONE_TEMPLATE = TEMPLATE, TEMPLATE_WORKSPACE
@@ -10701,12 +10623,12 @@ TEMPLATES = Group(
     more=("Description", "Tools=allowed_tools:list",
           "Workspace types=applicable_workspace_types:list",
           "Prompt=system_prompt"), verbs=(
-        lists(field("--scope SCOPE", "all, platform, project or workspace",
-                    choice("all", "platform", "project", "workspace")),
-              TEMPLATE_WORKSPACE, summary="List templates.",
-              checks=place_templates),
+        lists("List templates.", field(
+                  "--scope SCOPE", "all, platform, project or workspace",
+                  choice("all", "platform", "project", "workspace")),
+              TEMPLATE_WORKSPACE, checks=place_templates),
         shows("Show one template.", *ONE_TEMPLATE,
-              field("--version N", "an earlier version", integer(1),
+              field("--version N", "an earlier version",
                     dest="version_number", sends="version"),
               path="", checks=place_template),
         creates("Make a template.", TEMPLATE_FILE, TEMPLATE_WORKSPACE,
@@ -10720,10 +10642,9 @@ TEMPLATES = Group(
              field("--scope SCOPE", "platform or project",
                    choice("platform", "project"), required=True),
              path="promote", checks=place_template),
-        lists(*ONE_TEMPLATE, name="versions",
-              summary="List the versions of a template.", path="versions",
-              columns=("Version", "Created=created_at:time",
-                       "Notes"), checks=place_template),
+        lists("List the versions of a template.", *ONE_TEMPLATE,
+              name="versions", path="versions", checks=place_template,
+              columns=("Version", "Created=created_at:time", "Notes")),
         Verb("apply", "Begin a chat from a template, as chat new does.",
              new_chat, *changed((TEMPLATE,), dest="template"), THE_WORKSPACE,
              MESSAGE, writes=True),
@@ -10752,7 +10673,7 @@ def check_tool_name(app, args, tool):
                          " to ask on", f"--confirm {tool} approves it")
     if args.confirm is None:
         args.confirm = app.terminal.ask(
-            f"{tool} cannot be undone. Type its name to approve")
+            f"{tool} cannot be undone. Type its name to approve: ")
     if args.confirm != tool:
         raise refusal(f"{args.confirm!r} is not {tool}: nothing was approved")
 
@@ -10769,7 +10690,7 @@ def check_approval(app, args):
     check_record(found, [as_column("ID")])
     for column in map(as_column, DECIDED_ON):
         app.terminal.say(f"{column.head + ':':13} "
-                         + column.cell(found, app.clock.now()))
+                         + column.text(found, app.clock.now()))
     tool = as_column(DECIDED_ON[0]).text(found, 0)
     risk = dig(found, "risk")
     if risk == "irreversible":
@@ -10805,14 +10726,13 @@ APPROVALS = Group(
              "Created=created_at:time"),
     fields=("ID", "Status:state", *DECIDED_ON, "Note", "Reason",
             "Created=created_at:time", "Decided=decided_at:time"), verbs=(
-        lists(RISK, WORKSPACE, OF_STATUS,
-              summary="List requests for approval."),
+        lists("List requests for approval.", RISK, WORKSPACE, OF_STATUS),
         shows("Show one request."),
         acts("approve", "Approve a request.",
              field("--note TEXT", "a word on it"),
              field("--confirm TOOL",
-                   "the tool's name, where it cannot be undone",
-                   completes=""), checks=check_approval),
+                   "the tool's name, where it cannot be undone"),
+             checks=check_approval),
         acts("reject", "Reject a request.", field("--reason TEXT", "why")),
         Verb("watch", "Print each new request once, until Ctrl-C.",
              watch_approvals, RISK,
@@ -10820,9 +10740,8 @@ APPROVALS = Group(
                    sends="agent_id"),
              flag("--interval SECONDS", "how often to look (default: 5)",
                   seconds, default=5)),
-        lists(name="delegations", path="delegations",
-              summary="List who decides in your place.",
-              columns=DELEGATION_COLUMNS),
+        lists("List who decides in your place.", name="delegations",
+              path="delegations", columns=DELEGATION_COLUMNS),
         creates("Have somebody decide in your place.",
                 field("--to WHO", "whom", required=True,
                       sample="grace@example.com", sends="delegate_to"),
@@ -10843,7 +10762,7 @@ LEARNINGS = Group(
             "Source Type=source_type|source", "Created=created_at:time"),
     verbs=(
         shows("Show one learning."),
-        lists(WORKSPACE, summary="List learnings."),
+        lists("List learnings.", WORKSPACE),
     ))
 
 
@@ -10921,7 +10840,7 @@ def deployment_record(app, name, table):
 def list_deployments(app, group, args):
     found = app.settings.config.deployments()
     rows = [deployment_record(app, *each) for each in found.items()]
-    app.out.rows({"object": "list", "data": rows}, group.columns,
+    app.out.rows([{"object": "list", "data": rows}], group.columns,
                  "deployments")
     app.settings.tell_beaten(app.settings.config.current())
 
@@ -10976,16 +10895,16 @@ def init_config(app, group, args):
         raise UsageError(
             "config init asks questions: it needs a terminal",
             "xeroctl config add NAME --base-url URL --api-key @FILE asks none")
-    name = terminal.ask("Name of the deployment", "default")
+    name = terminal.ask("Name of the deployment [default]: ", "default")
     is_known = name in app.settings.config.deployments()
     if is_known:
         app.confirm(f"Replace deployment {name}?")
     url = checked("base_url", terminal.ask(
-        "Base URL, https://HOST/PROJECT/v1"), "base URL")
+        "Base URL, https://HOST/PROJECT/v1: "), "base URL")
+    style = XEROTIER if url.count("/") > 3 else OPENAI
     style = checked("style", terminal.ask(
-        "Style, xerotier or openai",
-        XEROTIER if url.count("/") > 3 else OPENAI), "style")
-    key = terminal.ask_secret("API key (not shown): ", "").strip() or None
+        f"Style, xerotier or openai [{style}]: ", style), "style")
+    key = terminal.ask_secret().strip() or None
     table = new_deployment({"base_url": url, "api_key": key, "style": style})
     # The try goes by what is about to be stored, and by no variable.
     app.settings.config.tables[DEPLOYMENT, name] = table
@@ -11075,8 +10994,8 @@ def show_status(app, group, args):
     if app.plan.curl:
         return app.api.call("GET", "/models", stand_in={})
     rows, failure = examine(app)
-    app.out.rows({"object": "list", "data": rows}, group.columns, "steps",
-                 "step")
+    app.out.rows([{"object": "list", "data": rows}], group.columns,
+                 "steps", "step")
     if failure:
         raise failure
 
@@ -11110,7 +11029,7 @@ GLOBALS = (
          completes="context"),
     flag("-o, --output FMT",
          "table, wide, json, jsonl, csv or id (XEROTIER_OUTPUT)",
-         choice(*FORMS)),
+         choice(*FORMS, of_file="a file goes with --output-file, or >")),
     flag("--pick PATH",
          "of the JSON only what a path leads to, as data.*.id: texts as they"
          " are, all else as JSON", path_steps),
@@ -11149,7 +11068,9 @@ GLOBALS = (
     VERSION, HELP_FLAG)
 # What people type because other tools have it.
 FOREIGN = {"login": "xeroctl config init asks for a key and stores it",
-           "logout": "xeroctl config unset NAME api_key takes a key away"}
+           "auth": "xeroctl config init asks for a key and stores it",
+           "logout": "xeroctl config unset NAME api_key takes a key away",
+           "completion": "xeroctl shell-completion bash, zsh or fish"}
 
 # What stands for the word that completion is about: no argument can hold it.
 CURSOR = "\0"
@@ -11257,12 +11178,12 @@ def find_group(words, groups):
     """Return (group, the words without its name); TOP if none is named."""
     word, before, behind = first_word(words, flag_table())
     names = {group.name: group for group in groups}
-    if word is None:
-        return TOP, words
-    if word == "version":
-        return TOP, [VERSION.long_name]
+    if word in (None, "version"):
+        return TOP, [VERSION.long_name] if word else words
     if word not in names:
+        noun = word in STANDARD_WORDS and first_word(behind, flag_table())[0]
         raise UsageError(f"unknown command {word!r}", FOREIGN.get(word)
+                         or noun in names and f"xeroctl {noun} {word}"
                          or did_you_mean(word, names)
                          or "xeroctl help lists the commands")
     return names[word], before + behind
@@ -11296,8 +11217,8 @@ def unnamed_in(group, verbs):
 
 def where_texts_go(verbs):
     """What to say of a word where a text is given by a flag: -m TEXT."""
-    return next((f": a text goes with {f.names[0]} TEXT" for verb in verbs
-                 for f in verb.flags
+    return next((f": a text goes with {f.names[0]} TEXT, in quotes"
+                 for verb in verbs for f in verb.flags
                  if f.long_name in ("--message", "--input")), "")
 
 
@@ -11384,13 +11305,13 @@ def store(args, declared, value):
     before = getattr(args, declared.dest)
     if not declared.takes_value:
         value = before + 1 if declared.counts else declared.const
-    elif declared.type or re.match(r"(ID|SLUG)\b", declared.metavar):
+    elif declared.type:
         try:
-            value = (declared.type or an_id)(value)
+            value = declared.type(value)
         except UsageError as problem:
             name = (declared.metavar if declared.is_word
                     else "/".join(declared.names))
-            raise UsageError(f"{name}: {problem}")
+            raise UsageError(f"{name}: {problem}", problem.hint)
     setattr(args, declared.dest, (before or []) + [value]
             if declared.is_several else value)
 
@@ -11461,6 +11382,13 @@ def places_of(verb, given=()):
     return verb.places + [verb.by] * is_last
 
 
+def with_help(error, *names):
+    """An error that names a page of the help, if it hints at nothing."""
+    page = " ".join(filter(None, ("xeroctl help",) + names))
+    error.hint = error.hint or page
+    return error
+
+
 def read_args(group, verb, given, words=(), is_called=False):
     """Make the arguments of a verb out of what tokens() took apart."""
     places = places_of(verb, given)
@@ -11475,9 +11403,7 @@ def read_args(group, verb, given, words=(), is_called=False):
         check_given(args, places)
         check_together(given)
     except UsageError as error:
-        names = "help", group.name, verb.word, is_called and verb.name
-        error.hint = error.hint or "xeroctl " + " ".join(filter(None, names))
-        raise
+        raise with_help(error, group.name, verb.word, is_called and verb.name)
     return args
 
 
@@ -11510,9 +11436,9 @@ def parse(argv, groups):
         verbs, called, words = find_verb(group, words)
         meant = [called] if called else unnamed_in(group, verbs)
         taken = list(tokens(words, flag_table(meant, verbs)))
-    except UsageError:
+    except UsageError as error:
         if words[:1] != [HELP_FLAG.long_name]:
-            raise
+            raise with_help(error, group.name, called and called.name)
         taken = [(0, HELP_FLAG, None)]
     given = [(declared, value) for _, declared, value in taken if declared]
     plain = [word for _, declared, word in taken if not declared]
@@ -11881,7 +11807,7 @@ _xeroctl() {
     ?*) compadd -l -d out -- "${(@)out%%$'\t'*}" ;;
   esac
 }
-compdef _xeroctl xeroctl xeroctl.py
+[[ $0 == _xeroctl ]] && _xeroctl || compdef _xeroctl xeroctl xeroctl.py
 """, "fish": r"""
 function __xeroctl
   set -l words (commandline -opc) (commandline -ct)
@@ -11936,7 +11862,7 @@ def show_commands(app, group, args):
                        for code, meaning in EXIT_CODES]}
     if app.out.is_table:
         return app.out.json(whole_map)
-    app.out.rows(whole_map, ("Command",), id_path="command")
+    app.out.rows([whole_map], ("Command",), id_path="command")
 
 
 COMMANDS = only(
@@ -12035,8 +11961,12 @@ class App:
 
     def confirm(self, question):
         """Ask before a change, unless --force or only a plan is made."""
-        if not (self.args.force or self.plan
-                or self.terminal.confirm(question)):
+        if self.args.force or self.plan:
+            return
+        if not self.terminal.stdin.isatty():
+            raise UsageError(f"{question} There is no terminal to ask on",
+                             "pass --force to go ahead without a question")
+        if self.terminal.ask(f"{question} [y/N] ").lower() not in ("y", "yes"):
             raise XeroctlError("not confirmed: nothing was changed")
 
     def open_source(self, path, name="stdin.jsonl"):

@@ -60,7 +60,7 @@ NOTES = Group(
     "notes", "Keep notes.", "/conversations", columns=("ID=id",),
     fields=("ID=id", "Message=metadata.message"),
     verbs=(
-        lists(field("--order WORD", "asc or desc"),
+        lists("List items.", field("--order WORD", "asc or desc"),
               examples=("xeroctl notes list --all",)),
         shows(examples=("xeroctl notes show n1",)),
         creates("Keep a note.",
@@ -119,7 +119,7 @@ ASKS = Group(
 STORED = Group(
     "stored", "Look at stored completions.", "/chat/completions",
     columns=("ID=id",), scope=ENDPOINT,
-    verbs=(lists(SLUG), shows()))
+    verbs=(lists("List items.", SLUG), shows()))
 TABLE = NOTES, JOBS, ASKS, STORED
 
 
@@ -638,7 +638,7 @@ def test_all_else_is_a_no(with_stdin, router, reply):
     shown = with_stdin(TerminalStream(reply), "notes", "delete", "n1")
     assert (shown, shown.exit_status, asked(router)) == ("", 1, [])
     assert shown.stderr.startswith("Delete note n1? [y/N] ")
-    assert "not confirmed" in shown.stderr
+    assert ("not confirmed" if reply else "no answer") in shown.stderr
 
 
 def test_the_end_of_input_ends_the_line_of_the_question(with_stdin):
