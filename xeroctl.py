@@ -2507,7 +2507,7 @@ API_HINTS = {
                          " lists its status",
     400: "-v shows the request, --dry-run its body",
     **dict.fromkeys((401, "invalid_api_key"), "is the key right? " + KEY_HELP),
-    403: "the key is known, but may not do this",
+    403: "the key may not do this, or a proxy in between refuses it",
     404: "is it there? also check the base URL (…/v1) and --style",
     **dict.fromkeys((405, 501), "this server does not offer it"),
     413: "a proxy in between may take less than the server does",
