@@ -484,7 +484,8 @@ def test_what_needs_a_module_says_so_in_a_line(go, hide, python, place,
 
 
 NEEDS = [("ssl", CHAT + ["--base-url", "https://127.0.0.1:1/p/v1"], 5),
-         ("csv", ["config", "list", "-o", "csv"], 1),
+         ("csv", "batches run --input kept.bin --input-format csv --template"
+                " {a} --output-file o --endpoint e --dry-run".split(), 1),
          ("tarfile", ["upload", ".", "model"], 1), ("select", CHAT, 1),
          ("hashlib", ["upload", "kept.bin", "m"], 1)]
 
