@@ -892,7 +892,7 @@ LIES = {
     "null": (ABC + b"null\n", None, "abc", "custom_id None"),
     "a number": (b"7\n" + ABC, None, "abc", "custom_id None"),
     "id a number": (ABC + as_lines([good(7)]), None, "abc",
-                    "custom_id None"),
+                    "custom_id '7'"),
     "id a list": (A + B + as_lines([good(["c"])]), None, "ab",
                   "custom_id None"),
     "id an object": (A + B + as_lines([good({"c": 1})]), None, "ab",
@@ -901,8 +901,6 @@ LIES = {
     "no id": (A + B + b"{}\n", None, "ab", "1 x no result"),
     "id in capitals": (A + B + as_lines([good("C")]), None, "ab",
                        "custom_id 'C'"),
-    "blank line": (A + b"\n" + B + C, None, "abc", "blank"),
-    "blank end": (ABC + b" \t\r\n", None, "abc", "blank"),
 }
 
 
