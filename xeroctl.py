@@ -2573,10 +2573,10 @@ BROKEN_ENDS = frozenset(
     " insufficient_system_resource malformed_function_call".split())
 
 
-def no_answer(value, what):
+def no_answer(value, what, who="the answer", kind=AnswerError):
     """The error for JSON that is not what was asked for."""
-    return AnswerError(
-        f"the answer {what}: "
+    return kind(
+        f"{who} {what}: "
         + (error_message(value) or compact_json(value)[:300]),
         code=error_fact(value, "code"), param=error_fact(value, "param"))
 
@@ -3304,6 +3304,7 @@ class Api:
 # ---------------------------------------------------------------------------
 
 DONE, WHOLE = "[DONE]", "whole answer"
+OURS = "", "message", "error"  # events that have to be JSON
 TERMINAL_EVENTS = ("response.completed", "response.failed",
                    "response.incomplete", "response.cancelled")
 
@@ -3392,18 +3393,15 @@ def api_events(blocks):
     payload = None
     for event, data, is_whole in sse_events(blocks):
         if data[:1] != "{":
-            data = re.sub(r"\A(data: ?)+", "", data)  # by two hands, one each
             if data.strip() == DONE:
                 return
-            if data[:1] in ":":
+            if data[:1] in ":" or event not in OURS and "{" not in data:
                 continue  # kept alive
         try:
             payload = parse_json(data, SERVER_DECODER)
         except ValueError:
             if not is_whole:
                 break
-            if data[:1] != "{" and event not in ("", "message", "error"):
-                continue  # an event that nobody knows here
             raise AnswerError("an event of the stream is no JSON: "
                               + body_summary(data))
         if not isinstance(payload, dict):
@@ -3412,9 +3410,8 @@ def api_events(blocks):
             payload.get("type") or payload.get("object"))
         if kind == "error" or payload.get("object") == "error" or (
                 payload.get("error") and told_error(payload)):
-            told = no_answer(payload, "is an error")
-            raise StreamError("the server broke off the stream: "
-                              + str(told).partition(": ")[2], **told.facts)
+            raise no_answer(payload, "broke off the stream", "the server",
+                            StreamError)
         yield kind, payload
         if kind in TERMINAL_EVENTS:
             return
@@ -4939,13 +4936,12 @@ class ChatChoice:
         return pieces
 
     def unsaid(self, choice):
-        """Its message, but what deltas have told of it before its end."""
-        message, said = choice.get("message"), self.text()
-        whole = content_text(dig(message, "content"))
+        """Its message, but for what deltas have told before its end."""
+        text, said = dig(choice, "message.content") or "", self.text()
         if (said or self.tool_calls) and choice.get("finish_reason") and (
-                whole.startswith(said)):
-            return {"content": whole[len(said):]}
-        return message
+                content_text(text).startswith(said)):
+            return {"content": content_text(text)[len(said):]}
+        return choice.get("message")
 
     def take_parts(self, key, value):
         """Take a text in that comes as a list of parts; return its pieces.
@@ -5142,26 +5138,16 @@ class ResponseAnswer:
             self.take(payload["item"], payload, step == "added")
         elif name in self.GIVEN:
             self.take_given(self.GIVEN[name], payload)
-        elif name in self.KINDS or name == "content_part":
-            part = payload if name in self.KINDS else payload.get("part")
-            kind = self.KINDS.get(name) or self.KINDS.get(dig(part, "type"))
+        elif name in self.KINDS:
+            kind = self.KINDS[name]
             if kind == REASONING:  # some tell the same under two names
                 self.thinks = self.thinks or name
-            if kind == REASONING and name != self.thinks:
-                return []
-            return self.kept(self.text_pieces(kind, step, part))
+            if kind != REASONING or name == self.thinks:
+                return self.kept(self.text_pieces(kind, step, payload))
         return []
 
     def end(self, kind):
-        """Take note of how it has ended; return what was not yet told.
-
-        What is empty in its items, but has come in events, is filled.
-        """
-        output = self.response.get("output")
-        for place, item in enumerate(output if isinstance(output, list)
-                                     else ()):
-            if isinstance(item, dict):
-                item.update(self.take(item, {"output_index": place}))
+        """Take note of how it has ended; return what was not yet told."""
         if kind == WHOLE:
             self.received, kind = self.response, ""
         self.failure = broken_off(self.response, kind[len("response."):]
@@ -5177,15 +5163,13 @@ class ResponseAnswer:
         index, LiteLLM another id each time, and some have 0 for each.
         """
         item_id, index = event.get("item_id"), event.get("output_index")
-        found = [item for _, item in self.items if item.get("id")
+        by_id = [item for _, item in self.items if item.get("id")
                  and item["id"] in (item_id, told.get("id"))]
-        if not found and not is_new:
-            found = [item for place, item in self.items
-                     if index in (None, place)]
-        if not found:
-            found = [{}]
-            self.items.append((index, found[0]))
-        item = found[-1]
+        by_index = [item for place, item in self.items
+                    if not is_new and index in (None, place)]
+        item = (by_id or by_index or [{}])[-1]
+        if not item:
+            self.items.append((index, item))
         item.update([(key, told[key]) for key in told
                      if told[key] or key not in item])
         self.has_begun |= item.get("type") in CALLS
@@ -5201,13 +5185,11 @@ class ResponseAnswer:
 
     def text_pieces(self, kind, step, event):
         """The piece in a delta, or what is new in a done."""
-        text, said = content_text(event), self.text(kind)
-        if step == "delta":
-            text = content_text(event.get("delta"))
-        elif step != "done" or text in said:
-            text = ""
-        elif text.startswith(said):
-            text = text[len(said):]
+        text = content_text(event.get("delta") if step == "delta" else event)
+        if step != "delta":
+            said = self.text(kind)
+            text = "" if step != "done" or text in said else (
+                text[len(said):] if text.startswith(said) else text)
         return [(kind, text)] if text else []
 
     def kept(self, pieces):
@@ -6539,16 +6521,12 @@ def failure(custom_id, code, message, response=None, **more):
 
 
 def read_result(raw):
-    """(value, bytes) of a server's line: as it is, or NaN as null, and a
-    number that was our custom_id as a text again."""
+    """(value, bytes) of a server's line: as it is, or NaN as null."""
     try:
-        value = parse_line(raw)
-        if not is_number(dig(value, "custom_id")):
-            return value, raw.strip(b" \t\r\n")
-        value["custom_id"] = as_text(value["custom_id"])
+        return parse_line(raw), raw.strip(b" \t\r\n")
     except ValueError:
         value = parse_line(raw, SERVER_DECODER)
-    return value, json_bytes(value)
+        return value, json_bytes(value)
 
 
 def body_of(result):

@@ -892,7 +892,7 @@ LIES = {
     "null": (ABC + b"null\n", None, "abc", "custom_id None"),
     "a number": (b"7\n" + ABC, None, "abc", "custom_id None"),
     "id a number": (ABC + as_lines([good(7)]), None, "abc",
-                    "custom_id '7'"),
+                    "custom_id None"),
     "id a list": (A + B + as_lines([good(["c"])]), None, "ab",
                   "custom_id None"),
     "id an object": (A + B + as_lines([good({"c": 1})]), None, "ab",
