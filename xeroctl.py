@@ -4937,11 +4937,13 @@ class ChatChoice:
 
     def unsaid(self, choice):
         """Its message, but for what deltas have told before its end."""
-        text, said = dig(choice, "message.content") or "", self.text()
-        if (said or self.tool_calls) and choice.get("finish_reason") and (
-                content_text(text).startswith(said)):
-            return {"content": content_text(text)[len(said):]}
-        return choice.get("message")
+        message = choice.get("message")
+        if message and choice.get("finish_reason") and (
+                self.texts or self.tool_calls):
+            text, said = content_text(dig(message, "content")), self.text()
+            if text.startswith(said):
+                return {"content": text[len(said):]}
+        return message
 
     def take_parts(self, key, value):
         """Take a text in that comes as a list of parts; return its pieces.
