@@ -40,6 +40,7 @@ from _thread import RLock
 from collections import Counter, defaultdict, namedtuple
 from contextlib import (AbstractContextManager, closing, contextmanager,
                         suppress)
+from functools import lru_cache, partial
 from itertools import chain, cycle, zip_longest
 from types import SimpleNamespace
 
@@ -437,19 +438,22 @@ DECODER = json.JSONDecoder(parse_constant=refuse_constant)
 SERVER_DECODER = json.JSONDecoder(parse_constant=lambda name: None)
 
 
-def json_text(value, **layout):
+COMPACT, PRETTY = (
+    json.JSONEncoder(ensure_ascii=False, allow_nan=False, **layout)
+    for layout in ({"separators": (",", ":")}, {"indent": 2}))
+
+
+def json_text(value, encoder):
     """Encode JSON, UTF-8 unescaped; a number beyond all floats is null."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False,
-                          **layout)
+        return encoder.encode(value)
     except ValueError:
-        value = SERVER_DECODER.decode(json.dumps(value))
-        return json.dumps(value, ensure_ascii=False, **layout)
+        return encoder.encode(SERVER_DECODER.decode(json.dumps(value)))
 
 
 def compact_json(value):
     """One line of JSON, no space."""
-    return json_text(value, separators=(",", ":"))
+    return json_text(value, COMPACT)
 
 
 def text_or_json(value):
@@ -459,7 +463,7 @@ def text_or_json(value):
 
 def pretty_json(value):
     """JSON for people: two spaces a level, keys in their order."""
-    return json_text(value, indent=2)
+    return json_text(value, PRETTY)
 
 
 def parse_json(text, decoder=DECODER):
@@ -763,13 +767,13 @@ def with_texts(value, change, name=""):
 
 # What looks like a secret: a key behind what tells its kind, the user of a
 # URL, and what a query names so.
-SECRET_LIKE = re.compile(
-    r"(?<!\w)(?<!\w-)(xero_[^\s_/]+_|xero_(?=\w{12})|sk-)[\w-]{3,}"
+SECRET_LIKE = (
+    r"(?i)(?<!\w)(?<!\w-)(xero_[^\s_/]+_|xero_(?=\w{12})|sk-)[\w-]{3,}"
     r"|((?://|(?<![\w.-])[\w.-]{1,99}:)(?!\[?USER:|PASSWORD)(?=[^/\s@]{1,200}"
     r"@)|//[\w.-]{0,99}:(?!\d+/|PASSWORD))[^\s@]{1,200}(?=@)"
-    r"|([?&][\w.-]*(?:key|token|secret|password|sig|signature)=)[^&\s]+", re.I)
+    r"|([?&][\w.-]*(?:key|token|secret|password|sig|signature)=)[^&\s]+")
 # Where a short secret stays: in an id, and where a protocol has its words.
-WORDS = re.compile(r"(.*_)?id$|(object|type|role|model|status|content)$")
+WORDS = r"(.*_)?id$|(object|type|role|model|status|content)$"
 # A character as it is escaped in a URL, in JSON and in HTML.
 ESCAPES = (("%", r"%([0-9a-fA-F]{2})"), ("&#x", r"&#x([0-9a-fA-F]{2});"),
            ("\\", r"\\(?:u00|x)([0-9a-fA-F]{2})|\\(\S)"))
@@ -819,7 +823,7 @@ class Secrets:
     def masked(self, text):
         """The text with … for each piece of a secret."""
         if self.wary:
-            text = SECRET_LIKE.sub(r"\1\2\3…", text)
+            text = re.sub(SECRET_LIKE, r"\1\2\3…", text)
         for behind_bearer in tuple(self.short.values()):
             text = behind_bearer.sub(r"\1…", text)
         found = list(self.holes(text)) if self.pieces else []
@@ -839,6 +843,8 @@ class Secrets:
 
     def masked_json(self, value):
         """The same JSON value with its texts masked, before any encoding."""
+        if not (self.wary or self.short or self.pieces):
+            return value
         todo, texts = [value], []
         for item in todo:  # which grows meanwhile
             if isinstance(item, str):
@@ -853,7 +859,7 @@ class Secrets:
                 and self.masked(joined) == joined):
             return value  # the quick way
         return with_texts(value, lambda text, name: (
-            "…" if text in self.short and not WORDS.match(name)
+            "…" if text in self.short and not re.match(WORDS, name)
             else self.masked(text)))
 
 
@@ -1412,6 +1418,7 @@ def read_file(path, error=UsageError, size=None):
         raise error(f"cannot read {whole(path)}: {reason_of(problem)}")
 
 
+@lru_cache(maxsize=8)
 def origin_of(url):
     """(scheme, host, port) of a URL: what a key is meant for (RFC 6454)."""
     from urllib.parse import urlsplit
@@ -1684,13 +1691,19 @@ def remove_quietly(path):
         os.unlink(path)
 
 
-@contextmanager
-def writing(path, error=XeroctlError, hint=None):
+class writing:
     """Turn what a file system refuses into an error that names the file."""
-    try:
-        yield
-    except OSError as problem:
-        raise error(f"cannot write {path}: {reason_of(problem)}", hint)
+
+    def __init__(self, path, error=XeroctlError, hint=None):
+        self.path, self.error, self.hint = path, error, hint
+
+    def __enter__(self):
+        pass
+
+    def __exit__(self, kind, problem, trace):
+        if isinstance(problem, OSError):
+            raise self.error(
+                f"cannot write {self.path}: {reason_of(problem)}", self.hint)
 
 
 def is_special(path):
@@ -2024,16 +2037,16 @@ class Settings:
 # layer failed, and costs 7 ms more to import.
 
 # A name with such a word in it; but tokens are counted, and a key has an id.
-SECRET_NAME = re.compile(
-    "secret|password|authorization|(?:access|api|auth|refresh)_?tokens"
+SECRET_NAME = (
+    "(?i)secret|password|authorization|(?:access|api|auth|refresh)_?tokens"
     "|token(?!s|iz|_?(?:count|type|limit|id))|(?<!public)(?<!public[_-])"
-    "(?<!cache_)key(?!_?(?:ids?|name|prefix|type)(?:_|$)|word|board)", re.I)
+    "(?<!cache_)key(?!_?(?:ids?|name|prefix|type)(?:_|$)|word|board)")
 
 
 def redacted(value):
     """The same JSON value without the texts that have such a name."""
     return with_texts(value, lambda text, name: (
-        "…" if SECRET_NAME.search(name) else text))
+        "…" if re.search(SECRET_NAME, name) else text))
 
 
 class Multipart:
@@ -2184,6 +2197,12 @@ class Limits:
             "--timeout SECONDS waits longer", sent)
 
 
+def wire_failures():
+    """What http.client raises, which is imported when it is needed."""
+    import http.client
+    return OSError, http.client.HTTPException
+
+
 class HeadReader(io.BufferedReader):
     """Reads heads that have an end: http.client takes one that was cut for
     a whole one, and any number of hints before it."""
@@ -2191,10 +2210,10 @@ class HeadReader(io.BufferedReader):
     size = 0
 
     def readline(self, limit=-1):
-        import http.client
         line = super().readline(limit)
         self.size += len(line)
         if self.size > MOST_HEAD_BYTES:
+            import http.client
             raise http.client.HTTPException("its head does not end")
         if line[-1:] != b"\n" and len(line) != limit and (
                 line.startswith(b"HTTP/") or self.size > len(line)):
@@ -2250,14 +2269,18 @@ class Wire(io.RawIOBase):
             self.sock.close()
 
 
-@contextmanager
-def closed_on_error(thing):
+class closed_on_error:
     """Close a socket or a file if what is done with it fails."""
-    try:
-        yield
-    except BaseException:
-        thing.__exit__(None, None, None)
-        raise
+
+    def __init__(self, thing):
+        self.thing = thing
+
+    def __enter__(self):
+        pass
+
+    def __exit__(self, kind, problem, trace):
+        if kind:
+            self.thing.__exit__(None, None, None)
 
 
 def look_up(host, port):
@@ -2386,8 +2409,8 @@ def ask(client, wire, request, relay=None):
     A server may answer (413) and close while the body is still on its way:
     when sending fails, what it said is read all the same.
     """
-    import http.client
-    target = re.sub(r"^(?!/)", "/", url_path(request.url))
+    target = url_path(request.url)
+    target = target if target[:1] == "/" else "/" + target
     headers, lost = dict(request.headers), None
     if not wire.keep:
         headers["Connection"] = "close"
@@ -2411,7 +2434,7 @@ def ask(client, wire, request, relay=None):
             response.begin()
         check_head(response)
         return response
-    except (OSError, http.client.HTTPException) as problem:
+    except wire_failures() as problem:
         raise network_error(lost or problem, client.host, wire.limits,
                             wire.sent)
 
@@ -2422,7 +2445,6 @@ def plain_blocks(response):
     http.client ends a read(n) in silence when less has come than
     Content-Length says, so the bytes are counted here.
     """
-    import http.client
     left = response.length
     while left != 0:
         block = response.read1(BLOCK if left is None else min(left, BLOCK))
@@ -2431,6 +2453,7 @@ def plain_blocks(response):
         left = None if left is None else left - len(block)
         yield block
     if left:
+        import http.client
         raise http.client.IncompleteRead(b"", left)
 
 
@@ -2725,7 +2748,6 @@ class Answer(AbstractContextManager):
 
     def blocks(self, coding="identity"):
         """Yield the body as it arrives; raise if it is cut short."""
-        import http.client
         if self.kept is not None:
             yield self.kept
             return
@@ -2737,7 +2759,7 @@ class Answer(AbstractContextManager):
             yield from (chunked_blocks if is_chunked
                         else plain_blocks)(self.response)
             self.is_whole = not is_chunked
-        except (OSError, http.client.HTTPException) as problem:
+        except wire_failures() as problem:
             raise network_error(problem, self.url, self.wire.limits, True)
 
     def read(self):
@@ -2854,7 +2876,7 @@ def open_tunnel(sock, proxy, host, port, limits):
     try:
         client.request("CONNECT", target, headers=proxy.headers)
         response = client.getresponse()
-    except (OSError, http.client.HTTPException) as problem:
+    except wire_failures() as problem:
         error = network_error(problem, host, limits, False)
         raise proxy.failed(f"no tunnel to {target}: {error}")
     if not 200 <= response.status < 300:
@@ -3085,7 +3107,7 @@ def shown_header(name, value, key):
     """A header's value as it may be shown: no key, no other secret."""
     if key and value in (key, "Bearer " + key):
         return value[:-len(key)] + redacted_key(key)
-    if not (SECRET_NAME.search(name) or re.search("auth|cookie", name, re.I)):
+    if not re.search(SECRET_NAME + "|auth|cookie", name):
         return value
     scheme, _, secret = value.partition(" ")
     return f"{scheme} …" if secret else "…"
@@ -3153,10 +3175,13 @@ class Api:
             headers["Content-Type"] = getattr(body, "media",
                                               "application/json")
         headers.update(more or {})
-        given = dict(self.options.header or ())
-        names = {name.lower() for name in given}
-        kept = {k: v for k, v in headers.items() if k.lower() not in names}
-        return dict(kept, **given)
+        if self.options.header:
+            given = dict(self.options.header)
+            names = {name.lower() for name in given}
+            headers = {name: headers[name] for name in headers
+                       if name.lower() not in names}
+            headers.update(given)
+        return headers
 
     def call(self, method, path, stand_in=None, **parts):
         """Send one request; return its decoded JSON.
@@ -3268,7 +3293,7 @@ class Api:
     def logged(self, request, attempt):
         """Exchange, with the line of -v and what -vv adds."""
         started = self.clock.monotonic()
-        self.log_headers(">", request.headers.items())
+        self.log_headers(">", request.headers)
         if request.body is not None:
             self.log_body(">", request.shown_body)
         limits = Limits(self.clock, request.silence, self.deadline)
@@ -3284,12 +3309,12 @@ class Api:
                 self.terminal.say(
                     f"{request.method} {request.url} {result} {took:.0f} ms"
                     f" {request_id} attempt {attempt}", DIM)
-        self.log_headers("<", answer.headers.items())
+        self.log_headers("<", answer.headers)
         return answer
 
-    def log_headers(self, mark, pairs):
+    def log_headers(self, mark, headers):
         if self.options.verbose > 1:
-            for name, value in pairs:
+            for name, value in headers.items():
                 value = shown_header(name, value, self.deployment.key)
                 self.terminal.say(f"{mark} {name}: {value}", DIM)
 
@@ -3337,12 +3362,7 @@ def is_own_event(data, field):
     """Whether data is complete before another field: a comment, or JSON."""
     if not re.match(rb"event(:|$)|error:|data:\s*[{[:]", field):
         return False
-    if data[:1] == ":":
-        return True
-    with suppress(ValueError):
-        parse_json(data, SERVER_DECODER)
-        return True
-    return False
+    return data[:1] == ":" or json_or_text(data, SERVER_DECODER) is not data
 
 
 def sse_events(blocks):
@@ -3428,15 +3448,14 @@ def let_go_after(blocks, flush):
         flush()
 
 
-def answer_events(answer, flush):
-    """The events of an answer, as api_events yields them.
+def answer_events(answer, blocks):
+    """The events of an answer and its body, as api_events yields them.
 
     Whether it is a stream tells what comes, not what was asked for; a body
-    that is none is the one and only event.  flush() is called before more
-    is waited for.
+    that is none is the one and only event.
     """
     is_field = re.compile(rb"(data|event|id|retry|error)?:").match
-    blocks, first = let_go_after(answer.blocks(), flush), b""
+    first = b""
     for block in blocks:
         first += block
         if len(first.strip()) > len("event:") or len(first) > BLOCK:
@@ -3675,11 +3694,6 @@ class NewFile(AbstractContextManager):
 # 8. Output
 # ---------------------------------------------------------------------------
 
-def camel(path):
-    """A snake_case name as some servers spell it."""
-    return re.sub("_([a-z])", lambda found: found.group(1).upper(), path)
-
-
 def as_brief(value):
     """At most 120 characters, as the product's page has a description."""
     text = as_text(value)
@@ -3727,9 +3741,6 @@ class Column:
             return RECORD_FORMATS[self.format](value, record)
         return CELL_FORMATS[self.format](value)
 
-    def cell(self, *place):
-        return one_line(self.text(*place))
-
     def style(self, text):
         """The style of a cell: a state has a colour."""
         return (STATE_STYLES.get(text.lower())
@@ -3746,8 +3757,9 @@ def as_column(spec):
     place, _, form = spec.partition(":")
     head, _, paths = place.lstrip("+").partition("=")
     paths = (paths or head.lower().replace(" ", "_")).split("|")
-    return Column(head, paths + [camel(path) for path in paths if "_" in path],
-                  form, place[:1] == "+")
+    paths += [re.sub("_([a-z])", lambda found: found.group(1).upper(), path)
+              for path in paths if "_" in path]  # as some servers spell it
+    return Column(head, paths, form, place[:1] == "+")
 
 
 def key_column(key):
@@ -3828,12 +3840,16 @@ def cell_text(value):
 
 
 def csv_text(rows, line_end, delimiter=","):
-    """Render rows of raw JSON values after RFC 4180."""
-    import csv
-    target = io.StringIO()
-    csv.writer(target, delimiter=delimiter, lineterminator=line_end).writerows(
-        map(cell_text, row) for row in rows)
-    return target.getvalue()
+    """Render rows of raw JSON values after RFC 4180.
+
+    The module csv refuses a NUL in 3.10, and leaves a CR bare before 3.13.
+    """
+    def cell(value):
+        text = cell_text(value)
+        return '"{}"'.format(text.replace('"', '""')) if re.search(
+            f'[{delimiter}"\r\n]', text) else text
+    return "".join((delimiter.join(map(cell, row)) or '""') + line_end
+                   for row in rows)
 
 
 def planned_headers(request):
@@ -3989,14 +4005,10 @@ class Out:
         """One JSON value of several, on a line of its own."""
         self.json(value, compact_json)
 
-    def rows(self, page, specs, things="items", id_path="id"):
-        """A list: page is the API's own object, or a bare list."""
-        self.pages([page], specs, things, id_path)
-
-    def pages(self, pages, specs, things="items", id_path="id"):
-        """A list in pages; a form of lines shows each as it comes."""
+    def rows(self, pages, specs, things="items", id_path="id"):
+        """A list in pages, each the API's own object or a bare list."""
         if self.form in (JSONL, ID, CSV):
-            for number, page in enumerate(pages):
+            for number, page in enumerate(pages):  # shown as it comes
                 self.lines(page_records(page), specs, id_path, not number)
             return
         page = merged(pages)
@@ -4050,7 +4062,7 @@ class Out:
         now = self.terminal.clock.now()
         key = next((c for c in columns if c.head == "ID"), columns[0])
         return [Strip(c, [c.head] + [
-            self.screen.shown(c.cell(record, now, is_short), UNSEEN)
+            self.screen.shown(one_line(c.text(record, now, is_short)), UNSEEN)
             for record in records], c is key) for c in columns]
 
     def bars(self, head, values):
@@ -4105,7 +4117,7 @@ class Out:
         if self.form == ID:
             outcomes = [each for each in outcomes if each["ok"]]
         if not self.is_table:
-            self.rows({"object": "list", "data": outcomes},
+            self.rows([{"object": "list", "data": outcomes}],
                       ("ID", "OK", "Error"))
 
     def labels(self, item, specs, is_aligned=True):
@@ -4143,8 +4155,8 @@ class Flag:
 
     "-m, --message TEXT" takes a value and "--stream" is a switch; "ID" is a
     word, "[ID]" one that may be left out; "--param KEY=JSON…", "ID…" and
-    "[ID…]" take several, one at a time.  type converts a text, const is
-    what a switch stands for; counts: how often it was given.
+    "[ID…]" take several, one at a time.  type converts a text (TYPES), const
+    is what a switch stands for; counts: how often it was given.
 
     sends is the dotted place of its value in the request (body, or query of
     a GET); header the request header that it sets.  many tells of a word
@@ -4159,15 +4171,17 @@ class Flag:
     needs = completes = sample = None
     required = counts = from_stdin = is_ours = False
     const = True
+    TYPES = {"ID": an_id, "SLUG": an_id, "N": integer(1)}  # by the metavar
 
     def __init__(self, spec, help, type=None, **options):
         self.__dict__ = options
-        self.spec, self.help, self.type = spec, help, type
+        self.spec, self.help = spec, help
         names = []
         while spec.startswith("-"):
             name, _, spec = spec.partition(" ")
             names.append(name.rstrip(","))
         self.metavar, self.is_word = spec.strip("[]…"), not names
+        self.type = type or self.TYPES.get(self.metavar.partition("|")[0])
         self.is_several = "…" in spec
         self.required = self.required or not names and spec[0] != "["
         self.long_name = max(names or [self.metavar], key=len)
@@ -4415,7 +4429,7 @@ def below(word, *verbs):
     return verbs
 
 
-LIMIT = field("--limit N", "items per page", integer(1))
+LIMIT = field("--limit N", "items per page")
 ALL = flag("--all", "follow every page")
 # How a list goes on: behind its last id (OpenAI), or by a count.
 PAGING = {"after": (LIMIT, field("--after ID", "start after this item"), ALL),
@@ -4442,18 +4456,20 @@ def following(page, query, paging):
         place, (int, str)) else query
 
 
-def each_page(app, fetch, paging, query, before=None):
-    """Yield page after page of fetch(query); say so where none is new.
+def each_page(app, fetch, paging, query):
+    """Yield page after page of fetch(query=); say so where none is new.
 
-    before is the records of the page before the first one.
+    With no paging the first page tells: one that has a total counts.
     """
-    asked = None
+    before = asked = None
     while query not in (None, asked):
-        page = fetch(query)
+        page = fetch(query=query.items())
         if page_records(page) == before:
             break  # the server does not know the cursor
         yield page
         before, asked = page_records(page), query
+        paging = paging or (
+            "offset" if counted(dig(page, "total")) else "after")
         query = following(page, asked, paging)
     if query is not None:
         app.terminal.warn("the server's cursor does not move: the list may"
@@ -4462,8 +4478,7 @@ def each_page(app, fetch, paging, query, before=None):
 
 def record_lists(app, path, query, **parts):
     """Yield the records of a list page by page, as far as it goes."""
-    def fetch(query):
-        return app.api.call("GET", path, query=query.items(), **parts)
+    fetch = partial(app.api.call, "GET", path, **parts)
     return map(page_records, each_page(app, fetch, "after", query))
 
 
@@ -4519,14 +4534,7 @@ SLUG = flag("--endpoint SLUG",
 NAME_FLAG = field("--name NAME", "its name", required=True)
 DESCRIPTION = field("--description TEXT", "what it is for")
 REGION = field("--region REGION", "where it is")
-
-
-def of_status(*words):
-    return field("--status STATUS", "only those of this status",
-                 choice(*words) if words else None)
-
-
-OF_STATUS = of_status()
+OF_STATUS = field("--status STATUS", "only those of this status")
 
 
 def filled(template, args, form=as_list):
@@ -4550,13 +4558,12 @@ def tell_more(app, name, place):
 def pages_of(app, group, args):
     """Yield a page of a verb's list, or all; say how to go on to more."""
     paging, query = args.verb.paging, sent_fields(args)
-
-    def fetch(query):
-        return group.call(app, "GET", place_of(args), query=query.items())
+    fetch = partial(group.call, app, "GET", place_of(args))
+    pages = each_page(app, fetch, paging, query)
     if paging and args.all:
-        yield from each_page(app, fetch, paging, query)
+        yield from pages
         return
-    page = fetch(query)
+    page = next(pages)
     yield page
     rest = paging and following(page, query, paging)
     if rest and rest is not query:
@@ -4565,10 +4572,10 @@ def pages_of(app, group, args):
 
 def run_list(app, group, args):
     things = args.verb.path.rpartition("/")[2] or group.name
-    app.out.pages(pages_of(app, group, args),
-                  args.verb.columns or group.columns,
-                  re.sub("[-_]", " ", things),
-                  args.verb.id_path or group.id_path)
+    app.out.rows(pages_of(app, group, args),
+                 args.verb.columns or group.columns,
+                 re.sub("[-_]", " ", things),
+                 args.verb.id_path or group.id_path)
 
 
 def show_item(app, group, args, item):
@@ -4576,7 +4583,7 @@ def show_item(app, group, args, item):
     columns = (getattr(args, "columns", None) or args.verb.columns
                or group.fields)
     if args.verb.writes and isinstance(dig(item, "data"), list):
-        return app.out.rows(item, columns)
+        return app.out.rows([item], columns)
     app.out.record(item, columns_of([item]) if columns == ALL_FIELDS
                    else columns, args.verb.id_path or group.id_path)
 
@@ -4623,8 +4630,11 @@ def run_update(app, group, args):
     run_write(app, group, args)
 
 
-def lists(*flags, summary="List items.", name="list", path="", paging="after",
-          run=run_list, **options):
+def lists(summary="List items.", *flags, name="list", path=None,
+          paging="after", run=run_list, **options):
+    """A row of a list; one with a name of its own is that of an item."""
+    if path is None:
+        path = "" if name == "list" else "{id}/" + name
     return Verb(name, summary, run, *flags, *PAGING.get(paging, ()),
                 path=path, paging=paging, **options)
 
@@ -4690,13 +4700,14 @@ def with_status(item):
     return dict(item, status=status)
 
 
-def call_again(app, command):
+def call_again(app, *words):
     """A command for a hint, with the --endpoint and --context of this one."""
-    given = [(name, getattr(app.args, name, None))
+    given = [(f"--{name}", getattr(app.args, name, None))
              for name in ("endpoint", "context")]
-    flags = "".join(f" --{name} {shell_word(value)}"
-                    for name, value in given if value)
-    return re.sub("(?= --|$)", lambda _: flags, command, count=1)
+    ours = chain.from_iterable(pair for pair in given if pair[1])
+    end = [str(word)[:2] for word in (*words, "--")].index("--")
+    return " ".join(map(shell_word, (
+        "xeroctl", *words[:end], *ours, *words[end:])))
 
 
 def poll_patiently(app, poll, until=float("inf"), resume=None):
@@ -4985,11 +4996,6 @@ class ChatChoice:
             calls += found
         return found[-1]
 
-    def calls(self):
-        """The calls, of the older form (OpenAI, function_call) as well."""
-        older = self.message.get("function_call")
-        return self.tool_calls + [older] * bool(older)
-
     def text(self, key="content"):
         """All of a text that has come so far."""
         said = self.texts.get(key, b"")  # to ask for it is not to tell it
@@ -5090,7 +5096,8 @@ class ChatAnswer:
         for index, choice in sorted(self.choices.items()):
             if index:
                 yield "\n" + choice.text() + choice.text("refusal")
-            yield from map(call_line, choice.calls())
+            older = choice.message.get("function_call")  # OpenAI's older form
+            yield from map(call_line, choice.tool_calls + [older] * bool(older))
 
     def hint(self):
         """What to try where the answer has stopped early, or None."""
@@ -5348,7 +5355,8 @@ def take_events(app, talk, answer, reply):
     Once all of it has ended there is a second's grace for what may follow.
     """
     shows_events = app.out.form == JSONL
-    for kind, payload in answer_events(reply, app.terminal.out.flush):
+    for kind, payload in answer_events(reply, let_go_after(
+            reply.blocks(), app.terminal.out.flush)):
         if shows_events:
             app.out.json_line(payload)
         if kind == WHOLE:
@@ -5420,7 +5428,7 @@ ANSWERS = {"/v1" + each.PATH: each for each in (ChatAnswer, ResponseAnswer)}
 def whole_reply(reply, url):
     """The JSON of an answer; a stream that nobody asked for is joined."""
     answer = ANSWERS.get(url, ChatAnswer)()
-    for kind, payload in answer_events(reply, lambda: None):
+    for kind, payload in answer_events(reply, reply.blocks()):
         if kind == WHOLE:
             return payload
         answer.add(payload, kind)
@@ -5438,21 +5446,17 @@ def show_rest(app, answer):
         app.terminal.out.end_line()
 
 
-def usage_line(usage):
-    """usage: prompt 9, completion 3, total 12, cached 4, reasoning 2."""
-    if not isinstance(usage, dict):
-        return "usage: not reported by the server"
-    return "usage: " + ", ".join(f"{column.head} {column.cell(usage, 0)}"
-                                 for column in USAGE_COLUMNS)
-
-
 def tell_ends(app, args, turns):
     """Say why an answer stopped early, and what it cost."""
     answer, hint = turns.answer, turns.answer.hint()
     if hint:
         app.terminal.note("hint: " + hint)
     if args.show_usage:
-        app.terminal.say(usage_line(answer.usage))
+        told = ", ".join(f"{column.head} {column.text(answer.usage, 0)}"
+                         for column in USAGE_COLUMNS)
+        app.terminal.say("usage: " + (
+            told if isinstance(answer.usage, dict)
+            else "not reported by the server"))
         if answer.id:
             app.terminal.say(f"id: {as_text(answer.id)}")
     if not turns.is_kept and (args.interactive or args.session):
@@ -5576,9 +5580,7 @@ def in_place_of_file(text, media, names):
     if is_html(text) or media == "text/html" and text.lstrip()[:1] == "<":
         is_named = re.search(r"\.html?(\n|\Z)", names, re.I)
         return None if is_named else html_summary(text)
-    value = None
-    with suppress(ValueError):
-        value = parse_json(text, SERVER_DECODER)
+    value = json_or_text(text, SERVER_DECODER)
     is_error = dig(value, "error") or dig(value, "object") == "error"
     if not is_error or "custom_id" in value:
         return None
@@ -6081,8 +6083,9 @@ class BatchInput:
                 before = (first.setdefault(custom_id, number)
                           if hash(custom_id) in codes else number)
                 if before < number:
-                    self.complain(number, f"custom_id {json_text(custom_id)}"
-                                  f" repeats {self.source.unit} {before}")
+                    self.complain(
+                        number, f"custom_id {compact_json(custom_id)} repeats"
+                                f" {self.source.unit} {before}")
 
     def error(self):
         """All that is wrong, in the order of the lines."""
@@ -6167,7 +6170,7 @@ class Rows(Source):
             self.columns, self.start = self.cells(head), self.start + len(head)
         for name, count in Counter(self.columns).items():
             if count > 1:
-                raise ValueError(f"the head has {json_text(name)} twice")
+                raise ValueError(f"the head has {compact_json(name)} twice")
 
     def lines(self):
         self.file.seek(self.start)
@@ -6250,8 +6253,8 @@ class Prompts(Rows):
         """The prompt and the id that a row gives."""
         def cell(name):
             if name not in record:
-                raise ValueError(f"no column {json_text(name)}: there are "
-                                 + ", ".join(map(json_text, record)))
+                raise ValueError(f"no column {compact_json(name)}: there are "
+                                 + ", ".join(map(compact_json, record)))
             return cell_text(record[name])
 
         def piece(found):
@@ -6328,8 +6331,7 @@ def is_unclear(batch):
 
 
 def wait_command(app, batch_ids):
-    return " and ".join(call_again(
-        app, f"xeroctl batches {shell_word(batch_id)} --wait")
+    return " and ".join(call_again(app, "batches", batch_id, "--wait")
                         for batch_id in batch_ids) + " resumes the wait"
 
 
@@ -6442,26 +6444,32 @@ class Journal:
                 if not raw.endswith(b"\n"):
                     break
                 try:
-                    parse_line(raw)
-                    self.note(raw)
+                    self.read(raw)
                 except ValueError:
                     self.end += len(raw)
             self.file.seek(self.end)
             self.file.truncate()
 
-    def note(self, raw):
-        """Remember a record by its place, if it is one."""
+    def read(self, raw):
+        """Note what a line holds; raise ValueError if that is no record."""
+        parse_line(raw)
         found = re.match(RECORD, raw)
-        index = int(found.group(1)) - 1 if found else len(self.marks)
-        if index == -1:
+        if not found:
+            raise ValueError("no record of a run")
+        number, round_number, tokens = map(int, found.group(1, 3, 4))
+        self.note(number, found.group(2) == b"true", round_number,
+                  found.group(5), tokens, raw)
+
+    def note(self, number, is_good, round_number, result, tokens, raw):
+        """Remember a record by its place."""
+        if number == 0:
             self.extras.setdefault(hash(raw), self.end)
-        elif index < len(self.marks):
-            self.places[index] = self.end
-            self.marks[index] = (
-                self.NONE if found.group(5) == self.TAKEN_BACK else
-                self.OK if found.group(2) == b"true" else
-                self.FAILED + int(found.group(3)))
-            self.tokens += int(found.group(4))
+        elif number <= len(self.marks):
+            self.places[number - 1] = self.end
+            self.marks[number - 1] = (
+                self.NONE if result == self.TAKEN_BACK else
+                self.OK if is_good else self.FAILED + round_number)
+            self.tokens += tokens
         self.end += len(raw)
 
     def put(self, data):
@@ -6475,7 +6483,7 @@ class Journal:
             number, b"true" if is_good else b"false", round_number, tokens,
             result)
         self.put(raw)
-        self.note(raw)
+        self.note(number, is_good, round_number, result, tokens, raw)
         if self.clock.monotonic() - self.synced >= SYNC_S:
             self.sync()
 
@@ -6651,8 +6659,8 @@ class Sheet:
 
     def line(self, cells):
         """A row as bytes, with the line end of the input."""
-        text = csv_text([cells], "\r\n", DELIMITERS[self.form])[:-2]
-        return (text + self.source.line_end).encode("utf-8")
+        return csv_text([cells], self.source.line_end,
+                        DELIMITERS[self.form]).encode("utf-8")
 
     def columns(self):
         return list(map(self.text, self.source.columns)) + self.ADDED
@@ -7382,12 +7390,11 @@ class DirectSender:
 
 # == sessions: many turns, in one terminal or in one file =====================
 
-def message_text(app, given, what="message"):
-    """What the user says: as given, or standard input for `-`."""
-    text = app.given_text(given)
-    if text == "":
+def read_message(app, args, what="message"):
+    """Have the message be what the user says; `-` is standard input."""
+    args.message = app.given_text(args.message)
+    if args.message == "":
         raise UsageError(f"the {what} is empty")
-    return text
 
 
 def fenced(app, path):
@@ -8160,7 +8167,7 @@ def converse(app, args, kind, fields):
     names others; args.system replaces its system message.
     """
     check_turn(app, args, kind)
-    text = message_text(app, args.message, kind.SAYS)
+    read_message(app, args, kind.SAYS)
     system = (app.read_text(args.from_file) if args.from_file is not None
               else args.system)
     with closing(ConversationFile(args.session, bool(app.plan))) as file:
@@ -8170,10 +8177,10 @@ def converse(app, args, kind, fields):
         if system is not None:
             turns.set_system(system)
         if args.interactive:
-            Session(app, turns, args).run(text)
+            Session(app, turns, args).run(args.message)
         else:
-            answer_once(app, args, turns,
-                        content_of(text, *attached(app, args)), fields)
+            answer_once(app, args, turns, content_of(
+                args.message, *attached(app, args)), fields)
     return turns
 
 
@@ -8194,10 +8201,9 @@ def ask_health(api):
         text = decoded(answer.read()).strip()
     if is_html(text):
         json_of(answer, text)  # which says that it is none
-    try:
-        value = parse_json(text)
-    except ValueError:
-        value = {"status": body_summary(text) or "ok"}
+    value = json_or_text(text)
+    if isinstance(value, str):
+        value = {"status": body_summary(value) or "ok"}
     return check_answer(value)
 
 
@@ -8349,8 +8355,8 @@ def post_message(app, chat, text):
         raise XeroctlError(
             f"the chat {chat_id} was created, but its message was not"
             f" posted: {error}", "the chat is kept; to post the message: "
-            + call_again(app, f"xeroctl chats send {shell_word(chat_id)}"
-                         " --message TEXT"), **error.facts)
+            + call_again(app, "chats", "send", chat_id, "--message", "TEXT"),
+            **error.facts)
 
 
 def only_named(name, templates, workspace):
@@ -8413,13 +8419,13 @@ def new_chat(app, group, args):
     POST /workspaces/{w}/chat-templates/{t}/apply, then
     POST /chats/{chat_id}/messages.
     """
-    text = message_text(app, args.message)
+    read_message(app, args)
     template = template_id(app, args.workspace, args.template)
     chat = app.api.call(
         "POST", templates_path(args.workspace) + path_of(template, "apply"),
         body={}, stand_in={"chat_id": StandIn("<chat id>")})
-    if text is not None:
-        post_message(app, chat, text)
+    if args.message is not None:
+        post_message(app, chat, args.message)
     if app.out.is_table:
         app.out.line("chat created from template")
         app.out.labels(chat, NEW_CHAT_FIELDS, is_aligned=False)
@@ -8434,7 +8440,7 @@ TOP_P = field("--top-p F", "nucleus sampling threshold, 0.0 to 1.0",
 ANY_FIELD = flag("--param KEY=JSON…", "any other field of the request",
                  json_pair)
 THE_WORKSPACE = flag("--workspace ID", "the workspace", required=True,
-                     completes="", sample="ws_1")
+                     sample="ws_1")
 ASKING = (
     ANY_FIELD,
     flag("--stream", "show the answer token by token"),
@@ -8455,9 +8461,9 @@ ASKING = (
     flag("--enrich", "ask for the router's enrichment events", const="1",
          header="X-Xerotier-Vendor-Events"),
     flag("--slo-ttft-ms N", "wanted time to the first token, a routing hint",
-         integer(1), header="X-SLO-TTFT-Ms"),
+         header="X-SLO-TTFT-Ms"),
     flag("--slo-tpot-ms N", "wanted time per output token, a routing hint",
-         integer(1), header="X-SLO-TPOT-Ms"))
+         header="X-SLO-TPOT-Ms"))
 MESSAGE = flag("-m, --message TEXT",
                "the user's message; - reads standard input", from_stdin=True)
 
@@ -8476,7 +8482,7 @@ CHAT = Group(
                    " decides)"),
              field("--max-tokens N",
                    "most tokens to generate (in a session 4096, if none is"
-                   " given)", integer(1)),
+                   " given)"),
              TEMPERATURE, TOP_P,
              field("--frequency-penalty F", "against repetition, -2.0 to 2.0",
                    number(-2, 2)),
@@ -8744,8 +8750,7 @@ PROMPTS = (
     *changed((
         flag("--system TEXT", "system message of these requests"),
         field("--model NAME", "their model (default: the endpoint)"),
-        field("--max-tokens N", "most tokens to generate for each",
-              integer(1)),
+        field("--max-tokens N", "most tokens to generate for each"),
         TEMPERATURE, ANY_FIELD,
         flag("--id-column NAME", "column with the custom_id (default: row-N)"),
         flag("--input-format FORM",
@@ -8784,11 +8789,10 @@ rows and --template (batches run and batches check):
 
 BATCHES = Group(
     "batches", "Run JSON Lines files of requests, of any size.",
-    path="/batches", scope=ENDPOINT, thing="batch", sample="batch_1",
-    notes=BATCH_NOTES, main="run",
-    columns=BATCH_COLUMNS, fields=BATCH_FIELDS,
+    path="/batches", scope=ENDPOINT, thing="batch", main="run",
+    notes=BATCH_NOTES, columns=BATCH_COLUMNS, fields=BATCH_FIELDS,
     verbs=by_flag(
-        lists(SLUG, summary="List the batches of an endpoint."),
+        lists("List the batches of an endpoint.", SLUG),
         Verb("show", "Show one batch in full.", show_batch, ITEM, SLUG),
         Verb("create", "Upload a file and make a batch of it.", create_batch,
              SLUG, METADATA, WAIT, WAIT_TIMEOUT, BATCH_ENDPOINT,
@@ -8831,7 +8835,7 @@ BATCHES = Group(
              SPLIT,
              flag("--max-requests N",
                   f"most requests in one batch (default: {MOST_REQUESTS})",
-                  integer(1), default=MOST_REQUESTS),
+                  default=MOST_REQUESTS),
              flag("--retry-failed N",
                   "send failed requests again, up to N times (default: 0);"
                   " of a run that has ended, only those",
@@ -8942,9 +8946,9 @@ def revalidate_model(app, group, args):
         return status in GOOD_MODEL_STATES + BAD_MODEL_STATES and (
             status != seen[0] or len(seen) >= 3)
     group.call(app, "POST", place_of(args))
-    again = call_again(app, f"xeroctl models {shell_word(args.id)}")
     see_end(app, group, args, is_over, GOOD_MODEL_STATES,
-            again + " shows its status", ("ID", "Name", "Status:state"))
+            call_again(app, "models", args.id) + " shows its status",
+            ("ID", "Name", "Status:state"))
 
 
 def show_any(app, value):
@@ -8954,7 +8958,7 @@ def show_any(app, value):
     if app.out.is_table or app.out.form == JSON:
         app.out.json(value)
     elif is_list:
-        app.out.rows(value, columns_of(page_records(value)))
+        app.out.rows([value], columns_of(page_records(value)))
     else:
         app.out.record(value, columns_of([value]))
 
@@ -8978,7 +8982,7 @@ VERSION_COLUMNS = (
 
 def version_flag(name, summary, **options):
     return flag(f"--{name} VERSION", summary, semver, sample="2.0.0",
-                completes="", **options)
+                **options)
 
 
 EXTENDED = field("--extended", "ask for the extended fields (for -o json)",
@@ -8994,10 +8998,10 @@ MODELS = Group(
         "+Quantization", "+Context=context_length",
         "+Parameters=parameter_count:count",
         "+Created=created|created_at:time"), verbs=by_flag(
-        lists(EXTENDED,
+        lists("List the models of the project.", EXTENDED,
               flag("--endpoint SLUG", "list what this endpoint serves"),
-              summary="List the models of the project.", paging="offset",
-              checks=ask_extended, examples=("xeroctl models -o wide",)),
+              paging="offset", checks=ask_extended, examples=(
+                  "xeroctl models -o wide",)),
         shows("Show one model in full.", FULL, EXTENDED, run=show_model),
         updates(
             "Change what is said about a model.",
@@ -9005,20 +9009,18 @@ MODELS = Group(
             field("--architecture TEXT", "as transformer or mamba"),
             field("--quantization METHOD",
                   "what the backend applies when it runs"),
-            field("--context-length N", "most tokens of context", integer(1)),
-            field("--parameter-count N", "how many parameters it has",
-                  integer(1)),
-            field("--hidden-size N", "size of its hidden layers", integer(1)),
-            field("--num-layers N", "how many layers it has", integer(1)),
-            field("--vocab-size N", "size of its vocabulary", integer(1)),
+            field("--context-length N", "most tokens of context"),
+            field("--parameter-count N", "how many parameters it has"),
+            field("--hidden-size N", "size of its hidden layers"),
+            field("--num-layers N", "how many layers it has"),
+            field("--vocab-size N", "size of its vocabulary"),
             field("--workload-type TYPE",
                   "as inference, embedding or reranking"),
             field("--torch-dtype DTYPE", "float16, bfloat16 or float32",
                   choice("float16", "bfloat16", "float32")),
-            field("--num-experts N", "how many experts it has (MoE)",
-                  integer(1)),
+            field("--num-experts N", "how many experts it has (MoE)"),
             field("--num-experts-per-tok N",
-                  "experts at work for a token (MoE)", integer(1)),
+                  "experts at work for a token (MoE)"),
             field("--pre-quantized", "its weights are stored quantized"),
             field("--pre-quantization-method METHOD",
                   "gptq, awq or compressed-tensors",
@@ -9042,7 +9044,7 @@ MODELS = Group(
         shows("Show a model as the catalog has it.", name="catalog-info",
               path="{id}/catalog", columns=ALL_FIELDS),
     ) + below("versions", *by_flag(
-        lists(summary="List the versions of a model.", path="{id}/versions",
+        lists("List the versions of a model.", path="{id}/versions",
               columns=VERSION_COLUMNS),
         acts("create", "Make a new version.",
              field("--notes TEXT", "what is new in it", sends="version_notes"),
@@ -9064,8 +9066,8 @@ MODELS = Group(
                    sample="chat"),
              path="{id}/capabilities", method="PATCH",
              said="{id} can {capability}"),
-        lists(name="recommend-for-workspace", paging=None,
-              summary="List what suits a workspace best.",
+        lists("List what suits a workspace best.",
+              name="recommend-for-workspace", paging=None,
               path="//workspaces/{id}/recommended-models", sample="ws_1",
               id_path="model_id|id",
               columns=("Model ID=model_id|id", "Name", "Score", "Reason")),
@@ -9078,10 +9080,7 @@ def line_text(line, where):
     """The text on a line of a file: plain, or as JSON, or in "text"."""
     if line[0] not in '{"':
         return line
-    try:
-        value = parse_json(line)
-    except ValueError:
-        return line
+    value = json_or_text(line)
     text = value if isinstance(value, str) else dig(value, "text")
     if not isinstance(text, str):
         raise UsageError(f"{where} has no text")
@@ -9219,7 +9218,7 @@ def create_embeddings(app, group, args):
     if app.out.form != JSON:
         answer["data"] = [vector_row(item, app.out.form)
                           for item in answer["data"]]
-    app.out.rows(answer, ("Index", "Dimensions", "Norm", "Values"),
+    app.out.rows([answer], ("Index", "Dimensions", "Norm", "Values"),
                  "embeddings", "index")
     usage = dig(answer, "usage")
     known = {name: value for name, value in usage.items()
@@ -9255,7 +9254,7 @@ def score_texts(app, group, args):
             records = sorted(records, key=place_in_input)
         answer = {"data": [ranked_row(rank, item, texts)
                            for rank, item in enumerate(records, 1)]}
-    app.out.rows(answer, group.columns, "scores", "index")
+    app.out.rows([answer], group.columns, "scores", "index")
 
 
 MODEL = flag("--model NAME",
@@ -9271,12 +9270,11 @@ EMBEDDINGS = Group(
              flag("--input-file FILE", "one text per line", from_stdin=True,
                   dest="texts_file"),
              MODEL,
-             field("--dimensions N", "size of the vectors, if the model can",
-                   integer(1)),
+             field("--dimensions N", "size of the vectors, if the model can"),
              field("--encoding-format FORMAT", "how vectors travel",
                    choice("float", "base64")),
              flag("--batch-size N", "most texts in a request (default: 256)",
-                  integer(1), default=256),
+                  default=256),
              flag("--output-file PATH",
                   "write the vectors to a .npy or .jsonl file"),
              usage="--endpoint SLUG --input TEXT",
@@ -9295,7 +9293,7 @@ RERANK = only(
           many=bool, from_stdin=True, dest="texts", sends="documents"),
     flag("--documents-file FILE", ONE_PER_LINE, from_stdin=True,
          dest="texts_file"),
-    field("--top-n N", "only the best so many", integer(1)),
+    field("--top-n N", "only the best so many"),
     field("--return-documents", "have the server send the documents back"),
     MODEL, path="/rerank", scope=ENDPOINT, writes=True,
     columns=("Rank", "Index", "Score", "Document"), examples=(
@@ -9339,17 +9337,16 @@ def create_response(app, group, args):
     response_id, status = (dig(answer and answer.response, key)
                            for key in ("id", "status"))
     if status in ("queued", "in_progress") and not answer.has_begun:
-        again = call_again(
-            app, f"xeroctl responses {shell_word(response_id)} --wait")
+        again = call_again(app, "responses", response_id, "--wait")
         app.terminal.say(f"{response_id} is {status}: {again} waits for it")
 
 
 def wait_response(app, group, args):
     """Wait until a background response has ended."""
-    again = call_again(app, f"xeroctl responses {shell_word(args.id)} --wait")
     see_end(app, group, args, lambda status: status not in (
         "queued", "in_progress"), ("completed", "incomplete"),
-            again + " resumes the wait")
+            call_again(app, "responses", args.id, "--wait")
+            + " resumes the wait")
 
 
 CREATED_METADATA = field("--metadata K=V…",
@@ -9361,14 +9358,14 @@ RESPONSES = Group(
     columns=("ID", "Model", "Status:state", "Input tokens=usage.input_tokens",
              "Output tokens=usage.output_tokens", "Created=created_at:age"),
     fields=RESPONSE_FIELDS, verbs=by_flag(
-        lists(SLUG, of_status("queued", "in_progress", "completed", "failed",
-                              "cancelled", "incomplete"),
-              summary="List responses."),
+        lists("List responses.", SLUG, *changed((OF_STATUS,), type=choice(
+                  "queued", "in_progress", "completed", "failed", "cancelled",
+                  "incomplete"))),
         shows("Show one response.", SLUG, columns=RESPONSE_FIELDS[:-1] + (
             "Answer=output|output_text:lines",)),
         deletes("Delete a response.", SLUG),
         acts("cancel", "Cancel a background response.", SLUG),
-        lists(SLUG, name="input-items", summary="List what was sent.",
+        lists("List what was sent.", SLUG, name="input-items",
               path="{id}/input_items",
               columns=("ID", "Type", "Role", ITEM_CONTENT)),
         Verb("wait", "Wait until a background response has ended.",
@@ -9383,15 +9380,13 @@ RESPONSES = Group(
                   "read the instructions from a file (beats --instructions)",
                   from_stdin=True),
              flag("--model NAME", "the model's name"),
-             field("--max-output-tokens N", "most tokens to generate",
-                   integer(1)),
+             field("--max-output-tokens N", "most tokens to generate"),
              TEMPERATURE, TOP_P,
              field("--previous-response-id ID", "follow this response"),
              field("--conversation ID", "add to this conversation"),
              field("--background", "do not wait for the answer"),
              field("--store", "keep the response on the server"),
-             field("--no-store", "do not keep it", const=False, dest="store",
-                   sends="store"),
+             field("--no-store", "do not keep it", const=False, dest="store"),
              CREATED_METADATA,
              field("--reasoning-effort WORD", "as low, medium or high",
                    sends="reasoning.effort"),
@@ -9421,15 +9416,14 @@ COMPLETIONS = Group(
              "Tokens=usage.total_tokens", "Created:time"),
     more=("Metadata:pairs", "Content=choices.0.message:said"),
     verbs=by_flag(
-        lists(SLUG, ORDER, field("--model NAME", "only those of a model"),
+        lists("List stored completions.", SLUG, ORDER,
+              field("--model NAME", "only those of a model"),
               flag("--metadata K=V…", "only those with this; several pairs"
                    " after one flag, or repeated", text_pair, many=is_pair,
-                   sends="*"),
-              summary="List stored completions.", checks=ask_metadata),
+                   sends="*"), checks=ask_metadata),
         shows("Show one stored completion.", SLUG),
-        lists(SLUG, ORDER, name="messages", path="{id}/messages",
-              summary="List the messages of a completion.",
-              columns=("Role", ITEM_CONTENT)),
+        lists("List the messages of a completion.", SLUG, ORDER,
+              name="messages", columns=("Role", ITEM_CONTENT)),
         updates("Change the metadata of a completion.", SLUG,
                 CREATED_METADATA),
         deletes("Delete a stored completion.", SLUG),
@@ -9476,7 +9470,7 @@ CONVERSATIONS = Group(
     path="/conversations", scope=ASKED, default="list", sample="conv_1",
     columns=CONVERSATION_COLUMNS + ("Metadata:keys",),
     fields=CONVERSATION_COLUMNS + ("Metadata:pairs",), verbs=(
-        lists(SLUG, summary="List conversations."),
+        lists("List conversations.", SLUG),
         shows("Show one conversation.", SLUG, name="get"),
         creates("Begin a conversation.", SLUG, CREATED_METADATA,
                 field("--item ROLE:TEXT…",
@@ -9485,8 +9479,8 @@ CONVERSATIONS = Group(
         updates("Change the metadata of a conversation.", SLUG,
                 CREATED_METADATA),
         deletes("Delete a conversation.", SLUG),
-        lists(SLUG, ORDER, name="list-items", path="{id}/items",
-              summary="List the items of a conversation.",
+        lists("List the items of a conversation.", SLUG, ORDER,
+              name="list-items", path="{id}/items",
               columns=CONVERSATION_ITEM_COLUMNS),
         acts("add-item", "Add an item to a conversation.", SLUG,
              flag("--role ROLE", "user, assistant, system or developer",
@@ -9566,10 +9560,10 @@ def upload_model(app, group, args):
     try:
         done = engine.run()
     except (XeroctlError,) + INTERRUPTS:
-        words = [args.path, args.name, "--resume", engine.id] + [
-            links.long_name for links in LINKS if getattr(args, links.dest)]
-        again = f"xeroctl upload {' '.join(map(shell_word, words))}"
-        app.terminal.note(call_again(app, again) + " goes on there")
+        links = [f.long_name for f in LINKS if getattr(args, f.dest)]
+        app.terminal.note(call_again(
+            app, "upload", args.path, args.name, "--resume", engine.id,
+            *links) + " goes on there")
         raise
     check_status(done, *BAD_ENDS)
     app.out.record(done, group.fields)
@@ -9586,8 +9580,8 @@ UPLOADS = Group(
     columns=("ID", "Filename", "Size=bytes:size", "Status:state",
              "Progress:progress", "Created=created_at:time"),
     fields=UPLOAD_FIELDS, verbs=by_flag(
-        lists(of_status("pending", "uploading", "completed", *BAD_ENDS),
-              summary="List uploads."),
+        lists("List uploads.", *changed((OF_STATUS,), type=choice(
+                  "pending", "uploading", "completed", *BAD_ENDS))),
         shows("Show one upload."),
         acts("cancel", "Cancel an upload; its parts are dropped.",
              asks="Cancel upload {id}?"),
@@ -9597,11 +9591,10 @@ UPLOADS = Group(
 UPLOAD = only(
     "upload", "Upload a model: a file, or a folder as a tar.", upload_model,
     flag("PATH", "the file or folder", sample="model.gguf"),
-    flag("NAME", "what the model will be called", completes="",
-         sample="my-model"),
+    flag("NAME", "what the model will be called", sample="my-model"),
     field("--format WORD", "as gguf or safetensors", is_ours=True),
     field("--description TEXT", "what it is for", is_ours=True),
-    flag("--resume ID", "go on with this upload", completes=""), *LINKS,
+    flag("--resume ID", "go on with this upload"), *LINKS,
     path="/uploads", columns=UPLOAD_FIELDS + (
         "Model ID=model_id|model.id|model|file.id",),
     writes=True, examples=(
@@ -9652,7 +9645,7 @@ def list_files(app, group, args):
             page.update(has_more=True, last_id=after)
         tell_more(app, "after", after)
     if not (args.tree and app.out.is_table and files):
-        return app.out.rows(page, group.columns, group.name)
+        return app.out.rows([page], group.columns, group.name)
     for line in tree_lines(tree_of(files)):
         app.out.line(line)
 
@@ -9719,11 +9712,11 @@ FILES = Group(
             "Created=created_at:time", "Expires=expires_at:time",
             "Relative path=x_relative_path|relative_path"),
     verbs=by_flag(
-        lists(field("--purpose WORD", "of this purpose"),
+        lists("List files.", field("--purpose WORD", "of this purpose"),
               flag("--prefix PATH", "whose relative path begins so",
                    completes=""),
               flag("--tree", "as a tree of relative paths, with sizes"),
-              summary="List files.", run=list_files, examples=(
+              run=list_files, examples=(
                   "xeroctl files --purpose batch --tree",)),
         shows("Show one file."),
         Verb("upload", "Upload a file, or a folder with --recursive.",
@@ -9774,16 +9767,12 @@ def show_pages(app, method, path, query, parts):
     """Follow every page of a list and show it as one."""
     if method != "GET":
         raise UsageError(f"--all follows the pages of a GET, not of {method}")
-
-    def fetch(query):
-        return app.api.call("GET", path, query=query.items(), **parts)
-    first = fetch(dict(query))
-    paging = "offset" if counted(dig(first, "total")) else "after"
-    more = each_page(app, fetch, paging, following(first, dict(query), paging),
-                     page_records(first))
+    fetch = partial(app.api.call, "GET", path, **parts)
+    pages = each_page(app, fetch, None, dict(query))
     if app.out.form not in (JSONL, CSV, ID):
-        return show_any(app, merged([first, *more]))
-    app.out.pages(chain([first], more), columns_of(page_records(first)))
+        return show_any(app, merged(pages))
+    first = next(pages)
+    app.out.rows(chain([first], pages), columns_of(page_records(first)))
 
 
 def show_head(app, answer):
@@ -9803,7 +9792,8 @@ def show_events(app, answer):
                 app.out.write_bytes(block)
                 seen.has_begun = True
             return
-        for kind, payload in answer_events(answer, app.terminal.out.flush):
+        for kind, payload in answer_events(answer, let_go_after(
+                answer.blocks(), app.terminal.out.flush)):
             if kind == WHOLE:
                 check_answer(payload)
             app.out.json_line(payload)
@@ -9944,7 +9934,7 @@ WEBHOOKS = Group(
     columns=("ID", "URL", "EVENTS:list", "ACTIVE=active|is_active",
              "CREATED=created_at:time"),
     more=("UPDATED=updated_at:time", "DESCRIPTION"), verbs=by_flag(
-        lists(summary="List webhooks."), shows("Show one webhook."),
+        lists("List webhooks."), shows("Show one webhook."),
         creates("Make one; its secret is shown once.", *WEBHOOK_FLAGS,
                 field("--secret TEXT",
                       "sign with this (default: the router's choice)"),
@@ -9954,8 +9944,7 @@ WEBHOOKS = Group(
         deletes("Delete a webhook."),
         acts("test", "Have a test event delivered.",
              said="a test event is on its way"),
-        lists(name="deliveries", summary="List what was delivered.",
-              path="{id}/deliveries",
+        lists("List what was delivered.", name="deliveries",
               columns=("ID", "EVENT=event|event_type", "STATUS:state",
                        "ATTEMPTS", "RESPONSE=response_status|response",
                        "CREATED=created_at:time")),
@@ -10014,11 +10003,11 @@ EXPIRES = field("--expires TIME", "ISO time, or 30d from now", moment,
 
 KEYS = Group(
     "keys", "Make, rotate and revoke API keys.",
-    path="/management/api-keys", sample="key_1", main="create",
+    path="/management/api-keys", main="create",
     columns=("ID", "NAME", "PREFIX", "SCOPES:list", "ACTIVE=active|is_active",
              "LAST_USED=last_used_at:time", "EXPIRES=expires_at:time"),
     more=("ENDPOINT=endpoint_id", "IP FILTER", "QUOTA"), verbs=by_flag(
-        lists(summary="List keys."), shows("Show one key."),
+        lists("List keys."), shows("Show one key."),
         creates("Make a key; its value is shown once.",
                 field("--name NAME", "what it is for", required=True),
                 field("--scopes, --scope A,B",
@@ -10043,7 +10032,7 @@ KEYS = Group(
                  "xeroctl keys key_1 --ip-filter --allow 10.0.0.0/8",
                  "xeroctl keys key_1 --ip-filter --clear")),
         acts("quota", "Limit how often a key may be used.",
-             field("--quota-requests N", "so many requests", integer(1),
+             field("--quota-requests N", "so many requests",
                    sends="requests", needs="--quota-window"),
              field("--quota-window SECONDS", "in so many seconds", integer(1),
                    sends="window_seconds", needs="--quota-requests"),
@@ -10087,30 +10076,26 @@ AGENTS = Group(
     more=("DESCRIPTION", "MAX CONCURRENT=max_concurrent_requests",
           "EXEC PAUSED", "PAUSED WORKSPACES:list", "CREATED=created_at:time"),
     verbs=by_flag(
-        lists(summary="List agents."), shows("Show one agent."),
+        lists("List agents."), shows("Show one agent."),
         creates("Make an agent.", *AGENT_FLAGS),
         updates("Change an agent.", *AGENT_FLAGS, method="PATCH"),
         deletes("Delete an agent."),
-        lists(name="events", summary="List what happened to an agent.",
-              path="{id}/events",
+        lists("List what happened to an agent.", name="events",
               columns=("TIME=created_at|time:time", "TYPE", "MESSAGE")),
     ) + below("join-keys", *by_flag(
-        lists(summary="List join keys.", path=JOIN_KEYS,
-              columns=JOIN_KEY_COLUMNS),
+        lists("List join keys.", path=JOIN_KEYS, columns=JOIN_KEY_COLUMNS),
         creates("Make a join key; its value is shown once.",
                 NAME_FLAG, *changed((REGION,), required=True),
                 field("--router-addr tcp://H:P",
                       "where the agent finds the router", router_address,
                       required=True, sample="tcp://router:7777"),
-                field("--expires-in-hours N", "how long it can be used",
-                      integer(1)),
+                field("--expires-in-hours N", "how long it can be used"),
                 path=JOIN_KEYS, once="key", columns=JOIN_KEY_COLUMNS),
         acts("revoke", "Revoke a join key.", path=JOIN_KEYS + "/{id}",
              method="DELETE", asks="Revoke join key {id}?",
              said="revoked {id}", sample="jk_1"),
     )) + below("candidates", *by_flag(
-        lists(summary="List agents that wait for approval.",
-              path="candidates",
+        lists("List agents that wait for approval.", path="candidates",
               columns=("ID", "NAME", "REGION", "STATUS:state",
                        "CREATED=created_at:time")),
         acts("approve", "Let an agent in.", path="candidates/{id}/approve",
@@ -10164,7 +10149,7 @@ def list_series(app, group, args):
     """
     page = merged(pages_of(app, group, args))
     time, *columns = map(as_column, args.verb.columns)
-    app.out.rows(page, [time] + columns, "measurements",
+    app.out.rows([page], [time] + columns, "measurements",
                  args.verb.id_path or group.id_path)
     rows = sorted(page_records(page), key=lambda row: str(time.value(row)))
     columns = [c for c in columns if c.format == "percent"] or columns
@@ -10204,18 +10189,17 @@ SLOS = Group(
     columns=("ID", "NAME", "METRIC", "TARGET", COMPLIANCE, "STATUS:state"),
     more=("COMPARISON", "WINDOW DAYS", "ENDPOINT=endpoint_id", "DESCRIPTION"),
     verbs=by_flag(
-        lists(flag("--endpoint SLUG|UUID",
-                   "those of an endpoint, and of the whole project"),
-              summary="List objectives.", checks=place_slos),
+        lists("List objectives.", flag(
+                  "--endpoint SLUG|UUID", "those of an endpoint, and of the"
+                  " whole project"), checks=place_slos),
         shows("Show one objective."),
         creates("Make an objective.", *SLO_FLAGS, ENDPOINT_ID,
                 checks=(complete_slo, find_endpoint)),
         updates("Change an objective.", *SLO_FLAGS, method="PUT"),
         deletes("Delete an objective."),
-        lists(name="history", summary="List how an objective was met.",
-              path="{id}/history", run=list_series,
-              columns=("TIME=created_at|measured_at|time:time", COMPLIANCE,
-                       "VALUE")),
+        lists("List how an objective was met.", name="history", columns=(
+                  "TIME=created_at|measured_at|time:time", COMPLIANCE,
+                  "VALUE"), run=list_series),
         acts("calculate", "Measure an objective now."),
         # A narrow terminal leaves out the last columns first.
         Verb("summary", "Show how all objectives are met.", show_overview,
@@ -10236,7 +10220,7 @@ ENDPOINTS = Group(
     columns=("SLUG", "MODEL=model|model_name", "TIER", "REGION",
              "STATUS:state", "+ID"),
     more=("Parameters",), verbs=(
-        lists(summary="List endpoints."),
+        lists("List endpoints."),
         shows("Show one endpoint.", name="get"),
         creates("Make an endpoint.",
                 field("SLUG", "its slug", sample="new-llm"),
@@ -10262,7 +10246,7 @@ WORKSPACES = Group(
     columns=("ID", "NAME", "TYPE=type|workspace_type", "STATUS:state",
              "CREATED=created_at:time"),
     more=("DESCRIPTION",), verbs=(
-        lists(summary="List workspaces."), shows("Show one workspace."),
+        lists("List workspaces."), shows("Show one workspace."),
         creates("Make a workspace.", *WORKSPACE_FLAGS),
         updates("Change a workspace.", *WORKSPACE_FLAGS, method="PATCH"),
         deletes("Delete a workspace."),
@@ -10273,11 +10257,10 @@ WORKSPACES = Group(
              path="{id}/agents/{agent}", method="DELETE",
              asks="Unbind agent {agent} from {id}?",
              said="unbound {agent} from {id}"),
-        lists(name="agents", summary="List the agents of a workspace.",
-              path="{id}/agents", columns=AGENTS.columns),
-        lists(name="tools", summary="List the tools of a workspace.",
-              path="{id}/tools", id_path="name",
-              columns=("Name", "Risk", "Description")),
+        lists("List the agents of a workspace.", name="agents",
+              columns=AGENTS.columns),
+        lists("List the tools of a workspace.", name="tools",
+              id_path="name", columns=("Name", "Risk", "Description")),
     ))
 
 
@@ -10292,18 +10275,13 @@ def export_chat(app, group, args):
         show_body(app, answer)
 
 
-def read_message(app, args):
-    """Have the message be its text; - is standard input."""
-    args.message = message_text(app, args.message)
-
-
 CHATS = Group(
     "chats", "Manage the chats of workspaces.", path="/chats",
-    default="list", sample="chat_1",
+    default="list",
     columns=("ID=id|chat_id", "TITLE", "WORKSPACE=workspace_id",
              "MESSAGES=message_count|messages", "UPDATED=updated_at:time"),
     more=("STATUS:state",), verbs=(
-        lists(WORKSPACE, summary="List chats."),
+        lists("List chats.", WORKSPACE),
         shows("Show one chat."),
         creates("Begin a chat.", IN_WORKSPACE,
                 field("--title TEXT", "its title")),
@@ -10313,8 +10291,7 @@ CHATS = Group(
         deletes("Delete a chat."),
         acts("archive", "Put a chat away."),
         acts("restore", "Take a chat out again."),
-        lists(name="messages", summary="List the messages of a chat.",
-              path="{id}/messages",
+        lists("List the messages of a chat.", name="messages",
               columns=("ROLE", "CREATED=created_at:time",
                        "CONTENT=content|tool_calls:item")),
         acts("send", "Post a message to a chat.",
@@ -10342,11 +10319,11 @@ MAINTENANCE_FLAGS = (
           choice("info", "warning", "critical")))
 MAINTENANCE = Group(
     "maintenance", "Schedule maintenance.", path="/management/maintenance",
-    default="list", thing="maintenance", sample="mnt_1", main="schedule",
+    default="list", sample="mnt_1", main="schedule",
     columns=("ID", "TITLE", "SEVERITY", "STATUS:state",
              "STARTS=starts_at:time", "ENDS=ends_at:time"),
     more=("DESCRIPTION",), verbs=(
-        lists(OF_STATUS, summary="List maintenance."),
+        lists("List maintenance.", OF_STATUS),
         shows("Show one maintenance."),
         creates("Schedule maintenance.", *MAINTENANCE_FLAGS, name="schedule",
                 checks=fixes(1, "starts_at", "ends_at")),
@@ -10375,7 +10352,7 @@ PROJECT_GROUP = Group(
         shows("Show the project.", path=""),
         updates("Change the project.", NAME_FLAG, DESCRIPTION, path="",
                 method="PATCH"),
-        lists(name="members", summary="List the members, with their ids.",
+        lists("List the members, with their ids.", name="members",
               path="members", columns=MEMBER_COLUMNS),
         acts("set-role", "Give a member another role.",
              field("--role ROLE", "as owner or member", required=True,
@@ -10388,7 +10365,7 @@ PROJECT_GROUP = Group(
                       sample="a@example.com"),
                 field("--role ROLE", "as what"),
                 name="invite", path="invitations", columns=INVITATION_COLUMNS),
-        lists(name="invitations", summary="List the invitations.",
+        lists("List the invitations.", name="invitations",
               path="invitations", columns=INVITATION_COLUMNS),
         acts("revoke-invitation", "Take an invitation back.",
              path="invitations/{id}", method="DELETE",
@@ -10400,7 +10377,7 @@ SETTINGS = Group(
     "settings", "Read and change the project's settings.", path="/settings",
     default="list", sample="theme", item="KEY",
     columns=("Key=key|id", "Value", "Description"), verbs=(
-        lists(summary="List settings.", paging=None),
+        lists("List settings.", paging=None),
         shows("Show one setting.", name="get"),
         acts("set", "Change a setting.",
              field("VALUE", "JSON, or a text", json_value, sample="dark"),
@@ -10423,20 +10400,20 @@ USAGE_NUMBER_COLUMNS = (
 
 USAGE = Group(
     "usage", "See requests, tokens and times of a span of days.",
-    path="/usage", default="summary", thing="usage", verbs=(
+    path="/usage", default="summary", verbs=(
         shows("Show the sums.", *USAGE_FLAGS, name="summary", path="summary",
               checks=fix_span,
               columns=("From:time", "To:time") + USAGE_NUMBER_COLUMNS),
-        lists(*USAGE_FLAGS, name="daily", path="daily", paging=None,
-              summary="List usage by day.", checks=fix_span, id_path="date",
+        lists("List usage by day.", *USAGE_FLAGS, name="daily",
+              path="daily", paging=None, checks=fix_span, id_path="date",
               run=list_series, columns=("Date",) + USAGE_NUMBER_COLUMNS),
-        lists(*USAGE_FLAGS, name="endpoints", path="endpoints", paging=None,
-              summary="List usage by endpoint.", checks=fix_span,
+        lists("List usage by endpoint.", *USAGE_FLAGS, name="endpoints",
+              path="endpoints", paging=None, checks=fix_span,
               id_path="endpoint_slug",
               columns=("Endpoint=endpoint_slug", "Model=model_name")
               + USAGE_NUMBER_COLUMNS),
-        lists(*USAGE_FLAGS, name="requests", path="requests",
-              summary="List requests.", checks=fix_span,
+        lists("List requests.", *USAGE_FLAGS, name="requests",
+              path="requests", checks=fix_span,
               columns=("ID", "Time=created_at:time", "Endpoint=endpoint_slug",
                        "Model=model_name", "Status=status_code",
                        "Input tokens", "Output tokens", "TTFT ms",
@@ -10454,9 +10431,9 @@ def create_export(app, group, args):
         return run_write(app, group, args)
     args.id = id_in(group.call(app, "POST", place_of(args),
                                body=sent_fields(args)))
-    again = call_again(app, f"xeroctl exports get {shell_word(args.id)}")
     see_end(app, group, args, lambda status: status not in (
-        "pending", "processing"), ("completed",), again + " shows it")
+        "pending", "processing"), ("completed",),
+            call_again(app, "exports", "get", args.id) + " shows it")
 
 
 def download_export(app, group, args):
@@ -10471,7 +10448,7 @@ EXPORTS = Group(
     columns=("ID", "KIND=kind|type", "STATUS:state", "FORMAT",
              "FROM=start_date:time", "TO=end_date:time", "ROWS=row_count",
              "SIZE=size_bytes:size", "CREATED=created_at:time"), verbs=(
-        lists(OF_STATUS, summary="List exports.", paging="offset"),
+        lists("List exports.", OF_STATUS, paging="offset"),
         creates("Have an export made.",
                 flag("KIND", "logs, metrics, usage or executions",
                      choice("logs", "metrics", "usage", "executions")),
@@ -10538,16 +10515,14 @@ def read_arguments(app, args):
 
 
 def watch_again(app, item_id):
-    return call_again(
-        app, f"xeroctl exec watch {shell_word(item_id)}") + " watches it"
+    return call_again(app, "exec", "watch", item_id) + " watches it"
 
 
 def tell_approval(app, invocation):
     """Say what an invocation waits for, and who can end that."""
     approval = dig(invocation, "approval_id")
     if dig(invocation, "status") == "pending_approval":
-        again = call_again(
-            app, f"xeroctl approvals approve {shell_word(as_text(approval))}")
+        again = call_again(app, "approvals", "approve", as_text(approval))
         app.terminal.say(
             f"it waits for approval {as_text(approval)}: {again}, or reject")
 
@@ -10593,8 +10568,8 @@ EXEC = Group(
              "Status:state", "Created=created_at:time"),
     more=("Completed=completed_at:time", "Risk", "Approval=approval_id",
           "Exit code", "Duration ms", *OUTCOME_FIELDS), verbs=(
-        lists(name="tools", path="tools", paging=None, id_path="name",
-              summary="List the tools.",
+        lists("List the tools.", name="tools", path="tools", paging=None,
+              id_path="name",
               columns=("Name", "Description", "+Risk", "+Domain")),
         Verb("tool-show", "Show all about a tool.", run_show,
              flag("NAME", "the tool", sample="kubectl_get", dest="id"),
@@ -10613,7 +10588,7 @@ EXEC = Group(
              *changed((WAIT_TIMEOUT,), needs=None)),
         acts("cancel", "Cancel an invocation.",
              path="invocations/{id}/cancel", columns=INVOCATION_FIELDS),
-        lists(path="executions", summary="List executions."),
+        lists("List executions.", path="executions"),
         shows("Show one execution.", path="executions/{id}"),
         Verb("raw", "Write out what a tool has printed.", show_raw_execution,
              ITEM, path="executions/{id}/raw"),
@@ -10627,8 +10602,7 @@ TEMPLATE_FIELDS = ("name", "scope", "description", "system_prompt",
                    "applicable_workspace_types", "metadata")
 TEMPLATE_OF_SERVER = ("id", "object", "version", "workspace_id",
                       "created_at", "updated_at", "notes")
-TEMPLATE_WORKSPACE = flag("--workspace ID", "the templates of this workspace",
-                          completes="")
+TEMPLATE_WORKSPACE = flag("--workspace ID", "the templates of this workspace")
 TEMPLATE = flag("ID|NAME", "the template: its id or its name", sample="triage",
                 dest="id")
 ONE_TEMPLATE = TEMPLATE, TEMPLATE_WORKSPACE
@@ -10735,12 +10709,12 @@ TEMPLATES = Group(
     more=("Description", "Tools=allowed_tools:list",
           "Workspace types=applicable_workspace_types:list",
           "Prompt=system_prompt"), verbs=(
-        lists(field("--scope SCOPE", "all, platform, project or workspace",
-                    choice("all", "platform", "project", "workspace")),
-              TEMPLATE_WORKSPACE, summary="List templates.",
-              checks=place_templates),
+        lists("List templates.", field(
+                  "--scope SCOPE", "all, platform, project or workspace",
+                  choice("all", "platform", "project", "workspace")),
+              TEMPLATE_WORKSPACE, checks=place_templates),
         shows("Show one template.", *ONE_TEMPLATE,
-              field("--version N", "an earlier version", integer(1),
+              field("--version N", "an earlier version",
                     dest="version_number", sends="version"),
               path="", checks=place_template),
         creates("Make a template.", TEMPLATE_FILE, TEMPLATE_WORKSPACE,
@@ -10754,10 +10728,9 @@ TEMPLATES = Group(
              field("--scope SCOPE", "platform or project",
                    choice("platform", "project"), required=True),
              path="promote", checks=place_template),
-        lists(*ONE_TEMPLATE, name="versions",
-              summary="List the versions of a template.", path="versions",
-              columns=("Version", "Created=created_at:time",
-                       "Notes"), checks=place_template),
+        lists("List the versions of a template.", *ONE_TEMPLATE,
+              name="versions", path="versions", checks=place_template,
+              columns=("Version", "Created=created_at:time", "Notes")),
         Verb("apply", "Begin a chat from a template, as chat new does.",
              new_chat, *changed((TEMPLATE,), dest="template"), THE_WORKSPACE,
              MESSAGE, writes=True),
@@ -10803,7 +10776,7 @@ def check_approval(app, args):
     check_record(found, [as_column("ID")])
     for column in map(as_column, DECIDED_ON):
         app.terminal.say(f"{column.head + ':':13} "
-                         + column.cell(found, app.clock.now()))
+                         + column.text(found, app.clock.now()))
     tool = as_column(DECIDED_ON[0]).text(found, 0)
     risk = dig(found, "risk")
     if risk == "irreversible":
@@ -10839,14 +10812,13 @@ APPROVALS = Group(
              "Created=created_at:time"),
     fields=("ID", "Status:state", *DECIDED_ON, "Note", "Reason",
             "Created=created_at:time", "Decided=decided_at:time"), verbs=(
-        lists(RISK, WORKSPACE, OF_STATUS,
-              summary="List requests for approval."),
+        lists("List requests for approval.", RISK, WORKSPACE, OF_STATUS),
         shows("Show one request."),
         acts("approve", "Approve a request.",
              field("--note TEXT", "a word on it"),
              field("--confirm TOOL",
-                   "the tool's name, where it cannot be undone",
-                   completes=""), checks=check_approval),
+                   "the tool's name, where it cannot be undone"),
+             checks=check_approval),
         acts("reject", "Reject a request.", field("--reason TEXT", "why")),
         Verb("watch", "Print each new request once, until Ctrl-C.",
              watch_approvals, RISK,
@@ -10854,9 +10826,8 @@ APPROVALS = Group(
                    sends="agent_id"),
              flag("--interval SECONDS", "how often to look (default: 5)",
                   seconds, default=5)),
-        lists(name="delegations", path="delegations",
-              summary="List who decides in your place.",
-              columns=DELEGATION_COLUMNS),
+        lists("List who decides in your place.", name="delegations",
+              path="delegations", columns=DELEGATION_COLUMNS),
         creates("Have somebody decide in your place.",
                 field("--to WHO", "whom", required=True,
                       sample="grace@example.com", sends="delegate_to"),
@@ -10877,7 +10848,7 @@ LEARNINGS = Group(
             "Source Type=source_type|source", "Created=created_at:time"),
     verbs=(
         shows("Show one learning."),
-        lists(WORKSPACE, summary="List learnings."),
+        lists("List learnings.", WORKSPACE),
     ))
 
 
@@ -10955,7 +10926,7 @@ def deployment_record(app, name, table):
 def list_deployments(app, group, args):
     found = app.settings.config.deployments()
     rows = [deployment_record(app, *each) for each in found.items()]
-    app.out.rows({"object": "list", "data": rows}, group.columns,
+    app.out.rows([{"object": "list", "data": rows}], group.columns,
                  "deployments")
     app.settings.tell_beaten(app.settings.config.current())
 
@@ -11109,8 +11080,8 @@ def show_status(app, group, args):
     if app.plan.curl:
         return app.api.call("GET", "/models", stand_in={})
     rows, failure = examine(app)
-    app.out.rows({"object": "list", "data": rows}, group.columns, "steps",
-                 "step")
+    app.out.rows([{"object": "list", "data": rows}], group.columns,
+                 "steps", "step")
     if failure:
         raise failure
 
@@ -11418,9 +11389,9 @@ def store(args, declared, value):
     before = getattr(args, declared.dest)
     if not declared.takes_value:
         value = before + 1 if declared.counts else declared.const
-    elif declared.type or re.match(r"(ID|SLUG)\b", declared.metavar):
+    elif declared.type:
         try:
-            value = (declared.type or an_id)(value)
+            value = declared.type(value)
         except UsageError as problem:
             name = (declared.metavar if declared.is_word
                     else "/".join(declared.names))
@@ -11971,7 +11942,7 @@ def show_commands(app, group, args):
                        for code, meaning in EXIT_CODES]}
     if app.out.is_table:
         return app.out.json(whole_map)
-    app.out.rows(whole_map, ("Command",), id_path="command")
+    app.out.rows([whole_map], ("Command",), id_path="command")
 
 
 COMMANDS = only(

@@ -60,7 +60,7 @@ NOTES = Group(
     "notes", "Keep notes.", "/conversations", columns=("ID=id",),
     fields=("ID=id", "Message=metadata.message"),
     verbs=(
-        lists(field("--order WORD", "asc or desc"),
+        lists("List items.", field("--order WORD", "asc or desc"),
               examples=("xeroctl notes list --all",)),
         shows(examples=("xeroctl notes show n1",)),
         creates("Keep a note.",
@@ -119,7 +119,7 @@ ASKS = Group(
 STORED = Group(
     "stored", "Look at stored completions.", "/chat/completions",
     columns=("ID=id",), scope=ENDPOINT,
-    verbs=(lists(SLUG), shows()))
+    verbs=(lists("List items.", SLUG), shows()))
 TABLE = NOTES, JOBS, ASKS, STORED
 
 

@@ -222,6 +222,11 @@ def said(node):
         return said(node.left) + said(node.right)
     if isinstance(node, ast.JoinedStr):
         return "".join(map(said, node.values))
+    if isinstance(node, ast.Call) and getattr(
+            node.func, "id", None) == "call_again":
+        return " ".join(["xeroctl"] + [
+            said(each) for each in node.args[1:]
+            if not isinstance(each, ast.Starred)])
     text = (node.value if hasattr(node, "value")
             else getattr(node, "s", None))  # before 3.8
     return text if isinstance(text, str) else "…"

@@ -338,10 +338,17 @@ def test_a_line_end_in_a_label_is_shown_as_an_escape(cli, router):
     assert shown.endswith("Title:      a\\n\\tb\n")
 
 
-def test_csv_keeps_a_line_end_in_quotes(cli, router):
-    serve(router, {"data": titled("a\r\nb\t")})
+@pytest.mark.parametrize("title, cell", [
+    ("a\0b", "a\0b"), ("a\r\nb\t", '"a\r\nb\t"'), ("a, b", '"a, b"'),
+    ('say "a"', '"say ""a"""'), (" a ", " a "), ("a\rb", '"a\rb"')])
+def test_csv_is_the_same_from_every_python(cli, router, title, cell):
+    serve(router, {"data": titled(title)})
     assert cli("conversations", "list", "-o", "csv").endswith(
-        ',"a\r\nb\t"\r\n')
+        f",{cell}\r\n")
+
+
+def test_csv_has_no_empty_line_for_an_empty_cell():
+    assert xeroctl.csv_text([[""], [None]], "\n") == '""\n""\n'
 
 
 def test_on_a_terminal_a_line_of_csv_ends_without_an_escape(on_terminal):

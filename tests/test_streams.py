@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -390,19 +391,11 @@ def test_json_in_place_of_a_stream_is_the_answer(run, router, how):
     assert json.loads(run(*CHAT, "-o", "json")) == WHOLE
 
 
-class Blocks:
-    """An answer that comes in these blocks."""
-
-    media = "text/event-stream"
-
-    def __init__(self, blocks):
-        self.blocks, self.bounded = lambda: iter(blocks), iter
-
-
 @pytest.mark.parametrize("before", [b"", b"\r\n  "])
 def test_json_in_place_of_a_stream_may_be_split_anywhere(before):
+    answer = SimpleNamespace(media="text/event-stream")
     for blocks in splits(before + WHOLE_BODY):
-        events = list(xeroctl.answer_events(Blocks(blocks), int))
+        events = list(xeroctl.answer_events(answer, iter(blocks)))
         assert [payload for _, payload in events] == [WHOLE], blocks
 
 
