@@ -2499,9 +2499,8 @@ def json_of(answer, text):
         return parse_json(text, SERVER_DECODER)
     except ValueError as problem:
         what = "" if is_html(text) else f"no JSON ({problem}): "
-        said = what + body_summary(text) if text.strip() else "nothing"
         raise AnswerError(
-            f"{answer.url} answered with {said}",
+            f"{answer.url} answered with {what}{body_summary(text)}",
             "is the base URL that of an API?", request_id=answer.request_id)
 
 
@@ -4450,10 +4449,9 @@ def following(page, query, paging):
         has_more = has_more or place < counted(dig(page, "total"))
     else:
         place = records and (dig(page, "last_id") or dig(records[-1], "id"))
-    if not records or not has_more:
-        return None
-    return dict(query, **{paging: place}) if isinstance(
-        place, (int, str)) else query
+    is_place = isinstance(place, (int, str))
+    return dict(query, **{paging: place}) if (
+        records and has_more and is_place) else None
 
 
 def each_page(app, fetch, paging, query):
@@ -4566,7 +4564,7 @@ def pages_of(app, group, args):
     page = next(pages)
     yield page
     rest = paging and following(page, query, paging)
-    if rest and rest is not query:
+    if rest:
         tell_more(app, paging, rest[paging])
 
 
@@ -5097,7 +5095,8 @@ class ChatAnswer:
             if index:
                 yield "\n" + choice.text() + choice.text("refusal")
             older = choice.message.get("function_call")  # OpenAI's older form
-            yield from map(call_line, choice.tool_calls + [older] * bool(older))
+            calls = choice.tool_calls + [older] * bool(older)
+            yield from map(call_line, calls)
 
     def hint(self):
         """What to try where the answer has stopped early, or None."""
