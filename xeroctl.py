@@ -172,7 +172,8 @@ class XeroctlError(Exception):
     def add_hint(self, text):
         """Name one more thing to try; two layers may name the same."""
         if text not in (self.hint or ""):
-            self.hint = f"{self.hint}; {text}" if self.hint else text
+            self.hint = (f"{self.hint}; {text}".replace("?;", "?")
+                         if self.hint else text)
 
     def envelope(self):
         """The error as a JSON object, in the shape of the API's own."""
@@ -973,15 +974,15 @@ def some_text(text):
     return text
 
 
-def choice(*words):
-    """A converter that takes one of a few words, or numbers."""
+def choice(*words, of_file=None):
+    """Take one of a few words, or numbers; of_file: the hint for a path."""
     known = {str(word): word for word in words}
 
     def chosen(text):
         if text not in known:
             hint = did_you_mean(text, known)
-            raise UsageError(f"{text!r} is none of {', '.join(known)}"
-                             + (f" ({hint})" if hint else ""))
+            raise UsageError(f"{text!r} is none of {', '.join(known)}",
+                             "." in text and of_file or hint)
         return known[text]
     chosen.kind, chosen.words = "choice", tuple(known)
     return chosen
@@ -1316,30 +1317,23 @@ class Terminal:
         return getattr(self.stdin, "buffer", self.stdin)
 
     def read_line(self):
-        """Read one line of standard input; empty at its end."""
-        return decoded(self.input.readline())
-
-    def confirm(self, question):
-        """Ask on the terminal; the end of input is a no."""
-        if not self.stdin.isatty():
-            raise UsageError(f"{question} There is no terminal to ask on",
-                             "pass --force to go ahead without a question")
-        self.err.write(one_line(f"{question} [y/N] "))
-        line = self.read_line()
-        if not line.endswith("\n"):
-            self.say("")
-        return line.strip().lower() in ("y", "yes")
-
-    def ask(self, question, default=""):
-        """Ask for a line of text; an empty answer is the default."""
-        self.err.write(f"{question} [{default}]: " if default
-                        else f"{question}: ")
-        line = self.read_line()
+        """Read one line of standard input; raise EOFError at its end."""
+        line = decoded(self.input.readline())
         if not line:
-            raise XeroctlError("no answer: nothing was changed")
-        return line.strip() or default
+            raise EOFError()
+        return line.rstrip("\r\n")
 
-    def ask_secret(self, prompt, hint):
+    def ask(self, prompt, default=""):
+        """Ask for a line of text; an empty answer is the default."""
+        self.err.write(one_line(prompt))
+        try:
+            return self.read_line().strip() or default
+        except EOFError:
+            self.say("")
+            raise XeroctlError("no answer: nothing was changed")
+
+    def ask_secret(self, prompt="API key (not shown): ",
+                   hint="--api-key @FILE reads a key"):
         """Ask for a secret on the terminal, unseen; raise without one."""
         if not self.stdin.isatty():
             raise NotConfigured(f"there is no terminal to ask on: {hint}")
@@ -1353,6 +1347,7 @@ class Terminal:
             raise NotConfigured("this terminal cannot hide what is typed:"
                                 f" {hint}")
         except EOFError:
+            self.say("")
             raise XeroctlError("no answer: nothing was changed")
 
 
@@ -1938,8 +1933,8 @@ class Settings:
                  for each in ("context", *DEPLOYMENT_KEYS) if each in has
                  and self.variable(each) not in (None, has[each])]
         if found:
-            self.terminal.note(f"{' and '.join(found)} beat what {name} has:"
-                               f" --context {name} goes by that alone")
+            self.terminal.note(f"{name} gives way to {' and '.join(found)}:"
+                               f" --context {name} goes by {name} alone")
 
     def context(self):
         """The name of the deployment of this run; None if there is none."""
@@ -1978,7 +1973,8 @@ class Settings:
         if not text:
             return None
         if text == "-":
-            text = decoded(self.terminal.input.read())
+            text = (self.terminal.ask_secret() if self.terminal.stdin.isatty()
+                    else decoded(self.terminal.input.read()))
         elif text.startswith("@"):
             text = decoded(read_file(text[1:], NotConfigured))
         return checked("api_key", text, "--api-key")
@@ -2498,7 +2494,8 @@ def json_of(answer, text):
     try:
         return parse_json(text, SERVER_DECODER)
     except ValueError as problem:
-        what = "" if is_html(text) else f"no JSON ({problem}): "
+        what = ("" if is_html(text) else f"no JSON ({problem}): "
+                if text.strip() else "no JSON: it is empty")
         raise AnswerError(
             f"{answer.url} answered with {what}{body_summary(text)}",
             "is the base URL that of an API?", request_id=answer.request_id)
@@ -4005,11 +4002,11 @@ class Out:
         self.json(value, compact_json)
 
     def rows(self, pages, specs, things="items", id_path="id"):
-        """A list in pages, each the API's own object or a bare list."""
+        """Show and return a list in pages, each the API's own or a list."""
         if self.form in (JSONL, ID, CSV):
             for number, page in enumerate(pages):  # shown as it comes
                 self.lines(page_records(page), specs, id_path, not number)
-            return
+            return page
         page = merged(pages)
         records = page_records(page)
         if self.form == JSON:
@@ -4018,6 +4015,7 @@ class Out:
             self.table(records, specs)
         elif not self.plan.requests:
             self.terminal.note(f"No {things} found.")
+        return page
 
     def lines(self, records, specs, id_path, has_head):
         """Records in a form that has a line for each."""
@@ -4548,32 +4546,29 @@ def place_of(args):
         "/" + found if found[:1] not in ("", "/") else found)
 
 
-def tell_more(app, name, place):
-    app.terminal.note(f"more exist: --{name} {shell_word(place)} continues,"
-                      " --all shows everything")
+def tell_rest(app, args, page):
+    """Say, below a page of a list, how to go on to more, if there is."""
+    paging = args.verb.paging
+    rest = paging and not args.all and following(
+        page, sent_fields(args), paging)
+    if rest:
+        app.terminal.note(f"more exist: --{paging} {shell_word(rest[paging])}"
+                          " continues, --all shows everything")
 
 
 def pages_of(app, group, args):
-    """Yield a page of a verb's list, or all; say how to go on to more."""
+    """The pages of a verb's list: the one asked for, or all as they come."""
     paging, query = args.verb.paging, sent_fields(args)
     fetch = partial(group.call, app, "GET", place_of(args))
-    pages = each_page(app, fetch, paging, query)
-    if paging and args.all:
-        yield from pages
-        return
-    page = next(pages)
-    yield page
-    rest = paging and following(page, query, paging)
-    if rest:
-        tell_more(app, paging, rest[paging])
+    return (each_page(app, fetch, paging, query) if paging and args.all
+            else [fetch(query=query.items())])
 
 
 def run_list(app, group, args):
     things = args.verb.path.rpartition("/")[2] or group.name
-    app.out.rows(pages_of(app, group, args),
-                 args.verb.columns or group.columns,
-                 re.sub("[-_]", " ", things),
-                 args.verb.id_path or group.id_path)
+    tell_rest(app, args, app.out.rows(
+        pages_of(app, group, args), args.verb.columns or group.columns,
+        re.sub("[-_]", " ", things), args.verb.id_path or group.id_path))
 
 
 def show_item(app, group, args, item):
@@ -6841,8 +6836,8 @@ class Run:
             return None
         state = json_or_text(decoded(read_file(self.state_path)))
         self.is_over = dig(state, "failed") is not None
-        other = [name for name, value in self.purpose().items()
-                 if dig(state, name) != value]
+        other = " and ".join(name for name, value in self.purpose().items()
+                             if dig(state, name) != value)
         if not other and state.pop("seal", None) == digest_of(state):
             return state
         if self.args.force:
@@ -6853,8 +6848,8 @@ class Run:
                 "--force begins anew: what the journal has is kept, batches"
                 " that are not fetched are lost")
         raise UsageError(
-            f"{self.state_path} is of another run: its {' and '.join(other)}"
-            " differ", "finish that run, or begin anew with --force")
+            f"{self.state_path} is of another run: not the same {other}",
+            "finish that run, or begin anew with --force")
 
     def check_free(self):
         foreign = [] if self.journal.is_ours else [self.journal_path]
@@ -7489,11 +7484,12 @@ class LineEditor:
     def __init__(self, terminal, history, words):
         self.terminal, self.history = terminal, history
         self.is_live = terminal.stdin.isatty()
-        self.readline = self.load_readline(words)
+        self.completer = completer(words)
+        self.readline = self.load_readline()
         self.brackets = (self.is_live and not self.readline
                          and terminal.err.is_live)
 
-    def load_readline(self, words):
+    def load_readline(self):
         """Import and set up readline; None where it cannot be used.
 
         Imported here only: it may print a sequence, and may be missing.
@@ -7506,7 +7502,6 @@ class LineEditor:
             import readline
         except ImportError:
             return None
-        readline.set_completer(completer(words))
         readline.set_completer_delims(" ")
         libedit = "libedit" in (readline.__doc__ or "")
         readline.parse_and_bind("bind ^I rl_complete" if libedit
@@ -7524,28 +7519,21 @@ class LineEditor:
         return readline
 
     def read(self, prompt=PROMPT):
-        """Return one message; raise EOFError at the end of input."""
+        """Return one message, Tab in a block as it is; raise EOFError."""
         if self.readline:
+            self.readline.set_completer(
+                self.completer if prompt == self.PROMPT else
+                lambda text, state: None if state else text + "\t")
             return whole(typed_line(prompt)).rstrip("\n")
         if not self.is_live:
-            return self.line()
+            return self.terminal.read_line()
         if self.brackets:  # each time: an editor may have ended it
             self.terminal.err.control("\033[?2004h")
         self.terminal.err.write(prompt)
-        line = self.line()
-        while line.count(self.PASTE) > line.count(self.PASTED):
-            line += "\n" + self.line()
-        return line.replace(self.PASTE, "").replace(self.PASTED, "")
-
-    def line(self):
         line = self.terminal.read_line()
-        if not line:
-            raise EOFError()
-        return line.rstrip("\r\n")
-
-    def was_empty(self):
-        """Whether nothing is known to have stood where Ctrl-C came."""
-        return not (self.readline and self.readline.get_line_buffer())
+        while line.count(self.PASTE) > line.count(self.PASTED):
+            line += "\n" + self.terminal.read_line()
+        return line.replace(self.PASTE, "").replace(self.PASTED, "")
 
     def remember(self, text):
         """Keep a message within reach of Up, and in the history file."""
@@ -7959,7 +7947,8 @@ class Session:
             except KeyboardInterrupt:
                 if interrupted or not self.is_live:
                     raise
-                interrupted = self.lines.was_empty()
+                line = self.lines.readline  # else nothing is known of it
+                interrupted = not (line and line.get_line_buffer())
                 self.terminal.end_echo()
                 if interrupted:
                     self.terminal.note("(Ctrl-C again leaves, Ctrl-D ends)")
@@ -8236,7 +8225,7 @@ def try_key(api):
     try:
         page = api.send(api.request("GET", "/models"), api.read_json)
     except ApiError as error:
-        if error.status not in NO_LIST:
+        if error.status not in NO_LIST or api.deployment.style == XEROTIER:
             raise
         url = api.deployment.base_url
         return "-", f"not tried: there is no GET {url}/models"
@@ -9631,22 +9620,21 @@ def list_files(app, group, args):
     """
     if not args.tree and args.prefix is None:
         return run_list(app, group, args)
-    most, size = (None, args.limit) if args.all else (args.limit, None)
-    args.limit, args.all = size or 100, True
+    most = None if args.all else args.limit
+    args.limit, args.all = args.all and args.limit or 100, True
     page = merged(pages_of(app, group, args))
+    args.limit, args.all = most, most is None
     found = [file for file in page_records(page)
              if (relative_path(file) or "").startswith(args.prefix or "")]
-    files = found[:most]
-    page_records(page)[:] = files
-    if len(found) > len(files):
-        after = id_in(files[-1])
-        if isinstance(page, dict):
-            page.update(has_more=True, last_id=after)
-        tell_more(app, "after", after)
-    if not (args.tree and app.out.is_table and files):
-        return app.out.rows([page], group.columns, group.name)
-    for line in tree_lines(tree_of(files)):
-        app.out.line(line)
+    page_records(page)[:] = files = found[:most]
+    if len(found) > len(files) and isinstance(page, dict):
+        page.update(has_more=True, last_id=id_in(files[-1]))
+    if args.tree and app.out.is_table and files:
+        for line in tree_lines(tree_of(files)):
+            app.out.line(line)
+    else:
+        app.out.rows([page], group.columns, group.name)
+    tell_rest(app, args, page)
 
 
 def upload_file(app, args, path, relative):
@@ -9811,9 +9799,9 @@ def show_body(app, answer):
         app.out.is_table or app.out.form == JSON)
     if answer.media.endswith("json") and is_held:
         value = answer.json()
+        show_any(app, value)
         if dig(value, "has_more") is True:
             app.terminal.note("more exist: --all shows everything")
-        show_any(app, value)
     elif answer.media == "text/event-stream":
         show_events(app, answer)
     else:
@@ -10157,6 +10145,7 @@ def list_series(app, group, args):
         values = [column.value(row) for row in rows]
         if any(value is not None for value in values):
             app.out.bars(padded(column.paths[0], width), values)
+    tell_rest(app, args, page)
 
 
 def show_overview(app, group, args):
@@ -10758,7 +10747,7 @@ def check_tool_name(app, args, tool):
                          " to ask on", f"--confirm {tool} approves it")
     if args.confirm is None:
         args.confirm = app.terminal.ask(
-            f"{tool} cannot be undone. Type its name to approve")
+            f"{tool} cannot be undone. Type its name to approve: ")
     if args.confirm != tool:
         raise refusal(f"{args.confirm!r} is not {tool}: nothing was approved")
 
@@ -10980,16 +10969,16 @@ def init_config(app, group, args):
         raise UsageError(
             "config init asks questions: it needs a terminal",
             "xeroctl config add NAME --base-url URL --api-key @FILE asks none")
-    name = terminal.ask("Name of the deployment", "default")
+    name = terminal.ask("Name of the deployment [default]: ", "default")
     is_known = name in app.settings.config.deployments()
     if is_known:
         app.confirm(f"Replace deployment {name}?")
     url = checked("base_url", terminal.ask(
-        "Base URL, https://HOST/PROJECT/v1"), "base URL")
+        "Base URL, https://HOST/PROJECT/v1: "), "base URL")
+    style = XEROTIER if url.count("/") > 3 else OPENAI
     style = checked("style", terminal.ask(
-        "Style, xerotier or openai",
-        XEROTIER if url.count("/") > 3 else OPENAI), "style")
-    key = terminal.ask_secret("API key (not shown): ", "").strip() or None
+        f"Style, xerotier or openai [{style}]: ", style), "style")
+    key = terminal.ask_secret().strip() or None
     table = new_deployment({"base_url": url, "api_key": key, "style": style})
     # The try goes by what is about to be stored, and by no variable.
     app.settings.config.tables[DEPLOYMENT, name] = table
@@ -11114,7 +11103,7 @@ GLOBALS = (
          completes="context"),
     flag("-o, --output FMT",
          "table, wide, json, jsonl, csv or id (XEROTIER_OUTPUT)",
-         choice(*FORMS)),
+         choice(*FORMS, of_file="a file goes with --output-file, or >")),
     flag("--pick PATH",
          "of the JSON only what a path leads to, as data.*.id: texts as they"
          " are, all else as JSON", path_steps),
@@ -11153,7 +11142,9 @@ GLOBALS = (
     VERSION, HELP_FLAG)
 # What people type because other tools have it.
 FOREIGN = {"login": "xeroctl config init asks for a key and stores it",
-           "logout": "xeroctl config unset NAME api_key takes a key away"}
+           "auth": "xeroctl config init asks for a key and stores it",
+           "logout": "xeroctl config unset NAME api_key takes a key away",
+           "completion": "xeroctl shell-completion bash, zsh or fish"}
 
 # What stands for the word that completion is about: no argument can hold it.
 CURSOR = "\0"
@@ -11261,12 +11252,12 @@ def find_group(words, groups):
     """Return (group, the words without its name); TOP if none is named."""
     word, before, behind = first_word(words, flag_table())
     names = {group.name: group for group in groups}
-    if word is None:
-        return TOP, words
-    if word == "version":
-        return TOP, [VERSION.long_name]
+    if word in (None, "version"):
+        return TOP, [VERSION.long_name] if word else words
     if word not in names:
+        noun = word in STANDARD_WORDS and first_word(behind, flag_table())[0]
         raise UsageError(f"unknown command {word!r}", FOREIGN.get(word)
+                         or noun in names and f"xeroctl {noun} {word}"
                          or did_you_mean(word, names)
                          or "xeroctl help lists the commands")
     return names[word], before + behind
@@ -11300,8 +11291,8 @@ def unnamed_in(group, verbs):
 
 def where_texts_go(verbs):
     """What to say of a word where a text is given by a flag: -m TEXT."""
-    return next((f": a text goes with {f.names[0]} TEXT" for verb in verbs
-                 for f in verb.flags
+    return next((f": a text goes with {f.names[0]} TEXT, in quotes"
+                 for verb in verbs for f in verb.flags
                  if f.long_name in ("--message", "--input")), "")
 
 
@@ -11394,7 +11385,7 @@ def store(args, declared, value):
         except UsageError as problem:
             name = (declared.metavar if declared.is_word
                     else "/".join(declared.names))
-            raise UsageError(f"{name}: {problem}")
+            raise UsageError(f"{name}: {problem}", problem.hint)
     setattr(args, declared.dest, (before or []) + [value]
             if declared.is_several else value)
 
@@ -11465,6 +11456,13 @@ def places_of(verb, given=()):
     return verb.places + [verb.by] * is_last
 
 
+def with_help(error, *names):
+    """An error that names a page of the help, if it hints at nothing."""
+    page = " ".join(filter(None, ("xeroctl help",) + names))
+    error.hint = error.hint or page
+    return error
+
+
 def read_args(group, verb, given, words=(), is_called=False):
     """Make the arguments of a verb out of what tokens() took apart."""
     places = places_of(verb, given)
@@ -11479,9 +11477,7 @@ def read_args(group, verb, given, words=(), is_called=False):
         check_given(args, places)
         check_together(given)
     except UsageError as error:
-        names = "help", group.name, verb.word, is_called and verb.name
-        error.hint = error.hint or "xeroctl " + " ".join(filter(None, names))
-        raise
+        raise with_help(error, group.name, verb.word, is_called and verb.name)
     return args
 
 
@@ -11514,9 +11510,9 @@ def parse(argv, groups):
         verbs, called, words = find_verb(group, words)
         meant = [called] if called else unnamed_in(group, verbs)
         taken = list(tokens(words, flag_table(meant, verbs)))
-    except UsageError:
+    except UsageError as error:
         if words[:1] != [HELP_FLAG.long_name]:
-            raise
+            raise with_help(error, group.name, called and called.name)
         taken = [(0, HELP_FLAG, None)]
     given = [(declared, value) for _, declared, value in taken if declared]
     plain = [word for _, declared, word in taken if not declared]
@@ -11885,7 +11881,7 @@ _xeroctl() {
     ?*) compadd -l -d out -- "${(@)out%%$'\t'*}" ;;
   esac
 }
-compdef _xeroctl xeroctl xeroctl.py
+[[ $0 == _xeroctl ]] && _xeroctl || compdef _xeroctl xeroctl xeroctl.py
 """, "fish": r"""
 function __xeroctl
   set -l words (commandline -opc) (commandline -ct)
@@ -12040,8 +12036,12 @@ class App:
 
     def confirm(self, question):
         """Ask before a change, unless --force or only a plan is made."""
-        if not (self.args.force or self.plan
-                or self.terminal.confirm(question)):
+        if self.args.force or self.plan:
+            return
+        if not self.terminal.stdin.isatty():
+            raise UsageError(f"{question} There is no terminal to ask on",
+                             "pass --force to go ahead without a question")
+        if self.terminal.ask(f"{question} [y/N] ").lower() not in ("y", "yes"):
             raise XeroctlError("not confirmed: nothing was changed")
 
     def open_source(self, path, name="stdin.jsonl"):

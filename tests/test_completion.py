@@ -233,7 +233,7 @@ PS1= fpath=($PWD $fpath)
 setopt no_auto_list no_auto_menu
 autoload -Uz compinit
 compinit -u -D
-source <(cat script.zsh)
+[[ -e _xeroctl ]] || source <(cat script.zsh)
 compadd() {
   local -a found
   if (( ! ${argv[(I)-[OAD]*]} )); then
@@ -284,6 +284,14 @@ def test_zsh(place):
              "xeroctl files --upload=fi": {"file.txt"},
              "xeroctl batches check f": {"file.txt"},
              "xeroctl nonsense ": set()}
+    assert zsh_offers(place, list(lines)) == lines
+
+
+@needs("zsh")
+def test_zsh_finds_it_in_its_path_of_functions(place):
+    """Such a file is read at the first Tab, which it answers already."""
+    shutil.copy(str(place / "script.zsh"), str(place / "_xeroctl"))
+    lines = {"xeroctl cha": {"chat", "chats"}, "xeroctl mo": {"models"}}
     assert zsh_offers(place, list(lines)) == lines
 
 

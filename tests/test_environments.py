@@ -44,7 +44,8 @@ CONFIG = (f'current = "kept"\n[deployment.kept]\napi_key = "{KEY}"\n'
 LINE = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions",
         "body": {"model": "demo", "max_tokens": 8,
                  "messages": [{"role": "user", "content": WORDS}]}}
-BEATEN = "XEROTIER_BASE_URL and XEROTIER_API_KEY beat what kept has: .*\n"
+BEATEN = ("kept gives way to XEROTIER_BASE_URL and XEROTIER_API_KEY:"
+          ".*\n")
 TELLS_TRACE = re.compile("Traceback|internal error|Exception ignored|"
                          r"ResourceWarning|\.py:\d", re.I)
 

@@ -297,6 +297,19 @@ def test_retries_are_hinted_at_where_they_help(run, router, argv, fault,
     assert ("--retries" in facts_of(shown).get("hint", "")) == helps, shown
 
 
+def test_what_else_to_try_stands_behind_a_question(run, closed_port):
+    shown = run("models", "--retries", "0", against=None,
+                XEROTIER_BASE_URL=f"http://127.0.0.1:{closed_port}/p/v1",
+                XEROTIER_API_KEY="xero_p_1")
+    assert "(XEROTIER_BASE_URL) right? try again" in facts_of(shown)["hint"]
+
+
+def test_an_answer_that_is_empty_is_told_as_that(run, router):
+    router.order("POST /chat/completions", body=b"")
+    assert error_of(run(*CHAT)).endswith(
+        " answered with no JSON: it is empty")
+
+
 # -- what lasts -------------------------------------------------------------
 
 def test_a_download_that_keeps_failing_is_told_once(run, router, clock,

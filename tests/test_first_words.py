@@ -51,7 +51,12 @@ def test_help_on_version_finds_the_flag(run):
 @pytest.mark.parametrize("argv, command", [
     (["login"], "xeroctl config init"),
     (["login", "--api-key", "x"], "xeroctl config init"),
+    (["auth", "login"], "xeroctl config init"),
     (["logout"], "xeroctl config unset NAME api_key"),
+    (["completion", "bash"], "xeroctl shell-completion bash"),
+    (["get", "--raw", "models", "x"], "xeroctl models get\n"),
+    (["delete", "file", "x"], "help lists the commands"),
+    (["chat", "-m", "two", "words"], "-m TEXT, in quotes"),
     (["chat", "Hello"], "-m TEXT"),
     (["chat", "What is the capital?", "--endpoint", "demo"], "-m TEXT"),
     (["chat", "send", "Hello"], "goes with -m TEXT"),
@@ -84,7 +89,7 @@ def test_behind_two_dashes_it_is_an_id(run, router):
     ("cht", "did you mean chat?"), ("kyes", "did you mean keys?"),
     ("embed", "did you mean embeddings?"),
     ("hello", "xeroctl help lists"), ("ls", "xeroctl help lists"),
-    ("user", "xeroctl help lists"), ("auth", "xeroctl help lists"),
+    ("user", "xeroctl help lists"), ("oauth", "xeroctl help lists"),
     ("", "xeroctl help lists"), ("x", "xeroctl help lists")])
 def test_a_word_too_far_from_all_gets_no_guess(run, router, word, hint):
     check_told(run(word), router, hint)
@@ -96,7 +101,19 @@ def test_a_word_too_far_from_all_gets_no_guess(run, router, word, hint):
     ("--foo", None), ("--x", None), ("--nope", None), ("--bogus", None)])
 def test_dashes_make_no_flags_alike(run, flag, guess):
     hint = run(*CHAT, flag).stderr.partition("hint: ")[2]
-    assert hint == (f"did you mean {guess}?\n" if guess else "")
+    assert hint == (f"did you mean {guess}?\n" if guess
+                    else "xeroctl help chat\n")
+
+
+@pytest.mark.parametrize("argv, hint", [
+    (["batches", "run", "--frob"], "xeroctl help batches run\n"),
+    (["--frob"], "xeroctl help\n"),
+    (["models", "-o", "x.json"], "a file goes with --output-file, or >\n"),
+    (["models", "-o", "jsom"], "did you mean json?\n")])
+def test_a_flag_that_is_none_is_looked_up_in_the_help(run, argv, hint):
+    shown = run(*argv)
+    assert shown.exit_status == 2
+    assert shown.stderr.partition("hint: ")[2] == hint, shown
 
 
 @pytest.mark.parametrize("slug, hint", [

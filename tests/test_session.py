@@ -1284,6 +1284,24 @@ def test_tab_completes_a_command_that_begins_the_line(desk, router):
 
 
 @with_readline
+def test_tab_in_a_block_is_a_tab(desk, router):
+    """As where a program is pasted into a terminal that marks no paste."""
+    at = desk()
+    at.type('"""\n')
+    for line in ("\treturn", "a\tb", "/sy\t"):
+        at.until(". ")
+        at.type(line + "\n")
+    at.until(". ")
+    at.say('"""', 2)
+    at.say("/sy\tBe brief.", 2)
+    at.say("one", 4)
+    assert asked(router) == [
+        [user("\treturn\na\tb\n/sy\t")],
+        [system("Be brief."), user("\treturn\na\tb\n/sy\t"),
+         assistant(answer_to("\treturn\na\tb\n/sy\t")), user("one")]]
+
+
+@with_readline
 def test_tab_completes_files_where_a_command_takes_one(desk, router,
                                                        tmp_path):
     (tmp_path / "a folder").mkdir()

@@ -144,8 +144,8 @@ def test_a_variable_that_beats_a_deployment_is_named(cli, router, other,
     shown = cli(*argv, XEROTIER_BASE_URL=other.base_url,
                 XEROTIER_API_KEY=DEMO_KEY, XEROTIER_ENDPOINT="x",
                 XEROTIER_STYLE="", XEROTIER_OUTPUT="json")
-    assert ("XEROTIER_BASE_URL and XEROTIER_ENDPOINT beat what prod has:"
-            " --context prod goes by that alone\n") in shown.stderr, shown
+    assert ("prod gives way to XEROTIER_BASE_URL and XEROTIER_ENDPOINT:"
+            " --context prod goes by prod alone\n") in shown.stderr, shown
     quiet = cli(*argv, "-q", XEROTIER_BASE_URL=other.base_url,
                 XEROTIER_API_KEY=DEMO_KEY)
     assert quiet.stderr == ""
@@ -163,7 +163,7 @@ def test_what_says_the_same_beats_nothing(cli, name, value, is_told):
 
 def test_a_variable_that_chooses_another_is_named(cli):
     shown = cli("config", "use", "staging", XEROTIER_CONTEXT="prod")
-    assert "XEROTIER_CONTEXT beat" in shown.stderr
+    assert "staging gives way to XEROTIER_CONTEXT:" in shown.stderr
 
 
 def test_a_curl_command_says_whose_key_it_needs(cli):

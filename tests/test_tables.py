@@ -115,11 +115,15 @@ def shared_router():
 
 @pytest.fixture
 def show(shared_router, sizes):
-    """show(80, "models") is (lines, stderr) of a terminal so wide."""
-    def runner(width, *argv, groups=xeroctl.GROUPS):
+    """show(80, "models") is (lines, stderr) of a terminal so wide.
+
+    Where it is whole, the terminal has both streams.
+    """
+    def runner(width, *argv, groups=xeroctl.GROUPS, is_whole=False):
         stdout = Terminal(io.BytesIO(), encoding="utf-8", newline="")
         stdout.number = sizes[width]
-        streams = xeroctl.Streams(text_stream(), stdout, text_stream())
+        streams = xeroctl.Streams(text_stream(), stdout,
+                                  stdout if is_whole else text_stream())
         status = xeroctl.main(argv, environment(
             shared_router, XEROTIER_ENDPOINT="demo", NO_COLOR="1"), streams,
             FakeClock(), groups=groups)
@@ -280,6 +284,24 @@ def test_what_stands_in_two_cells_is_cut_whole(things, glyph):
 def test_a_joiner_that_joins_no_pictures_is_seen(things):
     line, _ = things(200, name="a\u200db👩\u200d💻\u200d")
     assert line[1] == "a\\u200db👩\u200d💻\\u200d"
+
+
+# == what is told below a list ===============================================
+
+@pytest.mark.parametrize("words", [
+    "models --limit 2", "models --limit 2 -o json", "slos slo_1 --history",
+    "models --limit 2 -o jsonl", "files --limit 1 --prefix a/",
+    "files --limit 1 --tree", "api /models -o json"])
+def test_how_to_go_on_is_told_below_the_list(show, shared_router, words):
+    """To the letter of the seed: "at the end of the table"."""
+    records = [{"id": f"thing_{n}", "relative_path": f"a/thing_{n}",
+                "compliance": 0.5, "timestamp": NOW} for n in (1, 2)]
+    shared_router.order("GET *", body=json.dumps(
+        {"object": "list", "data": records, "has_more": True}).encode())
+    shared_router.order("GET *", body=b'{"object": "list", "data": []}')
+    lines, _ = show(120, *words.split(), is_whole=True)
+    assert lines[-1].startswith("more exist: --"), lines
+    assert any("thing_1" in line or "▁" in line for line in lines[:-1])
 
 
 # == nouns ===================================================================

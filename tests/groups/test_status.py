@@ -327,10 +327,17 @@ def test_a_key_that_lacks_the_scope(run, router):
     check_failure(shown, 3, "key", "HTTP 403", "inference")
 
 
+def test_a_project_that_is_not_there(run, router):
+    """The platform has a list of models: 404 is a wrong base URL."""
+    wrong = router.base_url.replace("proj_demo", "proj_typo")
+    shown = run("status", "-o", "json", "--base-url", wrong)
+    check_failure(shown, 4, "key", "HTTP 404")
+
+
 @pytest.mark.parametrize("status", [404, 405, 501])
 def test_a_server_without_models_is_told_as_that(run, router, status):
     router.order("GET /models", times=None, status=status)
-    shown = run("status", "-o", "json")
+    shown = run("status", "-o", "json", "--style", "openai")
     assert shown.exit_status == 0 and "/models" in shown, shown
     assert statuses(shown) == "ok - ok ok - ok - ok"
 
