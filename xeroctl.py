@@ -4685,12 +4685,10 @@ def made_once(app, make, look_up, is_doubtful=False):
 
 def with_status(item):
     """An item whose status is a word of ours; without one it is no answer."""
-    if is_filled(dig(item, "status.value")):
-        item = dict(item, status=item["status"]["value"])
-    status = id_in(item, "status")
-    if re.match(r"\w+\Z", status):  # Together's are in capitals
-        status = status.lower().replace("canceled", "cancelled")
-    return dict(item, status=status)
+    status = as_text(dig(item, "status.value") or id_in(item, "status"))
+    # Some have them in capitals, or cancelled with one l.
+    status = re.sub(r"\A\w+\Z", lambda word: word.group().lower(), status)
+    return dict(item, status=status.replace("canceled", "cancelled"))
 
 
 def call_again(app, *words):
@@ -5109,8 +5107,7 @@ class ResponseAnswer:
     """A response, put together from its events (OpenAI, Responses API).
 
     Takes whole responses as well.  Each lifecycle event brings the response
-    as it is then; items and texts fill what the last one leaves out.  Where
-    an event belongs its output_index says, else its item_id.
+    as it is then; items and texts fill what the last one leaves out.
     """
 
     PATH = "/responses"
@@ -5140,7 +5137,10 @@ class ResponseAnswer:
         if name == "output_item" and isinstance(payload.get("item"), dict):
             self.take(payload["item"], payload, step == "added")
         elif name in self.GIVEN:
-            self.take_given(self.GIVEN[name], payload)
+            key, told = self.GIVEN[name], {"name": payload.get("name")}
+            call = self.take(dict(told, type=CALLS[key == "input"]), payload)
+            call[key] = payload.get(key) or grown(
+                call.get(key), payload.get("delta"), key)
         elif name in self.KINDS:
             kind = self.KINDS[name]
             if kind == REASONING:  # some tell the same under two names
@@ -5177,14 +5177,6 @@ class ResponseAnswer:
                      if told[key] or key not in item])
         self.has_begun |= item.get("type") in CALLS
         return item
-
-    def take_given(self, key, event):
-        """Have a call hold its arguments, as far as they have come."""
-        call = self.take({"name": event.get("name")}, event)
-        call.setdefault("type", CALLS[key == "input"])
-        call[key] = event.get(key) or grown(call.get(key), event.get("delta"),
-                                            key)
-        self.has_begun = True
 
     def text_pieces(self, kind, step, event):
         """The piece in a delta, or what is new in a done."""
@@ -6560,8 +6552,7 @@ def judged(result, request):
     One that says nothing of why it does not is told it in "error".
     """
     status = dig(result, "response.status_code")
-    is_told = told_error(result) or status is not None and (
-        str(status)[:1] != "2")
+    is_told = told_error(result) or str(status or 2)[:1] != "2"
     try:
         if not is_told:
             check_line(body_of(result), request)
