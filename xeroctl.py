@@ -2643,7 +2643,7 @@ def broken_end(answer, state):
     """Why a choice or a response that ends in a state broke off, or None."""
     error = told_error(answer)
     if error:
-        return error_message(answer) or as_text(error)
+        return error_message({"error": error}) or as_text(error)
     is_broken = is_filled(state) and state.lower() in BROKEN_ENDS
     return f"it ended with {state}" if is_broken else None
 
@@ -3991,10 +3991,10 @@ class Out:
         if not self.pick or self.writes and not found:
             self.screen.write_json(layout(value) + "\n")
         if self.pick and not found:
-            names = list(value)[:MOST_PROBLEMS] if isinstance(
-                value, dict) else ["*"]
-            raise XeroctlError(f"{'.'.join(self.pick)} leads to nothing",
-                               "it begins with " + " or ".join(names))
+            names = list({dict: value, list: "*" * bool(value)}.get(
+                type(value), ()))[:MOST_PROBLEMS]
+            raise XeroctlError(f"{'.'.join(self.pick)} leads to nothing", (
+                "it begins with " + " or ".join(names)) * bool(names))
         self.has_picked = True
 
     def json_line(self, value):
@@ -4785,15 +4785,17 @@ def tried(app, name, make, **about):
     """Do one thing of many; return what came of it, told as a line.
 
     make() returns an id, or it and what is told of it; about may have the
-    id.  A key that is refused (401) ends all.
+    id.  Once a key is refused (401), the rest fails without a try.
     """
     item_id = told = error = None
     try:
+        if app.refused:
+            raise app.refused
         made = make()
         item_id, told = made if isinstance(made, tuple) else (made, made)
     except (UsageError,) + FAILURES as problem:
         if getattr(problem, "status", None) == 401:
-            raise
+            app.refused = problem
         error = str(problem)
     if error and app.plan:
         app.terminal.warn(f"{name}: {error}")
@@ -4809,7 +4811,7 @@ def end_bulk(app, outcomes, done):
     if app.plan:
         app.finish()
     if good < len(outcomes):
-        raise XeroctlError(f"{good} of {len(outcomes)} {done}")
+        raise app.refused or XeroctlError(f"{good} of {len(outcomes)} {done}")
 
 
 # == answers: what a model says, as it comes =================================
@@ -5404,7 +5406,7 @@ def ask_answer(app, args, talk, answer, body):
             take_events(app, talk, answer, reply)
     except (ConnectionFailed, StreamError, AnswerError) as error:
         raise_if_broken(answer, error)
-    if not (answer.is_finished or answer.whole()):
+    if not answer.whole():
         raise AnswerError("the stream ended without an answer in it")
 
 
@@ -5688,20 +5690,23 @@ class Download:
 
         Nothing is held back longer than it may be a page or an error.
         """
-        head, text = b"", ""
-        for block in blocks:
-            head += block
-            text = decoded(head)
-            if (self.size or len(head) >= BLOCK
-                    or text.lstrip()[:1] not in "<{"):
-                break
+        head, text, lost = b"", "", []
+        try:
+            for block in blocks:
+                head += block
+                text = decoded(head)
+                if (self.size or len(head) >= BLOCK
+                        or text.lstrip()[:1] not in "<{"):
+                    break
+        except ConnectionFailed as error:
+            lost.append(error)  # raised once what came is in the target
         names = f"{self.name}\n{as_text(dig(self.about, 'filename'))}"
         self.doubt = in_place_of_file(text, answer.media, names)
         is_other = (size not in (None, self.size) if self.size
                     else self.doubt)
         if is_other:
             raise self.refused(answer, size)
-        return chain([head], blocks)
+        return chain([head], map(blocks.throw, lost), blocks)
 
     def refused(self, answer, count):
         """The error for a body that is not the file's."""
@@ -6898,9 +6903,12 @@ class Run:
     def clear_away(self):
         """Remove what kills have left behind."""
         import glob
-        begins = glob.escape(os.path.realpath(self.output))
-        for end in f".xeroctl-{self.state['run']}-*", ".*json.????????.tmp":
-            for path in glob.glob(begins + end):
+        places = [(f"{self.output}.xeroctl-{self.state['run']}-", "*")] + [
+            (os.path.realpath(path) + end, ".????????.tmp") for path, end in (
+                (self.state_path, ""), (self.output, ".part.json"),
+                (self.errors, ".part.json"))]
+        for begin, end in places:
+            for path in glob.glob(glob.escape(begin) + end):
                 remove_quietly(path)
 
     def summary(self):
@@ -8325,12 +8333,13 @@ def send_chat(app, group, args):
 
 def post_message(app, chat, text):
     """Post a user message to a chat that was just made."""
+    chat_id = as_column("chat_id").value(chat)
     try:
-        path = path_of("chats", id_in(chat, "chat_id"), "messages")
-        app.api.call("POST", path, body={"role": "user", "content": text},
-                     stand_in={})
+        app.api.call("POST", path_of("chats", id_in(
+            {"chat_id": chat_id}, "chat_id"), "messages"), body={
+                "role": "user", "content": text}, stand_in={})
     except XeroctlError as error:
-        chat_id = as_text(dig(chat, "chat_id"))
+        chat_id = as_text(chat_id)
         raise XeroctlError(
             f"the chat {chat_id} was created, but its message was not"
             f" posted: {error}", "the chat is kept; to post the message: "
@@ -8448,8 +8457,7 @@ MESSAGE = flag("-m, --message TEXT",
 
 CHAT = Group(
     "chat", "Ask a model; start chats from templates.",
-    scope=ENDPOINT, default="send",
-    verbs=(
+    scope=ENDPOINT, default="send", verbs=(
         Verb("send", "Send a message to an endpoint and show the answer.",
              send_chat, SLUG, MESSAGE,
              flag("--system TEXT", "system message"),
@@ -8482,8 +8490,7 @@ CHAT = Group(
                  "xeroctl chat --endpoint my-llm --interactive",
                  "git diff | xeroctl chat --endpoint my-llm -m -")),
         Verb("new", "Start a chat in a workspace from a template.",
-             new_chat,
-             THE_WORKSPACE,
+             new_chat, THE_WORKSPACE,
              flag("--template ID|NAME", "template: its ctpl_ id or its name",
                   required=True, sample="triage"),
              MESSAGE, writes=True),
@@ -8622,14 +8629,14 @@ def download(app, slug, file_id, path, may_replace=True, **options):
     app.out.done({"id": file_id, "path": path, "bytes": count}, text, file_id)
 
 
-# By verb: the name of its file id, the end of a file's, and the other flag.
-RESULT_FILES = {"download": ("output", "output", "--errors"),
-                "errors": ("error", "errors", "--download")}
+# By verb: the name of its file id, the end of a file's, and the other's.
+RESULT_FILES = {"download": ("output", "output", "error", "--errors"),
+                "errors": ("error", "errors", "output", "--download")}
 
 
 def fetch_result(app, group, args):
     """Download one of the two result files of a batch."""
-    name, end, other = RESULT_FILES[args.verb.name]
+    name, end, other, action = RESULT_FILES[args.verb.name]
     batch = group.call(app, "GET", path_of(args.id), stand_in={
         name + "_file_id": StandIn(f"<{name} file id>")})
     file_id = dig(batch, name + "_file_id")
@@ -8640,8 +8647,9 @@ def fetch_result(app, group, args):
         raise XeroctlError(
             f"{name.capitalize()} file not yet available (status: "
             f"{as_text(dig(batch, 'status'))})",
-            f"{other} has the other requests" if has_ended(batch)
-            else wait_command(app, [args.id]))
+            wait_command(app, [args.id]) if not has_ended(batch) else
+            dig(batch, other + "_file_id") and f"{action} has the others",
+            first_of(batch_problems(batch)))
     file_id = id_in(batch, name + "_file_id")
     path = args.output_file or f"{safe_name(args.id)}-{end}.jsonl"
     download(app, group.slug(app), file_id, path, patience=PATIENCE)
@@ -8767,10 +8775,9 @@ rows and --template (batches run and batches check):
 """
 
 BATCHES = Group(
-    "batches", "Run JSON Lines files of requests, of any size.",
-    path="/batches", scope=ENDPOINT, thing="batch", main="run",
-    notes=BATCH_NOTES, columns=BATCH_COLUMNS, fields=BATCH_FIELDS,
-    verbs=by_flag(
+    "batches", "Run JSON Lines files of requests, of any size.", main="run",
+    path="/batches", scope=ENDPOINT, thing="batch", notes=BATCH_NOTES,
+    columns=BATCH_COLUMNS, fields=BATCH_FIELDS, verbs=by_flag(
         lists("List the batches of an endpoint.", SLUG),
         Verb("show", "Show one batch in full.", show_batch, ITEM, SLUG),
         Verb("create", "Upload a file and make a batch of it.", create_batch,
@@ -8819,8 +8826,7 @@ BATCHES = Group(
                   "send failed requests again, up to N times (default: 0);"
                   " of a run that has ended, only those",
                   integer(0, 100), default=0),
-             METADATA, BATCH_ENDPOINT,
-             *changed((WAIT_TIMEOUT,), needs=None),
+             METADATA, BATCH_ENDPOINT, *changed((WAIT_TIMEOUT,), needs=None),
              flag("--assume-lost",
                   "make again what may be made, and no list tells"),
              flag("--direct",
@@ -8831,9 +8837,8 @@ BATCHES = Group(
              writes=True, examples=(
                  "xeroctl batches run --endpoint my-llm --input in.jsonl"
                  " --output-file out.jsonl",
-                 "xeroctl batches run --endpoint my-llm --input in.csv"
-                 " --template 'Sum up {title}: {text}' --output-file out.csv"
-             )),
+                 "xeroctl batches run --endpoint my-llm --input in.csv "
+                 "--template 'Sum up {title}: {text}' --output-file out.csv")),
         Verb("check", "Check a batch file, offline.", check_batch_input,
              flag("FILE", "the file, as for run; - is standard input",
                   from_stdin=True),
@@ -8877,10 +8882,13 @@ def show_model(app, group, args):
     try:
         return run_show(app, group, args)
     except ApiError as error:
+        models = []
         if app.settings.style() == OPENAI and error.status in NO_LIST:
-            for model in page_records(group.call(app, "GET")):
-                if dig(model, "id") == args.id:
-                    return show_item(app, group, args, model)
+            with suppress(XeroctlError):  # the first error says more
+                models = page_records(group.call(app, "GET"))
+        for model in models:
+            if dig(model, "id") == args.id:
+                return show_item(app, group, args, model)
         raise
 
 
@@ -9256,8 +9264,7 @@ EMBEDDINGS = Group(
                   default=256),
              flag("--output-file PATH",
                   "write the vectors to a .npy or .jsonl file"),
-             usage="--endpoint SLUG --input TEXT",
-             writes=True, examples=(
+             usage="--endpoint SLUG --input TEXT", writes=True, examples=(
                  'xeroctl embeddings --endpoint my-embed --input "Hello"',
                  "xeroctl embeddings --endpoint my-embed --input-file in.txt"
                  " --output-file out.npy")),
@@ -9688,8 +9695,7 @@ FILES = Group(
              "+Relative path=x_relative_path|relative_path"),
     fields=("ID", "Filename", "Purpose", "Status:state", "Size=bytes:size",
             "Created=created_at:time", "Expires=expires_at:time",
-            "Relative path=x_relative_path|relative_path"),
-    verbs=by_flag(
+            "Relative path=x_relative_path|relative_path"), verbs=by_flag(
         lists("List files.", field("--purpose WORD", "of this purpose"),
               flag("--prefix PATH", "whose relative path begins so",
                    completes=""),
@@ -10199,14 +10205,12 @@ ENDPOINTS = Group(
     columns=("SLUG", "MODEL=model|model_name", "TIER", "REGION",
              "STATUS:state", "+ID"),
     more=("Parameters",), verbs=(
-        lists("List endpoints."),
-        shows("Show one endpoint.", name="get"),
+        lists("List endpoints."), shows("Show one endpoint.", name="get"),
         creates("Make an endpoint.",
                 field("SLUG", "its slug", sample="new-llm"),
                 field("--model NAME", "the model it serves", required=True,
                       sample="demo-model"),
-                field("--tier TIER", "its tier"),
-                REGION,
+                field("--tier TIER", "its tier"), REGION,
                 *changed((PARAM,), sends="parameters",
                          help="a parameter; a value of JSON or a text")),
         updates("Change an endpoint.", PARAM, method="PATCH"),
@@ -10260,8 +10264,7 @@ CHATS = Group(
     columns=("ID=id|chat_id", "TITLE", "WORKSPACE=workspace_id",
              "MESSAGES=message_count|messages", "UPDATED=updated_at:time"),
     more=("STATUS:state",), verbs=(
-        lists("List chats.", WORKSPACE),
-        shows("Show one chat."),
+        lists("List chats.", WORKSPACE), shows("Show one chat."),
         creates("Begin a chat.", IN_WORKSPACE,
                 field("--title TEXT", "its title")),
         acts("rename", "Give a chat another title.",
@@ -10302,8 +10305,7 @@ MAINTENANCE = Group(
     columns=("ID", "TITLE", "SEVERITY", "STATUS:state",
              "STARTS=starts_at:time", "ENDS=ends_at:time"),
     more=("DESCRIPTION",), verbs=(
-        lists("List maintenance.", OF_STATUS),
-        shows("Show one maintenance."),
+        lists("List maintenance.", OF_STATUS), shows("Show one maintenance."),
         creates("Schedule maintenance.", *MAINTENANCE_FLAGS, name="schedule",
                 checks=fixes(1, "starts_at", "ends_at")),
         updates("Change a maintenance.", *MAINTENANCE_FLAGS, method="PATCH",
@@ -10324,8 +10326,7 @@ INVITATION_COLUMNS = ("ID", "EMAIL", "ROLE", "STATUS:state",
 
 PROJECT_GROUP = Group(
     "project", "Manage the project and its members.",
-    path="/management/project", default="show", sample="usr_1",
-    thing="member",
+    path="/management/project", default="show", sample="usr_1", thing="member",
     columns=("ID", "Name", "Description", "Tier", "Created=created_at:time"),
     verbs=(
         shows("Show the project.", path=""),
@@ -10457,8 +10458,7 @@ EXPORTS = Group(
 
 def check_health(app, group, args):
     """Ask the host whether it lives, without a key."""
-    app.open_api(needs_key=False)
-    answer = ask_health(app.api)
+    answer = ask_health(app.open_api(needs_key=False))
     app.out.record(answer, columns_of([answer]), "status")
 
 
@@ -10826,8 +10826,7 @@ LEARNINGS = Group(
     fields=("ID", "Content:content", "Workspace ID", "Score",
             "Source Type=source_type|source", "Created=created_at:time"),
     verbs=(
-        shows("Show one learning."),
-        lists("List learnings.", WORKSPACE),
+        shows("Show one learning."), lists("List learnings.", WORKSPACE),
     ))
 
 
@@ -10858,8 +10857,8 @@ def new_deployment(values):
         raise UsageError("--base-url is missing: https://HOST/PROJECT/v1")
     style = values.get("style", XEROTIER)
     if key_source(values, UsageError) is None and style == XEROTIER:
-        raise UsageError("a key source is missing", "--api-key @FILE, or"
-                         " --api-key-env, -file, -command or -keychain")
+        raise UsageError("a key source is missing", "--api-key @FILE is one,"
+                         " xeroctl help config add names others")
     Deployment(values["base_url"], None, style).endpoint(
         values.get("endpoint"))
     return values
@@ -11011,13 +11010,11 @@ CONFIG = Group(
     columns=("Name", "Current", "Base URL", "Style", "Key"),
     fields=("Name", "Current", "Base URL", "Style", "Endpoint", "Key",
             "Output", "Frontend URL", "Timeout", "CA bundle=cacert"),
-    thing="deployment",
-    verbs=(
+    thing="deployment", verbs=(
         Verb("init", "Ask for a deployment, try it, and store it.",
              init_config, writes=True),
         Verb("add", "Store a deployment; the first becomes current.",
-             add_deployment,
-             flag("NAME", "the new deployment"),
+             add_deployment, flag("NAME", "the new deployment"),
              flag("--api-key-env VARIABLE", "read the key from this variable"),
              flag("--api-key-file FILE", "read the key from this file"),
              flag("--api-key-command COMMAND",
@@ -11037,8 +11034,7 @@ CONFIG = Group(
              show_deployment,
              flag("[NAME]", "the deployment (default: the current one)",
                   completes="context")),
-        Verb("set", "Set a key of a deployment.", set_value, NAME,
-             KEY,
+        Verb("set", "Set a key of a deployment.", set_value, NAME, KEY,
              flag("VALUE", "its value; - reads standard input",
                   from_stdin=True, dest="setting"),
              writes=True,
@@ -11969,7 +11965,7 @@ class App:
         self.deadline = (self.clock.monotonic() + args.max_time
                          if args.max_time else None)
         self.network = Network(self.settings, terminal)
-        self.opened = None
+        self.opened = self.refused = None
 
     @property
     def out(self):
@@ -12267,7 +12263,10 @@ def let_go(stream, number, is_stopped):
             if is_hasty:
                 os.set_blocking(number, True)
     except (AttributeError, OSError, ValueError):
-        os.dup2(os.pipe()[1], number)
+        spare = os.pipe()[1]
+        with suppress(OSError):  # takes all; a bare root may lack it
+            spare = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(spare, number)
 
 
 def open_closed_streams():

@@ -64,6 +64,16 @@ def test_a_list_may_stand_on_its_own(pick):
     assert pick("*.id", []).exit_status == 1
 
 
+@every_case
+@pytest.mark.parametrize("value, hint", [
+    ({"a": 1, "c": 2}, "it begins with a or c"), ([{}], "it begins with *"),
+    ({}, None), ([], None), (5, None), ("a", None)])
+def test_a_hint_names_how_a_path_can_begin(pick, value, hint):
+    shown = pick("b", value)
+    assert (shown, shown.exit_status) == ("", 1)
+    assert json.loads(shown.stderr)["error"].get("hint") == hint
+
+
 @pytest.mark.parametrize("path", ["", ".", ".a", "a.", "a..b", "a[0]"])
 def test_a_path_is_checked_before_anything_is_sent(run, router, path):
     shown = run("models", "--pick=" + path)

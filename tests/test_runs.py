@@ -588,6 +588,23 @@ def test_an_input_is_never_what_a_run_writes_on_the_way(run, router, job,
         assert job.read(output + end) == data
 
 
+def test_at_the_end_what_kills_have_left_is_removed_and_nothing_else(
+        run, job, tmp_path):
+    """Beside it another run may be writing, whose OUT begins the same."""
+    other = tmp_path / "errors"
+    other.mkdir()
+    names = ("out.jsonl.2.state.json.0a0b0c0d.tmp", "out.jsonl.mine.json",
+             "out.jsonl.state.json.0a0b0c0d.tmp",
+             "out.jsonl.part.json.0a0b0c0d.tmp")
+    for name in names:
+        job.write(b"", name)
+    (other / "e.part.json.0a0b0c0d.tmp").write_bytes(b"")
+    shown = run(*job.argv("--errors-file", str(other / "e")))
+    assert shown.exit_status == 0
+    assert job.names() == {"in.jsonl", "out.jsonl", "errors", *names[:2]}
+    assert os.listdir(str(other)) == []
+
+
 def folders_that_cannot_be(job):
     """Paths at which no file can be written."""
     job.write(b"", "file")

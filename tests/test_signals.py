@@ -641,6 +641,33 @@ def test_a_full_disk_is_an_error_in_every_family(router, python, tmp_path,
     assert b"No space left on device" in said and b"Traceback" not in said
 
 
+BUFFERED = """
+import io, sys
+sys.path.insert(0, {folder!r})
+sys.stdout = io.TextIOWrapper(io.BufferedWriter(
+    io.FileIO(1, "w", closefd=False), 10 ** 6), "utf-8")
+import xeroctl
+xeroctl.console()
+"""
+
+
+@at_both_ends
+def test_what_cannot_be_written_is_let_go_however_much(python):
+    """A file system of large blocks has as large a buffer, and 3.14 128 KB:
+    more than a pipe holds."""
+    text = BUFFERED.format(folder=os.path.dirname(xeroctl.__file__))
+    process = subprocess.Popen(
+        [python, "-c", text, "commands"], stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    process.stdout = open(os.devnull, "rb")
+    try:
+        assert process.wait(LIMIT_S) == 141
+        assert process.stderr.read() == b""
+    finally:
+        process.kill()
+
+
 # == standard input that says nothing
 
 class Silent:

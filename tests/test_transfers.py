@@ -25,6 +25,7 @@ from conftest import (SCRIPT, at_both_ends, costly, environment, every_case,
 pty = pytest.importorskip("pty")
 
 DATA = bytes(range(256)) * 1200     # five blocks of the router, not even
+LINES = b'{"custom_id":"a"}\n' * 2000
 BLOCK = 65536
 LIMIT_S = 10
 
@@ -456,6 +457,18 @@ def test_without_a_size_a_download_goes_on(fetch, router, record, clock,
     shown = fetch()
     assert shown.exit_status == 0 and read(tmp_path) == DATA
     assert (shown.stderr, clock.slept) == ("", [])
+
+
+@pytest.mark.parametrize("fault", [{}, {"frames": [LINES]}], ids=len)
+def test_lines_of_no_known_size_are_taken_up_again(run, router, tmp_path,
+                                                   fault):
+    """What may be a page or an error is held back, and not lost."""
+    record = router.add_file("served", LINES)
+    forget(router, record)
+    router.order("GET /content", cut=20000, **fault)
+    shown = run("files", record["id"], "--download", str(tmp_path / "out"))
+    assert shown.exit_status == 0 and read(tmp_path) == LINES
+    assert ranges(router) == [None, "bytes=20000-"]
 
 
 def test_a_part_of_another_size_is_fetched_whole(fetch, router, record,

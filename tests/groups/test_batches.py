@@ -1214,6 +1214,17 @@ NOT_YET = [
 ]
 
 
+@pytest.mark.parametrize("flag", ["--download", "--errors"])
+def test_of_a_batch_without_files_its_problems_are_told(run, router, flag):
+    """Neither flag names the other: there is nothing to be had by it."""
+    router.order("GET /batches/batch_1", body=json.dumps({
+        "id": "batch_1", "status": "failed", "errors": {"data": [
+            {"line": 3, "message": "no model"}]}}).encode())
+    shown = run(*DEMO, "batch_1", flag)
+    assert (shown, shown.exit_status) == ("", 1)
+    assert "line 3: no model" in shown.stderr and "hint" not in shown.stderr
+
+
 @pytest.mark.parametrize("flag, plan, status", NOT_YET)
 def test_without_an_output_file_the_status_is_told(run, router, flag, plan,
                                                    status):

@@ -789,6 +789,14 @@ def test_a_chat_without_an_id_gets_no_message(run, router, reply):
     assert len(router.requests) == 1
 
 
+def test_an_id_in_camel_case_gets_the_message(run, router):
+    chat_id = json.loads(run(*NEW, "ctpl_01HDRAIN", "-o", "json"))["chat_id"]
+    router.order("POST /apply", body=encoded({"chatId": chat_id}))
+    shown = run(*NEW, "ctpl_01HDRAIN", "-m", "Hi", "-o", "id")
+    assert (shown, shown.exit_status) == (chat_id + "\n", 0)
+    assert len(router.seen("POST", f"/chats/{chat_id}/messages")) == 1
+
+
 @pytest.mark.parametrize("argv, missing", [
     (["--template", "t"], "--workspace"), (["--workspace", "w"], "--template")
 ])

@@ -648,6 +648,14 @@ def test_what_is_missing_or_too_much_is_a_usage_error(cli, two, argv):
     assert two.read_text() == TWO
 
 
+def test_the_hint_on_key_sources_names_flags_that_there_are(cli, two):
+    shown = cli("add", "new", "--base-url", URL)
+    check_refused(shown, 2, "a key source is missing")
+    flags = re.findall(r"(?<!\w)-[\w-]+", shown.stderr.partition("hint:")[2])
+    assert flags and set(flags) <= set(
+        xeroctl.flag_table(xeroctl.CONFIG.verbs))
+
+
 # == init ====================================================================
 
 # A process of its own session, whose terminal is its standard input.

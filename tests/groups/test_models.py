@@ -451,6 +451,17 @@ def test_several_are_deleted(models, router):
     assert list(router.models) == [RERANKER, MIXTRAL, MAMBA]
 
 
+def test_what_was_done_before_a_refused_key_is_told(models, router):
+    router.order("DELETE /models/" + LLAMA, status=401, message="revoked",
+                 times=None)
+    shown = models(QWEN, LLAMA, BGE, "--delete", "--force", "-o", "json")
+    assert [(each["id"], each["ok"]) for each in json.loads(shown)["data"]
+            ] == [(QWEN, True), (LLAMA, False), (BGE, False)]
+    assert shown.exit_status == 3 and "revoked" in shown.stderr
+    assert asked(router) == [f"DELETE /models/{each}"
+                             for each in (QWEN, LLAMA)]
+
+
 def test_a_failure_does_not_stop_the_others(models, router):
     shown = models(QWEN, "nope", LLAMA, "--delete", "--force")
     assert shown == (

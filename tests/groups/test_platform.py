@@ -631,6 +631,13 @@ def test_a_host_that_is_not_well_is_told_of(run, router):
     assert shown.exit_status == 1 and "HTTP 500 no disk" in shown.stderr
 
 
+@pytest.mark.parametrize("body", [b"well", b'"well"'])
+def test_a_host_may_answer_with_a_word(run, router, body):
+    router.order("GET /healthz", body=body)
+    shown = run("health", "check")
+    assert (shown, shown.exit_status) == ("status: well\n", 0)
+
+
 @pytest.mark.parametrize("answer, lines", [
     ({"status": "ok", "services": []}, ["status: ok"]),
     ({"status": "degraded", "checked_at": NOW, "note": "a\nb",
