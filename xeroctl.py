@@ -224,7 +224,8 @@ class ApiError(XeroctlError):
 
     def __init__(self, status, message, hint, body, headers, is_envelope,
                  kind, **facts):
-        super().__init__(f"HTTP {status} {message}".rstrip(), hint, **facts)
+        said = re.sub(f"^{status}(: |(?= page| [A-Z]))", "", message).strip()
+        super().__init__(f"HTTP {status} {said}".rstrip(), hint, **facts)
         self.kind, self.is_envelope = kind or self.kind, is_envelope
         self.status, self.body, self.headers = status, body, headers
         self.exit_code = self.CODES.get(status, 1)
@@ -572,11 +573,6 @@ def as_duration(seconds):
     if minutes < 60:
         return f"{minutes}m {seconds % 60:.0f}s"
     return f"{minutes // 60}h {minutes % 60}m"
-
-
-def as_keys(value):
-    """How many members an object has."""
-    return str(len(value)) if isinstance(value, dict) else as_text(value)
 
 
 def as_percent(value, target=100):
@@ -2512,17 +2508,19 @@ API_HINTS = {
     "endpoint_inactive": "the endpoint is not active yet: xeroctl endpoints"
                          " lists its status",
     400: "-v shows the request, --dry-run its body",
-    401: "is the key right? " + KEY_HELP,
-    403: "the key is known, but may not do this",
+    **dict.fromkeys((401, "invalid_api_key"), "is the key right? " + KEY_HELP),
+    403: "the key may not do this, or a proxy in between refuses it",
     404: "is it there? also check the base URL (…/v1) and --style",
-    405: "this server does not offer it",
-    501: "this server does not offer it",
+    **dict.fromkeys((405, 501), "this server does not offer it"),
+    413: "a proxy in between may take less than the server does",
+    504: "a proxy did not wait for it: --stream may keep an answer alive",
 }
 
 
 # Where servers put a message, and where type, code and param stand.
 MESSAGE_PLACES = "error", "detail", "message", "errors", "msg", "title"
-FACT_PLACES = "error.", "", "detail.", "errors.0.", "error.0.", "0.error."
+FACT_PLACES = ("error.", "", "detail.error.", "detail.", "errors.0.",
+               "error.0.", "0.error.")
 
 
 def error_message(body, depth=5):
@@ -2564,8 +2562,7 @@ def error_fact(body, name):
 
 def api_error(answer, text):
     """Read an error in any shape; LiteLLM sends a frame of a stream, too."""
-    if text.startswith("data:"):
-        text = text[len("data:"):].partition("\n")[0]
+    text = re.sub(r"\Adata:(.*)[\s\S]*", r"\1", text)
     try:
         body = parse_json(text, SERVER_DECODER)
     except ValueError:
@@ -3698,8 +3695,9 @@ def as_brief(value):
 
 CELL_FORMATS = {"": as_text, "time": as_time, "size": as_size,
                 "seconds": as_duration, "list": as_list, "pairs": as_pairs,
-                "count": as_count, "rate": as_rate, "keys": as_keys,
-                "brief": as_brief,
+                "count": as_count, "rate": as_rate, "brief": as_brief,
+                "keys": lambda value: as_text(  # how many there are
+                    len(value) if isinstance(value, dict) else value),
                 # Some servers wrap it in an object (llama.cpp).
                 "state": lambda value: as_text(dig(value, "value") or value),
                 "content": lambda value: content_text(value) or "-",
@@ -4447,9 +4445,8 @@ def following(page, query, paging):
         has_more = has_more or place < counted(dig(page, "total"))
     else:
         place = records and (dig(page, "last_id") or dig(records[-1], "id"))
-    is_place = isinstance(place, (int, str))
-    return dict(query, **{paging: place}) if (
-        records and has_more and is_place) else None
+    goes_on = records and has_more and isinstance(place, (int, str))
+    return dict(query, **{paging: place}) if goes_on else None
 
 
 def each_page(app, fetch, paging, query):
@@ -4598,8 +4595,7 @@ def show_done(app, group, args, answer):
         answer = dict(answer, id=item_id)
     if not verb.once or app.plan:
         return show_item(app, group, args, answer)
-    value = id_in(answer, verb.once)
-    app.terminal.err.secrets.add(as_text(value))
+    app.terminal.err.secrets.add(as_text(id_in(answer, verb.once)))
     app.out.record(answer, (verb.columns or group.fields)
                    + (f"{verb.once}={verb.once}",), verb.once)
     app.terminal.warn(f"keep the {verb.once}: it is not shown again")
@@ -8226,8 +8222,7 @@ def try_key(api):
     except ApiError as error:
         if error.status not in NO_LIST or api.deployment.style == XEROTIER:
             raise
-        url = api.deployment.base_url
-        return "-", f"not tried: there is no GET {url}/models"
+        return "-", "not tried: this server has no /models"
     key = api.deployment.key
     said = f"{redacted_key(key)} is accepted" if key else "none is needed"
     return "ok", f"{said}; " + as_many(len(page_records(page)), "model")
@@ -8851,12 +8846,13 @@ BATCHES = Group(
 
 GOOD_MODEL_STATES = "active", "ready", "validated"
 BAD_MODEL_STATES = "error", "failed", "invalid"
+CONTEXT = "context_length|max_model_len|max_input_tokens"  # vLLM's, LiteLLM's
 MODEL_FIELDS = (
     "ID", "Name", "Created=created|created_at:time", "Owner=owned_by|owner",
     "Format", "Size=size_bytes|size|bytes:size", "Status:state", "Version",
     "Is Latest", "Description:brief", "Architecture", "Quantization",
-    "Context Length", "Parameters=parameter_count:count", "Workload Type",
-    "Shared=shared|is_shared")
+    "Context Length=" + CONTEXT, "Parameters=parameter_count:count",
+    "Workload Type", "Shared=shared|is_shared")
 SEMVER = (
     r"(?a)(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}"
     r"(-(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)"
@@ -8905,8 +8901,7 @@ def delete_models(app, group, args):
     """Delete one model, or go on through several."""
     if len(args.id) == 1:
         args.id, = args.id
-        title = model_title(app, group, args)
-        app.confirm(f"Delete {group.thing} {title}?")
+        app.confirm(f"Delete model {model_title(app, group, args)}?")
         return run_write(app, group, args)
     app.confirm(f"Delete {len(args.id)} models?")
     outcomes = [tried(app, each, lambda: (group.call(
@@ -8982,7 +8977,7 @@ MODELS = Group(
     path="/models", scope=GIVEN, fields=MODEL_FIELDS, columns=(
         "ID", "Name", "Format", "Size=size_bytes|size|bytes:size",
         "Status:state", "Version", "Shared=shared|is_shared", "+Architecture",
-        "+Quantization", "+Context=context_length",
+        "+Quantization", "+Context=" + CONTEXT,
         "+Parameters=parameter_count:count",
         "+Created=created|created_at:time"), verbs=by_flag(
         lists("List the models of the project.", EXTENDED,
@@ -11902,10 +11897,9 @@ def flag_map(declared):
 
 def verb_map(group, verb):
     """A verb as data."""
-    calls = BARE if verb.by == BARE else verb.called or None
     return {"command": command_of(group, verb),
             "group": group.name, "word": verb.word, "verb": verb.name,
-            "called_by": calls,
+            "called_by": BARE if verb.by == BARE else verb.called or None,
             "default": verb.name == group.default,
             "usage": verb_usage(group, verb), "summary": verb.summary,
             "writes": verb.writes,

@@ -990,7 +990,8 @@ def check_range(fields, name, kind, low, high):
     if isinstance(value, bool) or not isinstance(value, kind):
         raise bad(name, "must be a number")
     if not low <= value <= high:
-        raise bad(name, f"must be from {low} to {high}")
+        raise bad(name, f"must be at least {low}" if high == math.inf
+                  else f"must be from {low} to {high}")
 
 
 # == what is asked of the choices
@@ -1037,24 +1038,24 @@ def check_tools(fields):
         raise bad("tool_choice", f"no tool has the name '{name}'")
 
 
-def check_format(call, fields):
+def check_format(call, fields, place="response_format",
+                 inner="response_format.json_schema"):
     given = fields.get("response_format")
     kind = given.get("type") if isinstance(given, dict) else None
     if given is not None and kind not in FORMATS:
-        raise bad("response_format",
-                  f"its type must be one of {', '.join(FORMATS)}")
+        raise bad(place, f"its type must be one of {', '.join(FORMATS)}")
     if kind == "json_object" and call.form == PLAIN and not any(
             "json" in text_of(each).lower() for each in fields["messages"]):
         raise Refusal(400, "'messages' must contain the word 'json' in some"
-                      " form, to use 'response_format' of type"
+                      f" form, to use '{place}' of type"
                       " 'json_object'.", param="messages")
     if kind != "json_schema":
         return
     asked = given.get("json_schema")
     if not (isinstance(asked, dict) and is_text(asked.get("name"))):
-        raise bad("response_format.json_schema.name", "is missing")
+        raise bad(f"{inner}.name", "is missing")
     if fields.get("tools") and call.form != PLAIN:
-        raise bad("response_format", "a schema goes with no tools")
+        raise bad(place, "a schema goes with no tools")
     sample_of(asked.get("schema", {}), asked.get("schema"), "")
 
 
@@ -1403,6 +1404,21 @@ def read_input(given):
             for number, item in enumerate(given)]
 
 
+def as_in_chat(fields, messages):
+    """The tools, their choice and the text's format, as chat has them."""
+    def nested(value):
+        is_flat = isinstance(value, dict) and value.get("type") == "function"
+        return {"type": "function", "function": value} if is_flat else value
+    text, tools = fields.get("text"), fields.get("tools") or None
+    given = text.get("format") if isinstance(text, dict) else None
+    if isinstance(given, dict) and given.get("type") == "json_schema":
+        given = {"type": "json_schema", "json_schema": given}
+    return dict(fields, messages=messages, response_format=given,
+                tool_choice=nested(fields.get("tool_choice")), tools=(
+                    list(map(nested, tools)) if isinstance(tools, list)
+                    else tools))
+
+
 def check_response(call, fields):
     for name in ("model", "instructions", "previous_response_id"):
         if fields.get(name) is not None and not is_text(fields[name]):
@@ -1458,19 +1474,28 @@ def message_item(store, part):
             "role": "assistant", "status": "completed", "content": [part]}
 
 
-def tool_call_item(store, fields):
-    """A call of the first tool that was offered, if any was."""
-    tools = fields.get("tools") or [{}]
+def tool_call_item(store, name, arguments):
     number = next(store.numbers)
     return {"id": f"fc_{number:024x}", "type": "function_call",
-            "call_id": f"call_{number:024x}",
-            "name": tools[0].get("name") or "get_weather",
-            "arguments": '{"city": "Paris", "unit": "celsius"}',
-            "status": "completed"}
+            "call_id": f"call_{number:024x}", "name": name,
+            "arguments": arguments, "status": "completed"}
+
+
+def forced_call(call, asked):
+    """The call of a tool that a request insists on, or None."""
+    function = tool_to_call(asked)
+    if not function:
+        return None
+    schema = function.get("parameters") or {}
+    return tool_call_item(call.store, function["name"], json.dumps(
+        sample_of(schema, schema, said_last(asked["messages"]))))
 
 
 def compose(call, fields, messages, turns):
-    """The items of an output; words of the last message shape them."""
+    """The items of an output; words of the last message shape them.
+
+    As OpenAI it does what tool_choice and the text's format ask for.
+    """
     said = text_of(messages[-1]).lower() if messages else ""
     if "fail now" in said:
         return []
@@ -1479,10 +1504,20 @@ def compose(call, fields, messages, turns):
         output.append({"id": f"rs_{next(call.store.numbers):024x}",
                        "type": "reasoning", "summary": [
                            {"type": "summary_text", "text": THOUGHT}]})
+    asked = as_in_chat(fields if call.form == PLAIN else {}, messages)
+    forced = forced_call(call, asked)
+    if forced:
+        return output + [forced]
     if "call the tool" in said:
-        return output + [tool_call_item(call.store, fields)]
+        first = (fields.get("tools") or [{}])[0]
+        return output + [tool_call_item(
+            call.store, first.get("name") or "get_weather",
+            '{"city": "Paris", "unit": "celsius"}')]
     if "refuse this" in said:
         part = {"type": "refusal", "refusal": REFUSED}
+    elif (asked["response_format"] or {}).get("type", "text") != "text":
+        text = "".join(words_of(call, asked, 0))
+        part = dict(as_part(text, "assistant"), logprobs=[])
     else:
         name = call.slug or fields.get("model") or OPENAI_MODEL
         text = "".join(reply_tokens(messages, name))
@@ -1687,6 +1722,10 @@ def create_response(call):
     conversation_id = find_conversation(call, fields)
     turns = count_turns(call, fields, conversation_id)
     messages = said_in(items)
+    if call.form == PLAIN:
+        asked = as_in_chat(fields, messages)
+        check_tools(asked)
+        check_format(call, asked, "text.format", "text.format")
     response = make_response(call, fields, messages, conversation_id, turns)
     if conversation_id:
         output = [{key: value for key, value in item.items() if key != "id"}

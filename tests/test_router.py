@@ -476,6 +476,46 @@ def test_what_cannot_be_done_is_refused_by_name(openai_router, param, body):
     assert (status, error["param"]) == (400, param), error
 
 
+def respond(router, **body):
+    """What came of a response: its status, and the error or the output."""
+    status, said = call(router, "POST", "/responses", dict(
+        {"model": "demo", "input": "hi, as JSON"}, **body), base="/v1")
+    return status, said.get("error") or said["output"]
+
+
+def flat(tool):
+    """A tool, or the choice of one, as the Responses API has it."""
+    return dict(tool["function"], type="function")
+
+
+@pytest.mark.parametrize("choice", ["required", flat(NAMED)])
+def test_a_response_calls_the_tool_it_has_to(openai_router, choice):
+    status, (item,) = respond(openai_router, tool_choice=choice,
+                              tools=[flat(LOOK_UP), flat(OTHER)])
+    assert (status, item["type"], item["name"], item["arguments"]) == (
+        200, "function_call", "look_up", '{"what": "hi, as JSON"}')
+
+
+@pytest.mark.parametrize("form, text", [
+    ({"type": "json_object"}, '{"said": "hi, as JSON"}'),
+    ({"type": "json_schema", "name": "x", "schema": SHAPE},
+     '{"a": "hi, as JSON", "b": [3, 3], "c": null}')])
+def test_a_response_has_the_form_that_is_asked_for(openai_router, form, text):
+    status, (item,) = respond(openai_router, text={"format": form})
+    assert (status, item["content"][0]["text"]) == (200, text)
+
+
+@pytest.mark.parametrize("param, body", [
+    ("text.format", {"text": {"format": {"type": "xml"}}}),
+    ("text.format.name", {"text": {"format": {"type": "json_schema"}}}),
+    ("tools[0]", {"tools": [{"type": "function"}]}),
+    ("tool_choice", {"tool_choice": "any", "tools": [flat(OTHER)]}),
+    ("tool_choice", {"tool_choice": flat(NAMED), "tools": [flat(OTHER)]})])
+def test_a_response_is_refused_by_name(openai_router, param, body):
+    status, error = respond(openai_router, **body)
+    assert (status, error["param"]) == (400, param), error
+
+
 def test_a_file_is_there_until_it_expires(clock):
     with Router(openai=True, clock=clock.now) as router:
         for word, seconds, status in (
