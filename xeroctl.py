@@ -2621,10 +2621,13 @@ def check_answer(value, *_):
 
 def check_write(value, method):
     """Raise if what was asked for was not done, or not deleted."""
-    names = ("success", "ok") + ("deleted",) * (method == "DELETE")
-    if value is False or any(dig(value, name) in (False, "false")
-                             for name in names) or not dig(value, "id") and (
-            dig(value, "errors") or dig(value, "status") == "error"):
+    names, is_refused = ("success", "ok"), value is False
+    if method == "DELETE":
+        names += ("deleted",)
+        is_refused = is_refused or not dig(value, "id") and (
+            dig(value, "errors") or dig(value, "status") == "error")
+    if is_refused or any(dig(value, name) in (False, "false")
+                         for name in names):
         raise no_answer(value, "is a refusal")
 
 
@@ -5038,11 +5041,11 @@ class ChatAnswer:
             self.take_head(chunk)
         self.usage = chunk.get("usage") or self.usage
         choices, shown = chunk.get("choices"), []
-        for choice in choices if isinstance(choices, list) else ():
+        for place, choice in enumerate(
+                choices if isinstance(choices, list) else ()):
             if isinstance(choice, dict):
                 index = choice.get("index")
-                index = (index if isinstance(index, int)
-                         else choices.index(choice))
+                index = index if isinstance(index, int) else place
                 kept = self.choices.get(index)
                 if not kept:
                     kept = self.choices[index] = ChatChoice(index)
@@ -5208,7 +5211,8 @@ class ResponseAnswer:
         """The items of the output, those that came one by one included."""
         output = self.response.get("output")
         if not isinstance(output, list) or not output:
-            output = [item for _, item in self.items]
+            output = [item for _, item in sorted(
+                self.items, key=lambda each: counted(each[0]))]
         if self.said[TEXT] and not any(dig(item, "type") == "message" and dig(
                 item, "content") for item in output):
             output = [item for item in output
