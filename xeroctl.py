@@ -4866,9 +4866,12 @@ def grown(before, value, key=""):
 
 
 def content_pieces(value, kind=TEXT):
-    """Yield the (kind, text) pieces of a content: a text, or parts."""
+    """Yield the (kind, text) pieces of a content: a text, parts, or JSON."""
+    known = {"type", "text", "refusal", *THOUGHTS}
     for part in value if isinstance(value, list) else [value]:
         what = dig(part, "type")
+        if isinstance(part, dict) and part and known.isdisjoint(part):
+            part = compact_json(part)
         yield (REFUSAL if what == "refusal" else
                REASONING if what in THOUGHTS else kind), content_text(part)
 
@@ -11013,7 +11016,7 @@ CONFIG = Group(
         Verb("init", "Ask for a deployment, try it, and store it.",
              init_config, writes=True),
         Verb("add", "Store a deployment; the first becomes current.",
-             add_deployment, flag("NAME", "the new deployment"),
+             add_deployment, flag("NAME", "the new deployment", some_text),
              flag("--api-key-env VARIABLE", "read the key from this variable"),
              flag("--api-key-file FILE", "read the key from this file"),
              flag("--api-key-command COMMAND",
