@@ -10859,8 +10859,9 @@ def new_deployment(values):
         raise UsageError("--base-url is missing: https://HOST/PROJECT/v1")
     style = values.get("style", XEROTIER)
     if key_source(values, UsageError) is None and style == XEROTIER:
-        raise UsageError("a key source is missing", "--api-key @FILE is one,"
-                         " xeroctl help config add names others")
+        raise UsageError(
+            "a key source is missing", "--api-key @FILE or --api-key-env NAME;"
+            " xeroctl help config add names others")
     Deployment(values["base_url"], None, style).endpoint(
         values.get("endpoint"))
     return values
