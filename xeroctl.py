@@ -613,6 +613,7 @@ def iso_text(seconds):
 
 
 THOUGHTS = "thinking", "reasoning", "summary"
+CALLS = "function_call", "custom_tool_call"  # that somebody else has to make
 
 
 def content_text(value):
@@ -633,7 +634,8 @@ def content_text(value):
 
 
 def call_line(call):
-    """A call of a tool, as it is shown."""
+    """A call of a tool, as it is shown: a function's, or one that is flat."""
+    call = dig(call, "function") or dig(call, "custom") or call
     name = dig(call, "name") or dig(call, "type") or None
     given = (dig(call, "arguments") or dig(call, "input")
              or dig(call, "action") or "")
@@ -652,7 +654,7 @@ def as_said(value):
         return one_line(call_line(value))
     calls, found = dig(value, "tool_calls"), [dig(value, k) for k in SAID]
     said = [content_text(each) for each in found] + [
-        one_line(call_line(dig(each, "function")))
+        one_line(call_line(each))
         for each in (calls if isinstance(calls, list) else ())]
     is_known = any(each is not None for each in found)
     return "\n".join(filter(None, said)) or as_text(
@@ -2587,18 +2589,24 @@ BROKEN_ENDS = frozenset(
     " insufficient_system_resource malformed_function_call".split())
 
 
-def no_answer(value, what):
+def no_answer(value, what, who="the answer", kind=AnswerError):
     """The error for JSON that is not what was asked for."""
-    return AnswerError(
-        f"the answer {what}: "
+    return kind(
+        f"{who} {what}: "
         + (error_message(value) or compact_json(value)[:300]),
         code=error_fact(value, "code"), param=error_fact(value, "param"))
+
+
+def told_error(value):
+    """The error that JSON holds; one of empty members alone is none."""
+    error = dig(value, "error")
+    return any(error.values()) and error if isinstance(error, dict) else error
 
 
 def is_error(value):
     """Whether JSON is an error; a record with a status may tell one, too."""
     return dig(value, "object") == "error" or bool(
-        dig(value, "error")
+        told_error(value)
         and not (is_filled(dig(value, "id")) and dig(value, "status")))
 
 
@@ -2613,8 +2621,13 @@ def check_answer(value, *_):
 
 def check_write(value, method):
     """Raise if what was asked for was not done, or not deleted."""
-    if dig(value, "success") is False or (
-            method == "DELETE" and dig(value, "deleted") is False):
+    names, is_refused = ("success", "ok"), value is False
+    if method == "DELETE":
+        names += ("deleted",)
+        is_refused = is_refused or not dig(value, "id") and (
+            dig(value, "errors") or dig(value, "status") == "error")
+    if is_refused or any(dig(value, name) in (False, "false")
+                         for name in names):
         raise no_answer(value, "is a refusal")
 
 
@@ -2628,7 +2641,7 @@ def id_in(answer, name="id"):
 
 def broken_end(answer, state):
     """Why a choice or a response that ends in a state broke off, or None."""
-    error = dig(answer, "error")
+    error = told_error(answer)
     if error:
         return error_message({"error": error}) or as_text(error)
     is_broken = is_filled(state) and state.lower() in BROKEN_ENDS
@@ -2670,7 +2683,8 @@ def check_count(found, wanted, what, has_index=True):
     """Raise unless each text has one result, in whatever order they came."""
     places = [place for place in (dig(item, "index") for item in found)
               if isinstance(place, int) and has_index]
-    if len(found) != wanted or len(set(places)) < len(places):
+    if (len(found) != wanted or len(set(places)) < len(places)
+            or not all(isinstance(item, dict) for item in found)):
         raise AnswerError(f"{len(found)} {what} came for {wanted} texts: "
                           + compact_json(found)[:200])
 
@@ -2678,8 +2692,8 @@ def check_count(found, wanted, what, has_index=True):
 def check_vectors(reply, sent):
     """Raise unless there is an embedding for each text that was sent."""
     texts, data = dig(sent, "input"), dig(check_answer(reply), "data")
-    if not isinstance(data, list) or not all(
-            isinstance(dig(item, "embedding"), (str, list)) for item in data):
+    if not isinstance(data, list) or not all(isinstance(
+            dig(item, "embedding") or None, (str, list)) for item in data):
         raise no_answer(reply, "holds no embeddings")
     is_one = not isinstance(texts, list) or texts and is_number(texts[0])
     # Some say 0 of each (llama.cpp had it so): they keep the order.
@@ -3311,6 +3325,7 @@ class Api:
 # ---------------------------------------------------------------------------
 
 DONE, WHOLE = "[DONE]", "whole answer"
+OURS = "", "message", "error"  # events that have to be JSON
 TERMINAL_EVENTS = ("response.completed", "response.failed",
                    "response.incomplete", "response.cancelled")
 
@@ -3341,7 +3356,7 @@ def sse_lines(blocks):
 
 def is_own_event(data, field):
     """Whether data is complete before another field: a comment, or JSON."""
-    if not re.match(rb"event(:|$)|data:\s*[{[:]", field):
+    if not re.match(rb"event(:|$)|error:|data:\s*[{[:]", field):
         return False
     return data[:1] == ":" or json_or_text(data, SERVER_DECODER) is not data
 
@@ -3353,9 +3368,10 @@ def sse_events(blocks):
     fields are joined by newlines, one space after the colon belongs to the
     syntax, an event without data is none, one byte order mark may come
     first.  Beyond it, a last event without its blank line counts; is_whole
-    is false if even its last line lacks an end; and a field after data that
-    is a JSON text of its own begins an event, as it has to where servers
-    leave the blank lines out.
+    is false if even its last line lacks an end; a field after data that is a
+    JSON text of its own begins an event, as it has to where servers leave
+    the blank lines out; the field error (llama.cpp, until 2025) is an event
+    of that name.
     """
     lines = sse_lines(blocks)
     first = next(lines, b"")
@@ -3375,6 +3391,9 @@ def sse_events(blocks):
             data.append(value[value[:1] == b" ":].decode("utf-8", "replace"))
         elif field == b"event":
             event = value[value[:1] == b" ":].decode("utf-8", "replace")
+        elif field == b"error":
+            event = "error"
+            data.append(value.strip().decode("utf-8", "replace"))
     if data:
         yield event, "\n".join(data), line[-1:] in (b"\n", b"\r")
 
@@ -3392,7 +3411,7 @@ def api_events(blocks):
         if data[:1] != "{":
             if data.strip() == DONE:
                 return
-            if data[:1] in ":":
+            if data[:1] in ":" or event not in OURS and "{" not in data:
                 continue  # kept alive
         try:
             payload = parse_json(data, SERVER_DECODER)
@@ -3405,10 +3424,10 @@ def api_events(blocks):
             continue
         kind = event if event and event != "message" else (
             payload.get("type") or payload.get("object"))
-        if kind == "error" or payload.get("error"):
-            told = no_answer(payload, "is an error")
-            raise StreamError("the server broke off the stream: "
-                              + str(told).partition(": ")[2], **told.facts)
+        if kind == "error" or payload.get("object") == "error" or (
+                payload.get("error") and told_error(payload)):
+            raise no_answer(payload, "broke off the stream", "the server",
+                            StreamError)
         yield kind, payload
         if kind in TERMINAL_EVENTS:
             return
@@ -3431,7 +3450,7 @@ def answer_events(answer, blocks):
     Whether it is a stream tells what comes, not what was asked for; a body
     that is none is the one and only event.
     """
-    is_field = re.compile(rb"(data|event|id|retry)?:").match  # while we wait
+    is_field = re.compile(rb"(data|event|id|retry|error)?:").match
     first = b""
     for block in blocks:
         first += block
@@ -4664,11 +4683,11 @@ def made_once(app, make, look_up, is_doubtful=False):
 
 
 def with_status(item):
-    """An item whose status is a word; without one it is no answer."""
-    if is_filled(dig(item, "status.value")):
-        item = dict(item, status=item["status"]["value"])
-    id_in(item, "status")
-    return item
+    """An item whose status is a word of ours; without one it is no answer."""
+    status = as_text(dig(item, "status.value") or id_in(item, "status"))
+    # Some have them in capitals, or cancelled with one l.
+    status = re.sub(r"\A\w+\Z", lambda word: word.group().lower(), status)
+    return dict(item, status=status.replace("canceled", "cancelled"))
 
 
 def call_again(app, *words):
@@ -4847,9 +4866,12 @@ def grown(before, value, key=""):
 
 
 def content_pieces(value, kind=TEXT):
-    """Yield the (kind, text) pieces of a content: a text, or parts."""
+    """Yield the (kind, text) pieces of a content: a text, parts, or JSON."""
+    known = {"type", "text", "refusal", *THOUGHTS}
     for part in value if isinstance(value, list) else [value]:
         what = dig(part, "type")
+        if isinstance(part, dict) and part and known.isdisjoint(part):
+            part = compact_json(part)
         yield (REFUSAL if what == "refusal" else
                REASONING if what in THOUGHTS else kind), content_text(part)
 
@@ -4861,11 +4883,23 @@ def broken_off(answer, state):
                                code=dig(answer, "error.code"))
 
 
+def begins_call(part, call):
+    """Whether a part is of another call than the one under its index: by
+    its id with a name, or, as Gemini's are empty, by a second object."""
+    ids = [dig(each, "id") for each in (call, part)]
+    if all(ids):
+        return ids[0] != ids[1] and dig(part, "function.name")
+    said, more = (as_text(dig(each, "function.arguments"))
+                  for each in (call, part))
+    return more[:1] == "{" and isinstance(json_or_text(said), dict)
+
+
 class ChatChoice:
     """One of the answers in a chat.completion, growing by deltas."""
 
-    SHOWN = {"content": TEXT, "refusal": REFUSAL,
-             "reasoning_content": REASONING, "reasoning": REASONING}
+    SHOWN = {"content": TEXT, "refusal": REFUSAL, "thinking": REASONING,
+             "reasoning_content": REASONING, "reasoning": REASONING,
+             "reasoning_text": REASONING}
     KEPT_APART = frozenset(("index", "delta", "message", "finish_reason",
                             "usage"))
 
@@ -4883,7 +4917,8 @@ class ChatChoice:
             self.more.update([(key, grown(self.more.get(key), choice[key]))
                               for key in choice
                               if key not in self.KEPT_APART])
-        delta = choice.get("delta") or choice.get("message")
+        delta = choice.get("delta") or self.unsaid(choice) or {
+            "content": choice.get("text")}
         pieces = []
         for key, value in delta.items() if isinstance(delta, dict) else ():
             if value is None:
@@ -4898,13 +4933,23 @@ class ChatChoice:
             elif kind:
                 pieces += self.take_parts(key, value)
             elif key == "tool_calls":
-                for part in value if isinstance(value, list) else ():
+                for part in value if isinstance(value, list) else [value]:
                     if isinstance(part, dict):
                         # The members of the call; its index is its own.
                         grown(self.call_of(part), dict(part, index=None))
             else:
                 self.message[key] = grown(self.message.get(key), value, key)
         return pieces
+
+    def unsaid(self, choice):
+        """Its message, but for what deltas have told before its end."""
+        message = choice.get("message")
+        if message and choice.get("finish_reason") and (
+                self.texts or self.tool_calls):
+            text, said = content_text(dig(message, "content")), self.text()
+            if text.startswith(said):
+                return {"content": text[len(said):]}
+        return message
 
     def take_parts(self, key, value):
         """Take a text in that comes as a list of parts; return its pieces.
@@ -4927,22 +4972,23 @@ class ChatChoice:
     def call_of(self, part):
         """The call of a part, by its index, else by its id, or a new one.
 
-        A new id with a name opens a call under an index in use, too; what
-        has neither goes on with the last call, unless it has a name.
+        Without a name an id that is known counts more than the index, and
+        what has no id, too, goes on with the last call.
         """
         index, call_id = part.get("index"), part.get("id")
-        name = dig(part, "function.name")
-        found = [call for call in self.tool_calls
-                 if call["index"] == index and index is not None
-                 or index is None and call_id and call.get("id") == call_id]
-        if name and call_id and found and found[-1].get("id") not in (
-                None, "", call_id):
+        name, calls = dig(part, "function.name"), self.tool_calls
+        found = [call for call in calls
+                 if call["index"] == index and index is not None]
+        if call_id and (index is None or not name):
+            found = [call for call in calls if call.get("id") == call_id
+                     ] or found
+        if found and begins_call(part, found[-1]):
             found = []
-        elif index is None and not found and not name:
-            found = self.tool_calls
+        elif not found and not name and (index is None or not call_id):
+            found = calls
         if not found:
             found = [{"index": index}]
-            self.tool_calls += found
+            calls += found
         return found[-1]
 
     def text(self, key="content"):
@@ -4998,10 +5044,11 @@ class ChatAnswer:
             self.take_head(chunk)
         self.usage = chunk.get("usage") or self.usage
         choices, shown = chunk.get("choices"), []
-        for choice in choices if isinstance(choices, list) else ():
+        for place, choice in enumerate(
+                choices if isinstance(choices, list) else ()):
             if isinstance(choice, dict):
                 index = choice.get("index")
-                index = index if isinstance(index, int) else 0
+                index = index if isinstance(index, int) else place
                 kept = self.choices.get(index)
                 if not kept:
                     kept = self.choices[index] = ChatChoice(index)
@@ -5044,9 +5091,9 @@ class ChatAnswer:
         for index, choice in sorted(self.choices.items()):
             if index:
                 yield "\n" + choice.text() + choice.text("refusal")
-            calls = [dig(call, "function") for call in choice.tool_calls]
             older = choice.message.get("function_call")  # OpenAI's older form
-            yield from map(call_line, calls + [older] * bool(older))
+            calls = choice.tool_calls + [older] * bool(older)
+            yield from map(call_line, calls)
 
     def hint(self):
         """What to try where the answer has stopped early, or None."""
@@ -5064,19 +5111,20 @@ class ResponseAnswer:
     """A response, put together from its events (OpenAI, Responses API).
 
     Takes whole responses as well.  Each lifecycle event brings the response
-    as it is then; items and texts fill what the last one leaves out.  Where
-    an event belongs its output_index says, else its item_id.
+    as it is then; items and texts fill what the last one leaves out.
     """
 
     PATH = "/responses"
     STREAMED = {"stream": True}
     KINDS = {"output_text": TEXT, "refusal": REFUSAL,
              "reasoning_text": REASONING, "reasoning_summary_text": REASONING}
+    GIVEN = {"function_call_arguments": "arguments",
+             "custom_tool_call_input": "input"}
     has_begun, is_finished = False, False
-    usage = id = received = failure = None
+    usage = id = received = failure = thinks = None
 
     def __init__(self):
-        self.response, self.items = {}, {}
+        self.response, self.items = {}, []  # (output_index, item) pairs
         self.said = defaultdict(bytearray)
 
     def add(self, payload, kind=None):
@@ -5090,16 +5138,19 @@ class ResponseAnswer:
             self.usage, self.id = response.get("usage"), response.get("id")
         if kind == WHOLE or kind in TERMINAL_EVENTS:
             return self.end(kind)
-        place = payload.get("output_index", payload.get("item_id"))
         if name == "output_item" and isinstance(payload.get("item"), dict):
-            self.items[place if isinstance(place, int)
-                       else len(self.items)] = payload["item"]
-            if dig(payload, "item.type") == "function_call":
-                self.has_begun = True
-        elif name == "function_call_arguments":
-            self.take_arguments(place, payload)
+            self.take(payload["item"], payload, step == "added")
+        elif name in self.GIVEN:
+            key, told = self.GIVEN[name], {"name": payload.get("name")}
+            call = self.take(dict(told, type=CALLS[key == "input"]), payload)
+            call[key] = payload.get(key) or grown(
+                call.get(key), payload.get("delta"), key)
         elif name in self.KINDS:
-            return self.kept(self.text_pieces(self.KINDS[name], step, payload))
+            kind = self.KINDS[name]
+            if kind == REASONING:  # some tell the same under two names
+                self.thinks = self.thinks or name
+            if kind != REASONING or name == self.thinks:
+                return self.kept(self.text_pieces(kind, step, payload))
         return []
 
     def end(self, kind):
@@ -5112,21 +5163,33 @@ class ResponseAnswer:
         return self.kept([piece for piece in self.pieces()
                           if not self.said[piece[0]]])
 
-    def take_arguments(self, place, payload):
-        """Have a call hold its arguments, as far as they have come."""
-        self.has_begun = True
-        call = next((item for key, item in self.items.items()
-                     if place in (key, dig(item, "id"))), {})
-        call["arguments"] = payload.get("arguments") or grown(
-            call.get("arguments"), payload.get("delta"), "arguments")
+    def take(self, told, event, is_new=False):
+        """Return the item of an event, with what is told of it.
 
-    def text_pieces(self, kind, step, payload):
-        """The piece in a delta, or in a done that no delta came before."""
-        text = content_text(payload.get("delta" if step == "delta" else "text")
-                            or payload.get("refusal"))
-        is_new = step == "delta" or (
-            step == "done" and text not in self.text(kind))
-        return [(kind, text)] if text and is_new else []
+        It is found by its id, its index, or as the last: llama.cpp tells no
+        index, LiteLLM another id each time, and some have 0 for each.
+        """
+        item_id, index = event.get("item_id"), event.get("output_index")
+        by_id = [item for _, item in self.items if item.get("id")
+                 and item["id"] in (item_id, told.get("id"))]
+        by_index = [item for place, item in self.items
+                    if not is_new and index in (None, place)]
+        item = (by_id or by_index or [{}])[-1]
+        if not item:
+            self.items.append((index, item))
+        item.update([(key, told[key]) for key in told
+                     if told[key] or key not in item])
+        self.has_begun |= item.get("type") in CALLS
+        return item
+
+    def text_pieces(self, kind, step, event):
+        """The piece in a delta, or what is new in a done."""
+        text = content_text(event.get("delta") if step == "delta" else event)
+        if step != "delta":
+            said = self.text(kind)
+            text = "" if step != "done" or text in said else (
+                text[len(said):] if text.startswith(said) else text)
+        return [(kind, text)] if text else []
 
     def kept(self, pieces):
         for kind, text in pieces:
@@ -5151,7 +5214,8 @@ class ResponseAnswer:
         """The items of the output, those that came one by one included."""
         output = self.response.get("output")
         if not isinstance(output, list) or not output:
-            output = [item for _, item in sorted(self.items.items())]
+            output = [item for _, item in sorted(
+                self.items, key=lambda each: counted(each[0]))]
         if self.said[TEXT] and not any(dig(item, "type") == "message" and dig(
                 item, "content") for item in output):
             output = [item for item in output
@@ -5167,7 +5231,7 @@ class ResponseAnswer:
 
     def rest(self):
         for item in self.output():
-            if dig(item, "type") == "function_call":
+            if dig(item, "type") in CALLS:
                 yield call_line(item)
 
     def hint(self):
@@ -6496,8 +6560,7 @@ def judged(result, request):
     One that says nothing of why it does not is told it in "error".
     """
     status = dig(result, "response.status_code")
-    is_told = result.get("error") or status is not None and not (
-        isinstance(status, int) and 200 <= status < 300)
+    is_told = told_error(result) or str(status or 2)[:1] != "2"
     try:
         if not is_told:
             check_line(body_of(result), request)
@@ -6525,6 +6588,8 @@ class Accounts:
         for number, raw in enumerate(lines, 1):
             if number == 1 and raw.startswith(codecs.BOM_UTF8):
                 raw = raw[3:]
+            if not raw.strip():
+                continue
             place = f"{self.part['batch']}, {name} file, line {number}"
             try:
                 result, text = read_result(raw)
@@ -6606,7 +6671,8 @@ class Sheet:
         """A row of the input, and what has come of it."""
         body = body_of(parse_line(raw))
         pieces = content_pieces(dig(body, "choices.0.message.content")
-                                or dig(body, "choices.0.message.refusal"))
+                                or dig(body, "choices.0.message.refusal")
+                                or dig(body, "choices.0.text"))
         answer = "".join(text for kind, text in pieces if kind != REASONING)
         return self.line(self.cells(number) + list(map(self.text, [
             answer * is_good, dig(body, "choices.0.finish_reason"),
@@ -7632,9 +7698,10 @@ class ChatTurns:
 
     def keep(self, is_cut, is_lost=False):
         """Keep the answer as a turn; without one, take the question back."""
-        text = not is_lost and (self.answer.text() or self.answer.text(REFUSAL)
-                                or "\n".join(self.answer.rest()))
-        if not text:
+        said = (self.answer.text(), self.answer.text(REFUSAL),
+                "\n".join(self.answer.rest()))
+        text = next(filter(str.strip, said), "")
+        if is_lost or not text:
             self.messages.pop()
             return
         more = {"cut": True} if is_cut else self.link()
@@ -8149,7 +8216,7 @@ def ask_whether_well(api):
     except (ApiError, AnswerError) as error:
         # LM Studio has a 200 for paths that it does not know.
         status = getattr(error, "status", 404)
-        if status not in (401, 403, 404, 405):
+        if status not in (401, 403, 404, 405, 410, 501):
             raise
         return "-", ("behind the key" if status in (401, 403)
                      else "this server has no /healthz")
@@ -9031,8 +9098,8 @@ def given_texts(app, args, read=lambda line, where: line):
 
 def place_in_input(item):
     """Which text of the input an item of the answer is about."""
-    index = dig(item, "index")
-    return index if isinstance(index, int) else 0
+    index = as_text(dig(item, "index"))
+    return int(index) if re.match(r"\d{1,9}\Z", index) else 0
 
 
 def floats_of(value):
@@ -10792,8 +10859,9 @@ def new_deployment(values):
         raise UsageError("--base-url is missing: https://HOST/PROJECT/v1")
     style = values.get("style", XEROTIER)
     if key_source(values, UsageError) is None and style == XEROTIER:
-        raise UsageError("a key source is missing", "--api-key @FILE is one,"
-                         " xeroctl help config add names others")
+        raise UsageError(
+            "a key source is missing", "--api-key @FILE or --api-key-env NAME;"
+            " xeroctl help config add names others")
     Deployment(values["base_url"], None, style).endpoint(
         values.get("endpoint"))
     return values
@@ -10949,7 +11017,7 @@ CONFIG = Group(
         Verb("init", "Ask for a deployment, try it, and store it.",
              init_config, writes=True),
         Verb("add", "Store a deployment; the first becomes current.",
-             add_deployment, flag("NAME", "the new deployment"),
+             add_deployment, flag("NAME", "the new deployment", some_text),
              flag("--api-key-env VARIABLE", "read the key from this variable"),
              flag("--api-key-file FILE", "read the key from this file"),
              flag("--api-key-command COMMAND",

@@ -892,8 +892,6 @@ LIES = {
     "no id": (A + B + b"{}\n", None, "ab", "1 x no result"),
     "id in capitals": (A + B + as_lines([good("C")]), None, "ab",
                        "custom_id 'C'"),
-    "blank line": (A + b"\n" + B + C, None, "abc", "blank"),
-    "blank end": (ABC + b" \t\r\n", None, "abc", "blank"),
 }
 
 

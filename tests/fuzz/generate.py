@@ -166,7 +166,8 @@ def json_answer(tree, chance):
 
 SSE_PIECES = [
     b"data: ", b"data:", b"data", b"data :", b"event: ", b"event:message",
-    b"event", b"id: 1", b"id: \0", b"retry: 10", b": remark", b":", b" ",
+    b"event", b"error: ", b"error", b"id: 1", b"id: \0", b"retry: 10",
+    b": remark", b":", b" ",
     b"\t", b"\x0b", b"Data: x", b"a", b"{}", b'{"a":1}', b"[DONE]", b"  x ",
     b"\xef\xbb\xbf", b"\xc3\xa9", b"\xf0\x9f\x98\x80", b"\xe2\x80\xa8",
     b"\xc2\x85", b"\xff", b"\xc3", b"\xf0\x9f", b"\0", b"x" * 300,

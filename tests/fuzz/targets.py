@@ -474,10 +474,14 @@ def is_own(data):
         return False
 
 
+SPACE = " \t\n\r\v\f"  # of bytes
+
+
 def whatwg_events(body):
     """(event, data) after WHATWG HTML 9.2.6, but the last event counts.
 
-    And where servers leave blank lines out, the next field begins an event.
+    And where servers leave blank lines out, the next field begins an event;
+    a field of the name error is an event of that name.
     """
     text = body.decode("utf-8", "replace")
     if text[:1] == "\ufeff":
@@ -486,13 +490,16 @@ def whatwg_events(body):
     found, name, data = [], "", None
     for line in lines + [""]:
         field, colon, value = line.partition(":")
-        begins = data and (field == "event" or field == "data" and (
-            value.strip()[:1] in tuple("{[:")))
+        begins = data and (field == "event" or field == "error" and colon
+                           or field == "data" and (
+                               value.strip()[:1] in tuple("{[:")))
         value = value[1:] if value[:1] == " " else value
         if line == "" or begins and is_own(data):
             if data is not None:
                 found.append((name, data))
             name, data = "", None
+        if field == "error":
+            name, field, value = "error", "data", value.strip(SPACE)
         if field == "data":
             data = value if data is None else data + "\n" + value
         elif field == "event":

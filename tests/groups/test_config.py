@@ -233,10 +233,11 @@ def test_a_deployment_may_have_any_name(cli, config, run, router, name):
     assert names(cli) == (["other"], [])
 
 
-@pytest.mark.parametrize("name", ["\udcff", "a\x7f"])
-def test_a_name_that_is_no_text_is_refused(cli, config, name):
+@pytest.mark.parametrize("name, told", [
+    ("\udcff", "no text"), ("a\x7f", "no text"), ("", "the text is empty")])
+def test_a_name_that_is_no_text_is_refused(cli, config, name, told):
     shown = cli("add", name, "--base-url", URL, "--api-key-env", "K")
-    check_error(shown, 2, "no text")
+    check_error(shown, 2, told)
     assert not config.exists()
 
 
