@@ -56,10 +56,19 @@ class Teller:
         del self.reports[:]
 
 
+class Colours:
+    """Stands for the plugin that prints, where nothing is printed."""
+
+    def __init__(self, writer):
+        self._tw = writer
+
+
 def run_second(session, files, claims, notes):
     """Run what the first process leaves; it is silent itself."""
     plugins = session.config.pluginmanager
-    plugins.unregister(plugins.getplugin("terminalreporter"))
+    reporter = plugins.unregister(name="terminalreporter")
+    # What a failure looks like asks it for its colours still.
+    plugins.register(Colours(reporter._tw), "terminalreporter")
     capture = plugins.getplugin("capturemanager")
     capture.stop_global_capturing()     # its files are those of the first
     capture.start_global_capturing()
