@@ -3325,7 +3325,7 @@ class Api:
 # ---------------------------------------------------------------------------
 
 DONE, WHOLE = "[DONE]", "whole answer"
-OURS = "", "message", "error"  # events that have to be JSON
+OURS = r"(message|error|response\..*)?\Z"  # events that have to be JSON
 TERMINAL_EVENTS = ("response.completed", "response.failed",
                    "response.incomplete", "response.cancelled")
 
@@ -3411,7 +3411,8 @@ def api_events(blocks):
         if data[:1] != "{":
             if data.strip() == DONE:
                 return
-            if data[:1] in ":" or event not in OURS and "{" not in data:
+            if data[:1] in ":" or "{" not in data and (
+                    not re.match(OURS, event)):
                 continue  # kept alive
         try:
             payload = parse_json(data, SERVER_DECODER)

@@ -575,12 +575,17 @@ def payloads_in(body):
             value = lenient(data)
             as_written(value)
         except (ValueError, RecursionError):
-            break
+            if "{" in data or name in ("", "message", "error") or (
+                    name.startswith("response.")):
+                break
+            continue  # a word of whoever is in between
         if not isinstance(value, dict):
             continue
         kind = name if name not in ("", "message") else (
             value.get("type") or value.get("object"))
-        if value.get("error") or kind == "error":
+        error = value.get("error")
+        if "error" in (kind, value.get("object")) or error and (
+                not isinstance(error, dict) or any(error.values())):
             break
         found.append(value)
         if kind in ENDS:
