@@ -3425,8 +3425,9 @@ def api_events(blocks):
             continue
         kind = event if event and event != "message" else (
             payload.get("type") or payload.get("object"))
-        if kind == "error" or payload.get("object") == "error" or (
-                payload.get("error") and told_error(payload)):
+        if kind == "error" or (
+                "error" in payload or "choices" not in payload) and (
+                payload.get("object") == "error" or told_error(payload)):
             raise no_answer(payload, "broke off the stream", "the server",
                             StreamError)
         yield kind, payload
@@ -5045,11 +5046,11 @@ class ChatAnswer:
             self.take_head(chunk)
         self.usage = chunk.get("usage") or self.usage
         choices, shown = chunk.get("choices"), []
-        for place, choice in enumerate(
-                choices if isinstance(choices, list) else ()):
+        for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 index = choice.get("index")
-                index = index if isinstance(index, int) else place
+                if not isinstance(index, int):
+                    index = [each is choice for each in choices].index(True)
                 kept = self.choices.get(index)
                 if not kept:
                     kept = self.choices[index] = ChatChoice(index)
