@@ -11247,9 +11247,11 @@ def find_group(words, groups):
     if word in (None, "version"):
         return TOP, [VERSION.long_name] if word else words
     if word not in names:
-        noun = word in STANDARD_WORDS and first_word(behind, flag_table())[0]
+        noun, _, more = first_word(behind, flag_table())
+        verb = "list" if word == "get" and not more else word  # as kubectl
+        meant = verb in STANDARD_WORDS and noun in names
         raise UsageError(f"unknown command {word!r}", FOREIGN.get(word)
-                         or noun in names and f"xeroctl {noun} {word}"
+                         or meant and f"xeroctl {noun} {verb}"
                          or did_you_mean(word, names)
                          or "xeroctl help lists the commands")
     return names[word], before + behind

@@ -55,6 +55,7 @@ def test_help_on_version_finds_the_flag(run):
     (["logout"], "xeroctl config unset NAME api_key"),
     (["completion", "bash"], "xeroctl shell-completion bash"),
     (["get", "--raw", "models", "x"], "xeroctl models get\n"),
+    (["get", "models"], "xeroctl models list\n"),
     (["delete", "file", "x"], "help lists the commands"),
     (["chat", "-m", "two", "words"], "-m TEXT, in quotes"),
     (["chat", "Hello"], "-m TEXT"),
