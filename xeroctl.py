@@ -3994,10 +3994,10 @@ class Out:
         if not self.pick or self.writes and not found:
             self.screen.write_json(layout(value) + "\n")
         if self.pick and not found:
-            names = list({dict: value, list: "*" * bool(value)}.get(
-                type(value), ()))[:MOST_PROBLEMS]
+            names = (list(value)[:MOST_PROBLEMS] if isinstance(value, dict)
+                     else ["*"] if value and isinstance(value, list) else [])
             raise XeroctlError(f"{'.'.join(self.pick)} leads to nothing", (
-                "it begins with " + " or ".join(names)) * bool(names))
+                "it begins with " + " or ".join(names)) if names else None)
         self.has_picked = True
 
     def json_line(self, value):
@@ -4893,7 +4893,9 @@ def begins_call(part, call):
         return ids[0] != ids[1] and dig(part, "function.name")
     said, more = (as_text(dig(each, "function.arguments"))
                   for each in (call, part))
-    return more[:1] == "{" and isinstance(json_or_text(said), dict)
+    # What does not end with a brace need not be read: pieces are many.
+    return (more[:1] == "{" and said.rstrip()[-1:] == "}"
+            and isinstance(json_or_text(said), dict))
 
 
 class ChatChoice:
@@ -5695,7 +5697,12 @@ class Download:
 
         Nothing is held back longer than it may be a page or an error.
         """
-        head, text, lost = b"", "", []
+        def all_of_it():
+            yield head
+            if lost:
+                raise lost  # what came before is in the target by now
+            yield from blocks
+        head, text, lost = b"", "", None
         try:
             for block in blocks:
                 head += block
@@ -5704,14 +5711,14 @@ class Download:
                         or text.lstrip()[:1] not in "<{"):
                     break
         except ConnectionFailed as error:
-            lost.append(error)  # raised once what came is in the target
+            lost = error
         names = f"{self.name}\n{as_text(dig(self.about, 'filename'))}"
         self.doubt = in_place_of_file(text, answer.media, names)
         is_other = (size not in (None, self.size) if self.size
                     else self.doubt)
         if is_other:
             raise self.refused(answer, size)
-        return chain([head], map(blocks.throw, lost), blocks)
+        return all_of_it()
 
     def refused(self, answer, count):
         """The error for a body that is not the file's."""
@@ -6562,7 +6569,8 @@ def judged(result, request):
     One that says nothing of why it does not is told it in "error".
     """
     status = dig(result, "response.status_code")
-    is_told = told_error(result) or str(status or 2)[:1] != "2"
+    is_told = told_error(result) or not (
+        str(status or 200).startswith("2"))
     try:
         if not is_told:
             check_line(body_of(result), request)
