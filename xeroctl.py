@@ -30,6 +30,7 @@ turns into an exit code).
 """
 
 import codecs
+import gc
 import io
 import json
 import os
@@ -301,17 +302,15 @@ class HelpWanted(Exception):
 # 3. Text
 # ---------------------------------------------------------------------------
 
+# Few calls need each pattern of this file: re compiles it at its first use.
 # C0 but tab and newline, DEL, C1, and the bidirectional embeddings,
 # overrides and isolates of Unicode UAX #9.
-CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+CONTROLS = "[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 # Beyond these, what has no width: a name that is copied has it as well.  The
 # joiner before a picture is a part of it.
-UNSEEN = re.compile(CONTROLS.pattern[:-1] + "\xad\u061c\u200b\u200c\u200e"
-                    "\u200f\u2028\u2029\u2060-\u206f\ufeff"
-                    "\U000e0000-\U000e007f]"
-                    "|\u200d(?![\u203c-\u3299\U0001f000-\U0001faff])")
-SURROGATES = re.compile("[\ud800-\udfff]")
-# Few calls need this or any later pattern: re compiles it at its first use.
+UNSEEN = (CONTROLS[:-1] + "\xad\u061c\u200b\u200c\u200e\u200f\u2028\u2029"
+          "\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
+          "|\u200d(?![\u203c-\u3299\U0001f000-\U0001faff])")
 ISO_TIME = (
     r"(?i)(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?"
     r"\s*(?:Z|([+-]\d\d)(?::?(\d\d))?)?)?\Z")
@@ -392,7 +391,7 @@ def as_escape(match):
 
 def visible(text):
     """Show control characters as escapes (\\x1b) that do nothing."""
-    return CONTROLS.sub(as_escape, text)
+    return re.sub(CONTROLS, as_escape, text)
 
 
 def reason_of(problem):
@@ -417,11 +416,12 @@ def whole(text):
     Bytes that Python smuggled in as lone surrogates (PEP 383) are read as
     UTF-8 once more; what still is no text becomes U+FFFD.
     """
-    if not SURROGATES.search(text):
+    with suppress(UnicodeEncodeError):
+        text.encode()
         return text
     text = re.sub("[\udc80-\udcff]+", lambda found: found.group().encode(
         "utf-8", "surrogateescape").decode("utf-8", "replace"), text)
-    return SURROGATES.sub("\ufffd", text)
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 def decoded(raw, errors="replace"):
@@ -884,7 +884,7 @@ def body_summary(text):
 
 def safe_name(text):
     """Make a name for a file of ours out of anything: one plain segment."""
-    name = re.sub(r"[/\\:\n\t]", "_", CONTROLS.sub("_", whole(text)))
+    name = re.sub(r"[/\\:\n\t]", "_", re.sub(CONTROLS, "_", whole(text)))
     name = re.sub(r"^[\s.]+", "", name).encode("utf-8")[:200]
     return name.decode("utf-8", "ignore").strip()
 
@@ -1050,13 +1050,13 @@ class Screen:
 
     def shown(self, text, hidden=None):
         """The text as it will look here: escapes take cells, too."""
-        return (hidden or self.hidden).sub(
-            as_escape, text) if self.is_guarded else text
+        return re.sub(hidden or self.hidden, as_escape,
+                      text) if self.is_guarded else text
 
     def write_json(self, text):
         """Write JSON text; on a terminal its controls are JSON escapes."""
         if self.is_guarded:
-            text = UNSEEN.sub(lambda c: re.sub(
+            text = re.sub(UNSEEN, lambda c: re.sub(
                 "....", r"\\u\g<0>", c.group().encode("utf-16-be").hex()),
                 text)
         Screen.write(self, text)
@@ -12325,6 +12325,8 @@ def interrupt(_, frame):
 
 def console():
     """Run as the program: the entry point of script and package alike."""
+    if hasattr(gc, "freeze"):  # 3.7; no search for garbage reads the program
+        gc.freeze()
     open_closed_streams()
     on_signal("SIGINT", interrupt)
     for name, code in STOP_SIGNALS:

@@ -307,7 +307,7 @@ def test_importing_does_nothing_and_main_returns(spawn, python):
 
 # What the head of the file imports is the interpreter's own, or cheap.
 LOADER = """
-import codecs, collections, contextlib, io, itertools, json, os, re, sys
+import codecs, collections, contextlib, gc, io, itertools, json, os, re, sys
 import time, types
 known = set(sys.modules)
 import xeroctl
