@@ -308,7 +308,7 @@ def test_fish(place):
     text = "source ./script.fish\n" + "".join(
         f"echo '= {line}'\ncomplete -C '{line}'\n" for line in lines)
     offers = {}
-    for line in shell_run(place, ["fish", "--no-config"], text):
+    for line in shell_run(place, ["fish"], text):
         if line.startswith("= "):
             found = offers.setdefault(line[2:], {})
         else:

@@ -32,8 +32,9 @@ def unprivileged():
     yield folder
     if was_root:
         os.seteuid(0)
-    for parent, _, _ in os.walk(folder):
-        os.chmod(parent, 0o700)
+    for parent, names, _ in os.walk(folder):
+        for name in names:  # those that it goes into next
+            os.chmod(os.path.join(parent, name), 0o700)
     shutil.rmtree(folder)
 
 
