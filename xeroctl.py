@@ -2272,7 +2272,8 @@ class closed_on_error:
 
     def __exit__(self, kind, problem, trace):
         if kind:
-            self.thing.__exit__(None, None, None)
+            with suppress(OSError):  # what cannot be written was told
+                self.thing.__exit__(None, None, None)
 
 
 def look_up(host, port):
@@ -3551,8 +3552,9 @@ def spooled(blocks):
     import tempfile
     with writing("a temporary file"):
         file = tempfile.TemporaryFile()
-        file.writelines(blocks)
-        file.flush()
+        with closed_on_error(file):
+            file.writelines(blocks)
+            file.flush()
     return file
 
 

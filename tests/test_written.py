@@ -25,8 +25,8 @@ import tempfile
 import pytest
 
 import xeroctl
-from conftest import (IS_FULL, ROOT, FakeClock, Result, costly, environment,
-                      text_stream, written)
+from conftest import (IS_FULL, ROOT, SCRIPT, FakeClock, Result, costly,
+                      environment, text_stream, written)
 from helpers import most_bytes
 from router import Router
 
@@ -873,6 +873,19 @@ def test_a_full_folder_of_temporary_files_is_told(run, router, tmp_path, argv,
         feeder.wait()
     check_no_room(shown, router)
     assert os.listdir(str(tmp_path)) in ([], ["in"])
+
+
+def test_a_full_folder_of_temporary_files_is_all_that_is_told(spawn):
+    """What is left to be written is no second error at the end.
+
+    By themselves Pythons from 3.13 on tell it, from 3.8 on with -X dev.
+    """
+    process = spawn("/bin/sh", "-c", 'ulimit -f 1; exec "$0" "$@"',
+                    sys.executable, "-B", "-X", "dev", SCRIPT, "files",
+                    "--upload", "-", stdin=subprocess.PIPE)
+    _, stderr = process.communicate(b"x" * 5000, 20)
+    assert process.returncode == 1 and stderr.count(b"\n") == 1, stderr
+    assert stderr.startswith(b"error: cannot write"), stderr
 
 
 def check_no_room(shown, router):
