@@ -445,17 +445,17 @@ COMPACT, PRETTY = (
     for layout in ({"separators": (",", ":")}, {"indent": 2}))
 
 
-def json_text(value, encoder):
+def json_text(value, encode):
     """Encode JSON, UTF-8 unescaped; a number beyond all floats is null."""
     try:
-        return encoder.encode(value)
+        return encode(value)
     except ValueError:
-        return encoder.encode(SERVER_DECODER.decode(json.dumps(value)))
+        return encode(SERVER_DECODER.decode(json.dumps(value)))
 
 
 def compact_json(value):
     """One line of JSON, no space."""
-    return json_text(value, COMPACT)
+    return json_text(value, COMPACT.encode)
 
 
 def text_or_json(value):
@@ -464,8 +464,11 @@ def text_or_json(value):
 
 
 def pretty_json(value):
-    """JSON for people: two spaces a level, keys in their order."""
-    return json_text(value, PRETTY)
+    """JSON for people: two spaces a level, keys in their order.
+
+    By encode() Python 3.14 would indent tens of thousands of levels.
+    """
+    return json_text(value, lambda each: "".join(PRETTY.iterencode(each)))
 
 
 def parse_json(text, decoder=DECODER):

@@ -505,6 +505,17 @@ def test_a_number_beyond_all_floats_makes_no_broken_json(cli, router):
     assert shown == re.sub("-?1e999", "null", record) + "\n"
 
 
+@pytest.mark.parametrize("opened, closed", [('{"a":', "}"), ("[", "]")])
+def test_json_that_is_too_deep_is_not_indented(cli, router, opened, closed):
+    """80 KB would become 200 MB: only Python 3.14 reads what is so deep."""
+    deep = opened * 10000 + "1" + closed * 10000
+    serve(router, '{{"id":"c1","b":{}}}'.format(deep).encode(),
+          "/conversations/c1")
+    shown = cli("conversations", "show", "c1", "-o", "json")
+    assert (shown, shown.exit_status) == ("", 1)
+    assert "nested too deeply" in shown.stderr
+
+
 def test_a_great_number_is_exact_in_cells_too(cli, router):
     great = 123456789012345678901234567890
     serve(router, {"data": titled(great)}, times=2)
