@@ -31,10 +31,14 @@ VALUES = [
     ('"""\n[b]\nc = 1\n"""', "[b]\nc = 1\n"),
 ]
 
+# Python 3.15 reads TOML 1.1.
+IN_TOML_1_1 = r'"\x41"'
+
 # What is no value; tomllib refuses it, too.
 NO_VALUES = [
+    IN_TOML_1_1,
     "", "# c", "b", "1 2", '"b" c', '"b', "'b", '"b\nc"', "'b\r\nc'", '"""b',
-    "'''b\n''", '"""b""""""', "'''b''''''", '""""', r'"\x41"', r'"\u12"',
+    "'''b\n''", '"""b""""""', "'''b''''''", '""""', r'"\u12"',
     r'"\U0000"', r'"\ud800"', r'"\U0000dFff"', r'"\U00110000"', r'"\q"',
     r'"\ "', '"b\\\n"', '"""\nb\\ c"""', '"""\\\rb"""', "1\rx", "01", "1__0",
     "1_", "_1", "+0x1", "0X1", "0x", "0b2", "0o8", "0x_1", "1.", ".5",
@@ -97,7 +101,7 @@ def test_what_is_no_value_is_refused_with_its_line(source):
     for text in (f"[deployment.p]\n\nendpoint = {source}\nx = 1\n",
                  f"[deployment.p]\n# c\n  endpoint\t={source}"):
         assert refused(text).startswith("line 3: ")
-        assert not tomllib or not is_toml(text)
+        assert source == IN_TOML_1_1 or not tomllib or not is_toml(text)
 
 
 @every_case
