@@ -1685,14 +1685,11 @@ def remove_quietly(path):
         os.unlink(path)
 
 
-class writing:
+class writing(AbstractContextManager):
     """Turn what a file system refuses into an error that names the file."""
 
     def __init__(self, path, error=XeroctlError, hint=None):
         self.path, self.error, self.hint = path, error, hint
-
-    def __enter__(self):
-        pass
 
     def __exit__(self, kind, problem, trace):
         if isinstance(problem, OSError):
@@ -2264,14 +2261,11 @@ class Wire(io.RawIOBase):
             self.sock.close()
 
 
-class closed_on_error:
+class closed_on_error(AbstractContextManager):
     """Close a socket or a file if what is done with it fails."""
 
     def __init__(self, thing):
         self.thing = thing
-
-    def __enter__(self):
-        pass
 
     def __exit__(self, kind, problem, trace):
         if kind:

@@ -56,7 +56,8 @@ def pytest_collection_finish():
     """Look for garbage from here on, seldom: thousands of tests keep much."""
     if hasattr(gc, "freeze"):  # 3.7
         gc.freeze()
-    gc.set_threshold(100000, 50, 50)
+    if hasattr(gc, "set_threshold"):  # PyPy has none
+        gc.set_threshold(100000, 50, 50)
     gc.enable()
 
 

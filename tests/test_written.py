@@ -888,6 +888,14 @@ def test_a_full_folder_of_temporary_files_is_all_that_is_told(spawn):
     assert stderr.startswith(b"error: cannot write"), stderr
 
 
+def test_nor_is_it_told_in_place_of_ctrl_c():
+    def typed():
+        yield b"x" * 500
+        raise KeyboardInterrupt
+    with most_bytes(10), pytest.raises(KeyboardInterrupt):
+        xeroctl.spooled(typed())
+
+
 def check_no_room(shown, router):
     assert shown.exit_status in (1, 2) and shown == "", shown
     assert shown.stderr.startswith("error: cannot write"), shown
