@@ -6714,11 +6714,16 @@ class Run:
     lost network has stopped it; both are gone once OUT stands complete, but
     the state stays as long as there are errors: what has failed is sent again
     by the same command, too.
+
+    A subclass answers the lines: do_round(number) has the journal hold a
+    result for each that lacks one, plan() shows what that would send.
     """
 
-    def __init__(self, app, group, args, source):
-        self.app, self.group, self.args, self.source = (
-            app, group, args, source)
+    url = None  # of each line; None for any
+
+    def __init__(self, app, group, args, slug, source):
+        self.app, self.group, self.args = app, group, args
+        self.slug, self.source = slug, source
         self.output = on_disk(args.output_file)
         self.errors = on_disk(args.errors_file
                               or args.output_file + ".errors.jsonl")
@@ -6746,27 +6751,24 @@ class Run:
             if other != what:
                 raise UsageError(f"{path} cannot be both {other} and {what}")
 
-    def run(self, sender):
+    def check(self):
+        """Read the input; raise for what is wrong with it."""
+        self.input = BatchInput(self.source, self.url, places=True).check()
+
+    def run(self):
         """Do the job, or the rest of it; return its summary."""
-        url = None if self.args.direct else self.args.batch_endpoint
-        self.input = BatchInput(self.source, url, places=True).check()
-        if not self.args.direct:
-            sender.check(self.input)
+        self.check()
         if self.sheet:
             self.sheet.check()
         if self.app.plan:
-            self.state = self.new_state()
-            if self.source.is_made and not self.args.direct:
-                self.app.terminal.note("the first request: " + compact_json(
-                    self.input.request(1)))
-            return sender(self, 0)
+            return self.plan()
         self.journal = Journal(self.journal_path, self.app.clock)
         try:
             with NewFile(self.errors, self.args.force) as errors, \
                     NewFile(self.output, self.args.force) as output:
                 self.open_state()
                 for round_number in range(self.args.retry_failed + 1):
-                    sender(self, round_number)
+                    self.do_round(round_number)
                 return self.merge(output, errors)
         except INTERRUPTS:
             self.app.terminal.note("the same command goes on where this one"
@@ -6788,7 +6790,7 @@ class Run:
                           "lines": self.input.count},
                 "direct": bool(self.args.direct),
                 "base_url": self.app.api.deployment.base_url,
-                "endpoint": self.group.slug(self.app),
+                "endpoint": self.slug,
                 "batch_endpoint": self.args.batch_endpoint}
 
     def new_state(self):
@@ -6866,20 +6868,19 @@ class Run:
                 raise UsageError(f"{path} exists, and no run is under way"
                                  " there", "--force replaces it")
 
-    def announce(self, ranges, how):
-        """Say what there is to send; return how many requests that is."""
-        count = sum(last - first + 1 for first, last in ranges)
+    def announce(self, count, how):
+        """Say how many requests there are to send."""
         if count:
             size = self.input.size * count // self.input.count
-            self.app.terminal.note(
-                f"{count} request{'s' * (count > 1)}, {as_size(size)}, {how}")
-        return count
+            self.app.terminal.note(f"{as_many(count, 'request')},"
+                                   f" {as_size(size)}, {how}")
 
     def save(self):
         """Have the disk hold the state, old or new, never torn."""
-        with writing(self.state_path):
-            write_privately(self.state_path, json_bytes(
-                dict(self.state, seal=digest_of(self.state))))
+        if not self.app.plan:
+            with writing(self.state_path):
+                write_privately(self.state_path, json_bytes(
+                    dict(self.state, seal=digest_of(self.state))))
 
     def merge(self, output, errors):
         """Write the results in input order, and end the run."""
@@ -6950,15 +6951,23 @@ NO_LIST, GONE_STATUSES, MOST_PAGES = (404, 405, 501), (404, 410), 1000
 PATIENCE, CLEARING_POLLS = 3, 25  # with what is gone, with an unclear end
 
 
-class BatchSender:
-    """Answers the lines of a run by batches, one for each part of them."""
+def lines_in(parts):
+    """How many lines the parts of a run have."""
+    return sum(last - first + 1 for part in parts
+               for first, last in part["lines"])
 
-    def __init__(self, app, group, args):
-        self.app, self.group, self.args = app, group, args
-        self.slug, self.doubts = group.slug(app), Counter()
+
+class BatchRun(Run):
+    """Answers the lines by batches, one for each part of them."""
+
+    def __init__(self, app, group, args, *given):
+        super().__init__(app, group, args, *given)
+        self.url, self.doubts = args.batch_endpoint, Counter()
         self.limit = PART_BYTES if args.split else MOST_INPUT_BYTES
 
-    def check(self, found):
+    def check(self):
+        super().check()
+        found = self.input
         is_over = (found.size > MOST_INPUT_BYTES
                    or found.count > self.args.max_requests)
         if is_over and not self.args.split:
@@ -6972,14 +6981,19 @@ class BatchSender:
                 f"{found.source.name}: {found.source.unit} {number} alone is"
                 f" larger than a batch may be ({size} bytes)")
 
-    def __call__(self, run, round_number):
-        self.run = run
-        self.parts = [part for part in run.state["parts"]
+    def plan(self):
+        self.state = self.new_state()
+        if self.source.is_made:
+            self.app.terminal.note("the first request: " + compact_json(
+                self.input.request(1)))
+        self.do_round(0)
+
+    def do_round(self, round_number):
+        self.parts = [part for part in self.state["parts"]
                       if part["round"] == round_number]
         self.parts = self.parts or self.divide(round_number)
         left = [part for part in self.parts if not part["is_done"]]
-        run.announce(chain.from_iterable(part["lines"] for part in left),
-                     f"in {len(left)} part{'s' * (len(left) > 1)}")
+        self.announce(lines_in(left), "in " + as_many(len(left), "part"))
         begun = []
         try:
             for part in self.parts:
@@ -7015,7 +7029,7 @@ class BatchSender:
         except ApiError as error:
             if "refused" in part or not self.is_refused(part["file"], error):
                 raise
-            self.save(part, file=None, refused=part["file"], making=None)
+            self.change(part, file=None, refused=part["file"], making=None)
             self.begin(part)
 
     def is_refused(self, file_id, error):
@@ -7030,15 +7044,14 @@ class BatchSender:
 
     def divide(self, round_number):
         """Cut the lines to send into parts, and note them in the state."""
-        run = self.run
-        numbers = (run.journal.todo(round_number) if not self.app.plan
-                   else range(1, run.input.count + 1))
-        parts = [{"name": f"xeroctl-{run.state['run']}-{number}",
+        numbers = (self.journal.todo(round_number) if not self.app.plan
+                   else range(1, self.input.count + 1))
+        parts = [{"name": f"xeroctl-{self.state['run']}-{number}",
                   "round": round_number, "lines": lines, "file": None,
                   "batch": None, "making": None, "is_done": False}
                  for number, lines in enumerate(
-                     self.cut(numbers), len(run.state["parts"]) + 1)]
-        run.state["parts"] += parts
+                     self.cut(numbers), len(self.state["parts"]) + 1)]
+        self.state["parts"] += parts
         self.save()
         return parts
 
@@ -7046,7 +7059,7 @@ class BatchSender:
         """Yield ranges for each part, within its bytes and requests."""
         lines, size = [], 0
         for number in numbers:
-            more = len(self.run.input.as_sent(number))
+            more = len(self.input.as_sent(number))
             if lines and (size + more > self.limit
                           or len(lines) == self.args.max_requests):
                 yield ranges_of(lines)
@@ -7056,11 +7069,9 @@ class BatchSender:
         if lines:
             yield ranges_of(lines)
 
-    def save(self, part=None, **changes):
-        if part is not None:
-            part.update(changes)
-        if not self.app.plan:
-            self.run.save()
+    def change(self, part, **changes):
+        part.update(changes)
+        self.save()
 
     def ensure(self, part, name, make, path, is_made):
         """Have the file or the batch of a part made exactly once.
@@ -7076,13 +7087,13 @@ class BatchSender:
 
         def look_up():
             return dig(self.search(path, is_made, self.args.assume_lost), "id")
-        self.save(part, making=name)
+        self.change(part, making=name)
         made = made_once(self.app, lambda: make(part), look_up, is_doubtful)
-        self.save(part, **{name: made, "making": None})
+        self.change(part, **{name: made, "making": None})
 
     def excerpt(self, part):
         """What is uploaded of a part; what is made of rows is made now."""
-        found, name = self.run.input, part["name"] + ".jsonl"
+        found, name = self.input, part["name"] + ".jsonl"
         if not found.source.is_made:
             return Excerpt(found.source, name, [
                 found.span(*lines) for lines in part["lines"]])
@@ -7121,17 +7132,15 @@ class BatchSender:
 
     def collect(self, parts):
         """Wait for the batches; take over the results of each as it ends."""
-        total = sum(last - first + 1 for part in parts
-                    for first, last in part["lines"])
         by_batch = {part["batch"]: part for part in parts}
         wait = BatchWait(self.app, self.group, by_batch,
                          lambda batch_id: self.watch(by_batch[batch_id]),
-                         total, lambda: self.run.journal.tokens)
+                         lines_in(parts), lambda: self.journal.tokens)
         wait.run(self.args.wait_timeout, "the same command goes on")
 
     def watch(self, part):
         """The batch of a part as it is; at its end the results are taken."""
-        batch, marks = self.look_at(part["batch"]), self.run.journal.marks
+        batch, marks = self.look_at(part["batch"]), self.journal.marks
         is_settled = part["is_done"] and all(
             marks[number - 1] for number in numbers_in(part["lines"]))
         if has_ended(batch) and not is_settled:
@@ -7164,12 +7173,12 @@ class BatchSender:
 
         Failed in validation, it has none, and says why.
         """
-        accounts, paths = Accounts(self.run, part), []
+        accounts, paths = Accounts(self, part), []
         what, status = part["batch"], batch["status"]
         for name in ("output", "error"):
             if dig(batch, name + "_file_id"):
                 file_id = id_in(batch, name + "_file_id")
-                path = f"{self.run.output}.{part['name']}.{name}"
+                path = f"{self.output}.{part['name']}.{name}"
                 paths.append(path)
                 if self.fetch(file_id, path):
                     accounts.take(self.app.open_source(path).lines(), name)
@@ -7177,11 +7186,11 @@ class BatchSender:
                     what, status = f"{file_id} of {part['batch']}", GONE
         numbers = dict(enumerate(numbers_in(part["lines"]), 1))
         told = batch_problems(batch, lambda line: (
-            f"{self.run.source.unit} {numbers.get(line, line)}"))
+            f"{self.source.unit} {numbers.get(line, line)}"))
         accounts.settle(what, status)
-        self.run.journal.sync()
-        self.save(part, is_done=True, problems=first_of(told),
-                  seconds=seconds_taken(batch))
+        self.journal.sync()
+        self.change(part, is_done=True, problems=first_of(told),
+                    seconds=seconds_taken(batch))
         for path in paths:
             remove_quietly(path)
 
@@ -7214,39 +7223,33 @@ def kept_result(result):
         return json_bytes(dict(result, response=None))
 
 
-class DirectSender:
-    """Answers the lines of a run one by one, with workers in parallel.
+class DirectRun(Run):
+    """Answers the lines one by one, with workers in parallel.
 
     Each of them takes a line, sends it and keeps its result; only sending
     is done in parallel.  The main thread waits, and takes the signals.
     """
 
-    def __init__(self, app, group, args):
-        import threading
-        self.app, self.args, self.slug = app, args, group.slug(app)
-        self.lock, self.since = threading.Lock(), None
-        self.until = self.strikes = 0
+    since, until, strikes = None, 0, 0  # when all wait, and what for
 
-    def __call__(self, run, round_number):
-        self.run, self.round = run, round_number
-        if self.app.plan:
-            return self.plan()
+    def do_round(self, round_number):
         self.app.api.check_transport()
         self.app.network.keeps = True
-        total = run.announce(ranges_of(run.journal.todo(round_number)),
-                             f"{self.args.concurrency} at a time")
-        self.todo = run.journal.todo(round_number)
-        self.error, self.is_over, self.row = None, False, []
-        self.done = run.input.count - total
-        self.failures = run.journal.marks.count(Journal.FAILED + round_number)
+        self.todo = self.journal.todo(round_number)
+        total = sum(1 for _ in self.journal.todo(round_number))
+        self.announce(total, f"{self.args.concurrency} at a time")
+        self.round, self.row, self.lock = round_number, [], RLock()
+        self.error, self.is_stopped = None, False
+        self.done = self.input.count - total
+        self.failures = self.journal.marks.count(Journal.FAILED + round_number)
         try:
             with Progress(self.app.terminal) as self.progress:
                 self.tell()
                 self.work_together(min(self.args.concurrency, total))
         finally:
             with self.lock:
-                self.is_over = True
-            run.journal.sync()
+                self.is_stopped = True
+            self.journal.sync()
             self.app.network.close()
         if self.error:
             raise self.error
@@ -7265,10 +7268,11 @@ class DirectSender:
 
     def plan(self):
         """Show the first requests in place of all."""
-        found = self.run.input
-        self.run.announce([(1, found.count)], "of which these are the first")
-        for number in range(1, min(found.count, 3) + 1):
-            self.app.plan.requests.append(self.request(found.request(number)))
+        count = self.input.count
+        self.announce(count, "of which these are the first")
+        for number in range(1, min(count, 3) + 1):
+            self.app.plan.requests.append(
+                self.request(self.input.request(number)))
 
     def work(self):
         """What each worker does: answer line after line until none is left.
@@ -7285,9 +7289,9 @@ class DirectSender:
     def take(self):
         """The number of the next line and what it holds, or None."""
         with self.lock:
-            is_stopped = self.error or self.is_over
-            number = None if is_stopped else next(self.todo, None)
-            return number and (number, self.run.input.request(number))
+            is_over = self.error or self.is_stopped
+            number = None if is_over else next(self.todo, None)
+            return number and (number, self.input.request(number))
 
     def keep(self, number, result, fault):
         """Put a result into the journal, unless nobody waits for it.
@@ -7296,9 +7300,9 @@ class DirectSender:
         place that is at fault, and those lines have no result.
         """
         with self.lock:
-            if result is None or self.is_over:
+            if result is None or self.is_stopped:
                 return
-            raw, journal = kept_result(result), self.run.journal
+            raw, journal = kept_result(result), self.journal
             journal.add(number, not result["error"], self.round, raw,
                         tokens_of(result))
             self.row = self.row + [number] if fault else []
@@ -7314,8 +7318,8 @@ class DirectSender:
 
     def tell(self):
         self.progress.show("sending" + " again" * (self.round > 0), self.done,
-                           self.run.input.count, self.failures,
-                           self.run.journal.tokens)
+                           self.input.count, self.failures,
+                           self.journal.tokens)
 
     def request(self, request):
         body = {name: value for name, value in request["body"].items()
@@ -7336,7 +7340,7 @@ class DirectSender:
         while True:
             while clock.monotonic() < self.until:
                 clock.sleep(min(self.until - clock.monotonic(), 1))
-            if self.error or self.is_over:
+            if self.error or self.is_stopped:
                 return None, None
             try:
                 return self.send(request, wire_request)
@@ -8714,9 +8718,10 @@ def check_batch_input(app, group, args):
 def run_batches(app, group, args):
     """Do a whole job, from an input file to its results."""
     check_metadata(args)
-    sender = (DirectSender if args.direct else BatchSender)(app, group, args)
-    run = Run(app, group, args, open_requests(app, args, args.input))
-    summary = run.run(sender)
+    run = (DirectRun if args.direct else BatchRun)(
+        app, group, args, group.slug(app),
+        open_requests(app, args, args.input))
+    summary = run.run()
     if summary is None:
         return
     app.out.record(summary, RUN_FIELDS + ("Slowest part",) * bool(
