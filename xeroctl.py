@@ -152,12 +152,14 @@ class XeroctlError(Exception):
     The message is one line that says what and where; details are more such
     lines, facts (code, param, request id) are shown after them, and the hint
     names the next thing to try.  is_told: the user has seen it; settings are
-    those of the run that it ended, once there are any.
+    those of the run that it ended, once there are any; status, body and
+    headers are of the answer that it tells of, if any.
     """
 
     exit_code = 1
     kind = "operation_failed"
     is_told, settings = False, None
+    status, body, headers, lasting = None, None, {}, False
 
     def __init__(self, message, hint=None, details=(), **facts):
         super().__init__(message)
@@ -3059,8 +3061,7 @@ def retry_wait(error, attempt, clock):
     Exponential backoff with up to a quarter of jitter; a retry_strategy in
     the answer sets its numbers.
     """
-    body, headers = getattr(error, "body", None), getattr(error, "headers", {})
-    strategy, asked = (error_fact(body, name)
+    strategy, asked = (error_fact(error.body, name)
                        for name in ("retry_strategy", "retry_after"))
     said = [dig(strategy, name) for name in (
         "multiplier", "initial_delay_ms", "max_delay_ms")]
@@ -3070,7 +3071,8 @@ def retry_wait(error, attempt, clock):
     wait = initial * factor ** min(attempt - 1, 30)
     if dig(strategy, "jitter") is not False:
         wait *= 1 + clock.jitter() / 4
-    seconds, thousandths = (header_seconds(headers.get(name, ""), clock.now())
+    seconds, thousandths = (header_seconds(error.headers.get(name, ""),
+                                           clock.now())
                             for name in ("Retry-After", "Retry-After-Ms"))
     return max(min(asked, 1e9) if is_positive(asked) else 0, seconds,
                thousandths / 1000, min(wait, highest))
@@ -3229,7 +3231,7 @@ class Api:
                 return read(self.follow(request, attempt))
             except (ApiError, ConnectionFailed) as error:
                 if (attempt > 1 and request.method == "DELETE"
-                        and getattr(error, "status", None) == 404):
+                        and error.status == 404):
                     return None
                 self.wait_for_retry(request, error, attempt)
 
@@ -4794,7 +4796,7 @@ def tried(app, name, make, **about):
         made = make()
         item_id, told = made if isinstance(made, tuple) else (made, made)
     except (UsageError,) + FAILURES as problem:
-        if getattr(problem, "status", None) == 401:
+        if problem.status == 401:
             app.refused = problem
         error = str(problem)
     if error and app.plan:
@@ -7004,7 +7006,7 @@ class BatchRun(Run):
             if begun:
                 self.app.terminal.note(f"{part['name']}: {error}")
                 self.collect(begun)
-            elif getattr(error, "status", None) in NO_LIST:
+            elif error.status in NO_LIST:
                 error.add_hint("--direct --force needs no Batch API")
             raise
         if begun and not self.app.plan:
@@ -7038,7 +7040,7 @@ class BatchRun(Run):
             file = self.app.api.call("GET", path_of("files", file_id),
                                      slug=self.slug)
         except XeroctlError as found:
-            return getattr(found, "status", None) in GONE_STATUSES
+            return found.status in GONE_STATUSES
         return (error.facts.get("param") == "input_file_id" or dig(
             file, "status") in ("error", "deleted", "expired"))
 
@@ -7122,7 +7124,7 @@ class BatchRun(Run):
                 if number == MOST_PAGES:
                     raise AnswerError(f"{path} goes on after {number} pages")
         except (AnswerError, ApiError) as error:
-            if getattr(error, "status", 404) not in NO_LIST:
+            if error.status not in (None, *NO_LIST):
                 raise
             if not may_lack:
                 raise AnswerError("this server has no list that tells what"
@@ -7383,9 +7385,8 @@ class DirectRun(Run):
 
         It goes to a file: what a server quotes of the key does not.
         """
-        status = getattr(error, "status", None)
-        code = error.facts.get("code") or error.kind
-        if (getattr(error, "lasting", False) or status in LAST_STATUSES
+        status, code = error.status, error.facts.get("code") or error.kind
+        if (error.lasting or status in LAST_STATUSES
                 or code == "endpoint_not_found"):
             raise error
         response = status and {
@@ -8228,10 +8229,9 @@ def ask_whether_well(api):
         ask_health(api)
     except (ApiError, AnswerError) as error:
         # LM Studio has a 200 for paths that it does not know.
-        status = getattr(error, "status", 404)
-        if status not in (401, 403, 404, 405, 410, 501):
+        if error.status not in (None, 401, 403, 404, 405, 410, 501):
             raise
-        return "-", ("behind the key" if status in (401, 403)
+        return "-", ("behind the key" if error.status in (401, 403)
                      else "this server has no /healthz")
     return "ok", "the server says that it is well"
 
