@@ -4852,8 +4852,8 @@ def grown(before, value, key=""):
     if value in (None, ""):
         return before
     if isinstance(before, dict) and isinstance(value, dict):
-        before.update([(name, grown(before.get(name), value[name], name))
-                       for name in value])
+        for name in value:
+            before[name] = grown(before.get(name), value[name], name)
     elif isinstance(before, list) and isinstance(value, list):
         for item in value:
             kind, last = dig(item, "type"), before[-1]
@@ -4918,10 +4918,9 @@ class ChatChoice:
         reason = choice.get("finish_reason")
         if reason and reason != "null":
             self.finish_reason = reason
-        if not self.KEPT_APART.issuperset(choice):
-            self.more.update([(key, grown(self.more.get(key), choice[key]))
-                              for key in choice
-                              if key not in self.KEPT_APART])
+        for key in choice:
+            if key not in self.KEPT_APART:
+                self.more[key] = grown(self.more.get(key), choice[key])
         delta = choice.get("delta") or self.unsaid(choice) or {
             "content": choice.get("text")}
         pieces = []
@@ -5036,7 +5035,7 @@ class ChatAnswer:
     def __init__(self):
         self.head, self.choices = {}, {}
 
-    def add(self, chunk, kind=None):
+    def add(self, chunk, kind):
         """Take a chunk in; return its (kind, text) pieces to be shown.
 
         None stands for an event that is no part of the answer.
@@ -5049,11 +5048,11 @@ class ChatAnswer:
             self.take_head(chunk)
         self.usage = chunk.get("usage") or self.usage
         choices, shown = chunk.get("choices"), []
-        for choice in choices if isinstance(choices, list) else ():
+        for place, choice in enumerate(
+                choices if isinstance(choices, list) else ()):
             if isinstance(choice, dict):
                 index = choice.get("index")
-                if not isinstance(index, int):
-                    index = [each is choice for each in choices].index(True)
+                index = index if isinstance(index, int) else place
                 kept = self.choices.get(index)
                 if not kept:
                     kept = self.choices[index] = ChatChoice(index)
@@ -5132,17 +5131,21 @@ class ResponseAnswer:
         self.response, self.items = {}, []  # (output_index, item) pairs
         self.said = defaultdict(bytearray)
 
-    def add(self, payload, kind=None):
+    def add(self, payload, kind):
         """Take an event or a whole response in; return what is shown."""
-        if kind != WHOLE and not str(kind).startswith("response."):
+        if kind == WHOLE:
+            self.received = payload
+        elif not str(kind).startswith("response."):
             return None
-        name, _, step = (kind or "")[len("response."):].rpartition(".")
-        response = payload if kind == WHOLE else payload.get("response")
+        name, _, step = kind[len("response."):].rpartition(".")
+        response = self.received or payload.get("response")
         if isinstance(response, dict):
             self.response = response
             self.usage, self.id = response.get("usage"), response.get("id")
-        if kind == WHOLE or kind in TERMINAL_EVENTS:
-            return self.end(kind)
+        if self.received:
+            return self.end(payload.get("status"))
+        if kind in TERMINAL_EVENTS:
+            return self.end(step)
         if name == "output_item" and isinstance(payload.get("item"), dict):
             self.take(payload["item"], payload, step == "added")
         elif name in self.GIVEN:
@@ -5158,13 +5161,9 @@ class ResponseAnswer:
                 return self.kept(self.text_pieces(kind, step, payload))
         return []
 
-    def end(self, kind):
+    def end(self, state):
         """Take note of how it has ended; return what was not yet told."""
-        if kind == WHOLE:
-            self.received, kind = self.response, ""
-        self.failure = broken_off(self.response, kind[len("response."):]
-                                  or dig(self.response, "status"))
-        self.is_finished = True
+        self.failure, self.is_finished = broken_off(self.response, state), True
         return self.kept([piece for piece in self.pieces()
                           if not self.said[piece[0]]])
 
@@ -9798,7 +9797,7 @@ def show_events(app, answer):
                 check_answer(payload)
             app.out.json_line(payload)
             if isinstance(payload, dict):
-                seen.add(payload)
+                seen.add(payload, kind)
             seen.has_begun = True
     except (ConnectionFailed, StreamError, AnswerError) as error:
         raise_if_broken(seen, error)
