@@ -4673,8 +4673,7 @@ def made_once(app, make, look_up, is_doubtful=False):
     behind it has done, too.  So nothing is made again unless looked up; with
     no look_up it does no harm to be there twice.
     """
-    attempt = 1
-    while True:
+    for attempt in range(1, app.api.retries + 2):  # the last one raises
         try:
             found = look_up() if is_doubtful and look_up else None
             return found or app.api.once(make)
@@ -4682,7 +4681,7 @@ def made_once(app, make, look_up, is_doubtful=False):
             if not is_passing(error):
                 raise
             app.api.pause(error, attempt)
-        is_doubtful, attempt = True, attempt + 1
+        is_doubtful = True
 
 
 def with_status(item):
