@@ -4906,11 +4906,11 @@ class ChatChoice:
              "reasoning_text": REASONING}
     KEPT_APART = frozenset(("index", "delta", "message", "finish_reason",
                             "usage"))
+    parts = finish_reason = None
 
-    def __init__(self, index):
-        self.index, self.message, self.parts = index, {"role": ""}, None
-        self.texts, self.tool_calls, self.more = defaultdict(bytearray), [], {}
-        self.finish_reason = None
+    def __init__(self):
+        self.message, self.more, self.tool_calls = {"role": ""}, {}, []
+        self.texts = defaultdict(bytearray)
 
     def add(self, choice):
         """Take a chunk's choice in; return its (kind, text) pieces."""
@@ -4999,11 +4999,12 @@ class ChatChoice:
         said = self.texts.get(key, b"")  # to ask for it is not to tell it
         return paired(said.decode("utf-8", "surrogatepass"))
 
-    def json(self):
+    def json(self, index):
         """The choice as it stands in a chat.completion."""
-        message = dict(self.message, role=self.message["role"] or "assistant")
-        message["content"] = self.parts or (
-            self.text() if "content" in self.texts else None)
+        message = dict(
+            self.message, role=self.message["role"] or "assistant",
+            content=self.parts or (
+                self.text() if "content" in self.texts else None))
         for key in self.SHOWN:
             if key != "content" and self.texts[key]:
                 message[key] = self.text(key)
@@ -5012,8 +5013,8 @@ class ChatChoice:
                 {key: value for key, value in call.items() if key != "index"}
                 for call in self.tool_calls]
             message["content"] = message["content"] or None
-        return dict({"index": self.index, "message": message},
-                    **dict(self.more, finish_reason=self.finish_reason))
+        return dict({"index": index, "message": message}, **self.more,
+                    finish_reason=self.finish_reason)
 
 
 class ChatAnswer:
@@ -5032,7 +5033,7 @@ class ChatAnswer:
     usage = received = failure = None
 
     def __init__(self):
-        self.head, self.choices = {}, {}
+        self.head, self.choices = {}, defaultdict(ChatChoice)
 
     def add(self, chunk, kind):
         """Take a chunk in; return its (kind, text) pieces to be shown.
@@ -5052,9 +5053,7 @@ class ChatAnswer:
             if isinstance(choice, dict):
                 index = choice.get("index")
                 index = index if isinstance(index, int) else place
-                kept = self.choices.get(index)
-                if not kept:
-                    kept = self.choices[index] = ChatChoice(index)
+                kept = self.choices[index]
                 pieces = kept.add(choice)
                 if index == 0:
                     shown += pieces
@@ -5084,7 +5083,7 @@ class ChatAnswer:
                 kept.finish_reason for kept in self.choices.values()))
 
     def first(self):
-        return self.choices.get(0) or ChatChoice(0)
+        return self.choices.get(0) or ChatChoice()
 
     def text(self, key="content"):
         return self.first().text(key)
@@ -5104,7 +5103,8 @@ class ChatAnswer:
 
     def whole(self):
         """As received, or as it would be without a stream; empty for none."""
-        choices = [each.json() for _, each in sorted(self.choices.items())]
+        choices = [choice.json(index) for index, choice
+                   in sorted(self.choices.items())]
         usage = {} if self.usage is None else {"usage": self.usage}
         return self.received or choices and dict(
             self.head, object="chat.completion", choices=choices, **usage)
