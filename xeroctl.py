@@ -153,13 +153,14 @@ class XeroctlError(Exception):
     lines, facts (code, param, request id) are shown after them, and the hint
     names the next thing to try.  is_told: the user has seen it; settings are
     those of the run that it ended, once there are any; status, body and
-    headers are of the answer that it tells of, if any.
+    headers are of the answer that it tells of, if any; is_busy and lasting
+    whether that may be better, or not, the next time.
     """
 
     exit_code = 1
     kind = "operation_failed"
     is_told, settings = False, None
-    status, body, headers, lasting = None, None, {}, False
+    status, body, headers, is_busy, lasting = None, None, {}, False, False
 
     def __init__(self, message, hint=None, details=(), **facts):
         super().__init__(message)
@@ -7344,9 +7345,7 @@ class DirectRun(Run):
                 return None, None
             try:
                 return self.send(request, wire_request)
-            except (AnswerError, StreamError) as error:
-                return self.failed(request["custom_id"], error)
-            except (ApiError, ConnectionFailed) as error:
+            except (StreamError,) + FAILURES as error:
                 if not is_worth_repeating(wire_request, error):
                     return self.failed(request["custom_id"], error)
                 self.slow(error)
