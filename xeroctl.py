@@ -6446,10 +6446,9 @@ class Journal:
             for raw in self.file:
                 if not raw.endswith(b"\n"):
                     break
-                try:
+                with suppress(ValueError):
                     self.read(raw)
-                except ValueError:
-                    self.end += len(raw)
+                self.end += len(raw)
             self.file.seek(self.end)
             self.file.truncate()
 
@@ -6473,7 +6472,6 @@ class Journal:
                 self.NONE if result == self.TAKEN_BACK else
                 self.OK if is_good else self.FAILED + round_number)
             self.tokens += tokens
-        self.end += len(raw)
 
     def put(self, data):
         with writing(self.path):
@@ -6487,6 +6485,7 @@ class Journal:
             result)
         self.put(raw)
         self.note(number, is_good, round_number, result, tokens, raw)
+        self.end += len(raw)
         if self.clock.monotonic() - self.synced >= SYNC_S:
             self.sync()
 
