@@ -6016,26 +6016,24 @@ class BatchInput:
 
     def __init__(self, source, url, hint=None, places=False):
         import array
-        self.hint, self.places = hint, places
-        self.source, self.url, self.count = source, url, 0
+        self.source, self.url, self.hint, self.count = source, url, hint, 0
         self.wrong, self.problems = 0, []
         self.models, self.max_tokens = set(), 0
         self.hashes = [array.array("q") for _ in range(256)]
         self.starts, self.digest = array.array("q", [source.start]), None
         self.size, self.largest = 0, (0, 0)
+        if places:
+            import hashlib
+            self.digest = hashlib.sha256()
 
     def check(self):
         """Read all of it; raise a UsageError that names what is wrong."""
-        digest = None
-        if self.places:
-            import hashlib
-            digest = hashlib.sha256()
+        digest = self.digest
         for raw in self.source.lines():
             self.take(raw)
             if digest:
                 digest.update(raw)
                 self.starts.append(self.starts[-1] + len(raw))
-        self.digest = digest and digest.hexdigest()
         if not self.count:
             self.complain(1, "the file is empty")
         repeated = {code for codes in self.hashes
@@ -6786,7 +6784,7 @@ class Run:
         """What the state of another run must not differ in."""
         return {"version": 1, "prompts": self.source.digest,
                 "input": {"bytes": self.source.size,
-                          "sha256": self.input.digest,
+                          "sha256": self.input.digest.hexdigest(),
                           "lines": self.input.count},
                 "direct": bool(self.args.direct),
                 "base_url": self.app.api.deployment.base_url,
