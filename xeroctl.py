@@ -6883,7 +6883,7 @@ class Run:
     def merge(self, output, errors):
         """Write the results in input order, and end the run."""
         self.journal.sync()
-        self.tokens, self.kinds = 0, Counter()
+        spent, self.kinds = 0, Counter()
         if self.sheet:
             output.write(self.source.bom
                          + self.sheet.line(self.sheet.columns()))
@@ -6893,13 +6893,13 @@ class Run:
                 output.write(self.sheet.row(number, is_good, result))
             elif is_good:
                 output.write(result + b"\n")
-            self.tokens += tokens
+            spent += tokens
             if not is_good:
                 errors.write(result + b"\n")
                 self.kinds[failure_kind(result)] += 1
         output.finish()
         self.clear_away()
-        summary = self.summary()
+        summary = self.summary(spent)
         if errors.count:
             errors.finish()
             self.state["failed"] = summary["failed"]
@@ -6922,11 +6922,11 @@ class Run:
             for path in glob.glob(glob.escape(begin) + end):
                 remove_quietly(path)
 
-    def summary(self):
+    def summary(self, tokens):
         count, done = self.input.count, self.journal.marks.count(Journal.OK)
         took = self.app.clock.now() - self.state["started"]
         return {"requests": count, "done": done, "failed": count - done,
-                "tokens": self.tokens, "seconds": round(took, 3),
+                "tokens": tokens, "seconds": round(took, 3),
                 "rate": round(count / max(took, 0.001), 3),
                 "slowest_part": self.slowest_part(),
                 "output_file": from_disk(self.output),
