@@ -5181,8 +5181,9 @@ class ResponseAnswer:
         item = (by_id or by_index or [{}])[-1]
         if not item:
             self.items.append((index, item))
-        item.update([(key, told[key]) for key in told
-                     if told[key] or key not in item])
+        for key, value in told.items():
+            if value or key not in item:
+                item[key] = value
         self.has_begun |= item.get("type") in CALLS
         return item
 
@@ -5262,7 +5263,7 @@ USAGE_COLUMNS = tuple(map(as_column, (
     "|output_tokens_details.reasoning_tokens")))
 
 
-class Talk:
+class Talk(AbstractContextManager):
     """Shows an answer while it comes.
 
     Text goes to stdout at once, reasoning and vendor events to stderr; a
@@ -5274,10 +5275,7 @@ class Talk:
         self.is_text = app.out.is_table and not args.extract
         self.shows_reasoning = args.show_reasoning
         self.began_at, self.halves, self.deltas = None, {}, 0
-
-    def __enter__(self):
         self.spinner = Spinner(self.terminal, "waiting for the first token")
-        return self
 
     def __exit__(self, kind, *_):
         """Leave the line, so that what follows has one of its own.
@@ -5323,7 +5321,7 @@ class Talk:
 
     def event(self, kind, payload):
         """Show that a vendor event came, on one dim line."""
-        if str(kind).startswith("x_") and not self.terminal.quiet:
+        if str(kind).startswith("x_"):
             self.spinner.stop()
             self.terminal.out.flush()
             more = {k: v for k, v in payload.items() if k != "type"}
@@ -5645,8 +5643,8 @@ class Download:
         headers, count = {}, self.target.count if self.target else 0
         if count:
             headers["Range"] = f"bytes={count}-"
-            version = self.target.known["version"]
-            headers.update({"If-Range": version} if version else {})
+            if self.target.known["version"]:
+                headers["If-Range"] = self.target.known["version"]
         return self.app.api.request("GET", self.path, slug=self.slug,
                                     headers=headers, accept="*/*")
 
@@ -5927,7 +5925,8 @@ class ModelUpload:
 
     def complete(self, sha256):
         body = {"part_ids": [self.parts[each] for each in sorted(self.parts)]}
-        body.update({"sha256": sha256} if self.is_ours else {})
+        if self.is_ours:
+            body["sha256"] = sha256
 
         def look_up():
             upload = self.group.call(self.app, "GET", path_of(self.id))
@@ -6346,8 +6345,7 @@ class BatchWait:
 
     def __init__(self, app, group, batch_ids, look_at=None, total=None,
                  tokens=lambda: 0):
-        self.app, self.group = app, group
-        self.total, self.tokens = total, tokens
+        self.app, self.total, self.tokens = app, total, tokens
         self.batches, self.failures = dict.fromkeys(batch_ids), []
         self.look_at = look_at or (lambda batch_id: with_status(
             group.call(app, "GET", path_of(batch_id))))
@@ -7574,7 +7572,7 @@ class History:
         if self.path and os.path.lexists(self.path):
             for raw in read_file(self.path, OSError).split(b"\n"):
                 with suppress(ValueError):
-                    found.append(parse_json(raw.decode("utf-8")))
+                    found.append(parse_line(raw))
         return [line for line in found if isinstance(line, str)][-self.MOST:]
 
     def add(self, text):
