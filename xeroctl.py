@@ -7332,18 +7332,19 @@ class DirectRun(Run):
         A failure that is not the moment's is a result; the fault is None if
         it is the line's own.  No result: nothing is to be sent any more.
         """
-        wire_request, clock = self.request(request), self.app.clock
-        while True:
-            while clock.monotonic() < self.until:
-                clock.sleep(min(self.until - clock.monotonic(), 1))
-            if self.error or self.is_stopped:
-                return None, None
+        wire_request = self.request(request)
+        while not (self.error or self.is_stopped):
+            wait = self.until - self.app.clock.monotonic()
+            if wait > 0:
+                self.app.clock.sleep(min(wait, 1))
+                continue
             try:
                 return self.send(request, wire_request)
             except (StreamError,) + FAILURES as error:
                 if not is_worth_repeating(wire_request, error):
                     return self.failed(request["custom_id"], error)
                 self.slow(error)
+        return None, None
 
     def slow(self, error):
         """Have all wait, at each strike longer; raise what lasts too long."""
