@@ -7226,7 +7226,7 @@ class DirectRun(Run):
     is done in parallel.  The main thread waits, and takes the signals.
     """
 
-    since, until, strikes = None, 0, 0  # when all wait, and what for
+    until = strikes = 0  # when the wait of all is over, and what for
 
     def do_round(self, round_number):
         self.app.api.check_transport()
@@ -7352,7 +7352,7 @@ class DirectRun(Run):
             now = self.app.clock.monotonic()
             if now < self.until:
                 return  # what was on its way when the first of them struck
-            self.since = now if self.since is None else self.since
+            self.since = self.since if self.strikes else now
             self.strikes += 1
             wait = retry_wait(error, self.strikes, self.app.clock)
             if wait > LONGEST_WAIT_S or now - self.since > LONGEST_OUTAGE_S:
@@ -7365,7 +7365,7 @@ class DirectRun(Run):
             body = self.app.terminal.secrets.masked_json(
                 whole_reply(answer, request["url"]))
         with self.lock:
-            self.strikes, self.since = 0, None
+            self.strikes = 0
         return judged({"id": "direct-" + request["custom_id"],
                        "custom_id": request["custom_id"],
                        "response": {"status_code": answer.status,
