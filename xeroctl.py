@@ -6346,7 +6346,7 @@ class BatchWait:
     def __init__(self, app, group, batch_ids, look_at=None, total=None,
                  tokens=lambda: 0):
         self.app, self.total, self.tokens = app, total, tokens
-        self.batches, self.failures = dict.fromkeys(batch_ids), []
+        self.batches, self.failure = dict.fromkeys(batch_ids), None
         self.look_at = look_at or (lambda batch_id: with_status(
             group.call(app, "GET", path_of(batch_id))))
 
@@ -6367,13 +6367,13 @@ class BatchWait:
                 if is_passing(error):
                     passing = error
                 else:
-                    self.failures.append(error)
+                    self.failure = self.failure or error
                     if len(self.batches) > 1:
                         self.app.terminal.note(f"{batch_id}: {error}")
                     self.batches[batch_id] = {"id": batch_id, "status": GONE}
         batches = list(self.batches.values())
-        if passing or self.failures and all(map(has_ended, batches)):
-            raise passing or self.failures[0]
+        if passing or self.failure and all(map(has_ended, batches)):
+            raise passing or self.failure
         return batches
 
     def describe(self, batches):
