@@ -4665,6 +4665,8 @@ def deletes(summary="Delete an item.", *flags, name="delete", path="{id}",
 # 10. Engines
 # ---------------------------------------------------------------------------
 
+FAILURES = AnswerError, ApiError, ConnectionFailed
+
 # == waiting: poll until something has ended =================================
 
 def made_once(app, make, look_up, is_doubtful=False):
@@ -4678,7 +4680,7 @@ def made_once(app, make, look_up, is_doubtful=False):
         try:
             found = look_up() if is_doubtful and look_up else None
             return found or app.api.once(make)
-        except (ApiError, ConnectionFailed) as error:
+        except FAILURES as error:
             if not is_passing(error):
                 raise
             app.api.pause(error, attempt)
@@ -4713,7 +4715,7 @@ def poll_patiently(app, poll, until=float("inf"), resume=None):
     while True:
         try:
             return app.api.once(poll)
-        except (ApiError, ConnectionFailed) as error:
+        except FAILURES as error:
             if not is_passing(error):
                 raise
             now, url, said = app.clock.monotonic(), error.url, str(error)
@@ -4779,9 +4781,6 @@ def see_end(app, group, args, is_over, good, resume, fields=None, place="",
 
 
 # == bulk: one thing after the other, come what may ==========================
-
-FAILURES = AnswerError, ApiError, ConnectionFailed
-
 
 def tried(app, name, make, **about):
     """Do one thing of many; return what came of it, told as a line.
