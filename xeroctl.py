@@ -4667,6 +4667,7 @@ def deletes(summary="Delete an item.", *flags, name="delete", path="{id}",
 
 FAILURES = AnswerError, ApiError, ConnectionFailed
 
+
 # == waiting: poll until something has ended =================================
 
 def made_once(app, make, look_up, is_doubtful=False):
@@ -4735,14 +4736,15 @@ def poll_patiently(app, poll, until=float("inf"), resume=None):
         app.clock.sleep(max(POLL_S, wait))
 
 
-def wait_until(app, poll, is_over, describe, timeout, resume):
+def wait_until(app, poll, is_over, describe, resume):
     """Poll every 2 s until is_over(item); return that item.
 
     describe(item) is what a Progress shows of it, () for nothing.  A failure
     that passes (network, 5xx, 429) is borne for 5 minutes.  On Ctrl-C the job
     goes on, and resume, the command for that, is printed.
     """
-    until = app.clock.monotonic() + (timeout or float("inf"))
+    timeout = app.args.wait_timeout or float("inf")
+    until = app.clock.monotonic() + timeout
     try:
         with Progress(app.terminal, first=0) as progress:
             while True:
@@ -4773,8 +4775,7 @@ def see_end(app, group, args, is_over, good, resume, fields=None, place="",
         app, lambda: with_status(
             group.call(app, "GET", place + path_of(args.id))),
         lambda found: is_over(found["status"]), describe or (
-            lambda found: (f"{args.id} {found['status']}",)),
-        args.wait_timeout, resume)
+            lambda found: (f"{args.id} {found['status']}",)), resume)
     app.out.record(found, fields or group.fields)
     if found["status"] not in good:
         raise XeroctlError(f"{group.thing} {args.id}: {found['status']}")
@@ -6349,11 +6350,12 @@ class BatchWait:
         self.look_at = look_at or (lambda batch_id: with_status(
             group.call(app, "GET", path_of(batch_id))))
 
-    def run(self, timeout, resume=None):
+    def run(self):
         """Return the batches as they have ended."""
-        resume = resume or wait_command(self.app, self.batches)
+        resume = ("the same command goes on" if self.total
+                  else wait_command(self.app, self.batches))
         return wait_until(self.app, self.poll, lambda batches: all(map(
-            has_ended, batches)), self.describe, timeout, resume)
+            has_ended, batches)), self.describe, resume)
 
     def poll(self):
         passing = None
@@ -7128,10 +7130,9 @@ class BatchRun(Run):
     def collect(self, parts):
         """Wait for the batches; take over the results of each as it ends."""
         by_batch = {part["batch"]: part for part in parts}
-        wait = BatchWait(self.app, self.group, by_batch,
-                         lambda batch_id: self.watch(by_batch[batch_id]),
-                         lines_in(parts), lambda: self.journal.tokens)
-        wait.run(self.args.wait_timeout, "the same command goes on")
+        BatchWait(self.app, self.group, by_batch,
+                  lambda batch_id: self.watch(by_batch[batch_id]),
+                  lines_in(parts), lambda: self.journal.tokens).run()
 
     def watch(self, part):
         """The batch of a part as it is; at its end the results are taken."""
@@ -8544,7 +8545,7 @@ def check_ended_well(batches):
 
 def wait_batch(app, group, args):
     """Wait for a batch, and show how it has ended."""
-    batch, = BatchWait(app, group, [args.id]).run(args.wait_timeout)
+    batch, = BatchWait(app, group, [args.id]).run()
     app.out.record(batch, ENDED_FIELDS)
     check_ended_well([batch])
 
@@ -8609,7 +8610,7 @@ def submit_prefix(app, group, args):
     made = [about["id"] for about in outcomes if about["ok"]]
     wait = BatchWait(app, group, made)
     if args.wait and made and not app.plan:
-        wait.run(args.wait_timeout)
+        wait.run()
         if app.out.is_table:
             app.out.line("")
             app.out.table(list(wait.batches.values()), ENDED_FIELDS)

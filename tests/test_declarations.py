@@ -42,7 +42,7 @@ def wait_for_job(app, group, args):
     job = wait_until(
         app, lambda: group.call(app, "GET", path_of(args.id)),
         lambda job: job.get("state", "done") == "done",
-        lambda job: (f"state: {job.get('state')}",), timeout=args.wait_timeout,
+        lambda job: (f"state: {job.get('state')}",),
         resume=f"xeroctl jobs {args.id} --wait")
     app.out.record(job, group.fields)
 
