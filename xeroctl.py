@@ -5122,14 +5122,14 @@ class ResponseAnswer:
     STREAMED = {"stream": True}
     KINDS = {"output_text": TEXT, "refusal": REFUSAL,
              "reasoning_text": REASONING, "reasoning_summary_text": REASONING}
-    GIVEN = {"function_call_arguments": "arguments",
-             "custom_tool_call_input": "input"}
+    GIVEN = {"function_call_arguments": ("function_call", "arguments"),
+             "custom_tool_call_input": ("custom_tool_call", "input")}
     has_begun, is_finished = False, False
-    usage = id = received = failure = thinks = None
+    usage = id = received = failure = None
 
     def __init__(self):
         self.response, self.items = {}, []  # (output_index, item) pairs
-        self.said = defaultdict(bytearray)
+        self.said, self.names = defaultdict(bytearray), {}
 
     def add(self, payload, kind):
         """Take an event or a whole response in; return what is shown."""
@@ -5149,15 +5149,15 @@ class ResponseAnswer:
         if name == "output_item" and isinstance(payload.get("item"), dict):
             self.take(payload["item"], payload, step == "added")
         elif name in self.GIVEN:
-            key, told = self.GIVEN[name], {"name": payload.get("name")}
-            call = self.take(dict(told, type=CALLS[key == "input"]), payload)
+            what, key = self.GIVEN[name]
+            call = self.take({"name": payload.get("name"), "type": what},
+                             payload)
             call[key] = payload.get(key) or grown(
                 call.get(key), payload.get("delta"), key)
         elif name in self.KINDS:
             kind = self.KINDS[name]
-            if kind == REASONING:  # some tell the same under two names
-                self.thinks = self.thinks or name
-            if kind != REASONING or name == self.thinks:
+            # Some tell the same under two names: the first one counts.
+            if self.names.setdefault(kind, name) == name:
                 return self.kept(self.text_pieces(kind, step, payload))
         return []
 
