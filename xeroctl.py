@@ -8136,7 +8136,7 @@ def check_turn(app, args, kind):
 
     A session and a block are text, whatever form is set, unless by a flag.
     """
-    given = dict(sent_fields(args), **dict(args.param or ()))
+    given = {**sent_fields(args), **dict(args.param or ())}
     fixed = (kind.FIXED * bool(args.interactive or args.session)
              + ("previous_response_id",) * bool(args.session))
     for name in fixed:
@@ -8147,13 +8147,13 @@ def check_turn(app, args, kind):
         raise UsageError(f"--{kind.SAYS} is missing", "-m TEXT, or -m - to"
                          " read it from standard input; --interactive asks"
                          " for it")
-    shown = [name for name in ("--interactive", "--extract")
+    texts = [name for name in ("--interactive", "--extract")
              if getattr(args, name[2:])]
-    other = shown[1:] + [f"-o {args.output}"] * (
+    forms = texts + [f"-o {args.output}"] * (
         args.output not in (None, TABLE, WIDE))
-    if shown and other:
-        raise UsageError(f"{shown[0]} and {other[0]} cannot be combined")
-    if shown:
+    if texts and len(forms) > 1:
+        raise UsageError("{} and {} cannot be combined".format(*forms))
+    if texts:
         app.out.form, app.out.is_table = TABLE, True
 
 
