@@ -7966,13 +7966,12 @@ class Session:
         """The whole message that a line begins, and whether it is a block."""
         if not line.startswith('"""'):
             return line, "\n" in line
-        lines = [line[3:]]
+        text = line[3:]
         with suppress(EOFError):
-            while not lines[-1].rstrip().endswith('"""'):
-                lines.append(self.lines.read(LineEditor.MORE))
-            lines[-1] = lines[-1].rstrip()[:-3]
-        end = len(lines) - (not lines[-1])
-        return "\n".join(lines[not lines[0]:end]), True
+            while not text.rstrip().endswith('"""'):
+                text += "\n" + self.lines.read(LineEditor.MORE)
+            text = text.rstrip()[:-3]
+        return re.sub(r"\A\n|\n\Z", "", text), True
 
     def show_bar(self):
         """endpoint: E | model: M | tokens: 148/532 | msgs: 6"""

@@ -895,6 +895,7 @@ def test_ctrl_c_gives_a_block_up(sit, router):
      "see a\nb and c\nd."),
     (["\x1b[200~/etc/hosts", "is a file\x1b[201~"], "/etc/hosts\nis a file"),
     (["\x1b[200~// a comment", "int x;\x1b[201~"], "// a comment\nint x;"),
+    (['\x1b[200~"""', "one", '"""\x1b[201~'], "one"),
 ])
 def test_a_paste_of_many_lines_is_one_message(sit, router, pasted, message):
     assert sit(*pasted, "next").exit_status == 0
