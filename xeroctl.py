@@ -4849,22 +4849,24 @@ def grown(before, value, key=""):
     """
     if not before:
         return before if value is None else value
-    if value in (None, ""):
+    kind = type(before)
+    if value in (None, "") or kind in (dict, list, str) and (
+            kind is not type(value)):
         return before
-    if isinstance(before, dict) and isinstance(value, dict):
+    if kind is dict:
         for name in value:
             before[name] = grown(before.get(name), value[name], name)
-    elif isinstance(before, list) and isinstance(value, list):
+    elif kind is list:
         for item in value:
-            kind, last = dig(item, "type"), before[-1]
-            if kind in ("text",) + THOUGHTS and dig(last, "type") == kind:
+            what, last = dig(item, "type"), before[-1]
+            if what in ("text",) + THOUGHTS and dig(last, "type") == what:
                 grown(last, item)  # goes on with it
             else:
                 before.append(item)
-    elif isinstance(before, str) and isinstance(value, str):
-        return paired(before + value) if key in GROWING else before
-    elif not isinstance(before, (str, dict, list)):
+    elif kind is not str:
         return value
+    elif key in GROWING:
+        return paired(before + value)
     return before
 
 
