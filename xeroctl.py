@@ -5544,10 +5544,10 @@ def version_of(answer):
 
 def range_of(headers):
     """(first byte, whole size) that Content-Range tells; None for unknown."""
-    found = re.match(r"bytes (?:(\d{1,18})-\d+|\*)/(\d{1,18}|\*)\Z",
+    found = re.match(r"bytes (?:(\d{1,18})-\d+|\*)/(?:(\d{1,18})|\*)\Z",
                      headers.get("Content-Range", ""))
-    return [int(text) if text and text != "*" else None
-            for text in (found.groups() if found else ("*", "*"))]
+    return [text and int(text)
+            for text in (found.groups() if found else (None, None))]
 
 
 def unzipped(answer):
