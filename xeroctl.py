@@ -6159,7 +6159,7 @@ class Rows(Source):
     unit = "row"
 
     def __init__(self, source, form):
-        super().__init__(source.file, source.name, source.is_stdin)
+        super().__init__(source.file, source.name)
         self.form, self.delimiter = form, DELIMITERS.get(form)
         self.columns = ["line"] if form == "txt" else []
         self.file.seek(0)
