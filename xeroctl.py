@@ -6722,6 +6722,7 @@ class Run:
 
     def __init__(self, app, group, args, slug, source):
         self.app, self.group, self.args = app, group, args
+        self.terminal, self.clock = app.terminal, app.clock
         self.slug, self.source = slug, source
         self.output = on_disk(args.output_file)
         self.errors = on_disk(args.errors_file
@@ -6761,7 +6762,7 @@ class Run:
             self.sheet.check()
         if self.app.plan:
             return self.plan()
-        self.journal = Journal(self.journal_path, self.app.clock)
+        self.journal = Journal(self.journal_path, self.clock)
         try:
             with NewFile(self.errors, self.args.force) as errors, \
                     NewFile(self.output, self.args.force) as output:
@@ -6770,7 +6771,7 @@ class Run:
                     self.do_round(round_number)
                 return self.merge(output, errors)
         except INTERRUPTS:
-            self.app.terminal.note("the same command goes on where this one"
+            self.terminal.note("the same command goes on where this one"
                                    " has stopped")
             raise
         finally:
@@ -6794,7 +6795,7 @@ class Run:
 
     def new_state(self):
         return dict(self.purpose(), run=os.urandom(6).hex(),
-                    started=self.app.clock.now(), parts=[])
+                    started=self.clock.now(), parts=[])
 
     def open_state(self):
         """Take up the state and journal that are there, or begin anew."""
@@ -6871,7 +6872,7 @@ class Run:
         """Say how many requests there are to send."""
         if count:
             size = self.input.size * count // self.input.count
-            self.app.terminal.note(f"{as_many(count, 'request')},"
+            self.terminal.note(f"{as_many(count, 'request')},"
                                    f" {as_size(size)}, {how}")
 
     def save(self):
@@ -6925,7 +6926,7 @@ class Run:
 
     def summary(self, tokens):
         count, done = self.input.count, self.journal.marks.count(Journal.OK)
-        took = self.app.clock.now() - self.state["started"]
+        took = self.clock.now() - self.state["started"]
         return {"requests": count, "done": done, "failed": count - done,
                 "tokens": tokens, "seconds": round(took, 3),
                 "rate": round(count / max(took, 0.001), 3),
@@ -6983,7 +6984,7 @@ class BatchRun(Run):
     def plan(self):
         self.state = self.new_state()
         if self.source.is_made:
-            self.app.terminal.note("the first request: " + compact_json(
+            self.terminal.note("the first request: " + compact_json(
                 self.input.request(1)))
         self.do_round(0)
 
@@ -7001,7 +7002,7 @@ class BatchRun(Run):
         except FAILURES as error:
             error.facts["part"] = part["name"]
             if begun:
-                self.app.terminal.note(f"{part['name']}: {error}")
+                self.terminal.note(f"{part['name']}: {error}")
                 self.collect(begun)
             elif error.status in NO_LIST:
                 error.add_hint("--direct --force needs no Batch API")
@@ -7241,7 +7242,7 @@ class DirectRun(Run):
         self.done = self.input.count - total
         self.failures = self.journal.marks.count(Journal.FAILED + round_number)
         try:
-            with Progress(self.app.terminal) as self.progress:
+            with Progress(self.terminal) as self.progress:
                 self.tell()
                 self.work_together(min(self.args.concurrency, total))
         finally:
@@ -7336,9 +7337,9 @@ class DirectRun(Run):
         """
         wire_request = self.request(request)
         while not (self.error or self.is_stopped):
-            wait = self.until - self.app.clock.monotonic()
+            wait = self.until - self.clock.monotonic()
             if wait > 0:
-                self.app.clock.sleep(min(wait, 1))
+                self.clock.sleep(min(wait, 1))
                 continue
             try:
                 return self.send(request, wire_request)
@@ -7351,20 +7352,20 @@ class DirectRun(Run):
     def slow(self, error):
         """Have all wait, at each strike longer; raise what lasts too long."""
         with self.lock:
-            now = self.app.clock.monotonic()
+            now = self.clock.monotonic()
             if now < self.until:
                 return  # what was on its way when the first of them struck
             self.since = self.since if self.strikes else now
             self.strikes += 1
-            wait = retry_wait(error, self.strikes, self.app.clock)
+            wait = retry_wait(error, self.strikes, self.clock)
             if wait > LONGEST_WAIT_S or now - self.since > LONGEST_OUTAGE_S:
                 raise error
             self.until = now + wait
-            self.app.terminal.note(f"{error}: all wait {as_duration(wait)}")
+            self.terminal.note(f"{error}: all wait {as_duration(wait)}")
 
     def send(self, request, wire_request):
         with self.app.api.follow(wire_request, 1) as answer:
-            body = self.app.terminal.secrets.masked_json(
+            body = self.terminal.secrets.masked_json(
                 whole_reply(answer, request["url"]))
         with self.lock:
             self.strikes = 0
@@ -7387,7 +7388,7 @@ class DirectRun(Run):
         response = status and {
             "status_code": status, "request_id": error.facts.get("request_id"),
             "body": error.body}
-        found = failure(custom_id, *self.app.terminal.secrets.masked_json(
+        found = failure(custom_id, *self.terminal.secrets.masked_json(
             [code, str(error), response]))
         is_of_line = isinstance(error, StreamError) or status in LINE_STATUSES
         return found, None if is_of_line else error
