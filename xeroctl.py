@@ -6718,8 +6718,6 @@ class Run:
     result for each that lacks one, plan() shows what that would send.
     """
 
-    url = None  # of each line; None for any
-
     def __init__(self, app, group, args, slug, source):
         self.app, self.group, self.args = app, group, args
         self.terminal, self.clock = app.terminal, app.clock
@@ -6753,7 +6751,8 @@ class Run:
 
     def check(self):
         """Read the input; raise for what is wrong with it."""
-        self.input = BatchInput(self.source, self.url, places=True).check()
+        url = None if self.args.direct else self.args.batch_endpoint
+        self.input = BatchInput(self.source, url, places=True).check()
 
     def run(self):
         """Do the job, or the rest of it; return its summary."""
@@ -6960,13 +6959,9 @@ def lines_in(parts):
 class BatchRun(Run):
     """Answers the lines by batches, one for each part of them."""
 
-    def __init__(self, app, group, args, *given):
-        super().__init__(app, group, args, *given)
-        self.url, self.doubts = args.batch_endpoint, Counter()
-        self.limit = PART_BYTES if args.split else MOST_INPUT_BYTES
-
     def check(self):
         super().check()
+        self.limit = PART_BYTES if self.args.split else MOST_INPUT_BYTES
         found = self.input
         is_over = (found.size > MOST_INPUT_BYTES
                    or found.count > self.args.max_requests)
@@ -6994,7 +6989,7 @@ class BatchRun(Run):
         self.parts = self.parts or self.divide(round_number)
         left = [part for part in self.parts if not part["is_done"]]
         self.announce(lines_in(left), "in " + as_many(len(left), "part"))
-        begun = []
+        begun, self.doubts = [], Counter()
         try:
             for part in self.parts:
                 self.begin(part)
