@@ -5855,7 +5855,7 @@ class TarFolder:
         source = self.app.open_source(from_disk(path))
         source.stamp = stamp
         with source.file:
-            yield from Excerpt(source, spans=[span]).blocks()
+            yield from source.blocks([span])
 
 
 class ModelUpload:
@@ -7088,12 +7088,12 @@ class BatchRun(Run):
 
     def excerpt(self, part):
         """What is uploaded of a part; what is made of rows is made now."""
-        found, name = self.input, part["name"] + ".jsonl"
-        if not found.source.is_made:
-            return Excerpt(found.source, name, [
-                found.span(*lines) for lines in part["lines"]])
-        made = map(found.as_sent, numbers_in(part["lines"]))
-        return Excerpt(Source(spooled(made), name))
+        name = part["name"] + ".jsonl"
+        if self.source.is_made:
+            made = map(self.input.as_sent, numbers_in(part["lines"]))
+            return Excerpt(Source(spooled(made), name))
+        return Excerpt(self.source, name, [
+            self.input.span(*lines) for lines in part["lines"]])
 
     def upload(self, part):
         place = f"{self.parts.index(part) + 1}/{len(self.parts)}"
