@@ -4698,9 +4698,10 @@ def with_status(item):
 
 def call_again(app, *words):
     """A command for a hint, with the --endpoint and --context of this one."""
-    given = [(f"--{name}", getattr(app.args, name, None))
-             for name in ("endpoint", "context")]
-    ours = chain.from_iterable(pair for pair in given if pair[1])
+    ours = []
+    for name in "endpoint", "context":
+        value = getattr(app.args, name, None)
+        ours += [f"--{name}", value] if value else []
     end = [str(word)[:2] for word in (*words, "--")].index("--")
     return " ".join(map(shell_word, (
         "xeroctl", *words[:end], *ours, *words[end:])))
@@ -6073,8 +6074,8 @@ class BatchInput:
     def complain(self, number, text):
         """Note a problem: the first lines' in full, the rest counted."""
         self.wrong += 1
-        self.problems.append((number, text))
-        self.problems = sorted(self.problems)[:MOST_PROBLEMS]
+        self.problems = sorted(
+            self.problems + [(number, text)])[:MOST_PROBLEMS]
 
     def find_repeats(self, codes):
         """Read again, and compare the ids that have one of these hashes."""
