@@ -7441,26 +7441,6 @@ def content_of(text, blocks, images):
         {"type": "image_url", "image_url": {"url": url}} for url in images]
 
 
-def completer(words):
-    """A readline completer for the words that may begin a line.
-
-    What {"/load ": True} says of one: behind it stands a file.
-    """
-    def complete(text, state):
-        import glob
-        import readline
-        line = readline.get_line_buffer()[:readline.get_endidx()]
-        name, space, path = line.partition(" ")
-        found = [word for word in words if word.startswith(line)]
-        if space:
-            begun = len(os.path.expanduser(path[:len(path) - len(text)]))
-            path = glob.escape(os.path.expanduser(path)) + "*"
-            found = [each[begun:] + "/" * os.path.isdir(each) for each
-                     in sorted(glob.glob(path)) if words.get(name + space)]
-        return found[state] if state < len(found) else None
-    return complete
-
-
 def recall(readline, text):
     """Put a text within reach of Up, in a locale that lacks it, too."""
     raw = text.replace("\0", "").encode("utf-8", "replace")
@@ -7483,16 +7463,16 @@ class LineEditor:
 
     A person has readline, if there is one and stdout is a terminal; else the
     terminal is asked to bracket what is pasted, so that a paste of many lines
-    is one message.
+    is one message.  words may begin a line; what {"/load ": True} says of
+    one: behind it stands a file.
     """
 
     PROMPT, MORE = "> ", ". "
     PASTE, PASTED = "\033[200~", "\033[201~"
 
     def __init__(self, terminal, history, words):
-        self.terminal, self.history = terminal, history
+        self.terminal, self.history, self.words = terminal, history, words
         self.is_live = terminal.stdin.isatty()
-        self.completer = completer(words)
         self.readline = self.load_readline()
         self.brackets = (self.is_live and not self.readline
                          and terminal.err.is_live)
@@ -7526,11 +7506,24 @@ class LineEditor:
                 recall(readline, line)
         return readline
 
+    def complete(self, text, state):
+        """Complete a line, as readline asks for it."""
+        import glob
+        line = self.readline.get_line_buffer()[:self.readline.get_endidx()]
+        name, space, path = line.partition(" ")
+        found = [word for word in self.words if word.startswith(line)]
+        if space:
+            begun = len(os.path.expanduser(path[:len(path) - len(text)]))
+            path = glob.escape(os.path.expanduser(path)) + "*"
+            found = [each[begun:] + "/" * os.path.isdir(each) for each
+                     in sorted(glob.glob(path)) if self.words.get(name + " ")]
+        return found[state] if state < len(found) else None
+
     def read(self, prompt=PROMPT):
         """Return one message, Tab in a block as it is; raise EOFError."""
         if self.readline:
             self.readline.set_completer(
-                self.completer if prompt == self.PROMPT else
+                self.complete if prompt == self.PROMPT else
                 lambda text, state: None if state else text + "\t")
             return whole(typed_line(prompt)).rstrip("\n")
         if not self.is_live:
