@@ -6503,11 +6503,11 @@ class Journal:
 
     def results(self):
         """Yield (is it good, tokens, result as bytes), those of none last."""
-        extras = [(self.NONE, place) for place in self.extras.values()]
-        for mark, place in chain(zip(self.marks, self.places), extras):
+        for place in chain(self.places, self.extras.values()):
             self.file.seek(place)
-            tokens, result = re.match(RECORD, self.file.readline()).group(4, 5)
-            yield mark == self.OK, int(tokens), result
+            is_good, tokens, result = re.match(
+                RECORD, self.file.readline()).group(2, 4, 5)
+            yield is_good == b"true", int(tokens), result
 
 
 def ranges_of(numbers):
