@@ -7967,14 +7967,12 @@ class Session:
 
     def show_bar(self):
         """endpoint: E | model: M | tokens: 148/532 | msgs: 6"""
-        if not self.is_live or self.terminal.quiet:
-            return
-        spent, model = self.turns.spent, self.args.model
-        self.terminal.say(" | ".join([
-            f"endpoint: {self.app.endpoint()}",
-            *[f"model: {model}"] * bool(model),
-            "tokens: {prompt_tokens}/{completion_tokens}".format(**spent),
-            f"msgs: {self.turns.turns()}"]), DIM)
+        if self.is_live:
+            model = f" | model: {self.args.model}" if self.args.model else ""
+            self.terminal.note(
+                "endpoint: {}{} | tokens: {prompt_tokens}/{completion_tokens}"
+                " | msgs: {}".format(self.app.endpoint(), model,
+                                     self.turns.turns(), **self.turns.spent))
 
     def totals(self):
         return ("total: {prompt_tokens} input tokens, {completion_tokens}"
