@@ -7713,6 +7713,12 @@ class ChatTurns:
                                                 "completion_tokens")):
             self.spent[name] += counted(column.value(usage))
 
+    def endpoint(self):
+        """The endpoint; None where there is but a model (style openai)."""
+        with suppress(UsageError):
+            return self.app.endpoint()
+        return None
+
     def turns(self):
         """How many messages there are, the system message aside."""
         return sum(m["role"] != "system" for m in self.messages)
@@ -7735,7 +7741,7 @@ class ChatTurns:
         raise UsageError("there is no question yet")
 
     def saved(self):
-        return {"version": 1, "endpoint": self.app.endpoint(),
+        return {"version": 1, "endpoint": self.endpoint(),
                 "model": self.options.get("model"),
                 "messages": self.messages,
                 "usage": dict(self.spent)}
@@ -7968,11 +7974,12 @@ class Session:
     def show_bar(self):
         """endpoint: E | model: M | tokens: 148/532 | msgs: 6"""
         if self.is_live:
-            model = f" | model: {self.args.model}" if self.args.model else ""
-            self.terminal.note(
-                "endpoint: {}{} | tokens: {prompt_tokens}/{completion_tokens}"
-                " | msgs: {}".format(self.app.endpoint(), model,
-                                     self.turns.turns(), **self.turns.spent))
+            asked = [("endpoint", self.turns.endpoint()),
+                     ("model", self.args.model)]
+            self.terminal.note("".join(
+                f"{name}: {value} | " for name, value in asked if value)
+                + "tokens: {prompt_tokens}/{completion_tokens} | msgs: {}"
+                .format(self.turns.turns(), **self.turns.spent))
 
     def totals(self):
         return ("total: {prompt_tokens} input tokens, {completion_tokens}"

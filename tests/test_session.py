@@ -612,6 +612,15 @@ def test_a_model_decides_only_without_endpoints(run, style, is_told):
     assert ("endpoint decides" in shown.stderr) == is_told
 
 
+def test_a_bar_without_an_endpoint_has_the_model(sit, openai_router):
+    shown = sit("one", command=("chat", "--interactive", "--model", "demo"),
+                XEROTIER_STYLE="openai", XEROTIER_ENDPOINT="",
+                XEROTIER_BASE_URL=openai_router.base_url)
+    assert shown.exit_status == 0, shown
+    assert shown.stderr.startswith("model: demo | tokens: 0/0 | msgs: 0\n")
+    assert "endpoint" not in shown.stderr
+
+
 def test_files_and_images_wait_for_the_next_message(sit, router, tmp_path):
     path = tmp_path / "a b.txt"
     path.write_text("some notes")

@@ -121,6 +121,17 @@ def test_with_style_openai_the_endpoint_is_the_model(run, path, model, more,
     assert f'"model":"{sent}"' in shown
 
 
+def test_with_style_openai_a_model_is_enough(run, openai_router, path):
+    for text in "one", "two":
+        shown = run("chat", "--session", str(path), "-m", text, "--style",
+                    "openai", "--model", "demo", against=openai_router,
+                    XEROTIER_ENDPOINT="")
+        assert shown.exit_status == 0, shown
+    assert messages(path) == exchange("one") + exchange("two")
+    data = json.loads(path.read_text())
+    assert (data["endpoint"], data["model"]) == (None, "demo")
+
+
 def test_a_system_message_replaces_that_of_the_file(turn, router, path):
     turn("one", "--system", "Be brief.")
     turn("two", "--system", "Sing.")
