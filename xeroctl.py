@@ -5274,7 +5274,7 @@ class Talk(AbstractContextManager):
     """
 
     def __init__(self, app, args):
-        self.app, self.terminal = app, app.terminal
+        self.terminal, self.clock = app.terminal, app.clock
         self.is_text = app.out.is_table and not args.extract
         self.shows_reasoning = args.show_reasoning
         self.began_at, self.halves, self.deltas = None, {}, 0
@@ -5300,7 +5300,7 @@ class Talk(AbstractContextManager):
         """Show (kind, text) pieces as they come."""
         if self.began_at is None:
             self.spinner.stop()
-            self.began_at = self.app.clock.monotonic()
+            self.began_at = self.clock.monotonic()
         for kind, text in pieces:
             if self.halves or text[-1] >= "\ud800":
                 text = self.mended(kind, text)
@@ -5340,7 +5340,7 @@ class Talk(AbstractContextManager):
         if self.began_at is None:
             return
         tokens = counted(USAGE_COLUMNS[1].value(usage)) or self.deltas
-        took = max(0.001, self.app.clock.monotonic() - self.began_at)
+        took = max(0.001, self.clock.monotonic() - self.began_at)
         self.terminal.note(f"-- {tokens} tokens in {took:.1f}s"
                            f" ({tokens / took:.1f} tok/s)")
 
