@@ -4692,7 +4692,7 @@ def with_status(item):
     """An item whose status is a word of ours; without one it is no answer."""
     status = as_text(dig(item, "status.value") or id_in(item, "status"))
     # Some have them in capitals, or cancelled with one l.
-    status = re.sub(r"\A\w+\Z", lambda word: word.group().lower(), status)
+    status = status.lower() if re.match(r"\w+\Z", status) else status
     return dict(item, status=status.replace("canceled", "cancelled"))
 
 
