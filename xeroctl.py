@@ -8050,8 +8050,8 @@ class Session:
                 raise UsageError(f"{path} is no conversation that was saved",
                                  "/save! replaces it")
             file.write(self.turns.saved())
-        count = as_many(self.turns.turns(), "message")
-        self.terminal.say(f"saved {count} to {path}")
+        self.terminal.say("saved " + as_many(self.turns.turns(), "message")
+                          + f" to {path}")
 
     def load(self, path):
         """Replace the conversation by that of a file; else change nothing."""
