@@ -4910,9 +4910,9 @@ class ChatChoice:
              "reasoning_text": REASONING}
     KEPT_APART = frozenset(("index", "delta", "message", "finish_reason",
                             "usage"))
-    parts = finish_reason = None
 
     def __init__(self):
+        self.parts = self.finish_reason = None
         self.message, self.more, self.tool_calls = {"role": ""}, {}, []
         self.texts = defaultdict(bytearray)
 
@@ -4921,9 +4921,10 @@ class ChatChoice:
         reason = choice.get("finish_reason")
         if reason and reason != "null":
             self.finish_reason = reason
-        for key in choice:
-            if key not in self.KEPT_APART:
-                self.more[key] = grown(self.more.get(key), choice[key])
+        if not self.KEPT_APART.issuperset(choice):
+            for key in choice:
+                if key not in self.KEPT_APART:
+                    self.more[key] = grown(self.more.get(key), choice[key])
         delta = choice.get("delta") or self.unsaid(choice) or {
             "content": choice.get("text")}
         pieces = []
@@ -5056,7 +5057,8 @@ class ChatAnswer:
                 choices if isinstance(choices, list) else ()):
             if isinstance(choice, dict):
                 index = choice.get("index")
-                index = index if isinstance(index, int) else place
+                if not isinstance(index, int):
+                    index = place
                 kept = self.choices[index]
                 pieces = kept.add(choice)
                 if index == 0:
@@ -5145,8 +5147,8 @@ class ResponseAnswer:
         if isinstance(response, dict):
             self.response = response
             self.usage, self.id = response.get("usage"), response.get("id")
-        if self.received:
-            return self.end(payload.get("status"))
+            if self.received:
+                return self.end(response.get("status"))
         if kind in TERMINAL_EVENTS:
             return self.end(step)
         if name == "output_item" and isinstance(payload.get("item"), dict):
