@@ -1633,6 +1633,10 @@ def toml_with(text, path, value):
         for one in reversed(old):
             text = text[:one.start] + text[one.end:]
         return text
+    odd = re.search("[\x7f\ud800-\udfff]", compact_json([path, value]))
+    if odd:
+        raise UsageError(f"{'.'.join(path)}: {odd.group()!r} is no text",
+                         "a config file can hold no such character")
     if old:
         start, stop = old[0].place
         return text[:start] + compact_json(value) + text[stop:]
@@ -1779,6 +1783,8 @@ def locked(path, clock):
 class ConfigFile:
     """The tables of read_toml on file: what is there, and how it changes."""
 
+    coding = "utf-8"
+
     def __init__(self, environ, terminal):
         self.terminal, self.text, self.tables = terminal, "", None
         folder = home_path(environ, "XDG_CONFIG_HOME", ".config")
@@ -1799,8 +1805,10 @@ class ConfigFile:
             raw = read_file(self.path, NotConfigured, MOST_CONFIG_BYTES + 1)
         if len(raw) > MOST_CONFIG_BYTES:
             raise NotConfigured(f"{self.path}: over 1 MB is no config file")
+        if raw[:3] == codecs.BOM_UTF8:
+            self.coding = "utf-8-sig"
         try:
-            self.text = raw.decode("utf-8-sig")
+            self.text = raw.decode(self.coding)
         except UnicodeDecodeError:
             raise NotConfigured(f"{self.path} is not UTF-8")
         self.tables = read_toml(self.text, self.path)
@@ -1839,10 +1847,8 @@ class ConfigFile:
             self.load()
             yield self.tables
             text = edit_toml(self.text, self.tables, self.path)
-            if re.search("[\x7f\ud800-\udfff]", text):
-                raise UsageError("a name or a value is no text")
             if not is_plan:
-                write_privately(self.path, text.encode("utf-8"))
+                write_privately(self.path, text.encode(self.coding))
 
 
 def key_source(table, error=NotConfigured):

@@ -228,12 +228,23 @@ def test_an_edit_by_root_leaves_a_file_to_its_owner(cli, config, mode, kept):
     assert mode_of(config) == kept
 
 
-def test_a_byte_order_mark_is_borne(cli, config):
-    """An edit leaves it out: TOML has none."""
-    store(config, "\ufeff" + toml(endpoint='"x"'))
+@pytest.mark.parametrize("begin", ["\ufeff", "# a\x7fb\n"],
+                         ids=["mark", "comment"])
+def test_an_edit_leaves_odd_characters_where_they_are(cli, config, begin):
+    """A byte order mark, which TOML has not, and a DEL in a comment."""
+    store(config, begin + toml(endpoint='"x"'))
     assert cli("config", "list", "-o", "id") == "prod\n"
     assert cli("config", "set", "prod", "endpoint", "y").exit_status == 0
-    assert config.read_bytes().decode() == toml(endpoint='"y"')
+    assert config.read_bytes().decode() == begin + toml(endpoint='"y"')
+
+
+@pytest.mark.parametrize("odd", ["a\x7fb", "a\udcffb"])
+def test_what_is_no_text_is_told_with_its_place(cli, config, odd):
+    store(config, toml(endpoint='"x"'))
+    shown = cli("config", "set", "prod", "endpoint", odd)
+    assert shown.exit_status == 2
+    assert f"deployment.prod.endpoint: {odd[1]!r}" in shown.stderr
+    assert config.read_text() == toml(endpoint='"x"')
 
 
 def test_no_edit_makes_more_than_can_be_read(cli, config):

@@ -985,6 +985,8 @@ def check_config_edits(model, changes, path):
         if path:
             with open(path, encoding="utf-8", newline="") as source:
                 edited = source.read()
+            assert edited[:len(mark)] == mark, about
+            edited = edited[len(mark):]
         else:
             edited = xeroctl.edit_toml(text, model.tables, "")
         assert edited == model.text(), (about, edited, model.text())
