@@ -232,6 +232,7 @@ class ApiError(XeroctlError):
         super().__init__(f"HTTP {status} {said}".rstrip(), hint, **facts)
         self.kind, self.is_envelope = kind or self.kind, is_envelope
         self.status, self.body, self.headers = status, body, headers
+        self.given = dict(self.facts)
         self.exit_code = self.CODES.get(status, 1)
 
     @property
@@ -246,8 +247,15 @@ class ApiError(XeroctlError):
                 or self.facts.get("code") in self.USED_UP)
 
     def envelope(self):
-        """The router's own envelope where it sent one with a message."""
-        return self.body if self.is_envelope else super().envelope()
+        """The router's own envelope where it sent one with a message, with
+        what the work that it ended tells beside it."""
+        ours = super().envelope()
+        if not self.is_envelope:
+            return ours
+        if not self.details and self.facts == self.given:
+            return self.body
+        return dict(self.body, error=dict(ours["error"],
+                                          **self.body["error"]))
 
 
 class ConnectionFailed(XeroctlError):

@@ -60,6 +60,17 @@ def test_a_fault_of_the_place_stops_the_run(run, router, job, fault, code):
     assert set(sent(router).values()) == {1}
 
 
+def test_what_stopped_the_run_is_told_in_json_too(run, router, job):
+    """The server's error has a shape of the API's own, and keeps it."""
+    router.order(SAY, times=None, status=500, message="out of memory")
+    shown = run(*job.argv("--direct", "--concurrency", "1", "-q",
+                          "-o", "json"))
+    error = json.loads(shown.stderr)["error"]
+    assert error["message"] == "out of memory"
+    assert "20 requests in a row failed" in error["details"][0]
+    assert "the same command goes on" in error["hint"]
+
+
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_fault_of_each_line_is_no_fault_of_the_place(run, router, job,
                                                        status):
