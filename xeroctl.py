@@ -9572,6 +9572,8 @@ def upload_model(app, group, args):
             app, "upload", args.path, args.name, "--resume", engine.id,
             *links) + " goes on there")
         raise
+    if isinstance(done, dict):  # an action need not tell of what
+        done = dict(done, id=done.get("id") or engine.id)
     check_status(done, *BAD_ENDS)
     app.out.record(done, group.fields)
 
