@@ -5059,7 +5059,8 @@ class ChatAnswer:
 
         None stands for an event that is no part of the answer.
         """
-        if kind != "chat.completion.chunk" and "choices" not in chunk:
+        if "choices" not in chunk and kind != "chat.completion.chunk" and (
+                kind or "usage" not in chunk):
             return None
         if kind == WHOLE or chunk.get("object") == "chat.completion":
             self.received = chunk
