@@ -532,6 +532,12 @@ def as_text(value):
     return compact_json(value)
 
 
+def index_in(item):
+    """Its index, which some send as a text, or as 0.0; None without one."""
+    found = re.match(r"(\d{1,9})(\.0)?\Z", as_text(dig(item, "index")))
+    return int(found.group(1)) if found else None
+
+
 def as_time(value):
     """2026-05-27 14:03 UTC, from any form of time."""
     try:  # gmtime would take None for now
@@ -5072,7 +5078,9 @@ class ChatAnswer:
                 choices if isinstance(choices, list) else ()):
             if isinstance(choice, dict):
                 index = choice.get("index")
-                if not isinstance(index, int):
+                if type(index) is not int:
+                    index = index_in(choice)
+                if index is None:
                     index = place
                 kept = self.choices[index]
                 pieces = kept.add(choice)
@@ -9118,8 +9126,7 @@ def given_texts(app, args, read=lambda line, where: line):
 
 def place_in_input(item):
     """Which text of the input an item of the answer is about."""
-    index = as_text(dig(item, "index"))
-    return int(index) if re.match(r"\d{1,9}\Z", index) else 0
+    return index_in(item) or 0
 
 
 def floats_of(value):
@@ -9237,12 +9244,11 @@ def create_embeddings(app, group, args):
 
 
 def ranked_row(rank, item, texts):
-    index = dig(item, "index")
-    is_known = isinstance(index, int) and 0 <= index < len(texts)
+    index = index_in(item)
     return {"rank": rank, "index": index,
             "score": as_column("Score=relevance_score|score").value(item),
             "document": content_text(dig(item, "document")) or (
-                texts[index] if is_known else None)}
+                dict(enumerate(texts)).get(index))}
 
 
 def score_texts(app, group, args):
