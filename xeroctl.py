@@ -165,7 +165,7 @@ class XeroctlError(Exception):
     def __init__(self, message, hint=None, details=(), **facts):
         super().__init__(message)
         self.hint, self.details = hint, list(details)
-        self.facts = {k: v for k, v in facts.items() if v is not None}
+        self.facts = {k: v for k, v in facts.items() if v not in (None, "")}
 
     def lines(self):
         """(label, value) pairs to show below the message."""
