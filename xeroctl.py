@@ -2544,11 +2544,18 @@ FACT_PLACES = ("error.", "", "detail.error.", "detail.", "errors.0.",
                "error.0.", "0.error.")
 
 
+def provider_error(body):
+    """What OpenRouter tells of the server behind it; None if nothing."""
+    raw = dig(body, "metadata.raw")
+    value = json_or_text(raw) if is_filled(raw) else raw
+    return body_summary(value) if isinstance(value, str) else value
+
+
 def error_message(body, depth=5):
     """Find the message where servers put it, in any JSON; None if nowhere.
 
-    FastAPI says in loc what each of several is about, and Fastify, Express
-    and Spring in error only the status or a class, with a message beside it.
+    FastAPI says in loc what each of several is about; Fastify, Spring and
+    OAuth have in error only a class, and beside it a message, or several.
     """
     if isinstance(body, list) and len(body) == 1:
         body, = body
@@ -2568,9 +2575,11 @@ def error_message(body, depth=5):
             if loc and isinstance(loc, list):
                 found = ".".join(str(step) for step in loc if isinstance(
                     step, (str, int))) + ": " + found
-            more = body.get("message")
-            if found == body[place] and is_filled(more) and more not in found:
-                found += f": {more}"
+            for more in (body.get("message"), body.get("error_description"),
+                         provider_error(body)) * (found == body[place]):
+                more = error_message({"msg": more}, depth - 1)
+                if more and more not in found:
+                    found += f": {more}"
             return found
     return None
 
