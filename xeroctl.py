@@ -3357,7 +3357,8 @@ class Api:
 DONE, WHOLE = "[DONE]", "whole answer"
 OURS = r"(message|error|response\..*)?\Z"  # events that have to be JSON
 TERMINAL_EVENTS = ("response.completed", "response.failed",
-                   "response.incomplete", "response.cancelled")
+                   "response.incomplete", "response.cancelled",
+                   "response.done")  # OpenRouter's
 
 
 def sse_lines(blocks):
@@ -5175,6 +5176,8 @@ class ResponseAnswer:
         elif not str(kind).startswith("response."):
             return None
         name, _, step = kind[len("response."):].rpartition(".")
+        if name == "content_part":  # OpenRouter's, where others tell no text
+            name = as_text(dig(payload, "part.type") or "output_text")
         response = self.received or payload.get("response")
         if isinstance(response, dict):
             self.response = response
@@ -5182,7 +5185,8 @@ class ResponseAnswer:
             if self.received:
                 return self.end(response.get("status"))
         if kind in TERMINAL_EVENTS:
-            return self.end(step)
+            return self.end(dig(self.response, "status") if step == "done"
+                            else step)
         if name == "output_item" and isinstance(payload.get("item"), dict):
             self.take(payload["item"], payload, step == "added")
         elif name in self.GIVEN:
@@ -5226,7 +5230,8 @@ class ResponseAnswer:
 
     def text_pieces(self, kind, step, event):
         """The piece in a delta, or what is new in a done."""
-        text = content_text(event.get("delta") if step == "delta" else event)
+        text = content_text(event.get("delta") if step == "delta"
+                            else event.get("part", event))
         if step != "delta":
             said = self.text(kind)
             text = "" if step != "done" or text in said else (
