@@ -2757,6 +2757,36 @@ def held(blocks):
     return bytes(found)
 
 
+# How a body may come compressed, asked for or not.  What else the header
+# says (utf-8, none, aws-chunked) is no coding of the bytes.
+CODINGS = r"(?i)\b(gzip|deflate|br|zstd|compress)\b"
+
+
+def unzipped(blocks, url):
+    """Yield what a server has compressed, or only says that it has."""
+    import zlib
+    head, inflate = b"", zlib.decompressobj(wbits=31)
+    for block in blocks:
+        head += block
+        if len(head) > 1:
+            break
+    if head[:2] != b"\x1f\x8b":
+        yield head
+        yield from blocks
+        return
+    try:
+        for block in chain([head], blocks):
+            while block:
+                if inflate.eof:  # the next member (RFC 1952, 2.2)
+                    inflate = zlib.decompressobj(wbits=31)
+                yield inflate.decompress(block)
+                block = inflate.unused_data
+    except zlib.error as problem:
+        raise AnswerError(f"{url} is no gzip: {problem}")
+    if not inflate.eof:
+        raise AnswerError(f"{url}: the gzip is cut short")
+
+
 class Answer(AbstractContextManager):
     """The open answer to one request; close it, or use it in a with."""
 
@@ -2765,25 +2795,27 @@ class Answer(AbstractContextManager):
         self.status, self.headers = response.status, response.headers
         self.request_id = self.headers.get("X-Request-ID")
         self.media = self.headers.get_content_type()
-        self.coding = self.headers.get("Content-Encoding", "identity")
+        found = re.search(CODINGS, self.headers.get("Content-Encoding", ""))
+        self.coding = found and found.group(1).lower()
         self.kept, self.is_whole = None, False
 
     def __exit__(self, *_):
         self.wire.shut(self.is_whole and not self.response.will_close)
         self.response.close()  # what interrupts a finalizer is lost
 
-    def blocks(self, coding="identity"):
+    def blocks(self):
         """Yield the body as it arrives; raise if it is cut short."""
         if self.kept is not None:
             yield self.kept
             return
-        if self.coding != coding:
+        if self.coding not in (None, "gzip"):
             raise AnswerError(f"{self.url} comes encoded as {self.coding},"
                               " which was not asked for")
         is_chunked = self.response.chunked and self.response.length != 0
+        blocks = (chunked_blocks if is_chunked
+                  else plain_blocks)(self.response)
         try:
-            yield from (chunked_blocks if is_chunked
-                        else plain_blocks)(self.response)
+            yield from unzipped(blocks, self.url) if self.coding else blocks
             self.is_whole = not is_chunked
         except wire_failures() as problem:
             raise network_error(problem, self.url, self.wire.limits, True)
@@ -5590,23 +5622,6 @@ def range_of(headers):
             for text in (found.groups() if found else (None, None))]
 
 
-def unzipped(answer):
-    """Yield the body of an answer that a server has compressed."""
-    import zlib
-    inflate = zlib.decompressobj(wbits=31)
-    try:
-        for block in answer.blocks("gzip"):
-            while block:
-                if inflate.eof:  # the next member (RFC 1952, 2.2)
-                    inflate = zlib.decompressobj(wbits=31)
-                yield inflate.decompress(block)
-                block = inflate.unused_data
-    except zlib.error as problem:
-        raise AnswerError(f"{answer.url} is no gzip: {problem}")
-    if not inflate.eof:
-        raise AnswerError(f"{answer.url}: the gzip is cut short")
-
-
 def in_place_of_file(text, media, names):
     """What a server has sent in place of a file; None if it may be the file.
 
@@ -5711,9 +5726,8 @@ class Download:
         if answer.status not in (200, 206):
             raise AnswerError(f"{answer.url} answered with no content (HTTP"
                               f" {answer.status})")
-        is_zipped = answer.coding == "gzip"
+        is_zipped, blocks = answer.coding is not None, answer.blocks()
         start, size = range_of(answer.headers)
-        blocks = unzipped(answer) if is_zipped else answer.blocks()
         if answer.status == 206:
             size = size or self.target.known["size"]
             if not self.continues(answer, start, size) or is_zipped:

@@ -1,6 +1,7 @@
 """Floor 6: what is sent, when it is sent again, and what a failure says."""
 
 import email.utils
+import gzip
 import json
 import os
 import platform
@@ -538,6 +539,37 @@ def test_an_interim_answer_is_not_the_answer(run):
 
 
 LISTS = b'{"object":"list","data":[],"has_more":false}'
+
+
+# A gateway may compress whatever was asked for, have undone that and say so
+# all the same, or name what codes no bytes (utf-8, aws-chunked).
+@pytest.mark.parametrize("coding", ["gzip", "X-Gzip", "aws-chunked, gzip"])
+@pytest.mark.parametrize("status, text", [
+    (200, b'{"data": [{"id": "m1"}]}'), (400, b'{"error": "m1 is gone"}')])
+def test_an_answer_in_gzip_is_read(run, router, coding, status, text):
+    router.order("*", status=status, body=gzip.compress(text),
+                 headers={"Content-Encoding": coding})
+    shown = run("models", "-o", "id")
+    assert shown.exit_status == (status == 400)
+    assert "m1" in (shown.stderr if status == 400 else shown)
+
+
+@pytest.mark.parametrize("coding", ["", "gzip", "utf-8", "none", "Identity",
+                                    "aws-chunked"])
+@pytest.mark.parametrize("body", [b'{"data": [{"id": "m1"}]}', b"1", b""])
+def test_a_body_that_is_not_coded_is_read_as_it_is(run, router, coding, body):
+    router.order("*", body=body, headers={"Content-Encoding": coding})
+    shown = run("api", "/models", "-o", "json")
+    assert shown.exit_status == 0, shown.stderr
+    assert json.loads(shown or "{}") == json.loads(body.decode() or "{}")
+
+
+def test_a_stream_in_gzip_is_shown(run, router):
+    frames = (b'data: {"choices":[{"delta":{"content":"Hey"}}]}\n\n'
+              b"data: [DONE]\n\n")
+    router.order("*", body=gzip.compress(frames), headers={
+        "Content-Encoding": "gzip", "Content-Type": "text/event-stream"})
+    assert run(*CHAT, "--stream", "-q") == "Hey\n"
 
 
 def test_a_body_longer_than_its_length_ends_there(run, router):
