@@ -2031,8 +2031,12 @@ class Settings:
         """The deployment of this run; raise NotConfigured without one."""
         url, style = self.get("base_url"), self.style()
         if not url:
+            known, name = ", ".join(self.config.deployments()), self.context()
             raise NotConfigured(
-                "no base URL: nothing is configured",
+                "no base URL: " + (f"{name} has none" if name else
+                                   "no deployment is current" if known else
+                                   "nothing is configured"),
+                f"xeroctl config use NAME takes one of {known}" if known else
                 f"pass --base-url or set XEROTIER_BASE_URL; {CONFIG_HELP}")
         if not needs_key:
             return Deployment(url, None, style)
