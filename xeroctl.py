@@ -2639,9 +2639,11 @@ def told_error(value):
 
 def is_error(value):
     """Whether JSON is an error; a record with a status may tell one, too."""
-    return dig(value, "object") == "error" or bool(
-        told_error(value)
-        and not (is_filled(dig(value, "id")) and dig(value, "status")))
+    has_id = is_filled(dig(value, "id"))
+    return (dig(value, "object") == "error"
+            or dig(value, "success") is False and not has_id
+            or bool(told_error(value) and not (
+                has_id and dig(value, "status"))))
 
 
 def check_answer(value, *_):

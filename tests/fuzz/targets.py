@@ -357,7 +357,8 @@ def is_error(value):
         return value is None
     is_record = value.get("status") and has_id(value)
     return value.get("object") == "error" or bool(
-        value.get("error") and not is_record)
+        value.get("error") and not is_record
+        or value.get("success") is False and not has_id(value))
 
 
 def has_id(value, places="id"):
