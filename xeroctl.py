@@ -6614,10 +6614,11 @@ def failure_kind(raw):
     """What a failed result says, as others may, too."""
     result = parse_line(raw)
     status = counted(dig(result, "response.status_code"))
-    said = (error_message(result) or error_message(body_of(result))
-            or as_text(dig(result, "error")))
+    said = next(filter(None, map(error_message, (
+        result, body_of(result), dig(result, "response")))), None)
+    said = said or as_text(dig(result, "error") or "")
     if status >= 300 and not said.startswith("HTTP"):
-        said = f"HTTP {status} {said}"
+        said = f"HTTP {status} {said}".rstrip()
     return one_line(said)[:200] or "no reason told"
 
 
