@@ -9576,7 +9576,7 @@ def new_upload(app, group, args, source):
 
 def check_status(upload, *ends):
     """Raise if an upload has ended in one of these ways."""
-    status = dig(upload, "status")
+    status = as_text(dig(upload, "status") and with_status(upload)["status"])
     if status in ends:
         raise XeroctlError(f"upload {id_in(upload)} is {status}: " + (
             error_message(upload) or "it cannot go on"))
