@@ -3558,7 +3558,8 @@ def parse_line(raw, decoder=DECODER):
             "a blank line" if not problem.doc
             else "begins with a byte order mark, which is no JSON"
             if problem.doc[0] == "\ufeff"
-            else f"not JSON: {problem.msg} at column {problem.colno}")
+            else "not JSON: {} at column {}".format(
+                re.sub(" at$", "", problem.msg), problem.colno))
     except ValueError as problem:
         raise ValueError(f"not JSON: {problem}")
 
