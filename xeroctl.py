@@ -447,8 +447,10 @@ def refuse_constant(name):
 
 
 DECODER = json.JSONDecoder(parse_constant=refuse_constant)
-# What servers send: NaN and Infinity, mostly of a logprob, are null.
-SERVER_DECODER = json.JSONDecoder(parse_constant=lambda name: None)
+# What servers send: NaN and Infinity, mostly of a logprob, are null, and a
+# tab in a text is one.
+SERVER_DECODER = json.JSONDecoder(parse_constant=lambda name: None,
+                                  strict=False)
 
 
 COMPACT, PRETTY = (

@@ -89,12 +89,14 @@ def strict(text):
 
 
 def lenient(text):
-    """Decode what a server sends: NaN and infinities are null.
+    """Decode what a server sends: NaN and infinities are null, a control
+    character in a text is one.
 
     1e999 is neither: it is a number, beyond all floats.
     """
     try:
-        return json.loads(text, parse_constant=lambda name: None)
+        return json.loads(text, parse_constant=lambda name: None,
+                          strict=False)
     except RecursionError:
         raise ValueError("too deep")
 
