@@ -3480,6 +3480,7 @@ def api_events(blocks):
     payload = None
     for event, data, is_whole in sse_events(blocks):
         if data[:1] != "{":
+            data = re.sub(r"\A(data:\s*)*", "", data)  # put there twice
             if data.strip() == DONE:
                 return
             if data[:1] in ":" or "{" not in data and (
