@@ -2545,7 +2545,8 @@ API_HINTS = {
 
 
 # Where servers put a message, and where type, code and param stand.
-MESSAGE_PLACES = "error", "detail", "message", "errors", "msg", "title"
+MESSAGE_PLACES = ("error", "detail", "message", "errors", "msg",
+                  "error_message", "error_msg", "title")
 FACT_PLACES = ("error.", "", "detail.error.", "detail.", "errors.0.",
                "error.0.", "0.error.")
 
@@ -3498,8 +3499,10 @@ def api_events(blocks):
         kind = event if event and event != "message" else (
             payload.get("type") or payload.get("object"))
         if kind == "error" or (
-                "error" in payload or "choices" not in payload) and (
-                payload.get("object") == "error" or told_error(payload)):
+                "error" in payload or not payload.get("choices")) and (
+                payload.get("object") == "error" or told_error(payload)
+                or payload.get("error_message")
+                and kind in (None, "chat.completion.chunk")):
             raise no_answer(payload, "broke off the stream", "the server",
                             StreamError)
         yield kind, payload
