@@ -2843,9 +2843,11 @@ class Proxy:
     """An HTTP proxy: its address, who named it, its credentials (RFC 7617)."""
 
     def __init__(self, url, source):
-        from urllib.parse import unquote, urlsplit
+        from urllib.parse import quote, unquote, urlsplit
         self.source, self.host, self.headers = source, None, {}
         url = url if "://" in url else "http://" + url
+        url = re.sub("(?<=//).*(?=@)", lambda user: quote(  # as curl: # / ?
+            whole(user.group()), safe="%:!$&'()*+,;=~@"), url)
         scheme = url.partition("://")[0].lower()
         with suppress(ValueError):  # no URL at all
             parts = urlsplit(url)
@@ -3013,7 +3015,7 @@ class Network:
         """(name, value) of what counts in either case; lower first."""
         environ = self.settings.environ
         name = name.lower() if environ.get(name.lower()) else name
-        return name, environ.get(name, "")
+        return name, environ.get(name, "").strip(" \t\r\n'\"")
 
     def open(self, url, limits):
         """Connect to the origin of a URL; return (socket, proxy)."""

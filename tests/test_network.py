@@ -526,6 +526,12 @@ def test_flag_and_variables_choose_the_proxy(
     assert proxy.calls == is_used and len(router.requests) == 1
 
 
+def test_a_file_of_variables_may_leave_quotes_and_line_ends(run, proxy):
+    assert run(*MODELS, HTTP_PROXY=f'"http://{proxy.address}"\r',
+               NO_PROXY='"x.example"\r').exit_status == 0
+    assert proxy.calls == 1
+
+
 def test_no_proxy_may_name_the_port(run, router, proxy):
     environ = {"HTTP_PROXY": "http://" + proxy.address}
     here = f"127.0.0.1:{router.port}"
@@ -616,7 +622,8 @@ def test_the_usual_port_is_named_to_a_proxy_only(run, router, files):
 CREDENTIALS = [
     ("me:s3same-91", "me:s3same-91"), ("m%40e:s3%3Asa%25me", "m@e:s3:sa%me"),
     ("me:s3%C3%A9", "me:s3é"), ("me", "me:"), ("me:", "me:"),
-    ("me:s3:same-91", "me:s3:same-91"), ("a%2Fb:s3%2F%23%3F", "a/b:s3/#?")]
+    ("me:s3:same-91", "me:s3:same-91"), ("a%2Fb:s3%2F%23%3F", "a/b:s3/#?"),
+    ("corp\\me:s3#1/2?3@4", "corp\\me:s3#1/2?3@4")]
 
 
 @pytest.mark.parametrize("given, meant", CREDENTIALS)
