@@ -3147,8 +3147,11 @@ def retry_wait(error, attempt, clock):
     seconds, thousandths = (header_seconds(error.headers.get(name, ""),
                                            clock.now())
                             for name in ("Retry-After", "Retry-After-Ms"))
+    delay = re.search(r'"retryDelay":"(\d{1,9}(\.\d+)?)s"',  # Google's
+                      compact_json(body))
     return max(min(asked, 1e9) if is_positive(asked) else 0, seconds,
-               thousandths / 1000, min(wait, highest))
+               thousandths / 1000, min(wait, highest),
+               float(delay.group(1)) if delay else 0)
 
 
 def redirected(request, answer):
