@@ -247,15 +247,10 @@ class ApiError(XeroctlError):
                 or self.facts.get("code") in self.USED_UP)
 
     def envelope(self):
-        """The router's own envelope where it sent one with a message, with
-        what the work that it ended tells beside it."""
-        ours = super().envelope()
-        if not self.is_envelope:
-            return ours
-        if not self.details and self.facts == self.given:
-            return self.body
-        return dict(self.body, error=dict(ours["error"],
-                                          **self.body["error"]))
+        """The router's own envelope where it sent one with a message, and
+        the work that it ended has no more to tell."""
+        is_all = not self.details and self.facts == self.given
+        return self.body if self.is_envelope and is_all else super().envelope()
 
 
 class ConnectionFailed(XeroctlError):
@@ -1799,8 +1794,6 @@ def locked(path, clock):
 class ConfigFile:
     """The tables of read_toml on file: what is there, and how it changes."""
 
-    coding = "utf-8"
-
     def __init__(self, environ, terminal):
         self.terminal, self.text, self.tables = terminal, "", None
         folder = home_path(environ, "XDG_CONFIG_HOME", ".config")
@@ -1821,8 +1814,8 @@ class ConfigFile:
             raw = read_file(self.path, NotConfigured, MOST_CONFIG_BYTES + 1)
         if len(raw) > MOST_CONFIG_BYTES:
             raise NotConfigured(f"{self.path}: over 1 MB is no config file")
-        if raw[:3] == codecs.BOM_UTF8:
-            self.coding = "utf-8-sig"
+        # A mark that is there stays; TOML has none.
+        self.coding = "utf-8-sig" if raw[:3] == codecs.BOM_UTF8 else "utf-8"
         try:
             self.text = raw.decode(self.coding)
         except UnicodeDecodeError:
@@ -9171,11 +9164,6 @@ def given_texts(app, args, read=lambda line, where: line):
     return found
 
 
-def place_in_input(item):
-    """Which text of the input an item of the answer is about."""
-    return index_in(item) or 0
-
-
 def floats_of(value):
     """The numbers of an embedding; base64 holds little-endian float32."""
     if isinstance(value, list) and all(is_number(number) for number in value):
@@ -9209,7 +9197,7 @@ def embedded(app, group, args, texts):
         if app.plan:
             continue
         check_vectors(answer, body)
-        data = sorted(answer["data"], key=place_in_input)
+        data = sorted(answer["data"], key=lambda item: index_in(item) or 0)
         for number, item in enumerate(data, start):
             item["index"] = number
         yield dict(answer, data=data)
@@ -9313,7 +9301,7 @@ def score_texts(app, group, args):
         check_count(records, min(len(texts), most), "scores")
     if app.out.form not in (JSON, JSONL):
         if "Rank" not in group.columns:
-            records = sorted(records, key=place_in_input)
+            records = sorted(records, key=lambda item: index_in(item) or 0)
         answer = {"data": [ranked_row(rank, item, texts)
                            for rank, item in enumerate(records, 1)]}
     app.out.rows([answer], group.columns, "scores", "index")

@@ -61,12 +61,12 @@ def test_a_fault_of_the_place_stops_the_run(run, router, job, fault, code):
 
 
 def test_what_stopped_the_run_is_told_in_json_too(run, router, job):
-    """The server's error has a shape of the API's own, and keeps it."""
+    """Though the server's error has a shape of the API's own."""
     router.order(SAY, times=None, status=500, message="out of memory")
     shown = run(*job.argv("--direct", "--concurrency", "1", "-q",
                           "-o", "json"))
     error = json.loads(shown.stderr)["error"]
-    assert error["message"] == "out of memory"
+    assert error["message"] == "HTTP 500 out of memory"
     assert "20 requests in a row failed" in error["details"][0]
     assert "the same command goes on" in error["hint"]
 
