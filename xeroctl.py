@@ -2026,11 +2026,10 @@ class Settings:
         """The deployment of this run; raise NotConfigured without one."""
         url, style = self.get("base_url"), self.style()
         if not url:
-            known, name = ", ".join(self.config.deployments()), self.context()
+            known = ", ".join(self.config.deployments())
             raise NotConfigured(
-                "no base URL: " + (f"{name} has none" if name else
-                                   "no deployment is current" if known else
-                                   "nothing is configured"),
+                "no base URL: " + ("no deployment that has one is current"
+                                   if known else "nothing is configured"),
                 f"xeroctl config use NAME takes one of {known}" if known else
                 f"pass --base-url or set XEROTIER_BASE_URL; {CONFIG_HELP}")
         if not needs_key:
@@ -2759,25 +2758,15 @@ def held(blocks):
     return bytes(found)
 
 
-# How a body may come compressed, asked for or not.  What else the header
-# says (utf-8, none, aws-chunked) is no coding of the bytes.
-CODINGS = r"(?i)\b(gzip|deflate|br|zstd|compress)\b"
-
-
 def unzipped(blocks, url):
     """Yield what a server has compressed, or only says that it has."""
     import zlib
-    head, inflate = b"", zlib.decompressobj(wbits=31)
-    for block in blocks:
-        head += block
-        if len(head) > 1:
-            break
-    if head[:2] != b"\x1f\x8b":
-        yield head
-        yield from blocks
+    first, inflate = next(blocks, b""), zlib.decompressobj(wbits=31)
+    if first[:1] != b"\x1f":
+        yield from chain([first], blocks)
         return
     try:
-        for block in chain([head], blocks):
+        for block in chain([first], blocks):
             while block:
                 if inflate.eof:  # the next member (RFC 1952, 2.2)
                     inflate = zlib.decompressobj(wbits=31)
@@ -2797,8 +2786,10 @@ class Answer(AbstractContextManager):
         self.status, self.headers = response.status, response.headers
         self.request_id = self.headers.get("X-Request-ID")
         self.media = self.headers.get_content_type()
-        found = re.search(CODINGS, self.headers.get("Content-Encoding", ""))
-        self.coding = found and found.group(1).lower()
+        # Unasked; what else it may say (none, utf-8) codes no bytes.
+        found = re.search(r"\b(gzip|deflate|br|zstd|compress)\b",
+                          self.headers.get("Content-Encoding", "").lower())
+        self.coding = found and found.group()
         self.kept, self.is_whole = None, False
 
     def __exit__(self, *_):
