@@ -4953,17 +4953,26 @@ def broken_off(answer, state):
                                code=dig(answer, "error.code"))
 
 
+def arguments_of(call):
+    return as_text(dig(call, "function.arguments"))
+
+
+def is_second(part, call):
+    """Whether a part begins an object of arguments behind a whole one."""
+    said = arguments_of(call)
+    # What does not end with a brace need not be read: pieces are many.
+    return (arguments_of(part)[:1] == "{" and said.rstrip()[-1:] == "}"
+            and isinstance(json_or_text(said), dict))
+
+
 def begins_call(part, call):
     """Whether a part is of another call than the one under its index: by
     its id with a name, or, as Gemini's are empty, by a second object."""
-    ids = [dig(each, "id") for each in (call, part)]
+    ids, name = (call.get("id"), part.get("id")), dig(part, "function.name")
     if all(ids):
-        return ids[0] != ids[1] and dig(part, "function.name")
-    said, more = (as_text(dig(each, "function.arguments"))
-                  for each in (call, part))
-    # What does not end with a brace need not be read: pieces are many.
-    return (more[:1] == "{" and said.rstrip()[-1:] == "}"
-            and isinstance(json_or_text(said), dict))
+        return ids[0] != ids[1] and name
+    return is_second(part, call) and (
+        name or arguments_of(call) not in ("{}", arguments_of(part)))
 
 
 class ChatChoice:
@@ -5007,8 +5016,11 @@ class ChatChoice:
             elif key == "tool_calls":
                 for part in value if isinstance(value, list) else [value]:
                     if isinstance(part, dict):
+                        call = self.call_of(part)
+                        if is_second(part, call):  # Bedrock's {}, or a copy
+                            call["function"]["arguments"] = ""
                         # The members of the call; its index is its own.
-                        grown(self.call_of(part), dict(part, index=None))
+                        grown(call, dict(part, index=None))
             else:
                 self.message[key] = grown(self.message.get(key), value, key)
         return pieces
