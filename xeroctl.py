@@ -8283,14 +8283,15 @@ def certificate(app, sock, host, limits):
 def ask_whether_well(api):
     """GET /healthz; many servers keep it behind the key, or have none."""
     try:
-        ask_health(api)
+        found = ask_health(api)
+        return "ok", "the server says: " + as_text(
+            dig(found, "status") or found)
     except (ApiError, AnswerError) as error:
         # LM Studio has a 200 for paths that it does not know.
         if error.status not in (None, 401, 403, 404, 405, 410, 501):
             raise
         return "-", ("behind the key" if error.status in (401, 403)
                      else "this server has no /healthz")
-    return "ok", "the server says that it is well"
 
 
 def try_key(api):
