@@ -4931,7 +4931,7 @@ def grown(before, value, key=""):
     elif kind is not str:
         return value
     elif key in GROWING:
-        return paired(before + value)
+        return before[:-1] + paired(before[-1:] + value)
     return before
 
 

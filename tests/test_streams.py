@@ -4,6 +4,7 @@ and judged by what has come when it ends."""
 import http.client
 import io
 import json
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -808,3 +809,15 @@ def test_chunks_with_extensions_and_trailers_come_through(run, router, drip):
         raw=b"%x;a=b\r\n%b\r\n0\r\nDigest: a\r\n\r\n" % (len(body), body))
     shown = run(*CHAT)
     assert (shown.exit_status, shown) == (0, "Hé!\n"), shown
+
+
+def test_a_call_in_many_pieces_is_joined_in_the_time_of_its_pieces():
+    """Eight times the pieces take about eight times as long, not 64 times."""
+    def seconds(count):
+        answer = xeroctl.ChatAnswer()
+        parts = [call_part("a", '"a":{},' * 2, 0, "f") for _ in range(count)]
+        began = time.process_time()
+        for part in parts:
+            answer.add(chunk({"tool_calls": [part]}))
+        return time.process_time() - began
+    assert min(seconds(16000) / seconds(2000) for _ in range(2)) < 24
