@@ -5041,7 +5041,7 @@ class ChatChoice:
         Thoughts in a content are no part of its text.
         """
         if key == "content" and isinstance(value, (str, list)):
-            text = self.text()
+            text = "" if self.parts else self.text()
             self.parts = grown(
                 self.parts or [{"type": "text", "text": text}] * bool(text),
                 [{"type": "text", "text": value}]

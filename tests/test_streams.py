@@ -811,13 +811,16 @@ def test_chunks_with_extensions_and_trailers_come_through(run, router, drip):
     assert (shown.exit_status, shown) == (0, "Hé!\n"), shown
 
 
-def test_a_call_in_many_pieces_is_joined_in_the_time_of_its_pieces():
+@pytest.mark.parametrize("delta", [
+    lambda: {"tool_calls": [call_part("a", '"a":{},' * 2, 0, "f")]},
+    lambda: {"content": [{"type": "text", "text": "word " * 3}]}])
+def test_many_pieces_are_joined_in_the_time_of_each(delta):
     """Eight times the pieces take about eight times as long, not 64 times."""
     def seconds(count):
         answer = xeroctl.ChatAnswer()
-        parts = [call_part("a", '"a":{},' * 2, 0, "f") for _ in range(count)]
+        chunks = [chunk(delta()) for _ in range(count)]
         began = time.process_time()
-        for part in parts:
-            answer.add(chunk({"tool_calls": [part]}))
+        for each in chunks:
+            answer.add(each)
         return time.process_time() - began
     assert min(seconds(16000) / seconds(2000) for _ in range(2)) < 24
