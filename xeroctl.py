@@ -3132,7 +3132,7 @@ def retry_wait(error, attempt, clock):
                                            clock.now())
                             for name in ("Retry-After", "Retry-After-Ms"))
     delay = re.search(r'"retryDelay":"(\d{1,9}(\.\d+)?)s"',  # Google's
-                      compact_json(body))
+                      compact_json(error.body))
     return max(min(asked, 1e9) if is_positive(asked) else 0, seconds,
                thousandths / 1000, min(wait, highest),
                float(delay.group(1)) if delay else 0)

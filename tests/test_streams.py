@@ -4,7 +4,6 @@ and judged by what has come when it ends."""
 import http.client
 import io
 import json
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -809,18 +808,3 @@ def test_chunks_with_extensions_and_trailers_come_through(run, router, drip):
         raw=b"%x;a=b\r\n%b\r\n0\r\nDigest: a\r\n\r\n" % (len(body), body))
     shown = run(*CHAT)
     assert (shown.exit_status, shown) == (0, "Hé!\n"), shown
-
-
-@pytest.mark.parametrize("delta", [
-    lambda: {"tool_calls": [call_part("a", '"a":{},' * 2, 0, "f")]},
-    lambda: {"content": [{"type": "text", "text": "word " * 3}]}])
-def test_many_pieces_are_joined_in_the_time_of_each(delta):
-    """Eight times the pieces take about eight times as long, not 64 times."""
-    def seconds(count):
-        answer = xeroctl.ChatAnswer()
-        chunks = [chunk(delta()) for _ in range(count)]
-        began = time.process_time()
-        for each in chunks:
-            answer.add(each)
-        return time.process_time() - began
-    assert min(seconds(16000) / seconds(2000) for _ in range(2)) < 24
