@@ -152,9 +152,8 @@ class XeroctlError(Exception):
     The message is one line that says what and where; details are more such
     lines, facts (code, param, request id) are shown after them, and the hint
     names the next thing to try.  is_told: the user has seen it; settings are
-    those of the run that it ended, once there are any; status, body and
-    headers are of the answer that it tells of, if any; is_busy and lasting
-    whether that may be better, or not, the next time.
+    those of the run that it ended, status, body and headers of the answer it
+    tells of, if any; is_busy: it may be better later, lasting: it will not.
     """
 
     exit_code = 1
@@ -446,8 +445,6 @@ DECODER = json.JSONDecoder(parse_constant=refuse_constant)
 # tab in a text is one.
 SERVER_DECODER = json.JSONDecoder(parse_constant=lambda name: None,
                                   strict=False)
-
-
 COMPACT, PRETTY = (
     json.JSONEncoder(ensure_ascii=False, allow_nan=False, **layout)
     for layout in ({"separators": (",", ":")}, {"indent": 2}))
@@ -3128,14 +3125,13 @@ def retry_wait(error, attempt, clock):
     wait = initial * factor ** min(attempt - 1, 30)
     if dig(strategy, "jitter") is not False:
         wait *= 1 + clock.jitter() / 4
-    seconds, thousandths = (header_seconds(error.headers.get(name, ""),
-                                           clock.now())
-                            for name in ("Retry-After", "Retry-After-Ms"))
-    delay = re.search(r'"retryDelay":"(\d{1,9}(\.\d+)?)s"',  # Google's
-                      compact_json(error.body))
-    return max(min(asked, 1e9) if is_positive(asked) else 0, seconds,
-               thousandths / 1000, min(wait, highest),
-               float(delay.group(1)) if delay else 0)
+    waits = [min(wait, highest), min(asked, 1e9) if is_positive(asked) else 0]
+    for name, unit in ("Retry-After", 1), ("Retry-After-Ms", 1000):
+        value = error.headers.get(name, "")
+        waits.append(header_seconds(value, clock.now()) / unit)
+    waits += map(float, re.findall(  # Google's
+        r'"retryDelay":"(\d{1,9}(?:\.\d+)?)s"', compact_json(error.body)))
+    return max(waits)
 
 
 def redirected(request, answer):
@@ -3553,8 +3549,8 @@ def parse_line(raw, decoder=DECODER):
             "a blank line" if not problem.doc
             else "begins with a byte order mark, which is no JSON"
             if problem.doc[0] == "\ufeff"
-            else "not JSON: {} at column {}".format(
-                re.sub(" at$", "", problem.msg), problem.colno))
+            else f"not JSON: {problem.msg.replace(' starting at', '')} at"
+                 f" column {problem.colno}")
     except ValueError as problem:
         raise ValueError(f"not JSON: {problem}")
 
@@ -6839,8 +6835,8 @@ class Run:
                     self.do_round(round_number)
                 return self.merge(output, errors)
         except INTERRUPTS:
-            self.terminal.note("the same command goes on where this one"
-                                   " has stopped")
+            self.terminal.note("the same command goes on where this one has"
+                               " stopped")
             raise
         finally:
             # A journal without a run under way is of no more use.
@@ -6941,7 +6937,7 @@ class Run:
         if count:
             size = self.input.size * count // self.input.count
             self.terminal.note(f"{as_many(count, 'request')},"
-                                   f" {as_size(size)}, {how}")
+                               f" {as_size(size)}, {how}")
 
     def save(self):
         """Have the disk hold the state, old or new, never torn."""
@@ -7783,9 +7779,8 @@ class ChatTurns:
 
     def endpoint(self):
         """The endpoint; None where there is but a model (style openai)."""
-        with suppress(UsageError):
-            return self.app.endpoint()
-        return None
+        return self.app.api.deployment.endpoint(
+            self.app.settings.get("endpoint"))
 
     def turns(self):
         """How many messages there are, the system message aside."""
@@ -11149,8 +11144,7 @@ GROUPS = (CHAT, BATCHES, MODELS, EMBEDDINGS, RERANK, SCORE, RESPONSES,
 
 # Not by argparse, which refuses values that begin with a dash
 # (cpython#53580), loses those that are --, lets one flag eat the value or the
-# positionals of another, forgets what stood before a sub-command, words its
-# errors and its help differently in each version, and costs each start 3 ms.
+# positionals of another, and forgets what stood before a sub-command.
 
 VERSION = flag("--version", "print the version")
 HELP_FLAG = flag("-h, --help", "print this help")
