@@ -5126,14 +5126,13 @@ class ChatAnswer:
             self.take_head(chunk)
         self.usage = chunk.get("usage") or self.usage
         choices, shown = chunk.get("choices"), []
-        for place, choice in enumerate(
-                choices if isinstance(choices, list) else ()):
+        for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 index = choice.get("index")
                 if type(index) is not int:
                     index = index_in(choice)
                 if index is None:
-                    index = place
+                    index = [each is choice for each in choices].index(True)
                 kept = self.choices[index]
                 pieces = kept.add(choice)
                 if index == 0:
@@ -11422,6 +11421,7 @@ def check_goes_with(verb, verbs, names):
                 each.called for each in actions)
                 + " cannot be combined: give one action")
         homes = [each.called for each in verbs if each.has(name)]
+        name = "/".join(flag_table(verbs)[name].names)
         if verb.by_flag:
             name += f" cannot be combined with {verb.called}: it"
         raise UsageError(f"{name} goes with " + " or ".join(homes))
